@@ -1,0 +1,184 @@
+"""Settings a user can write, as frozen pydantic models: an unknown key is an error that names the nearest valid one.
+
+`ModelConfig` describes a network (built by `rtdetr.models`), `Recipe` how it is trained (read by `rtdetr.training`).
+Defaults are the published RT-DETRv2-R50 values (arXiv 2407.17140); the zoo changes only what a model changes.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rtdetr.errors import ConfigError, nearest
+
+Size = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+SizeHW = tuple[Size, Size]
+
+
+class Strict(BaseModel):
+    """Frozen settings; every mistake becomes a `ConfigError` that says where it is and what would be valid."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigError(_explain(type(self), error)) from None
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a validated copy with some fields changed; a dict changes fields of a nested model."""
+        values = self.model_dump()
+        for key, value in changes.items():
+            nested = isinstance(value, dict) and isinstance(values.get(key), dict)
+            values[key] = {**values[key], **value} if nested else value
+        return type(self)(**values)
+
+
+def _explain(model: type[BaseModel], error: ValidationError) -> str:
+    """One line for the first problem pydantic found."""
+    first = error.errors()[0]
+    path = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        key, known = str(first["loc"][-1]), list(model.model_fields)
+        parent = ".".join(str(part) for part in first["loc"][:-1])
+        return f"{parent or model.__name__}: unknown setting {key!r}.{nearest(key, known)} Known: {', '.join(sorted(known))}."
+    if isinstance(first.get("ctx", {}).get("error"), ConfigError):
+        return f"{path}: {first['ctx']['error']}" if path else str(first["ctx"]["error"])
+    more = "" if error.error_count() == 1 else f" ({error.error_count() - 1} more)"
+    return f"{model.__name__}.{path}: {first['msg']}; got {first.get('input')!r}.{more}"
+
+
+class PResNetConfig(Strict):
+    """ResNet-vd backbone. Source: arXiv 1812.01187; widths and depths of the published models."""
+
+    kind: Literal["presnet"] = "presnet"
+    depth: Literal[18, 34, 50, 101] = 50
+    blocks: tuple[Size, Size, Size, Size] | None = None  # blocks a stage; None: those of `depth`
+    base_width: Size = 64  # width of the first stage; the stem has half of it, later stages double it
+    freeze_at: int = Field(-1, ge=-1, le=4)  # -1 nothing; 0 the stem; n the stem and the first n stages
+    freeze_norm: bool = False  # batch norm as constants
+
+
+class HGNetv2Config(Strict):
+    """PP-HGNetv2 backbone of the L, X and H models."""
+
+    kind: Literal["hgnetv2"] = "hgnetv2"
+    size: Literal["L", "X", "H"] = "L"
+    use_lab: bool = False  # learnable affine block after each activation
+    freeze_at: int = Field(-1, ge=-1, le=4)
+    freeze_norm: bool = False
+
+
+class EncoderConfig(Strict):
+    """Hybrid encoder: attention on the coarsest map (AIFI) and convolutional fusion over three maps (CCFF)."""
+
+    width: Size = 256
+    feedforward: Size = 1024
+    num_layers: Size = 1
+    num_heads: Size = 8
+    expansion: float = Field(1.0, gt=0)  # hidden width of a fusion block over the encoder's width
+    num_blocks: Size = 3  # RepVGG blocks in a fusion block
+    temperature: float = Field(10000.0, gt=0)  # of the sine position code
+
+
+class DecoderConfig(Strict):
+    """Query selection, denoising queries and the deformable transformer decoder."""
+
+    width: Size = 256
+    feedforward: Size = 1024
+    num_layers: Size = 6
+    num_heads: Size = 8
+    eval_idx: int = -1  # the layer whose output is used in eval mode; negative counts from the end
+    num_queries: Size = 300
+    num_points: tuple[Size, ...] = (4, 4, 4)  # sampling points a head, one number a level
+    sampling: Literal["bilinear", "discrete"] = "bilinear"
+    query_selection: Literal["default", "one2many", "agnostic"] = "default"
+    learned_queries: bool = False
+    activation: Literal["relu", "silu", "gelu"] = "relu"
+    query_pos_widths: tuple[Size, ...] | None = None  # hidden widths of the query position head; None: (2 * width,)
+    num_denoising: int = Field(100, ge=0)
+    label_noise_ratio: Fraction = 0.5
+    box_noise_scale: float = Field(1.0, ge=0)
+
+    @model_validator(mode="after")
+    def _eval_idx_names_a_layer(self) -> Self:
+        if not -self.num_layers <= self.eval_idx < self.num_layers:
+            raise ConfigError(f"eval_idx {self.eval_idx} is outside the decoder's {self.num_layers} layers")
+        if self.width % self.num_heads:
+            raise ConfigError(f"decoder width {self.width} must be a multiple of its {self.num_heads} heads")
+        return self
+
+
+class ModelConfig(Strict):
+    """A whole detector. What follows from another field is derived: the encoder reads the backbone's channels."""
+
+    name: str = "custom"
+    version: Literal["v1", "v2"] = "v2"  # v1: RT-DETR's parameter names, no stored anchors
+    num_classes: Size = 80
+    in_channels: Size = 3
+    eval_size_hw: SizeHW | None = (640, 640)  # size of the stored anchors; other sizes work as well
+    backbone: Annotated[PResNetConfig | HGNetv2Config, Field(discriminator="kind")] = PResNetConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    decoder: DecoderConfig = DecoderConfig()
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        if self.eval_size_hw is not None and any(side % 32 for side in self.eval_size_hw):
+            raise ConfigError(f"eval_size_hw must be multiples of 32, got {self.eval_size_hw[0]}x{self.eval_size_hw[1]}")
+        if self.encoder.width % (4 * self.encoder.num_heads) and self.encoder.width % 4:
+            raise ConfigError(f"encoder width {self.encoder.width} must be a multiple of 4")
+        if len(self.decoder.num_points) < 3:
+            raise ConfigError(f"num_points needs one number for each of the 3 levels, got {self.decoder.num_points}")
+        return self
+
+
+class ParameterGroup(Strict):
+    """Trainable parameters whose name matches `pattern` (regex search) use these values instead of the recipe's."""
+
+    pattern: str
+    lr: float | None = None
+    weight_decay: float | None = None
+
+
+class LossConfig(Strict):
+    """Weights and shape of the objective. Source: arXiv 2304.08069 section 4; MAL: arXiv 2412.04234."""
+
+    classification: Literal["vfl", "focal", "mal"] = "vfl"
+    classification_weight: float = 1.0
+    bbox_weight: float = 5.0
+    giou_weight: float = 2.0
+    alpha: float = 0.75
+    gamma: float = 2.0
+    boxes_weight_format: Literal["iou", "giou"] | None = None
+    share_matched_indices: bool = False
+    match_class_cost: float = 2.0
+    match_bbox_cost: float = 5.0
+    match_giou_cost: float = 2.0
+    match_alpha: float = 0.25
+    match_gamma: float = 2.0
+
+
+class Recipe(Strict):
+    """How a model is trained. Defaults: the published RT-DETRv2 values common to every size."""
+
+    epochs: Size = 72
+    batch_size: Size = 16  # over all processes
+    lr: float = Field(1e-4, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(1e-4, ge=0)
+    groups: tuple[ParameterGroup, ...] = ()
+    clip_max_norm: float = Field(0.1, ge=0)  # 0: no clipping
+    schedule: Literal["constant", "flat_cosine"] = "constant"
+    warmup_iterations: int = Field(2000, ge=0)
+    flat_epochs: int | None = None  # flat_cosine: epochs before the cosine begins
+    no_augmentation_epochs: int = Field(0, ge=0)  # flat_cosine: epochs at the end with the final rate
+    ema_decay: float = Field(0.9999, ge=0, lt=1)
+    ema_warmup: int = Field(2000, ge=0)
+    augmentation_stop_epoch: int | None = 71  # from this epoch on: no colour, zoom-out or crop; None: never stops
+    multiscale_sizes: tuple[Size, ...] = (480, 512, 544, 576, 608, 640, 640, 640, 672, 704, 736, 768, 800)
+    multiscale_stop_epoch: int | None = 71
+    train_size_hw: SizeHW = (640, 640)
+    precision: Literal["float32", "bfloat16", "float16", "auto"] = "auto"
+    loss: LossConfig = LossConfig()
+    tuning_from: str | None = None  # zoo name whose weights the run starts from

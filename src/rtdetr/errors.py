@@ -1,0 +1,74 @@
+"""Every error this library raises on purpose. A message says what was expected, what came, where, and what to do next."""
+
+import contextlib
+import difflib
+from collections.abc import Iterable, Iterator
+
+OPTIONAL_PACKAGES = {  # import name -> the extra of this package that brings it
+    "torch": "torch",
+    "torchvision": "torch",
+    "jaxtyping": "torch",
+    "scipy": "torch",
+    "safetensors": "torch",
+    "hotcoco": "torch",
+    "matplotlib": "torch",
+    "tensorboard": "torch",
+}
+
+
+class RTDETRError(Exception):
+    """Base of all errors raised on purpose; the command line prints its message on one line and exits with status 2."""
+
+
+class ConfigError(RTDETRError, ValueError):
+    """A setting, option or model name that does not exist or cannot hold the value given."""
+
+
+class InputError(RTDETRError, ValueError):
+    """An image, tensor or argument that the called function cannot work on."""
+
+
+class DatasetError(RTDETRError, ValueError):
+    """A dataset file, annotation or image that is missing, broken or contradicts another."""
+
+
+class WeightsError(RTDETRError, RuntimeError):
+    """A checkpoint that is missing, damaged or made for another model."""
+
+
+class TrainingError(RTDETRError, RuntimeError):
+    """A training run that cannot go on: a loss that is not finite, a checkpoint folder that cannot be written."""
+
+
+class ExportError(RTDETRError, RuntimeError):
+    """A model that cannot be exported as asked."""
+
+
+class MissingDependencyError(RTDETRError, ImportError):
+    """An optional package is needed and not installed; the message names the extra that brings it."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?" for the known name closest to `name`, or an empty string when none is close."""
+    lowered = {k.lower(): k for k in known}
+    close = difflib.get_close_matches(str(name).lower(), list(lowered), n=1, cutoff=0.5)
+    return f" Did you mean {lowered[close[0]]!r}?" if close else ""
+
+
+@contextlib.contextmanager
+def naming_the_missing_extra() -> Iterator[None]:
+    """Turn the failed import of an optional package inside the block into an error that names the extra to install.
+
+    Raises:
+        MissingDependencyError: one of `OPTIONAL_PACKAGES` is needed and not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in OPTIONAL_PACKAGES:
+            raise
+        extra = OPTIONAL_PACKAGES[package]
+        raise MissingDependencyError(
+            f"this needs the package {package!r}, which is not installed. Run: pip install 'rtdetr[{extra}]'"
+        ) from error

@@ -1,0 +1,54 @@
+"""Classification losses on logits. Each returns the sum over everything; the criterion divides by the object count."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+
+def varifocal_loss(
+    logits: Float[Tensor, "*n k"],
+    one_hot: Float[Tensor, "*n k"],
+    quality: Float[Tensor, "*n 1"],
+    *,
+    alpha: float,
+    gamma: float,
+) -> Float[Tensor, ""]:
+    """Binary cross-entropy towards the IoU of the matched box; negatives are weighted by their own score.
+
+    Source: arXiv 2008.13367, with the published RT-DETR weighting.
+    """
+    target = one_hot * quality
+    weight = alpha * logits.detach().sigmoid().pow(gamma) * (1 - one_hot) + target
+    return F.binary_cross_entropy_with_logits(logits, target, weight=weight, reduction="sum")
+
+
+def matchability_aware_loss(
+    logits: Float[Tensor, "*n k"],
+    one_hot: Float[Tensor, "*n k"],
+    quality: Float[Tensor, "*n 1"],
+    *,
+    gamma: float,
+) -> Float[Tensor, ""]:
+    """Binary cross-entropy towards IoU to the power of gamma; matched queries always weigh 1. Source: arXiv 2412.04234."""
+    target = (one_hot * quality).pow(gamma)
+    weight = logits.detach().sigmoid().pow(gamma) * (1 - one_hot) + one_hot
+    return F.binary_cross_entropy_with_logits(logits, target, weight=weight, reduction="sum")
+
+
+def focal_loss(
+    logits: Float[Tensor, "*n k"], one_hot: Float[Tensor, "*n k"], *, alpha: float, gamma: float
+) -> Float[Tensor, ""]:
+    """Sigmoid focal loss. Source: arXiv 1708.02002."""
+    entropy = F.binary_cross_entropy_with_logits(logits, one_hot, reduction="none")
+    probability = logits.sigmoid()
+    miss = probability * (1 - one_hot) + (1 - probability) * one_hot
+    balance = alpha * one_hot + (1 - alpha) * (1 - one_hot)
+    return (balance * miss.pow(gamma) * entropy).sum()
+
+
+def one_hot_rows(shape: torch.Size, index: tuple[Tensor, ...], like: Tensor) -> Tensor:
+    """Zeros of `shape` in the type of `like`, with ones at `index`."""
+    rows = like.new_zeros(shape)
+    rows[index] = 1
+    return rows

@@ -1,0 +1,143 @@
+"""The training objective: one loop over final, auxiliary, denoising and encoder outputs, each with the same three terms.
+
+Source: arXiv 2304.08069 section 4 and the published RT-DETRv2 criterion; names of the terms are the published ones.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from rtdetr import zoo
+from rtdetr.boxes import box_iou_giou, cxcywh_to_xyxy
+from rtdetr.config import LossConfig, ModelConfig
+from rtdetr.losses.classification import focal_loss, matchability_aware_loss, one_hot_rows, varifocal_loss
+from rtdetr.losses.matcher import Match, match
+from rtdetr.structures import DenoisingMeta, LayerOutput, RTDETROutput, Target
+
+
+class Supervised(NamedTuple):
+    """One set of predictions with its matched pairs, the suffix of its terms and what divides them."""
+
+    suffix: str
+    layer: LayerOutput
+    match: Match
+    num_boxes: float
+    agnostic: bool = False
+
+
+class Criterion(nn.Module):
+    """Weighted loss terms of a training output; their plain sum is the loss.
+
+    Everything is computed in float32 or wider whatever the model's type, and with autocast off.
+    """
+
+    def __init__(self, config: LossConfig, *, encoder_is_auxiliary: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder_is_auxiliary = encoder_is_auxiliary  # as v1 names its terms
+
+    def forward(
+        self, output: RTDETROutput, targets: list[Target], *, num_boxes: float | None = None
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Return `loss_vfl` (or `loss_focal`, `loss_mal`), `loss_bbox`, `loss_giou` and their suffixed copies.
+
+        Args:
+            output: of a model in train mode.
+            targets: ground truth, the same that the model was given.
+            num_boxes: what to divide by, at least 1; default: the number of objects in `targets`. In distributed
+                training: the mean over all processes.
+        """
+        with torch.autocast(output.logits.device.type, enabled=False):
+            labels = torch.cat([t["labels"] for t in targets])
+            boxes = torch.cat([t["boxes"] for t in targets])
+            counts = [len(t["labels"]) for t in targets]
+            normaliser = max(float(num_boxes if num_boxes is not None else len(labels)), 1.0)
+            losses: dict[str, Tensor] = {}
+            for item in self._supervised(output, labels, boxes, counts, normaliser):
+                losses.update(self._terms(item, labels, boxes))
+            return losses
+
+    def _supervised(
+        self, output: RTDETROutput, labels: Tensor, boxes: Tensor, counts: list[int], normaliser: float
+    ) -> list[Supervised]:
+        """Everything that is supervised, matched. Encoder proposals without classes are matched with every label 0."""
+        final = LayerOutput(output.logits, output.boxes_cxcywh)
+        shared = self.config.share_matched_indices
+        agnostic = output.class_agnostic_encoder
+        decoder = [final] if shared else [final, *output.auxiliary]
+        matches = match([*decoder, *([] if agnostic else output.encoder)], labels, boxes, counts, self.config)
+        if agnostic:
+            matches += match(list(output.encoder), torch.zeros_like(labels), boxes, counts, self.config)
+        items = [Supervised("", final, matches[0], normaliser)]
+        for i, layer in enumerate(output.auxiliary):
+            items.append(Supervised(f"_aux_{i}", layer, matches[0] if shared else matches[1 + i], normaliser))
+        suffix = f"_aux_{len(output.auxiliary)}" if self.encoder_is_auxiliary else "_enc_0"
+        encoder = [
+            Supervised(suffix, layer, pairs, normaliser, agnostic)
+            for layer, pairs in zip(output.encoder, matches[len(decoder) :], strict=True)
+        ]
+        denoising = []
+        if output.denoising_meta is not None:
+            pairs = denoising_match(output.denoising_meta, counts, labels.device)
+            divisor = normaliser * output.denoising_meta.num_groups
+            denoising = [Supervised(f"_dn_{i}", layer, pairs, divisor) for i, layer in enumerate(output.denoising)]
+        items += encoder + denoising if self.encoder_is_auxiliary else denoising + encoder
+        return items
+
+    def _terms(self, item: Supervised, labels: Tensor, boxes_cxcywh: Tensor) -> dict[str, Tensor]:
+        wide = torch.promote_types(item.layer.logits.dtype, torch.float32)
+        logits, pairs = item.layer.logits.to(wide), item.match
+        predicted = item.layer.boxes_cxcywh[pairs.image, pairs.query].to(wide)
+        target = boxes_cxcywh[pairs.object].to(wide)
+        iou, giou = box_iou_giou(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(target))
+        classes = torch.zeros_like(labels) if item.agnostic else labels
+        classification = self._classification(logits, pairs, classes[pairs.object], iou.detach(), giou.detach())
+        giou_loss = 1 - giou
+        if self.config.boxes_weight_format is not None:
+            giou_loss = giou_loss * (iou if self.config.boxes_weight_format == "iou" else giou).detach()
+        terms = {
+            f"loss_{self.config.classification}": classification * self.config.classification_weight,
+            "loss_bbox": (predicted - target).abs().sum() * self.config.bbox_weight,
+            "loss_giou": giou_loss.sum() * self.config.giou_weight,
+        }
+        return {name + item.suffix: value / item.num_boxes for name, value in terms.items()}
+
+    def _classification(
+        self, logits: Tensor, pairs: Match, labels: Int64[Tensor, " m"], iou: Tensor, giou: Tensor
+    ) -> Tensor:
+        config = self.config
+        one_hot = one_hot_rows(logits.shape, (pairs.image, pairs.query, labels), logits)
+        if config.classification == "focal":
+            return focal_loss(logits, one_hot, alpha=config.alpha, gamma=config.gamma)
+        quality = logits.new_zeros(*logits.shape[:2], 1)
+        quality[pairs.image, pairs.query, 0] = giou if config.boxes_weight_format == "giou" else iou
+        if config.classification == "mal":
+            return matchability_aware_loss(logits, one_hot, quality, gamma=config.gamma)
+        return varifocal_loss(logits, one_hot, quality, alpha=config.alpha, gamma=config.gamma)
+
+
+def denoising_match(meta: DenoisingMeta, counts: list[int], device: torch.device) -> Match:
+    """The pairs that denoising queries have by construction."""
+    images, queries, objects, start = [], [], [], 0
+    for i, count in enumerate(counts):
+        query = meta.positive_indices[i]
+        images.append(torch.full_like(query, i))
+        queries.append(query)
+        objects.append(meta.object_indices[i].repeat(meta.num_groups) + start)
+        start += count
+    return Match(*(torch.cat(x).to(device) for x in (images, queries, objects)))
+
+
+def build_criterion(model: str | ModelConfig, *, loss: LossConfig | None = None) -> Criterion:
+    """Build the objective of a model.
+
+    Args:
+        model: a name of the zoo, or a configuration.
+        loss: weights and parameters; default: the published recipe of the named model, else the RT-DETRv2 values.
+    """
+    config = zoo.model_config(model) if isinstance(model, str) else model
+    if loss is None:
+        loss = zoo.recipe(model).loss if isinstance(model, str) else LossConfig()
+    return Criterion(loss, encoder_is_auxiliary=config.version == "v1")

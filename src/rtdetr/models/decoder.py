@@ -1,0 +1,224 @@
+"""The transformer decoder: query selection, denoising queries, and layers that refine boxes one after the other.
+
+Source: arXiv 2304.08069 section 4.3 and arXiv 2407.17140 section 3. Published class name: RTDETRTransformerv2.
+"""
+
+import copy
+import math
+from collections import OrderedDict
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from rtdetr.config import DecoderConfig, ModelConfig
+from rtdetr.models.deformable_attention import DeformableAttention
+from rtdetr.models.denoising import make_denoising_queries
+from rtdetr.models.layers import MLP, ConvNorm, SelfAttention, activate, finite
+from rtdetr.models.positions import SizesHW, inverse_sigmoid, make_anchors
+from rtdetr.models.query_selection import select_queries, take
+from rtdetr.structures import DenoisingMeta, LayerOutput, RTDETROutput, Target
+
+STRIDES = (8, 16, 32)
+PRIOR = 0.01  # every class score starts at this probability
+
+
+class DecoderLayer(nn.Module):
+    """Post-norm layer: self-attention among queries, deformable attention into the maps, feed-forward."""
+
+    def __init__(self, config: DecoderConfig, *, version: str) -> None:
+        super().__init__()
+        width = config.width
+        self.self_attn = SelfAttention(width, config.num_heads)
+        self.norm1 = nn.LayerNorm(width)
+        self.cross_attn = DeformableAttention(config, version=version)
+        self.norm2 = nn.LayerNorm(width)
+        self.linear1 = nn.Linear(width, config.feedforward)
+        self.linear2 = nn.Linear(config.feedforward, width)
+        self.norm3 = nn.LayerNorm(width)
+        self.activation = config.activation
+        nn.init.xavier_uniform_(self.linear1.weight)
+        nn.init.xavier_uniform_(self.linear2.weight)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b q d"],
+        position: Float[Tensor, "b q d"],
+        reference_cxcywh: Float[Tensor, "b q 4"],
+        memory: Float[Tensor, "b s d"],
+        sizes_hw: SizesHW,
+        allowed: Bool[Tensor, "q q"] | None = None,
+    ) -> Float[Tensor, "b q d"]:
+        x = self.norm1(finite(x + self.self_attn(x, position, allowed=allowed)))
+        x = self.norm2(finite(x + self.cross_attn(x + position, reference_cxcywh, memory, sizes_hw)))
+        return self.norm3(finite(x + self.linear2(activate(self.linear1(x), self.activation))))
+
+
+class DecoderLayers(nn.Module):
+    """The layers, which start from equal weights."""
+
+    def __init__(self, config: DecoderConfig, *, version: str) -> None:
+        super().__init__()
+        first = DecoderLayer(config, version=version)
+        self.layers = nn.ModuleList(copy.deepcopy(first) if i else first for i in range(config.num_layers))
+
+
+class RTDETRDecoder(nn.Module):
+    """Encoder maps in, detections out. `num_queries` may be changed at any time: queries are picked, not learned."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        decoder, width, classes = config.decoder, config.decoder.width, config.num_classes
+        self.config, self.num_queries, self.num_classes = decoder, decoder.num_queries, classes
+        v2, levels = config.version == "v2", len(decoder.num_points)
+        self.eval_sizes_hw: SizesHW | None = None
+        if v2 and config.eval_size_hw is not None:
+            self.eval_sizes_hw = level_sizes(config.eval_size_hw, levels)
+            anchors, valid = make_anchors(self.eval_sizes_hw, torch.get_default_device())
+            self.register_buffer("anchors", anchors.clone())
+            self.register_buffer("valid_mask", valid.clone())
+        self.input_proj = nn.ModuleList(ConvNorm(config.encoder.width, width, 1) for _ in STRIDES)
+        self.input_proj.extend(  # levels beyond the encoder's, each half the size of the one before
+            ConvNorm(config.encoder.width if i == 0 else width, width, 3, stride=2)
+            for i in range(levels - len(STRIDES))
+        )
+        self.decoder = DecoderLayers(decoder, version=config.version)
+        if decoder.num_denoising > 0:
+            self.denoising_class_embed = nn.Embedding(classes + 1, width, padding_idx=classes)
+            nn.init.normal_(self.denoising_class_embed.weight[:-1])
+        if decoder.learned_queries:
+            self.tgt_embed = nn.Embedding(decoder.num_queries, width)
+        hidden = decoder.query_pos_widths or (2 * width,)
+        self.query_pos_head = MLP((4, *hidden, width), activation=decoder.activation)
+        names = ("proj", "norm") if v2 else ("0", "1")
+        parts = (nn.Linear(width, width), nn.LayerNorm(width))
+        self.enc_output = nn.Sequential(OrderedDict(zip(names, parts, strict=True)))
+        self.enc_score_head = nn.Linear(width, 1 if decoder.query_selection == "agnostic" else classes)
+        self.enc_bbox_head = MLP((width, width, width, 4), activation=decoder.activation)
+        layers = range(decoder.num_layers)
+        self.dec_score_head = nn.ModuleList(nn.Linear(width, classes) for _ in layers)
+        self.dec_bbox_head = nn.ModuleList(
+            MLP((width, width, width, 4), activation=decoder.activation) for _ in layers
+        )
+        self._reset_parameters()
+
+    def _reset_parameters(self) -> None:
+        for score_head in (self.enc_score_head, *self.dec_score_head):
+            nn.init.constant_(score_head.bias, -math.log((1 - PRIOR) / PRIOR))
+        for box_head in (self.enc_bbox_head, *self.dec_bbox_head):
+            nn.init.zeros_(box_head.layers[-1].weight)
+            nn.init.zeros_(box_head.layers[-1].bias)
+        nn.init.xavier_uniform_(self.enc_output[0].weight)
+        if self.config.learned_queries:
+            nn.init.xavier_uniform_(self.tgt_embed.weight)
+        for layer in self.query_pos_head.layers:
+            nn.init.xavier_uniform_(layer.weight)
+        for project in self.input_proj:
+            nn.init.xavier_uniform_(project.conv.weight)
+
+    def forward(self, maps: list[Tensor], targets: list[Target] | None = None) -> RTDETROutput:
+        """Detect on the encoder's maps; in train mode also return what the criterion supervises."""
+        memory, sizes_hw = self._flatten(maps)
+        content, reference_logits, proposals = self._select(memory, sizes_hw)
+        allowed = meta = None
+        if self.training and targets is not None and self.config.num_denoising > 0:
+            queries = make_denoising_queries(
+                targets, self.denoising_class_embed, self.config, num_queries=content.shape[1]
+            )
+            content = torch.cat([queries.content.to(content.dtype), content], dim=1)
+            reference_logits = torch.cat([queries.reference_logits.to(reference_logits.dtype), reference_logits], 1)
+            allowed, meta = queries.allowed, queries.meta
+        if not self.training:
+            return RTDETROutput(*self._decode_last(content, reference_logits, memory, sizes_hw))
+        layers = self._decode_all(content, reference_logits, memory, sizes_hw, allowed)
+        return self._train_output(layers, proposals, meta)
+
+    def _flatten(self, maps: list[Tensor]) -> tuple[Float[Tensor, "b s d"], SizesHW]:
+        """Bring the maps to the decoder's width and lay their tokens in a row, finest map first."""
+        levels = [project(x) for project, x in zip(self.input_proj, maps, strict=False)]
+        source = maps[-1]
+        for project in self.input_proj[len(maps) :]:
+            source = project(source)
+            levels.append(source)
+        sizes_hw = tuple((x.shape[2], x.shape[3]) for x in levels)
+        return torch.cat([x.flatten(2).transpose(1, 2) for x in levels], dim=1), sizes_hw
+
+    def _anchors(self, sizes_hw: SizesHW, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Anchors of these maps: the stored ones at their own size in eval mode, else fresh ones.
+
+        Stored anchors of a released checkpoint are a little off (an average of rounded constants); results of that
+        checkpoint come from them. 16-bit copies of them are too coarse and never used.
+        """
+        if not self.training and sizes_hw == self.eval_sizes_hw and self.anchors.dtype in (torch.float32, torch.float64):
+            return self.anchors.to(dtype), self.valid_mask
+        anchors, valid = make_anchors(sizes_hw, device)
+        return anchors.to(dtype), valid
+
+    def _select(self, memory: Tensor, sizes_hw: SizesHW) -> tuple[Tensor, Tensor, LayerOutput]:
+        """Pick the best tokens; return their content and reference logits, cut from the graph, and the proposals."""
+        wide = torch.promote_types(memory.dtype, torch.float32)
+        anchors, valid = self._anchors(sizes_hw, memory.device, wide)
+        features = self.enc_output(memory * valid.to(memory.dtype))
+        logits = self.enc_score_head(features)
+        index = select_queries(logits.detach(), self.num_queries, self.config.query_selection)
+        features = take(features, index)
+        # only the picked tokens need a box: the head works token by token, so the result is the same
+        box_logits = self.enc_bbox_head(features).to(wide) + take(anchors, index)
+        proposals = LayerOutput(take(logits, index), box_logits.sigmoid())
+        if self.config.learned_queries:
+            content = self.tgt_embed.weight[: index.shape[1]].expand(len(memory), -1, -1).to(features.dtype)
+        else:
+            content = features.detach()
+        return content, box_logits.detach(), proposals
+
+    def _decode_last(self, x: Tensor, reference_logits: Tensor, memory: Tensor, sizes_hw: SizesHW) -> LayerOutput:
+        """Run the layers up to the evaluated one; only that one's classes are computed."""
+        last = self.config.eval_idx % len(self.decoder.layers)
+        boxes = reference_logits.sigmoid()
+        for i, layer in enumerate(self.decoder.layers[: last + 1]):
+            x = layer(x, self.query_pos_head(boxes.to(x.dtype)), boxes, memory, sizes_hw)
+            boxes = (self.dec_bbox_head[i](x).to(boxes.dtype) + inverse_sigmoid(boxes)).sigmoid()
+        return LayerOutput(self.dec_score_head[last](x), boxes)
+
+    def _decode_all(
+        self, x: Tensor, reference_logits: Tensor, memory: Tensor, sizes_hw: SizesHW, allowed: Tensor | None
+    ) -> list[LayerOutput]:
+        """Run and supervise every layer.
+
+        A layer's emitted box starts from the box before it with gradient, so that a layer's box head also learns from the
+        next one's loss ("look forward twice", arXiv 2203.03605); the attention's reference is cut from the graph.
+        """
+        layers: list[LayerOutput] = []
+        reference = reference_logits.sigmoid()
+        previous = reference
+        for i, layer in enumerate(self.decoder.layers):
+            x = layer(x, self.query_pos_head(reference.to(x.dtype)), reference, memory, sizes_hw, allowed)
+            delta = self.dec_bbox_head[i](x).to(reference.dtype)
+            emitted = (delta + inverse_sigmoid(previous)).sigmoid()
+            layers.append(LayerOutput(self.dec_score_head[i](x), emitted))
+            previous = (delta + inverse_sigmoid(reference)).sigmoid()
+            reference = previous.detach()
+        return layers
+
+    def _train_output(
+        self, layers: list[LayerOutput], proposals: LayerOutput, meta: DenoisingMeta | None
+    ) -> RTDETROutput:
+        split = meta.num_queries if meta else 0
+        matching = [LayerOutput(o.logits[:, split:], o.boxes_cxcywh[:, split:]) for o in layers]
+        noisy = [LayerOutput(o.logits[:, :split], o.boxes_cxcywh[:, :split]) for o in layers] if meta else []
+        return RTDETROutput(
+            *matching[-1],
+            auxiliary=tuple(matching[:-1]),
+            encoder=(proposals,),
+            denoising=tuple(noisy),
+            denoising_meta=meta,
+            class_agnostic_encoder=self.config.query_selection == "agnostic",
+        )
+
+
+def level_sizes(image_hw: tuple[int, int], levels: int) -> SizesHW:
+    """Sizes of the maps for an image: strides 8, 16, 32; levels beyond halve the size, rounding up."""
+    sizes = [(image_hw[0] // stride, image_hw[1] // stride) for stride in STRIDES]
+    while len(sizes) < levels:
+        sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
+    return tuple(sizes)

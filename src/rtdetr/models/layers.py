@@ -1,0 +1,129 @@
+"""Building blocks shared by backbone, encoder and decoder. Attribute names are those of the published checkpoints."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "silu": F.silu, "gelu": F.gelu}
+
+
+def activate(x: Tensor, name: str | None) -> Tensor:
+    """Apply a named activation; None is the identity. The result may overwrite `x`."""
+    if name is None:
+        return x
+    return F.relu(x, inplace=True) if name == "relu" else ACTIVATIONS[name](x)
+
+
+def finite(x: Tensor) -> Tensor:
+    """Clamp a float16 residual sum to float16's range, so that one large activation does not become inf, then NaN.
+
+    Differs: the published RT-DETRv2 decoder has no such clamp (RT-DETR's has, at one place). No effect on other types.
+    """
+    return x.clamp(-65504.0, 65504.0) if x.dtype == torch.float16 else x
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """Batch norm with constant statistics and affine values: four buffers, nothing to train or to count."""
+
+    eps = 1e-5
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.ones(num_features))
+        self.register_buffer("bias", torch.zeros(num_features))
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.ones(num_features))
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
+        state_dict.pop(prefix + "num_batches_tracked", None)  # left by checkpoints of a live batch norm
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        shift = self.bias - self.running_mean * scale
+        return x * scale[:, None, None] + shift[:, None, None]
+
+
+def batch_norm(num_features: int, *, frozen: bool = False) -> nn.Module:
+    """Return a trainable batch norm, or one that is a constant."""
+    return FrozenBatchNorm2d(num_features) if frozen else nn.BatchNorm2d(num_features)
+
+
+class ConvNorm(nn.Module):
+    """Convolution without bias, batch norm, optional activation. `fuse` folds the norm into the convolution."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        activation: str | None = None,
+        frozen: bool = False,
+    ) -> None:
+        super().__init__()
+        padding = (kernel - 1) // 2
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, groups=groups, bias=False)
+        self.norm = batch_norm(out_channels, frozen=frozen)
+        self.activation = activation
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d y x"]:
+        return activate(self.norm(self.conv(x)), self.activation)
+
+    def folding(self) -> tuple[nn.Conv2d, nn.Module]:
+        """The convolution and the norm that follows it, for folding."""
+        return self.conv, self.norm
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention whose position code enters queries and keys only.
+
+    Parameter names, layout and initial values are those of `torch.nn.MultiheadAttention`.
+    """
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b s d"],
+        position: Float[Tensor, "#b s d"],
+        *,
+        allowed: Bool[Tensor, "s s"] | None = None,
+    ) -> Float[Tensor, "b s d"]:
+        """Attend within `x`; `allowed` is True where a row may look at a column."""
+        width = x.shape[-1]
+        query_key = F.linear(x + position, self.in_proj_weight[: 2 * width], self.in_proj_bias[: 2 * width])
+        query, key = self._heads(query_key).chunk(2, dim=1)
+        value = self._heads(F.linear(x, self.in_proj_weight[2 * width :], self.in_proj_bias[2 * width :]))
+        out = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)  # (b, h, s, d/h)
+        return self.out_proj(out.transpose(1, 2).flatten(2))
+
+    def _heads(self, x: Float[Tensor, "b s e"]) -> Float[Tensor, "b m s c"]:
+        channels = self.in_proj_weight.shape[1] // self.num_heads
+        return x.unflatten(-1, (-1, channels)).transpose(1, 2)
+
+
+class MLP(nn.Module):
+    """Linear layers with an activation between them."""
+
+    def __init__(self, widths: Sequence[int], *, activation: str = "relu") -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in zip(widths[:-1], widths[1:], strict=True))
+        self.activation = activation
+
+    def forward(self, x: Float[Tensor, "*n i"]) -> Float[Tensor, "*n o"]:
+        for layer in self.layers[:-1]:
+            x = activate(layer(x), self.activation)
+        return self.layers[-1](x)

@@ -1,0 +1,70 @@
+"""Constants that depend on a map's size: the sine position code of its tokens and the anchors of the detector.
+
+Computed in float32 for any size, rectangles included, and cached; the caller widens or narrows them.
+"""
+
+import functools
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+SizesHW = tuple[tuple[int, int], ...]
+EPS = 0.01  # anchors nearer than this to the image's border are not valid
+BASE_SIZE = 0.05  # side of an anchor on the finest map, as a share of the image
+
+
+def inverse_sigmoid(x: Float[Tensor, "*n"], *, eps: float = 1e-5) -> Float[Tensor, "*n"]:
+    """Logit of a probability, finite for every input: both x and 1 - x count as at least `eps`."""
+    x = x.clamp(0, 1)
+    return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))
+
+
+def _cached(function):
+    """Cache ordinary tensors (never inference-mode ones, which autograd would refuse later); no cache while tracing."""
+    cached = functools.lru_cache(maxsize=64)(torch.inference_mode(False)(torch.no_grad()(function)))
+
+    @functools.wraps(function)
+    def call(*args):
+        return function(*args) if torch.compiler.is_compiling() else cached(*args)
+
+    return call
+
+
+@_cached
+def sine_position_code(
+    height: int, width: int, channels: int, temperature: float, device: torch.device
+) -> Float[Tensor, "1 s {channels}"]:
+    """Sine code of the tokens of a map, row by row: the first half of the channels encodes the row, the second the column.
+
+    Differs: published code scrambles the table of a map that is not square; on square maps both are the same.
+    Source: arXiv 2304.08069 section 4.2.
+    """
+    quarter = channels // 4
+    omega = 1.0 / temperature ** (torch.arange(quarter, dtype=torch.float32, device=device) / quarter)
+    rows = torch.arange(height, dtype=torch.float32, device=device)[:, None] * omega
+    columns = torch.arange(width, dtype=torch.float32, device=device)[:, None] * omega
+    row_code = torch.cat([rows.sin(), rows.cos()], dim=1)[:, None].expand(height, width, 2 * quarter)
+    column_code = torch.cat([columns.sin(), columns.cos()], dim=1)[None].expand(height, width, 2 * quarter)
+    return torch.cat([row_code, column_code], dim=-1).flatten(0, 1)[None]
+
+
+@_cached
+def make_anchors(sizes_hw: SizesHW, device: torch.device) -> tuple[Float[Tensor, "1 s 4"], Bool[Tensor, "1 s 1"]]:
+    """One anchor a token, as logits of cxcywh, with the mask of valid ones; invalid anchors are +inf.
+
+    Args:
+        sizes_hw: the (height, width) of each map, finest first; tokens follow row by row.
+        device: where the result lies.
+    """
+    anchors = []
+    for level, (height, width) in enumerate(sizes_hw):
+        y = (torch.arange(height, dtype=torch.float32, device=device) + 0.5) / height
+        x = (torch.arange(width, dtype=torch.float32, device=device) + 0.5) / width
+        grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
+        side = torch.full_like(grid_x, BASE_SIZE * 2.0**level)
+        anchors.append(torch.stack([grid_x, grid_y, side, side], dim=-1).flatten(0, 1))
+    boxes = torch.cat(anchors)[None]
+    valid = ((boxes > EPS) & (boxes < 1 - EPS)).all(-1, keepdim=True)
+    logits = torch.log(boxes / (1 - boxes)).masked_fill(~valid, torch.inf)
+    return logits, valid

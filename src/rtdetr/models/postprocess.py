@@ -1,0 +1,34 @@
+"""From logits and normalised boxes to the best detections in pixels: no NMS, no clipping, as published."""
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from rtdetr.boxes import cxcywh_to_xyxy
+
+
+def postprocess(
+    logits: Float[Tensor, "b q k"],
+    boxes_cxcywh: Float[Tensor, "b q 4"],
+    *,
+    sizes_wh: Float[Tensor, "b 2"] | Int64[Tensor, "b 2"],
+    max_detections: int = 300,
+) -> tuple[Int64[Tensor, "b m"], Float[Tensor, "b m 4"], Float[Tensor, "b m"]]:
+    """Return labels, boxes (xyxy, pixels of the original image) and scores, best first.
+
+    A detection is a pair of query and class, so one query may give several. There are at most
+    min(max_detections, queries * classes) of them.
+
+    Args:
+        logits: class scores before the sigmoid.
+        boxes_cxcywh: normalised boxes.
+        sizes_wh: width and height of the original images.
+        max_detections: the most to return an image.
+    """
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    classes = logits.shape[-1]
+    scores = logits.to(wide).sigmoid().flatten(1)
+    scores, index = scores.topk(min(max_detections, scores.shape[1]), dim=-1)
+    labels, query = index % classes, index // classes
+    boxes = cxcywh_to_xyxy(boxes_cxcywh) * sizes_wh.to(boxes_cxcywh.dtype).repeat(1, 2)[:, None]
+    return labels, boxes.gather(1, query[..., None].expand(-1, -1, 4)), scores

@@ -1,0 +1,123 @@
+"""The detector: backbone, hybrid encoder and decoder, and the function that builds it by name."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from rtdetr import zoo
+from rtdetr.config import HGNetv2Config, ModelConfig, SizeHW
+from rtdetr.errors import ConfigError, InputError
+from rtdetr.models.decoder import RTDETRDecoder
+from rtdetr.models.hgnetv2 import HGNetv2
+from rtdetr.models.hybrid_encoder import HybridEncoder
+from rtdetr.models.presnet import PResNet
+from rtdetr.structures import RTDETROutput, Target
+
+
+class RTDETR(nn.Module):
+    """RT-DETR (v1) or RT-DETRv2, as `config.version` says.
+
+    Call it with images, float (b, c, h, w) in [0, 1], RGB, stretched to any height and width that are multiples of 32.
+    It returns an `RTDETROutput`: `logits` (b, q, k) before the sigmoid and `boxes_cxcywh` (b, q, 4) normalised to the
+    image. In train mode, with targets (labels int64 (n,), boxes float (n, 4) normalised cxcywh, one dict an image), it
+    also holds the outputs of the auxiliary layers, of the encoder and of the denoising queries. `postprocess` turns the
+    output into detections. Boxes are float32 or wider whatever the model's type.
+
+    Parameter names and their order are the published checkpoints'. Source: arXiv 2407.17140, arXiv 2304.08069.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.is_fused = False  # a fused model is for inference only and is never saved
+        backbone = HGNetv2 if isinstance(config.backbone, HGNetv2Config) else PResNet
+        self.backbone = backbone(config.backbone, in_channels=config.in_channels)
+        encoder = HybridEncoder(config.encoder, in_channels=self.backbone.out_channels, version=config.version)
+        # drawn after the encoder, registered before it: both orders are the published ones
+        self.decoder = RTDETRDecoder(config)
+        self.encoder = encoder
+
+    @property
+    def num_queries(self) -> int:
+        """Object queries an image; may be changed on a trained model, which has no weights a query."""
+        return self.decoder.num_queries
+
+    @num_queries.setter
+    def num_queries(self, count: int) -> None:
+        if count < 1:
+            raise ConfigError(f"num_queries must be at least 1, got {count}")
+        if self.config.decoder.learned_queries and count > self.config.decoder.num_queries:
+            raise ConfigError(f"this model learned {self.config.decoder.num_queries} queries, got num_queries={count}")
+        self.decoder.num_queries = count
+
+    def forward(self, images: Float[Tensor, "b c h w"], targets: list[Target] | None = None) -> RTDETROutput:
+        self._check(images, targets)
+        images = images.to(next(self.parameters()).dtype)
+        return self.decoder(self.encoder(self.backbone(images)), targets)
+
+    def _check(self, images: Tensor, targets: list[Target] | None) -> None:
+        if images.ndim != 4 or images.shape[1] != self.config.in_channels or not images.is_floating_point():
+            raise InputError(
+                f"expected float images (batch, {self.config.in_channels}, height, width) in [0, 1], "
+                f"got {images.dtype} {tuple(images.shape)}"
+            )
+        height, width = images.shape[2:]
+        if height % 32 or width % 32 or 0 in images.shape:
+            raise InputError(f"height and width must be multiples of 32, got {height}x{width}; resize the images")
+        if targets is None:
+            return
+        if len(targets) != len(images):
+            raise InputError(f"expected one target an image, got {len(targets)} targets for {len(images)} images")
+        for i, target in enumerate(targets):
+            self._check_target(i, target["labels"], target["boxes"])
+
+    def _check_target(self, i: int, labels: Tensor, boxes: Tensor) -> None:
+        if boxes.shape != (len(labels), 4) or labels.dtype != torch.int64:
+            raise InputError(
+                f"target {i}: expected labels int64 (n,) and boxes (n, 4), "
+                f"got labels {labels.dtype} {tuple(labels.shape)} and boxes {tuple(boxes.shape)}"
+            )
+        if labels.device.type != "cpu" or len(labels) == 0:  # elsewhere a look at the values would wait for the device
+            return
+        if labels.min() < 0 or labels.max() >= self.config.num_classes:
+            wrong = labels[(labels < 0) | (labels >= self.config.num_classes)][0].item()
+            raise InputError(f"target {i}: label {wrong} is outside 0..{self.config.num_classes - 1}")
+
+
+def build_model(
+    model: str | ModelConfig,
+    *,
+    num_classes: int | None = None,
+    in_channels: int | None = None,
+    eval_size_hw: SizeHW | None = None,
+    num_queries: int | None = None,
+    num_denoising: int | None = None,
+    label_noise_ratio: float | None = None,
+    box_noise_scale: float | None = None,
+) -> RTDETR:
+    """Build a detector with fresh weights, in train mode.
+
+    Args:
+        model: a name of `list_models()` (or a published short name), or a configuration.
+        num_classes: classes, without a background class.
+        in_channels: image channels.
+        eval_size_hw: height and width for which anchors are stored; other sizes work as well.
+        num_queries: detections come from this many queries an image.
+        num_denoising: positive denoising queries an image in training; 0 builds the model without them.
+        label_noise_ratio: share of denoising labels considered for noise, 0 to 1.
+        box_noise_scale: size of the denoising boxes' noise in half-sizes.
+
+    Raises:
+        ConfigError: unknown name or a value that does not fit.
+    """
+    config = zoo.model_config(model) if isinstance(model, str) else model
+    top = {"num_classes": num_classes, "in_channels": in_channels, "eval_size_hw": eval_size_hw}
+    decoder = {
+        "num_queries": num_queries,
+        "num_denoising": num_denoising,
+        "label_noise_ratio": label_noise_ratio,
+        "box_noise_scale": box_noise_scale,
+    }
+    changes = {key: value for key, value in top.items() if value is not None}
+    changes["decoder"] = {key: value for key, value in decoder.items() if value is not None}
+    return RTDETR(config.replace(**changes))
