@@ -50,7 +50,7 @@ def make_denoising_queries(
     device = embedding.weight.device
     chosen = [_choose(len(t["labels"]), config.num_denoising, device) for t in targets]
     most = max(len(index) for index in chosen)
-    groups = max(1, config.num_denoising // max(most, 1))
+    groups = max(1, config.num_denoising // most) if most else 1
     size = max(most, 1)
     labels, boxes, real = _padded(targets, chosen, size, embedding.num_embeddings - 1, device)
     if most == 0:
