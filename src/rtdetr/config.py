@@ -41,10 +41,11 @@ def _explain(model: type[BaseModel], error: ValidationError) -> str:
     path = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         key, known = str(first["loc"][-1]), list(model.model_fields)
-        parent = ".".join(str(part) for part in first["loc"][:-1])
-        return f"{parent or model.__name__}: unknown setting {key!r}.{nearest(key, known)} Known: {', '.join(sorted(known))}."
-    if isinstance(first.get("ctx", {}).get("error"), ConfigError):
-        return f"{path}: {first['ctx']['error']}" if path else str(first["ctx"]["error"])
+        parent = ".".join(str(part) for part in first["loc"][:-1]) or model.__name__
+        return f"{parent}: unknown setting {key!r}.{nearest(key, known)} Known: {', '.join(sorted(known))}."
+    cause = (first.get("ctx") or {}).get("error")
+    if isinstance(cause, ConfigError):
+        return f"{path}: {cause}" if path else str(cause)
     more = "" if error.error_count() == 1 else f" ({error.error_count() - 1} more)"
     return f"{model.__name__}.{path}: {first['msg']}; got {first.get('input')!r}.{more}"
 
@@ -56,7 +57,7 @@ class PResNetConfig(Strict):
     depth: Literal[18, 34, 50, 101] = 50
     blocks: tuple[Size, Size, Size, Size] | None = None  # blocks a stage; None: those of `depth`
     base_width: Size = 64  # width of the first stage; the stem has half of it, later stages double it
-    freeze_at: int = Field(-1, ge=-1, le=4)  # -1 nothing; 0 the stem; n the stem and the first n stages
+    freeze_at: int = Field(default=-1, ge=-1, le=4)  # -1 nothing; 0 the stem; n the stem and the first n stages
     freeze_norm: bool = False  # batch norm as constants
 
 
@@ -66,7 +67,7 @@ class HGNetv2Config(Strict):
     kind: Literal["hgnetv2"] = "hgnetv2"
     size: Literal["L", "X", "H"] = "L"
     use_lab: bool = False  # learnable affine block after each activation
-    freeze_at: int = Field(-1, ge=-1, le=4)
+    freeze_at: int = Field(default=-1, ge=-1, le=4)
     freeze_norm: bool = False
 
 
@@ -77,9 +78,9 @@ class EncoderConfig(Strict):
     feedforward: Size = 1024
     num_layers: Size = 1
     num_heads: Size = 8
-    expansion: float = Field(1.0, gt=0)  # hidden width of a fusion block over the encoder's width
+    expansion: float = Field(default=1.0, gt=0)  # hidden width of a fusion block over the encoder's width
     num_blocks: Size = 3  # RepVGG blocks in a fusion block
-    temperature: float = Field(10000.0, gt=0)  # of the sine position code
+    temperature: float = Field(default=10000.0, gt=0)  # of the sine position code
 
 
 class DecoderConfig(Strict):
@@ -97,9 +98,9 @@ class DecoderConfig(Strict):
     learned_queries: bool = False
     activation: Literal["relu", "silu", "gelu"] = "relu"
     query_pos_widths: tuple[Size, ...] | None = None  # hidden widths of the query position head; None: (2 * width,)
-    num_denoising: int = Field(100, ge=0)
+    num_denoising: int = Field(default=100, ge=0)
     label_noise_ratio: Fraction = 0.5
-    box_noise_scale: float = Field(1.0, ge=0)
+    box_noise_scale: float = Field(default=1.0, ge=0)
 
     @model_validator(mode="after")
     def _eval_idx_names_a_layer(self) -> Self:
@@ -125,7 +126,9 @@ class ModelConfig(Strict):
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
         if self.eval_size_hw is not None and any(side % 32 for side in self.eval_size_hw):
-            raise ConfigError(f"eval_size_hw must be multiples of 32, got {self.eval_size_hw[0]}x{self.eval_size_hw[1]}")
+            raise ConfigError(
+                f"eval_size_hw must be multiples of 32, got {self.eval_size_hw[0]}x{self.eval_size_hw[1]}"
+            )
         if self.encoder.width % (4 * self.encoder.num_heads) and self.encoder.width % 4:
             raise ConfigError(f"encoder width {self.encoder.width} must be a multiple of 4")
         if len(self.decoder.num_points) < 3:
@@ -164,17 +167,17 @@ class Recipe(Strict):
 
     epochs: Size = 72
     batch_size: Size = 16  # over all processes
-    lr: float = Field(1e-4, gt=0)
+    lr: float = Field(default=1e-4, gt=0)
     betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = Field(1e-4, ge=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
     groups: tuple[ParameterGroup, ...] = ()
-    clip_max_norm: float = Field(0.1, ge=0)  # 0: no clipping
+    clip_max_norm: float = Field(default=0.1, ge=0)  # 0: no clipping
     schedule: Literal["constant", "flat_cosine"] = "constant"
-    warmup_iterations: int = Field(2000, ge=0)
+    warmup_iterations: int = Field(default=2000, ge=0)
     flat_epochs: int | None = None  # flat_cosine: epochs before the cosine begins
-    no_augmentation_epochs: int = Field(0, ge=0)  # flat_cosine: epochs at the end with the final rate
-    ema_decay: float = Field(0.9999, ge=0, lt=1)
-    ema_warmup: int = Field(2000, ge=0)
+    no_augmentation_epochs: int = Field(default=0, ge=0)  # flat_cosine: epochs at the end with the final rate
+    ema_decay: float = Field(default=0.9999, ge=0, lt=1)
+    ema_warmup: int = Field(default=2000, ge=0)
     augmentation_stop_epoch: int | None = 71  # from this epoch on: no colour, zoom-out or crop; None: never stops
     multiscale_sizes: tuple[Size, ...] = (480, 512, 544, 576, 608, 640, 640, 640, 672, 704, 736, 768, 800)
     multiscale_stop_epoch: int | None = 71
@@ -182,3 +185,29 @@ class Recipe(Strict):
     precision: Literal["float32", "bfloat16", "float16", "auto"] = "auto"
     loss: LossConfig = LossConfig()
     tuning_from: str | None = None  # zoo name whose weights the run starts from
+
+
+class TrainConfig(Strict):
+    """One training run, resolved: what `rtdetr train` was asked for. Saved as config.json beside its results."""
+
+    data: str  # dataset folder or annotation file
+    images: str | None = None  # folder of the training images, where it is not in a usual place
+    val_data: str | None = None  # dataset that is evaluated; None: the validation part of `data`
+    val_images: str | None = None
+    model: str = "rtdetrv2_r18vd"
+    output_dir: str = "runs/train"
+    recipe: Recipe = Recipe()
+    weights: str | None = None  # zoo name or file whose weights the run starts from; None: fresh ones
+    backbone_weights: str | None = None  # "auto": the model's ImageNet file, downloaded; a file; None: fresh ones
+    device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1"
+    channels_last: bool = True  # memory layout of images and convolutions: the same numbers up to rounding, faster
+    seed: int = Field(default=0, ge=0)
+    workers: int = Field(default=4, ge=0)  # processes that load and augment; 0: in the training process
+    evaluate_every: int = Field(default=1, ge=0)  # epochs between evaluations, the last epoch always; 0: never
+    log_every: Size = 50  # steps between the rows of metrics.jsonl
+
+    @model_validator(mode="after")
+    def _images_belong_to_a_file(self) -> Self:
+        if self.val_images is not None and self.val_data is None:
+            raise ConfigError("val_images is given without val_data; give the annotation file of the validation images")
+        return self

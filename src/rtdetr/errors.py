@@ -1,4 +1,4 @@
-"""Every error this library raises on purpose. A message says what was expected, what came, where, and what to do next."""
+"""Errors raised on purpose. A message says what was expected, what came, where, and what to do next."""
 
 import contextlib
 import difflib

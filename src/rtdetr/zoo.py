@@ -3,7 +3,7 @@
 Sources: the RT-DETRv2 paper (arXiv 2407.17140), the RT-DETR paper (arXiv 2304.08069) and DEIM (arXiv 2412.04234).
 """
 
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from rtdetr.config import (
     DecoderConfig,
@@ -127,7 +127,7 @@ _DEIM_BACKBONE_LR = {"r34vd": 1e-4, "r50vd_m": 2e-5, "r50vd": 2e-5, "r101vd": 2e
 _STOPS = {120: 117, 84: 81, 72: 71, 36: 33, 12: 10}  # epochs -> last epoch with strong augmentation
 
 
-def _network(version: str, size: str, name: str, **decoder: object) -> ModelConfig:
+def _network(version: Literal["v1", "v2"], size: str, name: str, **decoder: Any) -> ModelConfig:
     config = ModelConfig(
         name=name, version=version, backbone=_BACKBONES[size], encoder=_ENCODERS[size], decoder=_DECODERS[size]
     )
@@ -143,7 +143,7 @@ def _coco(file: str, ap: float, ap50: float, data: str = COCO) -> Checkpoint:
     return Checkpoint(url=RELEASES + file, training_data=data, ap=ap, ap50=ap50)
 
 
-def _v2(size: str, epochs: int, *, suffix: str = "", tuning_from: str | None = None, **decoder: object) -> ZooEntry:
+def _v2(size: str, epochs: int, *, suffix: str = "", tuning_from: str | None = None, **decoder: Any) -> ZooEntry:
     name = f"rtdetrv2_{size}{suffix}"
     config = _network("v2", size, name, **decoder)
     stop = _STOPS[epochs]
@@ -151,10 +151,11 @@ def _v2(size: str, epochs: int, *, suffix: str = "", tuning_from: str | None = N
         epochs=epochs,
         groups=_V2_GROUPS[size],
         augmentation_stop_epoch=stop,
-        multiscale_stop_epoch=None if size == "r18vd" else stop,
+        multiscale_stop_epoch=stop,
         tuning_from=tuning_from,
-        **({"multiscale_sizes": ()} if size == "r18vd" else {}),
     )
+    if size == "r18vd":
+        recipe = recipe.replace(multiscale_sizes=(), multiscale_stop_epoch=None)
     return ZooEntry(config, recipe, _V2_CHECKPOINTS[name], _backbone_file(config))
 
 
@@ -242,14 +243,18 @@ _TINY = _small(
     "test-tiny",
     PResNetConfig(depth=18, blocks=(1, 1, 1, 1), base_width=16),
     EncoderConfig(width=32, feedforward=64, num_heads=4, expansion=0.5, num_blocks=1),
-    DecoderConfig(width=32, feedforward=64, num_heads=4, num_layers=2, num_queries=30, num_points=(2, 2, 2), num_denoising=10),
+    DecoderConfig(
+        width=32, feedforward=64, num_heads=4, num_layers=2, num_queries=30, num_points=(2, 2, 2), num_denoising=10
+    ),
     64,
 )
 _DEMO = _small(
     "demo",
     PResNetConfig(depth=18, blocks=(1, 1, 1, 1), base_width=32),
     EncoderConfig(width=96, feedforward=192, num_heads=4, expansion=0.5, num_blocks=1),
-    DecoderConfig(width=96, feedforward=192, num_heads=4, num_layers=3, num_queries=60, num_points=(4, 4, 4), num_denoising=60),
+    DecoderConfig(
+        width=96, feedforward=192, num_heads=4, num_layers=3, num_queries=60, num_points=(4, 4, 4), num_denoising=60
+    ),
     256,
 )
 

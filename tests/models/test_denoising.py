@@ -58,7 +58,9 @@ def test_who_may_look_at_whom() -> None:
 
 
 def test_no_object_in_the_whole_batch() -> None:
-    content, logits, _, meta = make_denoising_queries([EMPTY, EMPTY], labels_embedding(), DecoderConfig(), num_queries=5)
+    content, logits, _, meta = make_denoising_queries(
+        [EMPTY, EMPTY], labels_embedding(), DecoderConfig(), num_queries=5
+    )
     assert meta.num_queries == 2
     assert [len(x) for x in meta.positive_indices] == [0, 0]
     assert content.requires_grad and torch.isfinite(logits).all()

@@ -49,7 +49,6 @@ def test_anchors_of_a_rectangle_stand_at_their_tokens() -> None:
 
 
 def test_cached_constants_made_in_inference_mode_serve_training() -> None:
-    make_anchors.__wrapped__  # the undecorated function stays reachable
     with torch.inference_mode():
         anchors, valid = make_anchors(((7, 9),), CPU)
         code = sine_position_code(7, 9, 16, 10000.0, CPU)

@@ -30,7 +30,7 @@ def matchability_aware_loss(
     *,
     gamma: float,
 ) -> Float[Tensor, ""]:
-    """Binary cross-entropy towards IoU to the power of gamma; matched queries always weigh 1. Source: arXiv 2412.04234."""
+    """Binary cross-entropy towards IoU to the power of gamma; matched queries weigh 1. Source: arXiv 2412.04234."""
     target = (one_hot * quality).pow(gamma)
     weight = logits.detach().sigmoid().pow(gamma) * (1 - one_hot) + one_hot
     return F.binary_cross_entropy_with_logits(logits, target, weight=weight, reduction="sum")

@@ -1,4 +1,4 @@
-"""The training objective: one loop over final, auxiliary, denoising and encoder outputs, each with the same three terms.
+"""The training objective: one loop over final, auxiliary, denoising and encoder outputs, three terms each.
 
 Source: arXiv 2304.08069 section 4 and the published RT-DETRv2 criterion; names of the terms are the published ones.
 """

@@ -51,7 +51,7 @@ def match(
     costs = [_cost(layer, image, labels, boxes_cxcywh, config) for layer in layers]
     host = torch.cat([cost.flatten() for cost in costs]).cpu().numpy()
     matches, offset = [], 0
-    for layer, cost in zip(layers, costs, strict=True):
+    for cost in costs:
         block = host[offset : offset + cost.numel()].reshape(cost.shape)
         offset += cost.numel()
         matches.append(_assign(block, counts))
@@ -94,4 +94,4 @@ def _assign(cost: np.ndarray, counts: list[int]) -> tuple[np.ndarray, np.ndarray
     if not images:
         empty = np.zeros(0, dtype=np.int64)
         return empty, empty, empty
-    return tuple(np.concatenate(x).astype(np.int64) for x in (images, queries, objects))
+    return np.concatenate(images), np.concatenate(queries), np.concatenate(objects)

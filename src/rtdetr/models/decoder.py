@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from rtdetr.config import DecoderConfig, ModelConfig
 from rtdetr.models.deformable_attention import DeformableAttention
 from rtdetr.models.denoising import make_denoising_queries
-from rtdetr.models.layers import MLP, ConvNorm, SelfAttention, activate, finite
+from rtdetr.models.layers import MLP, ConvNorm, SelfAttention, activate, finite, linears
 from rtdetr.models.positions import SizesHW, inverse_sigmoid, make_anchors
 from rtdetr.models.query_selection import select_queries, take
 from rtdetr.structures import DenoisingMeta, LayerOutput, RTDETROutput, Target
@@ -72,6 +72,8 @@ class RTDETRDecoder(nn.Module):
         self.config, self.num_queries, self.num_classes = decoder, decoder.num_queries, classes
         v2, levels = config.version == "v2", len(decoder.num_points)
         self.eval_sizes_hw: SizesHW | None = None
+        self.anchors: Tensor
+        self.valid_mask: Tensor
         if v2 and config.eval_size_hw is not None:
             self.eval_sizes_hw = level_sizes(config.eval_size_hw, levels)
             anchors, valid = make_anchors(self.eval_sizes_hw, torch.get_default_device())
@@ -97,24 +99,23 @@ class RTDETRDecoder(nn.Module):
         self.enc_bbox_head = MLP((width, width, width, 4), activation=decoder.activation)
         layers = range(decoder.num_layers)
         self.dec_score_head = nn.ModuleList(nn.Linear(width, classes) for _ in layers)
-        self.dec_bbox_head = nn.ModuleList(
-            MLP((width, width, width, 4), activation=decoder.activation) for _ in layers
-        )
+        self.dec_bbox_head = nn.ModuleList(MLP((width, width, width, 4), activation=decoder.activation) for _ in layers)
         self._reset_parameters()
 
     def _reset_parameters(self) -> None:
-        for score_head in (self.enc_score_head, *self.dec_score_head):
+        for score_head in (self.enc_score_head, *linears(self.dec_score_head)):
             nn.init.constant_(score_head.bias, -math.log((1 - PRIOR) / PRIOR))
         for box_head in (self.enc_bbox_head, *self.dec_bbox_head):
-            nn.init.zeros_(box_head.layers[-1].weight)
-            nn.init.zeros_(box_head.layers[-1].bias)
-        nn.init.xavier_uniform_(self.enc_output[0].weight)
+            nn.init.zeros_(linears(box_head)[-1].weight)
+            nn.init.zeros_(linears(box_head)[-1].bias)
+        nn.init.xavier_uniform_(linears(self.enc_output)[0].weight)
         if self.config.learned_queries:
             nn.init.xavier_uniform_(self.tgt_embed.weight)
-        for layer in self.query_pos_head.layers:
+        for layer in linears(self.query_pos_head):
             nn.init.xavier_uniform_(layer.weight)
-        for project in self.input_proj:
-            nn.init.xavier_uniform_(project.conv.weight)
+        for module in self.input_proj.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.xavier_uniform_(module.weight)
 
     def forward(self, maps: list[Tensor], targets: list[Target] | None = None) -> RTDETROutput:
         """Detect on the encoder's maps; in train mode also return what the criterion supervises."""
@@ -149,7 +150,11 @@ class RTDETRDecoder(nn.Module):
         Stored anchors of a released checkpoint are a little off (an average of rounded constants); results of that
         checkpoint come from them. 16-bit copies of them are too coarse and never used.
         """
-        if not self.training and sizes_hw == self.eval_sizes_hw and self.anchors.dtype in (torch.float32, torch.float64):
+        if (
+            not self.training
+            and sizes_hw == self.eval_sizes_hw
+            and self.anchors.dtype in (torch.float32, torch.float64)
+        ):
             return self.anchors.to(dtype), self.valid_mask
         anchors, valid = make_anchors(sizes_hw, device)
         return anchors.to(dtype), valid
@@ -185,8 +190,8 @@ class RTDETRDecoder(nn.Module):
     ) -> list[LayerOutput]:
         """Run and supervise every layer.
 
-        A layer's emitted box starts from the box before it with gradient, so that a layer's box head also learns from the
-        next one's loss ("look forward twice", arXiv 2203.03605); the attention's reference is cut from the graph.
+        A layer's emitted box starts from the box before it with gradient, so that a box head also learns from the next
+        layer's loss ("look forward twice", arXiv 2203.03605); the attention's reference is cut from the graph.
         """
         layers: list[LayerOutput] = []
         reference = reference_logits.sigmoid()

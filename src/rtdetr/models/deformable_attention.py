@@ -28,6 +28,7 @@ class DeformableAttention(nn.Module):
         total = sum(self.num_points)
         scale = [1 / n for n in self.num_points for _ in range(n)]
         # v1 checkpoints do not hold this constant
+        self.num_points_scale: Tensor
         self.register_buffer("num_points_scale", torch.tensor(scale), persistent=version == "v2")
         self.sampling_offsets = nn.Linear(config.width, self.num_heads * total * 2)
         self.attention_weights = nn.Linear(config.width, self.num_heads * total)
@@ -160,7 +161,7 @@ def _sample_by_grid(
     num_points: tuple[int, ...],
 ) -> Float[Tensor, "b q d"]:
     """Bilinear sampling by `grid_sample`, in the locations' type: 16-bit coordinates miss by whole pixels."""
-    batch, queries, heads = weights.shape[:3]
+    batch, _, heads = weights.shape[:3]
     maps = value.unflatten(-1, (heads, -1)).permute(0, 2, 3, 1).flatten(0, 1).to(locations_xy.dtype)  # (b*h, c, s)
     maps = maps.split([height * width for height, width in sizes_hw], dim=-1)
     grids = (2 * locations_xy - 1).transpose(1, 2).flatten(0, 1).split(num_points, dim=2)  # (b*h, q, p, 2)

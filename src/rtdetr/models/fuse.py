@@ -2,16 +2,16 @@
 
 import copy
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from rtdetr.models.hgnetv2 import ConvBN
 from rtdetr.models.hybrid_encoder import RepVGGBlock
 from rtdetr.models.layers import ConvNorm, FrozenBatchNorm2d, finite
 from rtdetr.models.rtdetr import RTDETR
 
-NORMS = (nn.BatchNorm2d, FrozenBatchNorm2d)
+Norm = nn.BatchNorm2d | FrozenBatchNorm2d
 
 
 class FusedRepVGG(nn.Module):
@@ -45,32 +45,33 @@ def _fold_children(parent: nn.Module) -> None:
             setattr(parent, name, FusedRepVGG(child))
         elif isinstance(child, ConvNorm):
             child.conv = with_bias(child.conv, *folded(*child.folding()))
-            child.norm = nn.Identity()
+            child.register_module("norm", nn.Identity())
         elif isinstance(child, ConvBN):
             conv, norm = child.folding()
             bias_conv = with_bias(conv, *folded(conv, norm))
-            child.conv = bias_conv if child.conv is conv else nn.Sequential(child.conv[0], bias_conv)
-            child.bn = nn.Identity()
-        elif isinstance(child, nn.Sequential) and len(child) == 2 and isinstance(child[1], NORMS):
-            setattr(parent, name, with_bias(child[0], *folded(child[0], child[1])))
+            padded = isinstance(child.conv, nn.Sequential)
+            child.conv = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), bias_conv) if padded else bias_conv
+            child.register_module("bn", nn.Identity())
+        elif isinstance(child, nn.Sequential) and len(child) == 2:
+            conv, norm = child
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, Norm):
+                setattr(parent, name, with_bias(conv, *folded(conv, norm)))
+            else:
+                _fold_children(child)
         else:
             _fold_children(child)
 
 
-def folded(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the convolution that equals `conv` followed by the batch norm in eval mode."""
-    wide = torch.promote_types(conv.weight.dtype, torch.float64)
-    scale = norm.weight.to(wide) * (norm.running_var.to(wide) + norm.eps).rsqrt()
-    bias = norm.bias.to(wide) - norm.running_mean.to(wide) * scale
-    return (conv.weight.to(wide) * scale[:, None, None, None]).detach(), bias.detach()
+def folded(conv: nn.Conv2d, norm: Norm) -> tuple[Tensor, Tensor]:
+    """Weight and bias, float64, of the convolution that equals `conv` followed by the batch norm in eval mode."""
+    mean, variance, weight = norm.running_mean, norm.running_var, conv.weight.double()
+    assert mean is not None and variance is not None  # batch norms without statistics do not occur here
+    return fuse_conv_bn_weights(weight, None, mean, variance, norm.eps, norm.weight, norm.bias)
 
 
 def with_bias(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
     """A convolution of the same shape as `conv` with these weights, in the type of `conv`."""
-    new = nn.Conv2d(
-        conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, groups=conv.groups
-    ).to(conv.weight)
-    with torch.no_grad():
-        new.weight.copy_(weight)
-        new.bias.copy_(bias)
-    return new.requires_grad_(False)
+    new = copy.deepcopy(conv)
+    new.weight = nn.Parameter(weight.to(conv.weight), requires_grad=False)
+    new.bias = nn.Parameter(bias.to(conv.weight), requires_grad=False)
+    return new

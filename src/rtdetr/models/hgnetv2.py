@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rtdetr.config import HGNetv2Config
-from rtdetr.models.layers import activate, batch_norm, finite
+from rtdetr.models.layers import FrozenBatchNorm2d, activate, batch_norm, finite
 from rtdetr.models.presnet import freeze_stages
 
 
@@ -99,9 +99,9 @@ class ConvBN(nn.Module):
         x = activate(self.bn(self.conv(x)), self.activation)
         return self.lab(x) if hasattr(self, "lab") else x
 
-    def folding(self) -> tuple[nn.Conv2d, nn.Module]:
+    def folding(self) -> tuple[nn.Conv2d, nn.BatchNorm2d | FrozenBatchNorm2d]:
         """The convolution and the norm that follows it, for folding."""
-        return (self.conv if isinstance(self.conv, nn.Conv2d) else self.conv[1]), self.bn
+        return next(m for m in self.conv.modules() if isinstance(m, nn.Conv2d)), self.bn
 
 
 class Stem(nn.Module):

@@ -1,5 +1,6 @@
 """Building blocks shared by backbone, encoder and decoder. Attribute names are those of the published checkpoints."""
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -32,6 +33,10 @@ class FrozenBatchNorm2d(nn.Module):
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
+        self.weight: Tensor
+        self.bias: Tensor
+        self.running_mean: Tensor
+        self.running_var: Tensor
         self.register_buffer("weight", torch.ones(num_features))
         self.register_buffer("bias", torch.zeros(num_features))
         self.register_buffer("running_mean", torch.zeros(num_features))
@@ -47,7 +52,7 @@ class FrozenBatchNorm2d(nn.Module):
         return x * scale[:, None, None] + shift[:, None, None]
 
 
-def batch_norm(num_features: int, *, frozen: bool = False) -> nn.Module:
+def batch_norm(num_features: int, *, frozen: bool = False) -> nn.BatchNorm2d | FrozenBatchNorm2d:
     """Return a trainable batch norm, or one that is a constant."""
     return FrozenBatchNorm2d(num_features) if frozen else nn.BatchNorm2d(num_features)
 
@@ -75,7 +80,7 @@ class ConvNorm(nn.Module):
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d y x"]:
         return activate(self.norm(self.conv(x)), self.activation)
 
-    def folding(self) -> tuple[nn.Conv2d, nn.Module]:
+    def folding(self) -> tuple[nn.Conv2d, nn.BatchNorm2d | FrozenBatchNorm2d]:
         """The convolution and the norm that follows it, for folding."""
         return self.conv, self.norm
 
@@ -120,10 +125,15 @@ class MLP(nn.Module):
 
     def __init__(self, widths: Sequence[int], *, activation: str = "relu") -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in zip(widths[:-1], widths[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in itertools.pairwise(widths))
         self.activation = activation
 
     def forward(self, x: Float[Tensor, "*n i"]) -> Float[Tensor, "*n o"]:
         for layer in self.layers[:-1]:
             x = activate(layer(x), self.activation)
         return self.layers[-1](x)
+
+
+def linears(module: nn.Module) -> list[nn.Linear]:
+    """The linear layers of a module, in order."""
+    return [m for m in module.modules() if isinstance(m, nn.Linear)]

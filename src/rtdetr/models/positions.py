@@ -35,7 +35,7 @@ def _cached(function):
 def sine_position_code(
     height: int, width: int, channels: int, temperature: float, device: torch.device
 ) -> Float[Tensor, "1 s {channels}"]:
-    """Sine code of the tokens of a map, row by row: the first half of the channels encodes the row, the second the column.
+    """Sine code of a map's tokens, row by row: the first half of the channels encodes the row, the second the column.
 
     Differs: published code scrambles the table of a map that is not square; on square maps both are the same.
     Source: arXiv 2304.08069 section 4.2.

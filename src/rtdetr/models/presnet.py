@@ -13,7 +13,7 @@ BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int, frozen: bool) -> nn.Module:
-    """Projection of a stage's first block: average pooling before the 1x1 convolution where the stage halves the map."""
+    """Projection of a stage's first block: average pooling before a 1x1 convolution where the stage halves the map."""
     if stride == 1:
         return ConvNorm(in_channels, out_channels, 1, frozen=frozen)
     pool = nn.AvgPool2d(2, 2, 0, ceil_mode=True)

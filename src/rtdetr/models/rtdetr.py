@@ -1,7 +1,6 @@
 """The detector: backbone, hybrid encoder and decoder, and the function that builds it by name."""
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from rtdetr import zoo
@@ -30,8 +29,10 @@ class RTDETR(nn.Module):
         super().__init__()
         self.config = config
         self.is_fused = False  # a fused model is for inference only and is never saved
-        backbone = HGNetv2 if isinstance(config.backbone, HGNetv2Config) else PResNet
-        self.backbone = backbone(config.backbone, in_channels=config.in_channels)
+        if isinstance(config.backbone, HGNetv2Config):
+            self.backbone = HGNetv2(config.backbone, in_channels=config.in_channels)
+        else:
+            self.backbone = PResNet(config.backbone, in_channels=config.in_channels)
         encoder = HybridEncoder(config.encoder, in_channels=self.backbone.out_channels, version=config.version)
         # drawn after the encoder, registered before it: both orders are the published ones
         self.decoder = RTDETRDecoder(config)
@@ -50,7 +51,7 @@ class RTDETR(nn.Module):
             raise ConfigError(f"this model learned {self.config.decoder.num_queries} queries, got num_queries={count}")
         self.decoder.num_queries = count
 
-    def forward(self, images: Float[Tensor, "b c h w"], targets: list[Target] | None = None) -> RTDETROutput:
+    def forward(self, images: Tensor, targets: list[Target] | None = None) -> RTDETROutput:
         self._check(images, targets)
         images = images.to(next(self.parameters()).dtype)
         return self.decoder(self.encoder(self.backbone(images)), targets)
