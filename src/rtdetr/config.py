@@ -192,22 +192,17 @@ class TrainConfig(Strict):
 
     data: str  # dataset folder or annotation file
     images: str | None = None  # folder of the training images, where it is not in a usual place
-    val_data: str | None = None  # dataset that is evaluated; None: the validation part of `data`
+    val_data: str | None = None  # dataset that is evaluated; None: the validation part of the folder `data`
     val_images: str | None = None
-    model: str = "rtdetrv2_r18vd"
-    output_dir: str = "runs/train"
-    recipe: Recipe = Recipe()
+    bad_boxes: Literal["error", "drop"] = "error"  # what to do with boxes that have no area inside their image
+    model: str  # name in the zoo
+    output_dir: str
+    recipe: Recipe
     weights: str | None = None  # zoo name or file whose weights the run starts from; None: fresh ones
-    backbone_weights: str | None = None  # "auto": the model's ImageNet file, downloaded; a file; None: fresh ones
+    backbone_weights: str | None = None  # "auto": the model's ImageNet file; a file; None: fresh ones
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1"
-    channels_last: bool = True  # memory layout of images and convolutions: the same numbers up to rounding, faster
+    channels_last: bool = True  # memory layout of images and convolutions: faster, the same up to rounding
     seed: int = Field(default=0, ge=0)
     workers: int = Field(default=4, ge=0)  # processes that load and augment; 0: in the training process
     evaluate_every: int = Field(default=1, ge=0)  # epochs between evaluations, the last epoch always; 0: never
     log_every: Size = 50  # steps between the rows of metrics.jsonl
-
-    @model_validator(mode="after")
-    def _images_belong_to_a_file(self) -> Self:
-        if self.val_images is not None and self.val_data is None:
-            raise ConfigError("val_images is given without val_data; give the annotation file of the validation images")
-        return self

@@ -86,7 +86,9 @@ def test_state_and_parameter_groups(name: str) -> None:
     found = []
     for key, value in model.state_dict().items():
         trainable = key in parameters and parameters[key].requires_grad
-        found.append((key, list(value.shape), trainable, *(group_of[id(parameters[key])] if trainable else (None, None))))
+        found.append(
+            (key, list(value.shape), trainable, *(group_of[id(parameters[key])] if trainable else (None, None)))
+        )
     wanted = []
     for key, shape, *_, trainable, lr, decay in facts["state"]:
         if isinstance(shape, str):

@@ -76,7 +76,8 @@ class RTDETRDecoder(nn.Module):
         self.valid_mask: Tensor
         if v2 and config.eval_size_hw is not None:
             self.eval_sizes_hw = level_sizes(config.eval_size_hw, levels)
-            anchors, valid = make_anchors(self.eval_sizes_hw, torch.get_default_device())
+            device = torch.empty(0).device  # torch.get_default_device() of torch 2.6 misses `with torch.device(...)`
+            anchors, valid = make_anchors(self.eval_sizes_hw, device)
             self.register_buffer("anchors", anchors.clone())
             self.register_buffer("valid_mask", valid.clone())
         self.input_proj = nn.ModuleList(ConvNorm(config.encoder.width, width, 1) for _ in STRIDES)

@@ -1,0 +1,39 @@
+# Every target first builds the virtual environment it needs, once. On a fresh machine: make demo, make test.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-slow test-oldest check bench
+
+demo: .venv/.installed
+	$(BIN)/python examples/demo/run.py
+
+test: .venv/.installed
+	$(BIN)/python -m pytest -n 2
+
+test-slow: .venv/.installed
+	$(BIN)/python -m pytest -m "slow and not gpu and not network"
+
+test-oldest: .venv-oldest/.installed
+	.venv-oldest/bin/python -m pytest -n 2
+
+check: .venv/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/python tools/check_docs.py
+
+bench: .venv/.installed
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/forward.py
+	$(BIN)/python benchmarks/train_step.py
+
+# pip builds the environment in place, so an interrupted installation is continued by the next make
+.venv/.installed: pyproject.toml requirements/constraints.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --constraint requirements/constraints.txt --editable '.[dev]'
+	touch $@
+
+.venv-oldest/.installed: pyproject.toml requirements/oldest.txt
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --constraint requirements/oldest.txt --editable '.[dev]'
+	touch $@

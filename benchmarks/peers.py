@@ -1,0 +1,92 @@
+"""What the benchmarks share: a peer with our weights, fair timing, the machine's floor, a printed environment."""
+
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+import transformers
+
+import rtdetr
+from rtdetr.models import RTDETR, build_model
+from rtdetr.weights import default_categories, save_huggingface
+
+
+def randomise(model: RTDETR) -> RTDETR:
+    """Give a fresh model the scale of a trained one, so that scores and boxes differ from query to query."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, value in model.state_dict().items():
+            if "running_var" in name:
+                value.copy_(1 + 0.2 * torch.rand(value.shape, generator=generator))
+            elif value.is_floating_point() and value.ndim > 1 and "anchors" not in name:
+                value.copy_(torch.randn(value.shape, generator=generator) * (1.5 / value[0].numel()) ** 0.5)
+    return model
+
+
+def make_pair(name: str) -> tuple[RTDETR, torch.nn.Module]:
+    """Return our model and transformers' with the same weights, both in eval mode."""
+    ours = randomise(build_model(name)).eval()
+    with tempfile.TemporaryDirectory() as folder:
+        save_huggingface(ours, folder, categories=default_categories(ours.config.num_classes))
+        theirs = transformers.RTDetrV2ForObjectDetection.from_pretrained(folder).eval()
+    return ours, theirs
+
+
+def interleaved(functions: dict[str, Callable[[], object]], *, rounds: int, warmup: int = 2) -> dict[str, float]:
+    """Median seconds of each function; every round calls all of them, so that a slow moment hits them alike."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for i in range(rounds + warmup):
+        for name, function in functions.items():
+            _wait()
+            start = time.perf_counter()
+            function()
+            _wait()
+            if i >= warmup:
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def convolution_rate(device: str, dtype: torch.dtype) -> float:
+    """Best sustained FLOP/s of a 3x3 convolution, 256 to 256 channels at 80x80: the floor that FLOPs are held against."""
+    batch = 64 if device.startswith("cuda") else 1
+    x = torch.randn(batch, 256, 80, 80, device=device).to(dtype).to(memory_format=torch.channels_last)
+    weight = torch.randn(256, 256, 3, 3, device=device).to(dtype).to(memory_format=torch.channels_last)
+    best = float("inf")
+    with torch.inference_mode():
+        for _ in range(20):
+            _wait()
+            start = time.perf_counter()
+            F.conv2d(x, weight, padding=1)
+            _wait()
+            best = min(best, time.perf_counter() - start)
+    return 2 * batch * 256 * 256 * 9 * 6400 / best
+
+
+def environment(device: str) -> str:
+    """One line: processor or GPU, threads, instruction sets, versions."""
+    if device.startswith("cuda"):
+        where = torch.cuda.get_device_name(device)
+    else:
+        amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
+        where = f"{platform.machine()} CPU, {torch.get_num_threads()} threads, "
+        where += f"{torch.backends.cpu.get_cpu_capability()}, AMX {'yes' if amx else 'no'}"
+    versions = f"torch {torch.__version__}, transformers {transformers.__version__}, rtdetr {rtdetr.__version__}"
+    return f"{time.strftime('%Y-%m-%d')}; {where}; {versions}"
+
+
+def print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """Print a markdown table."""
+    print("| " + " | ".join(header) + " |")
+    print("|" + "---|" * len(header))
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
+    print(flush=True)

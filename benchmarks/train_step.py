@@ -1,0 +1,92 @@
+"""A training step beside transformers' RTDetrV2: forward, loss, backward, clipping and AdamW; same mode, interleaved.
+
+    python benchmarks/train_step.py [--model rtdetrv2_r18vd] [--batch 4] [--size 640] [--precision auto]
+
+Batch norms are trained on both sides, denoising is on, and both see the same images and objects.
+"""
+
+import argparse
+
+import torch
+from peers import environment, interleaved, make_pair, print_table
+
+from rtdetr.devices import training_dtype
+from rtdetr.losses import build_criterion
+from rtdetr.structures import Target
+
+
+def make_targets(batch: int, device: str) -> list[Target]:
+    """Seven objects an image, the mean of COCO."""
+    generator = torch.Generator().manual_seed(0)
+    targets: list[Target] = []
+    for _ in range(batch):
+        labels = torch.randint(0, 80, (7,), generator=generator)
+        boxes = torch.rand(7, 4, generator=generator) * 0.3 + 0.2
+        targets.append({"labels": labels.to(device), "boxes": boxes.to(device)})
+    return targets
+
+
+def trainable_norms(model: torch.nn.Module) -> torch.nn.Module:
+    """Replace transformers' frozen batch norms of the backbone by live ones, as r18 is trained."""
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child).__name__ == "RTDetrV2FrozenBatchNorm2d":
+                live = torch.nn.BatchNorm2d(len(child.weight))
+                live.load_state_dict(child.state_dict(), strict=False)
+                setattr(parent, name, live)
+    return model
+
+
+def step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+    """What follows the loss."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+    optimizer.step()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="rtdetrv2_r18vd")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--size", type=int, default=640)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    device = options.device
+    print(environment(device), "\n")
+    ours, theirs = make_pair(options.model)
+    ours, theirs = ours.train().to(device), trainable_norms(theirs).train().to(device)
+    fast = ours.to(memory_format=torch.channels_last)
+    criterion = build_criterion(options.model)
+    images = torch.rand(options.batch, 3, options.size, options.size, device=device)
+    last = images.to(memory_format=torch.channels_last)
+    targets = make_targets(options.batch, device)
+    labels = [{"class_labels": t["labels"], "boxes": t["boxes"]} for t in targets]
+    optimizers = {id(m): torch.optim.AdamW(m.parameters(), lr=1e-6) for m in (fast, theirs)}
+    for precision in options.precisions:
+        dtype = training_dtype(torch.device(device), precision)
+
+        def cast(dtype: torch.dtype = dtype) -> torch.autocast:
+            return torch.autocast(device.split(":")[0], dtype=dtype, enabled=dtype != torch.float32)
+
+        def transformers_step(cast=cast) -> None:
+            with cast():
+                loss = theirs(pixel_values=images, labels=labels).loss
+            step(theirs, optimizers[id(theirs)], loss)
+
+        def our_step(cast=cast) -> None:
+            with cast():
+                output = fast(last, targets)
+            step(fast, optimizers[id(fast)], torch.stack(list(criterion(output, targets).values())).sum())
+
+        times = interleaved({"transformers": transformers_step, "ours": our_step}, rounds=options.rounds, warmup=1)
+        base = times["transformers"]
+        rows = [(name, f"{s:.3f}", f"{base / s:.2f}x") for name, s in times.items()]
+        title = f"{options.model}: training step, batch {options.batch}, {options.size}x{options.size}, {str(dtype)[6:]}"
+        print_table((title, "s", "speed-up"), rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Real-time detection transformers: RT-DETR and RT-DETRv2, exact, trainable and fast.
+
+Start with `load` (detect), `train`, `evaluate` or `build_model`. Every public name is imported when it is first used:
+`import rtdetr` itself is fast and needs no torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+from rtdetr.errors import RTDETRError as RTDETRError
+from rtdetr.errors import naming_the_missing_extra
+
+if TYPE_CHECKING:  # what editors and type checkers read; a test keeps it equal to the tables below
+    from rtdetr import boxes as boxes
+    from rtdetr import config as config
+    from rtdetr import data as data
+    from rtdetr import evaluation as evaluation
+    from rtdetr import losses as losses
+    from rtdetr import models as models
+    from rtdetr import preprocessing as preprocessing
+    from rtdetr import runtimes as runtimes
+    from rtdetr import structures as structures
+    from rtdetr import training as training
+    from rtdetr import weights as weights
+    from rtdetr import zoo as zoo
+    from rtdetr.api import evaluate as evaluate
+    from rtdetr.api import train as train
+    from rtdetr.categories import COCO80 as COCO80
+    from rtdetr.categories import VOC20 as VOC20
+    from rtdetr.categories import Categories as Categories
+    from rtdetr.categories import Category as Category
+    from rtdetr.config import ModelConfig as ModelConfig
+    from rtdetr.config import Recipe as Recipe
+    from rtdetr.detections import Detections as Detections
+    from rtdetr.detections import Detector as Detector
+    from rtdetr.models import build_model as build_model
+    from rtdetr.runtimes import load as load
+    from rtdetr.zoo import list_models as list_models
+
+__version__ = "0.1.0"
+
+_MODULES = "boxes config data evaluation losses models preprocessing runtimes structures training weights zoo".split()
+_HOMES = {  # public name -> the module it is taken from
+    "evaluate": "api",
+    "train": "api",
+    "COCO80": "categories",
+    "VOC20": "categories",
+    "Categories": "categories",
+    "Category": "categories",
+    "ModelConfig": "config",
+    "Recipe": "config",
+    "Detections": "detections",
+    "Detector": "detections",
+    "build_model": "models",
+    "load": "runtimes",
+    "list_models": "zoo",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES and name not in _HOMES:
+        raise AttributeError(f"module 'rtdetr' has no attribute {name!r}")
+    with naming_the_missing_extra():
+        if name in _MODULES:
+            return importlib.import_module(f"rtdetr.{name}")
+        value = getattr(importlib.import_module(f"rtdetr.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({"RTDETRError", "__version__", *_MODULES, *_HOMES})

@@ -1,0 +1,99 @@
+"""The functions of the library that bring its rooms together; the command line calls the same ones."""
+
+import os
+from pathlib import Path
+from typing import Unpack
+
+from PIL import Image
+
+from rtdetr.categories import Categories
+from rtdetr.data import CocoDataset, open_dataset
+from rtdetr.detections import Detections, Detector
+from rtdetr.errors import ConfigError
+from rtdetr.evaluation import EvaluationReport, evaluate_dataset
+from rtdetr.models import RTDETR
+from rtdetr.runtimes import load
+from rtdetr.runtimes.torch_detector import TorchDetector
+from rtdetr.training import TrainResult, TrainSettings, read, resolve, run
+
+
+def evaluate(
+    model: str | os.PathLike[str] | RTDETR | Detector,
+    data: str | os.PathLike[str] | CocoDataset,
+    *,
+    split: str = "val",
+    images: str | os.PathLike[str] | None = None,
+    batch_size: int = 8,
+    device: str = "auto",
+    precision: str = "auto",
+    size_hw: tuple[int, int] | None = None,
+) -> EvaluationReport:
+    """Measure a detector's COCO average precision on a dataset.
+
+    Args:
+        model: what `rtdetr.load` takes, a loaded detector, or a network. A network has no class names; its classes are
+            taken for those of the dataset, in order.
+        data: folder or annotation file of a COCO-format dataset (see `open_dataset`), or an open one.
+        split: part of a dataset folder.
+        images: folder of the images, when it is not in one of the usual places.
+        batch_size: images that go through the network together.
+        device: as for `rtdetr.load`.
+        precision: as for `rtdetr.load`.
+        size_hw: height and width for the network, multiples of 32; None: the model's own.
+
+    The model's classes are matched with the dataset's by name; the report has the ids of the dataset.
+
+    Raises:
+        DatasetError: the dataset is missing or broken, or has other classes than the model.
+        ConfigError: unknown `split`, or device or precision given for a detector that is loaded already.
+        InputError, WeightsError: the model cannot be loaded or run as asked.
+    """
+    dataset = data if isinstance(data, CocoDataset) else open_dataset(data, split=split, images=images)
+    if isinstance(model, RTDETR):
+        unnamed = Categories.numbered(model.config.num_classes)
+        detector: Detector = TorchDetector(model, unnamed, device=device, precision=precision)
+    elif isinstance(model, str | os.PathLike):
+        detector = load(model, device=device, precision=precision)
+    elif (device, precision) == ("auto", "auto"):
+        detector = model
+    else:
+        raise ConfigError("device and precision belong to loading; this detector is loaded already. Leave them out")
+    dataset = dataset.with_categories(detector.categories)
+
+    def predict(pictures: list[Image.Image]) -> list[Detections]:
+        found = detector(pictures, threshold=0.0, size_hw=size_hw, batch_size=batch_size)
+        return found if isinstance(found, list) else [found]
+
+    return evaluate_dataset(predict, dataset, batch_size=batch_size)
+
+
+def train(
+    data: str | os.PathLike[str] | None = None,
+    *,
+    resume: str | os.PathLike[str] | None = None,
+    **settings: Unpack[TrainSettings],
+) -> TrainResult:
+    """Train a detector on a dataset in COCO format, and measure it after each epoch.
+
+    What is left out is as in the model's published recipe; on resuming, as it was. Ctrl-C and SIGTERM end the run after
+    the step under way, ready to be resumed.
+
+    Args:
+        data: folder or annotation file of the images to train on (see `open_dataset`).
+        resume: output folder of a run, or last.pth in it, to go on with exactly where it stopped; then `data` and the
+            settings of the run need not be repeated, and those given replace its own.
+        settings: model, output_dir, weights, epochs, batch_size, device and more: see `TrainSettings`.
+
+    Raises:
+        ConfigError, DatasetError, WeightsError: what was asked for cannot be done; nothing was trained.
+        TrainingError: the loss became not finite, or a file cannot be written; the last good checkpoint is kept.
+    """
+    start = None if resume is None else Path(resume)
+    content = None if start is None else read(start)
+    saved = None if content is None else content.get("rtdetr", {}).get("training")
+    config = resolve(data, settings, resume=start, saved=saved)
+
+    def make_detector(model: RTDETR, categories: Categories) -> TorchDetector:
+        return TorchDetector(model, categories, device=config.device, precision=config.recipe.precision)
+
+    return run(config, make_detector=make_detector, resume=content)

@@ -1,0 +1,90 @@
+"""The `rtdetr` command: finds the verb, turns errors into one line, and loads nothing that the verb does not need.
+
+A verb is a file `rtdetr/cli/VERB.py` with one attribute called VERB: a function whose parameters are the options, or a
+`typer.Typer` for a group of sub-commands. Its docstring is the help, the first line the summary in `rtdetr --help`.
+Verb files import typer, `rtdetr.errors` and the standard library at the top and everything else inside the function,
+because `rtdetr --help` imports all of them. They raise errors of `rtdetr.errors`, print results to stdout, and log.
+
+    def predict(
+        source: Annotated[list[str], typer.Argument(help="Images, folders or globs.")],
+        model: Annotated[str, typer.Option(help="Zoo name or weight file.")],
+        threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Lowest score shown.")] = 0.5,
+    ) -> None:
+        \"\"\"Detect objects in images.\"\"\"
+        from rtdetr.runtimes import load
+"""
+
+import importlib
+import logging
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from rtdetr.errors import ConfigError, RTDETRError, naming_the_missing_extra, nearest
+
+VERBS = ("train", "evaluate", "predict", "models", "weights")
+
+
+class LazyGroup(TyperGroup):
+    """Imports a verb's module when the verb is asked for; reports `RTDETRError` on one line with exit status 2."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the verbs in the order of the help."""
+        return list(VERBS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Build the command of a verb."""
+        if cmd_name not in VERBS:
+            raise ConfigError(
+                f"unknown command {cmd_name!r}.{nearest(cmd_name, VERBS)} Run 'rtdetr --help' for the list."
+            )
+        verb = getattr(importlib.import_module(f"rtdetr.cli.{cmd_name}"), cmd_name)
+        if not isinstance(verb, typer.Typer):
+            function, verb = verb, typer.Typer(add_completion=False, rich_markup_mode=None)
+            verb.command(cmd_name)(function)
+        return typer.main.get_command(verb)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb."""
+        try:
+            with naming_the_missing_extra():
+                return super().invoke(ctx)
+        except RTDETRError as error:
+            if ctx.params["debug"]:
+                raise
+            message = str(error).replace("\n", " ")
+            typer.echo(f"{type(error).__name__}: {message}", err=True)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+
+
+# plain help: rich would double the time that `rtdetr --help` takes
+app = typer.Typer(cls=LazyGroup, add_completion=False, no_args_is_help=True, rich_markup_mode=None)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from rtdetr import __version__
+
+        typer.echo(f"rtdetr {__version__}")
+        raise typer.Exit
+
+
+@app.callback(context_settings={"help_option_names": ["-h", "--help"]})
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug messages.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Real-time detection transformers: train, evaluate and detect with RT-DETR and RT-DETRv2."""
+    logging.basicConfig(stream=sys.stderr, format="%(levelname)s: %(message)s")
+    logging.getLogger("rtdetr").setLevel(logging.DEBUG if debug else logging.INFO)
+
+
+def main() -> None:
+    """Run the command line of this process and exit."""
+    typer.main.get_command(app)(prog_name="rtdetr")

@@ -1,0 +1,193 @@
+"""`rtdetr predict`: detect objects in image files, print them, save annotated pictures and JSON."""
+
+import contextlib
+import glob
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rtdetr.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from rtdetr.detections import Detections, Detector
+
+_log = logging.getLogger(__name__)
+SAVED_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}  # pictures of other kinds are saved as PNG
+IMAGE_SUFFIXES = SAVED_SUFFIXES | {".gif", ".avif", ".jp2", ".ppm", ".pgm"}
+
+
+def predict(
+    source: Annotated[list[str], typer.Argument(help="Image files, folders of images, or globs in quotes.")],
+    model: Annotated[str, typer.Option(help="Model name (see 'rtdetr models'), weight file or folder.")],
+    threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Show objects with a score above this.")] = 0.5,
+    size: Annotated[str | None, typer.Option(help="Network input: 640, or 480x640 (height x width).")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images that go through the network together.")] = 8,
+    save: Annotated[Path | None, typer.Option(help="Folder for annotated pictures.")] = None,
+    json_file: Annotated[str | None, typer.Option("--json", help="File for all detections; - is stdout.")] = None,
+) -> None:
+    """Detect objects in images.
+
+    Prints one line an image with the number of objects of each class. An image that cannot be read is reported and the
+    others go on; the exit status is then 2.
+    """
+    from rtdetr.runtimes import load
+
+    size_hw = parse_size(size) if size else None
+    paths = find_images(source)
+    targets = plan_pictures(paths, save) if save else {}
+    detector = load(model, device=device, precision=precision)
+    rows: list[dict[str, Any]] = []
+    for path, found in _detect(detector, paths, targets, threshold=threshold, size_hw=size_hw, batch_size=batch_size):
+        if isinstance(found, InputError):
+            typer.echo(f"{path}: {found}", err=True)
+            rows.append({"file": str(path), "error": str(found)})
+            continue
+        objects = ", ".join(f"{count} {name}" for name, count in found.counts().items()) or "nothing found"
+        typer.echo(f"{path}: {objects}", err=json_file == "-")
+        rows.append({"file": str(path), **found.to_json()})
+    if json_file:
+        _write_json({"model": model, "threshold": threshold, "images": rows}, json_file)
+    if save:
+        _log.info("annotated pictures are in %s", save)
+    failed = [row for row in rows if "error" in row]
+    if failed:
+        raise InputError(f"{len(failed)} of {len(rows)} images could not be read; the first is {failed[0]['file']}")
+
+
+def _detect(
+    detector: "Detector",
+    paths: list[Path],
+    targets: dict[Path, Path],
+    *,
+    threshold: float,
+    size_hw: tuple[int, int] | None,
+    batch_size: int,
+) -> Iterator[tuple[Path, "Detections | InputError"]]:
+    """Yield what is found in each file, or why it cannot be read; save pictures on the way."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from rtdetr.drawing import draw
+
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(paths), batch_size):
+            batch = paths[start : start + batch_size]
+            images = list(pool.map(_read, batch))
+            good = [image for image in images if not isinstance(image, InputError)]
+            results = detector(good, threshold=threshold, size_hw=size_hw, batch_size=batch_size)
+            assert isinstance(results, list)
+            in_order = iter(results)
+            for path, image in zip(batch, images, strict=True):
+                if isinstance(image, InputError):
+                    yield path, image
+                    continue
+                found = next(in_order)
+                if path in targets:
+                    _write_picture(draw(image, found), targets[path])
+                yield path, found
+
+
+def _read(path: Path) -> "Image | InputError":
+    from rtdetr.preprocessing import open_image
+
+    try:
+        return open_image(path)
+    except InputError as error:
+        return error
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Read "640" or "480x640" as height and width.
+
+    Raises:
+        InputError: anything else.
+    """
+    height, cross, width = text.lower().partition("x")
+    if not (height.isdecimal() and (width.isdecimal() or not cross)):
+        raise InputError(f"expected a size like 640 or 480x640 (height x width), got {text!r}")
+    return int(height), int(width or height)
+
+
+def find_images(sources: list[str]) -> list[Path]:
+    """List the image files of paths, folders (one level, by suffix, sorted) and globs, each file once.
+
+    A path that does not exist is kept, so that it is reported with the files that cannot be read.
+
+    Raises:
+        InputError: a folder or glob without images.
+    """
+    paths: list[Path] = []
+    for source in sources:
+        path = Path(source)
+        if path.is_dir():
+            matches = sorted(path.iterdir())
+        elif path.exists() or not glob.has_magic(source):
+            paths.append(path)
+            continue
+        else:
+            matches = sorted(Path(match) for match in glob.glob(source, recursive=True))
+        images = [match for match in matches if match.suffix.lower() in IMAGE_SUFFIXES and match.is_file()]
+        if not images:
+            raise InputError(
+                f"no image found in {source}: expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}"
+            )
+        paths += images
+    return list(dict.fromkeys(paths))
+
+
+def plan_pictures(paths: list[Path], folder: Path) -> dict[Path, Path]:
+    """Name the annotated picture of each file: its own name in `folder`, with a number where two would be the same.
+
+    Raises:
+        InputError: a source file would be overwritten.
+    """
+    taken: set[str] = set()
+    targets: dict[Path, Path] = {}
+    for path in paths:
+        suffix = path.suffix if path.suffix.lower() in SAVED_SUFFIXES else ".png"
+        name, number = path.stem + suffix, 1
+        while name.lower() in taken:  # some file systems ignore case
+            number += 1
+            name = f"{path.stem}-{number}{suffix}"
+        taken.add(name.lower())
+        targets[path] = folder / name
+    sources = {path.resolve() for path in paths}
+    for target in targets.values():
+        if target.resolve() in sources:
+            raise InputError(f"--save {folder} would overwrite the image {target}: choose another folder")
+    return targets
+
+
+def _write_picture(picture: "Image", target: Path) -> None:
+    kind = {".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF"}.get(target.suffix.lower(), target.suffix[1:].upper())
+    _write(target, lambda file: picture.save(file, format=kind, quality=95))
+
+
+def _write_json(document: dict[str, Any], target: str) -> None:
+    text = json.dumps(document, indent=1)
+    if target == "-":
+        typer.echo(text)
+    else:
+        _write(Path(target), lambda file: file.write_text(text + "\n", encoding="utf-8"))
+
+
+def _write(target: Path, write: Callable[[Path], object]) -> None:
+    """Write beside the target, then move into place, so that no reader meets half a file."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        temporary.replace(target)
+    except OSError as error:
+        raise InputError(f"cannot write {target}: {error.strerror or error}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()

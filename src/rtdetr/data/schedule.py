@@ -1,0 +1,47 @@
+"""What the training data looks like at an epoch: which augmentation, which image sizes. A pure function of the recipe.
+
+Source: the recipes of arXiv 2407.17140 (RT-DETRv2), which train the last epochs on plain images of one size.
+"""
+
+from typing import NamedTuple
+
+from rtdetr.config import Recipe, SizeHW
+
+_STRIDE = 32  # the network's coarsest; its input sides are multiples of it
+
+
+class EpochPlan(NamedTuple):
+    """The data of one epoch.
+
+    strong: colour distortion, zoom-out and crop are on; flipping is always on.
+    size_hw: height and width that every sample is resized to, in pixels.
+    batch_sizes_hw: sizes that a batch is then scaled to, drawn with equal chance; only `size_hw` without multi-scale.
+    """
+
+    strong: bool
+    size_hw: SizeHW
+    batch_sizes_hw: tuple[SizeHW, ...]
+
+
+def plan(recipe: Recipe, epoch: int) -> EpochPlan:
+    """The plan for an epoch, counted from 0.
+
+    Differs: published sizes are squares. For a rectangular `train_size_hw` a multi-scale size is the longer side, and
+    the other follows in proportion, rounded to a multiple of 32.
+    """
+    size_hw = recipe.train_size_hw
+    sides = recipe.multiscale_sizes if _before(epoch, recipe.multiscale_stop_epoch) else ()
+    return EpochPlan(
+        strong=_before(epoch, recipe.augmentation_stop_epoch),
+        size_hw=size_hw,
+        batch_sizes_hw=tuple(_scaled(size_hw, side) for side in sides) or (size_hw,),
+    )
+
+
+def _before(epoch: int, stop_epoch: int | None) -> bool:
+    return stop_epoch is None or epoch < stop_epoch
+
+
+def _scaled(size_hw: SizeHW, longer: int) -> SizeHW:
+    height, width = (max(1, round(side * longer / max(size_hw) / _STRIDE)) * _STRIDE for side in size_hw)
+    return height, width

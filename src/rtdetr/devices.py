@@ -1,0 +1,64 @@
+"""Where a network runs and in which precision, from the words a user writes."""
+
+from pathlib import Path
+
+import torch
+
+from rtdetr.errors import ConfigError, nearest
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def choose_device(device: str | torch.device) -> torch.device:
+    """Return the device of a name; "auto" is the first CUDA device, else the CPU.
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise ConfigError(f"unknown device {device!r}; expected 'auto', 'cpu', 'cuda' or 'cuda:0'") from None
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"no device {device!r} here: PyTorch sees {torch.cuda.device_count()} CUDA devices; use 'cpu'"
+        )
+    return chosen
+
+
+def training_dtype(device: torch.device, precision: str) -> torch.dtype:
+    """Return the type a training step computes in; "auto" is bfloat16 where the hardware has it, for its range.
+
+    Raises:
+        ConfigError: unknown precision.
+    """
+    if precision == "auto" and device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return inference_dtype(device, precision)
+
+
+def inference_dtype(device: torch.device, precision: str) -> torch.dtype:
+    """Return the type a detector computes in; "auto" is the fastest one of the device that keeps the results.
+
+    Raises:
+        ConfigError: unknown precision.
+    """
+    if precision == "auto":
+        if device.type == "cuda":
+            return torch.float16
+        return torch.bfloat16 if device.type == "cpu" and has_amx() else torch.float32
+    if precision not in DTYPES:
+        known = ["auto", *DTYPES]
+        raise ConfigError(f"unknown precision {precision!r}.{nearest(precision, known)} Known: {', '.join(known)}.")
+    return DTYPES[precision]
+
+
+def has_amx() -> bool:
+    """Whether this CPU has the matrix units that make bfloat16 fast."""
+    supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    if supported is not None:
+        return bool(supported())
+    flags = Path("/proc/cpuinfo")
+    return flags.is_file() and " amx_bf16" in flags.read_text()

@@ -1,0 +1,73 @@
+"""Run a detector over a dataset and measure its COCO average precision.
+
+`evaluate_dataset` takes any callable from images to `Detections`; `rtdetr.evaluate` (`api.py`) makes one from the name
+of a model or a file and opens the dataset. What comes out is in `report.py`.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from rtdetr.data import CocoDataset
+from rtdetr.detections import Detections
+from rtdetr.evaluation.coco import CocoEvaluator
+from rtdetr.evaluation.report import EvaluationReport
+
+Predict = Callable[[list[Image.Image]], list[Detections]]
+
+_DECODING_THREADS = 4
+
+
+def evaluate_dataset(
+    predict: Predict, dataset: CocoDataset, *, batch_size: int = 8, progress: bool = True
+) -> EvaluationReport:
+    """Detect on every image of a dataset and compare with its annotations.
+
+    Args:
+        predict: takes RGB images and returns the detections of each, of any score, labels as in `dataset.categories`.
+            A detector is such a callable with `threshold=0`.
+        dataset: images and ground truth, with the labels of the detector; see `CocoDataset.with_categories`.
+        batch_size: images that `predict` is given at a time. As many are decoded ahead.
+        progress: show a bar on standard error if that is a terminal.
+
+    Raises:
+        DatasetError: an image is missing or broken.
+    """
+    evaluator = CocoEvaluator(dataset)
+    started = time.perf_counter()
+    with _bar(shown=progress) as bar:
+        task = bar.add_task("evaluating", total=len(dataset))
+        images = _decoded(dataset, ahead=batch_size)
+        for first in range(0, len(dataset), batch_size):
+            image_ids = dataset.image_ids[first : first + batch_size].tolist()
+            found = predict([next(images) for _ in image_ids])
+            for image_id, one in zip(image_ids, found, strict=True):
+                evaluator.add(image_id, boxes_xyxy=one.boxes_xyxy, scores=one.scores, labels=one.labels)
+            bar.advance(task, len(image_ids))
+    seconds = time.perf_counter() - started
+    return EvaluationReport(evaluator.summarize(), evaluator, num_images=len(dataset), seconds=seconds)
+
+
+def _decoded(dataset: CocoDataset, *, ahead: int) -> Iterator[Image.Image]:
+    """Images in order, read by threads while the network works."""
+    with ThreadPoolExecutor(_DECODING_THREADS) as pool:
+        pending: deque[Future[Image.Image]] = deque()
+        for index in range(len(dataset)):
+            pending.append(pool.submit(lambda i: dataset.load(i)[0], index))
+            if len(pending) > ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+
+def _bar(*, shown: bool) -> Progress:
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    console.quiet = not (shown and console.is_terminal)  # rich before 14.3 ends even a disabled bar with a new line
+    return Progress(*columns, *times, console=console, transient=True, disable=console.quiet)

@@ -1,0 +1,226 @@
+"""From anything that is an image to the network's input: one conversion and one resize for every caller.
+
+`load_image` gives RGB uint8 (h, w, 3), `preprocess` float32 (3, h, w) in [0, 1]. Training, evaluation, prediction and
+every runtime use these, so a picture means the same to all of them.
+"""
+
+import io
+import os
+import struct
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from rtdetr.errors import InputError, nearest
+
+ImageSource = str | os.PathLike[str] | bytes | bytearray | BinaryIO | Image.Image | np.ndarray
+
+_ORIENTATION = 0x0112  # EXIF tag
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def load_image(source: ImageSource, *, num_channels: int = 3) -> np.ndarray:
+    """Read an image as uint8 (h, w, num_channels), RGB and upright.
+
+    Args:
+        source: a path, the bytes of an image file, a file object, a PIL image, or an array (h, w), (h, w, 1), (h, w, 3)
+            or (h, w, 4) of uint8, bool, uint16 or floats in [0, 1]; colours are in the order RGB.
+        num_channels: channels of the model. 1 converts to grey. Any number but 1 and 3 takes arrays (h, w, k) as they
+            are, and PIL images with as many bands (an RGBA file for 4 channels).
+
+    EXIF rotation is applied. Transparency is dropped as PIL's `convert("RGB")` does, which is what published code
+    trains with: what lies under transparent pixels becomes visible. 16-bit values are divided by 257 and float values
+    multiplied by 255, both rounded.
+
+    Differs: published code clips 16-bit grey images at 255, which turns them white, and ignores EXIF rotation.
+
+    Raises:
+        InputError: no such file, not an image, a truncated or empty one, or an array of another shape, type or range.
+    """
+    if isinstance(source, np.ndarray) and num_channels not in (1, 3):
+        if source.ndim != 3 or source.shape[2] != num_channels:
+            raise InputError(f"expected an array (h, w, {num_channels}) for this model, got {source.shape}")
+        return _to_uint8(source)
+    if num_channels == 3:
+        return np.array(open_image(source))
+    image = _decode(source)
+    if num_channels == 1:
+        return np.array(_convert(image, "L"))[:, :, None]
+    if len(image.getbands()) != num_channels:
+        raise InputError(
+            f"expected an image with {num_channels} channels for this model, got {_name(source)} of mode {image.mode}; "
+            f"pass an array (h, w, {num_channels})"
+        )
+    return np.array(image)
+
+
+def open_image(source: ImageSource) -> Image.Image:
+    """Read an image as an upright PIL image of mode RGB; see `load_image`, of which this is the cheaper form."""
+    return _convert(_decode(source), "RGB")
+
+
+def resize(image: Image.Image | np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """Stretch a uint8 image to `size_hw`, bilinear with antialiasing; returns uint8 (h, w, c), perhaps read-only.
+
+    Published evaluation resizes so, and without keeping the aspect ratio. JPEG's decoding at reduced size is faster
+    but gives other pixels, so it is not used.
+    """
+    size_wh = (size_hw[1], size_hw[0])
+    if isinstance(image, np.ndarray):
+        if image.shape[2] != 3:
+            bands = [Image.fromarray(np.ascontiguousarray(image[:, :, c])) for c in range(image.shape[2])]
+            return np.stack([_resize(band, size_wh) for band in bands], axis=2)
+        image = Image.fromarray(image)
+    return _resize(image, size_wh)
+
+
+def preprocess(image: Image.Image | np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """Turn a loaded image into the network's input.
+
+    Args:
+        image: uint8 (h, w, c) from `load_image`, or a PIL image of mode RGB.
+        size_hw: height and width of the result in pixels.
+
+    Returns:
+        Contiguous float32 (c, h, w) in [0, 1]: `resize`, then division by 255. No mean or deviation is subtracted.
+    """
+    pixels = resize(image, size_hw)
+    planes = np.empty((pixels.shape[2], *size_hw), dtype=np.float32)
+    return np.divide(pixels.transpose(2, 0, 1), np.float32(255), out=planes)
+
+
+def _resize(image: Image.Image, size_wh: tuple[int, int]) -> np.ndarray:
+    return np.asarray(image if image.size == size_wh else image.resize(size_wh, Image.Resampling.BILINEAR))
+
+
+def _decode(source: ImageSource) -> Image.Image:
+    """Read the pixels and turn them upright; the mode is still the file's own."""
+    if isinstance(source, np.ndarray):
+        return Image.fromarray(_as_picture(source))
+    try:
+        if isinstance(source, Image.Image):
+            source.load()
+            return _upright(source)
+        with Image.open(_openable(source)) as image:
+            image.load()
+            return _upright(image)
+    except InputError:
+        raise
+    except UnidentifiedImageError:
+        raise InputError(f"{_name(source)} is not an image in a format that Pillow reads") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InputError(
+            f"{_name(source)} is too large: {error}; raise PIL.Image.MAX_IMAGE_PIXELS to allow it"
+        ) from None
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, ZeroDivisionError, struct.error) as error:
+        raise InputError(f"{_name(source)} cannot be read as an image: {error}") from None
+
+
+def _openable(source: str | os.PathLike[str] | bytes | bytearray | BinaryIO) -> Path | BinaryIO:
+    """What PIL can open: an existing path or a binary file object."""
+    if isinstance(source, bytes | bytearray):
+        return io.BytesIO(source)
+    if isinstance(source, str | os.PathLike):
+        return _existing(source)
+    if not hasattr(source, "read"):
+        raise InputError(f"expected a path, bytes, PIL image or numpy array, got {type(source).__name__}")
+    return source
+
+
+def _existing(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a file that exists, or say what is wrong with it."""
+    file = Path(path)
+    if file.is_file():
+        if file.stat().st_size == 0:
+            raise InputError(f"{file} is empty (0 bytes): copy or download it again")
+        return file
+    if file.is_dir():
+        raise InputError(f"expected an image file, got the folder {file}; list its images and pass them one by one")
+    if "://" in str(path):
+        raise InputError(f"addresses are not opened: download {path} and pass the file")
+    if not file.parent.is_dir():
+        raise InputError(f"no image {file}: the folder {file.parent} does not exist")
+    names = [entry.name for entry in file.parent.iterdir() if entry.is_file()]
+    raise InputError(f"no image {file}.{nearest(file.name, names)}")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Apply EXIF rotation; PIL's own `exif_transpose` also rewrites the metadata, which fails where it is damaged."""
+    if 0 in image.size:
+        raise InputError(f"expected an image of at least 1x1 pixels, got {image.width}x{image.height}")
+    try:
+        orientation = image.getexif().get(_ORIENTATION)
+    except (OSError, SyntaxError, ValueError, KeyError, TypeError, struct.error):
+        return image  # damaged metadata does not spoil the pixels
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _convert(image: Image.Image, mode: str) -> Image.Image:
+    """Convert to RGB or L, with deep images scaled to 8 bits."""
+    if image.mode == mode:
+        return image
+    if image.mode == "F" or image.mode.startswith("I"):
+        values = np.asarray(image)
+        if image.mode != "F":
+            low, high = values.min(), values.max()
+            if low < 0 or high > 65535:
+                raise InputError(
+                    f"expected integer pixels in 0..65535, got {low}..{high} in an image of mode {image.mode}"
+                )
+            values = values.astype(np.uint16)
+        image = Image.fromarray(_to_uint8(values))
+    elif image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # PIL warns about the direct way; the colours are the same
+    try:
+        return image.convert(mode)
+    except ValueError:
+        raise InputError(f"images of mode {image.mode} cannot be converted to {mode}: save the image as RGB") from None
+
+
+def _as_picture(array: np.ndarray) -> np.ndarray:
+    """Check an array's shape and give uint8 that PIL takes: (h, w), (h, w, 3) or (h, w, 4)."""
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in (3, 4)):
+        hint = (
+            "; it looks channels-first: transpose(1, 2, 0)" if array.ndim == 3 and array.shape[0] in (1, 3, 4) else ""
+        )
+        raise InputError(f"expected an array (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), got {array.shape}{hint}")
+    return np.ascontiguousarray(_to_uint8(array))
+
+
+def _to_uint8(array: np.ndarray) -> np.ndarray:
+    """Scale pixel values to 0..255."""
+    if 0 in array.shape:
+        raise InputError(f"expected an image of at least 1x1 pixels, got an array {array.shape}")
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8) * 255
+    if array.dtype == np.uint16:
+        return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if not np.issubdtype(array.dtype, np.floating):
+        raise InputError(f"expected pixels of type uint8, uint16, bool or float in [0, 1], got {array.dtype}")
+    low, high = float(array.min()), float(array.max())
+    if not (low >= -1e-3 and high <= 1 + 1e-3):  # written so that NaN fails; the margin is for interpolated values
+        problem = "NaN" if np.isnan(low) else f"{low:g}..{high:g}"
+        raise InputError(f"expected float pixels in [0, 1], got {problem}; divide 8-bit values by 255")
+    return (array * 255.0).round().clip(0, 255).astype(np.uint8)
+
+
+def _name(source: object) -> str:
+    """What to call a source in a message."""
+    if isinstance(source, str | os.PathLike):
+        return str(source)
+    name = getattr(source, "name", None) or getattr(source, "filename", None)
+    return str(name) if isinstance(name, str) and name else "the given image"

@@ -1,0 +1,195 @@
+"""Checkpoints: one file with everything a run needs to go on exactly where it stood.
+
+The file is a `torch.save` of plain containers and tensors (it loads with `weights_only=True`) in the published layout
+("date", "last_epoch", "model", "ema", "optimizer", "scaler"), plus "progress", "rng" and our "rtdetr" metadata.
+`best.pth` has the same layout with the averaged weights only.
+"""
+
+import datetime
+import random
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from rtdetr.errors import ConfigError, TrainingError, WeightsError
+from rtdetr.training.ema import ModelEMA
+from rtdetr.weights.files import write_atomically
+from rtdetr.weights.official import load_pickle
+
+NEEDED = ("model", "ema", "optimizer", "last_epoch")
+
+
+@dataclass
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+        batches_per_epoch: length of an epoch.
+        epoch: the epoch under way, counted from 0.
+        batch: its batches that are done; all of them: trained and not yet evaluated.
+        iteration: steps made over the whole run.
+        best_ap: highest validation AP so far, in [0, 1]; None before the first evaluation.
+        best_epoch: the epoch that reached it.
+    """
+
+    batches_per_epoch: int
+    epoch: int = 0
+    batch: int = 0
+    iteration: int = 0
+    best_ap: float | None = None
+    best_epoch: int | None = None
+
+    def note(self, ap: float) -> bool:
+        """Keep the AP of the epoch under way if it is the best so far, and return whether it is."""
+        if ap < 0 or (self.best_ap is not None and ap <= self.best_ap):  # negative: nothing there to be found
+            return False
+        self.best_ap, self.best_epoch = ap, self.epoch
+        return True
+
+
+@dataclass
+class TrainingState:
+    """The parts of a run that change from step to step."""
+
+    model: nn.Module
+    ema: ModelEMA
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    progress: Progress
+
+
+def save_last(path: Path, state: TrainingState, *, metadata: Mapping[str, Any]) -> None:
+    """Write everything needed to resume. The file at `path` is replaced whole or not at all.
+
+    Raises:
+        TrainingError: the file cannot be written; the old one is untouched.
+    """
+    parts = {
+        "model": state.model.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "scaler": state.scaler.state_dict(),
+        "rng": random_state(),
+    }
+    _write(path, {**_header(state, metadata), **parts})
+
+
+def save_best(path: Path, state: TrainingState, *, metadata: Mapping[str, Any]) -> None:
+    """Write the averaged weights alone: a file to detect with, a quarter as large as one to resume from.
+
+    Raises:
+        TrainingError: the file cannot be written; the old one is untouched.
+    """
+    _write(path, _header(state, metadata))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return the content of a checkpoint to resume from, tensors on the CPU.
+
+    Args:
+        path: the file, or the output folder of a run, whose last.pth it is then.
+
+    Raises:
+        WeightsError: no such file, a damaged one, or one that cannot be resumed from.
+    """
+    path = path / "last.pth" if path.is_dir() else path
+    content = load_pickle(path)
+    missing = [key for key in NEEDED if not isinstance(content, Mapping) or key not in content]
+    if missing:
+        raise WeightsError(
+            f"{path}: expected the checkpoint of a training run, but it has no {', '.join(map(repr, missing))}. "
+            "Resume from last.pth; to start a new run from these weights, give them as weights"
+        )
+    return dict(content)
+
+
+def restore(content: Mapping[str, Any], state: TrainingState) -> None:
+    """Bring a freshly built run to the point at which `content` was saved, the global random generators included.
+
+    Rates and weight decays stay those of the recipe. A file of the published implementation, which has neither
+    "progress" nor "rng", is taken to stand at the end of its last epoch.
+
+    Raises:
+        WeightsError: the checkpoint was made with another model or other parameter groups.
+        ConfigError: it was made in the middle of an epoch of another length.
+    """
+    progress = state.progress
+    done = content["last_epoch"] + 1
+    saved = {"epoch": done, "iteration": done * progress.batches_per_epoch, **content.get("progress", {})}
+    length = saved.pop("batches_per_epoch", None)
+    if saved.get("batch") and length != progress.batches_per_epoch:
+        raise ConfigError(
+            f"resume: the run stopped in an epoch of {length} batches, which are {progress.batches_per_epoch} now. "
+            "Go on with the same data and batch size"
+        )
+    try:
+        state.model.load_state_dict(content["model"])
+        state.ema.load_state_dict(content["ema"])
+    except RuntimeError as error:
+        raise WeightsError(
+            f"resume: the checkpoint holds another model. {' '.join(str(error).split())[:300]}"
+        ) from None
+    _restore_optimizer(state.optimizer, content["optimizer"])
+    if content.get("scaler") and state.scaler.is_enabled():
+        state.scaler.load_state_dict(content["scaler"])
+    for name, value in saved.items():
+        setattr(progress, name, value)
+    if "rng" in content:
+        set_random_state(content["rng"])
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
+    own = optimizer.state_dict()
+    sizes, expected = ([len(g["params"]) for g in groups] for groups in (saved["param_groups"], own["param_groups"]))
+    if sizes != expected:
+        raise WeightsError(
+            f"resume: expected optimiser groups of {expected} tensors, the checkpoint has {sizes}. "
+            "Go on with the model and the parameter groups of the run"
+        )
+    optimizer.load_state_dict({"state": saved["state"], "param_groups": own["param_groups"]})
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            # The fused step goes through the memory of a parameter and its moments side by side, whatever their strides.
+            layout = parameter if value.shape == parameter.shape else value
+            values[name] = torch.empty_like(layout, dtype=value.dtype, device=value.device).copy_(value)
+
+
+def random_state() -> dict[str, Any]:
+    """Return the state of every global random generator as plain values."""
+    version, internal, gauss = random.getstate()
+    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        "python": [version, list(internal), gauss],
+        "numpy": [kind, keys.tolist(), position, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    """Bring the global random generators back to a saved state; a GPU's only where there are as many as then."""
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def _header(state: TrainingState, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "date": datetime.datetime.now().isoformat(timespec="seconds"),
+        "last_epoch": state.progress.epoch - 1,
+        "ema": state.ema.state_dict(),
+        "progress": asdict(state.progress),
+        "rtdetr": dict(metadata),
+    }
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    write_atomically(path, lambda temporary: torch.save(dict(content), temporary), error=TrainingError)

@@ -1,0 +1,58 @@
+"""The exponential moving average of a model's state: what is evaluated and released."""
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class ModelEMA:
+    """A copy of a model in eval mode that follows the model's state.
+
+    After training step n = 1, 2, ... each floating state entry v, float buffers included, becomes
+    `v * d + (1 - d) * model` with d = decay * (1 - exp(-n / warmup)); integer and boolean entries are never touched.
+    The number of updates is saved, so that a resumed run goes on with the same d.
+
+    Attributes:
+        module: the averaged model; eval mode, no gradients.
+        decay: the limit of d, read at each update, so a run may change it on the way.
+        warmup: updates after which d has 63 % of `decay`; 0: d is `decay` from the first update on.
+        updates: how many updates have been made.
+
+    Source: RT-DETR's published training recipe (arXiv 2304.08069, section 5.1).
+    """
+
+    def __init__(self, model: nn.Module, *, decay: float = 0.9999, warmup: int = 2000) -> None:
+        self.module = copy.deepcopy(model).eval().requires_grad_(False)
+        self.decay = decay
+        self.warmup = warmup
+        self.updates = 0
+
+    def decay_at(self, updates: int) -> float:
+        """Return d of the given update, counted from 1."""
+        return self.decay * (1.0 - math.exp(-updates / self.warmup)) if self.warmup else self.decay
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move the average towards the model's present state."""
+        self.updates += 1
+        decay = self.decay_at(self.updates)
+        source = model.state_dict()
+        averaged = {key: value for key, value in self.module.state_dict().items() if value.is_floating_point()}
+        values = list(averaged.values())
+        if decay == 0.0:  # the formula would turn the infinite entries of stored anchors into NaN
+            torch._foreach_copy_(values, [source[key] for key in averaged])
+            return
+        # Two rounded steps, as in the formula: a fused multiply-add differs in the last bit from published averages.
+        torch._foreach_mul_(values, decay)
+        torch._foreach_add_(values, torch._foreach_mul([source[key] for key in averaged], 1.0 - decay))
+
+    def state_dict(self) -> dict[str, dict[str, Tensor] | int]:
+        """Return the published layout: the averaged state under "module" and the count under "updates"."""
+        return {"module": self.module.state_dict(), "updates": self.updates}
+
+    def load_state_dict(self, state: dict[str, dict[str, Tensor] | int]) -> None:
+        """Go on from a saved state (strict)."""
+        self.module.load_state_dict(state["module"])
+        self.updates = int(state["updates"])

@@ -1,0 +1,102 @@
+"""Changing a recipe: more or fewer epochs, another image size or rate, or any single value by its dotted name."""
+
+from collections.abc import Mapping
+
+import yaml
+
+from rtdetr.config import Recipe, SizeHW
+from rtdetr.errors import ConfigError
+
+STRIDE = 32
+
+
+def adapt(
+    recipe: Recipe,
+    *,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    size_hw: SizeHW | None = None,
+    lr: float | None = None,
+    precision: str | None = None,
+) -> Recipe:
+    """Return the recipe with a few values changed, and with them what hangs on them.
+
+    Args:
+        epochs: length of the run. Augmentation and multi-scale stop as many epochs before its end as they did; the
+            flat part of a cosine schedule keeps its share.
+        batch_size: images a step. The rate does not follow.
+        size_hw: height and width of the training images, multiples of 32; the sizes of multi-scale follow.
+        lr: the recipe's rate; the groups' own rates follow in proportion.
+        precision: "float32", "bfloat16", "float16" or "auto".
+
+    Raises:
+        ConfigError: a value that cannot be.
+    """
+    changes: dict[str, object] = {"batch_size": batch_size, "precision": precision}
+    if epochs is not None:
+        changes |= _with_epochs(recipe, epochs)
+    if size_hw is not None:
+        changes |= _with_size(recipe, size_hw)
+    if lr is not None:
+        scaled = [g if g.lr is None else g.replace(lr=g.lr * lr / recipe.lr) for g in recipe.groups]
+        changes |= {"lr": lr, "groups": tuple(scaled)}
+    return recipe.replace(**{key: value for key, value in changes.items() if value is not None})
+
+
+def override(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
+    """Return the recipe with single values replaced.
+
+    Args:
+        values: from dotted names, as in {"lr": 2e-4, "loss.bbox_weight": "4"}, to values; a text is read as YAML.
+
+    Raises:
+        ConfigError: no such setting (the nearest one is named), or a value it cannot hold.
+    """
+    for name, value in values.items():
+        if isinstance(value, str):
+            value = _parse(name, value)
+        for part in reversed(name.split(".")[1:]):
+            value = {part: value}
+        recipe = recipe.replace(**{name.split(".")[0]: value})
+    return recipe
+
+
+def parse_assignments(assignments: list[str]) -> dict[str, str]:
+    """Turn ["lr=2e-4", ...] of a command line into a mapping.
+
+    Raises:
+        ConfigError: an item without "=".
+    """
+    pairs = [item.partition("=") for item in assignments]
+    for name, equals, value in pairs:
+        if not (name and equals):
+            raise ConfigError(
+                f"expected key=value, got {name + equals + value!r}. Example: --set warmup_iterations=200"
+            )
+    return {name.strip(): value for name, _, value in pairs}
+
+
+def _parse(name: str, value: str) -> object:
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(
+            f"{name}: {value!r} is not a value. Write a number, true, null, a word or [a, list]."
+        ) from None
+
+
+def _with_epochs(recipe: Recipe, epochs: int) -> dict[str, object]:
+    longer = epochs - recipe.epochs
+    stops = {name: getattr(recipe, name) for name in ("augmentation_stop_epoch", "multiscale_stop_epoch")}
+    changes: dict[str, object] = {name: max(stop + longer, 0) for name, stop in stops.items() if stop is not None}
+    if recipe.flat_epochs is not None:
+        changes["flat_epochs"] = round(recipe.flat_epochs * epochs / recipe.epochs)
+    return {"epochs": epochs, **changes}
+
+
+def _with_size(recipe: Recipe, size_hw: SizeHW) -> dict[str, object]:
+    if any(side % STRIDE for side in size_hw) or min(size_hw) < STRIDE:
+        raise ConfigError(f"image size: expected multiples of {STRIDE}, got {size_hw[0]}x{size_hw[1]}.")
+    ratio = max(size_hw) / max(recipe.train_size_hw)
+    sides = tuple(max(round(side * ratio / STRIDE), 1) * STRIDE for side in recipe.multiscale_sizes)
+    return {"train_size_hw": size_hw, "multiscale_sizes": sides}

@@ -1,0 +1,47 @@
+"""The learning rate of every step, as a pure function of the step's number: nothing to save, nothing to get out of step."""
+
+import math
+
+import torch
+
+from rtdetr.config import Recipe
+
+FINAL_FACTOR = 0.5  # of the flat-cosine schedule
+
+
+def lr_factor(recipe: Recipe, iteration: int, *, iterations_per_epoch: int) -> float:
+    """Return what the step `iteration` (counted from 0 over the whole run) multiplies each group's rate with, in [0, 1].
+
+    `constant`: linear warm-up (i + 1) / warmup_iterations, then 1 to the end.
+    `flat_cosine`: quadratic warm-up (i / warmup_iterations)^2, then 1 until `flat_epochs`, half a cosine down to 0.5,
+    and 0.5 for the last `no_augmentation_epochs`.
+
+    Source: RT-DETRv2 (arXiv 2407.17140) and DEIM (arXiv 2412.04234).
+    """
+    warmup = recipe.warmup_iterations
+    if recipe.schedule == "constant":
+        return min(1.0, (iteration + 1) / warmup) if warmup else 1.0
+    if iteration < warmup:
+        return (iteration / warmup) ** 2
+    flat_end = (recipe.flat_epochs or 0) * iterations_per_epoch
+    cosine_end = (recipe.epochs - recipe.no_augmentation_epochs) * iterations_per_epoch
+    if iteration < flat_end:
+        return 1.0
+    if iteration >= cosine_end:
+        return FINAL_FACTOR
+    cosine = 0.5 * (1.0 + math.cos(math.pi * (iteration - flat_end) / (cosine_end - flat_end)))
+    return FINAL_FACTOR + (1.0 - FINAL_FACTOR) * cosine
+
+
+def set_learning_rate(
+    optimizer: torch.optim.Optimizer, recipe: Recipe, *, iteration: int, iterations_per_epoch: int
+) -> list[float]:
+    """Give each group the rate of the step `iteration` and return those rates, in group order.
+
+    A warm-up that the published code advances after a step shows the rate of the next one: its rates after n steps are
+    the ones set here for iteration n.
+    """
+    factor = lr_factor(recipe, iteration, iterations_per_epoch=iterations_per_epoch)
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * factor
+    return [group["lr"] for group in optimizer.param_groups]

@@ -1,0 +1,41 @@
+"""Ending a run early without losing it: the first Ctrl-C or SIGTERM asks, the second one acts at once."""
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Self
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopSignals:
+    """While active, a first SIGINT or SIGTERM only sets `received`; then the former handlers are back in place.
+
+    Outside the main thread, where Python delivers no signals, it does nothing.
+
+    Attributes:
+        received: name of the signal that came, such as "SIGTERM"; None as long as the run may go on.
+    """
+
+    def __init__(self) -> None:
+        self.received: str | None = None
+        self._former: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._former = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._restore()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = signal.Signals(number).name
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+        self._former = {}

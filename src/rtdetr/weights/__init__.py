@@ -1,0 +1,33 @@
+"""Weight files, both ways: download, read any published format, load strictly, transfer, save. Start at `load.py`."""
+
+from rtdetr.weights.convert import convert
+from rtdetr.weights.download import cache_dir, download
+from rtdetr.weights.load import (
+    LoadedWeights,
+    default_categories,
+    load_model,
+    read_checkpoint,
+    save_huggingface,
+    save_weights,
+)
+from rtdetr.weights.official import metadata
+from rtdetr.weights.state import complete_state, load_state
+from rtdetr.weights.transfer import TransferReport, load_backbone, transfer
+
+__all__ = [
+    "LoadedWeights",
+    "TransferReport",
+    "cache_dir",
+    "complete_state",
+    "convert",
+    "default_categories",
+    "download",
+    "load_backbone",
+    "load_model",
+    "load_state",
+    "metadata",
+    "read_checkpoint",
+    "save_huggingface",
+    "save_weights",
+    "transfer",
+]

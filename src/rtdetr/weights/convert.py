@@ -1,0 +1,73 @@
+"""Rewrite weights in another format: what `rtdetr weights convert` does. Learned entries keep every bit."""
+
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+from rtdetr.config import ModelConfig
+from rtdetr.errors import ConfigError, WeightsError, nearest
+from rtdetr.models import build_model
+from rtdetr.weights.huggingface import write_huggingface
+from rtdetr.weights.load import read_checkpoint
+from rtdetr.weights.official import write_pth
+from rtdetr.weights.state import complete_state
+
+Format = Literal["rtdetr", "official", "huggingface"]
+
+
+class Conversion(NamedTuple):
+    """What was written where, and what stock transformers cannot do with it."""
+
+    path: Path
+    format: Format
+    config: ModelConfig
+    num_entries: int
+    notes: list[str]
+
+
+def convert(
+    source: str | Path, target: str | Path, *, model: str | None = None, format: str | None = None
+) -> Conversion:
+    """Read weights of any format and write them in another; constants that the source lacks are generated.
+
+    Args:
+        source: as for `read_checkpoint`.
+        target: a .pth file, a .safetensors file, or a folder in Hugging Face's layout.
+        model: as for `read_checkpoint`.
+        format: "rtdetr" (.pth with a description of the model), "official" (.pth with nothing but what published files
+            hold) or "huggingface" (folder or .safetensors); None: by the target's name.
+
+    Raises:
+        WeightsError: the source cannot be read or the target not written.
+        ConfigError: format and the target's name contradict each other.
+    """
+    target = Path(target)
+    chosen = _format(target, format)
+    weights = read_checkpoint(source, model=model)
+    try:
+        state = complete_state(build_model(weights.config), weights.state)
+    except WeightsError as error:
+        raise WeightsError(f"{weights.path}: {error}") from None
+    notes = []
+    if chosen == "huggingface":
+        notes = write_huggingface(target, state, config=weights.config, categories=weights.categories)
+    else:
+        described = chosen == "rtdetr"
+        write_pth(target, state, config=weights.config, categories=weights.categories, describe=described)
+    return Conversion(target, chosen, weights.config, len(state), notes)
+
+
+def _format(target: Path, chosen: str | None) -> Format:
+    """Format of a target by its name, or the chosen one where the name agrees."""
+    folder = target.is_dir() or target.suffix == ""
+    if not folder and target.suffix not in (".pth", ".pt", ".safetensors"):
+        raise ConfigError(f"cannot tell the format of {target}; expected a .pth or .safetensors file, or a folder")
+    fitting: tuple[Format, ...] = ("huggingface",)
+    if not folder and target.suffix != ".safetensors":
+        fitting = ("rtdetr", "official")
+    for name in fitting:
+        if chosen in (None, name):
+            return name
+    known = get_args(Format)
+    if chosen in known:
+        raise ConfigError(f"format {chosen!r} does not go with {target}, which can be {' or '.join(fitting)}")
+    raise ConfigError(f"unknown format {chosen!r}.{nearest(str(chosen), known)} Known: {', '.join(known)}.")

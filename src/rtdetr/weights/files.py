@@ -1,0 +1,42 @@
+"""Write a file so that a reader, or a killed process, meets the old content or the new one, never half of it."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from rtdetr.errors import RTDETRError, WeightsError
+
+
+def write_atomically(path: Path, write: Callable[[Path], object], *, error: type[RTDETRError] = WeightsError) -> Path:
+    """Call `write` with a temporary path beside `path`, then move the result into place once it is on the disk.
+
+    Args:
+        path: the file to create or replace; its folder is created.
+        write: writes the whole content to the path it is given.
+        error: what to raise if that fails.
+
+    Raises:
+        WeightsError: or `error`; the folder or file cannot be written; what stood at `path` before is untouched.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # a name of its own for each writer; mkstemp's mode would keep the file from other users, so umask decides
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        temporary.unlink()
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except RTDETRError:
+        raise
+    except (OSError, RuntimeError) as failure:  # torch.save reports a full disk as RuntimeError
+        reason = getattr(failure, "strerror", None) or str(failure).partition("\n")[0]
+        raise error(f"cannot write {path}: {reason}. Choose another place.") from None
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,177 @@
+"""Repositories of Hugging Face transformers' RTDetrForObjectDetection (v1) and RTDetrV2ForObjectDetection.
+
+Reading: a folder with `config.json` and `model.safetensors` (whole, in shards, or an old `pytorch_model.bin`), or a
+lone .safetensors file; names of transformers' files or memory, or official names; float32, float16 or bfloat16.
+
+Writing: a folder that stock transformers loads wherever it has the model. It cannot hold HGNetv2, points that differ
+between levels, other query selection, learned queries, DEIM's activation and query position head, or other than three
+blocks in a fusion block: such a model is written under official names with model type "rtdetr", which only this
+library reads. Transformers evaluates the last decoder layer: a model with another `eval_idx` is written whole, and
+transformers' result is then the last layer's. The header of the safetensors file describes the model exactly
+("rtdetr"), so that this library reads back what it wrote; files that transformers writes have no such header, and the
+model then is what transformers computes.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from rtdetr.categories import Categories
+from rtdetr.config import ModelConfig
+from rtdetr.errors import WeightsError
+from rtdetr.weights.files import write_atomically
+from rtdetr.weights.huggingface_config import (
+    TYPES,
+    inexpressible,
+    read_categories,
+    read_config,
+    write_config,
+    write_preprocessor,
+)
+from rtdetr.weights.names import State, from_huggingface, is_huggingface, to_huggingface, to_version
+from rtdetr.weights.official import Metadata, checked_state, load_pickle, metadata, read_metadata
+
+WEIGHTS, INDEX, PICKLED, CONFIG = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "config.json",
+)
+PREPROCESSOR = "preprocessor_config.json"
+
+
+def read_huggingface(path: Path) -> tuple[State, Metadata | None]:
+    """Read a folder, a .safetensors file, a .bin file or an index of shards.
+
+    Returns:
+        The entries under official names, and the model they are for, where a header or config.json says so.
+
+    Raises:
+        WeightsError: no such file, damaged, or a model that is not RT-DETR's.
+    """
+    state, described = _read_entries(path)
+    folder = path if path.is_dir() else path.parent
+    # a lone file that somebody renamed may lie beside the config.json of another model
+    stored = _read_json(folder / CONFIG) if path.is_dir() or path.name in (WEIGHTS, INDEX, PICKLED) else {}
+    if is_huggingface(state):
+        state = from_huggingface(state)
+        if _is_v1(state, stored):
+            state = to_version(state, "v1")
+        if described is None and stored:
+            config = read_config(stored, state, preprocessor=_read_json(folder / PREPROCESSOR), hint=path.name)
+            described = Metadata(config, read_categories(stored, config.num_classes))
+    return state, described
+
+
+def write_huggingface(path: Path, state: State, *, config: ModelConfig, categories: Categories | None) -> list[str]:
+    """Write a folder, or the weights alone where `path` ends in .safetensors.
+
+    Args:
+        path: the folder or file to create; files of the same name are replaced.
+        state: all entries of the model, under the names of `config.version`.
+        config: the model.
+        categories: its classes, where known.
+
+    Returns:
+        What stock transformers cannot do with the result; empty where it computes exactly this model.
+
+    Raises:
+        WeightsError: the files cannot be written.
+    """
+    foreign = inexpressible(config)
+    entries = state if foreign else to_huggingface(state)
+    # the format knows neither strides nor shared memory
+    entries = {key: value.clone(memory_format=torch.contiguous_format) for key, value in entries.items()}
+    header = {"format": "pt", "rtdetr": json.dumps(metadata(config, categories))}
+    lone = path.suffix == ".safetensors"
+    file = path if lone else path / WEIGHTS
+    content = save(entries, metadata=header)  # save_file makes files that only their owner can read
+    write_atomically(file, lambda temporary: temporary.write_bytes(content))
+    if not lone:
+        dtype = str(state["decoder.dec_score_head.0.weight"].dtype).removeprefix("torch.")
+        stored = {"model_type": "rtdetr"} if foreign else write_config(config, categories=categories, dtype=dtype)
+        _write_json(path / PREPROCESSOR, write_preprocessor(config))
+        _write_json(path / CONFIG, stored)
+    if foreign:
+        return [f"only rtdetr reads the result: transformers has no {what}" for what in foreign]
+    last, evaluated = config.decoder.num_layers, config.decoder.eval_idx % config.decoder.num_layers + 1
+    if evaluated != last:
+        return [
+            f"transformers evaluates decoder layer {last} of the result, this model is evaluated at layer {evaluated}"
+        ]
+    return []
+
+
+def _is_v1(state: State, stored: dict[str, Any]) -> bool:
+    """Whether a repository holds RT-DETR v1: its config.json says so, else the constant that only v2 stores."""
+    found = stored.get("model_type")
+    known = {model_type: version for version, (model_type, _) in TYPES.items()}
+    if found is not None and found not in known:
+        raise WeightsError(f"config.json: model type {found!r} is not RT-DETR's, expected one of {sorted(known)}")
+    if found is not None:
+        return known[found] == "v1"
+    return not any(key.endswith(".num_points_scale") for key in state)
+
+
+def _read_entries(path: Path) -> tuple[State, Metadata | None]:
+    """Entries and our description from a file, or from the first of the usual files in a folder."""
+    if path.is_dir():
+        found = next((path / name for name in (WEIGHTS, INDEX, PICKLED) if (path / name).is_file()), None)
+        if found is None:
+            raise WeightsError(f"{path} holds no weights: expected {WEIGHTS}, {INDEX} or {PICKLED}")
+        return _read_entries(found)
+    if path.suffix == ".bin":
+        return checked_state(load_pickle(path), path), None
+    if path.suffix == ".json":
+        return _read_shards(path), None
+    if not path.is_file():
+        raise WeightsError(f"no such file: {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, AttributeError, KeyError) as error:
+        raise WeightsError(f"{path} is damaged or not a safetensors file: {str(error)[:200]}") from None
+    described = _parse(header["rtdetr"], path) if "rtdetr" in header else None
+    return checked_state(state, path), None if described is None else read_metadata(described)
+
+
+def _read_shards(index: Path) -> State:
+    """Entries of all files that an index names; they must lie beside it."""
+    files = _read_json(index).get("weight_map")
+    if not isinstance(files, dict) or not files:
+        raise WeightsError(f"{index}: expected an object 'weight_map' of names and files")
+    state: State = {}
+    for name in sorted({str(name) for name in files.values()}):
+        if Path(name).name != name:
+            raise WeightsError(f"{index}: expected names of files beside it, got {name!r}")
+        state |= _read_entries(index.with_name(name))[0]
+    if missing := set(files) - set(state):
+        raise WeightsError(f"{index}: {len(missing)} entries are in none of its files, such as {min(missing)}")
+    return state
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return _parse(path.read_bytes(), path) if path.is_file() else {}
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _parse(text: str | bytes, path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"{path} holds damaged JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise WeightsError(f"{path}: expected a JSON object, got {type(data).__name__}")
+    return data
+
+
+def _write_json(path: Path, data: dict[str, Any]) -> None:
+    text = json.dumps(data, indent=2, sort_keys=True) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

@@ -1,0 +1,233 @@
+"""config.json and preprocessor_config.json of transformers' RTDetr and RTDetrV2: from a model's settings and back."""
+
+from typing import Any
+
+from rtdetr.categories import COCO80, Categories, Category
+from rtdetr.config import ModelConfig, PResNetConfig
+from rtdetr.errors import ConfigError, WeightsError
+from rtdetr.models.presnet import BLOCKS
+from rtdetr.weights.identify import identify, observe
+from rtdetr.weights.names import State
+
+TYPES = {"v1": ("rt_detr", "RTDetrForObjectDetection"), "v2": ("rt_detr_v2", "RTDetrV2ForObjectDetection")}
+# what transformers can vary and this library cannot: a repository with another value is refused
+FIXED: dict[str, Any] = {
+    "activation_function": "silu",
+    "batch_norm_eps": 1e-5,
+    "decoder_activation_function": "relu",
+    "decoder_n_levels": 3,
+    "decoder_offset_scale": 0.5,
+    "encode_proj_layers": [2],
+    "encoder_activation_function": "gelu",
+    "feat_strides": [8, 16, 32],
+    "layer_norm_eps": 1e-5,
+    "learn_initial_query": False,
+    "normalize_before": False,
+    "num_feature_levels": 3,
+    "use_focal_loss": True,
+    "with_box_refine": True,
+}
+_V2_FIELDS = ("decoder_n_levels", "decoder_offset_scale", "decoder_method")
+# the published objective and regularisation: training settings that are no part of our model
+_TRAINING: dict[str, Any] = {
+    "activation_dropout": 0.0,
+    "anchor_image_size": None,
+    "attention_dropout": 0.0,
+    "auxiliary_loss": True,
+    "dropout": 0.0,
+    "eos_coefficient": 1e-4,
+    "eval_size": None,
+    "focal_loss_alpha": 0.75,
+    "focal_loss_gamma": 2.0,
+    "initializer_bias_prior_prob": None,
+    "initializer_range": 0.01,
+    "is_encoder_decoder": True,
+    "matcher_alpha": 0.25,
+    "matcher_bbox_cost": 5.0,
+    "matcher_class_cost": 2.0,
+    "matcher_gamma": 2.0,
+    "matcher_giou_cost": 2.0,
+    "tie_word_embeddings": True,
+    "weight_loss_bbox": 5.0,
+    "weight_loss_giou": 2.0,
+    "weight_loss_vfl": 1.0,
+}
+# names in transformers' COCO repositories that differ from COCO's own
+_COCO_NAMES = {
+    "motorbike": "motorcycle",
+    "aeroplane": "airplane",
+    "sofa": "couch",
+    "pottedplant": "potted plant",
+    "diningtable": "dining table",
+    "tvmonitor": "tv",
+}
+
+
+def inexpressible(config: ModelConfig) -> list[str]:
+    """What of a model transformers' RTDetr and RTDetrV2 have no field for; empty where they can hold it."""
+    decoder, encoder = config.decoder, config.encoder
+    reasons = {
+        "HGNetv2 backbone": not isinstance(config.backbone, PResNetConfig),
+        "number of points that differs between levels": len(set(decoder.num_points)) > 1,
+        "number of levels other than 3": len(decoder.num_points) != 3,
+        "learned queries that run": decoder.learned_queries,  # 5.23 has the setting, but its forward pass fails
+        f"query selection {decoder.query_selection!r}": decoder.query_selection != "default",
+        f"activation {decoder.activation!r} in all of the decoder": decoder.activation != "relu",
+        "query position head of other widths": tuple(decoder.query_pos_widths or ()) not in ((), (2 * decoder.width,)),
+        f"fusion block of {encoder.num_blocks} RepVGG blocks": encoder.num_blocks != 3,
+        "discrete sampling in RT-DETR v1": config.version == "v1" and decoder.sampling == "discrete",
+        f"temperature {encoder.temperature}": encoder.temperature != int(encoder.temperature),
+    }
+    return [reason for reason, applies in reasons.items() if applies]
+
+
+def write_config(config: ModelConfig, *, categories: Categories | None, dtype: str) -> dict[str, Any]:
+    """Return the content of config.json for a model that transformers can hold.
+
+    Args:
+        config: the model; `inexpressible(config)` is empty.
+        categories: its classes; None: numbered ones.
+        dtype: type of the stored weights, such as "float32".
+    """
+    names = (categories or Categories.numbered(config.num_classes)).names
+    encoder, decoder = config.encoder, config.decoder
+    model_type, architecture = TYPES[config.version]
+    backbone = _write_backbone(config)
+    fields: dict[str, Any] = {
+        **FIXED,
+        **_TRAINING,
+        "architectures": [architecture],
+        "backbone_config": backbone,
+        "box_noise_scale": decoder.box_noise_scale,
+        "d_model": decoder.width,
+        "decoder_attention_heads": decoder.num_heads,
+        "decoder_ffn_dim": decoder.feedforward,
+        "decoder_in_channels": [encoder.width] * 3,
+        "decoder_layers": decoder.num_layers,
+        "decoder_method": "default" if decoder.sampling == "bilinear" else decoder.sampling,
+        "decoder_n_points": decoder.num_points[0],
+        "dtype": dtype,
+        "encoder_attention_heads": encoder.num_heads,
+        "encoder_ffn_dim": encoder.feedforward,
+        "encoder_hidden_dim": encoder.width,
+        "encoder_in_channels": backbone["hidden_sizes"][1:],
+        "encoder_layers": encoder.num_layers,
+        "freeze_backbone_batch_norms": config.backbone.freeze_norm,
+        "hidden_expansion": encoder.expansion,
+        "id2label": {str(label): name for label, name in enumerate(names)},
+        "label2id": {name: label for label, name in enumerate(names)},
+        "label_noise_ratio": decoder.label_noise_ratio,
+        "model_type": model_type,
+        "num_denoising": decoder.num_denoising,
+        "num_queries": decoder.num_queries,
+        "positional_encoding_temperature": int(encoder.temperature),
+    }
+    return {key: value for key, value in fields.items() if config.version == "v2" or key not in _V2_FIELDS}
+
+
+def _write_backbone(config: ModelConfig) -> dict[str, Any]:
+    backbone = config.backbone
+    assert isinstance(backbone, PResNetConfig), "inexpressible() was not asked"
+    basic = backbone.depth < 50
+    widths = [backbone.base_width * 2**i for i in range(4)]
+    return {
+        "depths": list(backbone.blocks or BLOCKS[backbone.depth]),
+        "downsample_in_bottleneck": False,
+        "downsample_in_first_stage": False,
+        "embedding_size": backbone.base_width,
+        "hidden_act": "relu",
+        "hidden_sizes": widths if basic else [4 * width for width in widths],
+        "layer_type": "basic" if basic else "bottleneck",
+        "model_type": "rt_detr_resnet",
+        "num_channels": config.in_channels,
+        "out_features": ["stage2", "stage3", "stage4"],
+        "out_indices": [2, 3, 4],
+    }
+
+
+def write_preprocessor(config: ModelConfig) -> dict[str, Any]:
+    """Return the content of preprocessor_config.json: stretch to the model's size, divide by 255."""
+    height, width = config.eval_size_hw or (640, 640)
+    return {
+        "do_convert_annotations": True,
+        "do_normalize": False,
+        "do_pad": False,
+        "do_rescale": True,
+        "do_resize": True,
+        "format": "coco_detection",
+        "image_mean": [0.485, 0.456, 0.406],
+        "image_processor_type": "RTDetrImageProcessor",
+        "image_std": [0.229, 0.224, 0.225],
+        "resample": 2,
+        "rescale_factor": 1 / 255,
+        "size": {"height": height, "width": width},
+    }
+
+
+def read_config(stored: dict[str, Any], state: State, *, preprocessor: dict[str, Any], hint: str) -> ModelConfig:
+    """Return the model of a repository: structure from its entries, the rest from its config.json.
+
+    The evaluated layer is the last one, as in transformers.
+
+    Args:
+        stored: content of config.json.
+        state: the entries under official names.
+        preprocessor: content of preprocessor_config.json, which has the image size; may be empty.
+        hint: name of the folder, as for `identify`.
+
+    Raises:
+        WeightsError: it has a setting that RT-DETR as implemented here cannot follow.
+    """
+    for key, value in FIXED.items():
+        found = stored.get(key, value)
+        if found != value:
+            raise WeightsError(f"config.json: {key} {found!r} is not supported, expected {value!r}")
+    method = stored.get("decoder_method", "default")
+    if method not in ("default", "discrete"):
+        raise WeightsError(f"config.json: decoder_method must be 'default' or 'discrete', got {method!r}")
+    sampling = "bilinear" if method == "default" else method
+    config = identify(observe(state), hint=hint, sampling=sampling)
+    decoder, encoder = config.decoder, config.encoder
+    match preprocessor.get("size"):
+        case {"height": int(height), "width": int(width)} if {height, width} <= set(range(32, 8193, 32)):
+            size_hw = (height, width)
+        case _:
+            size_hw = config.eval_size_hw
+    try:
+        return config.replace(
+            eval_size_hw=size_hw,
+            encoder={
+                "num_heads": stored.get("encoder_attention_heads", encoder.num_heads),
+                "temperature": stored.get("positional_encoding_temperature", encoder.temperature),
+            },
+            decoder={
+                "eval_idx": -1,
+                "num_heads": stored.get("decoder_attention_heads", decoder.num_heads),
+                "num_points": (stored.get("decoder_n_points", decoder.num_points[0]),) * len(decoder.num_points),
+                "num_queries": stored.get("num_queries", decoder.num_queries),
+                "num_denoising": stored.get("num_denoising", decoder.num_denoising),
+                "label_noise_ratio": stored.get("label_noise_ratio", decoder.label_noise_ratio),
+                "box_noise_scale": stored.get("box_noise_scale", decoder.box_noise_scale),
+            },
+        )
+    except ConfigError as error:
+        raise WeightsError(f"config.json: {error}") from None
+
+
+def read_categories(stored: dict[str, Any], num_classes: int) -> Categories | None:
+    """Classes of a repository, None where it only numbers them; those of COCO come with COCO's ids.
+
+    Raises:
+        WeightsError: it names more or fewer classes than the weights have.
+    """
+    labels = stored.get("id2label")
+    if not isinstance(labels, dict):
+        return None
+    names = [str(labels.get(str(label), "")) for label in range(len(labels))]
+    if len(names) != num_classes or not all(names):
+        raise WeightsError(f"config.json: id2label names {len(labels)} classes, the weights have {num_classes}")
+    if all(name == f"LABEL_{label}" for label, name in enumerate(names)):
+        return None
+    if [_COCO_NAMES.get(name, name) for name in names] == COCO80.names:
+        return COCO80
+    return Categories(Category(label, name) for label, name in enumerate(names))

@@ -1,0 +1,193 @@
+"""From a zoo name or a file to a model: what `rtdetr.load`, evaluation and fine-tuning start with, and saving it again.
+
+`read_checkpoint` finds out what a file holds; `load_state` (state.py) puts it into a model.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from rtdetr import zoo
+from rtdetr.categories import COCO80, Categories
+from rtdetr.config import ModelConfig
+from rtdetr.errors import WeightsError, nearest
+from rtdetr.models import RTDETR, build_model
+from rtdetr.weights.download import download
+from rtdetr.weights.huggingface import read_huggingface, write_huggingface
+from rtdetr.weights.identify import Observation, adapt, differences, identify, observe
+from rtdetr.weights.names import State, from_huggingface, is_huggingface, to_version
+from rtdetr.weights.official import Metadata, read_pth, write_pth
+from rtdetr.weights.state import DENOISING, load_state, looks_like
+
+
+class LoadedWeights(NamedTuple):
+    """A checkpoint as read: entries under the names of `config.version`, the model, its classes where known."""
+
+    state: State
+    config: ModelConfig
+    categories: Categories | None
+    path: Path
+
+
+def read_checkpoint(source: str | Path, *, model: str | None = None) -> LoadedWeights:
+    """Read weights and find out which model they are for.
+
+    The model comes from the file where it says so (ours, Hugging Face's), else from the names and shapes of its
+    entries; where two zoo models look the same, from the file's name, else the zoo's first.
+
+    Args:
+        source: a zoo name ("rtdetrv2_r18vd", fetched into the cache; "rtdetr_r50vd:objects365" for its other file), or
+            a path: .pth file, .safetensors file, or folder in Hugging Face's layout ("./rtdetrv2_r18vd" where a folder
+            has the name of a model).
+        model: zoo name of the network to use instead of what the file says; class count and channels stay the file's.
+
+    Raises:
+        WeightsError: missing, damaged, not RT-DETR's, or not this `model`'s.
+        ConfigError: no such `model`.
+    """
+    path, zoo_name = _find(source)
+    model = model or zoo_name
+    try:
+        state, described = _read(path)
+        observation = observe(state)
+        if model is not None:
+            config = _as_named(zoo.model_config(model), observation)
+        elif described is not None:
+            config = described.config
+            _check_fits(config, observation)
+        else:
+            config = identify(observation, hint=path.name)
+        if DENOISING not in state:
+            config = config.replace(decoder={"num_denoising": 0})
+    except WeightsError as error:
+        raise WeightsError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+    categories = described.categories if described else None
+    if categories is None and zoo_name is not None and config.num_classes == len(COCO80):
+        categories = COCO80
+    return LoadedWeights(to_version(state, config.version), config, categories, path)
+
+
+def load_model(source: str | Path, *, model: str | None = None) -> tuple[RTDETR, Categories]:
+    """Read weights and build their model, in eval mode on the CPU, float32.
+
+    Args:
+        source: as for `read_checkpoint`.
+        model: as for `read_checkpoint`.
+
+    Returns:
+        The model and its classes; unknown ones count as COCO's where there are 80, else they are numbered.
+
+    Raises:
+        WeightsError: as for `read_checkpoint`, and entries that do not fit.
+    """
+    weights = read_checkpoint(source, model=model)
+    built = build_model(weights.config)
+    try:
+        load_state(built, weights.state)
+    except WeightsError as error:
+        raise WeightsError(f"{weights.path}: {error}") from None
+    return built.eval(), weights.categories or default_categories(weights.config.num_classes)
+
+
+def default_categories(num_classes: int) -> Categories:
+    """Classes of a checkpoint that names none: COCO's where there are 80, as in every published file."""
+    return COCO80 if num_classes == len(COCO80) else Categories.numbered(num_classes)
+
+
+def save_weights(model: RTDETR, path: str | Path, *, categories: Categories | None = None) -> Path:
+    """Write a .pth file that this library and the official tools read.
+
+    Args:
+        model: the model, not fused.
+        path: the file; it is replaced atomically.
+        categories: its classes, where known; read back by `read_checkpoint`.
+
+    Raises:
+        WeightsError: a fused model, the wrong number of classes, or a place that cannot be written.
+    """
+    check_savable(model, categories)
+    return write_pth(Path(path), _own_state(model), config=model.config, categories=categories)
+
+
+def save_huggingface(model: RTDETR, folder: str | Path, *, categories: Categories | None = None) -> list[str]:
+    """Write a folder that transformers' `from_pretrained` and this library read.
+
+    Args:
+        model: the model, not fused.
+        folder: created where missing; files of the same names are replaced.
+        categories: its classes, where known.
+
+    Returns:
+        What stock transformers cannot do with the result; empty where it computes exactly this model.
+
+    Raises:
+        WeightsError: a fused model, the wrong number of classes, or a place that cannot be written.
+    """
+    check_savable(model, categories)
+    return write_huggingface(Path(folder), _own_state(model), config=model.config, categories=categories)
+
+
+def check_savable(model: RTDETR, categories: Categories | None) -> None:
+    """Refuse what must never become a file: fused models, and class names that are not the model's.
+
+    Raises:
+        WeightsError: as said.
+    """
+    if model.is_fused:
+        raise WeightsError("a fused model is for inference only and cannot be saved; save the model it was made from")
+    if categories is not None and len(categories) != model.config.num_classes:
+        raise WeightsError(f"got {len(categories)} class names for a model of {model.config.num_classes} classes")
+
+
+def _check_fits(config: ModelConfig, observation: Observation) -> None:
+    """Compare what a file says about itself with what it holds, before a model of that size is built."""
+    found = differences(observation.facts, config)
+    if found or observation.num_classes != config.num_classes or observation.in_channels != config.in_channels:
+        raise WeightsError(f"its description and its entries disagree: {(found or ['class or channel count'])[0]}")
+
+
+def _as_named(config: ModelConfig, observation: Observation) -> ModelConfig:
+    """The configuration that the caller named, with the file's class count and channels."""
+    found = differences(observation.facts, config)
+    if found:
+        wrong = f"expected weights of {config.name!r}, got {'; '.join(found[:2])}."
+        raise WeightsError(f"{wrong}{looks_like(config, observation)}")
+    return adapt(config, observation)
+
+
+def _find(source: str | Path) -> tuple[Path, str | None]:
+    """Return the file of a source, downloaded if it is a zoo name, and that name."""
+    name, _, tag = str(source).partition(":")
+    if not isinstance(source, Path) and name in (*zoo.list_models(), *zoo.ALIASES):
+        return _published(name, tag), name
+    path = Path(source).expanduser()
+    if not path.exists():
+        hint = nearest(str(source), [*zoo.list_models(), *zoo.ALIASES]) if path.suffix == "" else ""
+        raise WeightsError(f"no such file or model: {source}.{hint} Run 'rtdetr models' for the list of models.")
+    return path, None
+
+
+def _published(name: str, tag: str) -> Path:
+    """Return the cached file of a zoo model."""
+    checkpoints = zoo.entry(name).checkpoints
+    if not checkpoints:
+        raise WeightsError(f"{name!r} has no published weights; train it, or give the path of a checkpoint")
+    if tag and tag not in checkpoints:
+        raise WeightsError(
+            f"{name!r} has no weights {tag!r}.{nearest(tag, checkpoints)} Known: {', '.join(checkpoints)}."
+        )
+    checkpoint = checkpoints[tag or next(iter(checkpoints))]
+    if checkpoint.url is None:
+        raise WeightsError(f"{name!r} cannot be downloaded from here: {checkpoint.note}")
+    return download(checkpoint.url, sha256=checkpoint.sha256)
+
+
+def _read(path: Path) -> tuple[State, Metadata | None]:
+    """Read a file or folder of any format; names come out official."""
+    if path.is_dir() or path.suffix in (".safetensors", ".json", ".bin"):
+        return read_huggingface(path)
+    state, described = read_pth(path)
+    return (from_huggingface(state) if is_huggingface(state) else state), described
+
+
+def _own_state(model: RTDETR) -> State:
+    return {key: value.detach().cpu() for key, value in model.state_dict().items()}

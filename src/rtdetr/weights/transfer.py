@@ -1,0 +1,146 @@
+"""Carry weights over to another set of classes or image channels, or only a backbone. Everything else must fit.
+
+The rows of the class heads and of the denoising embedding are carried over by class name; rows of new classes keep the
+model's fresh values. The first convolution's weights are averaged over the image channels and repeated.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rtdetr.errors import WeightsError
+from rtdetr.models import RTDETR
+from rtdetr.weights.download import download
+from rtdetr.weights.identify import STEMS, observe
+from rtdetr.weights.names import State, to_version
+from rtdetr.weights.official import checked_state, load_pickle
+from rtdetr.weights.state import DENOISING, load_state
+
+CLASS_HEADS = ("decoder.enc_score_head.", "decoder.dec_score_head.", DENOISING)
+
+
+class TransferReport(NamedTuple):
+    """What a transfer did, for the user to read.
+
+    carried_classes: names, as the model has them, whose rows came from the checkpoint.
+    new_classes: names (numbers where no names are known) whose rows start fresh.
+    reinitialised: class-dependent entries in which rows start fresh.
+    adapted: entries made to fit another number of image channels.
+    """
+
+    carried_classes: tuple[str, ...]
+    new_classes: tuple[str, ...]
+    reinitialised: tuple[str, ...]
+    adapted: tuple[str, ...]
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.carried_classes)} classes carried over, {len(self.new_classes)} start fresh"]
+        if self.new_classes:
+            names = ", ".join(self.new_classes[:8]) + (", ..." if len(self.new_classes) > 8 else "")
+            lines.append(f"fresh classes: {names}; fresh rows in {', '.join(self.reinitialised)}")
+        if self.adapted:
+            lines.append(f"averaged over the image channels: {', '.join(self.adapted)}")
+        return "; ".join(lines)
+
+
+def transfer(
+    model: RTDETR,
+    state: State,
+    *,
+    source_names: Sequence[str] | None = None,
+    target_names: Sequence[str] | None = None,
+) -> TransferReport:
+    """Fill a model from a checkpoint of the same network with other classes or image channels.
+
+    With names on both sides rows go by name (case and surrounding space do not count), whatever the numbers of classes.
+    Without, rows are carried over only where the number of classes is the same.
+
+    Args:
+        model: freshly built for the new classes and channels.
+        state: entries under official names, v1 or v2.
+        source_names: class names of the checkpoint, by label.
+        target_names: class names of the model, by label.
+
+    Returns:
+        What was carried over, what starts fresh, what was adapted.
+
+    Raises:
+        WeightsError: names that do not match the counts, or entries that do not fit for another reason.
+    """
+    state = to_version(state, model.config.version)
+    observation = observe(state)
+    classes, old_classes = model.config.num_classes, observation.num_classes
+    for names, count, whose in ((source_names, old_classes, "checkpoint"), (target_names, classes, "model")):
+        if names is not None and len(names) != count:
+            raise WeightsError(f"got {len(names)} class names for a {whose} of {count} classes")
+    pairs = _matches(source_names, target_names, old_classes, classes)
+    same = classes == old_classes and all(new == old for new, old in pairs.items()) and len(pairs) == classes
+    own = model.state_dict()
+    reinitialised = []
+    for key in [] if same else [key for key in own if key.startswith(CLASS_HEADS) and key in state]:
+        padding = 1 if key == DENOISING else 0  # its last row stands for "no class", stays zero
+        rows = own[key].clone()
+        if (len(rows), len(state[key])) != (classes + padding, old_classes + padding):
+            if rows.shape != state[key].shape:  # class-agnostic on one side only
+                state[key] = rows
+                reinitialised.append(key)
+            continue
+        for new, old in pairs.items():
+            rows[new] = state[key][old].to(rows.dtype)
+        state[key] = rows
+        if len(pairs) < classes:
+            reinitialised.append(key)
+    adapted = []
+    for key in STEMS:
+        if key in own and key in state and state[key].ndim == 4 and state[key].shape[1] != own[key].shape[1]:
+            state[key] = _fit_channels(state[key], own[key].shape[1])
+            adapted.append(key)
+    load_state(model, state)
+    names = [str(label) for label in range(classes)] if target_names is None else list(target_names)
+    return TransferReport(
+        carried_classes=tuple(names[label] for label in sorted(pairs)),
+        new_classes=tuple(name for label, name in enumerate(names) if label not in pairs),
+        reinitialised=tuple(reinitialised),
+        adapted=tuple(adapted),
+    )
+
+
+def load_backbone(model: RTDETR, source: str | Path) -> TransferReport:
+    """Fill only a model's backbone, with published ImageNet weights; training from scratch starts with them.
+
+    Args:
+        model: the model, usually freshly built; it may have another number of image channels.
+        source: URL (such as `zoo.entry(name).backbone_url`) or path of a file with the backbone's own names.
+
+    Raises:
+        WeightsError: unreachable, damaged, or for another backbone.
+    """
+    path = download(str(source)) if "://" in str(source) else Path(source)
+    state = checked_state(load_pickle(path), path)
+    kept = {key: value for key, value in model.state_dict().items() if not key.startswith("backbone.")}
+    try:
+        return transfer(model, {**{f"backbone.{key}": value for key, value in state.items()}, **kept})
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from None
+
+
+def _matches(source: Sequence[str] | None, target: Sequence[str] | None, old: int, new: int) -> dict[int, int]:
+    """Label in the model -> label in the checkpoint, for the classes that both have."""
+    if source is None or target is None:
+        return {label: label for label in range(new)} if old == new else {}
+    labels: dict[str, int] = {}
+    for label, name in enumerate(source):
+        labels.setdefault(name.strip().casefold(), label)
+    return {label: labels[key] for label, name in enumerate(target) if (key := name.strip().casefold()) in labels}
+
+
+def _fit_channels(weight: Tensor, channels: int) -> Tensor:
+    """Spread a convolution's weights evenly over another number of input channels.
+
+    The sum over the channels stays, so an image with equal channels gives the same response.
+    """
+    total = weight.to(torch.float64).sum(1, keepdim=True)
+    return (total / channels).expand(-1, channels, -1, -1).to(weight.dtype)

@@ -1,0 +1,88 @@
+"""The command itself: errors on one line, exit statuses, logging, pipes; in this process unless that is the point."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+import rtdetr.cli.models
+from rtdetr import zoo
+from rtdetr.cli.main import app
+from rtdetr.errors import DatasetError
+
+
+def failing_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Make the verb `models` raise `error`."""
+
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(rtdetr.cli.models, "_rows", fail)
+
+
+def test_an_error_is_one_line_and_status_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing_with(monkeypatch, DatasetError("a.json is broken\nat line 3"))
+    result = CliRunner().invoke(app, ["models"])
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr == "DatasetError: a.json is broken at line 3\n"
+
+
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing_with(monkeypatch, DatasetError("a.json is broken"))
+    result = CliRunner().invoke(app, ["--debug", "models"])
+    assert isinstance(result.exception, DatasetError)
+
+
+def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing_with(monkeypatch, ZeroDivisionError())
+    assert isinstance(CliRunner().invoke(app, ["models"]).exception, ZeroDivisionError)
+
+
+def test_an_interrupt_is_status_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing_with(monkeypatch, KeyboardInterrupt())
+    result = CliRunner().invoke(app, ["models"])
+    assert result.exit_code == 130
+    assert "Traceback" not in result.output
+
+
+def test_a_missing_package_of_someone_else_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing_with(monkeypatch, ModuleNotFoundError("No module named 'elsewhere'", name="elsewhere"))
+    assert isinstance(CliRunner().invoke(app, ["models"]).exception, ModuleNotFoundError)
+
+
+def test_an_unknown_verb_names_the_nearest() -> None:
+    result = CliRunner().invoke(app, ["predcit"])
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+    assert "Did you mean 'predict'?" in result.stderr
+
+
+def test_version() -> None:
+    assert CliRunner().invoke(app, ["--version"]).stdout == f"rtdetr {rtdetr.__version__}\n"
+
+
+def test_models_lists_every_model_and_file() -> None:
+    table = CliRunner().invoke(app, ["models"]).stdout
+    rows = json.loads(CliRunner().invoke(app, ["models", "--json"]).stdout)
+    for name in zoo.list_models():
+        assert f"\n{name} " in table
+        tags = [row["tag"] for row in rows if row["name"] == name]
+        assert tags == (list(zoo.entry(name).checkpoints) or [None])
+    assert {alias for row in rows for alias in row["aliases"]} == set(zoo.ALIASES)
+    published = [row for row in rows if row["tag"]]
+    assert all(row["ap"] > 40 and row["licence"] and row["training_data"] for row in published)
+
+
+def test_a_closed_pipe_is_quiet() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rtdetr", "models", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()  # the reader goes away before the first line is written
+    with process.stderr:
+        assert process.stderr.read() == ""
+    assert process.wait() != 0

@@ -1,0 +1,183 @@
+"""`rtdetr predict`: which files it takes, what it prints and writes, and how it goes on after a bad one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from rtdetr.categories import Categories
+from rtdetr.cli.main import app
+from rtdetr.cli.predict import find_images, parse_size, plan_pictures
+from rtdetr.errors import InputError
+from rtdetr.models import build_model
+from rtdetr.weights import save_weights
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    torch.manual_seed(0)
+    model = build_model("test-tiny", num_classes=2)
+    torch.nn.init.zeros_(model.decoder.dec_score_head[-1].weight)
+    model.decoder.dec_score_head[-1].bias.data = torch.tensor([2.0, -2.0])  # every query says "bolt", at 0.88
+    path = tmp_path_factory.mktemp("weights") / "best.pth"
+    save_weights(model, path, categories=Categories.from_json([{"id": 1, "name": "bolt"}, {"id": 2, "name": "nut"}]))
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Two good pictures in a folder with a text file and a sub-folder."""
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "a.png")
+    Image.fromarray(pixels[:30]).save(folder / "b.JPG")
+    Image.fromarray(pixels[:20]).save(folder / "more" / "a.png")
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def run(weights, *arguments):
+    options = ["--model", weights, "--device", "cpu", "--precision", "float32"]
+    return CliRunner().invoke(app, ["predict", *map(str, arguments), *map(str, options)])
+
+
+def test_a_folder_prints_one_line_an_image(weights, photos):
+    result = run(weights, photos)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"{photos / 'a.png'}: 30 bolt\n{photos / 'b.JPG'}: 30 bolt\n"
+
+
+def test_threshold(weights, photos):
+    assert run(weights, photos / "a.png", "--threshold", 0.9).stdout == f"{photos / 'a.png'}: nothing found\n"
+    assert "30 bolt, 30 nut" in run(weights, photos / "a.png", "--threshold", 0.1).stdout
+
+
+def test_pictures_and_json_are_written(weights, photos, tmp_path):
+    save, document = tmp_path / "new" / "out", tmp_path / "found.json"
+    result = run(weights, photos, photos / "more", "--save", save, "--json", document, "--batch-size", 2)
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in save.iterdir()) == ["a-2.png", "a.png", "b.JPG"]
+    with Image.open(save / "a.png") as picture, Image.open(photos / "a.png") as photo:
+        assert picture.size == photo.size
+        assert (np.asarray(picture) != np.asarray(photo)).any()
+    with Image.open(save / "b.JPG") as picture:
+        assert (picture.format, picture.size) == ("JPEG", (60, 30))
+    images = json.loads(document.read_text())["images"]
+    assert [Path(row["file"]).name for row in images] == ["a.png", "b.JPG", "a.png"]
+    assert [row["image_size_wh"] for row in images] == [[60, 40], [60, 30], [60, 20]]
+    first = images[0]["detections"][0]
+    assert (first["label"], first["name"], first["score"]) == (0, "bolt", pytest.approx(0.8808, abs=1e-4))
+    assert len(first["box_xyxy"]) == 4
+
+
+def test_json_on_stdout_is_only_json(weights, photos):
+    result = run(weights, photos / "a.png", "--json", "-")
+    assert json.loads(result.stdout)["images"][0]["file"] == str(photos / "a.png")
+    assert "30 bolt" in result.stderr
+
+
+def test_a_bad_image_does_not_stop_the_others(weights, photos, tmp_path):
+    data = (photos / "b.JPG").read_bytes()
+    (photos / "half.jpg").write_bytes(data[: len(data) // 2])
+    result = run(weights, photos / "none.png", photos, "--json", tmp_path / "found.json", "--save", tmp_path / "out")
+    assert result.exit_code == 2
+    assert result.stdout.count("30 bolt") == 2
+    assert f"{photos / 'half.jpg'} cannot be read as an image" in result.stderr
+    assert f"no image {photos / 'none.png'}" in result.stderr
+    assert f"InputError: 2 of 4 images could not be read; the first is {photos / 'none.png'}\n" in result.stderr
+    rows = json.loads((tmp_path / "found.json").read_text())["images"]
+    assert ["error" in row for row in rows] == [True, False, False, True]
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+def test_sizes(weights, photos):
+    assert run(weights, photos, "--size", "32x96").exit_code == 0
+    result = run(weights, photos, "--size", "100")
+    assert result.exit_code == 2
+    assert result.stderr.endswith("got 100x100; the nearest are 96x96 and 128x128\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{photos}/*.bmp"], "no image found in"),
+        (["{photos}/a.png", "--size", "big"], "expected a size like 640 or 480x640"),
+        (["{photos}/a.png", "--save", "{photos}"], "would overwrite the image"),
+        (["{photos}/a.png", "--json", "{photos}/a.png/x.json"], "cannot write"),
+        (["{photos}/a.png", "--device", "gpu"], "unknown device 'gpu'"),
+        (["{photos}/a.png", "--model", "rtdetrv2_r18"], "rtdetrv2_r18vd"),
+        (["{photos}/a.png", "--model", "x.onnx"], "cannot run ONNX files"),
+    ],
+)
+def test_mistakes_are_one_line(weights, photos, arguments, message):
+    filled = [argument.format(photos=photos) for argument in arguments]
+    options = [] if "--model" in filled else ["--model", str(weights)]
+    result = CliRunner().invoke(app, ["predict", *filled, *options])
+    assert result.exit_code == 2
+    assert message in result.stderr.splitlines()[-1]
+    assert "Error: " in result.stderr.splitlines()[-1]
+
+
+def test_empty_folder(weights, tmp_path):
+    assert "no image found in" in run(weights, tmp_path).stderr
+
+
+def test_an_interrupted_write_leaves_the_old_file(weights, photos, tmp_path, monkeypatch):
+    target = tmp_path / "out" / "a.png"
+    target.parent.mkdir()
+    target.write_bytes(b"old")
+
+    def fail(self, file, **options):
+        Path(file).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", fail)
+    result = run(weights, photos / "a.png", "--save", target.parent)
+    assert result.exit_code == 2
+    assert "No space left on device" in result.stderr
+    assert target.read_bytes() == b"old"
+    assert os.listdir(target.parent) == ["a.png"]
+
+
+def test_in_a_fresh_process(weights, photos):
+    command = [sys.executable, "-m", "rtdetr", "predict", str(photos / "a.png"), "--model", str(weights)]
+    result = subprocess.run([*command, "--device", "cpu"], capture_output=True, text=True, timeout=100)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.endswith(" bolt\n")
+    assert "INFO: detecting with test-tiny (2 classes)" in result.stderr
+
+
+def test_find_images(photos, monkeypatch):
+    monkeypatch.chdir(photos)
+    Image.new("RGB", (4, 4)).save("odd [1].png")
+    assert find_images(["odd [1].png"]) == [Path("odd [1].png")]  # a name, not a glob
+    assert find_images(["*.png", "a.png"]) == [Path("a.png"), Path("odd [1].png")]  # each once
+    assert find_images(["**/a.png"]) == [Path("a.png"), Path("more/a.png")]
+    assert find_images(["missing.jpg", "notes.txt"]) == [Path("missing.jpg"), Path("notes.txt")]
+    with pytest.raises(InputError, match="no image found in"):
+        find_images(["*.txt"])
+
+
+def test_plan_pictures(tmp_path):
+    paths = [Path("x/a.gif"), Path("y/a.png"), Path("z/A.PNG"), Path("x/b")]
+    names = [target.name for target in plan_pictures(paths, tmp_path).values()]
+    assert names == ["a.png", "a-2.png", "A-3.PNG", "b.png"]
+
+
+@pytest.mark.parametrize(("text", "size_hw"), [("640", (640, 640)), ("480x640", (480, 640)), ("32X96", (32, 96))])
+def test_parse_size(text, size_hw):
+    assert parse_size(text) == size_hw
+
+
+@pytest.mark.parametrize("text", ["", "x", "640x", "x640", "6.5", "-32", "1x2x3"])
+def test_parse_bad_size(text):
+    with pytest.raises(InputError, match="expected a size like"):
+        parse_size(text)

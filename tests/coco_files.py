@@ -1,0 +1,64 @@
+"""Small COCO-format datasets on disk for tests."""
+
+import copy
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}, {"id": 90, "name": "bird"}]
+
+
+def annotation(number: int, image_id: int, category_id: int, bbox: Sequence[float], **more: Any) -> dict[str, Any]:
+    area = bbox[2] * bbox[3]
+    return {"id": number, "image_id": image_id, "category_id": category_id, "bbox": list(bbox), "area": area, **more}
+
+
+def document() -> dict[str, Any]:
+    """Three images in disorder: 20 with three objects (one a crowd), 10 without any, 30 with one at the border."""
+    return {
+        "images": [
+            {"id": 20, "file_name": "b.jpg", "width": 60, "height": 40},
+            {"id": 10, "file_name": "a.jpg", "width": 50, "height": 50},
+            {"id": 30, "file_name": "c.jpg", "width": 32, "height": 48},
+        ],
+        "annotations": [
+            annotation(1, 30, 90, [20, 30, 20, 30], iscrowd=0),
+            annotation(2, 20, 3, [1.5, 2, 10, 20], iscrowd=0),
+            annotation(3, 20, 7, [30, 10, 1, 1], iscrowd=0),
+            annotation(4, 20, 3, [0, 0, 60, 40], iscrowd=1),
+        ],
+        "categories": copy.deepcopy(CATEGORIES),
+    }
+
+
+def write_dataset(folder: Path, content: dict[str, Any] | None = None) -> tuple[Path, Path]:
+    """Write images of noise and the annotation file; returns (images_dir, annotations_file)."""
+    content = document() if content is None else content
+    images_dir = folder / "images"
+    images_dir.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    for image in content["images"]:
+        pixels = rng.integers(0, 256, (image["height"], image["width"], 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(images_dir / image["file_name"])
+    annotations_file = folder / "data.json"
+    annotations_file.write_text(json.dumps(content))
+    return images_dir, annotations_file
+
+
+def many_images(count: int, *, seed: int = 0) -> dict[str, Any]:
+    """A document of `count` images of 32 to 96 pixels a side with 0 to 5 objects each."""
+    rng = np.random.default_rng(seed)
+    content: dict[str, Any] = {"images": [], "annotations": [], "categories": copy.deepcopy(CATEGORIES)}
+    for image_id in range(1, count + 1):
+        width, height = (int(side) for side in rng.integers(32, 97, 2))
+        content["images"].append({"id": image_id, "file_name": f"{image_id}.png", "width": width, "height": height})
+        for _ in range(rng.integers(0, 6)):
+            x, y = rng.uniform(0, 0.6, 2) * [width, height]
+            w, h = rng.uniform(0.1, 0.4, 2) * [width, height]
+            number = len(content["annotations"]) + 1
+            content["annotations"].append(annotation(number, image_id, int(rng.choice([3, 7, 90])), [x, y, w, h]))
+    return content

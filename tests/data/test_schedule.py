@@ -1,0 +1,34 @@
+import pytest
+
+from rtdetr import zoo
+from rtdetr.config import Recipe
+from rtdetr.data.schedule import plan
+
+SIDES = [480, 512, 544, 576, 608, 640, 640, 640, 672, 704, 736, 768, 800]
+
+
+@pytest.mark.parametrize(
+    ("model", "augmentation_stop", "multiscale_stop"),
+    [
+        ("rtdetrv2_r18vd", 117, 0),
+        ("rtdetrv2_r34vd", 117, 117),
+        ("rtdetrv2_r50vd_m", 81, 81),
+        ("rtdetrv2_r50vd", 71, 71),
+        ("rtdetrv2_r34vd_dsp", 10, 10),
+        ("rtdetr_r50vd", None, None),
+    ],
+)
+def test_published_schedules(model, augmentation_stop, multiscale_stop):
+    recipe = zoo.recipe(model)
+    for epoch in range(recipe.epochs):
+        epoch_plan = plan(recipe, epoch)
+        assert epoch_plan.size_hw == (640, 640)
+        assert epoch_plan.strong == (augmentation_stop is None or epoch < augmentation_stop)
+        on = multiscale_stop is None or epoch < multiscale_stop
+        assert epoch_plan.batch_sizes_hw == (tuple((side, side) for side in SIDES) if on else ((640, 640),))
+
+
+def test_a_rectangle_keeps_its_proportions_at_other_sizes():
+    recipe = Recipe(train_size_hw=(480, 640), multiscale_sizes=(320, 640, 800), multiscale_stop_epoch=1)
+    assert plan(recipe, 0).batch_sizes_hw == ((256, 320), (480, 640), (608, 800))
+    assert plan(recipe, 1).batch_sizes_hw == ((480, 640),)

@@ -1,0 +1,171 @@
+"""Reads every import under src/rtdetr, those inside functions too, and fails on an arrow that the table forbids."""
+
+import ast
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import rtdetr
+from rtdetr.errors import OPTIONAL_PACKAGES
+
+REPOSITORY = Path(__file__).parents[1]
+PACKAGE = REPOSITORY / "src" / "rtdetr"
+
+# A room is a folder or a file directly under src/rtdetr.
+LEVEL_0 = {"errors", "config", "categories", "zoo", "detections", "preprocessing", "drawing"}
+LEVEL_1 = {"boxes", "devices", "structures"}
+LEVEL_2 = {"models", "losses", "data"}
+ALLOWED = {
+    **dict.fromkeys(LEVEL_0, LEVEL_0),
+    **dict.fromkeys(LEVEL_1, LEVEL_0),
+    **dict.fromkeys(LEVEL_2, LEVEL_0 | LEVEL_1),
+    "weights": LEVEL_0 | LEVEL_1 | {"models"},
+    "evaluation": LEVEL_0 | LEVEL_1 | {"data"},
+    "training": LEVEL_0 | LEVEL_1 | LEVEL_2 | {"weights", "evaluation"},
+    "runtimes": LEVEL_0,
+}
+ALLOWED["api"] = set(ALLOWED)
+ALLOWED["cli"] = set(ALLOWED)
+# `import rtdetr` runs __init__ first, and that imports only `errors` on its own account
+ALLOWED["__init__"] = set(ALLOWED) - {"cli"}
+ALLOWED["__main__"] = {"cli"}
+# the one runtime that needs torch
+ALLOWED_FILES = {"runtimes/torch_detector.py": LEVEL_0 | {"devices", "models", "weights"}}
+CLI_AT_THE_TOP = {"errors"}  # `rtdetr --help` imports every verb
+
+# third-party packages: rooms where they may be imported; level 0 has those of the base install that draw nothing
+ANYWHERE = set(ALLOWED)
+ABOVE_0 = set(ALLOWED) - LEVEL_0
+TORCH = LEVEL_1 | LEVEL_2 | {"weights", "evaluation", "training", "runtimes/torch_detector.py"}
+THIRD_PARTY = {
+    "numpy": ANYWHERE,
+    "PIL": ANYWHERE,
+    "pydantic": ANYWHERE,
+    "yaml": ANYWHERE,
+    "rich": ABOVE_0,
+    "typer": {"cli"},
+    "filelock": {"weights"},
+    "torch": TORCH,
+    "torchvision": TORCH,
+    "jaxtyping": TORCH,
+    "scipy": {"losses"},
+    "hotcoco": {"evaluation"},
+    "safetensors": {"weights"},
+    "matplotlib": {"training", "evaluation"},
+}
+DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml"}  # where the name to install is another
+
+
+def violations(file: str, source: str) -> list[str]:
+    """Return one line for each import in `source` that the file `file`, a path below src/rtdetr, must not contain."""
+    room = Path(file).parts[0].removesuffix(".py")
+    allowed = ALLOWED_FILES.get(file, ALLOWED.get(room, set())) | {room}
+    found = []
+    for node, deferred in _walk(ast.parse(source)):
+        for module in _imported(node):
+            top, _, rest = module.partition(".")
+            target = rest.partition(".")[0]
+            if module == "rtdetr.__version__" or top in sys.stdlib_module_names:
+                continue
+            if top == "rtdetr":
+                ok = target in allowed
+                if room == "cli" and file != "cli/main.py" and not deferred:
+                    ok = target in CLI_AT_THE_TOP | {"cli"}
+            else:
+                ok = bool({room, file} & THIRD_PARTY.get(top, set()))
+            if not ok:
+                found.append(f"{file}:{node.lineno}: imports {module}")
+    return found
+
+
+def _walk(node: ast.AST, deferred: bool = False) -> list[tuple[ast.AST, bool]]:
+    """Every node below `node`, and whether it is inside a function or a block that only type checkers read."""
+    found = []
+    for child in ast.iter_child_nodes(node):
+        inner = deferred or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
+        inner = inner or (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING")
+        found += [(child, deferred), *_walk(child, inner)]
+    return found
+
+
+def _imported(node: ast.AST) -> list[str]:
+    """Absolute names of what an import statement imports, "rtdetr.ROOM..." for our own modules."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        if node.level or node.module == "rtdetr":  # a relative import comes out as an unknown room
+            return [f"rtdetr.{alias.name}" for alias in node.names]
+        return [node.module or ""]
+    return []
+
+
+def test_every_import_follows_the_directions() -> None:
+    files = sorted(PACKAGE.rglob("*.py"))
+    assert len(files) > 20
+    found = [v for f in files for v in violations(f.relative_to(PACKAGE).as_posix(), f.read_text())]
+    assert not found, "\n" + "\n".join(found)
+
+
+def test_every_room_is_in_the_table() -> None:
+    rooms = {p.stem for p in PACKAGE.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
+    assert rooms == set(ALLOWED)
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("models/rtdetr.py", "from rtdetr.losses import build_criterion"),
+        ("models/rtdetr.py", "def f():\n    import rtdetr.data.coco"),
+        ("losses/matcher.py", "from rtdetr import models"),
+        ("losses/matcher.py", "from rtdetr import build_model"),
+        ("losses/matcher.py", "import rtdetr"),
+        ("losses/matcher.py", "from ..models import rtdetr"),
+        ("zoo.py", "def f():\n    import torch"),
+        ("zoo.py", "from rtdetr.boxes import box_iou_giou"),
+        ("detections.py", "import rich"),
+        ("evaluation/coco.py", "from rtdetr.models import build_model"),
+        ("runtimes/load.py", "def f():\n    import torch"),
+        ("runtimes/load.py", "from rtdetr.weights import load_model"),
+        ("runtimes/torch_detector.py", "from rtdetr.training import train"),
+        ("training/train.py", "import scipy.optimize"),
+        ("training/train.py", "import transformers"),
+        ("cli/predict.py", "from rtdetr.runtimes import load"),
+        ("cli/predict.py", "import numpy\nfrom rtdetr import runtimes"),
+        ("elsewhere.py", "from rtdetr import zoo"),
+    ],
+)
+def test_a_planted_import_is_found(file: str, source: str) -> None:
+    assert len(violations(file, source)) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("models/rtdetr.py", "import torch.nn as nn\nfrom rtdetr.models.layers import ConvNorm\nimport os.path"),
+        ("training/train.py", "from rtdetr import __version__, zoo\nfrom rtdetr.evaluation import CocoEvaluator"),
+        ("runtimes/torch_detector.py", "import torch\nfrom rtdetr.weights import load_model"),
+        ("cli/predict.py", "import typer\ndef predict():\n    from rtdetr.runtimes import load"),
+    ],
+)
+def test_allowed_imports_pass(file: str, source: str) -> None:
+    assert violations(file, source) == []
+
+
+def test_every_package_is_declared() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    base, torch = project["dependencies"], project["optional-dependencies"]["torch"]
+    declared = {requirement.partition(">")[0] for requirement in (*base, *torch)}
+    assert {DISTRIBUTIONS.get(name, name) for name in THIRD_PARTY} <= declared
+    assert {name for name, extra in OPTIONAL_PACKAGES.items() if extra == "torch"} == {
+        requirement.partition(">")[0] for requirement in torch
+    }
+
+
+def test_lazy_names_match_what_type_checkers_see() -> None:
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {alias.asname: node.module for node in block.body for alias in node.names}
+    modules = dict.fromkeys(rtdetr._MODULES, "rtdetr")
+    assert seen == modules | {name: f"rtdetr.{home}" for name, home in rtdetr._HOMES.items()}

@@ -1,0 +1,61 @@
+"""Learning-rate factors at the corners of both schedules."""
+
+import math
+
+import pytest
+import torch
+
+from rtdetr.config import Recipe
+from rtdetr.training.schedule import lr_factor, set_learning_rate
+
+COSINE = Recipe(epochs=12, schedule="flat_cosine", warmup_iterations=20, flat_epochs=4, no_augmentation_epochs=2)
+
+
+@pytest.mark.parametrize(
+    ("iteration", "factor"), [(0, 1 / 2000), (1, 2 / 2000), (1998, 1999 / 2000), (1999, 1.0), (2000, 1.0), (10**6, 1.0)]
+)
+def test_constant_with_linear_warmup(iteration, factor):
+    assert lr_factor(Recipe(), iteration, iterations_per_epoch=7) == factor
+
+
+@pytest.mark.parametrize("schedule", ["constant", "flat_cosine"])
+def test_no_warmup(schedule):
+    recipe = Recipe(warmup_iterations=0, schedule=schedule, flat_epochs=3)
+    assert lr_factor(recipe, 0, iterations_per_epoch=10) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("iteration", "factor"),
+    [
+        (0, 0.0),
+        (10, 0.25),
+        (19, (19 / 20) ** 2),
+        (20, 1.0),
+        (39, 1.0),
+        (40, 1.0),  # the cosine begins at its top
+        (70, 0.75),
+        (99, 0.5 + 0.25 * (1 + math.cos(math.pi * 59 / 60))),
+        (100, 0.5),
+        (119, 0.5),
+        (500, 0.5),
+    ],
+)
+def test_flat_cosine(iteration, factor):
+    assert lr_factor(COSINE, iteration, iterations_per_epoch=10) == pytest.approx(factor, abs=1e-15)
+
+
+def test_flat_cosine_without_a_cosine_part():
+    recipe = COSINE.replace(flat_epochs=10)
+    factors = {i: lr_factor(recipe, i, iterations_per_epoch=10) for i in (99, 100)}
+    assert factors == {99: 1.0, 100: 0.5}
+
+
+def test_every_group_keeps_its_own_rate():
+    parameters = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    groups = [{"params": [p], "lr": lr, "initial_lr": lr} for p, lr in zip(parameters, (1e-4, 1e-5), strict=True)]
+    optimizer = torch.optim.AdamW(groups)
+    for iteration in range(5):  # set from the initial rates, so calling it often changes nothing
+        rates = set_learning_rate(optimizer, Recipe(), iteration=iteration, iterations_per_epoch=100)
+    # recorded from the published implementation after four steps
+    assert rates == pytest.approx([2.5e-07, 2.5e-08], rel=1e-12)
+    assert [group["lr"] for group in optimizer.param_groups] == rates

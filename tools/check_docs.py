@@ -1,0 +1,68 @@
+"""Checks the documentation: relative links lead somewhere, and docs/models.md is what the zoo says.
+
+python tools/check_docs.py            fails where one of the two is not so
+python tools/check_docs.py --write    writes docs/models.md from the zoo first
+"""
+
+import re
+import sys
+from pathlib import Path
+
+import torch
+
+import rtdetr
+
+REPOSITORY = Path(__file__).parents[1]
+MODELS_PAGE = REPOSITORY / "docs" / "models.md"
+HEAD = """# Models
+
+Written by `python tools/check_docs.py --write` from `src/rtdetr/zoo.py`. `rtdetr models --json` prints the same and the
+licence of each file. AP and AP50 are the publisher's, in percent on COCO val2017; parameters are those of the network
+that is trained, in millions.
+
+| model | parameters | AP | AP50 | weights | trained on |
+|---|---:|---:|---:|---|---|
+"""
+
+
+def models_page() -> str:
+    """Return the text of docs/models.md: one row for each weight file of the zoo."""
+    rows = []
+    for name in rtdetr.list_models():
+        with torch.device("meta"):
+            parameters = sum(p.numel() for p in rtdetr.build_model(name).parameters())
+        aliases = "".join(f", `{alias}`" for alias, target in rtdetr.zoo.ALIASES.items() if target == name)
+        start = f"| `{name}`{aliases} | {parameters / 1e6:.1f}"
+        checkpoints = rtdetr.zoo.entry(name).checkpoints.values()
+        for file in checkpoints:
+            weights = f"[{file.filename}]({file.url})" if file.url else file.note
+            rows.append(f"{start} | {file.ap} | {file.ap50 or ''} | {weights} | {file.training_data} |")
+        if not checkpoints:
+            rows.append(f"{start} | | | none published | |")
+    return HEAD + "\n".join(rows) + "\n"
+
+
+def broken_links(page: Path) -> list[str]:
+    """Return one line for each relative link of a markdown file whose target does not exist."""
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
+    local = [link for link in links if "://" not in link and not link.startswith("mailto:")]
+    return [
+        f"{page.relative_to(REPOSITORY)}: broken link {link}" for link in local if not (page.parent / link).exists()
+    ]
+
+
+def main() -> int:
+    """Print what is wrong; return 1 if anything is."""
+    if "--write" in sys.argv[1:]:
+        MODELS_PAGE.write_text(models_page())
+    folders = (".", ".github", "docs", "benchmarks", "examples", "recipes")
+    pages = [p for folder in folders for p in (REPOSITORY / folder).glob("*.md" if folder == "." else "**/*.md")]
+    problems = [problem for page in sorted(pages) for problem in broken_links(page)]
+    if not MODELS_PAGE.exists() or MODELS_PAGE.read_text() != models_page():
+        problems.append("docs/models.md is not what the zoo says. Run: python tools/check_docs.py --write")
+    print("\n".join(problems) or f"{len(pages)} pages: links and model table are right")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
