@@ -8,6 +8,7 @@ from the machine's floor; and how much lower precisions move boxes and scores.
 
 import argparse
 import copy
+import functools
 import tempfile
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def network(ours: RTDETR, theirs: torch.nn.Module, *, device: str, rounds: int) 
         path = detector(ours, device, precision)
         name = f"ours, default path, {precision} ({str(path.dtype)[6:]})"
         types[name] = path.dtype
-        functions[name] = lambda m=path.network, x=last.to(path.dtype): m(x)
+        functions[name] = functools.partial(path.network, last.to(path.dtype))
     with torch.inference_mode():
         times = interleaved(functions, rounds=rounds)
     rates = {dtype: convolution_rate(device, dtype) for dtype in set(types.values())}
@@ -72,11 +73,11 @@ def file_to_boxes(ours: RTDETR, theirs: torch.nn.Module, *, device: str, rounds:
         def transformers_way() -> object:
             image = Image.open(path).convert("RGB")
             inputs = processor(images=image, return_tensors="pt").to(device)
-            sizes = torch.tensor([image.size[::-1]])
+            sizes = [image.size[::-1]]
             return processor.post_process_object_detection(theirs(**inputs), target_sizes=sizes, threshold=0.5)
 
         functions = {"transformers, eager float32": transformers_way}
-        functions |= {name: lambda d=d: d(path) for name, d in detectors.items()}
+        functions |= {name: functools.partial(d, path) for name, d in detectors.items()}
         times = interleaved(functions, rounds=rounds)
     base = times["transformers, eager float32"]
     rows = [(name, f"{s * 1e3:.1f}", f"{base / s:.2f}x") for name, s in times.items()]

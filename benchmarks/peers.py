@@ -56,7 +56,7 @@ def _wait() -> None:
 
 
 def convolution_rate(device: str, dtype: torch.dtype) -> float:
-    """Best sustained FLOP/s of a 3x3 convolution, 256 to 256 channels at 80x80: the floor that FLOPs are held against."""
+    """Best sustained FLOP/s of a 3x3 convolution, 256 to 256 channels at 80x80: the floor FLOPs are held against."""
     batch = 64 if device.startswith("cuda") else 1
     x = torch.randn(batch, 256, 80, 80, device=device).to(dtype).to(memory_format=torch.channels_last)
     weight = torch.randn(256, 256, 3, 3, device=device).to(dtype).to(memory_format=torch.channels_last)

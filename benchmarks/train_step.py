@@ -31,7 +31,7 @@ def trainable_norms(model: torch.nn.Module) -> torch.nn.Module:
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if type(child).__name__ == "RTDetrV2FrozenBatchNorm2d":
-                live = torch.nn.BatchNorm2d(len(child.weight))
+                live = torch.nn.BatchNorm2d(child.get_buffer("weight").numel())
                 live.load_state_dict(child.state_dict(), strict=False)
                 setattr(parent, name, live)
     return model
@@ -84,8 +84,8 @@ def main() -> None:
         times = interleaved({"transformers": transformers_step, "ours": our_step}, rounds=options.rounds, warmup=1)
         base = times["transformers"]
         rows = [(name, f"{s:.3f}", f"{base / s:.2f}x") for name, s in times.items()]
-        title = f"{options.model}: training step, batch {options.batch}, {options.size}x{options.size}, {str(dtype)[6:]}"
-        print_table((title, "s", "speed-up"), rows)
+        setting = f"batch {options.batch}, {options.size}x{options.size}, {str(dtype)[6:]}"
+        print_table((f"{options.model}: training step, {setting}", "s", "speed-up"), rows)
 
 
 if __name__ == "__main__":

@@ -176,6 +176,7 @@ class Recipe(Strict):
     warmup_iterations: int = Field(default=2000, ge=0)
     flat_epochs: int | None = None  # flat_cosine: epochs before the cosine begins
     no_augmentation_epochs: int = Field(default=0, ge=0)  # flat_cosine: epochs at the end with the final rate
+    final_lr_factor: float = Field(default=0.5, ge=0, le=1)  # flat_cosine: what the cosine ends at
     ema_decay: float = Field(default=0.9999, ge=0, lt=1)
     ema_warmup: int = Field(default=2000, ge=0)
     augmentation_stop_epoch: int | None = 71  # from this epoch on: no colour, zoom-out or crop; None: never stops

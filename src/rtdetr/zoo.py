@@ -250,12 +250,25 @@ _TINY = _small(
 )
 _DEMO = _small(
     "demo",
-    PResNetConfig(depth=18, blocks=(1, 1, 1, 1), base_width=32),
-    EncoderConfig(width=96, feedforward=192, num_heads=4, expansion=0.5, num_blocks=1),
-    DecoderConfig(
-        width=96, feedforward=192, num_heads=4, num_layers=3, num_queries=60, num_points=(4, 4, 4), num_denoising=60
-    ),
-    256,
+    PResNetConfig(depth=18, blocks=(1, 1, 1, 1), base_width=24),
+    EncoderConfig(width=64, feedforward=192, num_heads=4, expansion=0.5, num_blocks=1),
+    DecoderConfig(width=96, feedforward=192, num_heads=4, num_layers=2, num_queries=40, num_denoising=30),
+    160,
+)
+_DEMO = _DEMO._replace(  # learns from nothing within minutes on a CPU
+    recipe=_DEMO.recipe.replace(
+        epochs=10,
+        batch_size=4,
+        lr=6e-4,
+        schedule="flat_cosine",
+        flat_epochs=0,
+        final_lr_factor=0.02,
+        warmup_iterations=100,
+        ema_decay=0.998,
+        ema_warmup=200,
+        augmentation_stop_epoch=0,
+        loss=LossConfig(classification="mal", gamma=1.0, classification_weight=2.0),
+    )
 )
 
 _ENTRIES: dict[str, ZooEntry] = {

@@ -137,7 +137,7 @@ def test_four_optimisation_steps(name: str) -> None:
     ema = ModelEMA(model, decay=recipe.ema_decay, warmup=recipe.ema_warmup)
     truth = [targets(4, 80)[i] for i in (0, 2)]
     for step, (loss_wanted, norm_wanted) in enumerate(wanted["steps"]):
-        set_learning_rate(optimizer, recipe, step, iterations_per_epoch=1000)
+        set_learning_rate(optimizer, recipe, iteration=step, iterations_per_epoch=1000)
         total = sum(criterion(model(image(320, 320, 2), truth), truth).values())
         optimizer.zero_grad()
         total.backward()
@@ -146,7 +146,7 @@ def test_four_optimisation_steps(name: str) -> None:
         ema.update(model)
         assert total.item() == pytest.approx(loss_wanted, rel=1e-8), step
         assert norm.item() == pytest.approx(norm_wanted, rel=1e-6), step
-    set_learning_rate(optimizer, recipe, len(wanted["steps"]), iterations_per_epoch=1000)
+    set_learning_rate(optimizer, recipe, iteration=len(wanted["steps"]), iterations_per_epoch=1000)
     assert [g["lr"] for g in optimizer.param_groups] == pytest.approx(wanted["lrs_after"], rel=1e-12)
     assert [g["weight_decay"] for g in optimizer.param_groups] == wanted["wds"]
     assert ema.updates == wanted["ema_updates"]

@@ -56,7 +56,7 @@ def test_groups_hold_every_trainable_parameter_once_in_model_order(name):
     groups = [
         [order[id(p)] for p in group["params"]] for group in build_optimizer(model, zoo.recipe(name)).param_groups
     ]
-    assert sorted(sum(groups, [])) == sorted(order.values())
+    assert sorted(index for group in groups for index in group) == sorted(order.values())
     assert all(group == sorted(group) for group in groups)
 
 

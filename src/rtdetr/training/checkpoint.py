@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from rtdetr.errors import ConfigError, TrainingError, WeightsError
+from rtdetr.models import RTDETR
 from rtdetr.training.ema import ModelEMA
 from rtdetr.weights.files import write_atomically
 from rtdetr.weights.official import load_pickle
@@ -56,8 +56,8 @@ class Progress:
 class TrainingState:
     """The parts of a run that change from step to step."""
 
-    model: nn.Module
-    ema: ModelEMA
+    model: RTDETR
+    ema: ModelEMA[RTDETR]
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     progress: Progress
@@ -153,7 +153,7 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any
     optimizer.load_state_dict({"state": saved["state"], "param_groups": own["param_groups"]})
     for parameter, values in optimizer.state.items():
         for name, value in values.items():
-            # The fused step goes through the memory of a parameter and its moments side by side, whatever their strides.
+            # the fused step goes through the memory of a parameter and its moments side by side, whatever their strides
             layout = parameter if value.shape == parameter.shape else value
             values[name] = torch.empty_like(layout, dtype=value.dtype, device=value.device).copy_(value)
 
@@ -161,10 +161,10 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any
 def random_state() -> dict[str, Any]:
     """Return the state of every global random generator as plain values."""
     version, internal, gauss = random.getstate()
-    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    numpy = np.random.get_state(legacy=False)
     return {
         "python": [version, list(internal), gauss],
-        "numpy": [kind, keys.tolist(), position, has_gauss, cached],
+        "numpy": {**numpy, "state": {**numpy["state"], "key": numpy["state"]["key"].tolist()}},
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
@@ -174,8 +174,8 @@ def set_random_state(state: Mapping[str, Any]) -> None:
     """Bring the global random generators back to a saved state; a GPU's only where there are as many as then."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
-    kind, keys, *rest = state["numpy"]
-    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+    key = np.array(state["numpy"]["state"]["key"], dtype=np.uint32)
+    np.random.set_state({**state["numpy"], "state": {**state["numpy"]["state"], "key": key}})
     torch.set_rng_state(state["torch"])
     if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])

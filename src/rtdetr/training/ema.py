@@ -2,12 +2,15 @@
 
 import copy
 import math
+from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
-class ModelEMA:
+class ModelEMA(Generic[Model]):
     """A copy of a model in eval mode that follows the model's state.
 
     After training step n = 1, 2, ... each floating state entry v, float buffers included, becomes
@@ -23,8 +26,8 @@ class ModelEMA:
     Source: RT-DETR's published training recipe (arXiv 2304.08069, section 5.1).
     """
 
-    def __init__(self, model: nn.Module, *, decay: float = 0.9999, warmup: int = 2000) -> None:
-        self.module = copy.deepcopy(model).eval().requires_grad_(False)
+    def __init__(self, model: Model, *, decay: float = 0.9999, warmup: int = 2000) -> None:
+        self.module: Model = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay = decay
         self.warmup = warmup
         self.updates = 0
@@ -48,11 +51,11 @@ class ModelEMA:
         torch._foreach_mul_(values, decay)
         torch._foreach_add_(values, torch._foreach_mul([source[key] for key in averaged], 1.0 - decay))
 
-    def state_dict(self) -> dict[str, dict[str, Tensor] | int]:
+    def state_dict(self) -> dict[str, Any]:
         """Return the published layout: the averaged state under "module" and the count under "updates"."""
         return {"module": self.module.state_dict(), "updates": self.updates}
 
-    def load_state_dict(self, state: dict[str, dict[str, Tensor] | int]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved state (strict)."""
         self.module.load_state_dict(state["module"])
         self.updates = int(state["updates"])

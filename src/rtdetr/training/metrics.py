@@ -67,7 +67,7 @@ class MetricsWriter:
         kept = [row for row in read_records(folder) if _is_before(row, iteration, epoch)]
         _write_text(self._path, "".join(_line(row) for row in kept))
         self._file = self._path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=iteration or None)
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=iteration + 1)
 
     def step(self, record: StepRecord) -> None:
         """Log the means of the last steps."""
@@ -96,7 +96,7 @@ class MetricsWriter:
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
-    """Return the rows of a run's metrics.jsonl; none if there is no such file. A last line cut off by a kill is left out."""
+    """Return the rows of a run's metrics.jsonl, none without such a file; a line that a kill cut off is left out."""
     path = folder / METRICS_FILE
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():

@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 from torch import Tensor
 
@@ -22,7 +21,7 @@ class RunLog:
     """Reports steps and epochs to metrics.jsonl, TensorBoard, the learning curve and the display."""
 
     def __init__(self, folder: Path, progress: Progress, *, num_epochs: int, every: int) -> None:
-        """Continue the files in `folder` at `progress`, which the loop moves on; a row holds the means of `every` steps."""
+        """Continue the files in `folder` at `progress`, which the loop moves on; a row is the mean of `every` steps."""
         self._folder = folder
         self._progress = progress
         self._num_epochs = num_epochs
@@ -30,10 +29,10 @@ class RunLog:
         self._writer = MetricsWriter(folder, iteration=progress.iteration, epoch=progress.epoch)
         self._display = RunDisplay(num_epochs=num_epochs)
         self._recent, self._epoch, self._process = _Sums(), _Sums(), _Sums()
-        self._learning_rates: list[float] = []
+        self._begin = self._waited = 0.0
         self._drawn = time.perf_counter()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "RunLog":
         return self
 
     def __exit__(
@@ -54,27 +53,33 @@ class RunLog:
         self._display.start_bar(progress.epoch + 1, done=progress.batch, total=progress.batches_per_epoch)
         self._epoch, self._recent = _Sums(), _Sums()
         iterator = iter(loader)
-        begin = time.perf_counter()
-        while (batch := next(iterator, None)) is not None:
-            waited = time.perf_counter() - begin
+        while True:
+            self._begin = time.perf_counter()
+            batch = next(iterator, None)
+            self._waited = time.perf_counter() - self._begin
+            if batch is None:
+                break
             yield batch
-            now = time.perf_counter()
-            for sums in (self._recent, self._epoch, self._process):
-                sums.waited += waited
-                sums.seconds += now - begin
-            begin = now
-            if progress.batch % self._every == 0 or progress.batch == progress.batches_per_epoch:
-                self._report()
         self._display.stop_bar()
 
     def step(
         self, terms: Mapping[str, float], *, gradient_norm: float, learning_rates: list[float], num_images: int
     ) -> None:
-        """Count one step: its weighted loss terms, its gradient norm before clipping, the rate of each group."""
+        """Count the step on the latest batch, which `progress` has counted already.
+
+        Args:
+            terms: weighted loss terms.
+            gradient_norm: global norm before clipping.
+            learning_rates: rate of each group.
+            num_images: images in the batch.
+        """
+        seconds = time.perf_counter() - self._begin
         for sums in (self._recent, self._epoch, self._process):
-            sums.add(terms, gradient_norm=gradient_norm, num_images=num_images)
-        self._learning_rates = learning_rates
+            sums.add(terms, gradient_norm=gradient_norm, num_images=num_images, waited=self._waited, seconds=seconds)
         self._display.advance()
+        batch, length = self._progress.batch, self._progress.batches_per_epoch
+        if batch % self._every == 0 or batch == length:
+            self._report(learning_rates)
 
     def end_epoch(self, ap: Sequence[float] | None) -> None:
         """Report the epoch under way as finished, with the twelve COCO numbers where it was evaluated.
@@ -100,7 +105,7 @@ class RunLog:
             best = progress.best_ap, progress.best_epoch + 1
         self._display.end_epoch(record, best=best)
 
-    def _report(self) -> None:
+    def _report(self, learning_rates: list[float]) -> None:
         recent, progress = self._recent, self._progress
         terms = recent.mean_terms()
         record = StepRecord(
@@ -108,7 +113,7 @@ class RunLog:
             epoch=progress.epoch + 1,
             loss=sum(terms.values()),
             terms=terms,
-            learning_rates=self._learning_rates,
+            learning_rates=learning_rates,
             gradient_norm=recent.gradient_norm / recent.steps if math.isfinite(recent.gradient_norm) else None,
             images_per_second=recent.images / recent.seconds,
             data_wait=recent.waited / recent.seconds,
@@ -128,11 +133,15 @@ class _Sums:
         self.gradient_norm = self.waited = self.seconds = 0.0
         self.images = self.steps = 0
 
-    def add(self, terms: Mapping[str, float], *, gradient_norm: float, num_images: int) -> None:
+    def add(
+        self, terms: Mapping[str, float], *, gradient_norm: float, num_images: int, waited: float, seconds: float
+    ) -> None:
         for name, value in terms.items():
             self.terms[name] = self.terms.get(name, 0.0) + value
         self.gradient_norm += gradient_norm
         self.images += num_images
+        self.waited += waited
+        self.seconds += seconds
         self.steps += 1
 
     def mean_terms(self) -> dict[str, float]:

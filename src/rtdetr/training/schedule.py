@@ -1,4 +1,4 @@
-"""The learning rate of every step, as a pure function of the step's number: nothing to save, nothing to get out of step."""
+"""The learning rate of every step, a pure function of the step's number: there is nothing to save."""
 
 import math
 
@@ -6,15 +6,13 @@ import torch
 
 from rtdetr.config import Recipe
 
-FINAL_FACTOR = 0.5  # of the flat-cosine schedule
-
 
 def lr_factor(recipe: Recipe, iteration: int, *, iterations_per_epoch: int) -> float:
-    """Return what the step `iteration` (counted from 0 over the whole run) multiplies each group's rate with, in [0, 1].
+    """Return what each group's rate is multiplied with in the step `iteration`, counted from 0 over the run; in [0, 1].
 
     `constant`: linear warm-up (i + 1) / warmup_iterations, then 1 to the end.
-    `flat_cosine`: quadratic warm-up (i / warmup_iterations)^2, then 1 until `flat_epochs`, half a cosine down to 0.5,
-    and 0.5 for the last `no_augmentation_epochs`.
+    `flat_cosine`: quadratic warm-up (i / warmup_iterations)^2, then 1 until `flat_epochs`, half a cosine down to
+    `final_lr_factor`, and that for the last `no_augmentation_epochs`.
 
     Source: RT-DETRv2 (arXiv 2407.17140) and DEIM (arXiv 2412.04234).
     """
@@ -27,10 +25,11 @@ def lr_factor(recipe: Recipe, iteration: int, *, iterations_per_epoch: int) -> f
     cosine_end = (recipe.epochs - recipe.no_augmentation_epochs) * iterations_per_epoch
     if iteration < flat_end:
         return 1.0
+    final = recipe.final_lr_factor
     if iteration >= cosine_end:
-        return FINAL_FACTOR
+        return final
     cosine = 0.5 * (1.0 + math.cos(math.pi * (iteration - flat_end) / (cosine_end - flat_end)))
-    return FINAL_FACTOR + (1.0 - FINAL_FACTOR) * cosine
+    return final + (1.0 - final) * cosine
 
 
 def set_learning_rate(

@@ -1,4 +1,4 @@
-"""From what a user asks for to a resolved `TrainConfig`: zoo recipe, wishes, and on resuming what the run had before."""
+"""From what a user asks for to a resolved `TrainConfig`: the published recipe, or the resumed run's, with changes."""
 
 import os
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Builds everything a run needs from its settings: datasets, model with its first weights, optimiser, average, loader."""
+"""Builds what a run needs from its settings: datasets, model with its first weights, optimiser, average, loader."""
 
 import logging
 import random
@@ -75,11 +75,12 @@ class Job:
     def description(self) -> str:
         """One line for the person who waits."""
         recipe, parameters = self.config.recipe, sum(p.numel() for p in self.state.model.parameters())
-        size = "x".join(map(str, recipe.train_size_hw))
+        num_classes, size = len(self.train_data.categories), "x".join(map(str, recipe.train_size_hw))
         return (
-            f"training {self.config.model} ({parameters / 1e6:.1f} M parameters, {len(self.train_data.categories)} classes) "
+            f"training {self.config.model} ({parameters / 1e6:.1f} M parameters, {num_classes} classes) "
             f"on {len(self.train_data)} images at {size} in {str(self.dtype).removeprefix('torch.')} on {self.device}: "
-            f"{recipe.epochs} epochs of {len(self.loader)} steps with {recipe.batch_size} images; results in {self.folder}"
+            f"{recipe.epochs} epochs of {len(self.loader)} steps, {recipe.batch_size} images a step; "
+            f"results in {self.folder}"
         )
 
     def is_evaluated(self, epoch: int) -> bool:

@@ -88,7 +88,8 @@ def _train_epoch(job: Job, *, log: RunLog, stop: StopSignals) -> None:
         losses = job.criterion(output, targets)  # in float32
         terms = _finite_terms(losses, job)
 
-        scaler.scale(sum(losses.values())).backward()  # the scaler is a no-op unless the precision is float16
+        loss = torch.stack(list(losses.values())).sum()
+        scaler.scale(loss).backward()  # the scaler does nothing unless the precision is float16
         scaler.unscale_(optimizer)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_max_norm or math.inf).item()
         if not (math.isfinite(norm) or scaler.is_enabled()):
@@ -123,7 +124,7 @@ def _place(job: Job) -> str:
     progress = job.state.progress
     images = ", ".join(map(str, job.loader.image_ids(progress.batch)))
     return (
-        f"in step {progress.iteration + 1}, batch {progress.batch + 1} of epoch {progress.epoch + 1}, image ids {images}. "
-        f"{job.folder / LAST_FILE} still holds the last good state. Check these images and their boxes, lower the rate, "
-        "or train with --precision float32"
+        f"in step {progress.iteration + 1}, batch {progress.batch + 1} of epoch {progress.epoch + 1}, "
+        f"image ids {images}. {job.folder} still holds the last good checkpoint. "
+        "Check these images and their boxes, lower the learning rate, or train in float32"
     )

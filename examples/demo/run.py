@@ -1,0 +1,69 @@
+"""The whole journey on a dataset that is drawn here: train from scratch, measure, detect. Results go to ./demo.
+
+    python examples/demo/run.py [--folder demo]
+
+Takes about seven minutes on two CPU cores. Nothing is downloaded.
+"""
+
+import argparse
+import logging
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from make_dataset import make_dataset
+from PIL import Image
+
+import rtdetr
+
+NUM_PICTURES = 12
+
+
+def contact_sheet(pictures: list[Path], path: Path, *, columns: int = 4, side: int = 320) -> None:
+    """Put pictures side by side into one."""
+    rows = -(-len(pictures) // columns)
+    sheet = Image.new("RGB", (columns * side, rows * side), "white")
+    for i, picture in enumerate(pictures):
+        with Image.open(picture) as image:
+            image.thumbnail((side - 8, side - 8))
+            sheet.paste(image, (i % columns * side + 4, i // columns * side + 4))
+    sheet.save(path)
+
+
+def command(*arguments: str) -> None:
+    """Run an `rtdetr` command in a process of its own, as a user would type it."""
+    print("\n$ rtdetr " + " ".join(arguments), flush=True)
+    subprocess.run([sys.executable, "-m", "rtdetr", *arguments], check=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("demo"), help="where everything is written")
+    parser.add_argument("--epochs", type=int, help="length of the training; default: the recipe's")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    begin = time.perf_counter()
+    folder: Path = options.folder
+
+    print("drawing the dataset ...", flush=True)
+    data = make_dataset(folder / "data")
+    run = folder / "run"
+    shutil.rmtree(run, ignore_errors=True)  # of an earlier demo, which this one repeats
+    result = rtdetr.train(data, model="demo", output_dir=run, epochs=options.epochs, workers=1)
+    assert result.best_weights is not None
+
+    command("evaluate", str(result.best_weights), str(data))
+    shutil.rmtree(folder / "pictures", ignore_errors=True)
+    held_out = sorted((data / "images" / "val").glob("*.jpg"))[:NUM_PICTURES]
+    options_of_predict = ("--model", str(result.best_weights), "--save", str(folder / "pictures"))
+    command("predict", *map(str, held_out), *options_of_predict, "--json", str(folder / "detections.json"))
+    contact_sheet(sorted((folder / "pictures").iterdir()), folder / "pictures.png")
+
+    print(f"\ndone in {time.perf_counter() - begin:.0f} s; best AP of the averaged weights {result.best_ap:.3f}")
+    print(f"learning curve: {run / 'learning_curve.png'}\nannotated held-out pictures: {folder / 'pictures.png'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""A dataset folder and a run that take a moment."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from rtdetr.api import train
+from rtdetr.training import TrainResult
+from rtdetr.training.metrics import read_records
+from tests.coco_files import many_images, write_dataset
+
+STEPS = 3  # an epoch of `run_tiny` on `write_folder`
+
+
+def write_folder(root: Path, *, empty: bool = False) -> Path:
+    """Write train and val in Roboflow's layout: 12 and 4 images, some of them without objects, or all of them."""
+    for split, count, seed in (("train", 12, 0), ("valid", 4, 1)):
+        content = many_images(count, seed=seed)
+        if empty:
+            content["annotations"] = []
+        images, annotations = write_dataset(root / "parts" / split, content)
+        (root / split).mkdir(parents=True)
+        for image in images.iterdir():
+            shutil.move(image, root / split / image.name)
+        shutil.move(annotations, root / split / "_annotations.coco.json")
+    return root
+
+
+def run_tiny(data: Path | None, folder: Path | None = None, **settings: Any) -> TrainResult:
+    """Train test-tiny for two epochs of three steps, if nothing else is asked for."""
+    defaults = {"model": "test-tiny", "epochs": 2, "batch_size": 4, "precision": "float32", "device": "cpu"}
+    defaults |= {"workers": 0, "log_every": 1, "recipe": {"warmup_iterations": 2, "lr": 1e-3}}
+    return train(data, output_dir=folder, **{**({} if "resume" in settings else defaults), **settings})
+
+
+def losses(folder: Path) -> list[tuple[int, float]]:
+    """Iteration and total loss of each step."""
+    return [(row["iteration"], row["loss"]) for row in read_records(folder) if row["kind"] == "step"]
+
+
+def accuracies(folder: Path) -> list[list[float] | None]:
+    """The twelve COCO numbers of each epoch."""
+    return [row["ap"] for row in read_records(folder) if row["kind"] == "epoch"]
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    """The settings a run has saved."""
+    return json.loads((folder / "config.json").read_text())

@@ -1,0 +1,172 @@
+"""Checkpoints: everything comes back, nothing half-written is ever seen, foreign ones are refused."""
+
+import random
+import resource
+import signal
+
+import numpy as np
+import pytest
+import torch
+
+from rtdetr.config import Recipe
+from rtdetr.errors import ConfigError, TrainingError, WeightsError
+from rtdetr.models import build_model
+from rtdetr.training.checkpoint import Progress, TrainingState, read, restore, save_best, save_last
+from rtdetr.training.ema import ModelEMA
+from rtdetr.training.optimizer import build_optimizer
+from rtdetr.weights import load_model, metadata
+
+
+def make_state(*, num_classes: int = 3, channels_last: bool = False, seed: int = 0) -> TrainingState:
+    torch.manual_seed(seed)
+    model = build_model("test-tiny", num_classes=num_classes, num_denoising=0)
+    if channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    return TrainingState(
+        model=model,
+        ema=ModelEMA(model),
+        optimizer=build_optimizer(model, Recipe(lr=1e-3)),
+        scaler=torch.amp.GradScaler("cpu", enabled=False),
+        progress=Progress(batches_per_epoch=5),
+    )
+
+
+def step(state: TrainingState) -> None:
+    """One step on gradients that follow from the number of the step."""
+    generator = torch.Generator().manual_seed(state.progress.iteration)
+    for parameter in state.model.parameters():
+        parameter.grad = torch.empty_like(parameter).copy_(torch.randn(parameter.shape, generator=generator))
+    state.optimizer.step()
+    state.ema.update(state.model)
+    state.progress.batch += 1
+    state.progress.iteration += 1
+
+
+def entries(state: TrainingState) -> dict[str, torch.Tensor]:
+    return {**state.model.state_dict(), **{f"ema.{k}": v for k, v in state.ema.module.state_dict().items()}}
+
+
+def save(path, state):
+    save_last(path, state, metadata=metadata(state.model.config, None))
+
+
+@pytest.mark.parametrize("layouts", [(False, False), (True, False), (False, True)])
+def test_going_on_is_as_if_never_stopped_whatever_the_memory_layout(tmp_path, layouts):
+    state = make_state(channels_last=layouts[0])
+    for _ in range(2):
+        step(state)
+    save(tmp_path / "last.pth", state)
+    again = make_state(channels_last=layouts[1], seed=1)
+    restore(read(tmp_path), again)
+    assert again.progress == state.progress
+    assert again.ema.updates == 2
+    for _ in range(2):
+        step(state)
+        step(again)
+    for (key, value), other in zip(entries(state).items(), entries(again).values(), strict=True):
+        assert torch.equal(value, other), key
+
+
+def test_random_generators_come_back(tmp_path):
+    state = make_state()
+    random.seed(3)
+    np.random.seed(4)
+    np.random.standard_normal()  # keeps the second one of a pair
+    torch.manual_seed(5)
+    save(tmp_path / "last.pth", state)
+    expected = random.random(), np.random.standard_normal(3).tolist(), torch.rand(3).tolist()
+    restore(read(tmp_path / "last.pth"), state)
+    assert (random.random(), np.random.standard_normal(3).tolist(), torch.rand(3).tolist()) == expected
+
+
+def test_the_layout_is_the_published_one_and_holds_plain_data_only(tmp_path):
+    state = make_state()
+    step(state)
+    state.progress.epoch = 4
+    save(tmp_path / "last.pth", state)
+    content = torch.load(tmp_path / "last.pth", weights_only=True)
+    assert {"date", "last_epoch", "model", "ema", "optimizer", "scaler"} <= set(content)
+    assert (content["last_epoch"], content["ema"]["updates"]) == (3, 1)
+    assert list(content["ema"]["module"]) == list(state.model.state_dict())
+
+
+def test_best_holds_the_average_alone_and_can_be_loaded(tmp_path):
+    state = make_state()
+    step(state)
+    save_best(tmp_path / "best.pth", state, metadata=metadata(state.model.config, None))
+    save(tmp_path / "last.pth", state)
+    assert (tmp_path / "best.pth").stat().st_size * 3 < (tmp_path / "last.pth").stat().st_size
+    for name in ("best.pth", "last.pth"):
+        model, categories = load_model(tmp_path / name)
+        assert len(categories) == 3
+        assert torch.equal(model.decoder.enc_output[0].weight, state.ema.module.decoder.enc_output[0].weight)
+    with pytest.raises(WeightsError, match=r"'model', 'optimizer'.*last\.pth"):
+        read(tmp_path / "best.pth")
+
+
+def test_published_checkpoints_are_resumed_after_their_last_epoch(tmp_path):
+    state = make_state()
+    step(state)
+    content = {"date": "", "last_epoch": 6, "model": state.model.state_dict(), "ema": state.ema.state_dict()}
+    content |= {"optimizer": state.optimizer.state_dict(), "lr_scheduler": {"milestones": [1000]}}
+    torch.save(content, tmp_path / "last.pth")
+    again = make_state(seed=1)
+    restore(read(tmp_path), again)
+    assert again.progress == Progress(batches_per_epoch=5, epoch=7, iteration=35)
+    assert all(group["lr"] == 1e-3 and group["fused"] for group in again.optimizer.param_groups)
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path):
+    state = make_state()
+    save(tmp_path / "last.pth", state)
+    before = (tmp_path / "last.pth").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    former = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(TrainingError, match=r"cannot write .*last\.pth"):
+            save(tmp_path / "last.pth", state)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, former)
+    assert (tmp_path / "last.pth").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pth"]
+
+
+def test_damaged_missing_and_foreign_files(tmp_path):
+    state = make_state()
+    save(tmp_path / "last.pth", state)
+    content = read(tmp_path)
+    (tmp_path / "half.pth").write_bytes((tmp_path / "last.pth").read_bytes()[:50_000])
+    for path in (tmp_path / "half.pth", tmp_path / "none.pth", tmp_path / "none"):
+        with pytest.raises(WeightsError, match=str(path)):
+            read(path)
+    with pytest.raises(WeightsError, match="another model"):
+        restore(content, make_state(num_classes=4))
+    content["optimizer"]["param_groups"].pop()
+    with pytest.raises(WeightsError, match="optimiser groups"):
+        restore(content, make_state())
+
+
+def test_the_middle_of_an_epoch_needs_an_epoch_of_the_same_length(tmp_path):
+    state = make_state()
+    step(state)
+    save(tmp_path / "last.pth", state)
+    other = make_state()
+    other.progress = Progress(batches_per_epoch=4)
+    with pytest.raises(ConfigError, match="epoch of 5 batches, which are 4 now"):
+        restore(read(tmp_path), other)
+    state.progress = Progress(batches_per_epoch=5, epoch=1, iteration=5)
+    save(tmp_path / "last.pth", state)
+    restore(read(tmp_path), other)
+    assert other.progress == Progress(batches_per_epoch=4, epoch=1, iteration=5)
+
+
+def test_best_is_kept_until_something_is_better():
+    progress = Progress(batches_per_epoch=1)
+    kept = []
+    for epoch, ap in enumerate([-1.0, 0.0, 0.3, 0.3, 0.2, 0.4]):
+        progress.epoch = epoch
+        kept.append(progress.note(ap))
+    assert kept == [False, True, True, False, False, True]
+    assert (progress.best_ap, progress.best_epoch) == (0.4, 5)

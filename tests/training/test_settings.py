@@ -1,0 +1,89 @@
+"""What a run is made of, from what is asked for, what is published and what was before."""
+
+from pathlib import Path
+
+import pytest
+
+from rtdetr import zoo
+from rtdetr.config import Recipe, TrainConfig
+from rtdetr.errors import ConfigError
+from rtdetr.models import build_model
+from rtdetr.training import resolve
+from rtdetr.weights import save_weights
+
+
+def test_defaults_are_the_published_recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = resolve("data", {})
+    assert config == TrainConfig(
+        data="data",
+        model="rtdetrv2_r18vd",
+        output_dir="runs/rtdetrv2_r18vd",
+        recipe=zoo.recipe("rtdetrv2_r18vd"),
+        weights=None,
+        backbone_weights=None,
+    )
+
+
+def test_a_folder_with_a_run_is_not_used_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("runs/test-tiny", "runs/test-tiny-2"):
+        Path(folder).mkdir(parents=True)
+        Path(folder, "last.pth").touch()
+    assert resolve("data", {"model": "test-tiny"}).output_dir == "runs/test-tiny-3"
+
+
+def test_single_values_and_whole_recipes(tmp_path):
+    settings = {
+        "model": "test-tiny",
+        "epochs": 5,
+        "lr": 1e-3,
+        "size_hw": (96, 64),
+        "output_dir": tmp_path,
+        "seed": None,
+    }
+    config = resolve(Path("data"), {**settings, "recipe": {"ema_decay": "0.99"}})
+    recipe = config.recipe
+    assert (recipe.epochs, recipe.lr, recipe.train_size_hw, recipe.ema_decay) == (5, 1e-3, (96, 64), 0.99)
+    assert (config.output_dir, config.seed) == (str(tmp_path), 0)
+    own = resolve("data", {**settings, "recipe": Recipe(batch_size=3)}).recipe
+    assert (own.batch_size, own.groups, own.epochs) == (3, (), 5)
+
+
+def test_weights_name_the_model(tmp_path):
+    save_weights(build_model("test-tiny", num_classes=2), tmp_path / "w.pth")
+    assert resolve("data", {"weights": "rtdetrv2_r34vd", "output_dir": "o"}).model == "rtdetrv2_r34vd"
+    assert resolve("data", {"weights": "rtdetr_r50vd:objects365", "output_dir": "o"}).model == "rtdetr_r50vd"
+    assert resolve("data", {"weights": tmp_path / "w.pth", "output_dir": "o"}).model == "test-tiny"
+
+
+def test_a_resumed_run_keeps_its_settings():
+    first = resolve("data", {"model": "test-tiny", "seed": 7, "output_dir": "old", "recipe": {"lr": 0.5}, "epochs": 9})
+    saved = first.model_dump(mode="json")
+    again = resolve(None, {}, resume=Path("moved/last.pth"), saved=saved)
+    assert again == first.replace(output_dir="moved")
+    longer = resolve(None, {"epochs": 12, "recipe": {"clip_max_norm": 1}}, resume=Path("x/last.pth"), saved=saved)
+    assert longer.recipe == first.recipe.replace(
+        epochs=12, clip_max_norm=1.0, augmentation_stop_epoch=11, multiscale_stop_epoch=11
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epoch": 3}, "unknown setting 'epoch'.*Did you mean 'epochs'"),
+        ({"model": "rtdetrv2_r18"}, "rtdetrv2_r18vd"),
+        ({"workers": -1}, "workers"),
+        ({"bad_boxes": "fix"}, "bad_boxes"),
+        ({"precision": "fp8"}, "precision"),
+        ({"epochs": 0}, "epochs"),
+    ],
+)
+def test_mistakes_are_named(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        resolve("data", {"output_dir": "o", **settings})
+
+
+def test_without_a_dataset():
+    with pytest.raises(ConfigError, match="no dataset given"):
+        resolve(None, {})

@@ -1,0 +1,262 @@
+"""The loop: what a run leaves, exact resuming, awkward batches, and what happens when something goes wrong."""
+
+import json
+import logging
+import signal
+import zlib
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from rtdetr.categories import Categories, Category
+from rtdetr.errors import ConfigError, DatasetError, TrainingError, WeightsError
+from rtdetr.losses import Criterion, build_criterion
+from rtdetr.models import build_model
+from rtdetr.training import TrainResult, setup
+from rtdetr.training.run_log import RunLog
+from rtdetr.training.setup import Job
+from rtdetr.weights import load_model, save_weights
+from tests.training.small import STEPS, accuracies, config_of, losses, run_tiny, write_folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("data"))
+
+
+def flat(value: object, name: str = "") -> dict[str, object]:
+    """Leaves of nested containers, tensors as a checksum of their bytes."""
+    if isinstance(value, dict):
+        return {key: leaf for k, v in value.items() for key, leaf in flat(v, f"{name}/{k}").items()}
+    if isinstance(value, list):
+        return {key: leaf for k, v in enumerate(value) for key, leaf in flat(v, f"{name}/{k}").items()}
+    return {name: zlib.crc32(value.contiguous().numpy().tobytes()) if isinstance(value, Tensor) else value}
+
+
+def training_state(folder: Path) -> dict[str, object]:
+    """Everything in last.pth but the date and the settings."""
+    content = torch.load(folder / "last.pth", weights_only=True)
+    del content["rng"]["python"]  # beartype draws from it to choose what it checks
+    return flat({key: value for key, value in content.items() if key not in ("date", "rtdetr")})
+
+
+def stop_after(monkeypatch, iteration: int, name: str = "SIGTERM") -> None:
+    """Let a signal come in the step that is the `iteration`th of the run."""
+    step = RunLog.step
+
+    def step_and_signal(self: RunLog, *args: object, **kwargs: object) -> None:
+        step(self, *args, **kwargs)
+        if self._progress.iteration == iteration:
+            signal.raise_signal(getattr(signal, name))
+
+    monkeypatch.setattr(RunLog, "step", step_and_signal)
+
+
+class Poisoned(Criterion):
+    """Spoils the loss, or only its gradient, of the fifth batch."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(build_criterion("test-tiny").config)
+        self.kind, self.calls = kind, 0
+
+    def forward(self, output, targets, *, num_boxes=None):
+        terms = super().forward(output, targets, num_boxes=num_boxes)
+        self.calls += 1
+        if self.calls == 5:
+            zero = output.logits.sum() * 0.0
+            terms["loss_vfl"] = terms["loss_vfl"] + (
+                zero.sqrt() if self.kind == "gradient" else zero + float(self.kind)
+            )
+        return terms
+
+
+def test_a_run_leaves_everything_in_its_folder(data, tmp_path, capsys):
+    result = run_tiny(data, tmp_path / "run", seed=3)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "best.pth",
+        "config.json",
+        "last.pth",
+        "learning_curve.png",
+        "metrics.jsonl",
+        "tensorboard",
+    }
+    assert result == (tmp_path / "run", tmp_path / "run/best.pth", result.best_ap, tmp_path / "run/last.pth", True)
+    config = config_of(tmp_path / "run")
+    assert (config["seed"], config["model"], config["recipe"]["epochs"]) == (3, "test-tiny", 2)
+    assert [iteration for iteration, _ in losses(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
+    assert max(ap[0] for ap in accuracies(tmp_path / "run")) == result.best_ap
+    model, categories = load_model(result.best_weights)
+    assert (model.config.name, categories.names, categories.ids) == ("test-tiny", ["cat", "dog", "bird"], [3, 7, 90])
+    shown = capsys.readouterr().err
+    assert "3 classes) on 12 images at 64x64 in float32 on cpu: 2 epochs of 3 steps" in shown
+    assert "epoch 2/2  step 3/3  loss" in shown
+    assert "epoch 2/2  loss" in shown
+
+
+def test_the_rate_warms_up_and_the_loss_falls(data, tmp_path):
+    run_tiny(data, tmp_path, epochs=8, evaluate_every=0, recipe={"warmup_iterations": 4, "lr": 2e-3})
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    rates = [row["learning_rates"] for row in rows if row["kind"] == "step"]
+    assert [pair[0] for pair in rates[:5]] == pytest.approx([0.0005, 0.001, 0.0015, 0.002, 0.002])
+    epochs = [row["loss"] for row in rows if row["kind"] == "epoch"]
+    assert epochs[-1] < 0.9 * epochs[0]
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory) -> TrainResult:
+    """A run of three epochs that nothing interrupts."""
+    return run_tiny(data, tmp_path_factory.mktemp("whole"), epochs=3)
+
+
+@pytest.mark.parametrize("stop", [4, 2 * STEPS, 3 * STEPS])
+def test_an_interrupted_run_equals_one_that_was_not(data, whole, tmp_path, monkeypatch, stop):
+    with monkeypatch.context() as patch:
+        stop_after(patch, stop)
+        part = run_tiny(data, tmp_path / "part", epochs=3)
+    assert not part.finished
+    assert training_state(tmp_path / "part")["/progress/iteration"] == stop
+    torch.rand(5)
+    resumed = run_tiny(None, resume=tmp_path / "part")
+    assert (resumed.finished, resumed.best_ap) == (True, whole.best_ap)
+    assert losses(tmp_path / "part") == losses(whole.output_dir)
+    assert accuracies(tmp_path / "part") == accuracies(whole.output_dir)
+    assert training_state(tmp_path / "part") == training_state(whole.output_dir)
+    assert training_state(tmp_path / "part")["/last_epoch"] == 2
+
+
+def test_a_run_that_died_in_an_evaluation_is_evaluated_when_resumed(data, whole, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Job, "evaluate", lambda job: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run_tiny(data, tmp_path, epochs=3)
+    assert training_state(tmp_path)["/progress/batch"] == STEPS
+    assert run_tiny(None, resume=tmp_path).best_ap == whole.best_ap
+    assert accuracies(tmp_path) == accuracies(whole.output_dir)
+    assert training_state(tmp_path) == training_state(whole.output_dir)
+
+
+def test_the_best_is_kept_when_a_resumed_run_is_worse(data, tmp_path, monkeypatch):
+    evaluate = Job.evaluate
+
+    def stated(ap: float):
+        monkeypatch.setattr(Job, "evaluate", lambda job: evaluate(job)._replace(ap=ap))
+
+    stated(0.7)
+    run_tiny(data, tmp_path, epochs=1)
+    before = (tmp_path / "best.pth").read_bytes()
+    stated(0.6)
+    result = run_tiny(None, resume=tmp_path, epochs=2)
+    assert (result.best_ap, result.finished) == (0.7, True)
+    assert (tmp_path / "best.pth").read_bytes() == before
+    assert config_of(tmp_path)["recipe"]["epochs"] == 2
+    stated(0.8)
+    assert run_tiny(None, resume=tmp_path / "last.pth", epochs=3).best_ap == 0.8
+    assert (tmp_path / "best.pth").read_bytes() != before
+
+
+def test_resuming_a_finished_run_changes_nothing(data, tmp_path):
+    first = run_tiny(data, tmp_path)
+    before = training_state(tmp_path), losses(tmp_path), accuracies(tmp_path)
+    assert run_tiny(None, resume=tmp_path) == first
+    assert (training_state(tmp_path), losses(tmp_path), accuracies(tmp_path)) == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [("nan", "loss_vfl is nan"), ("inf", "loss_vfl is inf"), ("gradient", "gradient")]
+)
+def test_what_is_not_finite_stops_the_run_before_it_does_harm(data, tmp_path, monkeypatch, kind, words):
+    monkeypatch.setattr(setup, "build_criterion", lambda *_, **__: Poisoned(kind))
+    with pytest.raises(TrainingError, match=f"not finite.*{words}|{words}.*not finite") as caught:
+        run_tiny(data, tmp_path)
+    message = str(caught.value)
+    assert "step 5, batch 2 of epoch 2, image ids " in message
+    named = message.partition("image ids ")[2].partition(". ")[0].split(", ")
+    assert len(named) == 4
+    assert all(1 <= int(image_id) <= 12 for image_id in named)
+    assert training_state(tmp_path)["/progress/iteration"] == STEPS
+    model, _ = load_model(tmp_path / "last.pth")
+    assert all(value.isfinite().all() for value in model.parameters())
+    monkeypatch.undo()
+    assert run_tiny(None, resume=tmp_path).finished
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_lower_precision_keeps_weights_and_loss_in_float32(data, tmp_path, precision):
+    run_tiny(data, tmp_path / precision, precision=precision, evaluate_every=0)
+    run_tiny(data, tmp_path / "float32", evaluate_every=0)
+    content = torch.load(tmp_path / precision / "last.pth", weights_only=True)
+    assert {value.dtype for value in content["model"].values() if value.is_floating_point()} == {torch.float32}
+    assert ("scale" in content["scaler"]) == (precision == "float16")
+    low, full = (losses(tmp_path / name)[0][1] for name in (precision, "float32"))
+    assert low != full
+    assert low == pytest.approx(full, rel=0.05)
+
+
+def test_a_dataset_without_any_object(tmp_path):
+    data = write_folder(tmp_path / "data", empty=True)
+    result = run_tiny(data, tmp_path / "run")
+    assert (result.finished, result.best_ap, result.best_weights) == (True, None, None)
+    model, _ = load_model(result.last_weights)
+    start = build_model(model.config)
+    assert all(value.isfinite().all() for value in model.parameters())
+    assert not torch.equal(model.decoder.dec_score_head[0].bias, start.decoder.dec_score_head[0].bias)
+
+
+def test_memory_layout_and_workers_change_only_rounding(data, tmp_path):
+    run_tiny(data, tmp_path / "a", epochs=1, evaluate_every=0)
+    run_tiny(data, tmp_path / "b", epochs=1, evaluate_every=0, channels_last=False, workers=1)
+    for (_, first), (_, second) in zip(losses(tmp_path / "a"), losses(tmp_path / "b"), strict=True):
+        assert first == pytest.approx(second, rel=1e-2)
+    assert losses(tmp_path / "a")[0][1] == pytest.approx(losses(tmp_path / "b")[0][1], rel=1e-5)
+
+
+def test_starting_from_weights_of_other_classes(data, tmp_path, caplog):
+    source = build_model("test-tiny", num_classes=2)
+    categories = Categories([Category(0, "bird"), Category(1, "boat")])
+    save_weights(source, tmp_path / "source.pth", categories=categories)
+    with caplog.at_level(logging.INFO, logger="rtdetr"):
+        run_tiny(
+            data, tmp_path / "run", epochs=1, weights=tmp_path / "source.pth", recipe={"lr": 1e-12}, evaluate_every=0
+        )
+    assert "1 classes carried over, 2 start fresh" in caplog.text
+    model, _ = load_model(tmp_path / "run/last.pth")
+    torch.testing.assert_close(model.encoder.input_proj[0].conv.weight, source.encoder.input_proj[0].conv.weight)
+    torch.testing.assert_close(model.decoder.enc_score_head.weight[2], source.decoder.enc_score_head.weight[0])
+
+
+def test_a_warm_up_longer_than_the_run_is_warned_of(data, tmp_path, caplog):
+    run_tiny(data, tmp_path, epochs=1, evaluate_every=0, recipe={"warmup_iterations": 2000})
+    assert "warm-up takes 3 of the run's 3 steps" in caplog.text
+    assert "--set warmup_iterations=1" in caplog.text
+
+
+def test_what_cannot_be_done_is_said_before_anything_is_written(data, tmp_path):
+    annotations = data / "train" / "_annotations.coco.json"
+    cases = [
+        (ConfigError, "no validation part.*evaluate_every", {"data": annotations}),
+        (ConfigError, "no published backbone weights", {"data": data, "backbone_weights": "auto"}),
+        (WeightsError, "has no published weights", {"data": data, "weights": "test-tiny"}),
+        (DatasetError, "no dataset", {"data": tmp_path / "nowhere"}),
+        (ConfigError, "unknown device", {"data": data, "device": "gpu"}),
+    ]
+    for error, message, settings in cases:
+        with pytest.raises(error, match=message):
+            run_tiny(settings.pop("data"), tmp_path / "run", **settings)
+        assert not (tmp_path / "run").exists()
+
+
+def test_another_run_is_never_overwritten(data, tmp_path):
+    (tmp_path / "last.pth").write_text("precious")
+    with pytest.raises(ConfigError, match="holds another run"):
+        run_tiny(data, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pth"]
+
+
+def test_leftovers_of_a_killed_process_are_cleared(data, tmp_path):
+    run_tiny(data, tmp_path, epochs=1, evaluate_every=0)
+    leftover = tmp_path / ".last.pth.abc123.tmp"
+    leftover.write_text("half")
+    run_tiny(None, resume=tmp_path, epochs=1)
+    assert not leftover.exists()
