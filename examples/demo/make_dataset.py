@@ -24,10 +24,10 @@ from rtdetr.errors import InputError
 PHOTOS = Path(__file__).parent / "photos"
 CATEGORY_IDS = {"disk": 3, "square": 7, "triangle": 11, "star": 18, "ring": 24, "cross": 42}  # gaps, as COCO has them
 SIZES_WH = ((320, 240), (240, 320), (256, 256), (320, 256), (224, 288))
-NUM_OBJECTS = np.array([0.08, *([0.092] * 10)])  # probability of 0 to 10
+NUM_OBJECTS = np.array([0.08, *(0.92 * 0.9 ** np.arange(10) / (0.9 ** np.arange(10)).sum())])  # probability of 0 to 10
 TYPICAL_COLOR = 0.85  # share of the objects that have about the hue of their class; the others have any
 SCALE_RANGE = (0.08, 0.60)
-MIN_VISIBLE = 0.35  # a shape is not drawn where it would leave less than this of another one
+MIN_VISIBLE = 0.6  # a shape is not drawn where it would leave less than this of another one
 SUPERSAMPLING = 4
 PARAMETERS_FILE = "parameters.json"
 
@@ -41,14 +41,14 @@ class Shape(NamedTuple):
     box_in_crop: tuple[float, float, float, float]  # xyxy pixels, exact
 
 
-def make_dataset(folder: str | os.PathLike[str], *, num_train: int = 1200, num_val: int = 200, seed: int = 0) -> Path:
+def make_dataset(folder: str | os.PathLike[str], *, num_train: int = 1600, num_val: int = 200, seed: int = 0) -> Path:
     """Draw the dataset into `folder`, unless it is there already with the same parameters, and return the folder.
 
     Raises:
         InputError: `folder` exists and was not made by this function.
     """
     folder = Path(folder)
-    parameters = {"version": 2, "num_train": num_train, "num_val": num_val, "seed": seed}
+    parameters = {"version": 3, "num_train": num_train, "num_val": num_val, "seed": seed}
     if folder.exists():
         found = folder / PARAMETERS_FILE
         if not found.is_file():
@@ -237,7 +237,7 @@ def _paste(canvas: NDArray[np.float32], shape: Shape, x: int, y: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Draw the demo's dataset in COCO format.")
     parser.add_argument("folder", help="where to write it")
-    parser.add_argument("--num-train", type=int, default=1200, help="training images")
+    parser.add_argument("--num-train", type=int, default=1600, help="training images")
     parser.add_argument("--num-val", type=int, default=200, help="held-out images")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

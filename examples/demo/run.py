@@ -51,7 +51,7 @@ def main() -> None:
     data = make_dataset(folder / "data")
     run = folder / "run"
     shutil.rmtree(run, ignore_errors=True)  # of an earlier demo, which this one repeats
-    result = rtdetr.train(data, model="demo", output_dir=run, epochs=options.epochs, workers=1)
+    result = rtdetr.train(data, model="demo", output_dir=run, epochs=options.epochs, workers=0)
     assert result.best_weights is not None
 
     command("evaluate", str(result.best_weights), str(data))

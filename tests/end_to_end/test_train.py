@@ -1,0 +1,119 @@
+"""`rtdetr train` as a user meets it: in its own process, interrupted, killed, resumed, and its weights used."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from rtdetr.cli.main import app
+from rtdetr.training import read
+from tests.training.small import STEPS, accuracies, config_of, losses, write_folder
+
+TINY = ["--model", "test-tiny", "--batch-size", "4", "--device", "cpu", "--precision", "float32"]
+TINY += ["--set", "warmup_iterations=2", "--set", "lr=1e-3"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("data"))
+
+
+def invoke(*arguments: object):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "rtdetr", "train", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, env=environment, text=True, start_new_session=True, **pipes)
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_train_evaluate_and_detect(data, tmp_path):
+    run = tmp_path / "run"
+    result = invoke(
+        "train", data, "--output", run, "--epochs", 2, "--size", "64x96", "--seed", 4, "--workers", 0, *TINY
+    )
+    assert result.exit_code == 0, result.output
+    stated = re.fullmatch(rf"finished: best AP (0\.\d{{3}}), {re.escape(str(run))}/best\.pth\n", result.stdout)
+    assert stated
+    config = config_of(run)
+    assert config["recipe"]["train_size_hw"] == [64, 96]
+    assert (config["recipe"]["warmup_iterations"], config["recipe"]["lr"]) == (2, 1e-3)
+
+    result = invoke("evaluate", run / "best.pth", data, "--device", "cpu", "--precision", "float32", "--json")
+    assert result.exit_code == 0, result.output
+    assert list(json.loads(result.stdout).values())[:12] in accuracies(
+        run
+    )  # the very numbers that were printed in training
+
+    picture = next((data / "valid").glob("*.png"))
+    result = invoke("predict", picture, "--model", run / "best.pth", "--threshold", 0, "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert re.search(r"\d+ (cat|dog|bird)", result.stdout)
+
+
+def test_a_killed_run_leaves_its_last_good_checkpoint(data, tmp_path):
+    process = start(data, "--output", tmp_path, "--epochs", 1000, "--workers", 0, *TINY)
+    with process:
+        wait_for(lambda: (tmp_path / "last.pth").exists() and read(tmp_path)["last_epoch"] >= 1, process)
+        process.kill()
+    epoch = read(tmp_path)["last_epoch"] + 1
+    result = invoke("train", "--resume", tmp_path, "--epochs", epoch + 1)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("finished")
+    assert [iteration for iteration, _ in losses(tmp_path)] == [STEPS * n for n in range(1, epoch + 2)]
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_run_that_is_asked_to_stop_saves_and_ends_well(data, tmp_path, name):
+    process = start(data, "--output", tmp_path, "--epochs", 1000, "--workers", 1, *TINY)
+    with process:
+        wait_for(lambda: len(losses(tmp_path)) > 0, process)
+        if name == "SIGINT":  # as the terminal does it, to the worker as well
+            os.killpg(process.pid, signal.SIGINT)
+        else:
+            process.send_signal(signal.SIGTERM)
+        shown, log = process.communicate(timeout=60)
+    assert process.returncode == 0, log
+    assert f"stopped early; go on with: rtdetr train --resume {tmp_path}" in shown
+    iteration = read(tmp_path)["progress"]["iteration"]
+    assert f"{name}: stopped after step {iteration}" in log
+    assert "Traceback" not in log
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "ConfigError: no dataset given"),
+        (["DATA", "--model", "rtdetrv2_r18v"], "ConfigError: unknown model 'rtdetrv2_r18v'. Did you mean"),
+        (["DATA", "--set", "warmup=5"], "ConfigError: Recipe: unknown setting 'warmup'"),
+        (["DATA", "--set", "lr"], "ConfigError: expected key=value, got 'lr'"),
+        (["DATA", "--size", "630"], "ConfigError: image size: expected multiples of 32, got 630x630"),
+        (["nowhere"], "DatasetError: no dataset nowhere"),
+        (["--resume", "nowhere"], "WeightsError: no such file"),
+    ],
+)
+def test_mistakes_are_one_line(data, tmp_path, options, message):
+    options = [str(data) if option == "DATA" else option for option in options]
+    result = invoke("train", *options, "--output", tmp_path / "run")
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
