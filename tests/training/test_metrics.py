@@ -68,6 +68,7 @@ def test_resuming_drops_what_the_checkpoint_does_not_know(tmp_path):
         [],
         [epoch_record(1, ap=None)],
         [epoch_record(1, loss=None)],
+        [epoch_record(1, ap=-1.0)],
         [epoch_record(n, ap=0.01 * n if n % 5 == 0 else None) for n in range(1, 41)],
     ],
 )

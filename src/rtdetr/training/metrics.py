@@ -10,6 +10,7 @@ from rtdetr.weights.files import write_atomically
 
 METRICS_FILE = "metrics.jsonl"
 CURVE_FILE = "learning_curve.png"
+GREY, ORANGE, BLUE = "#4c5b70", "#e08a2e", "#2a6fbb"
 
 
 class StepRecord(NamedTuple):
@@ -114,20 +115,21 @@ def draw_learning_curve(folder: Path) -> None:
 
     epochs = [row for row in read_records(folder) if row["kind"] == "epoch"]
     trained = [row for row in epochs if row["loss"] is not None]
-    evaluated = [row for row in epochs if row["ap"]]
+    evaluated = [row for row in epochs if row["ap"] and row["ap"][0] >= 0]  # negative: no objects there
     figure = Figure(figsize=(10, 4), layout="constrained", dpi=120)
     loss_axes, ap_axes = figure.subplots(1, 2)
-    _plot(loss_axes, trained, [row["loss"] for row in trained], color="#4c5b70")
+    _plot(loss_axes, trained, [row["loss"] for row in trained], color=GREY)
     loss_axes.set(title="Training loss", xlabel="epoch", ylabel="sum of the weighted terms")
-    for index, label, color in ((1, "AP50", "#e08a2e"), (0, "AP50:95", "#2a6fbb")):
+    for index, label, color in ((1, "AP50", ORANGE), (0, "AP50:95", BLUE)):
         _plot(ap_axes, evaluated, [row["ap"][index] for row in evaluated], color=color, label=label)
-    title = "Validation AP of the averaged weights"
+    title, top = "Validation AP", 1.0
     if evaluated:
         best = max(evaluated, key=lambda row: row["ap"][0])
         title += f", best {best['ap'][0]:.3f} in epoch {best['epoch']}"
-        ap_axes.plot(best["epoch"], best["ap"][0], "o", color="#2a6fbb", markersize=8, markerfacecolor="white")
-        ap_axes.legend(frameon=False, loc="best")
-    ap_axes.set(title=title, xlabel="epoch", ylim=(0, 1))
+        top = min(1.0, 1.15 * max(row["ap"][1] for row in evaluated)) or 1.0
+        _plot(ap_axes, [best], [best["ap"][0]], color=BLUE, markersize=8, markerfacecolor="white")
+        ap_axes.legend(frameon=False, loc="upper left")
+    ap_axes.set(title=title, xlabel="epoch", ylim=(0, max(top, 0.01)))
     for axes in (loss_axes, ap_axes):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)
@@ -137,9 +139,10 @@ def draw_learning_curve(folder: Path) -> None:
     )
 
 
-def _plot(axes: Any, rows: Sequence[Mapping[str, Any]], values: list[float], *, color: str, label: str = "") -> None:
-    marker = "o" if len(values) <= 30 else ""
-    axes.plot([row["epoch"] for row in rows], values, color=color, label=label, marker=marker, markersize=3.5)
+def _plot(axes: Any, rows: Sequence[Mapping[str, Any]], values: list[float], **style: Any) -> None:
+    style = {"marker": "o" if len(values) <= 30 else "", "markersize": 3.5, **style}
+    if rows:  # lines without points would leave the layout without a size
+        axes.plot([row["epoch"] for row in rows], values, clip_on=False, **style)
 
 
 def _is_before(row: Mapping[str, Any], iteration: int, epoch: int) -> bool:
