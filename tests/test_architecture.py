@@ -14,7 +14,7 @@ REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "src" / "rtdetr"
 
 # A room is a folder or a file directly under src/rtdetr.
-LEVEL_0 = {"errors", "config", "categories", "zoo", "detections", "preprocessing", "drawing"}
+LEVEL_0 = {"errors", "config", "categories", "zoo", "detections", "preprocessing", "drawing", "files"}
 LEVEL_1 = {"boxes", "devices", "structures"}
 LEVEL_2 = {"models", "losses", "data"}
 ALLOWED = {

@@ -82,5 +82,5 @@ def test_detections_are_saved_as_coco_results(dataset, tmp_path):
     file = report.save_detections(tmp_path / "found.json")
     assert json.loads(file.read_text()) == report.detections
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
-    with pytest.raises(InputError, match=r"cannot write .*: No such file or directory"):
-        report.save_detections(tmp_path / "none" / "found.json")
+    with pytest.raises(InputError, match="cannot write"):
+        report.save_detections(file / "found.json")

@@ -1,10 +1,8 @@
 """`rtdetr predict`: detect objects in image files, print them, save annotated pictures and JSON."""
 
-import contextlib
 import glob
 import json
 import logging
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -180,14 +178,6 @@ def _write_json(document: dict[str, Any], target: str) -> None:
 
 
 def _write(target: Path, write: Callable[[Path], object]) -> None:
-    """Write beside the target, then move into place, so that no reader meets half a file."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        temporary.replace(target)
-    except OSError as error:
-        raise InputError(f"cannot write {target}: {error.strerror or error}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+    from rtdetr.files import write_atomically
+
+    write_atomically(target, write, error=InputError)

@@ -8,6 +8,7 @@ from typing import Any
 
 from rtdetr.errors import InputError
 from rtdetr.evaluation.coco import CocoEvaluator, CocoMetrics
+from rtdetr.files import write_atomically
 
 _ROWS = (
     ("AP", "IoU 0.50:0.95"),
@@ -67,19 +68,15 @@ class EvaluationReport:
         Raises:
             InputError: the file cannot be written; what was there before is untouched.
         """
-        target = Path(path)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        try:
+
+        def write(temporary: Path) -> None:
             with temporary.open("w", encoding="utf-8") as file:
                 file.write("[")
                 for position, row in enumerate(self.evaluator.rows()):
                     file.write((",\n" if position else "") + json.dumps(row))
                 file.write("]\n")
-            os.replace(temporary, target)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise InputError(f"cannot write {target}: {error.strerror}. Choose another place") from None
-        return target
+
+        return write_atomically(Path(path), write, error=InputError)
 
 
 def _percent(value: float) -> str:

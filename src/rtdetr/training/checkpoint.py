@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from rtdetr.errors import ConfigError, TrainingError, WeightsError
+from rtdetr.files import write_atomically
 from rtdetr.models import RTDETR
 from rtdetr.training.ema import ModelEMA
-from rtdetr.weights.files import write_atomically
 from rtdetr.weights.official import load_pickle
 
 NEEDED = ("model", "ema", "optimizer", "last_epoch")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rtdetr.errors import TrainingError
-from rtdetr.weights.files import write_atomically
+from rtdetr.files import write_atomically
 
 METRICS_FILE = "metrics.jsonl"
 CURVE_FILE = "learning_curve.png"

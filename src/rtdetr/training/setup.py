@@ -18,13 +18,13 @@ from rtdetr.detections import Detections, Detector
 from rtdetr.devices import choose_device, training_dtype
 from rtdetr.errors import ConfigError, TrainingError
 from rtdetr.evaluation import CocoMetrics, evaluate_dataset
+from rtdetr.files import write_atomically
 from rtdetr.losses import Criterion, build_criterion
 from rtdetr.models import RTDETR, build_model
 from rtdetr.training.checkpoint import Progress, TrainingState, restore
 from rtdetr.training.ema import ModelEMA
 from rtdetr.training.optimizer import build_optimizer
 from rtdetr.weights import load_backbone, metadata, read_checkpoint, transfer
-from rtdetr.weights.files import write_atomically
 
 _log = logging.getLogger(__name__)
 LAST_FILE, BEST_FILE, CONFIG_FILE = "last.pth", "best.pth", "config.json"

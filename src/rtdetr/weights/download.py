@@ -26,7 +26,7 @@ from filelock import FileLock
 
 from rtdetr import __version__
 from rtdetr.errors import WeightsError
-from rtdetr.weights.files import write_atomically
+from rtdetr.files import write_atomically
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -108,8 +108,9 @@ def _verify(path: Path, sha256: str | None) -> None:
     actual = _expect(path, sha256, str(path), "Delete the file and try again.")
     if not sidecar.is_file():
         try:
+            line = f"{actual}  {path.name}\n"
             write_atomically(
-                sidecar, lambda temporary: temporary.write_text(f"{actual}  {path.name}\n", encoding="utf-8")
+                sidecar, lambda temporary: temporary.write_text(line, encoding="utf-8"), error=WeightsError
             )
         except WeightsError:
             log.info("cannot record the hash of %s: the cache is read-only", path)

@@ -23,7 +23,7 @@ from safetensors.torch import save
 from rtdetr.categories import Categories
 from rtdetr.config import ModelConfig
 from rtdetr.errors import WeightsError
-from rtdetr.weights.files import write_atomically
+from rtdetr.files import write_atomically
 from rtdetr.weights.huggingface_config import (
     TYPES,
     inexpressible,
@@ -90,7 +90,7 @@ def write_huggingface(path: Path, state: State, *, config: ModelConfig, categori
     lone = path.suffix == ".safetensors"
     file = path if lone else path / WEIGHTS
     content = save(entries, metadata=header)  # save_file makes files that only their owner can read
-    write_atomically(file, lambda temporary: temporary.write_bytes(content))
+    write_atomically(file, lambda temporary: temporary.write_bytes(content), error=WeightsError)
     if not lone:
         dtype = str(state["decoder.dec_score_head.0.weight"].dtype).removeprefix("torch.")
         stored = {"model_type": "rtdetr"} if foreign else write_config(config, categories=categories, dtype=dtype)
@@ -174,4 +174,4 @@ def _parse(text: str | bytes, path: Path) -> dict[str, Any]:
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:
     text = json.dumps(data, indent=2, sort_keys=True) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), error=WeightsError)

@@ -18,7 +18,7 @@ from rtdetr import __version__
 from rtdetr.categories import Categories
 from rtdetr.config import ModelConfig
 from rtdetr.errors import RTDETRError, WeightsError
-from rtdetr.weights.files import write_atomically
+from rtdetr.files import write_atomically
 from rtdetr.weights.names import State
 
 FORMAT = 1
@@ -142,4 +142,4 @@ def write_pth(
     content: dict[str, Any] = {"ema": {"module": state, "updates": 0}}
     if describe:
         content |= {"model": state, "rtdetr": metadata(config, categories)}
-    return write_atomically(path, lambda temporary: torch.save(content, temporary))
+    return write_atomically(path, lambda temporary: torch.save(content, temporary), error=WeightsError)

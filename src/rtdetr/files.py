@@ -5,19 +5,19 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from rtdetr.errors import RTDETRError, WeightsError
+from rtdetr.errors import RTDETRError
 
 
-def write_atomically(path: Path, write: Callable[[Path], object], *, error: type[RTDETRError] = WeightsError) -> Path:
+def write_atomically(path: Path, write: Callable[[Path], object], *, error: type[RTDETRError]) -> Path:
     """Call `write` with a temporary path beside `path`, then move the result into place once it is on the disk.
 
     Args:
         path: the file to create or replace; its folder is created.
         write: writes the whole content to the path it is given.
-        error: what to raise if that fails.
+        error: the class of errors to raise if that fails.
 
     Raises:
-        WeightsError: or `error`; the folder or file cannot be written; what stood at `path` before is untouched.
+        RTDETRError: of class `error`: the folder or file cannot be written; what stood at `path` before is untouched.
     """
     temporary = None
     try:
