@@ -2,7 +2,7 @@
 
     python examples/demo/run.py [--folder demo]
 
-Takes about seven minutes on two CPU cores. Nothing is downloaded.
+Takes seven to ten minutes on two CPU cores. Nothing is downloaded.
 """
 
 import argparse
