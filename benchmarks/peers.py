@@ -29,6 +29,7 @@ def randomise(model: RTDETR) -> RTDETR:
 
 def make_pair(name: str) -> tuple[RTDETR, torch.nn.Module]:
     """Return our model and transformers' with the same weights, both in eval mode."""
+    torch.manual_seed(0)
     ours = randomise(build_model(name)).eval()
     with tempfile.TemporaryDirectory() as folder:
         save_huggingface(ours, folder, categories=default_categories(ours.config.num_classes))

@@ -2,7 +2,7 @@
 
     python examples/demo/run.py [--folder demo]
 
-Takes seven to ten minutes on two CPU cores. Nothing is downloaded.
+Takes up to ten minutes on two CPU cores. Nothing is downloaded.
 """
 
 import argparse

@@ -129,8 +129,9 @@ class ModelConfig(Strict):
             raise ConfigError(
                 f"eval_size_hw must be multiples of 32, got {self.eval_size_hw[0]}x{self.eval_size_hw[1]}"
             )
-        if self.encoder.width % (4 * self.encoder.num_heads) and self.encoder.width % 4:
-            raise ConfigError(f"encoder width {self.encoder.width} must be a multiple of 4")
+        width, heads = self.encoder.width, self.encoder.num_heads
+        if width % 4 or width % heads:
+            raise ConfigError(f"encoder width {width} must be a multiple of 4 and of its {heads} heads")
         if len(self.decoder.num_points) < 3:
             raise ConfigError(f"num_points needs one number for each of the 3 levels, got {self.decoder.num_points}")
         return self

@@ -257,7 +257,7 @@ _DEMO = _small(
 )
 _DEMO = _DEMO._replace(  # learns from nothing within minutes on a CPU
     recipe=_DEMO.recipe.replace(
-        epochs=7,
+        epochs=8,
         batch_size=4,
         lr=6e-4,
         schedule="flat_cosine",

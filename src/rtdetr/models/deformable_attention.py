@@ -146,11 +146,16 @@ def _weighted_rows(
     first = torch.arange(batch, device=rows.device)[:, None] * tokens  # (b, 1)
     table = ((rows + first[..., None, None]) * heads + torch.arange(heads, device=rows.device)[:, None]).flatten(0, 2)
     slices = value.reshape(batch * tokens * heads, width // heads)
-    if value.device.type == "cpu":
-        out = F.embedding_bag(table, slices, mode="sum", per_sample_weights=shares.flatten(0, 2))
-    else:
-        out = (slices[table] * shares.flatten(0, 2)[..., None]).sum(1)
-    return out.view(batch, -1, width)
+    sum_rows = _sum_rows_on_cpu if value.device.type == "cpu" else _sum_rows
+    return sum_rows(slices, table, shares.flatten(0, 2)).view(batch, -1, width)
+
+
+def _sum_rows_on_cpu(slices: Float[Tensor, "t c"], table: Int64[Tensor, "r n"], shares: Float[Tensor, "r n"]) -> Tensor:
+    return F.embedding_bag(table, slices, mode="sum", per_sample_weights=shares)
+
+
+def _sum_rows(slices: Float[Tensor, "t c"], table: Int64[Tensor, "r n"], shares: Float[Tensor, "r n"]) -> Tensor:
+    return (slices[table] * shares[..., None]).sum(1)
 
 
 def _sample_by_grid(
