@@ -21,13 +21,13 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from rtdetr.categories import COCO80
-from rtdetr.data import CocoDataset
+from rtdetr.data import DetectionDataset
 from rtdetr.evaluation import CocoEvaluator
 
 DETECTIONS_AN_IMAGE = 300
 
 
-def write_dataset(folder: Path, num_images: int, rng: np.random.Generator) -> CocoDataset:
+def write_dataset(folder: Path, num_images: int, rng: np.random.Generator) -> DetectionDataset:
     """A dataset of COCO's kind, 7 objects an image, whose image files are empty."""
     images, annotations = [], []
     for image_id in range(num_images):
@@ -41,10 +41,10 @@ def write_dataset(folder: Path, num_images: int, rng: np.random.Generator) -> Co
             annotations.append({**row, "bbox": [x, y, w, h], "area": w * h, "iscrowd": int(rng.random() < 0.01)})
     file = folder / "data.json"
     file.write_text(json.dumps({"images": images, "annotations": annotations, "categories": COCO80.to_json()}))
-    return CocoDataset(folder, file)
+    return DetectionDataset(folder, file)
 
 
-def detect(dataset: CocoDataset, rng: np.random.Generator) -> CocoEvaluator:
+def detect(dataset: DetectionDataset, rng: np.random.Generator) -> CocoEvaluator:
     """Shifted ground truth among boxes anywhere, 300 an image as from the models."""
     evaluator = CocoEvaluator(dataset)
     for index, image_id in enumerate(dataset.image_ids.tolist()):

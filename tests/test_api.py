@@ -4,7 +4,7 @@ import torch
 
 import rtdetr
 from rtdetr.categories import Categories
-from rtdetr.data import CocoDataset
+from rtdetr.data import DetectionDataset
 from rtdetr.errors import ConfigError, DatasetError
 from rtdetr.runtimes.torch_detector import TorchDetector
 from tests.coco_files import many_images, write_dataset
@@ -12,7 +12,7 @@ from tests.coco_files import many_images, write_dataset
 
 @pytest.fixture
 def dataset(tmp_path):
-    return CocoDataset(*write_dataset(tmp_path, many_images(6)))
+    return DetectionDataset(*write_dataset(tmp_path, many_images(6)))
 
 
 def tiny(num_classes=3):

@@ -7,7 +7,7 @@ from typing import Unpack
 from PIL import Image
 
 from rtdetr.categories import Categories
-from rtdetr.data import CocoDataset, open_dataset
+from rtdetr.data import DetectionDataset, open_dataset
 from rtdetr.detections import Detections, Detector
 from rtdetr.errors import ConfigError
 from rtdetr.evaluation import EvaluationReport, evaluate_dataset
@@ -19,7 +19,7 @@ from rtdetr.training import TrainResult, TrainSettings, read, resolve, run
 
 def evaluate(
     model: str | os.PathLike[str] | RTDETR | Detector,
-    data: str | os.PathLike[str] | CocoDataset,
+    data: str | os.PathLike[str] | DetectionDataset,
     *,
     split: str = "val",
     images: str | os.PathLike[str] | None = None,
@@ -48,7 +48,7 @@ def evaluate(
         ConfigError: unknown `split`, or device or precision given for a detector that is loaded already.
         InputError, WeightsError: the model cannot be loaded or run as asked.
     """
-    dataset = data if isinstance(data, CocoDataset) else open_dataset(data, split=split, images=images)
+    dataset = data if isinstance(data, DetectionDataset) else open_dataset(data, split=split, images=images)
     if isinstance(model, RTDETR):
         unnamed = Categories.numbered(model.config.num_classes)
         detector: Detector = TorchDetector(model, unnamed, device=device, precision=precision)

@@ -5,14 +5,14 @@ import pytest
 from PIL import Image
 
 from rtdetr.categories import Categories, Category
-from rtdetr.data import CocoDataset
+from rtdetr.data import DetectionDataset
 from rtdetr.errors import DatasetError
 from tests.coco_files import CATEGORIES, document, write_dataset
 
 
 @pytest.fixture
 def dataset(tmp_path):
-    return CocoDataset(*write_dataset(tmp_path))
+    return DetectionDataset(*write_dataset(tmp_path))
 
 
 def test_load_gives_an_image_and_its_objects(dataset):
@@ -58,9 +58,9 @@ def test_missing_images_are_counted_and_the_first_is_named(tmp_path):
     (images_dir / "b.jpg").unlink()
     (images_dir / "c.jpg").unlink()
     with pytest.raises(DatasetError, match=r"data\.json: 2 of its 3 images are not in .*images, the first is 'b\.jpg'"):
-        CocoDataset(images_dir, annotations_file)
+        DetectionDataset(images_dir, annotations_file)
     with pytest.raises(DatasetError, match="3 of its 3 images are not in"):
-        CocoDataset(tmp_path / "elsewhere", annotations_file)
+        DetectionDataset(tmp_path / "elsewhere", annotations_file)
 
 
 @pytest.mark.parametrize("name", ["sub/a.jpg", "sub//a.jpg", "sub/../sub/a.jpg"])
@@ -68,7 +68,7 @@ def test_file_names_may_have_folders(tmp_path, name):
     content = document()
     (tmp_path / "images" / "sub").mkdir(parents=True)
     content["images"][1]["file_name"] = name
-    dataset = CocoDataset(*write_dataset(tmp_path, content))
+    dataset = DetectionDataset(*write_dataset(tmp_path, content))
     assert dataset.load(0)[0].size == (50, 50)
 
 
@@ -108,7 +108,7 @@ def test_labels_of_a_model_are_matched_by_name(dataset):
     assert relabelled.categories.names == model.names
     assert relabelled.categories.ids == [90, 3, 7]  # of the file
     assert dataset.target(1)["labels"].tolist() == [0, 1, 0]  # the original is as it was
-    given = CocoDataset(dataset.images_dir, dataset.annotations_file, categories=model)
+    given = DetectionDataset(dataset.images_dir, dataset.annotations_file, categories=model)
     assert given.categories == relabelled.categories
     assert given.target(1)["labels"].tolist() == [1, 2, 1]
 
@@ -138,6 +138,6 @@ def test_bad_boxes_can_be_dropped(tmp_path):
     content["annotations"][1]["bbox"] = [5, 5, 0, 5]
     paths = write_dataset(tmp_path, content)
     with pytest.raises(DatasetError, match="annotation 2"):
-        CocoDataset(*paths)
-    assert len(CocoDataset(*paths, on_bad_box="drop").target(1)["labels"]) == 2
+        DetectionDataset(*paths)
+    assert len(DetectionDataset(*paths, on_bad_box="drop").target(1)["labels"]) == 2
     assert [row["id"] for row in CATEGORIES] == [3, 7, 90]

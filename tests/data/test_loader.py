@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from rtdetr.config import Recipe
-from rtdetr.data import CocoDataset, TrainLoader
+from rtdetr.data import DetectionDataset, TrainLoader
 from rtdetr.errors import ConfigError, DatasetError
 from tests.coco_files import annotation, many_images, write_dataset
 
@@ -14,7 +14,7 @@ RECIPE = Recipe(batch_size=4, train_size_hw=(64, 64), multiscale_sizes=(32, 64, 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
-    return CocoDataset(*write_dataset(tmp_path_factory.mktemp("set"), many_images(22)))
+    return DetectionDataset(*write_dataset(tmp_path_factory.mktemp("set"), many_images(22)))
 
 
 def epoch(loader, number=0, *, start_batch=0):
@@ -98,7 +98,7 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused(dataset):
 
 
 def test_a_dataset_smaller_than_a_batch_is_one_batch(tmp_path):
-    small = CocoDataset(*write_dataset(tmp_path, many_images(3)))
+    small = DetectionDataset(*write_dataset(tmp_path, many_images(3)))
     loader = TrainLoader(small, RECIPE)
     assert [images.shape[0] for images, _ in epoch(loader)] == [3] * len(loader) == [3]
     shares = [epoch(TrainLoader(small, RECIPE, rank=rank, world_size=4)) for rank in range(4)]
@@ -129,14 +129,14 @@ def test_crowd_regions_are_not_trained(tmp_path):
         annotation(1, 1, 3, [2, 2, 20, 20], iscrowd=1),
         annotation(2, 1, 7, [5, 5, 20, 20], iscrowd=0),
     ]
-    dataset = CocoDataset(*write_dataset(tmp_path, content))
+    dataset = DetectionDataset(*write_dataset(tmp_path, content))
     [(_, targets)] = epoch(TrainLoader(dataset, RECIPE.replace(augmentation_stop_epoch=0)))
     assert [target["labels"].tolist() for target in targets if len(target["labels"])] == [[1]]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_broken_image_is_reported_as_it_is(tmp_path, workers):
-    dataset = CocoDataset(*write_dataset(tmp_path, many_images(8)))
+    dataset = DetectionDataset(*write_dataset(tmp_path, many_images(8)))
     dataset.path(3).write_bytes(b"no image")
     loader = TrainLoader(dataset, RECIPE, num_workers=workers)
     with pytest.raises(DatasetError) as caught:

@@ -8,7 +8,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from rtdetr.categories import Categories, Category
-from rtdetr.data import CocoDataset
+from rtdetr.data import DetectionDataset
 from rtdetr.errors import InputError
 from rtdetr.evaluation import CocoEvaluator
 from tests.coco_files import annotation, document, many_images
@@ -20,7 +20,7 @@ def make_dataset(folder, content):
     for image in content["images"]:
         (folder / "images" / image["file_name"]).touch()
     (folder / "data.json").write_text(json.dumps(content))
-    return CocoDataset(folder / "images", folder / "data.json")
+    return DetectionDataset(folder / "images", folder / "data.json")
 
 
 def reference(dataset, rows):

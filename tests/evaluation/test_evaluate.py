@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from rtdetr.data import CocoDataset
+from rtdetr.data import DetectionDataset
 from rtdetr.detections import Detections
 from rtdetr.errors import DatasetError, InputError
 from rtdetr.evaluation import evaluate_dataset
@@ -14,7 +14,7 @@ NAMES = ("cat", "dog", "bird")
 
 @pytest.fixture
 def dataset(tmp_path):
-    return CocoDataset(*write_dataset(tmp_path, many_images(11)))
+    return DetectionDataset(*write_dataset(tmp_path, many_images(11)))
 
 
 class Oracle:

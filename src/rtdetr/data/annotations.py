@@ -21,7 +21,7 @@ _BAD_BOX_CHOICES = ("error", "drop")
 _LARGEST = 1e15  # no picture has such a coordinate or area, and products of them do not overflow
 
 
-class CocoAnnotations(NamedTuple):
+class Annotations(NamedTuple):
     """The columns of one file. Image i owns the rows starts[i]:starts[i + 1] of the last four."""
 
     categories: Categories
@@ -35,7 +35,7 @@ class CocoAnnotations(NamedTuple):
     iscrowd: np.ndarray  # bool (boxes,)
 
 
-def read_annotations(file: Path, *, on_bad_box: str = "error") -> CocoAnnotations:
+def read_annotations(file: Path, *, on_bad_box: str = "error") -> Annotations:
     """Read and check a COCO JSON file.
 
     Optional keys: `iscrowd` (0 when missing) and `area` (then that of the box).
@@ -78,7 +78,7 @@ def read_annotations(file: Path, *, on_bad_box: str = "error") -> CocoAnnotation
     iscrowd = np.array(annotations.column("iscrowd", {int, bool}, "0 or 1", default=0)) != 0
     kept = np.flatnonzero(~bad)
     kept = kept[np.argsort(image_of_box[kept], kind="stable")]
-    return CocoAnnotations(
+    return Annotations(
         categories=categories,
         image_ids=image_ids,
         file_names=np.array(images.column("file_name", {str}, "a file name"))[order],

@@ -1,6 +1,6 @@
 """A COCO-format dataset: a folder of images and one annotation file.
 
-`CocoDataset(images_dir, annotations_file)` reads the annotations once (`annotations.py`) and the images when asked:
+`DetectionDataset(images_dir, annotations_file)` reads the annotations once (`annotations.py`) and the images when asked:
 `load(i)` gives a PIL image and its objects, boxes in pixels. Labels are contiguous; `categories` keeps the file's ids.
 `open_dataset` in `open.py` finds the two paths in the usual folder layouts.
 """
@@ -32,7 +32,7 @@ class ImageTarget(TypedDict):
     size_wh: tuple[int, int]
 
 
-class CocoDataset:
+class DetectionDataset:
     """Images with boxes, by ascending image id; images without objects are kept.
 
     Attributes:
@@ -40,7 +40,7 @@ class CocoDataset:
         annotations_file: the COCO JSON file.
         categories: classes by label, with the ids of the file. Without a given class list the labels are the rank of
             the id, which for COCO's own files is the published order.
-        annotations: the columns of the file, see `CocoAnnotations`.
+        annotations: the columns of the file, see `Annotations`.
         image_ids: int64 (n,), ascending.
 
     Differs: published code takes ids outside COCO's own list as labels, so files that count from 1 or leave gaps
@@ -89,7 +89,7 @@ class CocoDataset:
     def __repr__(self) -> str:
         boxes = len(self.annotations.labels)
         return (
-            f"CocoDataset({self.annotations_file}: {len(self)} images, {boxes} boxes, {len(self.categories)} classes)"
+            f"DetectionDataset({self.annotations_file}: {len(self)} images, {boxes} boxes, {len(self.categories)} classes)"
         )
 
     def path(self, index: int) -> Path:
@@ -119,7 +119,7 @@ class CocoDataset:
         target = self.target(index)
         return self._read_image(index, target), target
 
-    def with_categories(self, categories: Categories) -> "CocoDataset":
+    def with_categories(self, categories: Categories) -> "DetectionDataset":
         """The same data with the labels of another class list, such as a trained model's.
 
         Classes are matched by name. A list without real names (`Categories.numbered`) is matched by position. The new

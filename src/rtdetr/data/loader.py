@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from rtdetr.config import Recipe, SizeHW
-from rtdetr.data.coco import CocoDataset
+from rtdetr.data.coco import DetectionDataset
 from rtdetr.data.schedule import plan
 from rtdetr.data.transforms import augment
 from rtdetr.errors import ConfigError, RTDETRError
@@ -38,7 +38,7 @@ class TrainLoader:
 
     def __init__(
         self,
-        dataset: CocoDataset,
+        dataset: DetectionDataset,
         recipe: Recipe,
         *,
         seed: int = 0,
@@ -144,7 +144,7 @@ class _BatchSampler(Sampler[_BatchKey]):
 class _BatchBuilder(Dataset[_Batch | RTDETRError]):
     """Builds the batch of a key; in a worker process, if there are any."""
 
-    def __init__(self, dataset: CocoDataset, recipe: Recipe, seed: int) -> None:
+    def __init__(self, dataset: DetectionDataset, recipe: Recipe, seed: int) -> None:
         self._dataset, self._recipe, self._seed = dataset, recipe, seed
 
     def __getitem__(self, key: _BatchKey) -> _Batch | RTDETRError:

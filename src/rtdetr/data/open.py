@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rtdetr.categories import Categories
-from rtdetr.data.coco import CocoDataset
+from rtdetr.data.coco import DetectionDataset
 from rtdetr.errors import ConfigError, DatasetError, nearest
 
 _SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
@@ -33,14 +33,14 @@ def open_dataset(
     images: str | os.PathLike[str] | None = None,
     categories: Categories | None = None,
     on_bad_box: str = "error",
-) -> CocoDataset:
+) -> DetectionDataset:
     """Open a COCO-format dataset, given its folder or its annotation file.
 
     Args:
         path: the dataset's folder, or a COCO JSON file, for which `split` is ignored.
         split: which part of the folder: "train", "val" (also found as "valid") or "test".
         images: folder of the images, when it is not in one of the usual places.
-        categories: class list of a trained model; see `CocoDataset.with_categories`.
+        categories: class list of a trained model; see `DetectionDataset.with_categories`.
         on_bad_box: "error" or "drop" for boxes without an area inside their image.
 
     Raises:
@@ -48,7 +48,7 @@ def open_dataset(
         ConfigError: unknown `split` or `on_bad_box`.
     """
     found = find_dataset(Path(path), split=split, images=None if images is None else Path(images))
-    return CocoDataset(found.images_dir, found.annotations_file, categories=categories, on_bad_box=on_bad_box)
+    return DetectionDataset(found.images_dir, found.annotations_file, categories=categories, on_bad_box=on_bad_box)
 
 
 def find_dataset(path: Path, *, split: str, images: Path | None = None) -> CocoPaths:

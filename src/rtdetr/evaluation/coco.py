@@ -1,4 +1,4 @@
-"""COCO average precision of detections against a `CocoDataset`: pycocotools' numbers, computed by hotcoco.
+"""COCO average precision of detections against a `DetectionDataset`: pycocotools' numbers, computed by hotcoco.
 
 Collect detections with `CocoEvaluator.add`, an image at a time and in any order, then `summarize`. Images that were not
 added count as images without detections.
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import hotcoco
 import numpy as np
 
-from rtdetr.data import CocoDataset
+from rtdetr.data import DetectionDataset
 from rtdetr.errors import InputError
 
 
@@ -46,11 +46,11 @@ class CocoMetrics(NamedTuple):
 class CocoEvaluator:
     """Detections of a dataset, kept as arrays."""
 
-    def __init__(self, dataset: CocoDataset) -> None:
+    def __init__(self, dataset: DetectionDataset) -> None:
         """Start without detections.
 
         Args:
-            dataset: ground truth. Its labels must be those of the detections; see `CocoDataset.with_categories`.
+            dataset: ground truth. Its labels must be those of the detections; see `DetectionDataset.with_categories`.
         """
         self._dataset = dataset
         self._index_of_id = {int(image_id): index for index, image_id in enumerate(dataset.image_ids)}

@@ -13,7 +13,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from rtdetr.data import CocoDataset
+from rtdetr.data import DetectionDataset
 from rtdetr.detections import Detections
 from rtdetr.evaluation.coco import CocoEvaluator
 from rtdetr.evaluation.report import EvaluationReport
@@ -24,14 +24,14 @@ _DECODING_THREADS = 4
 
 
 def evaluate_dataset(
-    predict: Predict, dataset: CocoDataset, *, batch_size: int = 8, progress: bool = True
+    predict: Predict, dataset: DetectionDataset, *, batch_size: int = 8, progress: bool = True
 ) -> EvaluationReport:
     """Detect on every image of a dataset and compare with its annotations.
 
     Args:
         predict: takes RGB images and returns the detections of each, of any score, labels as in `dataset.categories`.
             A detector is such a callable with `threshold=0`.
-        dataset: images and ground truth, with the labels of the detector; see `CocoDataset.with_categories`.
+        dataset: images and ground truth, with the labels of the detector; see `DetectionDataset.with_categories`.
         batch_size: images that `predict` is given at a time. As many are decoded ahead.
         progress: show a bar on standard error if that is a terminal.
 
@@ -53,7 +53,7 @@ def evaluate_dataset(
     return EvaluationReport(evaluator.summarize(), evaluator, num_images=len(dataset), seconds=seconds)
 
 
-def _decoded(dataset: CocoDataset, *, ahead: int) -> Iterator[Image.Image]:
+def _decoded(dataset: DetectionDataset, *, ahead: int) -> Iterator[Image.Image]:
     """Images in order, read by threads while the network works."""
     with ThreadPoolExecutor(_DECODING_THREADS) as pool:
         pending: deque[Future[Image.Image]] = deque()

@@ -13,7 +13,7 @@ import torch
 from rtdetr import zoo
 from rtdetr.categories import Categories
 from rtdetr.config import Recipe, TrainConfig
-from rtdetr.data import CocoDataset, TrainLoader, open_dataset
+from rtdetr.data import DetectionDataset, TrainLoader, open_dataset
 from rtdetr.detections import Detections, Detector
 from rtdetr.devices import choose_device, training_dtype
 from rtdetr.errors import ConfigError, TrainingError
@@ -53,8 +53,8 @@ class Job:
     folder: Path
     device: torch.device
     dtype: torch.dtype
-    train_data: CocoDataset
-    val_data: CocoDataset | None
+    train_data: DetectionDataset
+    val_data: DetectionDataset | None
     loader: TrainLoader
     criterion: Criterion
     make_detector: MakeDetector
@@ -143,7 +143,7 @@ def prepare(config: TrainConfig, *, make_detector: MakeDetector, resume: Mapping
     )
 
 
-def _open_data(config: TrainConfig) -> tuple[CocoDataset, CocoDataset | None]:
+def _open_data(config: TrainConfig) -> tuple[DetectionDataset, DetectionDataset | None]:
     train = open_dataset(config.data, split="train", images=config.images, on_bad_box=config.bad_boxes)
     if config.evaluate_every == 0:
         return train, None
