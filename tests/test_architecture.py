@@ -50,7 +50,7 @@ THIRD_PARTY = {
     "torch": TORCH,
     "torchvision": TORCH,
     "jaxtyping": TORCH,
-    "scipy": {"losses"},
+    "scipy": {"losses", "models"},
     "hotcoco": {"evaluation"},
     "safetensors": {"weights"},
     "matplotlib": {"training", "evaluation"},

@@ -1,14 +1,17 @@
 """Every kind of image becomes the same RGB pixels, and the network's input is the published one."""
 
+import contextlib
 import io
 import os
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from rtdetr.errors import InputError
-from rtdetr.preprocessing import load_image, open_image, preprocess, resize
+from rtdetr.preprocessing import image_size, load_image, open_image, preprocess, resize
 
 HEIGHT, WIDTH = 24, 36
 
@@ -258,3 +261,62 @@ def test_other_bad_sources():
     assert "0x4" in message_of(Image.new("RGB", (0, 4)))
     assert "0..65535" in message_of(Image.fromarray(np.full((2, 2), 70000, np.int32)))
     assert "mode La" in message_of(Image.new("La", (2, 2)))
+
+
+def test_array_files(rgb, tmp_path):
+    file = tmp_path / "picture.NPY"
+    for array in (rgb, rgb.astype(np.uint16) * 257, rgb / 255):
+        with file.open("wb") as opened:
+            np.save(opened, array)
+        assert np.array_equal(load_image(file), rgb)
+        assert np.array_equal(np.asarray(open_image(str(file))), rgb)
+        assert image_size(file) == (WIDTH, HEIGHT)
+    with file.open("wb") as opened:
+        np.save(opened, np.zeros(3))
+    assert "expected an array (h, w) or (h, w, channels), got (3,)" in message_of(file)
+    with file.open("wb") as opened:
+        np.save(opened, np.array([{}]))
+    assert "cannot be read as a NumPy array" in message_of(file)
+    assert "no image" in message_of(tmp_path / "none.npy")
+
+
+def test_pages_of_a_tiff_file_are_channels(rgb, tmp_path):
+    file = tmp_path / "picture.tif"
+    bands = [Image.fromarray(np.ascontiguousarray(rgb[:, :, band])) for band in (0, 1, 2, 1, 0)]
+    bands[0].save(file, save_all=True, append_images=bands[1:])
+    assert np.array_equal(load_image(file, num_channels=5), rgb[:, :, [0, 1, 2, 1, 0]])
+    assert np.array_equal(load_image(file), rgb[:, :, [0, 0, 0]])  # as any reader of images: the first page
+    assert "4 channels" in message_of(file, num_channels=4)
+    bands[0].save(file, save_all=True, append_images=[bands[1].resize((5, 5))])
+    assert "cannot be read as an image" in message_of(file, num_channels=2)
+
+
+def test_the_size_of_an_image_is_that_of_its_pixels(rgb):
+    exif = Image.Exif()
+    for orientation in (1, 3, 6, 8):
+        exif[0x0112] = orientation
+        for kind in ("JPEG", "PNG", "WEBP"):
+            data = encoded(Image.fromarray(rgb), format=kind, exif=exif)
+            assert image_size(data) == load_image(data).shape[1::-1]
+    assert image_size(rgb) == image_size(Image.fromarray(rgb)) == (WIDTH, HEIGHT)
+    with pytest.raises(InputError, match="not an image"):
+        image_size(b"text")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow remarks on what it skips in a damaged file
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(kind=st.sampled_from(["npy", "tif", "png"]), place=st.integers(0, 250), junk=st.binary(max_size=8))
+def test_damaged_files_are_read_or_refused(tmp_path, kind, place, junk):
+    file = tmp_path / f"picture.{kind}"
+    pixels = np.arange(40, dtype=np.uint8).reshape(5, 8)
+    if kind == "npy":
+        np.save(file, pixels)
+    else:
+        Image.fromarray(pixels).save(
+            file, **({"save_all": True, "append_images": [Image.new("L", (8, 5))]} if kind == "tif" else {})
+        )
+    content = file.read_bytes()
+    file.write_bytes(content[:place] + junk + content[place + len(junk) :])
+    for read in (image_size, load_image, lambda source: load_image(source, num_channels=2)):
+        with contextlib.suppress(InputError):
+            read(file)

@@ -25,7 +25,7 @@ PHOTOS = Path(__file__).parent / "photos"
 CATEGORY_IDS = {"disk": 3, "square": 7, "triangle": 11, "star": 18, "ring": 24, "cross": 42}  # gaps, as COCO has them
 SIZES_WH = ((320, 240), (240, 320), (256, 256), (320, 256), (224, 288))
 NUM_OBJECTS = np.array([0.08, *(0.92 * 0.9 ** np.arange(10) / (0.9 ** np.arange(10)).sum())])  # probability of 0 to 10
-TYPICAL_COLOR = 0.85  # share of the objects that have about the hue of their class; the others have any
+TYPICAL_COLOR = 0.95  # share of the objects that have about the hue of their class; the others have any
 SCALE_RANGE = (0.08, 0.60)
 MIN_VISIBLE = 0.6  # a shape is not drawn where it would leave less than this of another one
 SUPERSAMPLING = 4
@@ -48,7 +48,7 @@ def make_dataset(folder: str | os.PathLike[str], *, num_train: int = 1600, num_v
         InputError: `folder` exists and was not made by this function.
     """
     folder = Path(folder)
-    parameters = {"version": 3, "num_train": num_train, "num_val": num_val, "seed": seed}
+    parameters = {"version": 4, "num_train": num_train, "num_val": num_val, "seed": seed}
     if folder.exists():
         found = folder / PARAMETERS_FILE
         if not found.is_file():
@@ -172,7 +172,7 @@ def _shape(rng: np.random.Generator, *, side: int) -> Shape:
     width, height = (int(v) for v in np.ceil(high))
 
     fill, edge = _mask(outlines, (width, height), edge=max(1.0, size * rng.uniform(0.02, 0.06)))
-    typical = list(CATEGORY_IDS).index(name) / len(CATEGORY_IDS) + rng.normal(0, 0.04)
+    typical = list(CATEGORY_IDS).index(name) / len(CATEGORY_IDS) + rng.normal(0, 0.03)
     hue = typical % 1 if rng.random() < TYPICAL_COLOR else rng.random()
     saturation, value = rng.uniform(0.55, 1.0), rng.uniform(0.55, 1.0)
     body = _texture(rng, (hue, saturation, value), (width, height))

@@ -2,11 +2,10 @@
 
     python examples/demo/run.py [--folder demo]
 
-Takes up to ten minutes on two CPU cores. Nothing is downloaded.
+Takes less than eight minutes on two CPU cores. Nothing is downloaded.
 """
 
 import argparse
-import logging
 import os
 import shutil
 import subprocess
@@ -14,11 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-import torch
 from make_dataset import make_dataset
 from PIL import Image
-
-import rtdetr
 
 NUM_PICTURES = 12
 
@@ -45,8 +41,6 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("demo"), help="where everything is written")
     parser.add_argument("--epochs", type=int, help="length of the training; default: the recipe's")
     options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))  # one core is left to the process that loads images
     begin = time.perf_counter()
     folder: Path = options.folder
 
@@ -54,18 +48,23 @@ def main() -> None:
     data = make_dataset(folder / "data")
     run = folder / "run"
     shutil.rmtree(run, ignore_errors=True)  # of an earlier demo, which this one repeats
-    result = rtdetr.train(data, model="demo", output_dir=run, epochs=options.epochs, workers=1)
-    assert result.best_weights is not None
+    length = [] if options.epochs is None else ["--epochs", str(options.epochs)]
+    # two processes that share each batch use two cores better than one process with two threads
+    processes = str(min(2, os.cpu_count() or 1))
+    training = ["--model", "demo", "--output", str(run), "--workers", "0", "--processes", processes]
+    command("train", str(data), *training, *length)
 
-    command("evaluate", str(result.best_weights), str(data))
+    weights = str(run / "best.pth")
+    command("evaluate", weights, str(data))
     shutil.rmtree(folder / "pictures", ignore_errors=True)
     held_out = sorted((data / "images" / "val").glob("*.jpg"))[:NUM_PICTURES]
-    options_of_predict = ("--model", str(result.best_weights), "--save", str(folder / "pictures"))
+    options_of_predict = ("--model", weights, "--save", str(folder / "pictures"))
     command("predict", *map(str, held_out), *options_of_predict, "--json", str(folder / "detections.json"))
     contact_sheet(sorted((folder / "pictures").iterdir()), folder / "pictures.png")
 
-    print(f"\ndone in {time.perf_counter() - begin:.0f} s; best AP of the averaged weights {result.best_ap:.3f}")
-    print(f"learning curve: {run / 'learning_curve.png'}\nannotated held-out pictures: {folder / 'pictures.png'}")
+    print(f"\ndone in {time.perf_counter() - begin:.0f} s")
+    print(f"learning curve: {run / 'learning_curve.png'}\nreport of the run: {run / 'report.html'}")
+    print(f"annotated held-out pictures: {folder / 'pictures.png'}")
 
 
 if __name__ == "__main__":

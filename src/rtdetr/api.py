@@ -1,6 +1,7 @@
 """The functions of the library that bring its rooms together; the command line calls the same ones."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
@@ -8,6 +9,7 @@ from PIL import Image
 
 from rtdetr.categories import Categories
 from rtdetr.data import DetectionDataset, open_dataset
+from rtdetr.data.pipelines import Pipeline
 from rtdetr.detections import Detections, Detector
 from rtdetr.errors import ConfigError
 from rtdetr.evaluation import EvaluationReport, evaluate_dataset
@@ -15,6 +17,7 @@ from rtdetr.models import RTDETR
 from rtdetr.runtimes import load
 from rtdetr.runtimes.torch_detector import TorchDetector
 from rtdetr.training import TrainResult, TrainSettings, read, resolve, run
+from rtdetr.training.checkpoint import newest_whole
 
 
 def evaluate(
@@ -68,9 +71,11 @@ def evaluate(
 
 
 def train(
-    data: str | os.PathLike[str] | None = None,
+    data: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
     *,
     resume: str | os.PathLike[str] | None = None,
+    dry_run: bool = False,
+    transforms: Pipeline | None = None,
     **settings: Unpack[TrainSettings],
 ) -> TrainResult:
     """Train a detector on a dataset in COCO format, and measure it after each epoch.
@@ -79,15 +84,24 @@ def train(
     the step under way, ready to be resumed.
 
     Args:
-        data: folder or annotation file of the images to train on (see `open_dataset`).
+        data: folder or annotation file of the images to train on (see `open_dataset`); several are joined.
         resume: output folder of a run, or last.pth in it, to go on with exactly where it stopped; then `data` and the
             settings of the run need not be repeated, and those given replace its own.
+            "auto": go on with the run in output_dir if there is one, else begin it, as on machines that may go away.
+        dry_run: check everything, write config.json and plan.txt to the output folder, and stop before the first step.
+        transforms: augmentation in place of the recipe's: a torchvision v2 pipeline, an albumentations Compose or a
+            function (see `rtdetr.data.TrainLoader`); to be given again on resuming.
         settings: model, output_dir, weights, epochs, batch_size, device and more: see `TrainSettings`.
 
     Raises:
         ConfigError, DatasetError, WeightsError: what was asked for cannot be done; nothing was trained.
         TrainingError: the loss became not finite, or a file cannot be written; the last good checkpoint is kept.
     """
+    if resume == "auto":
+        folder = settings.get("output_dir")
+        if folder is None:
+            raise ConfigError("resume 'auto' needs to know the run: give its output_dir (--output)")
+        resume = newest_whole(Path(folder))
     start = None if resume is None else Path(resume)
     content = None if start is None else read(start)
     saved = None if content is None else content.get("rtdetr", {}).get("training")
@@ -96,4 +110,4 @@ def train(
     def make_detector(model: RTDETR, categories: Categories) -> TorchDetector:
         return TorchDetector(model, categories, device=config.device, precision=config.recipe.precision)
 
-    return run(config, make_detector=make_detector, resume=content)
+    return run(config, make_detector=make_detector, resume=content, dry_run=dry_run, transforms=transforms)

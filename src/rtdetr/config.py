@@ -30,14 +30,17 @@ class Strict(BaseModel):
         """Return a validated copy with some fields changed; a dict changes fields of a nested model."""
         values = self.model_dump()
         for key, value in changes.items():
-            nested = isinstance(value, dict) and isinstance(values.get(key), dict)
-            values[key] = {**values[key], **value} if nested else value
+            old = values.get(key)
+            if isinstance(value, dict) and isinstance(old, dict) and value.get("kind") in (None, old.get("kind")):
+                value = {**old, **value}  # of another kind, it has other fields
+            values[key] = value
         return type(self)(**values)
 
 
 def _explain(model: type[BaseModel], error: ValidationError) -> str:
-    """One line for the first problem pydantic found."""
-    first = error.errors()[0]
+    """One line for the first problem pydantic found; a name that is unknown explains another that is missing."""
+    problems = error.errors()
+    first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
     path = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         key, known = str(first["loc"][-1]), list(model.model_fields)
@@ -118,6 +121,8 @@ class ModelConfig(Strict):
     version: Literal["v1", "v2"] = "v2"  # v1: RT-DETR's parameter names, no stored anchors
     num_classes: Size = 80
     in_channels: Size = 3
+    pixel_mean: tuple[float, ...] | None = None  # a channel; the network itself subtracts it from its images in [0, 1]
+    pixel_std: tuple[float, ...] | None = None  # and then divides by this; published models do neither
     eval_size_hw: SizeHW | None = (640, 640)  # size of the stored anchors; other sizes work as well
     backbone: Annotated[PResNetConfig | HGNetv2Config, Field(discriminator="kind")] = PResNetConfig()
     encoder: EncoderConfig = EncoderConfig()
@@ -134,6 +139,19 @@ class ModelConfig(Strict):
             raise ConfigError(f"encoder width {width} must be a multiple of 4 and of its {heads} heads")
         if len(self.decoder.num_points) < 3:
             raise ConfigError(f"num_points needs one number for each of the 3 levels, got {self.decoder.num_points}")
+        return self
+
+    @model_validator(mode="after")
+    def _pixel_statistics_fit(self) -> Self:
+        for name in ("pixel_mean", "pixel_std"):
+            numbers = getattr(self, name)
+            if numbers is None:
+                continue
+            if len(numbers) != self.in_channels or (name == "pixel_std" and min(numbers) <= 0):
+                raise ConfigError(
+                    f"{name} needs a number for each of the {self.in_channels} image channels, > 0 for pixel_std; "
+                    f"got {numbers}"
+                )
         return self
 
 
@@ -168,23 +186,37 @@ class Recipe(Strict):
 
     epochs: Size = 72
     batch_size: Size = 16  # over all processes
+    accumulate: Size = 1  # parts that a process's share of a batch is worked on in, one after the other, to save memory
     lr: float = Field(default=1e-4, gt=0)
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(default=1e-4, ge=0)
-    groups: tuple[ParameterGroup, ...] = ()
+    grouping: Literal["patterns", "modules"] = "patterns"  # "modules": norms, biases, embeddings undecayed, by type
+    groups: tuple[ParameterGroup, ...] = ()  # for grouping "patterns"
+    backbone_lr: float | None = Field(default=None, gt=0)  # for grouping "modules"; None: that of the rest
     clip_max_norm: float = Field(default=0.1, ge=0)  # 0: no clipping
-    schedule: Literal["constant", "flat_cosine"] = "constant"
+    schedule: Literal["constant", "steps", "flat_cosine"] = "constant"
+    milestones: tuple[Size, ...] = ()  # steps: epochs from which on the rate is multiplied with milestone_factor
+    milestone_factor: float = Field(default=0.1, gt=0, le=1)
     warmup_iterations: int = Field(default=2000, ge=0)
     flat_epochs: int | None = None  # flat_cosine: epochs before the cosine begins
     no_augmentation_epochs: int = Field(default=0, ge=0)  # flat_cosine: epochs at the end with the final rate
     final_lr_factor: float = Field(default=0.5, ge=0, le=1)  # flat_cosine: what the cosine ends at
     ema_decay: float = Field(default=0.9999, ge=0, lt=1)
     ema_warmup: int = Field(default=2000, ge=0)
+    augmentation_start_epoch: int = Field(default=0, ge=0)  # before this epoch: as from augmentation_stop_epoch on
     augmentation_stop_epoch: int | None = 71  # from this epoch on: no colour, zoom-out or crop; None: never stops
+    flip: Fraction = 0.5  # chance that left and right are exchanged, at all epochs; 0 where it matters, as with text
+    mosaic: Fraction = 0.0  # chance that a sample is put together of 4 images, instead of zoom-out and crop
+    mixup: Fraction = 0.0  # chance that the images of a batch are blended, each with another one and its objects
+    mixing_stop_epoch: int | None = None  # no mosaic and mixup from this epoch on; None: until augmentation stops
     multiscale_sizes: tuple[Size, ...] = (480, 512, 544, 576, 608, 640, 640, 640, 672, 704, 736, 768, 800)
     multiscale_stop_epoch: int | None = 71
     train_size_hw: SizeHW = (640, 640)
     precision: Literal["float32", "bfloat16", "float16", "auto"] = "auto"
+    non_finite: Literal["stop", "skip"] = "stop"  # a loss that is not finite ends the run, or its batch is left out
+    sync_batch_norm: bool = True  # batch statistics over all processes; where there is one process, nothing changes
+    gradient_checkpointing: bool = False  # less memory for more time: activations are computed a second time
+    compile: bool = False  # torch.compile
     loss: LossConfig = LossConfig()
     tuning_from: str | None = None  # zoo name whose weights the run starts from
 
@@ -192,19 +224,32 @@ class Recipe(Strict):
 class TrainConfig(Strict):
     """One training run, resolved: what `rtdetr train` was asked for. Saved as config.json beside its results."""
 
-    data: str  # dataset folder or annotation file
+    data: str | tuple[str, ...]  # dataset folders or annotation files
     images: str | None = None  # folder of the training images, where it is not in a usual place
-    val_data: str | None = None  # dataset that is evaluated; None: the validation part of the folder `data`
+    val_data: str | tuple[str, ...] | None = None  # datasets that are evaluated; None: the validation part of `data`
     val_images: str | None = None
     bad_boxes: Literal["error", "drop"] = "error"  # what to do with boxes that have no area inside their image
-    model: str  # name in the zoo
+    model: str  # name in the zoo, or of `network`
+    in_channels: Size | None = None  # of the images: 3 RGB, 1 grey, other numbers as stored; None: the model's
+    network: ModelConfig | None = None  # a model that is not in the zoo; its number of classes follows the data
     output_dir: str
     recipe: Recipe
+    recipe_name: str = "published"  # where `recipe` comes from: published, finetune, deim, a file, ...
+    recipe_changes: dict[str, Any] | None = None  # changes to make once the data is known; None: `recipe` is final
     weights: str | None = None  # zoo name or file whose weights the run starts from; None: fresh ones
     backbone_weights: str | None = None  # "auto": the model's ImageNet file; a file; None: fresh ones
+    freeze: Literal["backbone", "encoder"] | Annotated[int, Field(ge=0, le=4)] | None = None  # 2: stem and two stages
+    balance: bool = False  # rare classes are drawn more often
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1"
+    deterministic: bool = False  # bit-equal repetition on the same machine, slower
+    rehearsal: bool = True  # before the first step, one that is thrown away, with the largest images and most objects
     channels_last: bool = True  # memory layout of images and convolutions: faster, the same up to rounding
     seed: int = Field(default=0, ge=0)
     workers: int = Field(default=4, ge=0)  # processes that load and augment; 0: in the training process
     evaluate_every: int = Field(default=1, ge=0)  # epochs between evaluations, the last epoch always; 0: never
+    best_metric: str = "ap"  # number of an evaluation that best.pth has the largest of
+    early_stopping: Size | None = None  # evaluations without a better one after which the run ends; None: never
+    keep_last: Size = 1  # checkpoints kept beside best.pth: last.pth and the ones before it
+    save_every: int = Field(default=1000, ge=0)  # steps between the checkpoints within an epoch; 0: at its end only
     log_every: Size = 50  # steps between the rows of metrics.jsonl
+    loggers: tuple[Literal["wandb", "mlflow"], ...] = ()  # experiment trackers to report to as well

@@ -5,7 +5,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol, overload, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, overload, runtime_checkable
 
 import numpy as np
 
@@ -141,7 +141,7 @@ class Detector(Protocol):
         self,
         source: Any,
         *,
-        threshold: float = 0.5,
+        threshold: float | Literal["auto"] = 0.5,
         size_hw: tuple[int, int] | None = None,
         max_detections: int = 300,
         batch_size: int = 8,
@@ -151,7 +151,8 @@ class Detector(Protocol):
         Args:
             source: a path, file object, bytes, PIL image or array, as `rtdetr.preprocessing.load_image` takes them;
                 a list or tuple of those.
-            threshold: only objects with a score above it, 0..1.
+            threshold: only objects with a score above it, 0..1; "auto": above the threshold of their class that was
+                measured best and stored with the weights.
             size_hw: height and width the image is resized to for the network; None: the size of the model.
             max_detections: at most so many objects an image, the best first.
             batch_size: images that go through the network together.

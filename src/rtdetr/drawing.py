@@ -5,6 +5,7 @@ Lines and letters scale with the picture and, for small objects, with the object
 
 import math
 import os
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -32,6 +33,10 @@ class _Style(NamedTuple):
     fixed: bool
     font: str | None
     show_scores: bool
+    colors: Sequence[Color] | None
+
+    def color(self, label: int) -> Color:
+        return self.colors[label] if self.colors else class_color(label)
 
 
 class _Label(NamedTuple):
@@ -51,6 +56,7 @@ def draw(
     line_width: int | None = None,
     font_size: int | None = None,
     font: str | os.PathLike[str] | None = None,
+    colors: Sequence[Color] | None = None,
 ) -> Image.Image:
     """Return a copy of the picture with boxes and labels, the highest score on top.
 
@@ -61,6 +67,7 @@ def draw(
         line_width: of the boxes, pixels; None: by the size of the picture.
         font_size: pixels; None: by the size of the picture and of the object.
         font: a TrueType file, for class names in a script that Pillow's own font lacks.
+        colors: one for each class, 0..255 RGB; None: `class_color`.
 
     Raises:
         InputError: the picture's size is not that of the detections, or the font file cannot be read.
@@ -79,6 +86,7 @@ def draw(
         fixed=font_size is not None,
         font=None if font is None else os.fspath(font),
         show_scores=show_scores,
+        colors=colors,
     )
     rows = list(detections)
     frames = [_frame(row.box_xyxy, style.line_width, canvas.size) for row in rows]
@@ -86,7 +94,7 @@ def draw(
     readable = canvas.height >= 2 * style.font_size
     labels = _place_labels(rows, [outer for outer, _ in frames], style, canvas.size) if readable else []
     for row, (outer, width) in zip(reversed(rows), reversed(frames), strict=True):
-        _draw_frame(canvas, outer, width, class_color(row.label))
+        _draw_frame(canvas, outer, width, style.color(row.label))
     for label in reversed(labels):
         _draw_label(canvas, label)
     return canvas
@@ -182,7 +190,7 @@ def _place_labels(
         taken = np.vstack([taken, place])
         left, top = round(place[0]), round(place[1])
         area = (left, top, left + width, top + height)
-        labels.append(_Label(text, font, area, class_color(row.label)))
+        labels.append(_Label(text, font, area, style.color(row.label)))
     return labels
 
 

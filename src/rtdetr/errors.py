@@ -13,6 +13,8 @@ OPTIONAL_PACKAGES = {  # import name -> the extra of this package that brings it
     "hotcoco": "torch",
     "matplotlib": "torch",
     "tensorboard": "torch",
+    "wandb": "wandb",
+    "mlflow": "mlflow",
 }
 
 

@@ -4,9 +4,11 @@
 every runtime use these, so a picture means the same to all of them.
 """
 
+import contextlib
 import io
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,7 +20,7 @@ from rtdetr.errors import InputError, nearest
 ImageSource = str | os.PathLike[str] | bytes | bytearray | BinaryIO | Image.Image | np.ndarray
 
 _ORIENTATION = 0x0112  # EXIF tag
-_UPRIGHT = {
+UPRIGHT = {  # the transposition that undoes each EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -28,15 +30,21 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
+# what Pillow's readers raise for files that are broken
+_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, struct.error)
 
-def load_image(source: ImageSource, *, num_channels: int = 3) -> np.ndarray:
+
+def load_image(source: ImageSource, *, num_channels: int = 3, reduction: int = 1) -> np.ndarray:
     """Read an image as uint8 (h, w, num_channels), RGB and upright.
 
     Args:
         source: a path, the bytes of an image file, a file object, a PIL image, or an array (h, w), (h, w, 1), (h, w, 3)
-            or (h, w, 4) of uint8, bool, uint16 or floats in [0, 1]; colours are in the order RGB.
+            or (h, w, 4) of uint8, bool, uint16 or floats in [0, 1]; colours are in the order RGB. A file NAME.npy is
+            the array in it.
         num_channels: channels of the model. 1 converts to grey. Any number but 1 and 3 takes arrays (h, w, k) as they
-            are, and PIL images with as many bands (an RGBA file for 4 channels).
+            are, images with as many bands (an RGBA file for 4 channels) and TIFF files with as many grey pages.
+        reduction: 2, 4 or 8 lets a JPEG file be decoded with sides that are smaller by up to this factor, rounded up,
+            which takes much less time; other files are read whole.
 
     EXIF rotation is applied. Transparency is dropped as PIL's `convert("RGB")` does, which is what published code
     trains with: what lies under transparent pixels becomes visible. 16-bit values are divided by 257 and float values
@@ -47,13 +55,16 @@ def load_image(source: ImageSource, *, num_channels: int = 3) -> np.ndarray:
     Raises:
         InputError: no such file, not an image, a truncated or empty one, or an array of another shape, type or range.
     """
+    source = _array_of(source)
+    if num_channels not in (1, 3):
+        source = _stacked(source, num_channels)
     if isinstance(source, np.ndarray) and num_channels not in (1, 3):
         if source.ndim != 3 or source.shape[2] != num_channels:
             raise InputError(f"expected an array (h, w, {num_channels}) for this model, got {source.shape}")
         return _to_uint8(source)
     if num_channels == 3:
-        return np.array(open_image(source))
-    image = _decode(source)
+        return np.array(_convert(_decode(source, reduction=reduction), "RGB"))
+    image = _decode(source, reduction=reduction)
     if num_channels == 1:
         return np.array(_convert(image, "L"))[:, :, None]
     if len(image.getbands()) != num_channels:
@@ -66,7 +77,22 @@ def load_image(source: ImageSource, *, num_channels: int = 3) -> np.ndarray:
 
 def open_image(source: ImageSource) -> Image.Image:
     """Read an image as an upright PIL image of mode RGB; see `load_image`, of which this is the cheaper form."""
-    return _convert(_decode(source), "RGB")
+    return _convert(_decode(_array_of(source)), "RGB")
+
+
+def image_size(source: ImageSource) -> tuple[int, int]:
+    """Width and height in pixels, after EXIF rotation, of what `load_image` would read; pixels are not decoded.
+
+    Raises:
+        InputError: as for `load_image`, but damage behind the header of a file is not found.
+    """
+    source = _array_of(source)
+    if isinstance(source, np.ndarray):
+        return source.shape[1], source.shape[0]
+    with _open(source) as image:
+        # a PNG file may have it behind the pixels, which Pillow would decode to look there
+        turned = (image.format != "PNG" or "exif" in image.info) and exif_orientation(image) >= 5
+        return (image.height, image.width) if turned else image.size
 
 
 def resize(image: Image.Image | np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
@@ -103,17 +129,26 @@ def _resize(image: Image.Image, size_wh: tuple[int, int]) -> np.ndarray:
     return np.asarray(image if image.size == size_wh else image.resize(size_wh, Image.Resampling.BILINEAR))
 
 
-def _decode(source: ImageSource) -> Image.Image:
-    """Read the pixels and turn them upright; the mode is still the file's own."""
+def _decode(source: ImageSource, *, reduction: int = 1) -> Image.Image:
+    """Read the pixels and turn them upright; the mode is still the file's own. All images are decoded here."""
     if isinstance(source, np.ndarray):
         return Image.fromarray(_as_picture(source))
+    with _open(source) as image:
+        if reduction > 1 and image is not source:
+            image.draft(None, (max(image.width // reduction, 1), max(image.height // reduction, 1)))
+        image.load()
+        return _upright(image)
+
+
+@contextlib.contextmanager
+def _open(source: str | os.PathLike[str] | bytes | bytearray | BinaryIO | Image.Image) -> Iterator[Image.Image]:
+    """Open an image for the block, without its pixels; what goes wrong in it is an InputError that names the source."""
     try:
         if isinstance(source, Image.Image):
-            source.load()
-            return _upright(source)
-        with Image.open(_openable(source)) as image:
-            image.load()
-            return _upright(image)
+            yield source
+        else:
+            with Image.open(_openable(source)) as image:
+                yield image
     except InputError:
         raise
     except UnidentifiedImageError:
@@ -122,8 +157,36 @@ def _decode(source: ImageSource) -> Image.Image:
         raise InputError(
             f"{_name(source)} is too large: {error}; raise PIL.Image.MAX_IMAGE_PIXELS to allow it"
         ) from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, ZeroDivisionError, struct.error) as error:
+    except _DAMAGED as error:
         raise InputError(f"{_name(source)} cannot be read as an image: {error}") from None
+
+
+def _array_of(source: ImageSource) -> ImageSource:
+    """The array in a NumPy file; any other source as it is."""
+    if not isinstance(source, str | os.PathLike) or Path(source).suffix.lower() != ".npy":
+        return source
+    file = _existing(source)
+    try:  # mapped, so that a header that promises a huge array reserves no memory
+        array = np.array(np.lib.format.open_memmap(file, mode="r"))
+    except Exception as error:  # the header is Python text, and its parser raises whatever the tokenizer does
+        raise InputError(f"{file} cannot be read as a NumPy array: {' '.join(str(error).split())}") from None
+    if array.ndim not in (2, 3) or 0 in array.shape:
+        raise InputError(f"{file}: expected an array (h, w) or (h, w, channels), got {array.shape}")
+    return array
+
+
+def _stacked(source: ImageSource, num_channels: int) -> ImageSource:
+    """The pages of a TIFF file as channels, where there is one for each; any other source as it is."""
+    if isinstance(source, np.ndarray):
+        return source
+    with _open(source) as image:
+        if image.format != "TIFF" or getattr(image, "n_frames", 1) != num_channels or len(image.getbands()) > 1:
+            return source
+        pages = []
+        for page in range(num_channels):
+            image.seek(page)
+            pages.append(np.array(image))
+        return np.stack(pages, axis=2)
 
 
 def _openable(source: str | os.PathLike[str] | bytes | bytearray | BinaryIO) -> Path | BinaryIO:
@@ -158,11 +221,17 @@ def _upright(image: Image.Image) -> Image.Image:
     """Apply EXIF rotation; PIL's own `exif_transpose` also rewrites the metadata, which fails where it is damaged."""
     if 0 in image.size:
         raise InputError(f"expected an image of at least 1x1 pixels, got {image.width}x{image.height}")
+    orientation = exif_orientation(image)
+    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
+
+
+def exif_orientation(image: Image.Image) -> int:
+    """The EXIF orientation of an opened image file, 1 to 8; 1, upright, also where none is given."""
     try:
         orientation = image.getexif().get(_ORIENTATION)
     except (OSError, SyntaxError, ValueError, KeyError, TypeError, struct.error):
-        return image  # damaged metadata does not spoil the pixels
-    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+        return 1  # damaged metadata does not spoil the pixels
+    return orientation if orientation in UPRIGHT else 1
 
 
 def _convert(image: Image.Image, mode: str) -> Image.Image:

@@ -46,7 +46,6 @@ class ZooEntry(NamedTuple):
     config: ModelConfig
     recipe: Recipe
     checkpoints: dict[str, Checkpoint]  # tag -> file; the first one is the default
-    backbone_url: str | None = None  # ImageNet weights that training from scratch starts from
 
 
 NORMS_UNDECAYED = ParameterGroup(pattern=r"norm|bn", weight_decay=0.0)
@@ -63,7 +62,23 @@ _BACKBONE_FILES = {
     "H": "v0.1/PPHGNetV2_H_ssld_pretrained_from_paddle.pth",
 }
 
+_CONFIGURATIONS = {  # published names of model and length
+    "rtdetrv2_r18vd": ("120e_coco", "120e_voc"),
+    **{f"rtdetrv2_r18vd_sp{points}": ("120e_coco",) for points in (1, 2, 3)},
+    "rtdetrv2_r18vd_dsp": ("3x_coco",),
+    "rtdetrv2_r34vd": ("120e_coco",),
+    "rtdetrv2_r34vd_dsp": ("1x_coco",),
+    "rtdetrv2_r50vd_m": ("7x_coco",),
+    "rtdetrv2_r50vd_m_dsp": ("3x_coco",),
+    "rtdetrv2_r50vd": ("6x_coco",),
+    "rtdetrv2_r50vd_dsp": ("1x_coco",),
+    **{f"rtdetrv2_{size}": ("6x_coco",) for size in ("r101vd", "hgnetv2_l", "hgnetv2_x", "hgnetv2_h")},
+    **{f"rtdetr_{size}": ("6x_coco",) for size in ("r18vd", "r34vd", "r50vd_m", "r50vd", "r101vd")},
+}
+_OTHER_RECIPES: dict[str, dict[str, Any]] = {"rtdetrv2_r18vd_120e_voc": {"batch_size": 32}}  # than the model's
+
 ALIASES = {
+    **{f"{name}_{length}": name for name, lengths in _CONFIGURATIONS.items() for length in lengths},
     "rtdetrv2_s": "rtdetrv2_r18vd",
     "rtdetrv2_m_r34": "rtdetrv2_r34vd",
     "rtdetrv2_m_r50": "rtdetrv2_r50vd_m",
@@ -134,9 +149,13 @@ def _network(version: Literal["v1", "v2"], size: str, name: str, **decoder: Any)
     return config.replace(decoder=decoder) if decoder else config
 
 
-def _backbone_file(config: ModelConfig) -> str:
+def backbone_url(config: ModelConfig) -> str | None:
+    """Return the address of the ImageNet weights for a network's backbone; None where none are published for it."""
     backbone = config.backbone
-    return RELEASES + _BACKBONE_FILES[backbone.size if isinstance(backbone, HGNetv2Config) else backbone.depth]
+    if isinstance(backbone, HGNetv2Config):
+        return None if backbone.use_lab else RELEASES + _BACKBONE_FILES[backbone.size]
+    is_published = backbone.blocks is None and backbone.base_width == PResNetConfig().base_width
+    return RELEASES + _BACKBONE_FILES[backbone.depth] if is_published else None
 
 
 def _coco(file: str, ap: float, ap50: float, data: str = COCO) -> Checkpoint:
@@ -156,14 +175,14 @@ def _v2(size: str, epochs: int, *, suffix: str = "", tuning_from: str | None = N
     )
     if size == "r18vd":
         recipe = recipe.replace(multiscale_sizes=(), multiscale_stop_epoch=None)
-    return ZooEntry(config, recipe, _V2_CHECKPOINTS[name], _backbone_file(config))
+    return ZooEntry(config, recipe, _V2_CHECKPOINTS[name])
 
 
 def _v1(size: str) -> ZooEntry:
     name = f"rtdetr_{size}"
     config = _network("v1", size, name)
     recipe = Recipe(groups=_V1_GROUPS[size], augmentation_stop_epoch=None, multiscale_stop_epoch=None)
-    return ZooEntry(config, recipe, _V1_CHECKPOINTS[name], _backbone_file(config))
+    return ZooEntry(config, recipe, _V1_CHECKPOINTS[name])
 
 
 def _deim(size: str, ap: float) -> ZooEntry:
@@ -184,13 +203,17 @@ def _deim(size: str, ap: float) -> ZooEntry:
         schedule="flat_cosine",
         flat_epochs=64 if long else 34,
         no_augmentation_epochs=3 if long else 2,
+        augmentation_start_epoch=4,
         augmentation_stop_epoch=117 if long else 58,
+        mosaic=0.5,
+        mixup=0.5,
+        mixing_stop_epoch=64 if long else 34,
         multiscale_stop_epoch=117 if long else 58,
         loss=LossConfig(classification="mal", gamma=1.5),
     )
     note = "published by the DEIM project on a file-sharing service: download it there and give its path"
     checkpoint = Checkpoint(url=None, training_data=COCO, ap=ap, note=note)
-    return ZooEntry(config, recipe, {"coco": checkpoint}, _backbone_file(config))
+    return ZooEntry(config, recipe, {"coco": checkpoint})
 
 
 _V2_CHECKPOINTS = {
@@ -257,9 +280,9 @@ _DEMO = _small(
 )
 _DEMO = _DEMO._replace(  # learns from nothing within minutes on a CPU
     recipe=_DEMO.recipe.replace(
-        epochs=8,
-        batch_size=4,
-        lr=6e-4,
+        epochs=10,
+        batch_size=8,
+        lr=1.1e-3,
         schedule="flat_cosine",
         flat_epochs=0,
         final_lr_factor=0.02,
@@ -283,7 +306,7 @@ _ENTRIES: dict[str, ZooEntry] = {
         _v2("hgnetv2_x", 72),
         _v2("hgnetv2_h", 72),
         *(_v2("r18vd", 120, suffix=f"_sp{n}", num_points=(n, n, n)) for n in (1, 2, 3)),
-        _v2("r18vd", 36, suffix="_dsp", sampling="discrete", tuning_from="rtdetrv2_r18vd"),
+        _v2("r18vd", 36, suffix="_dsp", sampling="discrete", tuning_from="rtdetrv2_r18vd:coco_v0.1"),
         _v2("r34vd", 12, suffix="_dsp", sampling="discrete", tuning_from="rtdetrv2_r34vd"),
         _v2("r50vd_m", 36, suffix="_dsp", sampling="discrete", tuning_from="rtdetrv2_r50vd_m"),
         _v2("r50vd", 12, suffix="_dsp", sampling="discrete", tuning_from="rtdetrv2_r50vd"),
@@ -323,5 +346,5 @@ def model_config(name: str) -> ModelConfig:
 
 
 def recipe(name: str) -> Recipe:
-    """Return the published training recipe of a named model."""
-    return entry(name).recipe
+    """Return the published training recipe of a named model or configuration."""
+    return entry(name).recipe.replace(**_OTHER_RECIPES.get(name, {}))

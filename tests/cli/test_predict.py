@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from rtdetr.categories import Categories
 from rtdetr.cli.main import app
-from rtdetr.cli.predict import find_images, parse_size, plan_pictures
+from rtdetr.cli.predict import find_images, parse_size, parse_threshold, plan_pictures
 from rtdetr.errors import InputError
 from rtdetr.models import build_model
 from rtdetr.weights import save_weights
@@ -181,3 +181,14 @@ def test_parse_size(text, size_hw):
 def test_parse_bad_size(text):
     with pytest.raises(InputError, match="expected a size like"):
         parse_size(text)
+
+
+@pytest.mark.parametrize(("text", "threshold"), [("auto", "auto"), ("0", 0), ("0.25", 0.25), ("1", 1)])
+def test_parse_threshold(text, threshold):
+    assert parse_threshold(text) == threshold
+
+
+@pytest.mark.parametrize("text", ["", "automatic", "-0.1", "1.01", "nan", "inf"])
+def test_parse_bad_threshold(text):
+    with pytest.raises(InputError, match=r"expected a threshold in 0\.\.1 or 'auto'"):
+        parse_threshold(text)

@@ -1,143 +1,232 @@
-import pickle
+import json
+import random
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from rtdetr.categories import Categories, Category
-from rtdetr.data import DetectionDataset
-from rtdetr.errors import DatasetError
-from tests.coco_files import CATEGORIES, document, write_dataset
-
-
-@pytest.fixture
-def dataset(tmp_path):
-    return DetectionDataset(*write_dataset(tmp_path))
+from rtdetr.categories import COCO80
+from rtdetr.data.annotations import clamped_xyxy
+from rtdetr.data.coco import read_coco
+from rtdetr.errors import ConfigError, DatasetError
+from tests.coco_files import annotation, document
 
 
-def test_load_gives_an_image_and_its_objects(dataset):
-    assert len(dataset) == 3
-    assert dataset.image_ids.tolist() == [10, 20, 30]
-    image, target = dataset.load(1)
-    assert image.mode == "RGB"
-    assert image.size == target["size_wh"] == (60, 40)
-    assert target["image_id"] == 20
-    assert target["boxes_xyxy"].tolist() == [[1.5, 2, 11.5, 22], [30, 10, 31, 11], [0, 0, 60, 40]]
-    assert target["boxes_xyxy"].dtype == np.float32
-    assert target["labels"].tolist() == [0, 1, 0]
-    assert target["labels"].dtype == np.int64
-    assert target["area"].tolist() == [200, 1, 2400]
-    assert target["iscrowd"].tolist() == [False, False, True]
+def read(tmp_path: Path, content: Any, **options: Any):
+    file = tmp_path / "data.json"
+    file.write_text(content if isinstance(content, str) else json.dumps(content))
+    return read_coco(file, **options)
 
 
-def test_an_image_without_objects_has_empty_arrays(dataset):
-    target = dataset.load(0)[1]
-    assert target["boxes_xyxy"].shape == (0, 4)
-    assert target["labels"].shape == target["area"].shape == target["iscrowd"].shape == (0,)
+def test_columns_are_sorted_by_image_and_labels_by_category_id(tmp_path):
+    columns = read(tmp_path, document())
+    assert columns.categories.ids == [3, 7, 90]
+    assert columns.image_ids.tolist() == [10, 20, 30]
+    assert columns.file_names.tolist() == ["a.jpg", "b.jpg", "c.jpg"]
+    assert columns.sizes_wh.tolist() == [[50, 50], [60, 40], [32, 48]]
+    assert columns.starts.tolist() == [0, 0, 3, 4]  # image 10 is kept without objects
+    assert columns.labels.tolist() == [0, 1, 0, 2]
+    assert columns.iscrowd.tolist() == [False, False, True, False]
+    assert columns.boxes_xywh.tolist() == [[1.5, 2, 10, 20], [30, 10, 1, 1], [0, 0, 60, 40], [20, 30, 20, 30]]
+    assert columns.areas.tolist() == [200, 1, 2400, 600]
 
 
-def test_a_box_over_the_border_is_cut(dataset):
-    assert dataset.target(2)["boxes_xyxy"].tolist() == [[20, 30, 32, 48]]
-
-
-def test_grey_and_palette_images_become_rgb(dataset):
-    for index, mode in ((0, "L"), (1, "P"), (2, "RGBA")):
-        image = Image.open(dataset.path(index)).convert(mode)
-        image.save(dataset.path(index), format="PNG")
-        assert dataset.load(index)[0].mode == "RGB"
-
-
-def test_a_copy_for_a_worker_process_is_small_and_equal(dataset):
-    data = pickle.dumps(dataset)
-    assert len(data) < 5000
-    assert pickle.loads(data).load(1)[1]["labels"].tolist() == [0, 1, 0]
-
-
-def test_missing_images_are_counted_and_the_first_is_named(tmp_path):
-    images_dir, annotations_file = write_dataset(tmp_path)
-    (images_dir / "b.jpg").unlink()
-    (images_dir / "c.jpg").unlink()
-    with pytest.raises(DatasetError, match=r"data\.json: 2 of its 3 images are not in .*images, the first is 'b\.jpg'"):
-        DetectionDataset(images_dir, annotations_file)
-    with pytest.raises(DatasetError, match="3 of its 3 images are not in"):
-        DetectionDataset(tmp_path / "elsewhere", annotations_file)
-
-
-@pytest.mark.parametrize("name", ["sub/a.jpg", "sub//a.jpg", "sub/../sub/a.jpg"])
-def test_file_names_may_have_folders(tmp_path, name):
+@pytest.mark.parametrize("ids", [[0, 1, 2], [1, 2, 3], [3, 7, 90], [-4, 100, 2**40]])
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 0, 1]])
+def test_any_category_ids_give_the_same_labels(tmp_path, ids, order):
     content = document()
-    (tmp_path / "images" / "sub").mkdir(parents=True)
-    content["images"][1]["file_name"] = name
-    dataset = DetectionDataset(*write_dataset(tmp_path, content))
-    assert dataset.load(0)[0].size == (50, 50)
+    new_id = dict(zip([3, 7, 90], ids, strict=True))
+    categories = [{**row, "id": new_id[row["id"]]} for row in content["categories"]]
+    content["categories"] = [categories[i] for i in order]
+    for row in content["annotations"]:
+        row["category_id"] = new_id[row["category_id"]]
+    columns = read(tmp_path, content)
+    assert columns.labels.tolist() == [0, 1, 0, 2]
+    assert columns.categories.ids == ids
+    assert columns.categories.names == ["cat", "dog", "bird"]
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"no image"])
-def test_a_damaged_image_is_a_dataset_error_naming_the_file(dataset, damage):
-    file = dataset.path(1)
-    file.write_bytes(damage(file.read_bytes()))
-    with pytest.raises(DatasetError, match=r"data\.json: image 20: .*b\.jpg") as caught:
-        dataset.load(1)
-    assert "\n" not in str(caught.value)
-
-
-def test_an_image_of_another_size_is_refused(dataset):
-    Image.new("RGB", (61, 40)).save(dataset.path(1))
-    with pytest.raises(DatasetError, match=r"image 20 is 60x40 pixels there, but .*b\.jpg is 61x40"):
-        dataset.load(1)
-
-
-def test_exif_rotation_follows_the_size_that_was_annotated(dataset):
-    # 60x40 was annotated: either the upright picture, which is stored lying, or the stored one as it is
-    pixels = np.zeros((40, 60, 3), np.uint8)
-    pixels[:20, :30] = 255  # white top left corner
-    upright = Image.fromarray(pixels)
-    exif = Image.Exif()
-    exif[0x0112] = 6  # rotate by 90 degrees clockwise to view
-    upright.transpose(Image.Transpose.ROTATE_90).save(dataset.path(1), exif=exif, quality=100)
-    np.testing.assert_allclose(np.asarray(dataset.load(1)[0]).astype(int), pixels, atol=3)
-    upright.save(dataset.path(1), exif=exif, quality=100)
-    np.testing.assert_allclose(np.asarray(dataset.load(1)[0]).astype(int), pixels, atol=3)
-
-
-def test_labels_of_a_model_are_matched_by_name(dataset):
-    model = Categories([Category(0, "bird"), Category(1, "cat"), Category(2, "dog")])
-    relabelled = dataset.with_categories(model)
-    assert relabelled.target(1)["labels"].tolist() == [1, 2, 1]
-    assert relabelled.target(2)["labels"].tolist() == [0]
-    assert relabelled.categories.names == model.names
-    assert relabelled.categories.ids == [90, 3, 7]  # of the file
-    assert dataset.target(1)["labels"].tolist() == [0, 1, 0]  # the original is as it was
-    given = DetectionDataset(dataset.images_dir, dataset.annotations_file, categories=model)
-    assert given.categories == relabelled.categories
-    assert given.target(1)["labels"].tolist() == [1, 2, 1]
-
-
-def test_a_model_without_class_names_is_matched_by_position(dataset):
-    relabelled = dataset.with_categories(Categories.numbered(3))
-    assert relabelled.target(1)["labels"].tolist() == [0, 1, 0]
-    assert relabelled.categories == dataset.categories
-
-
-def test_other_classes_are_listed(dataset):
-    model = Categories([Category(0, "bird"), Category(1, "cow"), Category(2, "cat")])
-    with pytest.raises(DatasetError, match="only the model has 'cow' only the file has 'dog'"):
-        dataset.with_categories(model)
-    with pytest.raises(
-        DatasetError, match=r"expected the 80 classes of the model, got 3; only the model has .* and 75 more"
-    ):
-        dataset.with_categories(Categories.numbered(80))
-
-
-def test_the_text_form_counts(dataset):
-    assert repr(dataset).endswith("data.json: 3 images, 4 boxes, 3 classes)")
-
-
-def test_bad_boxes_can_be_dropped(tmp_path):
+def test_coco_ids_give_the_published_labels(tmp_path):
     content = document()
-    content["annotations"][1]["bbox"] = [5, 5, 0, 5]
-    paths = write_dataset(tmp_path, content)
-    with pytest.raises(DatasetError, match="annotation 2"):
-        DetectionDataset(*paths)
-    assert len(DetectionDataset(*paths, on_bad_box="drop").target(1)["labels"]) == 2
-    assert [row["id"] for row in CATEGORIES] == [3, 7, 90]
+    content["categories"] = list(reversed(COCO80.to_json()))
+    content["annotations"] = [annotation(i, 10, number, [1, 1, 2, 2]) for i, number in enumerate(COCO80.ids)]
+    columns = read(tmp_path, content)
+    assert columns.categories == COCO80
+    published = {1: 0, 13: 11, 27: 24, 31: 26, 46: 40, 67: 60, 70: 61, 72: 62, 84: 73, 90: 79}
+    label_of_id = dict(zip(COCO80.ids, columns.labels.tolist(), strict=True))
+    assert {number: label_of_id[number] for number in published} == published
+
+
+def test_area_and_crowd_marks_are_optional(tmp_path):
+    content = document()
+    for row in content["annotations"]:
+        del row["area"], row["iscrowd"]
+    columns = read(tmp_path, content)
+    assert columns.areas.tolist() == [200, 1, 2400, 600]
+    assert not columns.iscrowd.any()
+
+
+def test_a_file_may_have_no_annotations_at_all(tmp_path):
+    columns = read(tmp_path, {**document(), "annotations": []})
+    assert columns.boxes_xywh.shape == (0, 4)
+    assert columns.starts.tolist() == [0, 0, 0, 0]
+
+
+def test_the_columns_hold_no_python_objects(tmp_path):
+    columns = read(tmp_path, document())
+    assert all(column.dtype != object for column in columns[1:])
+
+
+def test_boxes_are_cut_at_the_border():
+    boxes = clamped_xyxy(np.array([[-5, 2, 10, 100], [30, 10, 1, 1.0]]), np.array([60, 40]))
+    assert boxes.tolist() == [[0, 2, 5, 40], [30, 10, 31, 11]]
+    assert boxes.dtype == np.float32
+    assert clamped_xyxy(np.empty((0, 4)), np.array([60, 40])).shape == (0, 4)
+
+
+BAD_BOXES = [
+    ([12, 30, 0, 5], "expected width and height > 0"),
+    ([12, 30, 5, -1], "expected width and height > 0"),
+    ([70, 10, 5, 5], "expected at least a part inside the image of 60x40 pixels"),
+    ([-8, 10, 8, 5], "expected at least a part inside the image of 60x40 pixels"),
+]
+
+
+@pytest.mark.parametrize(("bbox", "problem"), BAD_BOXES)
+def test_a_box_without_area_in_its_image_is_refused_or_dropped(tmp_path, bbox, problem):
+    content = document()
+    content["annotations"].insert(1, annotation(8812, 20, 7, bbox))
+    with pytest.raises(DatasetError) as caught:
+        read(tmp_path, content)
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / 'data.json'}: annotation 8812 (image 20) has bbox ")
+    assert problem in message
+    assert "on_bad_box='drop'" in message
+    assert f"has bbox {bbox};" in message
+    dropped, clean = read(tmp_path, content, on_bad_box="drop"), read(tmp_path, document())
+    for left, right in zip(dropped[1:], clean[1:], strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_the_choice_for_bad_boxes_is_checked(tmp_path):
+    with pytest.raises(ConfigError, match="Did you mean 'drop'"):
+        read(tmp_path, document(), on_bad_box="dropp")
+
+
+def changed(kind: str, position: int, **values: Any) -> dict[str, Any]:
+    """The document with some values of one row changed; None removes the key."""
+    content = document()
+    row = content[kind][position]
+    row.update(values)
+    content[kind][position] = {key: value for key, value in row.items() if value is not None}
+    return content
+
+
+BROKEN = {
+    "not json": ("{", "in JSON"),
+    "a list": ([], "'images' is missing"),
+    "no annotations key": ({k: v for k, v in document().items() if k != "annotations"}, "'annotations' is missing"),
+    "images is a dict": ({**document(), "images": {}}, "'images' is no such list"),
+    "rows are no objects": ({**document(), "images": [1]}, "'images' is no such list"),
+    "no images": ({**document(), "images": []}, "'images' is empty"),
+    "no categories": ({**document(), "categories": []}, "'categories' is empty"),
+    "NaN": (json.dumps(changed("annotations", 0, area=float("nan"))), "the number NaN"),
+    "infinite": (json.dumps(changed("annotations", 0, bbox=[1, 1, 1, float("inf")])), "the number Infinity"),
+    "overflow": (json.dumps(document()).replace("600", "1e999"), "annotation 1 (image 30) has area inf"),
+    "unknown category": (changed("annotations", 2, category_id=4), "annotation 3 (image 20) has category_id 4"),
+    "unknown image": (changed("annotations", 2, image_id=4), "annotation 3 (image 4) has image_id 4"),
+    "same image twice": (changed("images", 2, id=20), "image 20 has an id that another"),
+    "same annotation twice": (changed("annotations", 3, id=2), "annotation 2 (image 20) has an id that another"),
+    "same category twice": (changed("categories", 1, id=3), "category 3 has an id that another"),
+    "same name twice": (changed("categories", 1, name="cat"), "category 7 is named 'cat' like another"),
+    "no image id": (changed("images", 1, id=None), "image number 2 of the list has no 'id'"),
+    "text id": (changed("images", 1, id="x"), "image 'x' has id 'x'; expected an integer"),
+    "huge id": (changed("images", 1, id=2**70), "id beyond 64 bits"),
+    "no width": (changed("images", 1, width=None), "image 10 has no 'width'"),
+    "zero width": (changed("images", 1, width=0), "image 10 has no pixels"),
+    "long file name": (
+        changed("images", 1, file_name="x" * 1025),
+        "data.json: expected image file names of at most 1024",
+    ),
+    "huge area": (changed("annotations", 1, area=10**400), "annotation 2 (image 20) has area inf"),
+    "no file name": (changed("images", 1, file_name=None), "image 10 has no 'file_name'"),
+    "no bbox": (changed("annotations", 1, bbox=None), "annotation 2 (image 20) has no 'bbox'"),
+    "short bbox": (changed("annotations", 1, bbox=[1, 2, 3]), "has bbox [1, 2, 3]; expected 4 numbers"),
+    "text in bbox": (changed("annotations", 1, bbox=[1, 2, 3, "4"]), "expected 4 numbers"),
+    "true in bbox": (changed("annotations", 1, bbox=[1, 2, 3, True]), "expected 4 numbers"),
+    "negative area": (changed("annotations", 1, area=-1), "has area -1"),
+    "text area": (changed("annotations", 1, area="big"), "has area 'big'"),
+    "text crowd": (changed("annotations", 1, iscrowd="no"), "has iscrowd 'no'"),
+    "no category name": (changed("categories", 1, name=None), "category 7 has no 'name'"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_file_is_refused_in_one_line(tmp_path, name):
+    content, problem = BROKEN[name]
+    with pytest.raises(DatasetError) as caught:
+        read(tmp_path, content)
+    message = str(caught.value)
+    assert problem in message
+    assert "data.json" in message
+    assert "\n" not in message
+
+
+def test_unreadable_files_are_refused(tmp_path):
+    with pytest.raises(DatasetError, match=r"cannot read the annotation file .*none\.json: No such file"):
+        read_coco(tmp_path / "none.json")
+    with pytest.raises(DatasetError, match="cannot read the annotation file"):
+        read_coco(tmp_path)
+    (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(DatasetError, match="in JSON"):
+        read_coco(tmp_path / "binary.json")
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(DatasetError, match="in JSON"):
+        read_coco(tmp_path / "deep.json")
+
+
+def outcome_of(attempt):
+    """What was read, or the message of the DatasetError; any other exception fails the test."""
+    try:
+        return attempt()
+    except DatasetError as caught:
+        message = str(caught)
+    assert "\n" not in message
+    return message
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(value=JSON_VALUES, seed=st.integers(0, 10**6))
+def test_any_mutation_is_read_or_refused_in_one_line(tmp_path, value, seed):
+    content = document()
+    chance = random.Random(seed)
+    place: Any = content
+    while isinstance(place, dict | list) and place:  # down to a random depth, then put the value there
+        key = chance.choice(list(place) if isinstance(place, dict) else range(len(place)))
+        if chance.random() < 0.3 or not isinstance(place[key], dict | list):
+            place[key] = value
+            break
+        place = place[key]
+    outcome = outcome_of(lambda: read(tmp_path, content))
+    if not isinstance(outcome, str):
+        assert len(outcome.labels) == len(outcome.boxes_xywh) == outcome.starts[-1]
+        assert np.isfinite(outcome.boxes_xywh).all()
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(start=st.integers(0, 800), length=st.integers(0, 40), junk=st.binary(max_size=6))
+def test_damaged_bytes_are_read_or_refused(tmp_path, start, length, junk):
+    content = json.dumps(document()).encode()
+    file = tmp_path / "data.json"
+    file.write_bytes(content[:start] + junk + content[start + length :])
+    outcome_of(lambda: read_coco(file))

@@ -1,15 +1,21 @@
-import random
+import gc
+import multiprocessing
+import os
+import signal
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torch.nn import functional
 
 from rtdetr.config import Recipe
 from rtdetr.data import DetectionDataset, TrainLoader
-from rtdetr.errors import ConfigError, DatasetError
+from rtdetr.errors import ConfigError, DatasetError, TrainingError
 from tests.coco_files import annotation, many_images, write_dataset
 
 RECIPE = Recipe(batch_size=4, train_size_hw=(64, 64), multiscale_sizes=(32, 64, 96), augmentation_stop_epoch=2)
+DENSE = RECIPE.replace(mosaic=0.5, mixup=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +54,8 @@ def test_batches_are_what_the_network_takes(dataset):
 
 
 def test_workers_make_no_difference(dataset):
-    alone = TrainLoader(dataset, RECIPE, seed=5)
-    helped = TrainLoader(dataset, RECIPE, seed=5, num_workers=2)
+    alone = TrainLoader(dataset, DENSE, seed=5, balance=True)
+    helped = TrainLoader(dataset, DENSE, seed=5, balance=True, num_workers=2)
     for number in (0, 1, 2, 0):  # the workers persist from one epoch to the next
         assert_same(epoch(alone, number), epoch(helped, number))
     for _ in helped:
@@ -58,7 +64,7 @@ def test_workers_make_no_difference(dataset):
 
 
 def test_an_epoch_can_be_entered_in_the_middle(dataset):
-    loader = TrainLoader(dataset, RECIPE)
+    loader = TrainLoader(dataset, DENSE)
     whole = epoch(loader, 1)
     assert_same(whole[2:], epoch(loader, 1, start_batch=2))
     assert epoch(loader, 1, start_batch=5) == []
@@ -73,11 +79,10 @@ def test_epochs_and_seeds_differ(dataset):
 
 def test_global_generators_are_not_touched(dataset):
     for workers in (0, 1):
-        before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
-        epoch(TrainLoader(dataset, RECIPE, num_workers=workers))
+        before = torch.get_rng_state(), np.random.get_state()[1].copy()  # `random` is drawn from by beartype
+        epoch(TrainLoader(dataset, DENSE, num_workers=workers))
         assert torch.equal(torch.get_rng_state(), before[0])
-        assert random.getstate() == before[1]
-        np.testing.assert_array_equal(np.random.get_state()[1], before[2])
+        np.testing.assert_array_equal(np.random.get_state()[1], before[1])
 
 
 def test_processes_share_each_batch_and_agree_on_its_size(dataset):
@@ -123,6 +128,124 @@ def test_the_schedule_ends_augmentation_and_other_sizes(dataset):
     assert visible[0] < visible[1]  # crops remove objects
 
 
+def test_no_image_is_shown_twice_alike_in_an_epoch(tmp_path):
+    # a rare class is repeated; its showings differ
+    content = many_images(40)
+    content["annotations"] = [annotation(i, i, 3, [4, 4, 20, 20]) for i in range(1, 40)]
+    content["annotations"] += [annotation(40, 40, 7, [4, 4, 20, 20])]
+    dataset = DetectionDataset(*write_dataset(tmp_path, content))
+    loader = TrainLoader(dataset, RECIPE.replace(batch_size=2), balance=True)
+    loader.set_epoch(0)
+    ids = np.concatenate([loader.image_ids(batch) for batch in range(len(loader))])
+    images = torch.cat([functional.interpolate(images, size=(64, 64)) for images, _ in loader])
+    rare = images[torch.from_numpy(ids == 40)]
+    assert len(rare) in (3, 4)  # sqrt(median share 0.5 / share 0.025) = 4.5, of 43 images one may be left over
+    assert not any(torch.equal(rare[0], other) for other in rare[1:])
+
+
+def test_mixup_blends_pairs_and_gives_both_their_objects(dataset):
+    plain = RECIPE.replace(mixup=0.0, multiscale_sizes=())
+    alone, mixed = (epoch(TrainLoader(dataset, recipe)) for recipe in (plain, plain.replace(mixup=1.0)))
+    for (images, targets), (blended, both) in zip(alone, mixed, strict=True):
+        share = ((blended - images.roll(1, 0)) * (images - images.roll(1, 0))).sum() / (
+            images - images.roll(1, 0)
+        ).square().sum()
+        assert 0.45 <= share <= 0.55
+        torch.testing.assert_close(blended, images * share + images.roll(1, 0) * (1 - share), atol=1e-4, rtol=0)
+        for i, target in enumerate(both):
+            assert torch.equal(target["boxes"], torch.cat([targets[i]["boxes"], targets[i - 1]["boxes"]]))
+            assert torch.equal(target["labels"], torch.cat([targets[i]["labels"], targets[i - 1]["labels"]]))
+
+
+def test_mosaic_and_mixup_have_their_epochs(dataset):
+    recipe = RECIPE.replace(
+        multiscale_sizes=(),
+        mosaic=1.0,
+        mixup=1.0,
+        augmentation_start_epoch=1,
+        mixing_stop_epoch=2,
+        augmentation_stop_epoch=3,
+    )
+    plain = recipe.replace(mosaic=0.0, mixup=0.0)
+    same = []
+    for number in range(4):
+        batches = zip(
+            epoch(TrainLoader(dataset, recipe), number), epoch(TrainLoader(dataset, plain), number), strict=True
+        )
+        same.append(all(torch.equal(one[0], other[0]) for one, other in batches))
+    assert same == [True, False, True, True]
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "I;16"), (1, "I;16"), (4, "RGBA")])
+@pytest.mark.parametrize("mosaic", [0.0, 1.0])
+def test_images_have_the_channels_of_the_model(tmp_path, channels, mode, mosaic):
+    dataset = DetectionDataset(*write_dataset(tmp_path, many_images(4)))
+    for index in range(4):
+        with Image.open(dataset.path(index)) as image:
+            grey = np.asarray(image.convert("L"))
+            if mode == "I;16":
+                image = Image.fromarray(grey.astype(np.uint16) * 257)
+            else:
+                image = image.convert(mode)
+                assert mode != "RGBA" or not image.putalpha(Image.fromarray(grey))
+            image.save(dataset.path(index))
+    recipe = RECIPE.replace(mosaic=mosaic, mixup=0.5)
+    [(images, _)] = epoch(TrainLoader(dataset, recipe, num_channels=channels))
+    assert images.shape[:2] == (4, channels)
+    assert images.std() > 0.05
+
+
+def test_more_than_300_objects_in_an_image(tmp_path):
+    content = many_images(4)
+    content["annotations"] = [annotation(i, 1, 3, [i % 20 + 1, i // 20 + 1, 5, 5]) for i in range(400)]
+    dataset = DetectionDataset(*write_dataset(tmp_path, content))
+    [(_, targets)] = epoch(TrainLoader(dataset, RECIPE.replace(augmentation_stop_epoch=0)))
+    assert sorted(len(target["labels"]) for target in targets) == [0, 0, 0, 400]
+
+
+def test_the_largest_batch_has_the_largest_size_and_the_fullest_images(dataset):
+    loader = TrainLoader(dataset, RECIPE)
+    loader.set_epoch(1)
+    whole = list(loader)
+    images, targets = loader.largest_batch()
+    assert images.shape == (4, 3, 96, 96)
+    counts = sorted(np.diff(dataset.annotations.starts).tolist())
+    assert [len(target["labels"]) for target in targets] == counts[::-1][:4]
+    assert_same(whole, list(loader))
+    dense = TrainLoader(dataset, DENSE, world_size=2, rank=1).largest_batch()
+    assert [len(target["labels"]) for target in dense[1]] == [8 * count for count in counts[::-1][:2]]
+    few = TrainLoader(dataset, RECIPE.replace(batch_size=30, multiscale_sizes=(32,))).largest_batch()
+    assert few[0].shape == (22, 3, 64, 64)
+
+
+def children() -> set[int]:
+    return {process.pid for process in multiprocessing.active_children()}
+
+
+def test_a_worker_that_the_system_ended_is_an_error_of_one_line(dataset):
+    before = children()
+    loader = TrainLoader(dataset, RECIPE, num_workers=1)
+    batches = iter(loader)
+    next(batches)
+    [worker] = children() - before
+    os.kill(worker, signal.SIGKILL)
+    with pytest.raises(
+        TrainingError, match=r"system ended a process .*: use fewer workers.* DataLoader worker"
+    ) as caught:
+        list(batches)
+    assert "\n" not in str(caught.value)
+
+
+def test_workers_end_with_the_loader(dataset):
+    before = children()
+    loader = TrainLoader(dataset, RECIPE, num_workers=2)
+    epoch(loader)
+    assert len(children() - before) == 2
+    del loader
+    gc.collect()
+    assert children() == before
+
+
 def test_crowd_regions_are_not_trained(tmp_path):
     content = many_images(4)
     content["annotations"] = [
@@ -158,3 +281,23 @@ def test_batches_arrive_on_the_gpu_as_they_would_on_the_cpu(dataset, workers):
         assert all(
             torch.equal(one["boxes"], other["boxes"].cpu()) for one, other in zip(targets, moved_targets, strict=True)
         )
+
+
+@pytest.mark.parametrize("size", [(1280, 960), (640, 480), (1278, 958)])
+def test_a_large_photo_is_read_smaller_and_must_still_be_the_annotated_one(tmp_path, size):
+    content = many_images(1)
+    content["images"][0] |= {"file_name": "photo.jpg", "width": 1280, "height": 960}
+    dataset = DetectionDataset(*write_dataset(tmp_path, content))
+    Image.new("RGB", size, (200, 100, 50)).save(dataset.path(0))
+    if size == (1280, 960):
+        assert [dataset.load_array(0, reduction=factor)[0].shape for factor in (1, 2, 4, 8)] == [
+            (960, 1280, 3),
+            (480, 640, 3),
+            (240, 320, 3),
+            (120, 160, 3),
+        ]
+    else:
+        with pytest.raises(DatasetError, match=r"1280x960 pixels there, but .*photo\.jpg is"):
+            dataset.load_array(0)
+        with pytest.raises(DatasetError, match=r"1280x960 pixels there"):
+            epoch(TrainLoader(dataset, RECIPE.replace(train_size_hw=(960, 960), augmentation_stop_epoch=0)))

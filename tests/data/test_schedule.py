@@ -2,7 +2,7 @@ import pytest
 
 from rtdetr import zoo
 from rtdetr.config import Recipe
-from rtdetr.data.schedule import plan
+from rtdetr.data.schedule import largest_size_hw, plan
 
 SIDES = [480, 512, 544, 576, 608, 640, 640, 640, 672, 704, 736, 768, 800]
 
@@ -32,3 +32,25 @@ def test_a_rectangle_keeps_its_proportions_at_other_sizes():
     recipe = Recipe(train_size_hw=(480, 640), multiscale_sizes=(320, 640, 800), multiscale_stop_epoch=1)
     assert plan(recipe, 0).batch_sizes_hw == ((256, 320), (480, 640), (608, 800))
     assert plan(recipe, 1).batch_sizes_hw == ((480, 640),)
+
+
+def test_deim_schedule():
+    recipe = Recipe(
+        augmentation_start_epoch=4, augmentation_stop_epoch=58, mosaic=0.5, mixup=0.5, mixing_stop_epoch=34, flip=0.25
+    )
+    plans = [plan(recipe, epoch) for epoch in range(60)]
+    assert [p.strong for p in plans] == [4 <= epoch < 58 for epoch in range(60)]
+    for chances in ([p.mosaic for p in plans], [p.mixup for p in plans]):
+        assert chances == [0.5 if 4 <= epoch < 34 else 0.0 for epoch in range(60)]
+    assert {p.flip for p in plans} == {0.25}
+
+
+def test_mixing_ends_with_the_augmentation_at_the_latest():
+    recipe = Recipe(augmentation_stop_epoch=5, mosaic=0.5)
+    assert [plan(recipe, epoch).mosaic for epoch in (0, 4, 5)] == [0.5, 0.5, 0.0]
+
+
+def test_the_largest_size_is_found_whatever_the_epoch():
+    assert largest_size_hw(Recipe()) == (800, 800)
+    assert largest_size_hw(Recipe(multiscale_stop_epoch=0)) == (640, 640)
+    assert largest_size_hw(Recipe(multiscale_sizes=(320, 480))) == (640, 640)

@@ -103,7 +103,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_ends_well(data, tmp_path, name):
     [
         ([], "ConfigError: no dataset given"),
         (["DATA", "--model", "rtdetrv2_r18v"], "ConfigError: unknown model 'rtdetrv2_r18v'. Did you mean"),
-        (["DATA", "--set", "warmup=5"], "ConfigError: Recipe: unknown setting 'warmup'"),
+        (["DATA", "--set", "warmup=5"], "ConfigError: unknown setting 'warmup'. Did you mean 'ema_warmup'?"),
         (["DATA", "--set", "lr"], "ConfigError: expected key=value, got 'lr'"),
         (["DATA", "--size", "630"], "ConfigError: image size: expected multiples of 32, got 630x630"),
         (["nowhere"], "DatasetError: no dataset nowhere"),

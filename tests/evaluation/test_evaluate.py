@@ -6,7 +6,7 @@ import pytest
 from rtdetr.data import DetectionDataset
 from rtdetr.detections import Detections
 from rtdetr.errors import DatasetError, InputError
-from rtdetr.evaluation import evaluate_dataset
+from rtdetr.evaluation import CocoEvaluator, EvaluationReport, detect_dataset, evaluate_dataset
 from tests.coco_files import many_images, write_dataset
 
 NAMES = ("cat", "dog", "bird")
@@ -62,7 +62,12 @@ def test_the_table_has_every_number_and_class(dataset):
     lines = table.splitlines()
     assert lines[0].split() == ["AP", "100.0", "IoU", "0.50:0.95"]
     assert lines[5].split()[:3] == ["AP", "large", "-"]
-    assert lines[13:15] == ["AP by class", "cat  100.0   dog  100.0   bird 100.0"]
+    assert lines[13].split() == ["class", "objects", "AP", "AP50", "P", "R", "F1", "threshold", "right", "wrong"]
+    objects = np.bincount(dataset.annotations.labels).tolist()
+    for line, name, count in zip(lines[14:17], NAMES, objects, strict=True):
+        assert line.split() == [name, str(count), *["100.0"] * 5, "0.450", str(count), "0"]
+    assert any(line.split() == ["missed", "0", "0.0"] for line in lines)
+    assert "0.000 false positives in an image without objects" in lines
     assert lines[-1].startswith("11 images in ")
 
 
@@ -84,3 +89,36 @@ def test_detections_are_saved_as_coco_results(dataset, tmp_path):
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     with pytest.raises(InputError, match="cannot write"):
         report.save_detections(file / "found.json")
+
+
+def test_two_processes_give_the_numbers_of_one(dataset):
+    whole = evaluate_dataset(Oracle(dataset), dataset)
+    states = []
+    for rank in range(2):
+        indices = [i % len(dataset) for i in range(rank, 12, 2)]  # 11 images padded to 12: the first comes twice
+        shown = Oracle(dataset)
+        shown.dataset = [dataset.target(i) for i in indices]
+        shown.dataset = type("Shown", (), {"target": staticmethod(shown.dataset.__getitem__)})
+        states.append(detect_dataset(shown, dataset, indices=indices, batch_size=4).state())
+    assert [len(state["images"]) for state in states] == [6, 6]
+    for order in (states, states[::-1]):
+        report = EvaluationReport.of(CocoEvaluator.merged(dataset, order))
+        assert report.detections == whole.detections
+        assert report.metrics == whole.metrics
+        assert report.classes == whole.classes
+
+
+def test_states_are_plain_arrays_and_may_be_empty(dataset):
+    empty = CocoEvaluator(dataset).state()
+    assert {name: len(array) for name, array in empty.items()} == {
+        "images": 0, "counts": 0, "boxes_xyxy": 0, "scores": 0, "labels": 0
+    }  # fmt: skip
+    evaluator = CocoEvaluator(dataset)
+    evaluator.add(1, boxes_xyxy=np.empty((0, 4)), scores=np.empty(0), labels=np.empty(0, np.int64))
+    evaluator.add(3, boxes_xyxy=np.ones((2, 4)), scores=np.array([0.5, 0.25]), labels=np.array([1, 2]))
+    state = evaluator.state()
+    assert (state["images"].tolist(), state["counts"].tolist()) == ([0, 2], [0, 2])
+    merged = CocoEvaluator.merged(dataset, [empty, state])
+    assert list(merged.rows()) == list(evaluator.rows())
+    with pytest.raises(InputError, match="image 1 was added before"):
+        merged.add(1, boxes_xyxy=np.empty((0, 4)), scores=np.empty(0), labels=np.empty(0, np.int64))

@@ -269,3 +269,14 @@ def test_known_detections() -> None:
     torch.testing.assert_close(scores[0], torch.tensor([0.8808, 0.8176, 0.7311, 0.5498]), rtol=0, atol=1e-4)
     expected = torch.tensor([[-10.0, -20, 30, 60], [-10, -20, 30, 60], [40, 60, 60, 140], [-10, -20, 30, 60]])
     torch.testing.assert_close(xyxy[0], expected)
+
+
+def test_known_detections_of_one_label_a_query() -> None:
+    logits = torch.tensor([[[1.0, 0, -1], [0.2, 1.5, 2.0]]])
+    boxes = torch.tensor([[[0.5, 0.5, 0.2, 0.4], [0.1, 0.1, 0.4, 0.4]]])
+    sizes_wh = torch.tensor([[100, 200]])
+    labels, xyxy, scores = postprocess(logits, boxes, sizes_wh=sizes_wh, one_label=True)
+    assert labels.tolist() == [[2, 0]]
+    torch.testing.assert_close(scores[0], torch.tensor([0.8808, 0.7311]), rtol=0, atol=1e-4)
+    torch.testing.assert_close(xyxy[0], torch.tensor([[-10.0, -20, 30, 60], [40, 60, 60, 140]]))
+    assert postprocess(logits, boxes, sizes_wh=sizes_wh, max_detections=1, one_label=True)[0].tolist() == [[2]]

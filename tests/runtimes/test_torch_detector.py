@@ -143,6 +143,43 @@ def test_threshold_and_count(detector, rgb):
     assert_same(detector(rgb, threshold=0.0, max_detections=7), everything[:7])
 
 
+def test_each_class_has_its_threshold(detector, rgb):
+    whole = detector(rgb, threshold=0.0)
+    thresholds = [float(np.median(whole.scores[whole.labels == label])) for label in range(4)] + [0.0]
+    found = make_detector(thresholds=thresholds)(rgb, threshold="auto")
+    assert_same(found, whole[whole.scores > np.array(thresholds)[whole.labels]])
+    assert 0 < len(found) < len(whole)
+
+
+def test_one_label_a_query(detector, rgb):
+    whole = detector(rgb, threshold=0.0)
+    single = make_detector(one_label=True)(rgb, threshold=0.0)
+    assert (len(whole), len(single)) == (5 * 30, 30)
+    boxes, first = np.unique(whole.boxes_xyxy, axis=0, return_index=True)  # a query's best class comes first
+    assert len(boxes) == 30
+    assert_same(single, whole[np.sort(first)])
+
+
+def test_suppression_leaves_no_overlap_in_a_class(detector, rgb):
+    whole = detector(rgb, threshold=0.0)
+    found = make_detector(nms_iou=0.01)(rgb, threshold=0.0)
+    for label in range(5):
+        kept = []
+        for row in whole[whole.labels == label]:
+            if all(iou(row.box_xyxy, other) <= 0.01 for other in kept):
+                kept.append(row.box_xyxy)
+        assert [row.box_xyxy for row in found[found.labels == label]] == kept
+    assert 5 < len(found) < len(whole)
+    high = float(whole.scores[20])
+    assert_same(make_detector(nms_iou=0.01)(rgb, threshold=high), found.above(high))  # weak boxes suppress nothing
+
+
+def iou(first, second):
+    width, height = (max(0, min(first[i + 2], second[i + 2]) - max(first[i], second[i])) for i in (0, 1))
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (first, second)]
+    return width * height / (sum(areas) - width * height)
+
+
 def test_other_sizes(rgb):
     detector = make_detector(size_hw=(32, 96))
     assert detector.size_hw == (32, 96)
@@ -215,7 +252,8 @@ def test_damaged_weights_are_told_apart_from_finding_nothing(rgb):
         ({"size_hw": (640, 650)}, "got 640x650; the nearest are 640x640 and 640x672"),
         ({"size_hw": (16, 64)}, "the nearest are 32x64 and 32x64"),
         ({"size_hw": (0, 64)}, r"expected the size as \(height, width\)"),
-        ({"threshold": 1.5}, r"threshold must be in 0\.\.1, got 1\.5"),
+        ({"threshold": 1.5}, r"threshold must be in 0\.\.1 or 'auto', got 1\.5"),
+        ({"threshold": "auto"}, "these have not. Measure and store them with: rtdetr evaluate"),
         ({"threshold": float("nan")}, "got nan"),
         ({"max_detections": 0}, "must be positive, got 0 and 8"),
         ({"batch_size": 0}, "must be positive, got 300 and 0"),
@@ -229,6 +267,10 @@ def test_options_out_of_range(detector, rgb, options, message):
 def test_bad_construction():
     with pytest.raises(InputError, match="the model has 5 classes, got 4 categories"):
         TorchDetector(make_model(), Categories.numbered(4))
+    with pytest.raises(InputError, match="the model has 5 classes, got 2 thresholds"):
+        make_detector(thresholds=[0.5, 0.5])
+    with pytest.raises(InputError, match=r"suppression must be in 0\.\.1, got nan"):
+        make_detector(nms_iou=float("nan"))
     with pytest.raises(InputError, match="nearest"):
         make_detector(size_hw=(100, 100))
     with pytest.raises(ConfigError, match="unknown device 'gpu'"):

@@ -10,6 +10,8 @@ from rtdetr.training import TrainResult
 from rtdetr.training.metrics import read_records
 from tests.coco_files import many_images, write_dataset
 
+TINY: dict[str, Any] = {"model": "test-tiny", "batch_size": 4, "precision": "float32", "device": "cpu", "workers": 0}
+TINY |= {"log_every": 1, "recipe": {"warmup_iterations": 2, "lr": 1e-3}}
 STEPS = 3  # an epoch of `run_tiny` on `write_folder`
 
 
@@ -29,9 +31,9 @@ def write_folder(root: Path, *, empty: bool = False) -> Path:
 
 def run_tiny(data: Path | None, folder: Path | None = None, **settings: Any) -> TrainResult:
     """Train test-tiny for two epochs of three steps, if nothing else is asked for."""
-    defaults = {"model": "test-tiny", "epochs": 2, "batch_size": 4, "precision": "float32", "device": "cpu"}
-    defaults |= {"workers": 0, "log_every": 1, "recipe": {"warmup_iterations": 2, "lr": 1e-3}}
-    return train(data, output_dir=folder, **{**({} if "resume" in settings else defaults), **settings})
+    given = {} if "resume" in settings else {**TINY, "epochs": 2}
+    output = {} if folder is None else {"output_dir": folder}
+    return train(data, **output, **{**given, **settings})
 
 
 def losses(folder: Path) -> list[tuple[int, float]]:

@@ -59,3 +59,9 @@ def test_every_group_keeps_its_own_rate():
     # recorded from the published implementation after four steps
     assert rates == pytest.approx([2.5e-07, 2.5e-08], rel=1e-12)
     assert [group["lr"] for group in optimizer.param_groups] == rates
+
+
+def test_steps_fall_at_the_milestones():
+    recipe = Recipe(schedule="steps", milestones=(6, 8), milestone_factor=0.1, warmup_iterations=20)
+    factors = [lr_factor(recipe, i, iterations_per_epoch=10) for i in (0, 19, 59, 60, 79, 80, 500)]
+    assert factors == pytest.approx([0.05, 1.0, 1.0, 0.1, 0.1, 0.01, 0.01])

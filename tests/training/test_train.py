@@ -1,7 +1,9 @@
 """The loop: what a run leaves, exact resuming, awkward batches, and what happens when something goes wrong."""
 
+import dataclasses
 import json
 import logging
+import math
 import signal
 import zlib
 from pathlib import Path
@@ -10,20 +12,31 @@ import pytest
 import torch
 from torch import Tensor
 
+from rtdetr.api import train
 from rtdetr.categories import Categories, Category
 from rtdetr.errors import ConfigError, DatasetError, TrainingError, WeightsError
+from rtdetr.evaluation import EvaluationReport
 from rtdetr.losses import Criterion, build_criterion
 from rtdetr.models import build_model
 from rtdetr.training import TrainResult, setup
+from rtdetr.training import train as loop
+from rtdetr.training.job import Job
 from rtdetr.training.run_log import RunLog
-from rtdetr.training.setup import Job
 from rtdetr.weights import load_model, save_weights
-from tests.training.small import STEPS, accuracies, config_of, losses, run_tiny, write_folder
+from tests.training.small import STEPS, TINY, accuracies, config_of, losses, run_tiny, write_folder
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     return write_folder(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(request, monkeypatch) -> None:
+    """Drawing takes longer than these runs; `test_run_folder.py` looks at what it makes."""
+    if request.function is not test_a_run_leaves_everything_in_its_folder:
+        monkeypatch.setattr(loop, "write_start", lambda folder, **_: None)
+        monkeypatch.setattr(loop.EvaluationPages, "write", lambda self: None)
 
 
 def flat(value: object, name: str = "") -> dict[str, object]:
@@ -38,7 +51,7 @@ def flat(value: object, name: str = "") -> dict[str, object]:
 def training_state(folder: Path) -> dict[str, object]:
     """Everything in last.pth but the date and the settings."""
     content = torch.load(folder / "last.pth", weights_only=True)
-    del content["rng"]["python"]  # beartype draws from it to choose what it checks
+    del content["rng"][0]["python"]  # beartype draws from it to choose what it checks
     return flat({key: value for key, value in content.items() if key not in ("date", "rtdetr")})
 
 
@@ -74,14 +87,9 @@ class Poisoned(Criterion):
 
 def test_a_run_leaves_everything_in_its_folder(data, tmp_path, capsys):
     result = run_tiny(data, tmp_path / "run", seed=3)
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {
-        "best.pth",
-        "config.json",
-        "last.pth",
-        "learning_curve.png",
-        "metrics.jsonl",
-        "tensorboard",
-    }
+    left = {path.name for path in (tmp_path / "run").iterdir()}
+    assert left >= {"best.pth", "last.pth", "config.json", "plan.txt", "environment.json", "evaluation.json"}
+    assert left >= {"metrics.jsonl", "steps.csv", "tensorboard", "learning_curve.png", "pictures", "report.html"}
     assert result == (tmp_path / "run", tmp_path / "run/best.pth", result.best_ap, tmp_path / "run/last.pth", True)
     config = config_of(tmp_path / "run")
     assert (config["seed"], config["model"], config["recipe"]["epochs"]) == (3, "test-tiny", 2)
@@ -90,8 +98,8 @@ def test_a_run_leaves_everything_in_its_folder(data, tmp_path, capsys):
     model, categories = load_model(result.best_weights)
     assert (model.config.name, categories.names, categories.ids) == ("test-tiny", ["cat", "dog", "bird"], [3, 7, 90])
     shown = capsys.readouterr().err
-    assert "3 classes) on 12 images at 64x64 in float32 on cpu: 2 epochs of 3 steps" in shown
-    assert "epoch 2/2  step 3/3  loss" in shown
+    assert "12 images, 3 classes" in shown
+    assert "epoch 2/2  step 3/3  left 0:00:0" in shown
     assert "epoch 2/2  loss" in shown
 
 
@@ -137,11 +145,16 @@ def test_a_run_that_died_in_an_evaluation_is_evaluated_when_resumed(data, whole,
     assert training_state(tmp_path) == training_state(whole.output_dir)
 
 
+def with_ap(report: EvaluationReport, ap: float) -> EvaluationReport:
+    """The same evaluation with another AP."""
+    return dataclasses.replace(report, metrics=report.metrics._replace(ap=ap))
+
+
 def test_the_best_is_kept_when_a_resumed_run_is_worse(data, tmp_path, monkeypatch):
     evaluate = Job.evaluate
 
     def stated(ap: float):
-        monkeypatch.setattr(Job, "evaluate", lambda job: evaluate(job)._replace(ap=ap))
+        monkeypatch.setattr(Job, "evaluate", lambda job: with_ap(evaluate(job), ap))
 
     stated(0.7)
     run_tiny(data, tmp_path, epochs=1)
@@ -169,10 +182,10 @@ def test_resuming_a_finished_run_changes_nothing(data, tmp_path):
 def test_what_is_not_finite_stops_the_run_before_it_does_harm(data, tmp_path, monkeypatch, kind, words):
     monkeypatch.setattr(setup, "build_criterion", lambda *_, **__: Poisoned(kind))
     with pytest.raises(TrainingError, match=f"not finite.*{words}|{words}.*not finite") as caught:
-        run_tiny(data, tmp_path)
+        run_tiny(data, tmp_path, rehearsal=False)
     message = str(caught.value)
     assert "step 5, batch 2 of epoch 2, image ids " in message
-    named = message.partition("image ids ")[2].partition(". ")[0].split(", ")
+    named = message.partition("image ids ")[2].partition(";")[0].split(", ")
     assert len(named) == 4
     assert all(1 <= int(image_id) <= 12 for image_id in named)
     assert training_state(tmp_path)["/progress/iteration"] == STEPS
@@ -266,3 +279,108 @@ def test_leftovers_of_a_killed_process_are_cleared(data, tmp_path):
     leftover.write_text("half")
     run_tiny(None, resume=tmp_path, epochs=1)
     assert not leftover.exists()
+
+
+def test_a_bad_batch_is_saved_and_can_be_passed_over(data, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(setup, "build_criterion", lambda *_, **__: Poisoned("nan"))
+    skip = {"warmup_iterations": 2, "lr": 1e-3, "non_finite": "skip"}
+    result = run_tiny(data, tmp_path, rehearsal=False, recipe=skip, evaluate_every=0)
+    assert result.finished
+    assert "The step is skipped" in caplog.text
+    (saved,) = tmp_path.glob("bad_batch_*.pt")
+    content = torch.load(saved, weights_only=True)
+    assert content["images"].shape[0] == len(content["targets"]) == len(content["image_ids"]) == 4
+    assert len(losses(tmp_path)) == 2 * STEPS - 1
+    state = training_state(tmp_path)
+    assert (state["/progress/iteration"], state["/ema/updates"]) == (2 * STEPS, 2 * STEPS - 1)
+
+
+def test_a_loss_that_is_never_finite_ends_the_run(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        Poisoned, "forward", lambda self, *_, **__: {"loss_vfl": torch.tensor(math.nan, requires_grad=True)}
+    )
+    monkeypatch.setattr(setup, "build_criterion", lambda *_, **__: Poisoned("nan"))
+    skip = {"warmup_iterations": 2, "non_finite": "skip"}
+    with pytest.raises(TrainingError, match="11 steps in a row"):
+        run_tiny(data, tmp_path, rehearsal=False, recipe=skip, epochs=9, evaluate_every=0)
+
+
+def test_the_rehearsal_changes_nothing(data, short, tmp_path):
+    run_tiny(data, tmp_path, epochs=1, evaluate_every=0, rehearsal=False)
+    assert losses(tmp_path) == losses(short)
+    assert training_state(tmp_path) == training_state(short)
+
+
+def test_too_little_memory_is_said_before_the_first_step(data, tmp_path, monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr(Criterion, "forward", fail)
+    with pytest.raises(TrainingError, match=r"out of memory.*4 images of 64x64.*accumulate=2.*--batch-size 2"):
+        run_tiny(data, tmp_path)
+    assert not (tmp_path / "last.pth").exists()
+
+
+def test_a_full_disk_costs_a_checkpoint_and_not_the_run(data, tmp_path, monkeypatch, capsys):
+    save, calls = torch.save, []
+
+    def save_or_fail(content: object, file: object) -> None:
+        calls.append(file)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        save(content, file)
+
+    monkeypatch.setattr(torch, "save", save_or_fail)
+    result = run_tiny(data, tmp_path, evaluate_every=0)
+    assert result.finished
+    assert training_state(tmp_path)["/progress/iteration"] == 2 * STEPS
+    assert "No space left on device" in capsys.readouterr().err
+
+
+def test_the_run_ends_when_nothing_gets_better(data, tmp_path, monkeypatch):
+    evaluate = Job.evaluate
+    aps = iter([0.3, 0.5, 0.4, 0.5, 0.9])
+    monkeypatch.setattr(Job, "evaluate", lambda job: with_ap(evaluate(job), next(aps)))
+    result = run_tiny(data, tmp_path, epochs=9, early_stopping=2)
+    assert (result.finished, result.best_ap) == (True, 0.5)
+    assert len(accuracies(tmp_path)) == 4
+    assert run_tiny(None, resume=tmp_path).finished
+    assert len(accuracies(tmp_path)) == 4
+
+
+def test_another_metric_can_decide(data, tmp_path):
+    assert run_tiny(data, tmp_path, best_metric="ap50").finished
+    with pytest.raises(ConfigError, match=r"'ap5O'.*ap, ap50, ap75"):
+        run_tiny(data, tmp_path / "other", best_metric="ap5O")
+
+
+def test_older_checkpoints_are_kept_and_found_when_the_newest_is_damaged(data, tmp_path, caplog):
+    run_tiny(data, tmp_path, epochs=3, keep_last=3, evaluate_every=0)
+    assert sorted(file.name for file in tmp_path.glob("last*")) == ["last-1.pth", "last-2.pth", "last.pth"]
+    expected = losses(tmp_path)
+    epochs = [torch.load(file, weights_only=True)["last_epoch"] for file in sorted(tmp_path.glob("last*"))]
+    assert epochs == [1, 0, 2]
+    content = bytearray((tmp_path / "last.pth").read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "last.pth").write_bytes(content)
+    assert run_tiny(None, resume="auto", output_dir=tmp_path).finished
+    assert "last.pth is damaged" in caplog.text
+    assert losses(tmp_path) == expected
+
+
+def test_resuming_automatically_begins_what_is_not_there(data, tmp_path):
+    begun = train(data, resume="auto", output_dir=tmp_path, **TINY, epochs=1, evaluate_every=0)
+    assert begun.finished
+    gone_on = train(data, resume="auto", output_dir=tmp_path, **TINY, epochs=2, evaluate_every=0)
+    assert gone_on.finished
+    assert len(losses(tmp_path)) == 2 * STEPS
+    with pytest.raises(ConfigError, match="output_dir"):
+        train(data, resume="auto")
+
+
+def test_deterministic_runs_are_equal_bit_for_bit(data, tmp_path):
+    for name in "ab":
+        run_tiny(data, tmp_path / name, epochs=1, evaluate_every=0, deterministic=True)
+        assert torch.are_deterministic_algorithms_enabled()
+        torch.use_deterministic_algorithms(False)
+    assert training_state(tmp_path / "a") == training_state(tmp_path / "b")

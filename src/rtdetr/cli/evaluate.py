@@ -1,17 +1,23 @@
-"""`rtdetr evaluate`: COCO average precision of a model on a dataset."""
+"""`rtdetr evaluate`: COCO average precision of a model on a dataset, its errors, and its best score thresholds."""
 
-import json
+import logging
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rtdetr.cli.predict import parse_size
+from rtdetr.cli.predict import parse_size, write_json
+
+if TYPE_CHECKING:
+    from rtdetr.data import DetectionDataset
+    from rtdetr.evaluation import EvaluationReport
+
+_log = logging.getLogger(__name__)
 
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="Model name (see 'rtdetr models'), weight file or folder.")],
-    data: Annotated[Path, typer.Argument(help="Folder or annotation file of a dataset in COCO format.")],
+    data: Annotated[Path, typer.Argument(help="Folder or annotation file of a dataset.")],
     split: Annotated[str, typer.Option(help="Part of the dataset folder: train, val or test.")] = "val",
     images: Annotated[Path | None, typer.Option(help="Folder of the images, if not in a usual place.")] = None,
     bad_boxes: Annotated[str, typer.Option(help="Boxes without area in their image: error or drop.")] = "error",
@@ -19,19 +25,57 @@ def evaluate(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Images that go through the network together.")] = 8,
+    one_label: Annotated[bool, typer.Option("--one-label", help="Take only the best class of each query.")] = False,
+    nms: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Drop boxes that overlap a better one of their class more.")
+    ] = None,
+    bootstrap: Annotated[
+        int, typer.Option(min=0, help="Random draws of images for the confidence intervals; 0: none.")
+    ] = 200,
+    seed: Annotated[int, typer.Option(min=0, help="Of these draws.")] = 0,
+    save_thresholds: Annotated[
+        bool, typer.Option("--save-thresholds", help="Store each class's best threshold in MODEL, for predict.")
+    ] = False,
+    output: Annotated[Path | None, typer.Option(help="Folder for report.json, detections.json and pictures.")] = None,
+    plots: Annotated[bool, typer.Option(help="Whether --output gets pictures.")] = True,
     detections: Annotated[Path | None, typer.Option(help="File for the detections, in COCO's results format.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON instead of a table.")] = False,
+    json_file: Annotated[str | None, typer.Option("--json", help="File for all numbers; - is stdout.")] = None,
 ) -> None:
-    """Measure a model's COCO average precision on a dataset.
+    """Measure a model's COCO average precision on a dataset, and say what it does wrong.
 
-    The model's classes are matched with the dataset's by name; --detections has the dataset's own category ids.
+    The model's classes are matched with the dataset's by name; detections have the dataset's own category ids.
     """
     from rtdetr.api import evaluate as evaluate_model
     from rtdetr.data import open_dataset
+    from rtdetr.runtimes import load
+    from rtdetr.weights import read_own, store_thresholds
 
     size_hw = parse_size(size) if size else None
     dataset = open_dataset(data, split=split, images=images, on_bad_box=bad_boxes)
-    report = evaluate_model(model, dataset, batch_size=batch_size, device=device, precision=precision, size_hw=size_hw)
-    typer.echo(json.dumps(report.metrics._asdict(), indent=1) if as_json else report.table())
+    detector = load(model, device=device, precision=precision, one_label=one_label, nms_iou=nms)
+    if save_thresholds:
+        read_own(Path(model))  # said before the work, not after it
+    report = evaluate_model(detector, dataset, batch_size=batch_size, size_hw=size_hw)
+    intervals = report.intervals(num_resamples=bootstrap, seed=seed) if bootstrap else {}
+    typer.echo(report.table(intervals=intervals), err=json_file == "-")
+    document = {"model": model, "data": str(data), **report.to_json(intervals=intervals)}
+    if json_file:
+        write_json(document, json_file)
     if detections:
         report.save_detections(detections)
+    if output:
+        write_json(document, str(output / "report.json"))
+        report.save_detections(output / "detections.json")
+        if plots:
+            _save_pictures(report, dataset, output)
+        _log.info("the report is in %s", output)
+    if save_thresholds:
+        store_thresholds(Path(model), report.best_f1_thresholds)
+        _log.info("%s has the best thresholds now: rtdetr predict --threshold auto", model)
+
+
+def _save_pictures(report: "EvaluationReport", dataset: "DetectionDataset", folder: Path) -> None:
+    from rtdetr.evaluation import save_plots, save_worst_images
+
+    save_plots(report, folder)
+    save_worst_images(report, dataset, folder / "worst_images")

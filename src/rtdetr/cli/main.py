@@ -24,7 +24,7 @@ from typer.core import TyperGroup
 
 from rtdetr.errors import ConfigError, RTDETRError, naming_the_missing_extra, nearest
 
-VERBS = ("train", "evaluate", "predict", "models", "weights")
+VERBS = ("train", "report", "evaluate", "predict", "data", "models", "weights")
 
 
 class LazyGroup(TyperGroup):

@@ -5,7 +5,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -24,7 +24,9 @@ IMAGE_SUFFIXES = SAVED_SUFFIXES | {".gif", ".avif", ".jp2", ".ppm", ".pgm"}
 def predict(
     source: Annotated[list[str], typer.Argument(help="Image files, folders of images, or globs in quotes.")],
     model: Annotated[str, typer.Option(help="Model name (see 'rtdetr models'), weight file or folder.")],
-    threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Show objects with a score above this.")] = 0.5,
+    threshold: Annotated[
+        str, typer.Option(help="Show objects with a score above this; auto: above what 'evaluate' found best.")
+    ] = "0.5",
     size: Annotated[str | None, typer.Option(help="Network input: 640, or 480x640 (height x width).")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
@@ -40,11 +42,12 @@ def predict(
     from rtdetr.runtimes import load
 
     size_hw = parse_size(size) if size else None
+    lowest = parse_threshold(threshold)
     paths = find_images(source)
     targets = plan_pictures(paths, save) if save else {}
     detector = load(model, device=device, precision=precision)
     rows: list[dict[str, Any]] = []
-    for path, found in _detect(detector, paths, targets, threshold=threshold, size_hw=size_hw, batch_size=batch_size):
+    for path, found in _detect(detector, paths, targets, threshold=lowest, size_hw=size_hw, batch_size=batch_size):
         if isinstance(found, InputError):
             typer.echo(f"{path}: {found}", err=True)
             rows.append({"file": str(path), "error": str(found)})
@@ -53,7 +56,7 @@ def predict(
         typer.echo(f"{path}: {objects}", err=json_file == "-")
         rows.append({"file": str(path), **found.to_json()})
     if json_file:
-        _write_json({"model": model, "threshold": threshold, "images": rows}, json_file)
+        write_json({"model": model, "threshold": lowest, "images": rows}, json_file)
     if save:
         _log.info("annotated pictures are in %s", save)
     failed = [row for row in rows if "error" in row]
@@ -66,7 +69,7 @@ def _detect(
     paths: list[Path],
     targets: dict[Path, Path],
     *,
-    threshold: float,
+    threshold: "float | Literal['auto']",
     size_hw: tuple[int, int] | None,
     batch_size: int,
 ) -> Iterator[tuple[Path, "Detections | InputError"]]:
@@ -100,6 +103,23 @@ def _read(path: Path) -> "Image | InputError":
         return open_image(path)
     except InputError as error:
         return error
+
+
+def parse_threshold(text: str) -> "float | Literal['auto']":
+    """Read a score threshold: a number in 0..1, or "auto".
+
+    Raises:
+        InputError: anything else.
+    """
+    if text == "auto":
+        return "auto"
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise InputError(f"expected a threshold in 0..1 or 'auto', got {text!r}")
+    return value
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -169,7 +189,12 @@ def _write_picture(picture: "Image", target: Path) -> None:
     _write(target, lambda file: picture.save(file, format=kind, quality=95))
 
 
-def _write_json(document: dict[str, Any], target: str) -> None:
+def write_json(document: dict[str, Any], target: str) -> None:
+    """Write a document to a file, or to stdout where the target is "-".
+
+    Raises:
+        InputError: the file cannot be written.
+    """
     text = json.dumps(document, indent=1)
     if target == "-":
         typer.echo(text)

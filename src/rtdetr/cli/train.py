@@ -1,5 +1,6 @@
 """`rtdetr train`: train a model on a dataset, or go on with a run."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -7,61 +8,102 @@ import typer
 
 
 def train(
-    data: Annotated[Path | None, typer.Argument(help="Folder or annotation file of a dataset in COCO format.")] = None,
+    data: Annotated[
+        list[Path] | None, typer.Argument(help="Dataset: folder or annotation file; several are joined.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="YAML or JSON file with settings, or a published one.")
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="Model name; default: rtdetrv2_r18vd, or that of --weights.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Folder for the results; default: runs/MODEL.")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Folder of a run to go on with; needs no other option.")] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(help="Folder of a run to go on with; needs no other option. auto: that of --output, if any."),
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Processes that share each batch: as many as GPUs to use.")
+    ] = None,
     weights: Annotated[str | None, typer.Option(help="Start from a model name, a file, or none.")] = None,
     backbone_weights: Annotated[str | None, typer.Option(help="ImageNet weights: auto, a file, or none.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="published, finetune, deim; default: finetune with --weights, else published.")
+    ] = None,
+    freeze: Annotated[
+        str | None, typer.Option(help="Do not train: backbone, encoder (and backbone), or a number of stages.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Length of the run.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a step.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a step, over all processes.")] = None,
     size: Annotated[str | None, typer.Option(help="Image size: 640, or 480x640 (height x width).")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate; the groups' own rates follow in proportion.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value of the recipe; may be repeated.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Any setting: train.ema_decay=0.99, keep_last=3; repeat it.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:1.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of everything that is random.")] = None,
+    deterministic: Annotated[
+        bool | None, typer.Option("--deterministic", help="Repeat a run bit for bit; slower.")
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that load images; default: 4.")] = None,
     evaluate_every: Annotated[int | None, typer.Option(min=0, help="Epochs between evaluations; 0: never.")] = None,
     val_data: Annotated[Path | None, typer.Option(help="Dataset to evaluate, if not the val part of DATA.")] = None,
     images: Annotated[Path | None, typer.Option(help="Folder of the images, if not in a usual place.")] = None,
     val_images: Annotated[Path | None, typer.Option(help="The same for --val-data.")] = None,
     bad_boxes: Annotated[str | None, typer.Option(help="Boxes without area in their image: error or drop.")] = None,
+    logger: Annotated[
+        list[str] | None, typer.Option(help="Report to an experiment tracker too: wandb, mlflow; repeat it.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop there.")] = False,
 ) -> None:
-    """Train a model on a dataset in COCO format.
+    """Train a model on a dataset.
 
-    What is not given is as in the model's published recipe. Ctrl-C ends the run after the step under way, to be
+    What is not given is as in --config, else as in the recipe. Ctrl-C ends the run after the step under way, to be
     continued with --resume.
     """
+    from rtdetr.training.distributed import is_main_process, launch, without_option
+
+    if processes is not None:
+        launch(processes, ["train", *without_option("--processes", sys.argv[sys.argv.index("train") + 1 :])])
+
     from rtdetr.api import train as train_model
     from rtdetr.cli.predict import parse_size
     from rtdetr.training.recipe import parse_assignments
 
     result = train_model(
-        data,
+        list(data) if data else None,
         resume=resume,
+        dry_run=dry_run,
+        config=config,
         model=model,
         output_dir=output,
-        weights=None if weights == "none" else weights,
-        backbone_weights=None if backbone_weights == "none" else backbone_weights,
+        weights=weights,
+        backbone_weights=backbone_weights,
+        recipe=recipe,
+        freeze=int(freeze) if freeze is not None and freeze.isdecimal() else freeze,
         epochs=epochs,
         batch_size=batch_size,
         size_hw=parse_size(size) if size else None,
         lr=lr,
-        recipe=parse_assignments(set_ or []),
+        set=parse_assignments(set_ or []),
         device=device,
         precision=precision,
         seed=seed,
+        deterministic=deterministic,
         workers=workers,
         evaluate_every=evaluate_every,
         val_data=val_data,
         images=images,
         val_images=val_images,
         bad_boxes=bad_boxes,
+        loggers=logger,
     )
-    if not result.finished:
+    if not is_main_process():
+        return
+    if dry_run:
+        typer.echo((result.output_dir / "plan.txt").read_text(encoding="utf-8"), nl=False)
+    elif not result.finished:
         typer.echo(f"stopped early; go on with: rtdetr train --resume {result.output_dir}")
     elif result.best_weights is None:
         typer.echo(f"finished: {result.last_weights}")

@@ -1,199 +1,233 @@
-"""A COCO-format dataset: a folder of images and one annotation file.
+"""COCO: one JSON file that lists images, annotations and categories. Its path goes in, `Annotations` come out.
 
-`DetectionDataset(images_dir, annotations_file)` reads the annotations once (`annotations.py`) and the images when asked:
-`load(i)` gives a PIL image and its objects, boxes in pixels. Labels are contiguous; `categories` keeps the file's ids.
-`open_dataset` in `open.py` finds the two paths in the usual folder layouts.
+Labels are contiguous by ascending category id, which for COCO's own files is the published order. Whatever contradicts
+the format is a `DatasetError` naming the file, the row and the remedy.
+
+| layout      | annotations                                  | images                               |
+|-------------|----------------------------------------------|--------------------------------------|
+| COCO        | annotations/instances_val2017.json           | val2017/ or images/val2017/          |
+| simple      | annotations/val.json or val.json             | images/val/, val/ or images/         |
+| Roboflow    | valid/_annotations.coco.json                 | valid/                               |
+| single file | any.json                                     | as above, in `images/` or beside it  |
+
+Source: the "Object Detection" format of https://cocodataset.org/#format-data.
 """
 
-import copy
-import os
+import functools
+import json
+import math
+import reprlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
-from PIL import Image
 
 from rtdetr.categories import Categories
-from rtdetr.data.annotations import clamped_xyxy, read_annotations
-from rtdetr.errors import DatasetError, InputError
-from rtdetr.preprocessing import open_image
+from rtdetr.data.annotations import LARGEST, Annotations, Found, Objects, arrange
+from rtdetr.errors import DatasetError
 
-_EXIF_ORIENTATION = 0x0112
-
-
-class ImageTarget(TypedDict):
-    """Objects of one image, crowd regions included: training leaves those out, evaluation ignores hits on them."""
-
-    boxes_xyxy: np.ndarray  # float32 (n, 4), pixels, cut at the borders of the image
-    labels: np.ndarray  # int64 (n,)
-    area: np.ndarray  # float64 (n,), square pixels
-    iscrowd: np.ndarray  # bool (n,)
-    image_id: int
-    size_wh: tuple[int, int]
+PATTERNS = (
+    "annotations/instances_{}2017.json",
+    "annotations/instances_{}*.json",
+    "annotations/{}.json",
+    "{}.json",
+    "{}/_annotations.coco.json",
+)
 
 
-class DetectionDataset:
-    """Images with boxes, by ascending image id; images without objects are kept.
+def find_coco(root: Path, names: Sequence[str], *, images: Path | None) -> Found | None:
+    """Find the annotation file of a split, called by one of `names`, in a dataset's folder; None: there is none.
 
-    Attributes:
-        images_dir: the folder that `file_name` in the annotation file is relative to.
-        annotations_file: the COCO JSON file.
-        categories: classes by label, with the ids of the file. Without a given class list the labels are the rank of
-            the id, which for COCO's own files is the published order.
-        annotations: the columns of the file, see `Annotations`.
-        image_ids: int64 (n,), ascending.
+    Raises:
+        DatasetError: several files could be meant.
+    """
+    for pattern in PATTERNS:
+        found = sorted(file for name in names for file in root.glob(pattern.format(name)))
+        if len(found) > 1:
+            listed = ", ".join(str(file) for file in found)
+            raise DatasetError(f"{root} has several annotation files for '{names[0]}': {listed}. Give the file itself")
+        if found:
+            return coco_file(found[0], images=images)
+    return None
+
+
+def coco_file(file: Path, *, images: Path | None) -> Found:
+    """A COCO JSON file and the folder of its images: the one given, else the first that exists, else the file's own."""
+    return Found("coco", file, images or _images_of(file), [str(file)], functools.partial(_read, file))
+
+
+def read_coco(file: Path, *, on_bad_box: str = "error") -> Annotations:
+    """Read and check a COCO JSON file.
+
+    Optional keys: `iscrowd` (0 when missing) and `area` (then that of the box).
+
+    Args:
+        file: the JSON file.
+        on_bad_box: "error" or "drop", see `arrange`.
+
+    Raises:
+        DatasetError: the file is missing, is not JSON, or contradicts the format or itself.
+        ConfigError: `on_bad_box` is neither word.
 
     Differs: published code takes ids outside COCO's own list as labels, so files that count from 1 or leave gaps
     train a wrong class or fail; here any ids work.
     """
+    document = _load_json(file)
+    rows = {kind: _Rows.of(document, file, kind) for kind in ("images", "annotations", "categories")}
+    images, annotations = rows["images"], rows["annotations"]
 
-    def __init__(
-        self,
-        images_dir: str | os.PathLike[str],
-        annotations_file: str | os.PathLike[str],
-        *,
-        categories: Categories | None = None,
-        on_bad_box: str = "error",
-    ) -> None:
-        """Read the annotations and see that every image file exists.
+    categories = _categories(rows["categories"])
+    image_ids = images.unique_ids()
+    sizes_wh = np.stack([images.integers("width"), images.integers("height")], axis=1)
+    if (sizes_wh < 1).any():
+        images.fail(int((sizes_wh < 1).any(1).argmax()), "has no pixels; expected width and height > 0")
+    order = np.argsort(image_ids)
 
-        Args:
-            images_dir: folder of the images.
-            annotations_file: COCO JSON file.
-            categories: class list of a trained model, whose labels are then used; see `with_categories`.
-            on_bad_box: "error" or "drop" for boxes without an area inside their image.
+    annotations.unique_ids()
+    image_of_box = order[_positions(annotations, "image_id", image_ids[order], "no image of that id is in 'images'")]
+    labels = _positions(
+        annotations, "category_id", np.array(categories.ids), f"'categories' lists {reprlib.repr(categories.ids)}"
+    )
+    areas = annotations.column("area", {int, float, type(None)}, "a number of square pixels")
+    return arrange(
+        Objects(
+            categories=categories,
+            image_ids=image_ids,
+            file_names=images.column("file_name", {str}, "a file name"),
+            sizes_wh=sizes_wh,
+            image_of_box=image_of_box,
+            boxes_xywh=_boxes(annotations),
+            labels=labels,
+            areas=np.array([_area(value) for value in areas], dtype=np.float64),
+            iscrowd=np.array(annotations.column("iscrowd", {int, bool}, "0 or 1", default=0)) != 0,
+        ),
+        source=file,
+        on_bad_box=on_bad_box,
+        where=annotations.where,
+    )
 
-        Raises:
-            DatasetError: a file is missing, broken or contradicts another, or the classes are not those given.
-        """
-        self.images_dir = Path(images_dir)
-        self.annotations_file = Path(annotations_file)
-        self.annotations = read_annotations(self.annotations_file, on_bad_box=on_bad_box)
-        _check_files_exist(self.annotations_file, self.images_dir, self.annotations.file_names.tolist())
-        if categories is not None:
-            self.annotations = self.with_categories(categories).annotations
 
-    @property
-    def categories(self) -> Categories:
-        """Classes by label, with the ids of the annotation file."""
-        return self.annotations.categories
+def _read(file: Path, on_bad_box: str) -> Annotations:
+    return read_coco(file, on_bad_box=on_bad_box)
 
-    @property
-    def image_ids(self) -> np.ndarray:
-        """Ids of the images, int64 (n,), ascending."""
-        return self.annotations.image_ids
 
-    def __len__(self) -> int:
-        return len(self.annotations.image_ids)
+def _images_of(file: Path) -> Path:
+    beside = file.parent
+    if file.name == "_annotations.coco.json":
+        return beside
+    root = beside.parent if beside.name == "annotations" else beside
+    part = file.stem.removeprefix("instances_")
+    candidates = [root / "images" / part, root / part, root / "images"]
+    return next((folder for folder in candidates if folder.is_dir()), beside)
 
-    def __repr__(self) -> str:
-        boxes = len(self.annotations.labels)
-        return (
-            f"DetectionDataset({self.annotations_file}: {len(self)} images, {boxes} boxes, {len(self.categories)} classes)"
-        )
 
-    def path(self, index: int) -> Path:
-        """File of one image."""
-        return self.images_dir / str(self.annotations.file_names[index])
+class _Rows(NamedTuple):
+    """One list of the file, read column by column; an error names the first row that is wrong."""
 
-    def target(self, index: int) -> ImageTarget:
-        """Objects of one image, without reading the image."""
-        columns = self.annotations
-        rows = slice(columns.starts[index], columns.starts[index + 1])
-        width, height = columns.sizes_wh[index].tolist()
-        return ImageTarget(
-            boxes_xyxy=clamped_xyxy(columns.boxes_xywh[rows], columns.sizes_wh[index]),
-            labels=columns.labels[rows],
-            area=columns.areas[rows],
-            iscrowd=columns.iscrowd[rows],
-            image_id=int(columns.image_ids[index]),
-            size_wh=(width, height),
-        )
+    file: Path
+    kind: str
+    rows: list[dict[str, Any]]
 
-    def load(self, index: int) -> tuple[Image.Image, ImageTarget]:
-        """Read one image, RGB and upright, with its objects.
-
-        Raises:
-            DatasetError: the file is not an image, is damaged, or has another size than the annotation file says.
-        """
-        target = self.target(index)
-        return self._read_image(index, target), target
-
-    def with_categories(self, categories: Categories) -> "DetectionDataset":
-        """The same data with the labels of another class list, such as a trained model's.
-
-        Classes are matched by name. A list without real names (`Categories.numbered`) is matched by position. The new
-        dataset's `categories` have the order of the list given and the ids of the annotation file.
-
-        Raises:
-            DatasetError: the two lists do not hold the same classes; the message names the differences.
-        """
-        own = self.categories
-        names = categories.names
-        if categories == Categories.numbered(len(own)):
-            names = own.names
-        missing, unknown = sorted(set(names) - set(own.names)), sorted(set(own.names) - set(names))
-        if missing or unknown:
-            differences = _listed("only the model has", missing) + _listed("only the file has", unknown)
+    @classmethod
+    def of(cls, document: Any, file: Path, kind: str) -> "_Rows":
+        rows = document.get(kind) if isinstance(document, dict) else None
+        if not isinstance(rows, list) or any(type(row) is not dict for row in rows):
             raise DatasetError(
-                f"{self.annotations_file}: expected the {len(names)} classes of the model, got {len(own)};"
-                f"{differences}. Use a model trained on these classes, or give the classes the same names"
+                f"{file}: expected a COCO file, an object with lists of objects 'images', 'annotations' and "
+                f"'categories'; '{kind}' is {'missing' if rows is None else 'no such list'}"
             )
-        label_of_name = {name: label for label, name in enumerate(names)}
-        new_labels = np.array([label_of_name[name] for name in own.names])
-        own_of_name = {category.name: category for category in own}
-        relabelled = copy.copy(self)
-        relabelled.annotations = self.annotations._replace(
-            categories=Categories(own_of_name[name] for name in names), labels=new_labels[self.annotations.labels]
-        )
-        return relabelled
+        if not rows and kind != "annotations":
+            raise DatasetError(f"{file}: '{kind}' is empty; expected at least one entry")
+        return cls(file, kind, rows)
 
-    def _read_image(self, index: int, target: ImageTarget) -> Image.Image:
-        path = self.path(index)
+    def where(self, position: int) -> str:
+        """The file and which row."""
+        row = self.rows[position]
+        name = {"images": "image", "annotations": "annotation", "categories": "category"}[self.kind]
+        name += f" {reprlib.repr(row['id'])}" if "id" in row else f" number {position + 1} of the list"
+        if "image_id" in row:
+            name += f" (image {reprlib.repr(row['image_id'])})"
+        return f"{self.file}: {name}"
+
+    def fail(self, position: int, problem: str) -> NoReturn:
+        """Raise the error of one row: file, which row, what is wrong."""
+        raise DatasetError(f"{self.where(position)} {problem}")
+
+    def column(self, key: str, types: set[type], expected: str, *, default: Any = None) -> list[Any]:
+        """Values of one key in every row, all of one of the types."""
+        values = [row.get(key, default) for row in self.rows]
+        if not set(map(type, values)) <= types:
+            position = next(i for i, value in enumerate(values) if type(value) not in types)
+            got = f"{key} {reprlib.repr(values[position])}" if key in self.rows[position] else f"no {key!r}"
+            self.fail(position, f"has {got}; expected {expected}")
+        return values
+
+    def integers(self, key: str) -> np.ndarray:
+        values = self.column(key, {int}, "an integer")
         try:
-            image = open_image(path)
-            if image.size != target["size_wh"]:
-                image = _open_unrotated(path)
-        except InputError as error:
-            raise DatasetError(f"{self.annotations_file}: image {target['image_id']}: {error}") from None
-        if image.size != target["size_wh"]:
-            stated = "{}x{}".format(*target["size_wh"])
-            raise DatasetError(
-                f"{self.annotations_file}: image {target['image_id']} is {stated} pixels there, but {path} is "
-                f"{image.width}x{image.height}; its boxes would be misplaced. Put the annotated image there or correct "
-                "width, height and boxes"
-            )
-        return image
+            return np.array(values, dtype=np.int64)
+        except OverflowError:
+            position = next(i for i, value in enumerate(values) if not -(2**63) <= value < 2**63)
+            self.fail(position, f"has a {key} beyond 64 bits")
+
+    def unique_ids(self) -> np.ndarray:
+        ids = self.integers("id")
+        if len(np.unique(ids)) < len(ids):
+            _, first = np.unique(ids, return_index=True)
+            repeated = np.setdiff1d(np.arange(len(ids)), first)[0]
+            self.fail(int(repeated), f"has an id that another entry of '{self.kind}' has too; ids must differ")
+        return ids
 
 
-def _open_unrotated(path: Path) -> Image.Image:
-    """Read an image as its file stores it: some tools annotate photos without applying their EXIF rotation."""
-    with Image.open(path) as image:
-        image.getexif().pop(_EXIF_ORIENTATION, None)
-        return open_image(image)
-
-
-def _check_files_exist(annotations_file: Path, images_dir: Path, file_names: list[str]) -> None:
-    """Find missing images now, with one listing a folder, and not in the middle of an epoch."""
-    folders = {os.path.dirname(name) for name in file_names}
-    present = {(folder, name) for folder in folders for name in _listing(images_dir / folder)}
-    missing = [name for name in file_names if os.path.split(name) not in present]
-    if missing:
-        raise DatasetError(
-            f"{annotations_file}: {len(missing)} of its {len(file_names)} images are not in {images_dir}, "
-            f"the first is {missing[0]!r}. Copy them there or give the right folder with --images"
-        )
-
-
-def _listing(folder: Path) -> list[str]:
+def _load_json(file: Path) -> Any:
     try:
-        return os.listdir(folder)
-    except (OSError, ValueError):
-        return []
+        return json.loads(file.read_bytes(), parse_constant=_refuse_constant)
+    except DatasetError as error:
+        raise DatasetError(f"{file}: {error}") from None
+    except OSError as error:
+        raise DatasetError(f"cannot read the annotation file {file}: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"{file}: expected a COCO file in JSON, which this is not: {error}") from None
 
 
-def _listed(text: str, names: list[str]) -> str:
-    if not names:
-        return ""
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return f" {text} {', '.join(map(repr, names[:5]))}{more}"
+def _refuse_constant(name: str) -> NoReturn:
+    raise DatasetError(f"contains the number {name}; expected finite numbers only")
+
+
+def _categories(rows: _Rows) -> Categories:
+    """Classes by ascending id, so that labels follow COCO's published table whatever the order in the file."""
+    ids = rows.unique_ids()
+    names = rows.column("name", {str}, "a class name")
+    seen: set[str] = set()
+    for position, name in enumerate(names):
+        if name in seen:
+            rows.fail(position, f"is named {name!r} like another category; names must differ")
+        seen.add(name)
+    return Categories.from_json({"id": int(ids[i]), "name": names[i]} for i in np.argsort(ids))
+
+
+def _positions(rows: _Rows, key: str, known: np.ndarray, explanation: str) -> np.ndarray:
+    """Position of each row's reference in the ascending ids `known`."""
+    values = rows.integers(key)
+    positions = np.minimum(np.searchsorted(known, values), len(known) - 1)
+    wrong = known[positions] != values
+    if wrong.any():
+        row = int(wrong.argmax())
+        rows.fail(row, f"has {key} {values[row]}, which does not exist: {explanation}")
+    return positions
+
+
+def _boxes(rows: _Rows) -> np.ndarray:
+    expected = "4 numbers [x, y, width, height] in pixels"
+    lists = rows.column("bbox", {list}, expected)
+    for position, box in enumerate(lists):
+        if len(box) != 4 or not set(map(type, box)) <= {int, float} or not all(abs(v) < LARGEST for v in box):
+            rows.fail(position, f"has bbox {reprlib.repr(box)}; expected {expected}")
+    return np.array(lists, dtype=np.float64).reshape(-1, 4)
+
+
+def _area(value: int | float | None) -> float:
+    if value is None:
+        return math.nan
+    return float(value) if abs(value) < LARGEST else math.inf  # an integer may be too large for a float

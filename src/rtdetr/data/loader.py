@@ -1,39 +1,43 @@
 """Batches for training, reproducible: a batch depends on (seed, epoch, position) and on nothing else.
 
 The number of workers, an earlier epoch or a restart in the middle of one change nothing, and the global random
-generators are neither used nor moved. A sampler hands out whole batches, a worker builds one of them (`transforms.py`),
-and images travel as bytes; they become float32 on the device.
+generators are neither used nor moved. A sampler hands out whole batches, a worker builds one of them (`batches.py`),
+and images travel as bytes; on the device they become float32, change size for multi-scale and are blended for mixup.
 """
 
 import signal
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader
 
-from rtdetr.config import Recipe, SizeHW
-from rtdetr.data.coco import DetectionDataset
-from rtdetr.data.schedule import plan
-from rtdetr.data.transforms import augment
-from rtdetr.errors import ConfigError, RTDETRError
+from rtdetr.config import Recipe
+from rtdetr.data.batches import Batch, BatchBuilder, BatchKey, BatchSampler
+from rtdetr.data.dataset import DetectionDataset
+from rtdetr.data.mosaic import NUM_TILES, mix
+from rtdetr.data.pipelines import Pipeline, check_pipeline
+from rtdetr.data.sampling import repeat_factors
+from rtdetr.data.schedule import largest_size_hw, plan
+from rtdetr.errors import ConfigError, RTDETRError, TrainingError
 from rtdetr.structures import Target
 
-_ORDER, _SIZE, _SAMPLE = range(3)  # independent random streams
+TrainBatch = tuple[Float[Tensor, "b c h w"], list[Target]]
 
 
 class TrainLoader:
-    """Iterating gives one epoch of (images float32 (b, 3, h, w) in [0, 1], list of `Target`).
+    """Iterating gives one epoch of (images float32 (b, c, h, w) in [0, 1], list of `Target`).
 
-    Call `set_epoch` before each epoch. `len` is the number of batches in a whole epoch: images that do not fill the
-    last batch are left out of this epoch, except when they are all there is.
+    Call `set_epoch` before each epoch. `len` is the number of batches in a whole epoch, the same for every epoch and
+    process: images that do not fill the last batch are left out of this epoch, except when they are all there is. The
+    images lie in memory channel by channel of each pixel (`torch.channels_last`), as convolutions like them best.
 
     Raises, while iterating:
         DatasetError: an image is missing or broken; raised here as it is, whichever worker met it.
+        TrainingError: the system ended a worker.
     """
 
     def __init__(
@@ -46,6 +50,9 @@ class TrainLoader:
         device: torch.device | str = "cpu",
         rank: int = 0,
         world_size: int = 1,
+        num_channels: int = 3,
+        transforms: Pipeline | None = None,
+        balance: bool = False,
     ) -> None:
         """Set up an epoch of `recipe.batch_size` images a batch.
 
@@ -57,17 +64,32 @@ class TrainLoader:
             device: where the images and targets end up.
             rank: number of this process, 0 to world_size - 1.
             world_size: processes that share each batch.
+            num_channels: of the network's images: 3 RGB, 1 grey, any other number for images stored so.
+            transforms: a torchvision v2 pipeline, an albumentations Compose, or a function of an image and a target as
+                in torchvision, in place of all that happens to a sample (colours, zoom-out, crop, flip, mosaic) from
+                the recipe's augmentation_start_epoch to its augmentation_stop_epoch; other epochs are not augmented.
+            balance: show images with rare classes more often; see `sampling.repeat_factors`.
 
         Raises:
-            ConfigError: the batch cannot be shared out evenly.
+            ConfigError: the batch cannot be shared out evenly, or the transforms cannot be used.
         """
         if recipe.batch_size % world_size:
             raise ConfigError(f"batch_size {recipe.batch_size} must be a multiple of the {world_size} processes")
-        self._dataset = dataset
-        self._sampler = _BatchSampler(len(dataset), recipe.batch_size, seed=seed, rank=rank, world_size=world_size)
+        if transforms is not None:
+            check_pipeline(transforms)
+        self._dataset, self._recipe = dataset, recipe
+        self._sampler = BatchSampler(
+            len(dataset),
+            recipe.batch_size,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+            factors=repeat_factors(dataset.annotations) if balance else None,
+        )
+        self._builder = BatchBuilder(dataset, recipe, seed=seed, num_channels=num_channels, pipeline=transforms)
         self._device = torch.device(device)
         self._loader = DataLoader(
-            _BatchBuilder(dataset, recipe, seed),
+            self._builder,
             sampler=self._sampler,
             batch_size=None,  # an item is a batch already
             collate_fn=_unchanged,
@@ -87,95 +109,65 @@ class TrainLoader:
         indices = next(key.indices for key in self._sampler if key.batch == batch)
         return self._dataset.image_ids[indices].tolist()
 
+    def largest_batch(self) -> TrainBatch:
+        """The heaviest batch that the run may meet: its largest size, and the images with most objects.
+
+        Nothing is cut from the images, and where the recipe has mosaic or mixup, each gets its objects as often as
+        these can multiply them. To see whether the memory suffices; the state of the loader stays as it is.
+
+        Raises:
+            DatasetError: one of the images is missing or broken.
+        """
+        columns, recipe = self._dataset.annotations, self._recipe
+        totals = np.concatenate([[0], np.cumsum(~columns.iscrowd)])[columns.starts]
+        fullest = np.argsort(-np.diff(totals), kind="stable")
+        chosen = np.resize(fullest, self._sampler.share_of_batch()).tolist()
+        still = plan(recipe, 0)._replace(
+            strong=False, flip=0.0, mosaic=0.0, mixup=0.0, batch_sizes_hw=(largest_size_hw(recipe),)
+        )
+        batch = self._builder.build(BatchKey(0, 0, chosen, list(range(len(chosen)))), still)
+        images, targets = self._finish(batch)
+        times = (NUM_TILES if recipe.mosaic else 1) * (2 if recipe.mixup else 1)
+        return images, [
+            Target(labels=target["labels"].repeat(times), boxes=target["boxes"].repeat(times, 1)) for target in targets
+        ]
+
     def __len__(self) -> int:
         return self._sampler.num_batches
 
-    def __iter__(self) -> Iterator[tuple[Float[Tensor, "b 3 h w"], list[Target]]]:
-        for batch in self._loader:
-            if isinstance(batch, RTDETRError):
-                raise batch
-            parts = (batch.images, batch.labels, batch.boxes)
-            images, labels, boxes = (part.to(self._device, non_blocking=True) for part in parts)
-            if images.shape[2:] != batch.size_hw:
-                images = functional.interpolate(images, size=batch.size_hw, mode="nearest")  # published behaviour
-            objects = zip(labels.split(batch.counts), boxes.split(batch.counts), strict=True)
-            yield images.float().div_(255), [Target(labels=one, boxes=four) for one, four in objects]
-
-
-class _Batch(NamedTuple):
-    """A batch as it comes from a worker: few tensors, because each costs a file handle on its way."""
-
-    images: UInt8[Tensor, "b 3 h w"]  # all samples have the epoch's base size
-    size_hw: SizeHW  # that the batch is to be scaled to
-    labels: Int64[Tensor, " n"]
-    boxes: Float[Tensor, "n 4"]
-    counts: list[int]  # objects of each image
-
-
-class _BatchKey(NamedTuple):
-    """All that a batch follows from, besides the seed."""
-
-    epoch: int
-    batch: int
-    indices: list[int]
-
-
-class _BatchSampler(Sampler[_BatchKey]):
-    """A new order each epoch; each process takes its share of every batch."""
-
-    def __init__(self, num_images: int, batch_size: int, *, seed: int, rank: int, world_size: int) -> None:
-        self._num_images, self._batch_size = num_images, batch_size
-        self._seed, self._rank, self._world_size = seed, rank, world_size
-        self.num_batches = max(num_images // batch_size, 1)
-        self.epoch = self.start_batch = 0
-
-    def __len__(self) -> int:
-        return max(self.num_batches - self.start_batch, 0)
-
-    def __iter__(self) -> Iterator[_BatchKey]:
-        order = _generator(_ORDER, self._seed, self.epoch, 0).permutation(self._num_images)
-        if len(order) < self._world_size:
-            order = np.resize(order, self._world_size)  # repeats, so that no process is without an image
-        for batch in range(self.start_batch, self.num_batches):
-            indices = order[batch * self._batch_size : (batch + 1) * self._batch_size]
-            yield _BatchKey(self.epoch, batch, indices[self._rank :: self._world_size].tolist())
-
-
-class _BatchBuilder(Dataset[_Batch | RTDETRError]):
-    """Builds the batch of a key; in a worker process, if there are any."""
-
-    def __init__(self, dataset: DetectionDataset, recipe: Recipe, seed: int) -> None:
-        self._dataset, self._recipe, self._seed = dataset, recipe, seed
-
-    def __getitem__(self, key: _BatchKey) -> _Batch | RTDETRError:
+    def __iter__(self) -> Iterator[TrainBatch]:
         try:
-            return self._build(key)
-        except RTDETRError as error:
-            return error  # the loader raises it; a worker's own exceptions arrive wrapped in a traceback
+            for batch in self._loader:
+                if isinstance(batch, RTDETRError):
+                    raise batch
+                yield self._finish(batch)
+        except RuntimeError as error:
+            if isinstance(error, RTDETRError) or not str(error).startswith("DataLoader worker"):
+                raise
+            raise TrainingError(_lost_worker(str(error))) from None
 
-    def _build(self, key: _BatchKey) -> _Batch:
-        epoch_plan = plan(self._recipe, key.epoch)
-        samples = []
-        for index in key.indices:
-            image, objects = self._dataset.load(index)
-            kept = ~objects["iscrowd"]
-            rng = _generator(_SAMPLE, self._seed, key.epoch, index)
-            samples.append(
-                augment(image, objects["boxes_xyxy"][kept], objects["labels"][kept], plan=epoch_plan, rng=rng)
-            )
-        targets = [target for _, target in samples]
-        sizes_hw = epoch_plan.batch_sizes_hw
-        return _Batch(
-            images=torch.stack([image for image, _ in samples]),
-            size_hw=sizes_hw[_generator(_SIZE, self._seed, key.epoch, key.batch).integers(len(sizes_hw))],
-            labels=torch.cat([target["labels"] for target in targets]),
-            boxes=torch.cat([target["boxes"] for target in targets]),
-            counts=[len(target["labels"]) for target in targets],
+    def _finish(self, batch: Batch) -> TrainBatch:
+        """Move a batch to the device and do there what is cheaper there."""
+        parts = (batch.images, batch.labels, batch.boxes)
+        images, labels, boxes = (part.to(self._device, non_blocking=True) for part in parts)
+        images = images.permute(0, 3, 1, 2)
+        if images.shape[2:] != batch.size_hw:
+            images = functional.interpolate(images, size=batch.size_hw, mode="nearest")  # published behaviour
+        images = images.float().div_(255)
+        objects = zip(labels.split(batch.counts), boxes.split(batch.counts), strict=True)
+        targets = [Target(labels=one, boxes=four) for one, four in objects]
+        return (images, targets) if batch.mix_share is None else mix(images, targets, share=batch.mix_share)
+
+
+def _lost_worker(problem: str) -> str:
+    """What to tell about a worker that the system ended."""
+    cause, advice = "most likely because memory ran out", "use fewer workers, or a smaller batch"
+    if "shared memory" in problem:
+        cause, advice = (
+            "because shared memory (/dev/shm) is full",
+            f"enlarge it (docker run --shm-size=8g), or {advice}",
         )
-
-
-def _generator(stream: int, seed: int, epoch: int, number: int) -> np.random.Generator:
-    return np.random.default_rng([stream, seed, epoch, number])
+    return f"the system ended a process that loads images, {cause}: {advice}. It says: {' '.join(problem.split())}"
 
 
 def _unchanged(batch: object) -> object:

@@ -1,94 +1,121 @@
-"""Find the annotation file and the images of a dataset in the folder layouts that are in use.
+"""`open_dataset`: find out what a path holds, COCO, YOLO or Pascal VOC, and give a `DetectionDataset` of it.
 
-| layout      | annotations                                  | images                               |
-|-------------|----------------------------------------------|--------------------------------------|
-| COCO        | annotations/instances_val2017.json           | val2017/ or images/val2017/          |
-| simple      | annotations/val.json or val.json             | images/val/, val/ or images/         |
-| Roboflow    | valid/_annotations.coco.json                 | valid/                               |
-| single file | any.json                                     | as above, in `images/` or beside it  |
+The layouts that are recognised stand at the top of `coco.py`, `yolo.py` and `voc.py`. In a folder that fits several,
+the first of these three wins.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from rtdetr.categories import Categories
-from rtdetr.data.coco import DetectionDataset
+from rtdetr.data.annotations import Found
+from rtdetr.data.coco import PATTERNS, coco_file, find_coco
+from rtdetr.data.dataset import DetectionDataset, Source
+from rtdetr.data.huggingface import is_table, open_table
+from rtdetr.data.image_files import check_files_exist
+from rtdetr.data.index_cache import read_cached
+from rtdetr.data.merge import merge
+from rtdetr.data.voc import find_voc, is_voc_list, voc_list
+from rtdetr.data.yolo import find_yolo, yolo_file
 from rtdetr.errors import ConfigError, DatasetError, nearest
 
-_SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
-
-
-class CocoPaths(NamedTuple):
-    """Where a dataset is."""
-
-    annotations_file: Path
-    images_dir: Path
+SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 
 def open_dataset(
-    path: str | os.PathLike[str],
+    path: Any,
     *,
     split: str,
     images: str | os.PathLike[str] | None = None,
     categories: Categories | None = None,
     on_bad_box: str = "error",
 ) -> DetectionDataset:
-    """Open a COCO-format dataset, given its folder or its annotation file.
+    """Open a dataset in COCO, YOLO or Pascal VOC form, a table of Hugging Face `datasets`, or several of them as one.
 
     Args:
-        path: the dataset's folder, or a COCO JSON file, for which `split` is ignored.
-        split: which part of the folder: "train", "val" (also found as "valid") or "test".
-        images: folder of the images, when it is not in one of the usual places.
+        path: the dataset's folder; or a COCO JSON file or VOC list file, for which `split` is ignored; or a YOLO
+            data.yaml; or a `datasets.Dataset` or `DatasetDict`; or a `DetectionDataset`; or a list of these.
+        split: which part: "train", "val" (also found as "valid" or "validation") or "test".
+        images: folder of the images of a COCO or VOC dataset, when it is not in one of the usual places.
         categories: class list of a trained model; see `DetectionDataset.with_categories`.
         on_bad_box: "error" or "drop" for boxes without an area inside their image.
 
     Raises:
         DatasetError: nothing of the kind is there, several files could be meant, or the dataset is not sound.
-        ConfigError: unknown `split` or `on_bad_box`.
+        ConfigError: unknown `split` or `on_bad_box`, or `images` where it has no meaning.
     """
-    found = find_dataset(Path(path), split=split, images=None if images is None else Path(images))
-    return DetectionDataset(found.images_dir, found.annotations_file, categories=categories, on_bad_box=on_bad_box)
+    if split not in SPLIT_NAMES:
+        raise ConfigError(f"expected split 'train', 'val' or 'test', got {split!r}.{nearest(split, SPLIT_NAMES)}")
+    if isinstance(path, Sequence) and not isinstance(path, str):
+        if not path:
+            raise ConfigError("expected at least one dataset, got an empty list")
+        if images is not None and len(path) > 1:
+            raise ConfigError("a folder of images belongs to one dataset; lay out several in one of the usual ways")
+        opened = [open_dataset(one, split=split, images=images, on_bad_box=on_bad_box) for one in path]
+        dataset = merge(opened)
+    elif isinstance(path, DetectionDataset):
+        dataset = path
+    elif is_table(path):
+        dataset = open_table(path, SPLIT_NAMES[split], on_bad_box=on_bad_box)
+    elif isinstance(path, str | os.PathLike):
+        found = find_dataset(Path(path), split=split, images=None if images is None else Path(images))
+        dataset = _read(found, on_bad_box)
+    else:
+        raise ConfigError(f"expected a path, a dataset or a list of them, got {type(path).__name__}")
+    return dataset if categories is None else dataset.with_categories(categories)
 
 
-def find_dataset(path: Path, *, split: str, images: Path | None = None) -> CocoPaths:
-    """Return the files that `open_dataset` reads."""
-    if split not in _SPLIT_NAMES:
-        raise ConfigError(f"expected split 'train', 'val' or 'test', got {split!r}.{nearest(split, _SPLIT_NAMES)}")
+def find_dataset(path: Path, *, split: str, images: Path | None = None) -> Found:
+    """Return what `open_dataset` would read.
+
+    Raises:
+        DatasetError, ConfigError: as for `open_dataset`, except for what only reading the annotations shows.
+    """
+    if split not in SPLIT_NAMES:
+        raise ConfigError(f"expected split 'train', 'val' or 'test', got {split!r}.{nearest(split, SPLIT_NAMES)}")
     if images is not None and not images.is_dir():
         raise DatasetError(f"expected a folder of images, {images} is none")
     if path.is_dir():
-        annotations_file = _annotations_in(path, split)
+        found = _in_folder(path, split, images)
     elif path.is_file():
-        annotations_file = path
+        found = _from_file(path, split, images)
     else:
-        raise DatasetError(f"no dataset {path}: expected a folder or a COCO JSON file")
-    return CocoPaths(annotations_file, images or _images_of(annotations_file))
+        raise DatasetError(f"no dataset {path}: expected a folder, a COCO JSON file, a YOLO data.yaml or a VOC list")
+    if found.format == "yolo" and images is not None:
+        raise ConfigError(f"{found.annotations_file} says itself where its images are; leave 'images' out")
+    return found
 
 
-def _annotations_in(root: Path, split: str) -> Path:
-    names = _SPLIT_NAMES[split]
-    patterns = ["annotations/instances_{}2017.json", "annotations/instances_{}*.json", "annotations/{}.json"]
-    patterns += ["{}.json", "{}/_annotations.coco.json"]
-    for pattern in patterns:
-        found = sorted(file for name in names for file in root.glob(pattern.format(name)))
-        if len(found) > 1:
-            listed = ", ".join(str(file) for file in found)
-            raise DatasetError(f"{root} has several annotation files for '{split}': {listed}. Give the file itself")
-        if found:
-            return found[0]
+def _in_folder(root: Path, split: str, images: Path | None) -> Found:
+    names = SPLIT_NAMES[split]
+    found = find_coco(root, names, images=images) or find_yolo(root, names) or find_voc(root, split, images=images)
+    if found is None:
+        coco = ", ".join(pattern.format(names[0]) for pattern in PATTERNS)
+        raise DatasetError(
+            f"{root} has no annotations for '{split}'; looked for {coco} (COCO), data.yaml or another YAML file with "
+            f"'names' (YOLO), Annotations with ImageSets/Main/{names[0]}.txt, {names[0]}.txt listing XML files, or "
+            f"{names[0]}/*.xml (Pascal VOC). Give the annotation file itself, with --images for its folder of images"
+        )
+    return found
+
+
+def _from_file(file: Path, split: str, images: Path | None) -> Found:
+    match file.suffix.lower():
+        case ".json":
+            return coco_file(file, images=images)
+        case ".yaml" | ".yml":
+            return yolo_file(file, SPLIT_NAMES[split])
+        case ".txt" if is_voc_list(file):
+            return voc_list(file, images=images)
     raise DatasetError(
-        f"{root} has no annotations for '{split}'; looked for {', '.join(p.format(names[0]) for p in patterns)}. "
-        "Give the JSON file itself, with --images for its folder of images"
+        f"{file}: expected a COCO file NAME.json, a YOLO description NAME.yaml, or a text file that lists the images "
+        "and XML files of a VOC dataset; or give the dataset's folder"
     )
 
 
-def _images_of(annotations_file: Path) -> Path:
-    """The folder of images that belongs to an annotation file: the first that exists, else the file's own."""
-    beside = annotations_file.parent
-    if annotations_file.name == "_annotations.coco.json":
-        return beside
-    root = beside.parent if beside.name == "annotations" else beside
-    part = annotations_file.stem.removeprefix("instances_")
-    candidates = [root / "images" / part, root / part, root / "images"]
-    return next((folder for folder in candidates if folder.is_dir()), beside)
+def _read(found: Found, on_bad_box: str) -> DetectionDataset:
+    annotations = read_cached(found, on_bad_box=on_bad_box)
+    check_files_exist(found.annotations_file, found.images_dir, annotations.file_names.tolist())
+    return DetectionDataset.of(annotations, Source(found.annotations_file, found.images_dir, annotations.categories))

@@ -13,14 +13,20 @@ _STRIDE = 32  # the network's coarsest; its input sides are multiples of it
 class EpochPlan(NamedTuple):
     """The data of one epoch.
 
-    strong: colour distortion, zoom-out and crop are on; flipping is always on.
+    strong: colour distortion, zoom-out and crop are on, or the user's own augmentation in their place.
     size_hw: height and width that every sample is resized to, in pixels.
     batch_sizes_hw: sizes that a batch is then scaled to, drawn with equal chance; only `size_hw` without multi-scale.
+    flip: chance that a sample is mirrored.
+    mosaic: chance that a sample is made of four images.
+    mixup: chance that a batch is blended with itself.
     """
 
     strong: bool
     size_hw: SizeHW
     batch_sizes_hw: tuple[SizeHW, ...]
+    flip: float = 0.5
+    mosaic: float = 0.0
+    mixup: float = 0.0
 
 
 def plan(recipe: Recipe, epoch: int) -> EpochPlan:
@@ -31,11 +37,21 @@ def plan(recipe: Recipe, epoch: int) -> EpochPlan:
     """
     size_hw = recipe.train_size_hw
     sides = recipe.multiscale_sizes if _before(epoch, recipe.multiscale_stop_epoch) else ()
+    strong = epoch >= recipe.augmentation_start_epoch and _before(epoch, recipe.augmentation_stop_epoch)
+    mixing = strong and _before(epoch, recipe.mixing_stop_epoch)
     return EpochPlan(
-        strong=_before(epoch, recipe.augmentation_stop_epoch),
+        strong=strong,
         size_hw=size_hw,
         batch_sizes_hw=tuple(_scaled(size_hw, side) for side in sides) or (size_hw,),
+        flip=recipe.flip,
+        mosaic=recipe.mosaic if mixing else 0.0,
+        mixup=recipe.mixup if mixing else 0.0,
     )
+
+
+def largest_size_hw(recipe: Recipe) -> SizeHW:
+    """The size with the most pixels that a batch can have in the whole run."""
+    return max((*plan(recipe, 0).batch_sizes_hw, recipe.train_size_hw), key=lambda size: size[0] * size[1])
 
 
 def _before(epoch: int, stop_epoch: int | None) -> bool:

@@ -1,7 +1,19 @@
-"""COCO average precision of a detector on a dataset."""
+"""How good a detector is on a dataset: COCO average precision, errors and confusion, and pictures of them."""
 
 from rtdetr.evaluation.coco import CocoEvaluator, CocoMetrics
-from rtdetr.evaluation.evaluate import evaluate_dataset
+from rtdetr.evaluation.evaluate import detect_dataset, evaluate_dataset
+from rtdetr.evaluation.plots import save_plots
 from rtdetr.evaluation.report import EvaluationReport
+from rtdetr.evaluation.worst_images import draw_comparison, save_worst_images, worst_images
 
-__all__ = ["CocoEvaluator", "CocoMetrics", "EvaluationReport", "evaluate_dataset"]
+__all__ = [
+    "CocoEvaluator",
+    "CocoMetrics",
+    "EvaluationReport",
+    "detect_dataset",
+    "draw_comparison",
+    "evaluate_dataset",
+    "save_plots",
+    "save_worst_images",
+    "worst_images",
+]

@@ -6,7 +6,7 @@ added count as images without detections.
 Source: https://cocodataset.org/#detection-eval.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import hotcoco
@@ -43,8 +43,21 @@ class CocoMetrics(NamedTuple):
         return self[:12]
 
 
+class DetectionColumns(NamedTuple):
+    """Detections of many images as flat arrays."""
+
+    images: np.ndarray  # int64 (n,), ascending positions in the dataset
+    boxes_xyxy: np.ndarray  # float32 (n, 4), pixels
+    scores: np.ndarray  # float32 (n,)
+    labels: np.ndarray  # int64 (n,)
+
+
 class CocoEvaluator:
-    """Detections of a dataset, kept as arrays."""
+    """Detections of a dataset, kept as arrays.
+
+    Several processes evaluate a share of the images each: `state()` of each is sent to one of them, where
+    `CocoEvaluator.merged` makes a whole of the states.
+    """
 
     def __init__(self, dataset: DetectionDataset) -> None:
         """Start without detections.
@@ -52,7 +65,7 @@ class CocoEvaluator:
         Args:
             dataset: ground truth. Its labels must be those of the detections; see `DetectionDataset.with_categories`.
         """
-        self._dataset = dataset
+        self.dataset = dataset
         self._index_of_id = {int(image_id): index for index, image_id in enumerate(dataset.image_ids)}
         self._found: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
 
@@ -69,17 +82,64 @@ class CocoEvaluator:
             InputError: the image is unknown or was added before, or a label is not in the dataset.
         """
         if image_id not in self._index_of_id:
-            raise InputError(f"expected an image id of {self._dataset.annotations_file}, got {image_id}")
+            raise InputError(f"expected an image id of {self.dataset.annotations_file}, got {image_id}")
         index = self._index_of_id[image_id]
         if index in self._found:
             raise InputError(f"image {image_id} was added before; give all its detections at once")
-        num_classes = len(self._dataset.categories)
+        num_classes = len(self.dataset.categories)
         if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
             raise InputError(
-                f"expected labels 0..{num_classes - 1} of {self._dataset.annotations_file}, got "
+                f"expected labels 0..{num_classes - 1} of {self.dataset.annotations_file}, got "
                 f"{labels.min()}..{labels.max()}; open it with the model's categories"
             )
-        self._found[index] = (np.asarray(boxes_xyxy, np.float32), np.asarray(scores, np.float32), np.asarray(labels))
+        self._found[index] = (
+            np.asarray(boxes_xyxy, np.float32).reshape(-1, 4),
+            np.asarray(scores, np.float32),
+            np.asarray(labels, np.int64),
+        )
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything added so far as plain arrays, to be sent to another process.
+
+        Returns:
+            `images`: int64 (i,), the images added, as positions in the dataset; `counts`: int64 (i,), detections of
+            each; `boxes_xyxy` (n, 4), `scores` (n,) and `labels` (n,) of all of them, image after image.
+        """
+        indices = np.array(sorted(self._found), dtype=np.int64)
+        counts = np.array([len(self._found[index][1]) for index in indices.tolist()], dtype=np.int64)
+        return {**self.columns()._asdict(), "images": indices, "counts": counts}
+
+    @classmethod
+    def merged(cls, dataset: DetectionDataset, states: Iterable[Mapping[str, np.ndarray]]) -> "CocoEvaluator":
+        """Join what several processes found.
+
+        An image that more than one of them evaluated, because the images were padded to equal shares, counts once, with
+        the detections of the first.
+
+        Args:
+            dataset: ground truth, the same in every process.
+            states: what `state()` returned in each.
+        """
+        whole = cls(dataset)
+        for state in states:
+            ends = np.cumsum(state["counts"]).tolist()
+            for index, start, end in zip(state["images"].tolist(), [0, *ends], ends, strict=False):
+                rows = slice(start, end)
+                whole._found.setdefault(
+                    index, (state["boxes_xyxy"][rows], state["scores"][rows], state["labels"][rows])
+                )
+        return whole
+
+    def columns(self) -> "DetectionColumns":
+        """All detections, by image, in the order added."""
+        found = sorted(self._found.items())
+        boxes, scores, labels = ([parts[column] for _, parts in found] for column in range(3))
+        return DetectionColumns(
+            images=np.repeat(np.array([index for index, _ in found], np.int64), [len(part) for part in scores]),
+            boxes_xyxy=np.concatenate([np.empty((0, 4), np.float32), *boxes]),
+            scores=np.concatenate([np.empty(0, np.float32), *scores]),
+            labels=np.concatenate([np.empty(0, np.int64), *labels]),
+        )
 
     def summarize(self) -> CocoMetrics:
         """Compute AP and recall of everything added so far."""
@@ -92,27 +152,27 @@ class CocoEvaluator:
             raise AssertionError("accumulate() left no results")
         precision = evaluation.eval["precision"][:, :, :, 0, -1]  # IoU, recall, class; all areas, 100 detections
         by_class = {}
-        for label, name in enumerate(self._dataset.categories.names):
+        for label, name in enumerate(self.dataset.categories.names):
             values = precision[:, :, label]
             by_class[name] = float(values[values > -1].mean()) if (values > -1).any() else -1.0
         return CocoMetrics(*(float(number) for number in evaluation.stats), per_class=by_class)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Detections in COCO's results format: ids of the annotation file, boxes as [x, y, width, height]."""
-        ids = self._dataset.categories.ids
+        ids = self.dataset.categories.ids
         for index, (boxes_xyxy, scores, labels) in sorted(self._found.items()):
-            image_id = int(self._dataset.image_ids[index])
-            boxes = _xywh(boxes_xyxy).tolist()
+            image_id = int(self.dataset.image_ids[index])
+            boxes = to_xywh(boxes_xyxy).tolist()
             for box, score, label in zip(boxes, scores.tolist(), labels.tolist(), strict=True):
                 yield {"image_id": image_id, "category_id": ids[label], "bbox": box, "score": score}
 
     def _ground_truth(self) -> hotcoco.COCO:
         """Ground truth numbered by position: hotcoco needs ids >= 0, a file may have any."""
-        columns = self._dataset.annotations
+        columns = self.dataset.annotations
         return hotcoco.COCO.from_arrays(
-            [{"id": index} for index in range(len(self._dataset))],
-            [{"id": label, "name": name} for label, name in enumerate(self._dataset.categories.names)],
-            np.repeat(np.arange(len(self._dataset)), np.diff(columns.starts)),
+            [{"id": index} for index in range(len(self.dataset))],
+            [{"id": label, "name": name} for label, name in enumerate(self.dataset.categories.names)],
+            np.repeat(np.arange(len(self.dataset)), np.diff(columns.starts)),
             columns.labels,
             columns.boxes_xywh,
             area=columns.areas,
@@ -121,13 +181,11 @@ class CocoEvaluator:
 
     def _table(self) -> np.ndarray:
         """float64 (detections, 7): image, x, y, width, height, score, label; by image, in the order added."""
-        parts = [
-            np.column_stack([np.full(len(scores), index), _xywh(boxes_xyxy), scores, labels])
-            for index, (boxes_xyxy, scores, labels) in sorted(self._found.items())
-        ]
-        return np.concatenate([np.empty((0, 7)), *parts])
+        found = self.columns()
+        return np.column_stack([found.images, to_xywh(found.boxes_xyxy), found.scores, found.labels])
 
 
-def _xywh(boxes_xyxy: np.ndarray) -> np.ndarray:
+def to_xywh(boxes_xyxy: np.ndarray) -> np.ndarray:
+    """Corners (n, 4) to corner and size, float64."""
     low, high = np.split(boxes_xyxy.astype(np.float64), 2, axis=1)
     return np.concatenate([low, high - low], axis=1)

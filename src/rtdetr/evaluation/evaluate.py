@@ -6,7 +6,7 @@ of a model or a file and opens the dataset. What comes out is in `report.py`.
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from PIL import Image
@@ -38,26 +38,52 @@ def evaluate_dataset(
     Raises:
         DatasetError: an image is missing or broken.
     """
-    evaluator = CocoEvaluator(dataset)
     started = time.perf_counter()
+    evaluator = detect_dataset(predict, dataset, batch_size=batch_size, progress=progress)
+    return EvaluationReport.of(evaluator, seconds=time.perf_counter() - started)
+
+
+def detect_dataset(
+    predict: Predict,
+    dataset: DetectionDataset,
+    *,
+    indices: Sequence[int] | None = None,
+    batch_size: int = 8,
+    progress: bool = True,
+) -> CocoEvaluator:
+    """Collect the detections on some images of a dataset: what one of several processes does in an evaluation.
+
+    The `state()` of each process's evaluator goes to `CocoEvaluator.merged`, and that to `EvaluationReport.of`.
+
+    Args:
+        predict: as for `evaluate_dataset`.
+        dataset: as for `evaluate_dataset`.
+        indices: positions of the images, such as range(rank, len(dataset), world_size); None: all.
+        batch_size: as for `evaluate_dataset`.
+        progress: as for `evaluate_dataset`.
+
+    Raises:
+        DatasetError: an image is missing or broken.
+    """
+    indices = range(len(dataset)) if indices is None else indices
+    evaluator = CocoEvaluator(dataset)
     with _bar(shown=progress) as bar:
-        task = bar.add_task("evaluating", total=len(dataset))
-        images = _decoded(dataset, ahead=batch_size)
-        for first in range(0, len(dataset), batch_size):
-            image_ids = dataset.image_ids[first : first + batch_size].tolist()
+        task = bar.add_task("evaluating", total=len(indices))
+        images = _decoded(dataset, indices, ahead=batch_size)
+        for first in range(0, len(indices), batch_size):
+            image_ids = dataset.image_ids[list(indices[first : first + batch_size])].tolist()
             found = predict([next(images) for _ in image_ids])
             for image_id, one in zip(image_ids, found, strict=True):
                 evaluator.add(image_id, boxes_xyxy=one.boxes_xyxy, scores=one.scores, labels=one.labels)
             bar.advance(task, len(image_ids))
-    seconds = time.perf_counter() - started
-    return EvaluationReport(evaluator.summarize(), evaluator, num_images=len(dataset), seconds=seconds)
+    return evaluator
 
 
-def _decoded(dataset: DetectionDataset, *, ahead: int) -> Iterator[Image.Image]:
+def _decoded(dataset: DetectionDataset, indices: Sequence[int], *, ahead: int) -> Iterator[Image.Image]:
     """Images in order, read by threads while the network works."""
     with ThreadPoolExecutor(_DECODING_THREADS) as pool:
         pending: deque[Future[Image.Image]] = deque()
-        for index in range(len(dataset)):
+        for index in indices:
             pending.append(pool.submit(lambda i: dataset.load(i)[0], index))
             if len(pending) > ahead:
                 yield pending.popleft().result()

@@ -1,13 +1,33 @@
-"""What an evaluation found: the numbers, a table of them, and the detections as a COCO results file."""
+"""What an evaluation found: the numbers, a table of them, and the detections as a COCO results file.
+
+The numbers come from `coco.py` (the published twelve) and, by way of `matching.py`, from `precision.py`,
+`operating_points.py` and `error_types.py`; `plots.py` and `worst_images.py` show them.
+"""
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rtdetr.errors import InputError
 from rtdetr.evaluation.coco import CocoEvaluator, CocoMetrics
+from rtdetr.evaluation.error_types import KINDS, ErrorTypes, error_types
+from rtdetr.evaluation.matching import Matches, match
+from rtdetr.evaluation.operating_points import (
+    ClassResult,
+    Curves,
+    best_thresholds,
+    class_results,
+    confusion_matrix,
+    is_shown,
+    score_curves,
+)
+from rtdetr.evaluation.precision import Interval, PrecisionTable
 from rtdetr.files import write_atomically
 
 _ROWS = (
@@ -24,18 +44,18 @@ _ROWS = (
     ("AR medium", "recall, 100 detections an image"),
     ("AR large", "recall, 100 detections an image"),
 )
-_CLASSES_A_LINE = 3
+_CLASS_COLUMNS = ("objects", "AP", "AP50", "P", "R", "F1", "threshold", "right", "wrong")
 
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """Result of `evaluate_dataset`.
+    """Result of `evaluate_dataset`. What follows from the detections is computed when it is first asked for.
 
     Attributes:
         metrics: the COCO numbers.
         evaluator: holds all detections.
         num_images: images evaluated.
-        seconds: time for reading the images and detecting.
+        seconds: time for reading the images and detecting; 0: not known.
     """
 
     metrics: CocoMetrics
@@ -43,24 +63,125 @@ class EvaluationReport:
     num_images: int
     seconds: float
 
+    @classmethod
+    def of(cls, evaluator: CocoEvaluator, *, seconds: float = 0.0) -> "EvaluationReport":
+        """Measure what an evaluator holds, such as one merged from several processes."""
+        return cls(evaluator.summarize(), evaluator, num_images=len(evaluator.dataset), seconds=seconds)
+
+    @property
+    def names(self) -> list[str]:
+        """Class names by label."""
+        return self.evaluator.dataset.categories.names
+
+    @cached_property
+    def matches(self) -> Matches:
+        """Which detection found which object."""
+        return match(self.evaluator)
+
+    @cached_property
+    def precision(self) -> PrecisionTable:
+        """Precision over recall of every class and IoU threshold."""
+        return PrecisionTable(self.matches)
+
+    @cached_property
+    def best_f1_thresholds(self) -> list[float]:
+        """By label, the score threshold at which F1 is best (IoU 0.5); 0.5 for a class that was never found."""
+        return best_thresholds(self.matches).tolist()
+
+    @cached_property
+    def curves(self) -> Curves:
+        """Precision, recall and F1 of every class over the score threshold, at IoU 0.5."""
+        return score_curves(self.matches)
+
+    @cached_property
+    def classes(self) -> list[ClassResult]:
+        """AP, precision, recall, F1 and more of every class, by label."""
+        thresholds = np.asarray(self.best_f1_thresholds)
+        average = self.precision.average()
+        return class_results(self.matches, thresholds, names=self.names, average_precision=average)
+
+    @cached_property
+    def confusion(self) -> np.ndarray:
+        """Counts, int64 (classes + 1, classes + 1), rows true, columns predicted, background last; see there."""
+        return confusion_matrix(self.matches, np.asarray(self.best_f1_thresholds))
+
+    @cached_property
+    def errors(self) -> ErrorTypes:
+        """Errors by kind, and the AP50 that each kind costs."""
+        return error_types(self.matches)
+
+    @cached_property
+    def false_positives_per_empty_image(self) -> float | None:
+        """Detections above the best F1 thresholds in an image without any object; None without such images."""
+        is_empty = np.diff(self.evaluator.dataset.annotations.starts) == 0
+        shown = is_shown(self.matches, np.asarray(self.best_f1_thresholds))
+        return float(is_empty[self.matches.images[shown]].sum() / is_empty.sum()) if is_empty.any() else None
+
+    def intervals(self, *, num_resamples: int = 200, seed: int = 0) -> dict[str, Interval]:
+        """95 % confidence intervals of AP ("ap") and AP50 ("ap50"), by drawing images anew; see `bootstrap`."""
+        return self.precision.bootstrap(num_resamples=num_resamples, seed=seed)
+
     @property
     def detections(self) -> list[dict[str, Any]]:
         """All detections in COCO's results format, with the ids of the annotation file and boxes as xywh."""
         return list(self.evaluator.rows())
 
-    def table(self) -> str:
-        """The twelve numbers and the AP of each class in percent; "-" where the data has no such object."""
-        lines = [
-            f"{name:<10}{_percent(value):>6}   {note}"
-            for (name, note), value in zip(_ROWS, self.metrics.numbers, strict=True)
-        ]
-        classes = self.metrics.per_class
-        width = max(map(len, classes))
-        cells = [f"{name:<{width}}{_percent(ap):>6}" for name, ap in classes.items()]
-        height = -(-len(cells) // _CLASSES_A_LINE)
-        lines += ["", "AP by class"] + ["   ".join(cells[row::height]) for row in range(height)]
-        rate = self.num_images / max(self.seconds, 1e-9)
-        return "\n".join([*lines, "", f"{self.num_images} images in {self.seconds:.1f} s, {rate:.1f} images/s"])
+    def table(self, *, intervals: Mapping[str, Interval] | None = None) -> str:
+        """All numbers as text, AP and the like in percent; "-" where the data has no such object.
+
+        Args:
+            intervals: what `intervals()` returned, shown beside AP and AP50.
+        """
+        notes = [note for _, note in _ROWS]
+        for row, name in enumerate(("ap", "ap50")):
+            if intervals and name in intervals:
+                low, high = intervals[name]
+                notes[row] += f"; 95 % confidence {_percent(low)} to {_percent(high)}"
+        values = zip(_ROWS, self.metrics.numbers, notes, strict=True)
+        lines = [f"{name:<10}{_percent(value):>6}   {note}" for (name, _), value, note in values]
+        lines += ["", *self._class_lines(), "", *self._error_lines()]
+        speed = f" in {self.seconds:.1f} s, {self.num_images / self.seconds:.1f} images/s" if self.seconds else ""
+        return "\n".join([*lines, "", f"{self.num_images} images{speed}"])
+
+    def _class_lines(self) -> list[str]:
+        width = max(len("class"), *map(len, self.names))
+        lines = [f"{'class':<{width}}" + "".join(f"{name:>{_width(name)}}" for name in _CLASS_COLUMNS)]
+        for row in self.classes:
+            numbers = (row.ap, row.ap50, row.precision, row.recall, row.f1)
+            cells = [str(row.objects), *map(_percent, numbers), f"{row.threshold:.3f}"]
+            cells += [str(row.true_positives), str(row.false_positives)]
+            aligned = zip(cells, _CLASS_COLUMNS, strict=True)
+            lines.append(f"{row.name:<{width}}" + "".join(f"{cell:>{_width(name)}}" for cell, name in aligned))
+        return [*lines, "P, R and F1 at IoU 0.50 and the score threshold of each class where F1 is best"]
+
+    def _error_lines(self) -> list[str]:
+        errors = self.errors
+        lines = [f"{'errors':<14}{'count':>8}{'cost in AP50':>15}"]
+        for kind in KINDS:
+            cost = errors.ap50_cost[kind]
+            lines.append(f"{kind:<14}{errors.counts[kind]:>8}{'-' if cost is None else f'{100 * cost:.1f}':>15}")
+        empty = self.false_positives_per_empty_image
+        return lines if empty is None else [*lines, "", f"{empty:.3f} false positives in an image without objects"]
+
+    def to_json(self, *, intervals: Mapping[str, Interval] | None = None) -> dict[str, Any]:
+        """All numbers as plain values for `json.dump`; the confusion matrix has rows of true, columns of found classes.
+
+        Args:
+            intervals: what `intervals()` returned.
+        """
+        numbers = {name: value for name, value in self.metrics._asdict().items() if name != "per_class"}
+        return {
+            "metrics": {name: None if value < 0 else value for name, value in numbers.items()},
+            "confidence_95": {name: list(interval) for name, interval in (intervals or {}).items()},
+            "classes": [row._asdict() for row in self.classes],
+            "confusion": {"names": [*self.names, "background"], "counts": self.confusion.tolist()},
+            "errors": {
+                kind: {"count": self.errors.counts[kind], "ap50_cost": self.errors.ap50_cost[kind]} for kind in KINDS
+            },
+            "false_positives_per_empty_image": self.false_positives_per_empty_image,
+            "num_images": self.num_images,
+            "seconds": self.seconds,
+        }
 
     def save_detections(self, path: str | os.PathLike[str]) -> Path:
         """Write all detections as a COCO results file, which pycocotools' `loadRes` reads.
@@ -79,5 +200,9 @@ class EvaluationReport:
         return write_atomically(Path(path), write, error=InputError)
 
 
-def _percent(value: float) -> str:
-    return "-" if value < 0 else f"{100 * value:.1f}"
+def _percent(value: float | None) -> str:
+    return "-" if value is None or value < 0 else f"{100 * value:.1f}"
+
+
+def _width(column: str) -> int:
+    return max(len(column) + 2, 8)

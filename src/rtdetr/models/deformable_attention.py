@@ -4,11 +4,15 @@ Source: arXiv 2010.04159; a number of points a level and discrete sampling: arXi
 """
 
 import math
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
+from scipy import sparse
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from rtdetr.config import DecoderConfig
 from rtdetr.models.positions import SizesHW
@@ -151,7 +155,36 @@ def _weighted_rows(
 
 
 def _sum_rows_on_cpu(slices: Float[Tensor, "t c"], table: Int64[Tensor, "r n"], shares: Float[Tensor, "r n"]) -> Tensor:
+    if torch.is_grad_enabled() and (slices.requires_grad or shares.requires_grad):
+        return _SumRows.apply(slices, table, shares)
     return F.embedding_bag(table, slices, mode="sum", per_sample_weights=shares)
+
+
+class _SumRows(torch.autograd.Function):
+    """`embedding_bag` with a faster gradient of the rows: torch sorts the table first, a sparse product needs not."""
+
+    @staticmethod
+    def forward(ctx: Any, slices: Tensor, table: Tensor, shares: Tensor) -> Tensor:
+        ctx.save_for_backward(slices, table, shares)
+        return F.embedding_bag(table, slices, mode="sum", per_sample_weights=shares)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
+        slices, table, shares = ctx.saved_tensors
+        of_slices = of_shares = None
+        if ctx.needs_input_grad[0]:
+            wide = torch.promote_types(slices.dtype, torch.float32)  # scipy has no 16-bit types
+            parts = [x.to(wide).contiguous().numpy() for x in (shares, gradient)]
+            ends = np.arange(0, table.numel() + 1, table.shape[1])
+            matrix = sparse.csr_array((parts[0].ravel(), table.numpy().ravel(), ends), shape=(len(table), len(slices)))
+            of_slices = torch.from_numpy(matrix.T @ parts[1]).to(slices.dtype)
+        if ctx.needs_input_grad[2]:
+            with torch.enable_grad():
+                variable = shares.detach().requires_grad_()
+                total = F.embedding_bag(table, slices.detach(), mode="sum", per_sample_weights=variable)
+            (of_shares,) = torch.autograd.grad(total, variable, gradient)
+        return of_slices, None, of_shares
 
 
 def _sum_rows(slices: Float[Tensor, "t c"], table: Int64[Tensor, "r n"], shares: Float[Tensor, "r n"]) -> Tensor:

@@ -13,6 +13,7 @@ def postprocess(
     *,
     sizes_wh: Float[Tensor, "b 2"] | Int64[Tensor, "b 2"],
     max_detections: int = 300,
+    one_label: bool = False,
 ) -> tuple[Int64[Tensor, "b m"], Float[Tensor, "b m 4"], Float[Tensor, "b m"]]:
     """Return labels, boxes (xyxy, pixels of the original image) and scores, best first.
 
@@ -24,11 +25,22 @@ def postprocess(
         boxes_cxcywh: normalised boxes.
         sizes_wh: width and height of the original images.
         max_detections: the most to return an image.
+        one_label: take the best class of each query only; then there are at most min(max_detections, queries).
     """
     wide = torch.promote_types(logits.dtype, torch.float32)
     classes = logits.shape[-1]
-    scores = logits.to(wide).sigmoid().flatten(1)
+    scores = logits.to(wide).sigmoid()
+    if one_label:
+        scores, best = scores.max(-1)
+        scores, query = scores.topk(min(max_detections, scores.shape[1]), dim=-1)
+        return best.gather(1, query), _pixels(boxes_cxcywh, query, sizes_wh), scores
+    scores = scores.flatten(1)
     scores, index = scores.topk(min(max_detections, scores.shape[1]), dim=-1)
     labels, query = index % classes, index // classes
+    return labels, _pixels(boxes_cxcywh, query, sizes_wh), scores
+
+
+def _pixels(boxes_cxcywh: Tensor, query: Tensor, sizes_wh: Tensor) -> Tensor:
+    """Boxes of the chosen queries as corners in pixels."""
     boxes = cxcywh_to_xyxy(boxes_cxcywh) * sizes_wh.to(boxes_cxcywh.dtype).repeat(1, 2)[:, None]
-    return labels, boxes.gather(1, query[..., None].expand(-1, -1, 4)), scores
+    return boxes.gather(1, query[..., None].expand(-1, -1, 4))

@@ -34,6 +34,12 @@ class RTDETR(nn.Module):
         else:
             self.backbone = PResNet(config.backbone, in_channels=config.in_channels)
         encoder = HybridEncoder(config.encoder, in_channels=self.backbone.out_channels, version=config.version)
+        self.pixel_mean: Tensor | None
+        self.pixel_std: Tensor | None
+        for name in ("pixel_mean", "pixel_std"):  # not in the state dict, whose keys are the published ones
+            values = getattr(config, name)
+            shaped = None if values is None else torch.tensor(values).view(1, -1, 1, 1)
+            self.register_buffer(name, shaped, persistent=False)
         # drawn after the encoder, registered before it: both orders are the published ones
         self.decoder = RTDETRDecoder(config)
         self.encoder = encoder
@@ -54,6 +60,10 @@ class RTDETR(nn.Module):
     def forward(self, images: Tensor, targets: list[Target] | None = None) -> RTDETROutput:
         self._check(images, targets)
         images = images.to(next(self.parameters()).dtype)
+        if self.pixel_mean is not None:
+            images = images - self.pixel_mean
+        if self.pixel_std is not None:
+            images = images / self.pixel_std
         return self.decoder(self.encoder(self.backbone(images)), targets)
 
     def _check(self, images: Tensor, targets: list[Target] | None) -> None:

@@ -10,7 +10,13 @@ _EXPORTED = {".onnx": "ONNX", ".xml": "OpenVINO", ".engine": "TensorRT", ".trt":
 
 
 def load(
-    source: str | os.PathLike[str], *, device: str = "auto", model: str | None = None, precision: str = "auto"
+    source: str | os.PathLike[str],
+    *,
+    device: str = "auto",
+    model: str | None = None,
+    precision: str = "auto",
+    one_label: bool = False,
+    nms_iou: float | None = None,
 ) -> Detector:
     """Load a detector; call the result with an image to get `Detections`.
 
@@ -21,9 +27,13 @@ def load(
         model: the zoo name of the network, for a checkpoint that does not say which one it is.
         precision: "float32", "bfloat16" or "float16"; "auto" is float16 on CUDA, bfloat16 on CPUs with AMX, else
             float32.
+        one_label: take the best class of each query only, where published evaluation takes every pair of a query and a
+            class.
+        nms_iou: in each class drop detections that overlap a better one by more than this IoU, 0..1; None: keep all, as
+            published evaluation does.
 
     Raises:
-        InputError: no runtime for this kind of file.
+        InputError: no runtime for this kind of file, or an `nms_iou` out of range.
         ConfigError: no such device or precision, or an unknown `model`.
         WeightsError: the file is missing, damaged or of another model.
         MissingDependencyError: PyTorch is not installed.
@@ -35,4 +45,6 @@ def load(
         )
     with naming_the_missing_extra():
         from rtdetr.runtimes.torch_detector import load_torch_detector
-    return load_torch_detector(source, device=device, model=model, precision=precision)
+    return load_torch_detector(
+        source, device=device, model=model, precision=precision, one_label=one_label, nms_iou=nms_iou
+    )

@@ -9,11 +9,12 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision.ops import batched_nms
 
 from rtdetr.categories import Categories
 from rtdetr.detections import Detections
@@ -21,7 +22,7 @@ from rtdetr.devices import choose_device, inference_dtype
 from rtdetr.errors import InputError, WeightsError
 from rtdetr.models import RTDETR, fuse, postprocess
 from rtdetr.preprocessing import load_image, open_image, resize
-from rtdetr.weights import load_model
+from rtdetr.weights import build_from, read_checkpoint
 
 _log = logging.getLogger(__name__)
 Prepared = tuple[np.ndarray, tuple[int, int]]  # resized uint8 (h, w, c) and the original width and height
@@ -36,10 +37,16 @@ class TorchDetector:
         device: "auto" (the first CUDA device, else the CPU) or the name of a device.
         precision: "auto", "float32", "bfloat16" or "float16".
         size_hw: height and width images are resized to; None: the size the model was evaluated at, else 640x640.
+        thresholds: score threshold of each class, in 0..1, for `threshold="auto"`.
+        one_label: take the best class of each query only, where published evaluation takes every pair of a query and a
+            class.
+        nms_iou: in each class drop detections that overlap a better one by more than this IoU; None: keep all, as
+            published evaluation does.
 
     Raises:
         ConfigError: no such device or precision.
-        InputError: a size that is not a multiple of 32, or a number of categories other than the model's classes.
+        InputError: a size that is not a multiple of 32, a number of categories or thresholds other than the model's
+            classes, or an `nms_iou` out of range.
     """
 
     def __init__(
@@ -50,11 +57,21 @@ class TorchDetector:
         device: str | torch.device = "auto",
         precision: str = "auto",
         size_hw: tuple[int, int] | None = None,
+        thresholds: Sequence[float] | None = None,
+        one_label: bool = False,
+        nms_iou: float | None = None,
     ) -> None:
         if len(categories) != model.config.num_classes:
             raise InputError(f"the model has {model.config.num_classes} classes, got {len(categories)} categories")
+        if thresholds is not None and len(thresholds) != len(categories):
+            raise InputError(f"the model has {len(categories)} classes, got {len(thresholds)} thresholds")
+        if nms_iou is not None and not 0 <= nms_iou <= 1:
+            raise InputError(f"the IoU for non-maximum suppression must be in 0..1, got {nms_iou}")
         self.categories = categories
         self.names = tuple(categories.names)
+        self.thresholds = None if thresholds is None else tuple(thresholds)
+        self.one_label = one_label
+        self.nms_iou = nms_iou
         self.device = choose_device(device)
         self.dtype = inference_dtype(self.device, precision)
         self.size_hw = _checked_size(size_hw or model.config.eval_size_hw or (640, 640))
@@ -76,7 +93,7 @@ class TorchDetector:
         self,
         source: Any,
         *,
-        threshold: float = 0.5,
+        threshold: float | Literal["auto"] = 0.5,
         size_hw: tuple[int, int] | None = None,
         max_detections: int = 300,
         batch_size: int = 8,
@@ -86,7 +103,7 @@ class TorchDetector:
         Args:
             source: what `load_image` takes, or a tensor (c, h, w) of uint8 or floats in [0, 1]; several of them in a
                 list or tuple, or as a tensor (b, c, h, w) or array (b, h, w, c).
-            threshold: only objects with a score above it, 0..1.
+            threshold: only objects with a score above it, 0..1; "auto": above the threshold of their class.
             size_hw: height and width for the network, multiples of 32; None: `self.size_hw`.
             max_detections: at most so many objects an image, the best first.
             batch_size: images that go through the network together; memory grows with it.
@@ -96,20 +113,32 @@ class TorchDetector:
             and are not clipped to it, as published evaluation wants them; `Detections.clipped()` does that.
 
         Raises:
-            InputError: an image that cannot be read, or an option out of range.
+            InputError: an image that cannot be read, an option out of range, or "auto" without known thresholds.
             WeightsError: the network gives NaN.
         """
         size_hw = self.size_hw if size_hw is None else _checked_size(size_hw)
-        if not 0 <= threshold <= 1:
-            raise InputError(f"threshold must be in 0..1, got {threshold}")
+        by_class = self._by_class(threshold)
         if max_detections < 1 or batch_size < 1:
             raise InputError(f"max_detections and batch_size must be positive, got {max_detections} and {batch_size}")
         if isinstance(source, Tensor | np.ndarray) and source.ndim == 4:
             source = list(source)
         if not isinstance(source, list | tuple):
-            return self._detect([self._prepare(source, size_hw)], threshold, max_detections)[0]
+            return self._detect([self._prepare(source, size_hw)], by_class, max_detections)[0]
         batches = self._batches(source, size_hw, batch_size)
-        return [found for batch in batches for found in self._detect(batch, threshold, max_detections)]
+        return [found for batch in batches for found in self._detect(batch, by_class, max_detections)]
+
+    def _by_class(self, threshold: float | str) -> np.ndarray:
+        """The score threshold of each class."""
+        if threshold != "auto":
+            if isinstance(threshold, str) or not 0 <= threshold <= 1:
+                raise InputError(f"threshold must be in 0..1 or 'auto', got {threshold!r}")
+            return np.full(len(self.names), threshold, dtype=np.float32)
+        if self.thresholds is None:
+            raise InputError(
+                "threshold 'auto' needs weights with a threshold for each class, which these have not. "
+                "Measure and store them with: rtdetr evaluate MODEL DATA --save-thresholds"
+            )
+        return np.array(self.thresholds)
 
     def _prepare(self, source: Any, size_hw: tuple[int, int]) -> Prepared:
         """Read an image and resize it."""
@@ -132,33 +161,58 @@ class TorchDetector:
                     yield [_result(future, start - batch_size + i) for i, future in enumerate(batch)]
 
     @torch.inference_mode()
-    def _detect(self, batch: list[Prepared], threshold: float, max_detections: int) -> list[Detections]:
+    def _detect(self, batch: list[Prepared], thresholds: np.ndarray, max_detections: int) -> list[Detections]:
         pixels = torch.from_numpy(np.stack([image for image, _ in batch])).to(self.device)
         images = pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255)  # uint8 (b, h, w, c) is channels-last already
         output = self.network(images.to(self.dtype))
         sizes_wh = torch.tensor([size_wh for _, size_wh in batch], device=self.device)
-        results = postprocess(*output[:2], sizes_wh=sizes_wh, max_detections=max_detections)
+        results = postprocess(*output[:2], sizes_wh=sizes_wh, max_detections=max_detections, one_label=self.one_label)
         labels, boxes, scores = (values.cpu().numpy() for values in results)
         if not (np.isfinite(scores).all() and np.isfinite(boxes).all()):
             raise WeightsError(
                 f"{self.description} gave NaN or infinity: its weights are damaged, or do not fit this precision; "
                 "try precision='float32'"
             )
+        kept = scores > thresholds[labels]
+        if self.nms_iou is not None:
+            kept &= np.stack([_survives(*one, iou=self.nms_iou) for one in zip(*results, strict=True)])
         return [
-            Detections(b[s > threshold], s[s > threshold], c[s > threshold], self.names, size_wh)
-            for b, s, c, (_, size_wh) in zip(boxes, scores, labels, batch, strict=True)
+            Detections(b[k], s[k], c[k], self.names, size_wh)
+            for b, s, c, k, (_, size_wh) in zip(boxes, scores, labels, kept, batch, strict=True)
         ]
 
 
 def load_torch_detector(
-    source: str | os.PathLike[str], *, device: str = "auto", model: str | None = None, precision: str = "auto"
+    source: str | os.PathLike[str],
+    *,
+    device: str = "auto",
+    model: str | None = None,
+    precision: str = "auto",
+    one_label: bool = False,
+    nms_iou: float | None = None,
 ) -> TorchDetector:
     """Build the detector of a checkpoint; `rtdetr.load` documents the arguments."""
     inference_dtype(choose_device(device), precision)  # a wrong word is told before a download
-    network, categories = load_model(source if isinstance(source, str) else Path(source), model=model)
-    detector = TorchDetector(network, categories, device=device, precision=precision)
+    weights = read_checkpoint(source if isinstance(source, str) else Path(source), model=model)
+    network, categories = build_from(weights)
+    detector = TorchDetector(
+        network,
+        categories,
+        device=device,
+        precision=precision,
+        thresholds=weights.thresholds,
+        one_label=one_label,
+        nms_iou=nms_iou,
+    )
     _log.info("detecting with %s", detector.description)
     return detector
+
+
+def _survives(labels: Tensor, boxes: Tensor, scores: Tensor, *, iou: float) -> np.ndarray:
+    """Which detections of one image non-maximum suppression keeps, bool (n,)."""
+    kept = np.zeros(len(scores), dtype=bool)
+    kept[batched_nms(boxes.float(), scores.float(), labels, iou).cpu().numpy()] = True
+    return kept
 
 
 def _checked_size(size_hw: Any) -> tuple[int, int]:

@@ -2,11 +2,11 @@
 
 from rtdetr.training.checkpoint import read
 from rtdetr.training.ema import ModelEMA
+from rtdetr.training.job import MakeDetector
 from rtdetr.training.optimizer import build_optimizer
 from rtdetr.training.recipe import adapt, override
 from rtdetr.training.schedule import lr_factor, set_learning_rate
 from rtdetr.training.settings import TrainSettings, resolve
-from rtdetr.training.setup import MakeDetector
 from rtdetr.training.train import TrainResult, run
 
 __all__ = [

@@ -6,7 +6,12 @@ The file is a `torch.save` of plain containers and tensors (it loads with `weigh
 """
 
 import datetime
+import logging
+import os
 import random
+import shutil
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +26,7 @@ from rtdetr.models import RTDETR
 from rtdetr.training.ema import ModelEMA
 from rtdetr.weights.official import load_pickle
 
+_log = logging.getLogger(__name__)
 NEEDED = ("model", "ema", "optimizer", "last_epoch")
 
 
@@ -33,22 +39,31 @@ class Progress:
         epoch: the epoch under way, counted from 0.
         batch: its batches that are done; all of them: trained and not yet evaluated.
         iteration: steps made over the whole run.
-        best_ap: highest validation AP so far, in [0, 1]; None before the first evaluation.
+        best_value: highest value of the metric that decides so far; None before the first evaluation.
+        best_ap: the validation AP that came with it, in [0, 1].
         best_epoch: the epoch that reached it.
+        evaluations_since_best: how many did not.
+        thresholds: for each label the score with the best F1 in that evaluation.
+        skipped: latest steps, in a row, that were skipped because something was not finite.
     """
 
     batches_per_epoch: int
     epoch: int = 0
     batch: int = 0
     iteration: int = 0
+    best_value: float | None = None
     best_ap: float | None = None
     best_epoch: int | None = None
+    evaluations_since_best: int = 0
+    thresholds: list[float] | None = None
+    skipped: int = 0
 
-    def note(self, ap: float) -> bool:
-        """Keep the AP of the epoch under way if it is the best so far, and return whether it is."""
-        if ap < 0 or (self.best_ap is not None and ap <= self.best_ap):  # negative: nothing there to be found
+    def note(self, value: float, *, ap: float) -> bool:
+        """Keep the result of the epoch under way if it is the best so far, and return whether it is."""
+        if value < 0 or (self.best_value is not None and value <= self.best_value):  # negative: nothing to be found
+            self.evaluations_since_best += 1
             return False
-        self.best_ap, self.best_epoch = ap, self.epoch
+        self.best_value, self.best_ap, self.best_epoch, self.evaluations_since_best = value, ap, self.epoch, 0
         return True
 
 
@@ -63,8 +78,17 @@ class TrainingState:
     progress: Progress
 
 
-def save_last(path: Path, state: TrainingState, *, metadata: Mapping[str, Any]) -> None:
+def save_last(
+    path: Path, state: TrainingState, *, metadata: Mapping[str, Any], rng: list[dict[str, Any]], keep: int = 1
+) -> None:
     """Write everything needed to resume. The file at `path` is replaced whole or not at all.
+
+    Args:
+        path: the file.
+        state: what is saved.
+        metadata: see `Job.metadata`.
+        rng: `random_state` of every process.
+        keep: how many checkpoints to keep: `path` and, with 2, the one before it as last-1.pth.
 
     Raises:
         TrainingError: the file cannot be written; the old one is untouched.
@@ -73,8 +97,13 @@ def save_last(path: Path, state: TrainingState, *, metadata: Mapping[str, Any]) 
         "model": state.model.state_dict(),
         "optimizer": state.optimizer.state_dict(),
         "scaler": state.scaler.state_dict(),
-        "rng": random_state(),
+        "rng": rng,
     }
+    if path.exists():
+        for age in range(keep - 1, 0, -1):
+            newer = _aged(path, age - 1)
+            if newer.exists():
+                _link(newer, _aged(path, age))
     _write(path, {**_header(state, metadata), **parts})
 
 
@@ -87,16 +116,36 @@ def save_best(path: Path, state: TrainingState, *, metadata: Mapping[str, Any]) 
     _write(path, _header(state, metadata))
 
 
+def newest_whole(folder: Path) -> Path | None:
+    """Return the newest checkpoint of a run's folder that every checksum in it says is whole; None if there is none."""
+    files = sorted((file for file in folder.glob("last*.pth")), key=_age)
+    for file in files:
+        if is_whole(file):
+            return file
+        _log.warning("%s is damaged; looking for an older checkpoint", file)
+    return None
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a checkpoint is complete and each of its parts has the checksum that was written with it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, zlib.error):
+        return False
+
+
 def read(path: Path) -> dict[str, Any]:
     """Return the content of a checkpoint to resume from, tensors on the CPU.
 
     Args:
-        path: the file, or the output folder of a run, whose last.pth it is then.
+        path: the file, or the output folder of a run, of which it is the newest whole checkpoint then.
 
     Raises:
         WeightsError: no such file, a damaged one, or one that cannot be resumed from.
     """
-    path = path / "last.pth" if path.is_dir() else path
+    if path.is_dir():
+        path = newest_whole(path) or path / "last.pth"
     content = load_pickle(path)
     missing = [key for key in NEEDED if not isinstance(content, Mapping) or key not in content]
     if missing:
@@ -107,7 +156,29 @@ def read(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def restore(content: Mapping[str, Any], state: TrainingState) -> None:
+def _age(path: Path) -> int:
+    """0 for last.pth, n for last-n.pth."""
+    number = path.stem.removeprefix("last").removeprefix("-")
+    return int(number) if number.isdecimal() else 0
+
+
+def _aged(path: Path, age: int) -> Path:
+    return path.with_stem(f"{path.stem}-{age}") if age else path
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a file a second name, in place of whatever had it; a file system without links gets a copy."""
+
+    def write(temporary: Path) -> None:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+
+    write_atomically(target, write, error=TrainingError)
+
+
+def restore(content: Mapping[str, Any], state: TrainingState, *, rank: int = 0) -> None:
     """Bring a freshly built run to the point at which `content` was saved, the global random generators included.
 
     Rates and weight decays stay those of the recipe. A file of the published implementation, which has neither
@@ -138,8 +209,8 @@ def restore(content: Mapping[str, Any], state: TrainingState) -> None:
         state.scaler.load_state_dict(content["scaler"])
     for name, value in saved.items():
         setattr(progress, name, value)
-    if "rng" in content:
-        set_random_state(content["rng"])
+    if rank < len(content.get("rng", [])):  # a process that was not there goes on from its seed
+        set_random_state(content["rng"][rank])
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:

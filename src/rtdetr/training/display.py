@@ -4,6 +4,7 @@ import datetime
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Column
 
 from rtdetr.training.metrics import EpochRecord, StepRecord
 
@@ -16,12 +17,14 @@ class RunDisplay:
         self._num_epochs = num_epochs
         self._total = 0
         columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[status]}"),
+            TextColumn("[bold]{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[status]}", table_column=Column(no_wrap=True, ratio=1, overflow="ellipsis")),
         )
-        self._bar = Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
+        self._bar = Progress(
+            *columns, console=self._console, transient=True, disable=not self._console.is_terminal, expand=True
+        )
         self._task = self._bar.add_task("", status="")
 
     def say(self, text: str) -> None:
@@ -32,7 +35,7 @@ class RunDisplay:
         """Begin the bar of an epoch, counted from 1, of which `done` of `total` batches are made."""
         self._total = total
         name = f"epoch {epoch}/{self._num_epochs}"
-        self._bar.reset(self._task, total=total, completed=done, description=name, status="")
+        self._bar.reset(self._task, total=total, completed=done, description=name, status="[dim]waiting for data")
         self._bar.start()
 
     def stop_bar(self) -> None:
@@ -45,12 +48,10 @@ class RunDisplay:
 
     def step(self, record: StepRecord, *, batch: int, seconds_left: float) -> None:
         """Show the means of the last steps beside the bar, or on a line of their own."""
-        status = (
-            f"loss {record.loss:.2f}  {record.images_per_second:.1f} images/s  "
-            f"waiting for data {record.data_wait:.0%}  left {_duration(seconds_left)}"
-        )
-        self._bar.update(self._task, status=status)
-        if not self._console.is_terminal:
+        if self._console.is_terminal:
+            self._bar.update(self._task, status=_status(record, seconds_left, wait_style="yellow"))
+        else:
+            status = _status(record, seconds_left)
             self.say(f"epoch {record.epoch}/{self._num_epochs}  step {batch}/{self._total}  {status}")
 
     def end_epoch(self, record: EpochRecord, *, best: tuple[float, int] | None) -> None:
@@ -63,6 +64,24 @@ class RunDisplay:
         if best is not None:
             words.append(f"best AP {best[0]:.3f} in epoch {best[1]}")
         self.say("  ".join([*words, _duration(record.seconds)]))
+
+
+def _status(record: StepRecord, seconds_left: float, *, wait_style: str | None = None) -> str:
+    """Time left first: on a narrow terminal the end is cut off. A long wait for data stands out."""
+    wait = f"data wait {record.data_wait:.0%}"
+    if wait_style and record.data_wait > 0.2:
+        wait = f"[{wait_style}]{wait}[/]"
+    parts = [
+        f"left {_duration(seconds_left)}",
+        f"loss {record.loss:.2f}",
+        f"{record.images_per_second:.1f} images/s",
+        wait,
+    ]
+    if record.memory_gib is not None:
+        parts.append(f"memory {record.memory_gib:.1f} GiB")
+    if record.cuda_memory_gib is not None:
+        parts.append(f"GPU {record.cuda_memory_gib:.1f} GiB")
+    return "  ".join(parts)
 
 
 def _duration(seconds: float) -> str:

@@ -1,16 +1,16 @@
-"""What a run leaves to look at: metrics.jsonl, TensorBoard scalars and the picture of the learning curve."""
+"""What a run measures: the records of its steps and epochs, and what takes them (`MetricsSink`).
+
+`sinks.py` has the files that every run gets, `loggers.py` the experiment trackers that one may ask for.
+"""
 
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from rtdetr.errors import TrainingError
-from rtdetr.files import write_atomically
+from rtdetr.evaluation import CocoMetrics
 
 METRICS_FILE = "metrics.jsonl"
-CURVE_FILE = "learning_curve.png"
-GREY, ORANGE, BLUE = "#4c5b70", "#e08a2e", "#2a6fbb"
+AP_NAMES = CocoMetrics._fields[:12]
 
 
 class StepRecord(NamedTuple):
@@ -25,6 +25,8 @@ class StepRecord(NamedTuple):
         gradient_norm: mean of the global norm before clipping; None where a float16 step was skipped.
         images_per_second: including the wait for data.
         data_wait: share of the time spent waiting for the loader, in [0, 1].
+        memory_gib: resident memory of the training process, GiB; None where the system does not tell.
+        cuda_memory_gib: most GPU memory that tensors took up so far, GiB; None on other devices.
     """
 
     iteration: int
@@ -35,6 +37,8 @@ class StepRecord(NamedTuple):
     gradient_norm: float | None
     images_per_second: float
     data_wait: float
+    memory_gib: float | None = None
+    cuda_memory_gib: float | None = None
 
 
 class EpochRecord(NamedTuple):
@@ -57,43 +61,40 @@ class EpochRecord(NamedTuple):
     seconds: float
 
 
-class MetricsWriter:
-    """Writes records to metrics.jsonl and TensorBoard; on resuming, records past the checkpoint are dropped first."""
-
-    def __init__(self, folder: Path, *, iteration: int, epoch: int) -> None:
-        """Start or continue the files in `folder` at a run's position: steps made and epochs finished."""
-        from torch.utils.tensorboard import SummaryWriter  # slow to import, and only a run needs it
-
-        self._path = folder / METRICS_FILE
-        kept = [row for row in read_records(folder) if _is_before(row, iteration, epoch)]
-        _write_text(self._path, "".join(_line(row) for row in kept))
-        self._file = self._path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=iteration + 1)
+@runtime_checkable
+class MetricsSink(Protocol):
+    """Takes the records of a run, in order. It may fail: the run goes on without it."""
 
     def step(self, record: StepRecord) -> None:
-        """Log the means of the last steps."""
-        self._append({"kind": "step", **record._asdict()})
-        self._board.add_scalar("Loss/total", record.loss, record.iteration)
-        for name, value in record.terms.items():
-            self._board.add_scalar(f"Loss/{name}", value, record.iteration)
-        for index, rate in enumerate(record.learning_rates):
-            self._board.add_scalar(f"Lr/pg_{index}", rate, record.iteration)
+        """Take the means of the last steps."""
+        ...
 
     def epoch(self, record: EpochRecord) -> None:
-        """Log a finished epoch."""
-        self._append({"kind": "epoch", **record._asdict()})
-        for index, value in enumerate(record.ap or ()):
-            self._board.add_scalar(f"Test/coco_eval_bbox_{index}", value, record.epoch)
-        self._board.flush()
+        """Take a finished epoch."""
+        ...
 
     def close(self) -> None:
-        """Flush and close both files."""
-        self._file.close()
-        self._board.close()
+        """The run is over, or interrupted."""
+        ...
 
-    def _append(self, row: Mapping[str, Any]) -> None:
-        self._file.write(_line(row))
-        self._file.flush()
+
+def row_of(record: StepRecord | EpochRecord) -> dict[str, Any]:
+    """The record as metrics.jsonl has it."""
+    kind = "step" if isinstance(record, StepRecord) else "epoch"
+    return {"kind": kind, **record._asdict()}
+
+
+def flat(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of metrics.jsonl as a row of a table: learning rates lr_0, lr_1, ..., the COCO numbers, the terms last."""
+    nested = ("kind", "terms", "learning_rates", "ap")
+    cells = {name: value for name, value in row.items() if name not in nested}
+    if row["kind"] == "step":
+        cells |= {f"lr_{index}": rate for index, rate in enumerate(row["learning_rates"])}
+    else:
+        # -1 stands for a number that the data cannot give
+        values = [None if value < 0 else value for value in row["ap"] or ()]
+        cells |= dict.fromkeys(AP_NAMES) | dict(zip(AP_NAMES, values, strict=False))
+    return cells | row["terms"]
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
@@ -106,52 +107,3 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             continue
     return rows
-
-
-def draw_learning_curve(folder: Path) -> None:
-    """Draw training loss and validation AP over the epochs of metrics.jsonl into learning_curve.png."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    epochs = [row for row in read_records(folder) if row["kind"] == "epoch"]
-    trained = [row for row in epochs if row["loss"] is not None]
-    evaluated = [row for row in epochs if row["ap"] and row["ap"][0] >= 0]  # negative: no objects there
-    figure = Figure(figsize=(10, 4), layout="constrained", dpi=120)
-    loss_axes, ap_axes = figure.subplots(1, 2)
-    _plot(loss_axes, trained, [row["loss"] for row in trained], color=GREY)
-    loss_axes.set(title="Training loss", xlabel="epoch", ylabel="sum of the weighted terms")
-    for index, label, color in ((1, "AP50", ORANGE), (0, "AP50:95", BLUE)):
-        _plot(ap_axes, evaluated, [row["ap"][index] for row in evaluated], color=color, label=label)
-    title, top = "Validation AP", 1.0
-    if evaluated:
-        best = max(evaluated, key=lambda row: row["ap"][0])
-        title += f", best {best['ap'][0]:.3f} in epoch {best['epoch']}"
-        top = min(1.0, 1.15 * max(row["ap"][1] for row in evaluated)) or 1.0
-        _plot(ap_axes, [best], [best["ap"][0]], color=BLUE, markersize=8, markerfacecolor="white")
-        ap_axes.legend(frameon=False, loc="upper left")
-    ap_axes.set(title=title, xlabel="epoch", ylim=(0, max(top, 0.01)))
-    for axes in (loss_axes, ap_axes):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25)
-    write_atomically(
-        folder / CURVE_FILE, lambda temporary: figure.savefig(temporary, format="png"), error=TrainingError
-    )
-
-
-def _plot(axes: Any, rows: Sequence[Mapping[str, Any]], values: list[float], **style: Any) -> None:
-    style = {"marker": "o" if len(values) <= 30 else "", "markersize": 3.5, **style}
-    if rows:  # lines without points would leave the layout without a size
-        axes.plot([row["epoch"] for row in rows], values, clip_on=False, **style)
-
-
-def _is_before(row: Mapping[str, Any], iteration: int, epoch: int) -> bool:
-    return row["iteration"] <= iteration if row["kind"] == "step" else row["epoch"] <= epoch
-
-
-def _write_text(path: Path, text: str) -> None:
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), error=TrainingError)
-
-
-def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps(row) + "\n"

@@ -5,21 +5,48 @@ import re
 import torch
 from torch import nn
 
-from rtdetr.config import Recipe
+from rtdetr.config import ParameterGroup, Recipe
 from rtdetr.errors import ConfigError
+from rtdetr.models.layers import SelfAttention
+
+Groups = list[tuple[ParameterGroup, list[nn.Parameter]]]
+_DECAYED = (nn.Conv2d, nn.Linear, SelfAttention)
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
-    """Return AdamW with one group for each of the recipe's groups, in their order, and a last one for the rest.
+    """Return AdamW over the trainable parameters, in the groups that the recipe asks for (`Recipe.grouping`).
 
-    A group holds the trainable parameters whose name its pattern matches (`re.search`), in the order of
-    `named_parameters`. A group that matches nothing is kept, since the state of an optimiser is indexed by the position
-    of each parameter and a published checkpoint has the empty group too. Each group remembers its rate as
-    `initial_lr`; the schedule scales that one (`rtdetr.training.schedule`).
+    "patterns": one group for each of the recipe's, in their order, and a last one for the rest. A group holds the
+    parameters whose name its pattern matches (`re.search`), in the order of `named_parameters`. A group that matches
+    nothing is kept, since the state of an optimiser is indexed by the position of each parameter and a published
+    checkpoint has the empty group too.
+
+    "modules": backbone decayed and undecayed, the others decayed and undecayed. Only weights of convolutions, linear
+    layers and attention are decayed. Differs: published patterns go by name, and miss norms with other names.
+
+    Each group remembers its rate as `initial_lr`; the schedule scales that one (`rtdetr.training.schedule`).
 
     Raises:
         ConfigError: a pattern is no regular expression, or two patterns match the same parameter.
     """
+    own = _by_module(model, recipe) if recipe.grouping == "modules" else _by_pattern(model, recipe)
+    groups = [
+        {
+            "params": parameters,
+            "lr": recipe.lr if group.lr is None else group.lr,
+            "weight_decay": recipe.weight_decay if group.weight_decay is None else group.weight_decay,
+        }
+        for group, parameters in own
+    ]
+    optimizer = torch.optim.AdamW(
+        groups, lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=_can_fuse(model)
+    )
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    return optimizer
+
+
+def _by_pattern(model: nn.Module, recipe: Recipe) -> Groups:
     patterns = [_compile(group.pattern) for group in recipe.groups]
     members: list[list[nn.Parameter]] = [[] for _ in (*patterns, "the rest")]
     for name, parameter in model.named_parameters():
@@ -33,21 +60,26 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
                 f"but both {first!r} and {second!r} do. Narrow one of them."
             )
         members[matches[0] if matches else -1].append(parameter)
+    return list(zip((*recipe.groups, ParameterGroup(pattern="")), members, strict=True))
 
-    groups = [
-        {
-            "params": parameters,
-            "lr": recipe.lr if group is None or group.lr is None else group.lr,
-            "weight_decay": recipe.weight_decay if group is None or group.weight_decay is None else group.weight_decay,
-        }
-        for group, parameters in zip((*recipe.groups, None), members, strict=True)
+
+def _by_module(model: nn.Module, recipe: Recipe) -> Groups:
+    members: dict[tuple[bool, bool], list[nn.Parameter]]
+    members = {(in_backbone, is_decayed): [] for in_backbone in (True, False) for is_decayed in (True, False)}
+    for prefix, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad:
+                is_decayed = isinstance(module, _DECAYED) and name.endswith("weight")
+                members[prefix.startswith("backbone."), is_decayed].append(parameter)
+    return [
+        (
+            ParameterGroup(
+                pattern="", lr=recipe.backbone_lr if in_backbone else None, weight_decay=None if is_decayed else 0.0
+            ),
+            parameters,
+        )
+        for (in_backbone, is_decayed), parameters in members.items()
     ]
-    optimizer = torch.optim.AdamW(
-        groups, lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=_can_fuse(model)
-    )
-    for group in optimizer.param_groups:
-        group["initial_lr"] = group["lr"]
-    return optimizer
 
 
 def _compile(pattern: str) -> re.Pattern[str]:

@@ -6,6 +6,7 @@ import yaml
 
 from rtdetr.config import Recipe, SizeHW
 from rtdetr.errors import ConfigError
+from rtdetr.training.yaml_files import parse_yaml
 
 STRIDE = 32
 
@@ -22,11 +23,11 @@ def adapt(
     """Return the recipe with a few values changed, and with them what hangs on them.
 
     Args:
-        epochs: length of the run. Augmentation and multi-scale stop as many epochs before its end as they did; the
-            flat part of a cosine schedule keeps its share.
+        epochs: length of the run. Augmentation and multi-scale stop as many epochs before its end as they did; what
+            else is counted in epochs keeps its share of the run.
         batch_size: images a step. The rate does not follow.
         size_hw: height and width of the training images, multiples of 32; the sizes of multi-scale follow.
-        lr: the recipe's rate; the groups' own rates follow in proportion.
+        lr: the recipe's rate; the rates of its groups and of the backbone follow in proportion.
         precision: "float32", "bfloat16", "float16" or "auto".
 
     Raises:
@@ -39,8 +40,22 @@ def adapt(
         changes |= _with_size(recipe, size_hw)
     if lr is not None:
         scaled = [g if g.lr is None else g.replace(lr=g.lr * lr / recipe.lr) for g in recipe.groups]
-        changes |= {"lr": lr, "groups": tuple(scaled)}
+        backbone_lr = None if recipe.backbone_lr is None else recipe.backbone_lr * lr / recipe.lr
+        changes |= {"lr": lr, "groups": tuple(scaled), "backbone_lr": backbone_lr}
     return recipe.replace(**{key: value for key, value in changes.items() if value is not None})
+
+
+def change(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
+    """Return the recipe with values changed, what hangs on them first (`adapt`), then single ones (`override`).
+
+    Raises:
+        ConfigError: as for both.
+    """
+    names = {"epochs": "epochs", "batch_size": "batch_size", "train_size_hw": "size_hw", "lr": "lr"}
+    first = [name for name in names if name in values]
+    checked = override(recipe, {name: values[name] for name in first})  # refuses what cannot be, before it is used
+    adapted = adapt(recipe, **{names[name]: getattr(checked, name) for name in first})
+    return override(adapted, {name: value for name, value in values.items() if name not in names})
 
 
 def override(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
@@ -54,7 +69,7 @@ def override(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
     """
     for name, value in values.items():
         if isinstance(value, str):
-            value = _parse(name, value)
+            value = parse(name, value)
         for part in reversed(name.split(".")[1:]):
             value = {part: value}
         recipe = recipe.replace(**{name.split(".")[0]: value})
@@ -76,9 +91,14 @@ def parse_assignments(assignments: list[str]) -> dict[str, str]:
     return {name.strip(): value for name, _, value in pairs}
 
 
-def _parse(name: str, value: str) -> object:
+def parse(name: str, value: str) -> object:
+    """Read a value as YAML does, "1e-4" as a number.
+
+    Raises:
+        ConfigError: it is none; `name` says whose it was to be.
+    """
     try:
-        return yaml.safe_load(value)
+        return parse_yaml(value)
     except yaml.YAMLError:
         raise ConfigError(
             f"{name}: {value!r} is not a value. Write a number, true, null, a word or [a, list]."
@@ -88,9 +108,11 @@ def _parse(name: str, value: str) -> object:
 def _with_epochs(recipe: Recipe, epochs: int) -> dict[str, object]:
     longer = epochs - recipe.epochs
     stops = {name: getattr(recipe, name) for name in ("augmentation_stop_epoch", "multiscale_stop_epoch")}
-    changes: dict[str, object] = {name: max(stop + longer, 0) for name, stop in stops.items() if stop is not None}
-    if recipe.flat_epochs is not None:
-        changes["flat_epochs"] = round(recipe.flat_epochs * epochs / recipe.epochs)
+    changes: dict[str, object] = {name: max(stop + longer, 0) for name, stop in stops.items() if stop}  # 0: never on
+    for name in ("augmentation_start_epoch", "flat_epochs", "mixing_stop_epoch"):
+        share = getattr(recipe, name)
+        changes[name] = None if share is None else round(share * epochs / recipe.epochs)
+    changes["milestones"] = tuple(max(round(one * epochs / recipe.epochs), 1) for one in recipe.milestones)
     return {"epochs": epochs, **changes}
 
 

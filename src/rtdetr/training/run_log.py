@@ -5,32 +5,65 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from rtdetr.data import TrainLoader
 from rtdetr.structures import Target
 from rtdetr.training.checkpoint import Progress
+from rtdetr.training.curves import draw_learning_curve
 from rtdetr.training.display import RunDisplay
-from rtdetr.training.metrics import EpochRecord, MetricsWriter, StepRecord, draw_learning_curve
+from rtdetr.training.environment import peak_cuda_memory_gib, resident_memory_gib
+from rtdetr.training.metrics import EpochRecord, StepRecord
+from rtdetr.training.run_folder import attempt, write_end
+from rtdetr.training.sinks import MetricsWriter
 
-SECONDS_A_CURVE = 30.0  # drawing it takes a third of a second
+SECONDS_A_CURVE = 30.0  # between drawings during a run; one takes half a second
 
 
 class RunLog:
-    """Reports steps and epochs to metrics.jsonl, TensorBoard, the learning curve and the display."""
+    """Reports steps and epochs to the files of the run, the trackers asked for, the learning curve and the display."""
 
-    def __init__(self, folder: Path, progress: Progress, *, num_epochs: int, every: int) -> None:
-        """Continue the files in `folder` at `progress`, which the loop moves on; a row is the mean of `every` steps."""
+    def __init__(
+        self,
+        folder: Path,
+        progress: Progress,
+        *,
+        num_epochs: int,
+        every: int,
+        device: torch.device | None = None,
+        loggers: Sequence[str] = (),
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Continue the files in `folder` at `progress`, which the loop moves on.
+
+        Args:
+            folder: of the run.
+            progress: where the run stands.
+            num_epochs: its length.
+            every: steps that a row of the files is the mean of.
+            device: whose memory is reported.
+            loggers: experiment trackers to report to as well; see `loggers.py`.
+            config: settings of the run that the trackers are told.
+
+        Raises:
+            ConfigError, MissingDependencyError, TrainingError: as for `MetricsWriter`.
+        """
         self._folder = folder
         self._progress = progress
         self._num_epochs = num_epochs
         self._every = every
-        self._writer = MetricsWriter(folder, iteration=progress.iteration, epoch=progress.epoch)
+        self._device = device
+        self._writer = MetricsWriter(
+            folder, iteration=progress.iteration, epoch=progress.epoch, loggers=loggers, config=config
+        )
         self._display = RunDisplay(num_epochs=num_epochs)
         self._recent, self._epoch, self._process = _Sums(), _Sums(), _Sums()
         self._begin = self._waited = 0.0
-        self._drawn = time.perf_counter()
+        self._drawn = self._epoch_trained = time.perf_counter()
+        self._between_epochs: list[float] = []  # seconds of evaluating and saving
 
     def __enter__(self) -> "RunLog":
         return self
@@ -40,8 +73,8 @@ class RunLog:
     ) -> None:
         self._display.stop_bar()
         self._writer.close()
-        if error is None:
-            draw_learning_curve(self._folder)
+        if error is not None:
+            write_end(self._folder)  # a run that ends well writes it with its best evaluation
 
     def say(self, text: str) -> None:
         """Show a line to the person watching."""
@@ -61,6 +94,7 @@ class RunLog:
                 break
             yield batch
         self._display.stop_bar()
+        self._epoch_trained = time.perf_counter()
 
     def step(
         self, terms: Mapping[str, float], *, gradient_norm: float, learning_rates: list[float], num_images: int
@@ -97,13 +131,14 @@ class RunLog:
             seconds=self._epoch.seconds,
         )
         self._writer.epoch(record)
-        if time.perf_counter() - self._drawn > SECONDS_A_CURVE:
-            draw_learning_curve(self._folder)
-            self._drawn = time.perf_counter()
+        self._between_epochs.append(time.perf_counter() - self._epoch_trained)
         best = None
         if progress.best_ap is not None and progress.best_epoch is not None:
             best = progress.best_ap, progress.best_epoch + 1
         self._display.end_epoch(record, best=best)
+        if time.perf_counter() - self._drawn > SECONDS_A_CURVE:
+            attempt("the learning curve", lambda: draw_learning_curve(self._folder))
+            self._drawn = time.perf_counter()
 
     def _report(self, learning_rates: list[float]) -> None:
         recent, progress = self._recent, self._progress
@@ -117,12 +152,47 @@ class RunLog:
             gradient_norm=recent.gradient_norm / recent.steps if math.isfinite(recent.gradient_norm) else None,
             images_per_second=recent.images / recent.seconds,
             data_wait=recent.waited / recent.seconds,
+            memory_gib=resident_memory_gib(),
+            cuda_memory_gib=peak_cuda_memory_gib(self._device),
         )
         self._writer.step(record)
-        steps_left = (self._num_epochs - progress.epoch) * progress.batches_per_epoch - progress.batch
-        seconds_left = steps_left * self._process.seconds / self._process.steps
-        self._display.step(record, batch=progress.batch, seconds_left=seconds_left)
+        self._display.step(record, batch=progress.batch, seconds_left=self._seconds_left())
         self._recent = _Sums()
+
+    def _seconds_left(self) -> float:
+        """Estimate from the steps and the evaluations of this process; before its first evaluation without them."""
+        epochs_left = self._num_epochs - self._progress.epoch
+        steps_left = epochs_left * self._progress.batches_per_epoch - self._progress.batch
+        pauses = self._between_epochs
+        pause = sum(pauses) / len(pauses) if pauses else 0.0
+        return steps_left * self._process.seconds / self._process.steps + epochs_left * pause
+
+
+class SilentLog:
+    """The `RunLog` of a process that leaves the reporting to another one."""
+
+    def __enter__(self) -> "SilentLog":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        """Show nothing."""
+
+    def batches(self, loader: TrainLoader) -> Iterator[tuple[Tensor, list[Target]]]:
+        """Pass the batches of an epoch on."""
+        yield from loader
+
+    def step(
+        self, terms: Mapping[str, float], *, gradient_norm: float, learning_rates: list[float], num_images: int
+    ) -> None:
+        """Count nothing."""
+
+    def end_epoch(self, ap: Sequence[float] | None) -> None:
+        """Report nothing."""
 
 
 class _Sums:

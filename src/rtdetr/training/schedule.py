@@ -11,14 +11,17 @@ def lr_factor(recipe: Recipe, iteration: int, *, iterations_per_epoch: int) -> f
     """Return what each group's rate is multiplied with in the step `iteration`, counted from 0 over the run; in [0, 1].
 
     `constant`: linear warm-up (i + 1) / warmup_iterations, then 1 to the end.
+    `steps`: the same warm-up, then `milestone_factor` to the power of the milestones, in epochs, that are past.
     `flat_cosine`: quadratic warm-up (i / warmup_iterations)^2, then 1 until `flat_epochs`, half a cosine down to
     `final_lr_factor`, and that for the last `no_augmentation_epochs`.
 
     Source: RT-DETRv2 (arXiv 2407.17140) and DEIM (arXiv 2412.04234).
     """
     warmup = recipe.warmup_iterations
-    if recipe.schedule == "constant":
-        return min(1.0, (iteration + 1) / warmup) if warmup else 1.0
+    if recipe.schedule != "flat_cosine":
+        past = sum(iteration >= milestone * iterations_per_epoch for milestone in recipe.milestones)
+        falling = recipe.milestone_factor**past if recipe.schedule == "steps" else 1.0
+        return falling * (min(1.0, (iteration + 1) / warmup) if warmup else 1.0)
     if iteration < warmup:
         return (iteration / warmup) ** 2
     flat_end = (recipe.flat_epochs or 0) * iterations_per_epoch

@@ -1,14 +1,20 @@
-"""From what a user asks for to a resolved `TrainConfig`: the published recipe, or the resumed run's, with changes."""
+"""From what a user asks for to a resolved `TrainConfig`.
+
+Layers, each over the one before: the recipe of a name, or that of a resumed run; a configuration file; settings; single
+values by their dotted name. A recipe that fits the data is only known when the data is: `fit` completes it then.
+"""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
 from rtdetr import zoo
-from rtdetr.config import Recipe, SizeHW, TrainConfig
+from rtdetr.config import ModelConfig, Recipe, SizeHW, TrainConfig
 from rtdetr.errors import ConfigError, nearest
-from rtdetr.training.recipe import adapt, override
+from rtdetr.training.config_file import read_config
+from rtdetr.training.named_recipes import named_recipe, published
+from rtdetr.training.recipe import change, parse
 from rtdetr.training.setup import LAST_FILE
 from rtdetr.weights import read_checkpoint
 
@@ -19,43 +25,58 @@ PathLike = str | os.PathLike[str]
 class TrainSettings(TypedDict, total=False):
     """What `rtdetr.train` can be asked for, all of it optional. None is the same as left out."""
 
+    config: PathLike | Mapping[str, Any] | None  # file with settings (see config_file.py), or what was read from one
     model: str | None  # name in the zoo; default: the one of `weights`, else rtdetrv2_r18vd
+    network: ModelConfig | None  # a model that is not in the zoo
     output_dir: PathLike | None  # folder for checkpoints and metrics; default: runs/MODEL, then runs/MODEL-2, ...
+    recipe: str | Recipe | Mapping[str, Any] | None  # "published", "finetune", "deim"; one's own; or as in `set`
+    set: Mapping[str, Any] | None  # single values by dotted name: {"train.loss.bbox_weight": 4, "keep_last": 3}
     epochs: int | None  # length of the run; augmentation ends as long before its end as in the recipe
-    batch_size: int | None  # images a step; the learning rate does not follow
+    batch_size: int | None  # images a step, over all processes; the learning rate does not follow
     size_hw: SizeHW | None  # height and width of the training images, multiples of 32; multi-scale follows
     lr: float | None  # learning rate; parameter groups with their own follow in proportion
     precision: str | None  # "auto", "float32", "bfloat16" or "float16"
-    recipe: Recipe | Mapping[str, Any] | None  # another recipe, or single settings: {"loss.bbox_weight": 4}
+    in_channels: int | None  # of the images: 3 RGB, 1 grey, other numbers as stored; default: the model's, 3
     images: PathLike | None  # folder of the training images, where it is not in a usual place
-    val_data: PathLike | None  # dataset that is evaluated; default: the validation part of the folder `data`
+    val_data: PathLike | Sequence[PathLike] | None  # dataset that is evaluated; default: the validation part of `data`
     val_images: PathLike | None  # folder of its images
     bad_boxes: str | None  # "error" or "drop" for boxes without an area inside their image
-    weights: PathLike | None  # zoo name (downloaded) or file to start from; classes are matched by name
-    backbone_weights: PathLike | None  # "auto" (ImageNet's, downloaded) or a file; not used with `weights`
+    weights: PathLike | None  # zoo name (downloaded), file or "none"; classes are matched by name
+    backbone_weights: PathLike | None  # "auto" (ImageNet's, downloaded), a file or "none"; not used with `weights`
+    freeze: str | int | None  # "backbone", "encoder" (with the backbone), number of backbone stages, or "none"
+    balance: bool | None  # draw images of rare classes more often
     device: str | None  # "auto", "cpu", "cuda" or "cuda:1"
+    deterministic: bool | None  # bit-equal repetition on the same machine
+    rehearsal: bool | None  # try the largest batch before the first step; on unless switched off
     channels_last: bool | None  # memory layout of images and convolutions; on unless switched off
     seed: int | None  # of initialisation, order, augmentation and denoising
     workers: int | None  # processes that load images; 0: none
     evaluate_every: int | None  # epochs between evaluations; 0: never
+    best_metric: str | None  # number of an evaluation that decides which weights are best; "ap" if left out
+    early_stopping: int | None  # evaluations without a better one after which the run ends
+    keep_last: int | None  # checkpoints to resume from that are kept; 1 if left out
     log_every: int | None  # steps between rows of metrics.jsonl
+    loggers: Sequence[str] | None  # experiment trackers to report to as well: "wandb", "mlflow"
 
 
 _PATHS = ("output_dir", "images", "val_data", "val_images", "weights", "backbone_weights")
-_OF_RECIPE = ("epochs", "batch_size", "size_hw", "lr", "precision")
+_OF_RECIPE = {"epochs": "epochs", "batch_size": "batch_size", "lr": "lr", "precision": "precision"}
+_OF_RECIPE["size_hw"] = "train_size_hw"
+_MAY_BE_NONE = ("weights", "backbone_weights", "freeze")  # "none" undoes what a file or a resumed run says
+_NOT_SET_BY_NAME = {"recipe", "recipe_name", "recipe_changes", "model", "network"}
 
 
 def resolve(
-    data: PathLike | None,
+    data: PathLike | Sequence[PathLike] | None,
     settings: Mapping[str, Any],
     *,
     resume: Path | None = None,
     saved: Mapping[str, Any] | None = None,
 ) -> TrainConfig:
-    """Return the settings of a run.
+    """Return the settings of a run. Where its `recipe_changes` are not None, `fit` has to complete the recipe.
 
     Args:
-        data: dataset to train on; may be left out on resuming.
+        data: dataset or datasets to train on; may be left out on resuming, or where the configuration file has it.
         settings: see `TrainSettings`.
         resume: checkpoint, or its folder, to go on from.
         saved: the settings that checkpoint was made with, where it says so.
@@ -63,33 +84,111 @@ def resolve(
     Raises:
         ConfigError: a setting that is unknown, missing or cannot be; the nearest valid name is given.
     """
-    given = {name: value for name, value in settings.items() if value is not None}
-    unknown = next((name for name in given if name not in TrainSettings.__annotations__), None)
-    if unknown is not None:
-        known = sorted(TrainSettings.__annotations__)
-        raise ConfigError(f"unknown setting {unknown!r}.{nearest(unknown, known)} Known: {', '.join(known)}.")
-    values: dict[str, Any] = {name: str(value) if name in _PATHS else value for name, value in given.items()}
+    given = _checked(settings)
+    file = _file(given.pop("config", {}))
+    changes = {**file.pop("changes", {}), **_pop_changes(given)}
+    assignments = given.pop("set", {})
     if data is not None:
-        values["data"] = str(data)
-    if resume is not None:
-        values.setdefault("output_dir", str(resume if resume.is_dir() else resume.parent))
-    values = {**(saved or {}), **values}
+        given["data"] = _texts(data)
+    where = {} if resume is None else {"output_dir": str(resume if resume.is_dir() else resume.parent)}
+    values: dict[str, Any] = {**(saved or {}), **where, **file, **given}
+    if "model" in given and "network" not in given:
+        values["network"] = None
+    network = values.get("network")
+    if isinstance(network, dict):
+        values["network"] = ModelConfig(**network)
+    if isinstance(given.get("recipe"), Recipe):
+        values["recipe_name"] = "own"
+    for name, value in assignments.items():
+        _assign(values, changes, name, value)
+    from_nothing = "none" in (values.get("weights"), values.get("backbone_weights")) or resume is not None
+    for name in _MAY_BE_NONE:
+        values[name] = None if values.get(name) == "none" else values.get(name)
     if "data" not in values:
         raise ConfigError("no dataset given: give the folder or annotation file of the images to train on")
-    if "model" not in values:
-        values["model"] = _model_of(values["weights"]) if "weights" in values else DEFAULT_MODEL
-    changes = {name: values.pop(name) for name in _OF_RECIPE if name in values}
-    values["recipe"] = _recipe(given.get("recipe"), saved, values["model"], changes)
+    if values.get("model") is None:
+        values["model"] = _model_of(values["weights"]) if values["weights"] else DEFAULT_MODEL
     if "output_dir" not in values:
         values["output_dir"] = str(_free_folder(values["model"]))
+    values |= _recipe(values, changes)
+    if not (from_nothing or values["weights"] or values["backbone_weights"]):
+        values["weights"] = values["recipe"].tuning_from
     return TrainConfig(**values)
 
 
-def _recipe(wish: Recipe | Mapping[str, Any] | None, saved: Any, model: str, changes: dict[str, Any]) -> Recipe:
+def _checked(settings: Mapping[str, Any]) -> dict[str, Any]:
+    known = sorted(TrainSettings.__annotations__)
+    unknown = next((name for name in settings if name not in known), None)
+    if unknown is not None:
+        raise ConfigError(f"unknown setting {unknown!r}.{nearest(unknown, known)} Known: {', '.join(known)}.")
+    given = {name: value for name, value in settings.items() if value is not None}
+    return {name: _texts(value) if name in _PATHS else value for name, value in given.items()}
+
+
+def _texts(paths: PathLike | Sequence[PathLike]) -> str | tuple[str, ...]:
+    if isinstance(paths, list | tuple):
+        return tuple(map(str, paths)) if len(paths) != 1 else str(paths[0])
+    return str(paths) if isinstance(paths, str | os.PathLike) else f"<{type(paths).__name__}>"
+
+
+def _pop_changes(given: dict[str, Any]) -> dict[str, Any]:
+    """Take out of the settings what changes single values of the recipe."""
+    changes = {name: given.pop(setting) for setting, name in _OF_RECIPE.items() if setting in given}
+    if isinstance(given.get("recipe"), Mapping):
+        changes |= given.pop("recipe")
+    return changes
+
+
+def _file(config: PathLike | Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a file; a run's config.json is without its folder, so that it starts another run."""
+    if isinstance(config, Mapping):
+        return dict(config)
+    path = Path(config)
+    settings = read_config(path)
+    if "output_dir" in settings and path.resolve().parent == Path(settings["output_dir"]).resolve():
+        del settings["output_dir"]
+    return settings
+
+
+def _assign(values: dict[str, Any], changes: dict[str, Any], name: str, value: Any) -> None:
+    """Set one value by its dotted name: train.NAME of the recipe, model.NAME of the network, NAME of the run."""
+    section, _, rest = name.partition(".")
+    value = parse(name, value) if isinstance(value, str) else value
+    run_names = TrainConfig.model_fields.keys() - _NOT_SET_BY_NAME
+    if section in ("train", "recipe") and rest:
+        changes[rest] = value
+    elif name == "recipe":
+        values["recipe"] = value
+    elif name == "model":
+        values["model"], values["network"] = value, None
+    elif section in ("model", "network") and rest:
+        network = values.get("network") or zoo.model_config(values.get("model") or DEFAULT_MODEL)
+        for part in reversed(rest.split(".")[1:]):
+            value = {part: value}
+        values["network"] = network.replace(**{rest.split(".")[0]: value})
+        values.setdefault("model", network.name)
+    elif name in run_names:
+        values[name] = value
+    elif section in Recipe.model_fields:
+        changes[name] = value
+    else:
+        known = [*run_names, *Recipe.model_fields, "recipe", "model"]
+        hint = "A setting of the run is its name, one of the recipe train.NAME, and one of the network model.NAME."
+        raise ConfigError(f"unknown setting {name!r}.{nearest(name.rpartition('.')[2], known)} {hint}")
+
+
+def _recipe(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The recipe, what it is called and what is to be changed once the data is known."""
+    model, network = values["model"], values.get("network")
+    wish = values.get("recipe")
+    if isinstance(wish, Mapping):  # a resumed run's
+        wish = Recipe(**wish)
     if isinstance(wish, Recipe):
-        return adapt(wish, **changes)
-    base = Recipe(**saved["recipe"]) if saved else zoo.recipe(model)
-    return override(adapt(base, **changes), wish or {})
+        return {"recipe": change(wish, changes), "recipe_name": values.get("recipe_name", "published")}
+    name = str(wish or ("auto" if values["weights"] else "published"))
+    if name in ("auto", "finetune"):
+        return {"recipe": change(published(model, network), changes), "recipe_name": name, "recipe_changes": changes}
+    return {"recipe": change(named_recipe(name, model, network), changes), "recipe_name": name, "recipe_changes": None}
 
 
 def _model_of(weights: str) -> str:

@@ -1,11 +1,11 @@
 """Builds what a run needs from its settings: datasets, model with its first weights, optimiser, average, loader."""
 
 import logging
+import os
 import random
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,121 +14,112 @@ from rtdetr import zoo
 from rtdetr.categories import Categories
 from rtdetr.config import Recipe, TrainConfig
 from rtdetr.data import DetectionDataset, TrainLoader, open_dataset
-from rtdetr.detections import Detections, Detector
+from rtdetr.data.pipelines import Pipeline
 from rtdetr.devices import choose_device, training_dtype
-from rtdetr.errors import ConfigError, TrainingError
-from rtdetr.evaluation import CocoMetrics, evaluate_dataset
+from rtdetr.errors import ConfigError, TrainingError, nearest
+from rtdetr.evaluation import CocoMetrics
 from rtdetr.files import write_atomically
-from rtdetr.losses import Criterion, build_criterion
+from rtdetr.losses import build_criterion
 from rtdetr.models import RTDETR, build_model
 from rtdetr.training.checkpoint import Progress, TrainingState, restore
+from rtdetr.training.distributed import Processes, wrap
 from rtdetr.training.ema import ModelEMA
+from rtdetr.training.freeze import freeze
+from rtdetr.training.job import Job, MakeDetector
+from rtdetr.training.loggers import require
+from rtdetr.training.named_recipes import fit
 from rtdetr.training.optimizer import build_optimizer
-from rtdetr.weights import load_backbone, metadata, read_checkpoint, transfer
+from rtdetr.training.plan import describe, estimate_memory
+from rtdetr.training.recompute import recompute_activations
+from rtdetr.weights import load_backbone, read_checkpoint, transfer
 
 _log = logging.getLogger(__name__)
-LAST_FILE, BEST_FILE, CONFIG_FILE = "last.pth", "best.pth", "config.json"
-
-MakeDetector = Callable[[RTDETR, Categories], Detector]
-
-
-@dataclass(frozen=True)
-class Job:
-    """A run, ready to go. Only `state` changes while it goes.
-
-    Attributes:
-        config: what was asked for.
-        folder: where the results go.
-        device: where the network runs.
-        dtype: what it computes in; weights, loss and optimiser stay float32.
-        train_data: images that are trained on.
-        val_data: images that are evaluated, with the labels of `train_data`; None: none are.
-        loader: batches of `train_data`.
-        criterion: the objective.
-        make_detector: turns the averaged model into what is evaluated.
-        state: model, average, optimiser, scaler and progress.
-    """
-
-    config: TrainConfig
-    folder: Path
-    device: torch.device
-    dtype: torch.dtype
-    train_data: DetectionDataset
-    val_data: DetectionDataset | None
-    loader: TrainLoader
-    criterion: Criterion
-    make_detector: MakeDetector
-    state: TrainingState
-
-    @property
-    def memory_format(self) -> torch.memory_format:
-        """Layout of images and convolution weights."""
-        return torch.channels_last if self.config.channels_last else torch.contiguous_format
-
-    @property
-    def metadata(self) -> dict[str, Any]:
-        """What a checkpoint says about itself: the model, its classes and the settings of the run."""
-        about_model = metadata(self.state.ema.module.config, self.train_data.categories)
-        return {**about_model, "training": self.config.model_dump(mode="json")}
-
-    @property
-    def description(self) -> str:
-        """One line for the person who waits."""
-        recipe, parameters = self.config.recipe, sum(p.numel() for p in self.state.model.parameters())
-        num_classes, size = len(self.train_data.categories), "x".join(map(str, recipe.train_size_hw))
-        return (
-            f"training {self.config.model} ({parameters / 1e6:.1f} M parameters, {num_classes} classes) "
-            f"on {len(self.train_data)} images at {size} in {str(self.dtype).removeprefix('torch.')} on {self.device}: "
-            f"{recipe.epochs} epochs of {len(self.loader)} steps, {recipe.batch_size} images a step; "
-            f"results in {self.folder}"
-        )
-
-    def is_evaluated(self, epoch: int) -> bool:
-        """Whether an evaluation follows this epoch, counted from 0."""
-        every, is_last = self.config.evaluate_every, epoch + 1 == self.config.recipe.epochs
-        return self.val_data is not None and ((epoch + 1) % every == 0 or is_last)
-
-    def evaluate(self) -> CocoMetrics:
-        """Measure the averaged model on the validation data."""
-        assert self.val_data is not None
-        detector = self.make_detector(self.state.ema.module, self.train_data.categories)
-
-        def predict(images: list[Any]) -> list[Detections]:
-            found = detector(images, threshold=0.0, batch_size=len(images))
-            return found if isinstance(found, list) else [found]
-
-        return evaluate_dataset(predict, self.val_data, batch_size=self.config.recipe.batch_size).metrics
+ALONE = Processes()
+METRICS = [name for name in CocoMetrics._fields if name != "per_class"]
+LAST_FILE, BEST_FILE, CONFIG_FILE, PLAN_FILE = "last.pth", "best.pth", "config.json", "plan.txt"
 
 
-def prepare(config: TrainConfig, *, make_detector: MakeDetector, resume: Mapping[str, Any] | None = None) -> Job:
+def prepare(
+    config: TrainConfig,
+    *,
+    make_detector: MakeDetector,
+    resume: Mapping[str, Any] | None = None,
+    processes: Processes = ALONE,
+    transforms: Pipeline | None = None,
+) -> Job:
     """Build a run, and bring it to where the checkpoint `resume` was saved.
 
     Raises:
         ConfigError, DatasetError, WeightsError: what was asked for cannot be done.
         TrainingError: the output folder cannot be written.
     """
-    recipe = config.recipe
-    device = choose_device(config.device)
-    dtype = training_dtype(device, recipe.precision)
+    if config.best_metric not in METRICS:
+        suggestion = f"{nearest(config.best_metric, METRICS)} Known: {', '.join(METRICS)}"
+        raise ConfigError(f"unknown best_metric {config.best_metric!r}.{suggestion}")
+    for name in config.loggers:
+        require(name)
+    if config.deterministic:
+        _be_deterministic()
+    device = _choose_device(config.device, processes)
     train_data, val_data = _open_data(config)
+    config = fit(config, num_images=len(train_data), class_names=train_data.categories.names)
+    recipe = config.recipe
+    dtype = training_dtype(device, recipe.precision)
     for seed in (random.seed, np.random.seed, torch.manual_seed):
         seed(config.seed)
     model = _build_model(config, train_data.categories, fresh=resume is None).to(device)
+    if config.freeze is not None:
+        freeze(model, config.freeze)
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)
-    loader = TrainLoader(train_data, recipe, seed=config.seed, num_workers=config.workers, device=device)
+    loader = TrainLoader(
+        train_data,
+        recipe,
+        seed=config.seed,
+        num_workers=config.workers,
+        device=device,
+        rank=processes.rank,
+        world_size=processes.world_size,
+        num_channels=model.config.in_channels,
+        transforms=transforms,
+        balance=config.balance,
+    )
+    description = ""
+    if processes.is_main:
+        description = describe(
+            config,
+            model=model,
+            num_images=len(train_data),
+            num_val_images=None if val_data is None else len(val_data),
+            steps_per_epoch=len(loader),
+            memory=estimate_memory(model, recipe, dtype=dtype, world_size=processes.world_size),
+            device=f"{device}" if processes.world_size == 1 else f"{device}, {processes.world_size} processes",
+            dtype=dtype,
+        )
+    ema = ModelEMA(model, decay=recipe.ema_decay, warmup=recipe.ema_warmup)
+    if processes.world_size > 1 and recipe.sync_batch_norm and device.type == "cuda":
+        model = cast(RTDETR, torch.nn.SyncBatchNorm.convert_sync_batchnorm(model))
+    if recipe.compile:
+        model.backbone.compile()
+        model.encoder.compile()
+    if recipe.gradient_checkpointing:
+        recompute_activations(model)
     state = TrainingState(
         model=model,
-        ema=ModelEMA(model, decay=recipe.ema_decay, warmup=recipe.ema_warmup),
+        ema=ema,
         optimizer=build_optimizer(model, recipe),
         scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
         progress=Progress(batches_per_epoch=len(loader)),
     )
     criterion = build_criterion(model.config, loss=recipe.loss)
-    _warn_of_short_run(recipe, len(loader))
-    folder = _open_folder(config, is_new=resume is None)
+    folder = Path(config.output_dir)
+    if processes.is_main:
+        _warn_of_short_run(recipe, len(loader))
+        _open_folder(folder, config, is_new=resume is None, description=description)
+    if processes.rank:
+        torch.manual_seed(config.seed + processes.rank)  # each process draws its own denoising noise
     if resume is not None:
-        restore(resume, state)
+        restore(resume, state, rank=processes.rank)
     return Job(
         config=config,
         folder=folder,
@@ -140,15 +131,36 @@ def prepare(config: TrainConfig, *, make_detector: MakeDetector, resume: Mapping
         criterion=criterion,
         make_detector=make_detector,
         state=state,
+        processes=processes,
+        network=wrap(model, processes, device),
+        log=_log,
+        description=description,
     )
+
+
+def _choose_device(name: str, processes: Processes) -> torch.device:
+    """The device of a name; among several processes of a machine, each has the GPU of its number."""
+    device = choose_device(name)
+    if device.type == "cuda" and processes.world_size > 1:
+        return torch.device("cuda", processes.local_rank)
+    return device
+
+
+def _be_deterministic() -> None:
+    """Let torch use only operations that give the same bits each time, and refuse those that cannot."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
 
 
 def _open_data(config: TrainConfig) -> tuple[DetectionDataset, DetectionDataset | None]:
     train = open_dataset(config.data, split="train", images=config.images, on_bad_box=config.bad_boxes)
     if config.evaluate_every == 0:
         return train, None
-    if config.val_data is None and not Path(config.data).is_dir():
-        raise ConfigError(f"{config.data} has no validation part; give one as val_data, or set evaluate_every to 0")
+    sources = [config.data] if isinstance(config.data, str) else config.data
+    files = [source for source in sources if not Path(source).is_dir()]
+    if config.val_data is None and files:
+        raise ConfigError(f"{files[0]} has no validation part; give one as val_data, or set evaluate_every to 0")
     val = open_dataset(
         config.val_data or config.data,
         split="val",
@@ -161,38 +173,46 @@ def _open_data(config: TrainConfig) -> tuple[DetectionDataset, DetectionDataset 
 
 def _build_model(config: TrainConfig, categories: Categories, *, fresh: bool) -> RTDETR:
     """Build the network with the weights that the run starts from; on resuming, they come from the checkpoint."""
-    model = build_model(config.model, num_classes=len(categories), eval_size_hw=config.recipe.train_size_hw)
+    network = config.network or config.model
+    model = build_model(
+        network,
+        num_classes=len(categories),
+        in_channels=config.in_channels,
+        eval_size_hw=config.recipe.train_size_hw,
+    )
     published = config.recipe.tuning_from or config.model
     if not fresh:
         return model
     if config.weights is not None:
-        loaded = read_checkpoint(config.weights, model=config.model)
+        loaded = read_checkpoint(config.weights, model=None if config.network else config.model)
         names = None if loaded.categories is None else loaded.categories.names
         report = transfer(model, loaded.state, source_names=names, target_names=categories.names)
         _log.info("weights of %s: %s", loaded.path, report)
     elif config.backbone_weights is not None:
-        source = zoo.entry(config.model).backbone_url if config.backbone_weights == "auto" else config.backbone_weights
+        source = config.backbone_weights
+        if source == "auto":
+            source = zoo.backbone_url(model.config)
         if source is None:
             raise ConfigError(f"{config.model} has no published backbone weights; give a file or leave them out")
         load_backbone(model, source)
         _log.info("backbone weights of %s", source)
-    elif zoo.entry(published).checkpoints:
+    elif config.network is None and zoo.entry(published.partition(":")[0]).checkpoints:
         _log.info("starting from random weights; --weights %s starts from the published ones", published)
     return model
 
 
-def _open_folder(config: TrainConfig, *, is_new: bool) -> Path:
-    """Create the output folder with config.json in it."""
-    folder = Path(config.output_dir)
+def _open_folder(folder: Path, config: TrainConfig, *, is_new: bool, description: str) -> None:
+    """Create the output folder with config.json and plan.txt in it."""
     if is_new and (folder / LAST_FILE).exists():
         raise ConfigError(f"{folder} holds another run; resume that one, or choose another folder for this one")
-    text = config.model_dump_json(indent=1) + "\n"
-    write_atomically(
-        folder / CONFIG_FILE, lambda temporary: temporary.write_text(text, encoding="utf-8"), error=TrainingError
-    )
+    for name, text in ((CONFIG_FILE, config.model_dump_json(indent=1)), (PLAN_FILE, description)):
+        write_atomically(
+            folder / name,
+            lambda temporary, text=text: temporary.write_text(text + "\n", encoding="utf-8"),
+            error=TrainingError,
+        )
     for leftover in folder.glob(".*.pth.*.tmp"):  # of a process that was killed while it saved
         leftover.unlink(missing_ok=True)
-    return folder
 
 
 def _warn_of_short_run(recipe: Recipe, batches_per_epoch: int) -> None:

@@ -13,11 +13,16 @@ class StopSignals:
 
     Outside the main thread, where Python delivers no signals, it does nothing.
 
+    Args:
+        patient: later signals change nothing either: torchrun repeats a Ctrl-C as SIGTERM to every process, and kills
+            those that take longer than half a minute itself.
+
     Attributes:
         received: name of the signal that came, such as "SIGTERM"; None as long as the run may go on.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, patient: bool = False) -> None:
+        self._patient = patient
         self.received: str | None = None
         self._former: dict[signal.Signals, Any] = {}
 
@@ -33,7 +38,8 @@ class StopSignals:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number).name
-        self._restore()
+        if not self._patient:
+            self._restore()
 
     def _restore(self) -> None:
         for number, handler in self._former.items():

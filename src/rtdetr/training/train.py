@@ -4,21 +4,23 @@ Everything it needs is built in `setup.py`, and all that changes from step to st
 (`checkpoint.py`), so a run can stop after any step and go on as if it had not.
 """
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
-
 from rtdetr.config import TrainConfig
+from rtdetr.data.pipelines import Pipeline
 from rtdetr.errors import TrainingError
-from rtdetr.training.checkpoint import save_best, save_last
-from rtdetr.training.run_log import RunLog
+from rtdetr.training.checkpoint import random_state, save_best, save_last
+from rtdetr.training.distributed import join
+from rtdetr.training.job import Job, MakeDetector
+from rtdetr.training.rehearsal import rehearse
+from rtdetr.training.run_folder import EvaluationPages, write_start
+from rtdetr.training.run_log import RunLog, SilentLog
 from rtdetr.training.schedule import set_learning_rate
-from rtdetr.training.setup import BEST_FILE, LAST_FILE, Job, MakeDetector, prepare
+from rtdetr.training.setup import BEST_FILE, LAST_FILE, prepare
 from rtdetr.training.signals import StopSignals
+from rtdetr.training.step import train_step
 
 
 class TrainResult(NamedTuple):
@@ -39,92 +41,135 @@ class TrainResult(NamedTuple):
     finished: bool
 
 
-def run(config: TrainConfig, *, make_detector: MakeDetector, resume: Mapping[str, Any] | None = None) -> TrainResult:
-    """Train as `config` says.
+def run(
+    config: TrainConfig,
+    *,
+    make_detector: MakeDetector,
+    resume: Mapping[str, Any] | None = None,
+    dry_run: bool = False,
+    transforms: Pipeline | None = None,
+) -> TrainResult:
+    """Train as `config` says, together with the other processes that torchrun started, if it did.
 
     Args:
         config: what to train on what and how.
         make_detector: turns the averaged model and its classes into the callable that is evaluated.
         resume: content of a checkpoint to go on from (`checkpoint.read`).
+        dry_run: build everything, write config.json and plan.txt, and stop there.
+        transforms: augmentation in place of the recipe's; see `TrainLoader`.
 
     Raises:
         ConfigError, DatasetError, WeightsError: what was asked for cannot be done; nothing has been trained.
-        TrainingError: the loss became not finite, or a file cannot be written; the last good checkpoint is kept.
+        TrainingError: the loss became not finite, memory ran out, or a file cannot be written; the last good
+            checkpoint is kept.
     """
-    job = prepare(config, make_detector=make_detector, resume=resume)
-    state, progress, epochs = job.state, job.state.progress, config.recipe.epochs
-    last, best = job.folder / LAST_FILE, job.folder / BEST_FILE
-    log = RunLog(job.folder, progress, num_epochs=epochs, every=config.log_every)
-    with StopSignals() as stop, log:
+    with join(config.device) as processes:
+        job = prepare(config, make_detector=make_detector, resume=resume, processes=processes, transforms=transforms)
+        if dry_run:
+            return TrainResult(job.folder, None, None, job.folder / LAST_FILE, finished=False)
+        return _run(job)
+
+
+def _run(job: Job) -> TrainResult:
+    progress, epochs = job.state.progress, job.config.recipe.epochs
+    pages = EvaluationPages(job.folder) if job.processes.is_main else None
+    with StopSignals(patient=job.processes.world_size > 1) as stop, _log(job) as log:
         log.say(job.description)
-        while progress.epoch < epochs:
-            _train_epoch(job, log=log, stop=stop)
-            save_last(last, state, metadata=job.metadata)  # before the evaluation too, which can take minutes
-            if stop.received:
-                log.say(f"{stop.received}: stopped after step {progress.iteration}; go on with --resume {job.folder}")
-                break
-            metrics = job.evaluate() if job.is_evaluated(progress.epoch) else None
-            improved = metrics is not None and progress.note(metrics.ap)
-            log.end_epoch(None if metrics is None else metrics.numbers)
-            progress.epoch, progress.batch = progress.epoch + 1, 0
-            if improved:
-                save_best(best, state, metadata=job.metadata)
-            save_last(last, state, metadata=job.metadata)
-    best_weights = None if progress.best_ap is None else best
-    return TrainResult(job.folder, best_weights, progress.best_ap, last, finished=progress.epoch >= epochs)
+        if pages is not None:
+            write_start(
+                job.folder,
+                config=job.config,
+                device=job.device,
+                train_data=job.train_data,
+                val_data=job.val_data,
+                loader=job.loader,
+            )
+        if job.config.rehearsal and progress.epoch < epochs:
+            log.say(rehearse(job).text)
+        try:
+            _train_epochs(job, log=log, stop=stop, pages=pages)
+        finally:
+            if pages is not None:
+                pages.write()
+    finished = progress.epoch >= epochs or job.has_converged
+    best_weights = None if progress.best_ap is None else job.folder / BEST_FILE
+    return TrainResult(job.folder, best_weights, progress.best_ap, job.folder / LAST_FILE, finished=finished)
 
 
-def _train_epoch(job: Job, *, log: RunLog, stop: StopSignals) -> None:
-    """Go through the batches of the epoch that are not done yet."""
+def _train_epochs(job: Job, *, log: RunLog | SilentLog, stop: StopSignals, pages: EvaluationPages | None) -> None:
+    """Train, save, evaluate, save, epoch by epoch, until the last one, a signal, or nothing gets better."""
+    state, progress = job.state, job.state.progress
+    while progress.epoch < job.config.recipe.epochs and not job.has_converged:
+        stopped = _train_epoch(job, log=log, stop=stop)
+        _save(job, log)  # before the evaluation too, which can take minutes
+        if stopped:
+            log.say(f"stopped after step {progress.iteration}; go on with --resume {job.folder}")
+            return
+        report = job.evaluate() if job.is_evaluated(progress.epoch) else None
+        improved = report is not None and progress.note(job.decisive(report), ap=report.metrics.ap)
+        log.end_epoch(None if report is None else report.metrics.numbers)
+        progress.epoch, progress.batch = progress.epoch + 1, 0
+        if report is not None and improved:
+            progress.thresholds = report.best_f1_thresholds
+            if pages is not None:
+                save_best(job.folder / BEST_FILE, state, metadata=job.metadata)
+                pages.better(report)
+        _save(job, log, keep=job.config.keep_last)
+    if job.has_converged and progress.epoch < job.config.recipe.epochs:
+        log.say(f"stopped early: no better evaluation in {progress.evaluations_since_best}")
+
+
+def _log(job: Job) -> RunLog | SilentLog:
+    """The main process reports."""
+    if not job.processes.is_main:
+        return SilentLog()
+    config = job.config
+    return RunLog(
+        job.folder,
+        job.state.progress,
+        num_epochs=config.recipe.epochs,
+        every=config.log_every,
+        device=job.device,
+        loggers=config.loggers,
+        config=config.model_dump(mode="json"),
+    )
+
+
+def _train_epoch(job: Job, *, log: RunLog | SilentLog, stop: StopSignals) -> bool:
+    """Go through the batches of the epoch that are not done yet; return whether a signal asked to stop."""
     recipe, progress = job.config.recipe, job.state.progress
-    model, optimizer, scaler = job.state.model, job.state.optimizer, job.state.scaler
-    model.train()
+    job.network.train()
     job.loader.set_epoch(progress.epoch, start_batch=progress.batch)
     for images, targets in log.batches(job.loader):
-        rates = set_learning_rate(optimizer, recipe, iteration=progress.iteration, iterations_per_epoch=len(job.loader))
-        images = images.contiguous(memory_format=job.memory_format)
-        with torch.autocast(job.device.type, dtype=job.dtype, enabled=job.dtype != torch.float32):
-            output = model(images, targets)
-        losses = job.criterion(output, targets)  # in float32
-        terms = _finite_terms(losses, job)
-
-        loss = torch.stack(list(losses.values())).sum()
-        scaler.scale(loss).backward()  # the scaler does nothing unless the precision is float16
-        scaler.unscale_(optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_max_norm or math.inf).item()
-        if not (math.isfinite(norm) or scaler.is_enabled()):
-            raise TrainingError(f"the gradient is not finite ({norm}) although the loss is, {_place(job)}")
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad()
-        job.state.ema.update(model)
-
+        rates = set_learning_rate(
+            job.state.optimizer, recipe, iteration=progress.iteration, iterations_per_epoch=len(job.loader)
+        )
+        result = train_step(job, images, targets)
         progress.batch += 1
         progress.iteration += 1
-        log.step(terms, gradient_norm=norm, learning_rates=rates, num_images=len(images))
-        if stop.received:
-            return
+        if not result.skipped:
+            num_images = len(images) * job.processes.world_size
+            log.step(result.terms, gradient_norm=result.gradient_norm, learning_rates=rates, num_images=num_images)
+        if job.processes.any(stop.received is not None):
+            return True
+        if job.config.save_every and progress.iteration % job.config.save_every == 0:
+            _save(job, log)
+    return False
 
 
-def _finite_terms(losses: dict[str, Tensor], job: Job) -> dict[str, float]:
-    """Return the loss terms as numbers; before anything is changed, refuse those that would spoil the weights.
+def _save(job: Job, log: RunLog | SilentLog, *, keep: int = 1) -> None:
+    """Write last.pth. While the run goes on, a disk that is full is no reason to end it: the old file is still there.
 
-    Differs: published code looks after the step, when weights and average are spoiled already.
+    Raises:
+        TrainingError: the file cannot be written, and there is no older one.
     """
-    values = torch.stack([value.detach() for value in losses.values()]).tolist()  # one wait for the device
-    terms = dict(zip(losses, values, strict=True))
-    broken = [f"{name} is {value}" for name, value in terms.items() if not math.isfinite(value)]
-    if broken:
-        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
-        raise TrainingError(f"the loss is not finite ({', '.join(broken[:3])}{more}), {_place(job)}")
-    return terms
-
-
-def _place(job: Job) -> str:
-    progress = job.state.progress
-    images = ", ".join(map(str, job.loader.image_ids(progress.batch)))
-    return (
-        f"in step {progress.iteration + 1}, batch {progress.batch + 1} of epoch {progress.epoch + 1}, "
-        f"image ids {images}. {job.folder} still holds the last good checkpoint. "
-        "Check these images and their boxes, lower the learning rate, or train in float32"
-    )
+    rng = job.processes.gather(random_state())
+    if not job.processes.is_main:
+        return
+    path = job.folder / LAST_FILE
+    try:
+        save_last(path, job.state, metadata=job.metadata, rng=rng, keep=keep)
+    except TrainingError as error:
+        if not path.exists() or job.state.progress.epoch >= job.config.recipe.epochs:
+            raise
+        log.say(f"{error} Training goes on; {path} still holds an earlier step")

@@ -48,11 +48,12 @@ def convert(
     except WeightsError as error:
         raise WeightsError(f"{weights.path}: {error}") from None
     notes = []
+    config, categories, thresholds = weights.config, weights.categories, weights.thresholds
     if chosen == "huggingface":
-        notes = write_huggingface(target, state, config=weights.config, categories=weights.categories)
+        notes = write_huggingface(target, state, config=config, categories=categories, thresholds=thresholds)
     else:
         described = chosen == "rtdetr"
-        write_pth(target, state, config=weights.config, categories=weights.categories, describe=described)
+        write_pth(target, state, config=config, categories=categories, thresholds=thresholds, describe=described)
     return Conversion(target, chosen, weights.config, len(state), notes)
 
 

@@ -13,6 +13,7 @@ model then is what transformers computes.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,14 @@ def read_huggingface(path: Path) -> tuple[State, Metadata | None]:
     return state, described
 
 
-def write_huggingface(path: Path, state: State, *, config: ModelConfig, categories: Categories | None) -> list[str]:
+def write_huggingface(
+    path: Path,
+    state: State,
+    *,
+    config: ModelConfig,
+    categories: Categories | None,
+    thresholds: Sequence[float] | None = None,
+) -> list[str]:
     """Write a folder, or the weights alone where `path` ends in .safetensors.
 
     Args:
@@ -75,6 +83,7 @@ def write_huggingface(path: Path, state: State, *, config: ModelConfig, categori
         state: all entries of the model, under the names of `config.version`.
         config: the model.
         categories: its classes, where known.
+        thresholds: a score threshold a class, where measured; kept in the header of the weights.
 
     Returns:
         What stock transformers cannot do with the result; empty where it computes exactly this model.
@@ -86,7 +95,7 @@ def write_huggingface(path: Path, state: State, *, config: ModelConfig, categori
     entries = state if foreign else to_huggingface(state)
     # the format knows neither strides nor shared memory
     entries = {key: value.clone(memory_format=torch.contiguous_format) for key, value in entries.items()}
-    header = {"format": "pt", "rtdetr": json.dumps(metadata(config, categories))}
+    header = {"format": "pt", "rtdetr": json.dumps(metadata(config, categories, thresholds=thresholds))}
     lone = path.suffix == ".safetensors"
     file = path if lone else path / WEIGHTS
     content = save(entries, metadata=header)  # save_file makes files that only their owner can read

@@ -20,12 +20,16 @@ from rtdetr.weights.state import DENOISING, load_state, looks_like
 
 
 class LoadedWeights(NamedTuple):
-    """A checkpoint as read: entries under the names of `config.version`, the model, its classes where known."""
+    """A checkpoint as read: entries under the names of `config.version`, the model, its classes where known.
+
+    `thresholds` are scores by label above which a detection counts for `threshold="auto"`, where they were measured.
+    """
 
     state: State
     config: ModelConfig
     categories: Categories | None
     path: Path
+    thresholds: tuple[float, ...] | None = None
 
 
 def read_checkpoint(source: str | Path, *, model: str | None = None) -> LoadedWeights:
@@ -35,9 +39,9 @@ def read_checkpoint(source: str | Path, *, model: str | None = None) -> LoadedWe
     entries; where two zoo models look the same, from the file's name, else the zoo's first.
 
     Args:
-        source: a zoo name ("rtdetrv2_r18vd", fetched into the cache; "rtdetr_r50vd:objects365" for its other file), or
-            a path: .pth file, .safetensors file, or folder in Hugging Face's layout ("./rtdetrv2_r18vd" where a folder
-            has the name of a model).
+        source: a zoo name ("rtdetrv2_r18vd", fetched into the cache; "rtdetr_r50vd:objects365" for its other file), an
+            address "https://...", or a path: .pth file, .safetensors file, or folder in Hugging Face's layout
+            ("./rtdetrv2_r18vd" where a folder has the name of a model).
         model: zoo name of the network to use instead of what the file says; class count and channels stay the file's.
 
     Raises:
@@ -51,6 +55,9 @@ def read_checkpoint(source: str | Path, *, model: str | None = None) -> LoadedWe
         observation = observe(state)
         if model is not None:
             config = _as_named(zoo.model_config(model), observation)
+            if described is not None:  # no entry of a checkpoint shows these
+                pixels = {name: getattr(described.config, name) for name in ("pixel_mean", "pixel_std")}
+                config = config.replace(**pixels)
         elif described is not None:
             config = described.config
             _check_fits(config, observation)
@@ -63,7 +70,8 @@ def read_checkpoint(source: str | Path, *, model: str | None = None) -> LoadedWe
     categories = described.categories if described else None
     if categories is None and zoo_name is not None and config.num_classes == len(COCO80):
         categories = COCO80
-    return LoadedWeights(to_version(state, config.version), config, categories, path)
+    thresholds = described.thresholds if described else None
+    return LoadedWeights(to_version(state, config.version), config, categories, path, thresholds)
 
 
 def load_model(source: str | Path, *, model: str | None = None) -> tuple[RTDETR, Categories]:
@@ -79,7 +87,11 @@ def load_model(source: str | Path, *, model: str | None = None) -> tuple[RTDETR,
     Raises:
         WeightsError: as for `read_checkpoint`, and entries that do not fit.
     """
-    weights = read_checkpoint(source, model=model)
+    return build_from(read_checkpoint(source, model=model))
+
+
+def build_from(weights: LoadedWeights) -> tuple[RTDETR, Categories]:
+    """Build the model of a checkpoint that was read; returns and raises what `load_model` does."""
     built = build_model(weights.config)
     try:
         load_state(built, weights.state)
@@ -159,6 +171,8 @@ def _find(source: str | Path) -> tuple[Path, str | None]:
     name, _, tag = str(source).partition(":")
     if not isinstance(source, Path) and name in (*zoo.list_models(), *zoo.ALIASES):
         return _published(name, tag), name
+    if not isinstance(source, Path) and source.startswith(("http://", "https://")):
+        return download(source), None
     path = Path(source).expanduser()
     if not path.exists():
         hint = nearest(str(source), [*zoo.list_models(), *zoo.ALIASES]) if path.suffix == "" else ""

@@ -7,7 +7,7 @@ Reading never runs code from the file (`weights_only=True`).
 
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,16 +31,21 @@ class Metadata(NamedTuple):
 
     config: ModelConfig
     categories: Categories | None
+    thresholds: tuple[float, ...] | None = None  # by label, what `threshold="auto"` means
 
 
-def metadata(config: ModelConfig, categories: Categories | None) -> dict[str, Any]:
+def metadata(
+    config: ModelConfig, categories: Categories | None, *, thresholds: Sequence[float] | None = None
+) -> dict[str, Any]:
     """The plain data of the key "rtdetr" in a checkpoint; every writer of checkpoints stores it."""
+    measured = {} if thresholds is None else {"thresholds": [float(threshold) for threshold in thresholds]}
     return {
         "format": FORMAT,
         "version": __version__,
         "model": config.model_dump(mode="json"),
         "categories": None if categories is None else categories.to_json(),
         "image_size_hw": None if config.eval_size_hw is None else list(config.eval_size_hw),
+        **measured,
     }
 
 
@@ -53,7 +58,7 @@ def read_metadata(data: object) -> Metadata:
     match data:
         case {"format": int(number)} if number > FORMAT:
             raise WeightsError(f"its format {number} is newer than {FORMAT}, the last one known here; upgrade rtdetr")
-        case {"format": int(), "model": dict(model), "categories": None | list() as rows}:
+        case {"format": int(), "model": dict(model), "categories": None | list() as rows, **more}:
             try:
                 categories = None if rows is None else Categories.from_json(rows)
                 config = ModelConfig(**{str(key): value for key, value in model.items()})
@@ -61,8 +66,54 @@ def read_metadata(data: object) -> Metadata:
                 raise WeightsError(f"its description of the model is damaged: {error}") from None
             if categories is not None and len(categories) != config.num_classes:
                 raise WeightsError(f"it names {len(categories)} classes for a model of {config.num_classes}")
-            return Metadata(config, categories)
+            return Metadata(config, categories, _checked_thresholds(more.get("thresholds"), config.num_classes))
     raise WeightsError("its description of the model (key 'rtdetr') is damaged")
+
+
+def _checked_thresholds(values: object, num_classes: int) -> tuple[float, ...] | None:
+    """One number in 0..1 a class, or None where the file has none."""
+    if values is None:
+        return None
+    # `<=` is False for NaN
+    if not isinstance(values, list) or not all(type(value) in (int, float) and 0 <= value <= 1 for value in values):
+        raise WeightsError("its score thresholds are damaged; expected numbers in 0..1")
+    if len(values) != num_classes:
+        raise WeightsError(f"it has {len(values)} score thresholds for a model of {num_classes} classes")
+    return tuple(map(float, values))
+
+
+def read_own(path: Path) -> dict[str, Any]:
+    """Return the whole content of a .pth file that this library wrote, of a training run or not.
+
+    Raises:
+        WeightsError: no such file, damaged, or without our description.
+    """
+    content = load_pickle(path)
+    if not isinstance(content, Mapping) or not isinstance(content.get("rtdetr"), Mapping):
+        raise WeightsError(
+            f"expected a .pth file of this library, in which thresholds can be stored, got {path}. "
+            f"Make one with: rtdetr weights convert {path} NEW.pth"
+        )
+    return dict(content)
+
+
+def store_thresholds(path: Path, thresholds: Sequence[float]) -> Path:
+    """Put score thresholds into one of our checkpoints; all else in the file stays as it is.
+
+    Args:
+        path: a .pth file that this library wrote; it is replaced atomically.
+        thresholds: one in 0..1 a class, by label.
+
+    Raises:
+        WeightsError: as for `read_own`, another number of classes, or a place that cannot be written.
+    """
+    content = read_own(path)
+    content["rtdetr"] = {**content["rtdetr"], "thresholds": [float(threshold) for threshold in thresholds]}
+    try:
+        read_metadata(content["rtdetr"])
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from None
+    return write_atomically(path, lambda temporary: torch.save(content, temporary), error=WeightsError)
 
 
 def read_pth(path: Path) -> tuple[State, Metadata | None]:
@@ -125,7 +176,13 @@ def checked_state(entries: object, path: Path) -> State:
 
 
 def write_pth(
-    path: Path, state: State, *, config: ModelConfig, categories: Categories | None, describe: bool = True
+    path: Path,
+    state: State,
+    *,
+    config: ModelConfig,
+    categories: Categories | None,
+    thresholds: Sequence[float] | None = None,
+    describe: bool = True,
 ) -> Path:
     """Write a checkpoint atomically; equal entries under "ema" and "model" are stored once.
 
@@ -134,6 +191,7 @@ def write_pth(
         state: all entries of the model, under the names of `config.version`.
         config: the model.
         categories: its classes, where known.
+        thresholds: a score threshold a class, where measured.
         describe: also store our description; without it the file holds what published files hold, nothing else.
 
     Raises:
@@ -141,5 +199,5 @@ def write_pth(
     """
     content: dict[str, Any] = {"ema": {"module": state, "updates": 0}}
     if describe:
-        content |= {"model": state, "rtdetr": metadata(config, categories)}
+        content |= {"model": state, "rtdetr": metadata(config, categories, thresholds=thresholds)}
     return write_atomically(path, lambda temporary: torch.save(content, temporary), error=WeightsError)

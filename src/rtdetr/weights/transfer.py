@@ -113,7 +113,7 @@ def load_backbone(model: RTDETR, source: str | Path) -> TransferReport:
 
     Args:
         model: the model, usually freshly built; it may have another number of image channels.
-        source: URL (such as `zoo.entry(name).backbone_url`) or path of a file with the backbone's own names.
+        source: URL (such as `zoo.backbone_url(config)`) or path of a file with the backbone's own names.
 
     Raises:
         WeightsError: unreachable, damaged, or for another backbone.

@@ -1,0 +1,159 @@
+"""What a batch of training data is, which ones an epoch has, and how one is built; `loader.py` hands them out.
+
+A `BatchKey` is all that a batch follows from, besides the seed: epoch, number and images. The sampler makes the keys in
+the training process; a worker process turns each into a `Batch`.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler, default_collate
+
+from rtdetr.config import Recipe, SizeHW
+from rtdetr.data.dataset import DetectionDataset
+from rtdetr.data.mosaic import MIX_SHARES, NUM_TILES, mosaic
+from rtdetr.data.pipelines import Pipeline, apply_pipeline
+from rtdetr.data.sampling import epoch_length, epoch_order
+from rtdetr.data.schedule import EpochPlan, plan
+from rtdetr.data.transforms import Picture, Sample, augment
+from rtdetr.errors import DatasetError, RTDETRError
+
+_ORDER, _BATCH, _SAMPLE = range(3)  # independent random streams
+
+
+class Batch(NamedTuple):
+    """A batch as it comes from a worker: few tensors, because each costs a file handle on its way."""
+
+    images: UInt8[Tensor, "b h w c"]  # all samples have the epoch's base size
+    size_hw: SizeHW  # that the batch is to be scaled to
+    mix_share: float | None  # of each image when it is blended with the one before it; None: it is not
+    labels: Int64[Tensor, " n"]
+    boxes: Float[Tensor, "n 4"]  # normalised cxcywh
+    counts: list[int]  # objects of each image
+
+
+class BatchKey(NamedTuple):
+    """The images of one process's share of a batch, and their positions in the epoch."""
+
+    epoch: int
+    batch: int
+    indices: list[int]
+    positions: list[int]
+
+
+class BatchSampler(Sampler[BatchKey]):
+    """A new order each epoch; each process takes its share of every batch."""
+
+    def __init__(
+        self,
+        num_images: int,
+        batch_size: int,
+        *,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        factors: np.ndarray | None = None,
+    ) -> None:
+        """Share `batch_size` images out among `world_size` processes; `factors`: see `epoch_order`."""
+        self._num_images, self._batch_size, self._factors = num_images, batch_size, factors
+        self._seed, self._rank, self._world_size = seed, rank, world_size
+        self.num_batches = max(epoch_length(factors, num_images=num_images) // batch_size, 1)
+        self.epoch = self.start_batch = 0
+
+    def __len__(self) -> int:
+        return max(self.num_batches - self.start_batch, 0)
+
+    def __iter__(self) -> Iterator[BatchKey]:
+        order = epoch_order(_generator(_ORDER, self._seed, self.epoch, 0), self._factors, num_images=self._num_images)
+        if len(order) < self._world_size:
+            order = np.resize(order, self._world_size)  # repeats, so that no process is without an image
+        for batch in range(self.start_batch, self.num_batches):
+            end = min((batch + 1) * self._batch_size, len(order))
+            positions = range(batch * self._batch_size + self._rank, end, self._world_size)
+            yield BatchKey(self.epoch, batch, order[list(positions)].tolist(), list(positions))
+
+    def share_of_batch(self) -> int:
+        """Images of a batch that this process works on."""
+        size = min(self._batch_size, max(epoch_length(self._factors, num_images=self._num_images), self._world_size))
+        return len(range(self._rank, size, self._world_size))
+
+
+class BatchBuilder(Dataset[Batch | RTDETRError]):
+    """Builds the batch of a key; in a worker process, if there are any."""
+
+    def __init__(
+        self,
+        dataset: DetectionDataset,
+        recipe: Recipe,
+        *,
+        seed: int,
+        num_channels: int = 3,
+        pipeline: Pipeline | None = None,
+    ) -> None:
+        """Read `dataset` with `num_channels` and augment it as the recipe says, or by a user's pipeline."""
+        self._dataset, self._recipe, self._seed = dataset, recipe, seed
+        self._num_channels, self._pipeline = num_channels, pipeline
+
+    def __getitem__(self, key: BatchKey) -> Batch | RTDETRError:
+        try:
+            return self.build(key, plan(self._recipe, key.epoch))
+        except RTDETRError as error:
+            return error  # the loader raises it; a worker's own exceptions arrive wrapped in a traceback
+
+    def build(self, key: BatchKey, epoch_plan: EpochPlan) -> Batch:
+        """Read and augment the images of a key.
+
+        Raises:
+            DatasetError: an image is missing or broken, or the user's pipeline failed on it.
+        """
+        samples = [
+            self._sample(index, epoch_plan, _generator(_SAMPLE, self._seed, key.epoch, position))
+            for index, position in zip(key.indices, key.positions, strict=True)
+        ]
+        targets = [sample.target for sample in samples]
+        rng = _generator(_BATCH, self._seed, key.epoch, key.batch)  # the same in every process
+        size_hw = epoch_plan.batch_sizes_hw[rng.integers(len(epoch_plan.batch_sizes_hw))]
+        mixed, share = rng.random() < epoch_plan.mixup, rng.uniform(*MIX_SHARES)
+        return Batch(
+            images=default_collate([torch.from_numpy(sample.pixels) for sample in samples]),  # into shared memory
+            size_hw=size_hw,
+            mix_share=share if mixed else None,
+            labels=torch.cat([target["labels"] for target in targets]),
+            boxes=torch.cat([target["boxes"] for target in targets]),
+            counts=[len(target["labels"]) for target in targets],
+        )
+
+    def _sample(self, index: int, epoch_plan: EpochPlan, rng: np.random.Generator) -> Sample:
+        if self._pipeline is not None and epoch_plan.strong:
+            return self._own_sample(self._pipeline, index, epoch_plan.size_hw, rng)
+        if self._pipeline is not None:
+            epoch_plan = epoch_plan._replace(flip=0.0, mosaic=0.0)
+        if rng.random() < epoch_plan.mosaic:
+            others = rng.integers(len(self._dataset), size=NUM_TILES - 1).tolist()
+            return mosaic([self._picture(i) for i in (index, *others)], plan=epoch_plan, rng=rng)
+        return augment(self._picture(index), plan=epoch_plan, rng=rng)
+
+    def _own_sample(self, pipeline: Pipeline, index: int, size_hw: SizeHW, rng: np.random.Generator) -> Sample:
+        picture = self._picture(index)
+        try:
+            return apply_pipeline(pipeline, picture, size_hw=size_hw, rng=rng)
+        except DatasetError as error:
+            number = self._dataset.image_ids[index]
+            raise DatasetError(f"image {number} ({self._dataset.path(index)}): {error}") from error
+
+    def _picture(self, index: int) -> Picture:
+        objects = self._dataset.target(index)
+        kept = ~objects["iscrowd"]
+
+        def read(reduction: int) -> np.ndarray:
+            return self._dataset.load_array(index, num_channels=self._num_channels, reduction=reduction)[0]
+
+        return Picture(read, objects["size_wh"], objects["boxes_xyxy"][kept], objects["labels"][kept])
+
+
+def _generator(stream: int, seed: int, epoch: int, number: int) -> np.random.Generator:
+    return np.random.default_rng([stream, seed, epoch, number])

@@ -1,0 +1,269 @@
+"""`DetectionDataset`: images with boxes, the one type that every format and every mixture of them becomes.
+
+`load(i)` gives a PIL image and its objects, boxes in pixels. Labels are contiguous inside; `categories` and `image_ids`
+keep what the files call them. The annotations are flat arrays (`annotations.py`); images are read when asked for.
+`open_dataset` in `open.py` makes these from paths.
+"""
+
+import copy
+import functools
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple, Protocol, TypedDict, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from rtdetr.categories import Categories, Category
+from rtdetr.data.annotations import Annotations, clamped_xyxy
+from rtdetr.data.coco import read_coco
+from rtdetr.data.image_files import check_files_exist
+from rtdetr.errors import DatasetError, InputError
+from rtdetr.preprocessing import ImageSource, load_image, open_image
+
+_EXIF_ORIENTATION = 0x0112
+_Picture = TypeVar("_Picture", Image.Image, np.ndarray)
+
+
+class ImageTarget(TypedDict):
+    """Objects of one image, crowd regions included: training leaves those out, evaluation ignores hits on them."""
+
+    boxes_xyxy: np.ndarray  # float32 (n, 4), pixels, cut at the borders of the image
+    labels: np.ndarray  # int64 (n,)
+    area: np.ndarray  # float64 (n,), square pixels
+    iscrowd: np.ndarray  # bool (n,)
+    image_id: int
+    size_wh: tuple[int, int]
+
+
+class ImageTable(Protocol):
+    """Images that are in a table instead of files in a folder."""
+
+    def image(self, index: int) -> ImageSource:
+        """One image of the source, in any form that `rtdetr.preprocessing` reads."""
+        ...
+
+
+class Source(NamedTuple):
+    """One of the places that a dataset's images come from.
+
+    annotations_file: the file, or folder of files, that names the source in messages.
+    images: the folder that file names are relative to, or a table.
+    categories: the classes with the ids of this source.
+    first: index in the dataset of the source's first image.
+    id_offset: an image's id in the dataset minus its id in the source.
+    """
+
+    annotations_file: Path
+    images: Path | ImageTable
+    categories: Categories
+    first: int = 0
+    id_offset: int = 0
+
+
+class DetectionDataset:
+    """Images with boxes, by ascending image id; images without objects are kept.
+
+    Attributes:
+        annotations: the columns, see `Annotations`.
+        sources: where the images come from; one, unless several datasets were merged.
+    """
+
+    annotations: Annotations
+    sources: tuple[Source, ...]
+
+    def __init__(
+        self,
+        images_dir: str | os.PathLike[str],
+        annotations_file: str | os.PathLike[str],
+        *,
+        categories: Categories | None = None,
+        on_bad_box: str = "error",
+    ) -> None:
+        """Read a COCO JSON file, and see that every image file exists. For other formats there is `open_dataset`.
+
+        Args:
+            images_dir: folder of the images.
+            annotations_file: COCO JSON file.
+            categories: class list of a trained model, whose labels are then used; see `with_categories`.
+            on_bad_box: "error" or "drop" for boxes without an area inside their image.
+
+        Raises:
+            DatasetError: a file is missing, broken or contradicts another, or the classes are not those given.
+        """
+        file, folder = Path(annotations_file), Path(images_dir)
+        self.annotations = read_coco(file, on_bad_box=on_bad_box)
+        self.sources = (Source(file, folder, self.annotations.categories),)
+        check_files_exist(file, folder, self.annotations.file_names.tolist())
+        if categories is not None:
+            self.annotations = self.with_categories(categories).annotations
+
+    @classmethod
+    def of(cls, annotations: Annotations, *sources: Source) -> "DetectionDataset":
+        """A dataset of columns that were read and checked before."""
+        dataset = cls.__new__(cls)
+        dataset.annotations, dataset.sources = annotations, sources
+        return dataset
+
+    @property
+    def categories(self) -> Categories:
+        """Classes by label, with the ids of the annotation file; of merged datasets see `merge`."""
+        return self.annotations.categories
+
+    @property
+    def image_ids(self) -> np.ndarray:
+        """Ids of the images, int64 (n,), ascending."""
+        return self.annotations.image_ids
+
+    @property
+    def annotations_file(self) -> Path:
+        """The file, or folder of files, that names the dataset in messages; the first of merged datasets."""
+        return self.sources[0].annotations_file
+
+    @property
+    def images_dir(self) -> Path:
+        """The folder that file names are relative to; that of the first of merged datasets."""
+        images = self.sources[0].images
+        return images if isinstance(images, Path) else Path()
+
+    def __len__(self) -> int:
+        return len(self.annotations.image_ids)
+
+    def __repr__(self) -> str:
+        files = ", ".join(str(source.annotations_file) for source in self.sources)
+        boxes, classes = len(self.annotations.labels), len(self.categories)
+        return f"DetectionDataset({files}: {len(self)} images, {boxes} boxes, {classes} classes)"
+
+    def source_of(self, index: int) -> Source:
+        """The source of one image."""
+        if len(self.sources) == 1:
+            return self.sources[0]
+        return next(source for source in reversed(self.sources) if source.first <= index)
+
+    def path(self, index: int) -> Path:
+        """File of one image; for the row of a table only a name."""
+        images = self.source_of(index).images
+        name = str(self.annotations.file_names[index])
+        return images / name if isinstance(images, Path) else Path(name)
+
+    def target(self, index: int) -> ImageTarget:
+        """Objects of one image, without reading the image."""
+        columns = self.annotations
+        rows = slice(columns.starts[index], columns.starts[index + 1])
+        width, height = columns.sizes_wh[index].tolist()
+        return ImageTarget(
+            boxes_xyxy=clamped_xyxy(columns.boxes_xywh[rows], columns.sizes_wh[index]),
+            labels=columns.labels[rows],
+            area=columns.areas[rows],
+            iscrowd=columns.iscrowd[rows],
+            image_id=int(columns.image_ids[index]),
+            size_wh=(width, height),
+        )
+
+    def load(self, index: int) -> tuple[Image.Image, ImageTarget]:
+        """Read one image, RGB and upright, with its objects.
+
+        Raises:
+            DatasetError: the file is not an image, is damaged, or has another size than the annotation file says.
+        """
+        target = self.target(index)
+        return self._read(index, target, open_image), target
+
+    def load_array(self, index: int, *, num_channels: int = 3, reduction: int = 1) -> tuple[np.ndarray, ImageTarget]:
+        """Read one image as uint8 (h, w, num_channels), with its objects: what `preprocessing.load_image` makes of it.
+
+        Args:
+            index: of the image.
+            num_channels: of the model: 3 for RGB, 1 for grey; any other number needs images stored that way.
+            reduction: how much smaller the sides may be, for the sake of speed; see `load_image`. The boxes stay.
+
+        Raises:
+            DatasetError: as for `load`, or the image has another number of channels.
+        """
+        target = self.target(index)
+        read = functools.partial(load_image, num_channels=num_channels, reduction=reduction)
+        return self._read(index, target, read, reduction=reduction), target
+
+    def with_categories(self, categories: Categories) -> "DetectionDataset":
+        """The same data with the labels of another class list, such as a trained model's.
+
+        Classes are matched by name. A list without real names (`Categories.numbered`) is matched by position. The new
+        dataset's `categories` have the order of the list given and the ids of this dataset; a class that only the list
+        has keeps its id there, or gets the next free one.
+
+        Raises:
+            DatasetError: this dataset has a class that the list lacks; the message names the differences.
+        """
+        own = self.categories
+        names = categories.names
+        if categories == Categories.numbered(len(own)) and set(names) != set(own.names):
+            return self
+        missing, unknown = sorted(set(names) - set(own.names)), sorted(set(own.names) - set(names))
+        if unknown:
+            differences = _listed("only the model has", missing) + _listed("only the file has", unknown)
+            raise DatasetError(
+                f"{self.annotations_file}: expected the {len(names)} classes of the model, got {len(own)};"
+                f"{differences}. Use a model trained on these classes, or give the classes the same names"
+            )
+        label_of_name = {name: label for label, name in enumerate(names)}
+        new_labels = np.array([label_of_name[name] for name in own.names], dtype=np.int64)
+        ids = assign_ids(categories, {category.name: category.id for category in own})
+        relabelled = copy.copy(self)
+        relabelled.annotations = self.annotations._replace(categories=ids, labels=new_labels[self.annotations.labels])
+        return relabelled
+
+    def _read(
+        self, index: int, target: ImageTarget, read: Callable[[ImageSource], _Picture], *, reduction: int = 1
+    ) -> _Picture:
+        width, height = target["size_wh"]
+        expected = {(-(-width // factor), -(-height // factor)) for factor in (1, 2, 4, 8) if factor <= reduction}
+        source = self.source_of(index)
+        path, table = self.path(index), source.images
+        image_id = target["image_id"] - source.id_offset
+        try:
+            stored = path if isinstance(table, Path) else table.image(index - source.first)
+            image = read(stored)
+            if _size_wh(image) not in expected and isinstance(stored, Path) and stored.suffix.lower() != ".npy":
+                image = read(_unrotated(stored))
+        except InputError as error:
+            raise DatasetError(f"{source.annotations_file}: image {image_id}: {error}") from None
+        if _size_wh(image) not in expected:
+            stated, got = "{}x{}".format(*target["size_wh"]), "{}x{}".format(*_size_wh(image))
+            raise DatasetError(
+                f"{source.annotations_file}: image {image_id} is {stated} pixels there, but {path} is {got}; its boxes "
+                "would be misplaced. Put the annotated image there or correct width, height and boxes"
+            )
+        return image
+
+
+def assign_ids(categories: Iterable[Category], id_of_name: dict[str, int]) -> Categories:
+    """The classes with the ids of `id_of_name`; one that is not in it keeps its id, or gets the next free one."""
+    taken = set(id_of_name.values())
+    chosen = []
+    for category in categories:
+        number = id_of_name.get(category.name)
+        if number is None:
+            number = category.id if category.id not in taken else max(taken) + 1
+            taken.add(number)
+        chosen.append(Category(number, category.name))
+    return Categories(chosen)
+
+
+def _size_wh(image: Image.Image | np.ndarray) -> tuple[int, int]:
+    return image.size if isinstance(image, Image.Image) else (image.shape[1], image.shape[0])
+
+
+def _unrotated(path: Path) -> Image.Image:
+    """Read an image as its file stores it: some tools annotate photos without applying their EXIF rotation."""
+    with Image.open(path) as image:
+        image.getexif().pop(_EXIF_ORIENTATION, None)
+        image.load()
+        return image
+
+
+def _listed(text: str, names: list[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f" {text} {', '.join(map(repr, names[:5]))}{more}"

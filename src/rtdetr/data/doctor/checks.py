@@ -1,0 +1,164 @@
+"""Checks of images, classes and splits; those of boxes are in `box_checks.py`.
+
+Each function looks at a `Survey` and adds what it finds to a `Collector`.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from rtdetr.config import SizeHW
+from rtdetr.data.doctor.findings import Example
+from rtdetr.data.doctor.survey import Collector, Position, Survey
+from rtdetr.data.image_files import is_image_name, listing
+
+_MOST_STRETCH = 2.0
+
+
+def check_entries(survey: Survey, found: Collector) -> None:
+    """What the readers could not use, and splits without content."""
+    for part in survey.parts:
+        for defect in part.defects:
+            found.add_one(defect.kind, Example(part.name, defect.file, defect.annotation, defect.detail))
+        empty = Example(part.name, part.source.name, "", "has none")
+        if not part.images:
+            found.add_one("no-image", empty)
+        if not part.categories:
+            found.add_one("no-class", empty)
+
+
+def check_classes(survey: Survey, found: Collector) -> None:
+    """Class lists that differ, classes without objects."""
+    names = [{category.name for category in part.categories} for part in survey.parts]
+    union = sorted(set().union(*names))
+    for part, own in zip(survey.parts, names, strict=True):
+        absent = [name for name in union if name not in own]
+        if own and absent:
+            detail = f"lacks {len(absent)} of the {len(union)} classes: {_listed(absent)}"
+            found.add_one("class-lists-differ", Example(part.name, part.source.name, "", detail))
+    counts = [objects_by_class(survey, part) for part in range(len(survey.parts))]
+    totals = {name: sum(count.get(name, 0) for count in counts) for name in union}
+    for name, total in totals.items():
+        if not total:
+            found.add_one("unused-class", Example("all", "", f"class {name!r}", "is unused"))
+    for part, count in zip(survey.parts, counts, strict=True):
+        if part.name == "train":
+            for name, total in totals.items():
+                if total and not count.get(name):
+                    detail = f"has none here and {total} elsewhere"
+                    found.add_one("untrained-class", Example("train", "", f"class {name!r}", detail))
+
+
+def objects_by_class(survey: Survey, part: int) -> dict[str, int]:
+    """Number of boxes of each class in a split, crowd regions left out."""
+    record = survey.parts[part]
+    used = record.labels[(record.labels >= 0) & ~record.iscrowd]
+    counts = np.bincount(used, minlength=len(record.categories))
+    return {category.name: int(count) for category, count in zip(record.categories, counts, strict=True)}
+
+
+def check_files(survey: Survey, found: Collector) -> None:
+    """Missing, corrupt and unlisted files; sizes that are not those annotated; EXIF rotation."""
+    for p, (part, facts) in enumerate(zip(survey.parts, survey.facts, strict=True)):
+
+        def examples(kind: str, images: list[int], detail: str, p: int = p) -> None:
+            def example(image: int) -> Example:
+                one, stated = survey.facts[p][image], survey.parts[p].images[image].size_wh or (0, 0)
+                text = detail.format(
+                    error=one.error, stated=_size(stated), stored=_size(one.stored_wh), upright=_size(one.upright_wh)
+                )
+                return survey.example((p, image), text)
+
+            found.add(kind, images, example)
+
+        images = range(len(part.images))
+        examples("missing-file", [i for i in images if facts[i].missing], "{error}")
+        examples("corrupt-image", [i for i in images if facts[i].error and not facts[i].missing], "{error}")
+        usable = [i for i in images if facts[i].usable]
+        as_seen = {i for i in usable if part.images[i].size_wh in (None, facts[i].upright_wh)}
+        as_stored = {i for i in usable if part.images[i].size_wh == facts[i].stored_wh} - as_seen
+        turned = [i for i in sorted(as_seen) if facts[i].orientation > 1]
+        neither = [i for i in usable if i not in as_seen and i not in as_stored]
+        examples("exif-rotation", sorted(as_stored), "is annotated as {stated}, but is {upright} once turned upright")
+        examples("exif-tag", turned, "is {stored} in the file and {upright} once turned upright")
+        examples("size-mismatch", neither, "is annotated as {stated}, but the file has {upright}")
+    for path in _unlisted(survey):
+        found.add_one("unlisted-file", Example("all", str(path), "", "is not listed"))
+
+
+def _unlisted(survey: Survey) -> list[Path]:
+    """Image files beside listed ones that no split lists."""
+    listed = {os.path.normpath(image.path) for part in survey.parts for image in part.images}
+    folders = sorted({os.path.dirname(path) for path in listed})
+    beside = (os.path.join(folder, name) for folder in folders for name in sorted(listing(Path(folder))))
+    unlisted = (path for path in beside if is_image_name(path) and path not in listed)
+    return [Path(path) for path in unlisted if not os.path.basename(path).startswith(".")]
+
+
+def check_contents(survey: Survey, found: Collector, *, size_hw: SizeHW, queries: int) -> None:
+    """Images without objects, with too many, and of a shape that the resize spoils."""
+    for p, part in enumerate(survey.parts):
+        objects = np.bincount(part.box_images[~part.iscrowd], minlength=len(part.images))
+        boxes = np.bincount(part.box_images, minlength=len(part.images))
+        found.add("empty-image", np.flatnonzero(boxes == 0), lambda i, p=p: survey.example((p, i), "has no box"))
+        found.add(
+            "too-many-objects",
+            np.flatnonzero(objects > queries),
+            lambda i, p=p, n=objects: survey.example((p, i), f"has {n[i]} objects, the model {queries} queries"),
+        )
+        known = (survey.sizes_wh[p] > 0).all(1)
+        width, height = np.maximum(survey.sizes_wh[p], 1).T
+        shape = width / height * size_hw[0] / size_hw[1]
+        stretch = np.maximum(shape, 1 / shape)
+        found.add(
+            "distorted-image",
+            np.flatnonzero(known & (stretch > _MOST_STRETCH)),
+            lambda i, p=p, s=stretch: survey.example(
+                (p, i), f"of {_size(survey.sizes_wh[p][i])} is stretched {s[i]:.1f} times"
+            ),
+        )
+
+
+def check_copies(survey: Survey, found: Collector) -> None:
+    """The same picture twice in a split, or in two splits."""
+    for group in survey.same:
+        _add_copies(survey, found, group, kinds=("same-image", "leak"), words="is the same as")
+    for group in survey.near:
+        kinds = ("near-same-image", "near-leak")
+        _add_copies(survey, found, group, kinds=kinds, words="is nearly the same as", other_files=True)
+
+
+def _add_copies(
+    survey: Survey,
+    found: Collector,
+    group: list[Position],
+    *,
+    kinds: tuple[str, str],
+    words: str,
+    other_files: bool = False,
+) -> None:
+    """Add the pairs of a group, each further image once; with `other_files` only those that are not the same file."""
+    digests = {position: survey.facts[position[0]][position[1]].digest for position in group}
+    first_of_part: dict[int, Position] = {}
+    for position in group:
+        part = position[0]
+        if part not in first_of_part:
+            first_of_part[part] = position
+        elif not other_files or digests[position] != digests[first_of_part[part]]:
+            first = first_of_part[part]
+            found.add_one(kinds[0], survey.example(position, f"{words} {survey.file_name(first)}", also=first))
+    first, *others = sorted(first_of_part)
+    for part in others:
+        pairs = ((a, b) for a in group if a[0] == first for b in group if b[0] == part)
+        pair = next(((a, b) for a, b in pairs if not other_files or digests[a] != digests[b]), None)
+        if pair:
+            found.add_one(kinds[1], survey.example(pair[0], f"{words} {survey.file_name(pair[1])}", also=pair[1]))
+
+
+def _size(size_wh: tuple[int, int] | np.ndarray) -> str:
+    return f"{size_wh[0]}x{size_wh[1]}"
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

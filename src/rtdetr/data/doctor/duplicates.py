@@ -1,0 +1,81 @@
+"""Find images that are the same, or nearly: by the bytes of the file, and by a miniature of what it shows.
+
+Two images are nearly the same when their 16x16 grey miniatures, brought to the same mean and contrast, differ little in
+every cell. That is so for other sizes, compressions and brightnesses of one picture; cropped, mirrored or turned ones
+are not found, and pictures that differ in one visible object are kept apart. Pairs worth that comparison are found by
+the correlation of 8x8 miniatures, which for all pairs is one product of matrices.
+
+Differs: the usual difference hash (signs of neighbours' differences) takes any two pictures on an even background for
+the same, and data sets of such pictures would be compared pair by pair for hours.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from rtdetr.data.doctor.images import ImageFacts
+
+_MEAN_LEVELS, _MOST_LEVELS = 3.0, 20.0  # of 255, over the cells of the miniature
+_LEAST_CORRELATION = 0.97
+_EVEN = 16.0  # levels; contrasts below it count as noise, so that even pictures correlate
+_ROWS = 256  # compared with all others at a time
+_MOST_COMPARED = 512  # of the pictures that correlate with one, the nearest
+
+
+def same_files(facts: Sequence[ImageFacts]) -> list[list[int]]:
+    """Groups of two or more positions whose files have the same bytes; each group ascending."""
+    groups: dict[bytes, list[int]] = defaultdict(list)
+    for position, one in enumerate(facts):
+        if one.usable:
+            groups[one.digest].append(position)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def near_groups(facts: Sequence[ImageFacts]) -> list[list[int]]:
+    """Groups of two or more positions of images nearly the same as the first of their group; none in two groups.
+
+    The time grows with the square of the number of images; a core needs about a minute for 100,000.
+    """
+    positions = np.array([position for position, one in enumerate(facts) if one.usable], dtype=np.int64)
+    if len(positions) < 2:
+        return []
+    thumbs = np.stack([facts[p].thumb for p in positions])
+    vectors = _vectors(thumbs)
+    thumbs = thumbs.reshape(len(positions), -1)
+    groups = []
+    free = np.arange(len(positions))
+    while len(free) > 1:
+        correlation = vectors[free[:_ROWS]] @ vectors[free].T
+        taken = np.zeros(len(free), dtype=bool)
+        for row in np.flatnonzero((correlation >= _LEAST_CORRELATION).sum(axis=1) > 1):
+            if taken[row]:
+                continue
+            taken[row] = True
+            others = np.flatnonzero((correlation[row] >= _LEAST_CORRELATION) & ~taken)
+            others = others[others > row]
+            if len(others) > _MOST_COMPARED:
+                others = np.sort(others[np.argpartition(-correlation[row, others], _MOST_COMPARED)[:_MOST_COMPARED]])
+            alike = others[_look_alike(thumbs[free[row]], thumbs[free[others]])]
+            taken[alike] = True
+            if len(alike):
+                groups.append(positions[free[[row, *alike]]].tolist())
+        taken[:_ROWS] = True
+        free = free[~taken]
+    return groups
+
+
+def _vectors(thumbs: np.ndarray) -> np.ndarray:
+    """Unit vectors, float32 (n, 65), of (n, 16, 16) levels: their product is about the correlation of two pictures."""
+    cells = thumbs.reshape(len(thumbs), 8, 2, 8, 2).mean(axis=(2, 4), dtype=np.float32).reshape(len(thumbs), 64)
+    cells -= cells.mean(axis=1, keepdims=True)
+    vectors = np.concatenate([cells, np.full((len(cells), 1), _EVEN, dtype=np.float32)], axis=1)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def _look_alike(thumb: np.ndarray, others: np.ndarray) -> np.ndarray:
+    reference = thumb - thumb.mean(dtype=np.float32)
+    levels = others - others.mean(axis=1, keepdims=True, dtype=np.float32)
+    contrast = levels @ reference / np.maximum((levels**2).sum(axis=1), 1.0)
+    differences = np.abs(levels * contrast.clip(0.8, 1.25)[:, None] - reference)
+    return (differences.mean(axis=1) <= _MEAN_LEVELS) & (differences.max(axis=1) <= _MOST_LEVELS)

@@ -1,0 +1,72 @@
+"""Find every split of a data set, whatever its format, and read it without judging."""
+
+import logging
+from collections import Counter
+from pathlib import Path
+
+from rtdetr.data.annotations import Found
+from rtdetr.data.doctor.read_coco import read_coco
+from rtdetr.data.doctor.read_voc import read_voc
+from rtdetr.data.doctor.read_yolo import read_yolo
+from rtdetr.data.doctor.records import Part
+from rtdetr.data.open import SPLIT_NAMES, find_dataset
+from rtdetr.errors import ConfigError, DatasetError
+
+_log = logging.getLogger(__name__)
+_READERS = {"yolo": read_yolo, "voc": read_voc}
+
+
+def find_parts(sources: list[Path], *, images: Path | None) -> list[Part]:
+    """Read all splits of the sources: a folder or YOLO file may have several, any other file is one.
+
+    Raises:
+        DatasetError: a source has no split at all, or a file is not of its format at all.
+        ConfigError: there is no source, or one folder of images for several.
+    """
+    if not sources:
+        raise ConfigError("expected a folder or file to examine, got none")
+    if images is not None and len(sources) > 1:
+        raise ConfigError("expected one data set with --images, got several: lay them out in one of the usual ways")
+    parts = []
+    for source in sources:
+        parts += [_read(found, name) for name, found in _splits(source, images)]
+    names = Counter(part.name for part in parts)
+    seen: Counter[str] = Counter()
+    for part in parts:
+        seen[part.name] += 1
+        if names[part.name] > 1:
+            part.name = f"{part.name}-{seen[part.name]}"
+    return parts
+
+
+def _splits(source: Path, images: Path | None) -> list[tuple[str, Found]]:
+    """Names and places of the splits of one source, the training split first."""
+    if source.is_file() and source.suffix.lower() not in (".yaml", ".yml"):
+        return [(_name_of(source), find_dataset(source, split="train", images=images))]
+    found, problems = [], {}
+    for split in SPLIT_NAMES:
+        try:
+            found.append((split, find_dataset(source, split=split, images=images)))
+        except DatasetError as error:
+            problems[split] = error
+    if not found:
+        raise problems["train"]
+    for split, error in problems.items():
+        if split != "test":  # few have one
+            _log.warning("split %r is not examined: %s", split, error)
+    return found
+
+
+def _name_of(file: Path) -> str:
+    """What to call the split of a single annotation file."""
+    stem = file.parent.name if file.name == "_annotations.coco.json" else file.stem.removeprefix("instances_")
+    for split, names in SPLIT_NAMES.items():
+        if stem.rstrip("0123456789") in names:
+            return split
+    return stem
+
+
+def _read(found: Found, name: str) -> Part:
+    if found.format == "coco":
+        return read_coco(found.annotations_file, found.images_dir, name=name)
+    return _READERS[found.format](found.split, name=name)

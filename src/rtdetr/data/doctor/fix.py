@@ -1,0 +1,250 @@
+"""Write a cleaned copy of an examined data set, in COCO form: `fix(report, OUT)`.
+
+The copy opens with `open_dataset` and has, for each split, OUT/annotations/SPLIT.json and OUT/images/SPLIT/. What is
+left out or changed is returned, and listed in OUT/changes.txt. The original is only read.
+"""
+
+import json
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rtdetr.data.doctor.box_checks import bad_boxes, overhang, repeated_boxes
+from rtdetr.data.doctor.findings import KINDS, printable
+from rtdetr.data.doctor.images import ImageFacts
+from rtdetr.data.doctor.report import Report
+from rtdetr.data.doctor.survey import Position, Survey
+from rtdetr.errors import DatasetError
+from rtdetr.preprocessing import open_image
+
+_SAVED_SUFFIXES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP"}
+_ROUNDING = 0.01  # pixels; what is cut by less is not listed
+
+
+class Change(NamedTuple):
+    """What was done about one thing: the kind of finding, and what and where in words."""
+
+    kind: str
+    text: str
+
+
+def fix(report: Report, out: str | os.PathLike[str]) -> list[Change]:
+    """Write a cleaned copy into a new folder.
+
+    Boxes without an area inside their image, boxes of unknown classes and repeated boxes are left out; the others are
+    cut at the borders. Missing and corrupt images, images of another size than annotated, and copies of an image are
+    left out; of a picture in two splits, the one in the earlier split is (train, then val). Images with an EXIF
+    rotation are turned upright together with their boxes. Boxes, areas and crowd marks are kept, outlines and other
+    keys are not; annotations are numbered anew. The rest is left to a person.
+
+    Args:
+        report: from `check`.
+        out: folder to create, outside the data; it may exist if it is empty.
+
+    Raises:
+        DatasetError: `out` has content, lies inside the data or cannot be written; or nothing is left to write.
+    """
+    target, parts = Path(out).resolve(), report.survey.parts
+    _refuse(target, report)
+    changes = [Change(d.kind, f"{part.name}: {d.file} {d.annotation}") for part in parts for d in part.defects]
+    kept_images = _choose_images(report.survey, changes)
+    changes += _turned_images(report.survey, kept_images) + _joined_classes(report.survey)
+    kept_boxes = [_choose_boxes(report.survey, part, kept_images[part], changes) for part in range(len(parts))]
+    ids = _category_ids(report.survey)
+    if not ids or not all(images.any() for images in kept_images):
+        raise DatasetError(f"{parts[0].source}: a split has no class or no sound image, so there is nothing to write")
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        partial.mkdir(parents=True)
+        for part in range(len(parts)):
+            _write_split(report.survey, part, np.flatnonzero(kept_images[part]), kept_boxes[part], ids, partial)
+        listed = "".join(f"{change.kind}: {printable(change.text)}\n" for change in changes)
+        (partial / "changes.txt").write_text(listed or "nothing was changed\n", encoding="utf-8")
+        if target.exists():
+            target.rmdir()
+        partial.rename(target)
+    except OSError as error:
+        raise DatasetError(f"cannot write {target}: {error.strerror or error}. Choose another place.") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return changes
+
+
+def summary(changes: list[Change]) -> str:
+    """One line for each kind of change."""
+    counts = Counter(change.kind for change in changes)
+    return "\n".join(f"  {KINDS[kind].title}: {counts[kind]}, {KINDS[kind].fixed}" for kind in KINDS if counts[kind])
+
+
+def _refuse(target: Path, report: Report) -> None:
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise DatasetError(f"expected a new or empty folder for the cleaned copy, {target} has content: choose another")
+    folders = {path for path in report.data if path.is_dir()}
+    for part, facts in zip(report.survey.parts, report.survey.facts, strict=True):
+        folders |= {image.path.parent for image, one in zip(part.images, facts, strict=True) if one.usable}
+    for folder in folders:
+        if target.is_relative_to(folder.resolve()):
+            raise DatasetError(f"expected a folder outside the data, {target} is inside {folder}: choose another")
+
+
+def _choose_images(survey: Survey, changes: list[Change]) -> list[np.ndarray]:
+    """Which images of each split to copy, bool (images,)."""
+    kept = [np.ones(len(part.images), dtype=bool) for part in survey.parts]
+
+    def leave_out(kind: str, position: Position) -> None:
+        kept[position[0]][position[1]] = False
+        changes.append(Change(kind, survey.file_name(position)))
+
+    for p, (part, facts) in enumerate(zip(survey.parts, survey.facts, strict=True)):
+        for i, (image, one) in enumerate(zip(part.images, facts, strict=True)):
+            if not one.usable:
+                leave_out("missing-file" if one.missing else "corrupt-image", (p, i))
+            elif image.size_wh not in (None, one.upright_wh, one.stored_wh):
+                leave_out("size-mismatch", (p, i))
+    for group in survey.same:
+        best: dict[int, Position] = {}
+        for p, i in group:
+            if not kept[p][i]:
+                continue
+            if p in best:
+                worse, best[p] = sorted([best[p], (p, i)], key=survey.num_boxes)  # stable: of equals the later stays
+                leave_out("same-image", worse)
+            else:
+                best[p] = (p, i)
+        for p in sorted(best)[:-1]:
+            leave_out("leak", best[p])
+    return kept
+
+
+def _turned_images(survey: Survey, kept: list[np.ndarray]) -> list[Change]:
+    changes = []
+    for p, part in enumerate(survey.parts):
+        for i in np.flatnonzero(kept[p]).tolist():
+            facts = survey.facts[p][i]
+            if facts.orientation > 1:
+                kind = "exif-tag" if part.images[i].size_wh in (None, facts.upright_wh) else "exif-rotation"
+                changes.append(Change(kind, survey.file_name((p, i))))
+    return changes
+
+
+def _joined_classes(survey: Survey) -> list[Change]:
+    names = [{category.name for category in part.categories} for part in survey.parts]
+    short = [part for part, own in zip(survey.parts, names, strict=True) if own != set().union(*names)]
+    return [Change("class-lists-differ", f"{part.name}: {part.source.name}") for part in short]
+
+
+def _choose_boxes(survey: Survey, part: int, kept_images: np.ndarray, changes: list[Change]) -> np.ndarray:
+    """Positions of the boxes of a split to copy, in the order of the images."""
+    record = survey.parts[part]
+    degenerate, outside = bad_boxes(survey, part)
+    wrong = {"degenerate-box": degenerate, "box-outside": outside, "repeated-box": repeated_boxes(survey, part)}
+    kept = kept_images[record.box_images] & (record.labels >= 0)
+    for kind, boxes in wrong.items():
+        changes += [_box_change(survey, part, box, kind) for box in np.flatnonzero(kept & boxes)]
+        kept &= ~boxes
+    cut = kept & (overhang(survey, part) > _ROUNDING)
+    changes += [_box_change(survey, part, box, "box-over-border") for box in np.flatnonzero(cut)]
+    boxes = np.flatnonzero(kept)
+    return boxes[np.argsort(record.box_images[boxes], kind="stable")]
+
+
+def _box_change(survey: Survey, part: int, box: np.int64, kind: str) -> Change:
+    record = survey.parts[part].boxes[box]
+    return Change(kind, f"{survey.file_name((part, record.image))} {record.name}")
+
+
+def _category_ids(survey: Survey) -> dict[str, int]:
+    """Id of each class name: that of the files where these are integers that agree, else 1, 2, 3, ..."""
+    ids: dict[str, int] = {}
+    for part in survey.parts:
+        for category in part.categories:
+            ids.setdefault(category.name, category.category_id)
+    whole = all(type(number) is int and abs(number) < 2**63 for number in ids.values())
+    if whole and len(set(ids.values())) == len(ids):
+        return ids
+    return {name: number for number, name in enumerate(ids, start=1)}
+
+
+def _write_split(
+    survey: Survey, part: int, images: np.ndarray, boxes: np.ndarray, category_ids: dict[str, int], root: Path
+) -> None:
+    record = survey.parts[part]
+    folder = root / "images" / record.name
+    ids = [record.images[i].image_id for i in images]
+    if not all(type(number) is int and abs(number) < 2**63 for number in ids):
+        ids = list(range(1, len(images) + 1))
+    starts = np.searchsorted(record.box_images[boxes], images)
+    ends = np.searchsorted(record.box_images[boxes], images, side="right")
+    rows: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": []}
+    taken: set[str] = set()
+    for image, image_id, start, end in zip(images.tolist(), ids, starts, ends, strict=True):
+        facts = survey.facts[part][image]
+        name = _free_name(record.images[image].file_name, facts.orientation > 1, taken)
+        _write_image(record.images[image].path, folder / name, facts)
+        width, height = facts.upright_wh
+        rows["images"].append({"id": image_id, "file_name": name, "width": width, "height": height})
+        own = boxes[start:end]
+        for box, xywh in zip(own.tolist(), _upright_boxes(survey, part, image, own), strict=True):
+            kept = record.boxes[box]
+            area = xywh[2] * xywh[3] if kept.area is None else min(kept.area, xywh[2] * xywh[3])
+            rows["annotations"].append(
+                {
+                    "id": len(rows["annotations"]) + 1,
+                    "image_id": image_id,
+                    "category_id": category_ids[record.categories[kept.label].name],
+                    "bbox": xywh,
+                    "area": area,
+                    "iscrowd": int(kept.iscrowd),
+                }
+            )
+    categories = [{"id": number, "name": name} for name, number in category_ids.items()]
+    file = root / "annotations" / f"{record.name}.json"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps({**rows, "categories": categories}), encoding="utf-8")
+
+
+def _upright_boxes(survey: Survey, part: int, image: int, boxes: np.ndarray) -> list[list[float]]:
+    """Boxes of an image [x, y, width, height], cut at its borders and turned as the copy of the image is."""
+    facts, size_wh = survey.facts[part][image], survey.sizes_wh[part][image]
+    xywh = survey.boxes_xywh[part][boxes]
+    low, high = xywh[:, :2].clip(0, size_wh), (xywh[:, :2] + xywh[:, 2:]).clip(0, size_wh)
+    if tuple(size_wh) != facts.upright_wh:  # annotated as stored
+        low, high = turned(low, high, size_wh=facts.stored_wh, orientation=facts.orientation)
+    return np.concatenate([low, high - low], axis=1).tolist()
+
+
+def turned(
+    low: np.ndarray, high: np.ndarray, *, size_wh: tuple[int, int], orientation: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Corners (n, 2) of boxes in an image as stored, of `size_wh`, once it is turned upright.
+
+    Source: the figure of orientations in the Exif standard (CIPA DC-008), tag 0x0112.
+    """
+    mirror = np.array([orientation in (2, 3, 7, 8), orientation in (3, 4, 6, 7)])
+    low, high = np.where(mirror, size_wh - high, low), np.where(mirror, size_wh - low, high)
+    return (low[:, ::-1], high[:, ::-1]) if orientation >= 5 else (low, high)
+
+
+def _write_image(source: Path, target: Path, facts: ImageFacts) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if facts.orientation > 1:
+        open_image(source).save(target, format=_SAVED_SUFFIXES[target.suffix.lower()], quality=95)
+    else:
+        shutil.copyfile(source, target)
+
+
+def _free_name(file_name: str, encoded: bool, taken: set[str]) -> str:
+    """The image's own name below the new folder: never outside it, and no name twice."""
+    path = Path(file_name)
+    folders = [folder for folder in path.parent.parts if folder not in ("..", path.anchor)]
+    suffix = ".png" if encoded and path.suffix.lower() not in _SAVED_SUFFIXES else path.suffix
+    name, number = Path(*folders, path.stem + suffix).as_posix(), 1
+    while name.lower() in taken:  # some file systems ignore case
+        number += 1
+        name = Path(*folders, f"{path.stem}-{number}{suffix}").as_posix()
+    taken.add(name.lower())
+    return name

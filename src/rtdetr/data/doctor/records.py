@@ -1,0 +1,91 @@
+"""What the doctor knows about a data set before judging it: every split as its files have it, defects included.
+
+A reader (`read_coco.py`, `read_yolo.py`, `read_voc.py`) fills a `Part`: images, boxes, classes and a `Defect` for each
+entry it could not use. Unlike `rtdetr.data.open_dataset` it refuses nothing but a file that is not of the format at
+all. `checks.py` and `box_checks.py` find everything else.
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+UNKNOWN = -1  # the label of a box whose class is in no list
+
+
+class ImageRecord(NamedTuple):
+    """An image as the annotations name it."""
+
+    image_id: Any  # as the file has it; mostly an integer
+    file_name: str
+    path: Path
+    size_wh: tuple[int, int] | None  # as stated by the annotations; None where they do not say
+
+
+class BoxRecord(NamedTuple):
+    """A box as the annotations have it."""
+
+    image: int  # position in `Part.images`
+    label: int  # position in `Part.categories`, or UNKNOWN
+    xywh: tuple[float, float, float, float]  # left, top, width, height; see `Part.relative`
+    name: str  # for messages: "annotation 8812", "a.txt line 3"
+    area: float | None = None  # of the object, square pixels; None: that of the box
+    iscrowd: bool = False
+
+
+class CategoryRecord(NamedTuple):
+    """A class as the annotations name it."""
+
+    category_id: Any
+    name: str
+
+
+class Defect(NamedTuple):
+    """An entry that a reader could not use: what kind (`KINDS` in findings.py), where, and what is wrong."""
+
+    kind: str
+    file: str
+    annotation: str
+    detail: str
+
+
+@dataclass
+class Part:
+    """One split of a data set.
+
+    Attributes:
+        name: "train", "val" or "test"; the stem of the file where a single file was given.
+        source: the annotation file, or the folder of annotation files.
+        format: "coco", "yolo" or "voc".
+        relative: the boxes are fractions of the upright image's sides, as YOLO has them, instead of pixels.
+    """
+
+    name: str
+    source: Path
+    format: str
+    relative: bool = False
+    categories: list[CategoryRecord] = field(default_factory=list)
+    images: list[ImageRecord] = field(default_factory=list)
+    boxes: list[BoxRecord] = field(default_factory=list)
+    defects: list[Defect] = field(default_factory=list)
+
+    @cached_property
+    def box_images(self) -> np.ndarray:
+        """Image of each box, int64 (boxes,)."""
+        return np.array([box.image for box in self.boxes], dtype=np.int64)
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """Label of each box, int64 (boxes,)."""
+        return np.array([box.label for box in self.boxes], dtype=np.int64)
+
+    @cached_property
+    def iscrowd(self) -> np.ndarray:
+        """Which boxes are crowd regions, bool (boxes,)."""
+        return np.array([box.iscrowd for box in self.boxes], dtype=bool)
+
+    def defect(self, kind: str, *, file: str, annotation: str = "", detail: str) -> None:
+        """Note an entry that cannot be used."""
+        self.defects.append(Defect(kind, file, annotation, detail))

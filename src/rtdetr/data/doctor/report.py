@@ -1,0 +1,169 @@
+"""The doctor's report: what was found, as values, as text, as JSON; `page.py` makes the page with pictures."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rtdetr.data.doctor.checks import objects_by_class
+from rtdetr.data.doctor.findings import KINDS, Finding, printable
+from rtdetr.data.doctor.survey import Survey
+
+_MOST_CLASSES = 100  # that the text shows; JSON and page have all
+
+
+class SplitRow(NamedTuple):
+    """Counts of a split: images, those of them without a box, boxes without crowd regions."""
+
+    name: str
+    source: str
+    format: str
+    images: int
+    empty: int
+    objects: int
+    classes: int
+
+
+class ClassRow(NamedTuple):
+    """A class: for each split the number of objects, and of images that have one."""
+
+    name: str
+    objects: list[int]
+    images: list[int]
+
+
+@dataclass
+class Report:
+    """The result of `check`.
+
+    Attributes:
+        data: the folders or files examined.
+        survey: everything that was read; `fix` starts from it.
+        findings: one for each kind of finding, errors first.
+    """
+
+    data: list[Path]
+    survey: Survey = field(repr=False)
+    findings: list[Finding]
+
+    @property
+    def sound(self) -> bool:
+        """There is no error and no warning; notes do not count."""
+        return all(finding.severity == "note" for finding in self.findings)
+
+    @cached_property
+    def splits(self) -> list[SplitRow]:
+        """Counts of each split."""
+        rows = []
+        for part in self.survey.parts:
+            empty = len(part.images) - len(np.unique(part.box_images))
+            objects = int((~part.iscrowd).sum())
+            rows.append(
+                SplitRow(
+                    part.name, str(part.source), part.format, len(part.images), empty, objects, len(part.categories)
+                )
+            )
+        return rows
+
+    @cached_property
+    def classes(self) -> list[ClassRow]:
+        """Counts of each class, in the order of the class lists."""
+        parts = self.survey.parts
+        names = dict.fromkeys(category.name for part in parts for category in part.categories)
+        objects = [objects_by_class(self.survey, part) for part in range(len(parts))]
+        images = [_images_by_class(self.survey, part) for part in range(len(parts))]
+        return [
+            ClassRow(name, [count.get(name, 0) for count in objects], [count.get(name, 0) for count in images])
+            for name in names
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain values."""
+        names = [part.name for part in self.survey.parts]
+        return {
+            "data": [str(path) for path in self.data],
+            "sound": self.sound,
+            "splits": [split._asdict() for split in self.splits],
+            "classes": [
+                {
+                    "name": row.name,
+                    "objects": dict(zip(names, row.objects, strict=True)),
+                    "images": dict(zip(names, row.images, strict=True)),
+                }
+                for row in self.classes
+            ],
+            "findings": [finding.to_json() for finding in self.findings],
+        }
+
+    def text(self) -> str:
+        """The report for a terminal."""
+        blocks = [_table(["split", "images", "empty", "objects", "classes", "format", "from"], self._split_cells())]
+        shown = self.classes[:_MOST_CLASSES]
+        heads = [head for part in self.survey.parts for head in (f"{part.name} objects", f"{part.name} images")]
+        cells = [[row.name, *(n for pair in zip(row.objects, row.images, strict=True) for n in pair)] for row in shown]
+        if len(self.classes) > len(shown):
+            cells.append([f"... {len(self.classes) - len(shown)} more", *[""] * len(heads)])
+        blocks.append(_table(["class", *heads], cells))
+        blocks += [_finding_text(finding) for finding in self.findings]
+        return "\n\n".join([*blocks, self.verdict()])
+
+    def verdict(self) -> str:
+        """The result in one sentence."""
+        counts = Counter(finding.severity for finding in self.findings)
+        told = [_kinds(counts[name], name) for name in ("error", "warning", "note") if counts[name]]
+        if self.sound:
+            return f"The data is sound{f' ({told[0]})' if told else ''}."
+        return f"Found {', '.join(told)}."
+
+    def save_html(self, file: str | Path) -> Path:
+        """Write a page with pictures, which needs no other file and no network.
+
+        Raises:
+            DatasetError: the file cannot be written.
+        """
+        from rtdetr.data.doctor.page import save_page
+
+        return save_page(self, Path(file))
+
+    def _split_cells(self) -> list[list[object]]:
+        return [
+            [row.name, row.images, row.empty, row.objects, row.classes, row.format, row.source] for row in self.splits
+        ]
+
+
+def _images_by_class(survey: Survey, part: int) -> dict[str, int]:
+    record = survey.parts[part]
+    used = (record.labels >= 0) & ~record.iscrowd
+    pairs = np.unique(record.labels[used] * max(len(record.images), 1) + record.box_images[used])
+    counts = np.bincount(pairs // max(len(record.images), 1), minlength=len(record.categories))
+    return {category.name: int(count) for category, count in zip(record.categories, counts, strict=True)}
+
+
+def _kinds(count: int, name: str) -> str:
+    return f"1 kind of {name}" if count == 1 else f"{count} kinds of {name}s"
+
+
+def _finding_text(finding: Finding) -> str:
+    lines = [f"{finding.severity.upper():8} {finding.title}: {finding.count}"]
+    lines += [f"         {example.line()}" for example in finding.examples]
+    if finding.count > len(finding.examples):
+        lines.append(f"         ... {finding.count - len(finding.examples)} more")
+    fixed = KINDS[finding.kind].fixed
+    return "\n".join([*lines, f"      -> {finding.remedy}" + (f" --fix: {fixed}." if fixed else "")])
+
+
+def _table(heads: list[str], rows: list[list[object]]) -> str:
+    """Columns, numbers at the right."""
+    cells = [heads, *([printable(str(cell)) for cell in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(heads))]
+    numeric = [all(isinstance(row[column], int) or row[column] == "" for row in rows) for column in range(len(heads))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric, strict=True)
+        ).rstrip()
+        for row in cells
+    )

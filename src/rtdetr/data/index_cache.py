@@ -1,0 +1,101 @@
+"""Annotations that took long to read are kept in the user's cache folder, ready to be used as they are.
+
+A cache file is valid as long as no input of the dataset has another size or time of change. It holds a checksum; one
+that is outdated, damaged or unreadable is ignored and written anew, and where the folder cannot be written nothing is
+kept. The folder is RTDETR_CACHE, else `rtdetr` in the user's cache folder; it may be deleted at any time.
+"""
+
+import hashlib
+import io
+import json
+import logging
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+from rtdetr.categories import Categories
+from rtdetr.data.annotations import Annotations, Found
+from rtdetr.errors import DatasetError
+from rtdetr.files import write_atomically
+
+_log = logging.getLogger(__name__)
+_VERSION = 1  # to be raised whenever a reader gives other columns for the same files
+_LEAST_ROWS = 20_000  # images and boxes; fewer are read anew in about a second
+_DIGEST_SIZE = 32
+
+
+def read_cached(found: Found, *, on_bad_box: str) -> Annotations:
+    """The annotations of a dataset, from the cache if that holds them as they are now.
+
+    Raises:
+        DatasetError, ConfigError: as reading raises them.
+    """
+    fingerprint = _fingerprint(found, on_bad_box)
+    # one file for each way to ask, so that a changed dataset replaces its old index
+    key = [str(_VERSION), found.format, os.path.abspath(found.annotations_file), str(found.images_dir), on_bad_box]
+    file = _folder() / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.index"
+    annotations = _load(file, fingerprint)
+    if annotations is not None:
+        return annotations
+    start = time.monotonic()
+    annotations = found.read(on_bad_box)
+    rows = len(annotations.image_ids) + len(annotations.labels)
+    if rows >= _LEAST_ROWS:
+        _log.info("read %s in %.1f s", found.annotations_file, time.monotonic() - start)
+        _save(file, fingerprint, annotations)
+    return annotations
+
+
+def _folder() -> Path:
+    chosen = os.environ.get("RTDETR_CACHE")
+    root = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "rtdetr"
+    return root.expanduser() / "datasets"
+
+
+def _fingerprint(found: Found, on_bad_box: str) -> bytes:
+    """A hash that changes with any input; time of change cannot be set back, unlike that of modification."""
+    digest = hashlib.sha256(f"{_VERSION} {on_bad_box}\n".encode())
+    for path in found.inputs:
+        try:
+            stat = os.stat(path)
+            state = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
+        except (OSError, ValueError):
+            state = "missing"
+        digest.update(f"{path!r} {state}\n".encode())
+    return digest.digest()
+
+
+def _load(file: Path, fingerprint: bytes) -> Annotations | None:
+    try:
+        content = file.read_bytes()
+    except OSError:
+        return None
+    checksum, stored = content[:_DIGEST_SIZE], content[_DIGEST_SIZE : 2 * _DIGEST_SIZE]
+    payload = memoryview(content)[_DIGEST_SIZE:]
+    if stored != fingerprint or hashlib.sha256(payload).digest() != checksum:
+        return None
+    stream = io.BytesIO(content)
+    stream.seek(2 * _DIGEST_SIZE)
+    names, *columns = (np.load(stream, allow_pickle=False) for _ in Annotations._fields)
+    return Annotations(Categories.from_json(json.loads(names.tobytes())), *columns)
+
+
+def _save(file: Path, fingerprint: bytes, annotations: Annotations) -> None:
+    stream = io.BytesIO()
+    stream.write(fingerprint)
+    names = json.dumps(annotations.categories.to_json()).encode()
+    for column in (np.frombuffer(names, dtype=np.uint8), *annotations[1:]):
+        np.save(stream, column, allow_pickle=False)
+    payload = stream.getbuffer()
+
+    def write(path: Path) -> None:
+        with path.open("wb") as opened:
+            opened.write(hashlib.sha256(payload).digest())
+            opened.write(payload)
+
+    try:
+        write_atomically(file, write, error=DatasetError)
+    except DatasetError as error:
+        _log.info("the index of the dataset is not kept: %s", error)

@@ -1,0 +1,70 @@
+"""Several datasets as one: classes of the same name get one label, and every source keeps its own ids beside it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from rtdetr.categories import Categories
+from rtdetr.data.annotations import Annotations
+from rtdetr.data.dataset import DetectionDataset, assign_ids
+from rtdetr.errors import DatasetError
+
+_LARGEST_ID = 2**63 - 1
+
+
+def merge(datasets: Sequence[DetectionDataset]) -> DetectionDataset:
+    """Put datasets one behind the other.
+
+    Classes are those of the first dataset in its order, then the new names of the second, and so on. A class has the
+    id of the first dataset that knows its name, or the next free one where another class has that already. Image ids
+    ascend: those of a further dataset stay if all are larger than the ones before; otherwise all of them are moved by
+    one number. `Source.categories` and `Source.id_offset` lead back to the ids of the files.
+
+    Raises:
+        DatasetError: the ids cannot be moved, because they would need more than 64 bits.
+    """
+    if len(datasets) == 1:
+        return datasets[0]
+    categories = datasets[0].categories
+    for dataset in datasets[1:]:
+        categories = _union(categories, dataset.categories)
+    parts, sources, next_id, first = [], [], None, 0
+    for dataset in (dataset.with_categories(categories) for dataset in datasets):
+        part = dataset.annotations
+        lowest, highest = int(part.image_ids[0]), int(part.image_ids[-1])
+        offset = 0 if next_id is None or lowest >= next_id else next_id - lowest
+        if highest + offset > _LARGEST_ID:
+            raise DatasetError(f"{dataset.annotations_file}: image ids up to {highest} are too large to be merged")
+        parts.append(part._replace(image_ids=part.image_ids + offset))
+        sources += [
+            source._replace(first=source.first + first, id_offset=source.id_offset + offset)
+            for source in dataset.sources
+        ]
+        next_id, first = highest + offset + 1, first + len(part.image_ids)
+    return DetectionDataset.of(_joined(categories, parts), *sources)
+
+
+def _union(categories: Categories, more: Categories) -> Categories:
+    known = {category.name: category.id for category in categories}
+    new = [category for category in more if category.name not in known]
+    return assign_ids([*categories, *new], known)
+
+
+def _joined(categories: Categories, parts: Sequence[Annotations]) -> Annotations:
+    before = np.cumsum([0, *(len(part.labels) for part in parts)])
+    starts = [part.starts[1:] + rows for part, rows in zip(parts, before[:-1], strict=True)]
+
+    def column(name: str) -> np.ndarray:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    return Annotations(
+        categories=categories,
+        image_ids=column("image_ids"),
+        file_names=column("file_names"),
+        sizes_wh=column("sizes_wh"),
+        starts=np.concatenate([[0], *starts]),
+        boxes_xywh=column("boxes_xywh"),
+        labels=column("labels"),
+        areas=column("areas"),
+        iscrowd=column("iscrowd"),
+    )

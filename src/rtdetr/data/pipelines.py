@@ -1,0 +1,171 @@
+"""Augmentation that a user brings: a torchvision v2 pipeline, an albumentations `Compose`, or a function like one.
+
+Whatever it draws from, it is seeded with the sample, so a batch still depends on seed, epoch and position only. The
+result is resized, and its boxes are cut at the border, as after our own augmentation.
+"""
+
+import contextlib
+import random
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from rtdetr.config import SizeHW
+from rtdetr.data.transforms import Picture, Sample, resize, to_target
+from rtdetr.errors import ConfigError, DatasetError
+
+# torchvision's form: (image, {"boxes": BoundingBoxes, "labels": int64}) -> the same two; albumentations' is found out
+Pipeline = Callable[..., Any]
+_Objects = tuple[np.ndarray, np.ndarray, np.ndarray]  # pixels (h, w, c), boxes xyxy in pixels, labels
+
+
+def check_pipeline(pipeline: object) -> None:
+    """See that a pipeline can be used.
+
+    Raises:
+        ConfigError: it is no function, or an albumentations pipeline that would not move the boxes.
+    """
+    if not callable(pipeline):
+        raise ConfigError(
+            "transforms: expected a torchvision v2 pipeline, an albumentations Compose or a function of (image, "
+            f"target), got {type(pipeline).__name__}"
+        )
+    if _is_albumentations(pipeline) and "bboxes" not in pipeline.processors:
+        raise ConfigError(
+            "transforms: this albumentations pipeline would not move the boxes; give it "
+            "bbox_params=albumentations.BboxParams('pascal_voc', label_fields=['labels'])"
+        )
+
+
+def apply_pipeline(pipeline: Pipeline, picture: Picture, *, size_hw: SizeHW, rng: np.random.Generator) -> Sample:
+    """Turn one image into a training sample with a user's pipeline.
+
+    Args:
+        pipeline: passed `check_pipeline`.
+        picture: the image, and its objects that are to be trained.
+        size_hw: of the result, to which the pipeline's image is stretched.
+        rng: the pipeline's random numbers follow from it.
+
+    Raises:
+        DatasetError: the pipeline failed, or what it returned is no image with as many labels as boxes.
+    """
+    pixels, boxes, labels = picture.read(1), picture.boxes_xyxy.astype(np.float32), picture.labels.astype(np.int64)
+    call = _albumentations if _is_albumentations(pipeline) else _torchvision
+    try:
+        with _seeded(pipeline, int(rng.integers(2**32))):
+            pixels, boxes, labels = call(pipeline, pixels, boxes, labels)
+    except DatasetError:
+        raise
+    except Exception as error:  # whatever a user's code raises
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        text = " ".join(str(error).split())
+        raise DatasetError(
+            f"transforms failed with {type(error).__name__}: {text} ({frame.filename}, line {frame.lineno})"
+        ) from error
+    if len(boxes) != len(labels):
+        raise DatasetError(
+            f"transforms returned {len(boxes)} boxes and {len(labels)} labels; expected one label a box. After "
+            "transforms that remove boxes put torchvision's v2.SanitizeBoundingBoxes, or remove the labels as well"
+        )
+    target = to_target(boxes, labels, plane_wh=np.array(pixels.shape[1::-1]), size_hw=size_hw)
+    return Sample(resize(pixels, size_hw), target)
+
+
+@contextlib.contextmanager
+def _seeded(pipeline: Pipeline, seed: int) -> Iterator[None]:
+    """Every generator that a pipeline may draw from starts at `seed`; the global ones are put back afterwards."""
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.default_generator.manual_seed(seed)
+    if hasattr(pipeline, "set_random_seed"):  # albumentations 2 keeps generators of its own
+        pipeline.set_random_seed(seed)  # pyright: ignore[reportFunctionMemberAccess]
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.set_rng_state(before[2])
+
+
+def _is_albumentations(pipeline: Any) -> bool:
+    return isinstance(getattr(pipeline, "processors", None), dict)
+
+
+def _torchvision(pipeline: Pipeline, pixels: np.ndarray, boxes: np.ndarray, labels: np.ndarray) -> _Objects:
+    wrapped = {
+        "boxes": tv_tensors.BoundingBoxes(torch.from_numpy(boxes), format="XYXY", canvas_size=pixels.shape[:2]),  # pyright: ignore[reportCallIssue]
+        "labels": torch.from_numpy(labels),
+    }
+    image = tv_tensors.Image(torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))))
+    image, target = pipeline(image, wrapped)
+    moved = target["boxes"]
+    if not isinstance(moved, tv_tensors.BoundingBoxes):
+        raise DatasetError(
+            "transforms returned boxes without their format; expected torchvision's BoundingBoxes, so leave out "
+            "conversions to plain tensors"
+        )
+    moved = v2.functional.convert_bounding_box_format(moved, new_format=tv_tensors.BoundingBoxFormat.XYXY)
+    return _to_pixels(image), moved.as_subclass(torch.Tensor).double().numpy(), target["labels"].numpy()
+
+
+def _albumentations(pipeline: Any, pixels: np.ndarray, boxes: np.ndarray, labels: np.ndarray) -> _Objects:
+    params = pipeline.processors["bboxes"].params
+    fields = list(params.label_fields or [])
+    rows = _to_format(boxes, params.format, pixels.shape)
+    if not fields:  # the label is then a fifth number of the box
+        rows = np.concatenate([rows, labels[:, None]], axis=1)
+    result = pipeline(image=np.ascontiguousarray(pixels), bboxes=rows, **dict.fromkeys(fields, labels))
+    image = _to_pixels(result["image"])
+    rows = np.asarray(result["bboxes"], dtype=np.float64).reshape(-1, rows.shape[1])
+    labels = np.asarray(result[fields[0]] if fields else rows[:, 4])
+    return image, _from_format(rows[:, :4], params.format, image.shape), labels.astype(np.int64).reshape(-1)
+
+
+def _to_format(boxes_xyxy: np.ndarray, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Pixel xyxy boxes in one of the formats of albumentations."""
+    low, high = boxes_xyxy[:, :2], boxes_xyxy[:, 2:]
+    if name == "coco":
+        return np.concatenate([low, high - low], axis=1)
+    if name == "yolo":
+        return np.concatenate([(low + high) / 2, high - low], axis=1) / _plane(shape)
+    return boxes_xyxy / _plane(shape) if name == "albumentations" else boxes_xyxy
+
+
+def _from_format(boxes: np.ndarray, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The way back from `_to_format`."""
+    first, second = boxes[:, :2], boxes[:, 2:]
+    if name == "coco":
+        return np.concatenate([first, first + second], axis=1)
+    if name == "yolo":
+        return np.concatenate([first - second / 2, first + second / 2], axis=1) * _plane(shape)
+    return boxes * _plane(shape) if name == "albumentations" else boxes
+
+
+def _plane(shape: tuple[int, ...]) -> np.ndarray:
+    return np.array([shape[1], shape[0]] * 2, dtype=np.float32)
+
+
+def _to_pixels(image: Any) -> np.ndarray:
+    """The image of a pipeline's result as uint8 (h, w, c)."""
+    if isinstance(image, torch.Tensor):
+        image = image.as_subclass(torch.Tensor).permute(1, 2, 0).numpy()
+    pixels = np.asarray(image)  # a PIL image too
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, None]
+    if pixels.dtype == np.uint8 and pixels.ndim == 3 and 0 not in pixels.shape:
+        return np.require(pixels, requirements=["C_CONTIGUOUS", "WRITEABLE"])  # as torch wants them
+    if np.issubdtype(pixels.dtype, np.floating) and pixels.ndim == 3 and pixels.size:
+        low, high = float(pixels.min()), float(pixels.max())
+        if low >= 0 and high <= 1:
+            return (pixels * 255).round().astype(np.uint8)
+        raise DatasetError(
+            f"transforms returned an image with values {low:g}..{high:g}; expected [0, 1] or uint8. Leave out "
+            "normalisation with mean and deviation: the network takes images in [0, 1]"
+        )
+    raise DatasetError(f"transforms returned an image of type {pixels.dtype} and shape {pixels.shape}; expected uint8")

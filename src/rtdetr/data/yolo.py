@@ -1,0 +1,265 @@
+"""YOLO: a data.yaml with class names and folders of images, and one text file of labels an image.
+
+    path: .                 # the folder that the others are relative to; without it, that of this file
+    train: images/train     # a folder, a text file with one image a line, or a list of these
+    val: images/val
+    names: [cat, dog]       # or {0: cat, 1: dog}; ids may have gaps
+
+The labels of images/train/a.jpg are in labels/train/a.txt (the last "images" in the path becomes "labels"; beside the
+image where there is none), one object a line: `class cx cy w h`, or an outline `class x1 y1 x2 y2 x3 y3 ...` of which
+the surrounding box is taken, all numbers but the class as fractions of the upright image's sides. An image without a
+label file, or with an empty one, has no objects.
+
+Source: https://docs.ultralytics.com/datasets/detect/ (the description of the format).
+"""
+
+import functools
+import os
+from array import array
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+import yaml
+
+from rtdetr.categories import Categories, Category
+from rtdetr.data.annotations import Annotations, Found, Objects, arrange, ids_of_names
+from rtdetr.data.image_files import common_folder, images_below, is_image_name, listing, sizes_of
+from rtdetr.errors import DatasetError
+
+_MOST_CLASSES = 100_000  # where only their number is given
+_SLACK = 0.01  # fractions beyond the border that are taken for rounding; such boxes are cut there
+_ROW = "expected 'class cx cy w h' or 'class x1 y1 x2 y2 x3 y3 ...', numbers divided by spaces"
+
+
+def find_yolo(root: Path, names: Sequence[str]) -> Found | None:
+    """Find a split, called by one of `names`, in a dataset's folder; None: no YAML file there describes a dataset.
+
+    Raises:
+        DatasetError: several files could be meant, or the file is broken or lacks the split.
+    """
+    files = sorted(root / name for name in listing(root) if name.endswith((".yaml", ".yml")))
+    described = [file for file in files if file.is_file() and _describes_data(file)]
+    preferred = [file for file in described if file.stem in ("data", "dataset")] or described
+    if len(preferred) > 1:
+        listed = ", ".join(file.name for file in preferred)
+        raise DatasetError(f"{root} has several YAML files with class names: {listed}. Give the file itself")
+    return yolo_file(preferred[0], names) if preferred else None
+
+
+def yolo_file(file: Path, names: Sequence[str]) -> Found:
+    """The split, called by one of `names`, of a data.yaml.
+
+    Raises:
+        DatasetError: the file is broken, lacks the split, or names a folder that is not there or has no images.
+    """
+    document = _load_yaml(file)
+    categories = _categories(file, document)
+    key = next((name for name in names if document.get(name)), None)
+    if key is None:
+        known = [name for name in ("train", "val", "valid", "validation", "test") if document.get(name)]
+        raise DatasetError(f"{file}: expected a key '{names[0]}' with the folder of its images, has {known or 'none'}")
+    entries = document[key] if isinstance(document[key], list) else [document[key]]
+    images = sorted({image for entry in entries for image in _images_of(file, document, key, entry)})
+    if not images:
+        raise DatasetError(f"{file}: {key} {document[key]!r} has no image files")
+    labels = [_label_file(image) for image in images]
+    if not any(map(os.path.isfile, labels)):
+        raise DatasetError(
+            f"{file}: no label file for any of the {len(images)} images of {key}, the first would be {labels[0]}. "
+            "Put the labels there, or one empty file if no image has objects"
+        )
+    images_dir = common_folder(images)
+    split = YoloSplit(file, categories, images_dir, images, labels)
+    return Found("yolo", file, images_dir, [str(file), *images, *labels], functools.partial(_read, split), split)
+
+
+class YoloSplit(NamedTuple):
+    """The files of one split."""
+
+    file: Path  # data.yaml
+    categories: Categories
+    images_dir: Path
+    images: list[str]  # paths, sorted
+    labels: list[str]  # the label file that each image would have
+
+
+def _describes_data(file: Path) -> bool:
+    try:
+        document = _load_yaml(file)
+    except DatasetError:
+        return file.stem in ("data", "dataset")  # it will be read, and refused with the reason
+    return "names" in document or "nc" in document
+
+
+def _load_yaml(file: Path) -> dict[str, Any]:
+    """Read a YAML mapping with all values as text, so that classes named `no` or `1` keep their names."""
+    try:
+        document = yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+    except OSError as error:
+        raise DatasetError(f"cannot read {file}: {error.strerror or error}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise DatasetError(f"{file}: expected a YAML file with 'names', 'train' and 'val': {reason}") from None
+    if not isinstance(document, dict):
+        raise DatasetError(f"{file}: expected a YAML mapping with 'names', 'train' and 'val'")
+    return document
+
+
+def _categories(file: Path, document: dict[str, Any]) -> Categories:
+    """Classes by ascending id, from `names`, a list or a mapping, or numbered ones from `nc` alone."""
+    names, count = document.get("names"), document.get("nc")
+    listed = dict(enumerate(names)) if isinstance(names, list) else names if isinstance(names, dict) else {}
+    try:
+        stated = None if count is None else int(count)
+        if names is None and stated is not None and 0 < stated <= _MOST_CLASSES:
+            return Categories.numbered(stated)
+        categories = Categories(Category(*pair) for pair in sorted((int(key), name) for key, name in listed.items()))
+    except (TypeError, ValueError):  # numbers that are none, or occur twice
+        stated, categories = None, Categories([])
+    if not categories or not all(isinstance(name, str) for name in categories.names):
+        raise DatasetError(
+            f"{file}: expected 'names' as a list of class names or a mapping from number to name, and 'nc', if "
+            "given, as their number"
+        )
+    if any(category.id < 0 for category in categories):
+        raise DatasetError(f"{file}: expected class numbers >= 0 in 'names', got {min(categories.ids)}")
+    if stated not in (None, len(categories)):
+        raise DatasetError(f"{file}: nc is {stated}, but 'names' has {len(categories)} classes")
+    repeated = next((name for i, name in enumerate(categories.names) if name in categories.names[:i]), None)
+    if repeated is not None:
+        raise DatasetError(f"{file}: two classes are named {repeated!r}; names must differ")
+    return categories
+
+
+def _images_of(file: Path, document: dict[str, Any], key: str, entry: Any) -> list[str]:
+    """Paths of the images that one entry of a split stands for."""
+    if not isinstance(entry, str) or not isinstance(document.get("path", ""), str):
+        raise DatasetError(f"{file}: expected {key} and path as text, a folder or a file of image paths")
+    places = _places(file.parent, document.get("path", ""), entry)
+    found = next((place for place in places if _exists(place)), None)
+    if found is None:
+        raise DatasetError(f"{file}: {key} {entry!r} is not there; looked for {', '.join(map(str, places))}")
+    if found.is_dir():
+        return images_below(Path(os.path.abspath(found)))
+    if is_image_name(found.name):
+        return [os.path.abspath(found)]
+    return [_listed_image(line, found.parent, places[0]) for line in _lines(found)]
+
+
+def _places(beside: Path, root: str, entry: str) -> list[Path]:
+    """Where the entry may be; some exports write ../train for what lies beside the file."""
+    places = [beside / root / entry, beside / entry, Path(root, entry)]
+    if entry.startswith("../"):
+        places.append(beside / entry.removeprefix("../"))
+    return list(dict.fromkeys(places))
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name with a zero byte, or too long
+        return False
+
+
+def _lines(file: Path) -> Iterator[str]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"cannot read the list of images {file}: {error}") from None
+    for number, line in enumerate(text.splitlines(), 1):
+        if "\0" in line:
+            raise DatasetError(f"{file}:{number}: expected the path of an image")
+        if line.strip():
+            yield line.strip()
+
+
+def _listed_image(line: str, beside: Path, listed_as: Path) -> str:
+    """Path of an image in a list: relative to the list's folder, or to the folder that the list is relative to."""
+    candidates = [beside / line, listed_as.parent / line]
+    return os.path.abspath(next((path for path in candidates if _exists(path)), candidates[0]))
+
+
+def _label_file(image: str) -> str:
+    parts = os.path.splitext(image)[0].split(os.sep)
+    folders = parts[:-1]
+    if "images" in folders:
+        parts[len(folders) - 1 - folders[::-1].index("images")] = "labels"
+    return os.sep.join(parts) + ".txt"
+
+
+def _read(split: YoloSplit, on_bad_box: str) -> Annotations:
+    label_of_id = split.categories.label_of_id
+    corners, labels, images, lines = array("d"), array("q"), array("q"), array("q")
+    for image, label_file in enumerate(split.labels):
+        for line, number, box in _rows(label_file):
+            label = label_of_id.get(number)  # type: ignore[arg-type]  # 3.0 finds 3
+            if label is None:
+                _refuse_class(split, f"{label_file}:{line}", number)
+            corners.extend(box)
+            labels.append(label)
+            images.append(image)
+            lines.append(line)
+
+    def where(row: int) -> str:
+        category = split.categories[labels[row]]
+        return f"{split.labels[images[row]]}:{lines[row]}: object of class {category.id} ({category.name!r})"
+
+    sizes_wh = sizes_of(split.images)
+    image_of_box = np.array(images, dtype=np.int64)
+    low_high = np.array(corners, dtype=np.float64).reshape(-1, 2, 2)
+    boxes = np.concatenate([low_high[:, 0], low_high[:, 1] - low_high[:, 0]], axis=1)
+    names = [os.path.relpath(image, split.images_dir) for image in split.images]
+    objects = Objects(
+        categories=split.categories,
+        image_ids=ids_of_names(names),
+        file_names=names,
+        sizes_wh=sizes_wh,
+        image_of_box=image_of_box,
+        boxes_xywh=boxes * np.tile(sizes_wh[image_of_box], 2),
+        labels=np.array(labels, dtype=np.int64),
+        areas=np.full(len(labels), np.nan),
+        iscrowd=np.zeros(len(labels), dtype=bool),
+    )
+    return arrange(objects, source=split.file, on_bad_box=on_bad_box, where=where)
+
+
+def _rows(file: str) -> Iterator[tuple[int, float, tuple[float, float, float, float]]]:
+    """Line, class number and corners, as fractions of the image's sides, of each object in a label file."""
+    try:
+        with open(file, encoding="utf-8") as opened:
+            text = opened.read()
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"cannot read the label file {file}: {error}") from None
+    for line, content in enumerate(text.splitlines(), 1):
+        fields = content.split()
+        if not fields:
+            continue
+        try:
+            number, *values = map(float, fields)
+        except ValueError:
+            raise DatasetError(f"{file}:{line}: {_ROW}; got {content[:60]!r}") from None
+        if len(values) != 4 and (len(values) < 6 or len(values) % 2):
+            raise DatasetError(f"{file}:{line}: {_ROW}; got {len(fields)} numbers")
+        if not all(-_SLACK <= value <= 1 + _SLACK for value in values):
+            raise DatasetError(
+                f"{file}:{line}: expected fractions of the image's sides, 0 to 1, got {content[:60]!r}. "
+                "Divide pixels by the width and height of the image"
+            )
+        if len(values) == 4:
+            x, y, width, height = values
+            yield line, number, (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+        else:
+            yield line, number, (min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2]))
+
+
+def _refuse_class(split: YoloSplit, where: str, number: float) -> NoReturn:
+    ids = split.categories.ids
+    listed = f"{ids[0]} to {ids[-1]}" if ids == list(range(ids[0], ids[-1] + 1)) else str(ids)
+    raise DatasetError(
+        f"{where}: class {number:.10g} does not exist: {split.file} has the {len(ids)} classes {listed}. "
+        "Correct the line, or add the class to 'names'"
+    )

@@ -1,0 +1,197 @@
+"""Pictures of an evaluation: curves over recall and score, the confusion matrix, AP by class. `save_plots` writes all.
+
+With many classes the lines of single classes become a grey background to their mean, and the letters shrink.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rtdetr.drawing import class_color
+from rtdetr.errors import InputError
+from rtdetr.evaluation.precision import RECALL_POINTS
+from rtdetr.evaluation.report import EvaluationReport
+from rtdetr.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLUE, GREY = "#2a6fbb", "#4c5b70"
+_MOST_COLORS = 12  # classes with a line of their own colour and a place in the legend
+_MOST_NUMBERS = 25  # classes up to which the cells of the confusion matrix have numbers
+_LONGEST_NAME = 24
+
+
+def save_plots(report: EvaluationReport, folder: Path) -> list[Path]:
+    """Write all pictures of a report into a folder, which is created where missing.
+
+    Returns:
+        The files: pr_curve.png, p_curve.png, r_curve.png, f1_curve.png, confusion_matrix.png and class_ap.png.
+
+    Raises:
+        InputError: a file cannot be written.
+    """
+    plots: dict[str, Callable[[EvaluationReport], Figure]] = {
+        "pr_curve.png": plot_precision_recall,
+        "p_curve.png": plot_precision,
+        "r_curve.png": plot_recall,
+        "f1_curve.png": plot_f1,
+        "confusion_matrix.png": plot_confusion,
+        "class_ap.png": plot_class_ap,
+    }
+    return [_save(folder / name, plot(report)) for name, plot in plots.items()]
+
+
+def plot_precision_recall(report: EvaluationReport) -> "Figure":
+    """Precision over recall at IoU 0.5, with AP50 in the legend."""
+    precision = report.precision.precision()[:, 0]
+    notes = ["no objects" if row.ap50 is None else f"{row.ap50:.3f}" for row in report.classes]
+    mean = "AP50 -" if report.metrics.ap50 < 0 else f"AP50 {report.metrics.ap50:.3f}"
+    labels = "recall", "precision"
+    return _lines(report, RECALL_POINTS, precision, labels=labels, title=f"Precision over recall, {mean}", notes=notes)
+
+
+def plot_precision(report: EvaluationReport) -> "Figure":
+    """Precision over the score threshold at IoU 0.5."""
+    curves = report.curves
+    return _lines(
+        report, curves.scores, curves.precision, labels=("score threshold", "precision"), title="Precision over score"
+    )
+
+
+def plot_recall(report: EvaluationReport) -> "Figure":
+    """Recall over the score threshold at IoU 0.5."""
+    curves = report.curves
+    return _lines(report, curves.scores, curves.recall, labels=("score threshold", "recall"), title="Recall over score")
+
+
+def plot_f1(report: EvaluationReport) -> "Figure":
+    """F1 over the score threshold at IoU 0.5, with the best threshold of each class in the legend."""
+    curves = report.curves
+    mean, title = _mean(curves.f1), "F1 over score"
+    if not np.isnan(mean).all():
+        best = int(np.nanargmax(mean))
+        what = "best mean" if len(report.names) > 1 else "best"
+        title += f", {what} {mean[best]:.3f} at {curves.scores[best]:.2f}"
+    notes = ["no objects" if row.f1 is None else f"{row.f1:.2f} at {row.threshold:.2f}" for row in report.classes]
+    return _lines(report, curves.scores, curves.f1, labels=("score threshold", "F1"), title=title, notes=notes)
+
+
+def plot_confusion(report: EvaluationReport) -> "Figure":
+    """The confusion matrix at the best F1 thresholds: colour by share of the row, numbers are counts."""
+    from matplotlib.figure import Figure
+
+    counts = report.confusion
+    names = [*map(_shortened, report.names), "background"]
+    side = len(names)
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    inches = float(np.clip(0.55 * side + 2.5, 5, 16))
+    letters = float(np.clip(0.6 * 72 * (inches - 2) / side, 4, 10))
+    figure = Figure(figsize=(inches * 1.08, inches), layout="constrained", dpi=120)
+    axes = figure.subplots()
+    picture = axes.imshow(np.ma.masked_equal(share, 0), cmap="Blues", vmin=0, vmax=1)
+    axes.set_facecolor("white")
+    if side <= _MOST_NUMBERS + 1:
+        for row, column in np.argwhere(counts).tolist():
+            color = "white" if share[row, column] > 0.55 else "#222222"
+            text = f"{counts[row, column]}"
+            axes.text(column, row, text, ha="center", va="center", color=color, fontsize=min(letters, 9))
+    axes.set_xticks(range(side), names, rotation=90 if side > 4 else 0, fontsize=letters)
+    axes.set_yticks(range(side), names, fontsize=letters)
+    axes.set_xticks(np.arange(side + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(side + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="#e4e4e4", linewidth=0.6 if side <= 40 else 0.3)
+    axes.tick_params(which="both", length=0)
+    axes.spines[:].set_visible(False)
+    axes.set(xlabel="predicted", ylabel="true")
+    axes.set_title("Confusion at the best F1 thresholds, IoU 0.5", loc="left")
+    figure.colorbar(picture, ax=axes, shrink=0.6, label="share of the row").outline.set_visible(False)
+    return figure
+
+
+def plot_class_ap(report: EvaluationReport) -> "Figure":
+    """AP and AP50 of every class that has objects, best first."""
+    from matplotlib.figure import Figure
+
+    rows = sorted((row for row in report.classes if row.ap is not None), key=lambda row: row.ap or 0.0)
+    figure = Figure(figsize=(7, 1.6 + 0.2 * max(len(rows), 4)), layout="constrained", dpi=120)
+    axes = figure.subplots()
+    places = np.arange(len(rows))
+    height = 0.72 if len(rows) > 2 else 0.4
+    axes.barh(places, [row.ap50 or 0.0 for row in rows], height, color="#c3d7ea", label="AP50")
+    axes.barh(places, [row.ap or 0.0 for row in rows], height, color=BLUE, label="AP")
+    for place, row in enumerate(rows):
+        axes.text(
+            (row.ap50 or 0.0) + 0.01,
+            place,
+            f"{row.ap:.3f} / {row.ap50:.3f}",
+            va="center",
+            fontsize=7.5,
+            color="#444444",
+        )
+    axes.set_yticks(places, [f"{_shortened(row.name)} ({row.objects})" for row in rows], fontsize=8)
+    axes.set(xlim=(0, 1.15), xticks=np.linspace(0, 1, 6), ylim=(-0.7, max(len(rows), 1) - 0.3))
+    axes.set_title("AP / AP50 of each class (number of objects)", loc="left")
+    _clean(axes)
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0)
+    if rows:
+        figure.legend(*axes.get_legend_handles_labels(), frameon=False, ncols=2, loc="outside lower center")
+    return figure
+
+
+def _lines(
+    report: EvaluationReport,
+    x: np.ndarray,
+    values: np.ndarray,
+    *,
+    labels: tuple[str, str],
+    title: str,
+    notes: list[str] | None = None,
+) -> "Figure":
+    """One line a class and their mean; `notes` go into the legend after the class names."""
+    from matplotlib.figure import Figure
+
+    few = len(values) <= _MOST_COLORS
+    figure = Figure(figsize=(8.4 if few else 7, 5), layout="constrained", dpi=120)
+    axes = figure.subplots()
+    for label, (name, line) in enumerate(zip(report.names, values, strict=True)):
+        note = f"  {notes[label]}" if notes else ""
+        text = _shortened(name) + note if few else ("single classes" if label == 0 else None)
+        color: Any = tuple(c / 255 for c in class_color(label)) if few else GREY
+        axes.plot(x, line, color=color, linewidth=1.5 if few else 0.6, alpha=1 if few else 0.3, label=text)
+    if len(values) > 1:
+        axes.plot(x, _mean(values), color=BLUE, linewidth=3, label="mean")
+    axes.set(xlabel=labels[0], ylabel=labels[1], xlim=(0, 1), ylim=(0, 1.02))
+    axes.set_title(title, loc="left")
+    _clean(axes)
+    place: Any = {"loc": "outside right upper"} if few else {"loc": "outside lower center", "ncols": 2}
+    figure.legend(*axes.get_legend_handles_labels(), frameon=False, fontsize=9, **place)
+    return figure
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Mean over the classes that have a value; NaN where none has."""
+    known = ~np.isnan(values)
+    count = known.sum(0)
+    return np.divide(np.where(known, values, 0).sum(0), count, out=np.full(len(count), np.nan), where=count > 0)
+
+
+def _clean(axes: "Axes") -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    axes.set_axisbelow(True)
+
+
+def _shortened(name: str) -> str:
+    # matplotlib takes dollar signs for formulas and hides legend entries that begin with an underscore
+    name = " ".join(name.split()).replace("$", r"\$")
+    name = name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 3] + "..."
+    return f" {name}" if name.startswith("_") else name
+
+
+def _save(path: Path, figure: "Figure") -> Path:
+    return write_atomically(path, lambda temporary: figure.savefig(temporary, format="png"), error=InputError)

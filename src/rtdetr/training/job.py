@@ -1,0 +1,112 @@
+"""A run, ready to go: everything that the loop (`train.py`) and a step (`step.py`) work with. `setup.py` builds it."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from rtdetr.categories import Categories
+from rtdetr.config import TrainConfig
+from rtdetr.data import DetectionDataset, TrainLoader
+from rtdetr.detections import Detections, Detector
+from rtdetr.evaluation import CocoEvaluator, EvaluationReport
+from rtdetr.evaluation.evaluate import detect_dataset
+from rtdetr.losses import Criterion
+from rtdetr.models import RTDETR
+from rtdetr.training.checkpoint import TrainingState
+from rtdetr.training.distributed import Processes
+from rtdetr.weights import metadata
+
+MakeDetector = Callable[[RTDETR, Categories], Detector]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run, ready to go. Only `state` changes while it goes.
+
+    Attributes:
+        config: what was asked for.
+        folder: where the results go.
+        device: where the network runs.
+        dtype: what it computes in; weights, loss and optimiser stay float32.
+        train_data: images that are trained on.
+        val_data: images that are evaluated, with the labels of `train_data`; None: none are.
+        loader: batches of `train_data`, this process's share of them.
+        criterion: the objective.
+        make_detector: turns the averaged model into what is evaluated.
+        state: model, average, optimiser, scaler and progress.
+        processes: that share each batch.
+        network: `state.model`, or what averages its gradients over the processes.
+        log: for what a person should know.
+        description: what the run is going to do; empty but in the main process.
+    """
+
+    config: TrainConfig
+    folder: Path
+    device: torch.device
+    dtype: torch.dtype
+    train_data: DetectionDataset
+    val_data: DetectionDataset | None
+    loader: TrainLoader
+    criterion: Criterion
+    make_detector: MakeDetector
+    state: TrainingState
+    processes: Processes
+    network: nn.Module
+    log: logging.Logger
+    description: str
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """Layout of images and convolution weights."""
+        return torch.channels_last if self.config.channels_last else torch.contiguous_format
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What a checkpoint says about itself: the model, its classes and the settings of the run."""
+        about_model = metadata(self.state.ema.module.config, self.train_data.categories)
+        thresholds = self.state.progress.thresholds
+        about_model |= {} if thresholds is None else {"thresholds": thresholds}
+        return {**about_model, "training": self.config.model_dump(mode="json")}
+
+    def is_evaluated(self, epoch: int) -> bool:
+        """Whether an evaluation follows this epoch, counted from 0."""
+        every, is_last = self.config.evaluate_every, epoch + 1 == self.config.recipe.epochs
+        return self.val_data is not None and ((epoch + 1) % every == 0 or is_last)
+
+    @property
+    def has_converged(self) -> bool:
+        """Whether the last evaluations brought nothing better for as long as `early_stopping` allows."""
+        limit = self.config.early_stopping
+        return limit is not None and self.state.progress.evaluations_since_best >= limit
+
+    def decisive(self, report: EvaluationReport) -> float:
+        """The number of an evaluation that decides which weights are best."""
+        return float(getattr(report.metrics, self.config.best_metric))
+
+    def evaluate(self) -> EvaluationReport:
+        """Measure the averaged model on the validation data; each process takes its share of the images."""
+        assert self.val_data is not None
+        started = time.perf_counter()
+        detector = self.make_detector(self.state.ema.module, self.train_data.categories)
+
+        def predict(images: list[Any]) -> list[Detections]:
+            found = detector(images, threshold=0.0, batch_size=len(images))
+            return found if isinstance(found, list) else [found]
+
+        processes = self.processes
+        evaluator = detect_dataset(
+            predict,
+            self.val_data,
+            indices=range(processes.rank, len(self.val_data), processes.world_size),
+            batch_size=max(1, self.config.recipe.batch_size // processes.world_size),
+            progress=processes.is_main,
+        )
+        if processes.world_size > 1:
+            evaluator = CocoEvaluator.merged(self.val_data, processes.gather_all(evaluator.state()))
+        return EvaluationReport.of(evaluator, seconds=time.perf_counter() - started)

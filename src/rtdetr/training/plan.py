@@ -1,0 +1,204 @@
+"""What a run is going to do, for a person to read before the first step: `describe` gives the text of plan.txt."""
+
+import copy
+import math
+from typing import NamedTuple
+
+import torch
+
+from rtdetr.config import Recipe, TrainConfig
+from rtdetr.models import RTDETR
+from rtdetr.models.layers import FrozenBatchNorm2d
+
+GIB = 2**30
+_WEIGHTS = 4 + 4  # bytes a parameter: itself and its average
+_TRAINING = 4 + 8  # its gradient and the optimiser's two moments
+
+
+class Memory(NamedTuple):
+    """Estimated bytes on the device of one process.
+
+    weights: parameters, average, gradients and optimiser.
+    activations: what the forward pass keeps for the backward pass, for one process's share of the largest batch.
+    """
+
+    weights: int
+    activations: int
+
+    def __str__(self) -> str:
+        total, weights = _bytes(self.weights + self.activations), _bytes(self.weights)
+        return f"about {total} on the device, {weights} of it weights and optimiser (estimate)"
+
+
+def estimate_memory(model: RTDETR, recipe: Recipe, *, dtype: torch.dtype, world_size: int = 1) -> Memory:
+    """Estimate the memory of a step from what the forward pass of one image keeps, counted without computing it.
+
+    Denoising queries, the loss and a library's workspaces are not counted. In two-byte types the half of it was
+    measured to be kept, but all of it in a network whose norms are constants, since those compute in float32.
+
+    Args:
+        model: as it is trained.
+        recipe: batch size, its parts, and image sizes.
+        dtype: what the network computes in.
+        world_size: processes that share a batch.
+    """
+    height, width = recipe.train_size_hw
+    scale = max((*recipe.multiscale_sizes, height, width)) / max(height, width)
+    kept = _kept_bytes(model, math.ceil(height * scale / 32) * 32, math.ceil(width * scale / 32) * 32)
+    is_mixed = dtype != torch.float32
+    if is_mixed and not any(isinstance(module, FrozenBatchNorm2d) for module in model.modules()):
+        kept //= 2
+    images = math.ceil(math.ceil(recipe.batch_size / world_size) / recipe.accumulate)
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return Memory(
+        weights=(_WEIGHTS + 2 * is_mixed) * parameters + _TRAINING * trained,  # autocast keeps a copy of two bytes
+        activations=images * kept,
+    )
+
+
+def _kept_bytes(model: RTDETR, height: int, width: int) -> int:
+    """Bytes that the forward pass of one image keeps for the backward pass in float32, parameters not counted."""
+    probe = copy.deepcopy(model).to("meta").train()  # shapes without values
+    own = {parameter.untyped_storage()._cdata for parameter in probe.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage  # held, so that its address is not given to another one
+        return tensor
+
+    images = torch.empty(1, model.config.in_channels, height, width, device="meta")
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        probe(images)
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+def describe(
+    config: TrainConfig,
+    *,
+    model: RTDETR,
+    num_images: int,
+    num_val_images: int | None,
+    steps_per_epoch: int,
+    memory: Memory | None = None,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    seconds_per_step: float | None = None,
+) -> str:
+    """Return a few lines that say what a run is going to do.
+
+    Args:
+        config: the settings, with the final recipe.
+        model: with its first weights, as far frozen as it is to be.
+        num_images: trained on.
+        num_val_images: evaluated; None: none are.
+        steps_per_epoch: batches of an epoch.
+        memory: what `estimate_memory` found; None: it is not said.
+        device: where the network runs.
+        dtype: what it computes in.
+        seconds_per_step: measured time of a step; None as long as none was made.
+    """
+    recipe = config.recipe
+    steps = recipe.epochs * steps_per_epoch
+    total = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad) / 1e6
+    frozen = "" if config.freeze is None else f", frozen: {_frozen(config.freeze)}"
+    start = _start(config)
+    val = "none is evaluated" if num_val_images is None else f"{num_val_images:,} for validation"
+    when = "unknown until the rehearsal" if config.rehearsal else "unknown until the first steps"
+    if seconds_per_step is not None:
+        when = f"about {_duration(steps * seconds_per_step)} at {seconds_per_step:.2f} s a step, without evaluation"
+    rows = {
+        "model": f"{config.model}, {total:.1f} M parameters ({trained:.1f} M trained{frozen}), {start}",
+        "data": f"{num_images:,} images, {model.config.num_classes} classes; {val}",
+        "recipe": f"{config.recipe_name}{_reason(config)}",
+        "length": f"{_some(recipe.epochs, 'epoch')} of {_some(steps_per_epoch, 'step')} "
+        f"of {_some(recipe.batch_size, 'image')}: {_some(steps, 'step')}",
+        "rate": _rate(recipe, steps),
+        "average": f"decay {recipe.ema_decay:.5g}, reached over {recipe.ema_warmup:,} steps",
+        "images": _images(recipe),
+        "loss": _loss(recipe),
+        "compute": f"{str(dtype).removeprefix('torch.')} on {device}",
+        "memory": None if memory is None else str(memory),
+        "time": when,
+        "results": config.output_dir,
+    }
+    return "\n".join(f"{name:<9}{text}" for name, text in rows.items() if text)
+
+
+def _loss(recipe: Recipe) -> str:
+    loss = recipe.loss
+    weights = {
+        loss.classification.upper(): loss.classification_weight,
+        "L1": loss.bbox_weight,
+        "GIoU": loss.giou_weight,
+    }
+    return " + ".join(f"{weight:g} {name}" for name, weight in weights.items())
+
+
+def _start(config: TrainConfig) -> str:
+    if config.weights is not None:
+        return f"from the weights {config.weights}"
+    if config.backbone_weights is not None:
+        return "from ImageNet weights" if config.backbone_weights == "auto" else f"from {config.backbone_weights}"
+    return "from random weights"
+
+
+def _frozen(part: str | int) -> str:
+    if isinstance(part, int):
+        return f"stem and {_some(part, 'stage')}"
+    return "backbone and encoder" if part == "encoder" else part
+
+
+def _reason(config: TrainConfig) -> str:
+    if config.recipe_name == "finetune":
+        return ": made for these images; the published one is --recipe published"
+    if config.recipe_name == "published" and config.weights is not None:
+        return ": that of the model; the one that fits the data is --recipe finetune"
+    return ""
+
+
+def _rate(recipe: Recipe, steps: int) -> str:
+    backbone = [g.lr for g in recipe.groups if g.lr is not None] if recipe.grouping == "patterns" else []
+    own = backbone[0] if backbone else recipe.backbone_lr if recipe.grouping == "modules" else None
+    parts = [f"{recipe.lr:.3g}" + ("" if own in (None, recipe.lr) else f", backbone {own:.3g}")]
+    parts.append(f"{min(recipe.warmup_iterations, steps):,} steps of warm-up")
+    if recipe.schedule == "flat_cosine":
+        flat = f"flat for {_some(recipe.flat_epochs, 'epoch')}, then " if recipe.flat_epochs else ""
+        parts.append(f"{flat}a cosine down to {recipe.final_lr_factor:.0%}")
+    elif recipe.schedule == "steps" and any(milestone < recipe.epochs for milestone in recipe.milestones):
+        parts.append(f"x {recipe.milestone_factor:g} at epochs {', '.join(map(str, recipe.milestones))}")
+    else:
+        parts.append("then constant")
+    return "; ".join(parts)
+
+
+def _images(recipe: Recipe) -> str:
+    def until(stop: int | None) -> str:
+        return "" if stop is None or stop >= recipe.epochs else f" for {_some(stop, 'epoch')}"
+
+    parts = ["x".join(map(str, recipe.train_size_hw))]
+    sizes = recipe.multiscale_sizes
+    if sizes and recipe.multiscale_stop_epoch != 0:
+        parts.append(f"multi-scale {min(sizes)} to {max(sizes)}{until(recipe.multiscale_stop_epoch)}")
+    if recipe.augmentation_stop_epoch != 0:
+        parts.append(f"colour, zoom-out and crop{until(recipe.augmentation_stop_epoch)}")
+    for name, chance in (("mosaic", recipe.mosaic), ("mixup", recipe.mixup)):
+        if chance:
+            parts.append(f"{name} with a chance of {chance:g}{until(recipe.mixing_stop_epoch)}")
+    return "; ".join([*parts, *(["flips"] if recipe.flip else [])])
+
+
+def _some(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def _bytes(count: int) -> str:
+    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / 2**20:.0f} MiB"
+
+
+def _duration(seconds: float) -> str:
+    minutes = max(round(seconds / 60), 1)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,5 @@
+"""Reads the YAML files of the published implementation: its file in, our settings out. Start at `read.py`."""
+
+from rtdetr.training.published.read import Published, is_published, read_published
+
+__all__ = ["Published", "is_published", "read_published"]

@@ -1,0 +1,159 @@
+"""What a published file says about learning: loss, optimiser, schedules and average."""
+
+from typing import Any
+
+from rtdetr.config import LossConfig
+from rtdetr.errors import ConfigError
+from rtdetr.training.published.network import component
+from rtdetr.training.published.section import (
+    Section,
+    flag,
+    list_of,
+    mapping,
+    number,
+    one_of,
+    or_none,
+    text,
+    whole,
+)
+
+CRITERIA = ("RTDETRCriterionv2", "RTDETRCriterion", "SetCriterion")
+MATCHERS = ("HungarianMatcher",)
+POSTPROCESSORS = ("RTDETRPostProcessor",)
+_FOCAL = "scores are sigmoids, one a class"
+
+
+def read_loss(root: Section) -> LossConfig:
+    """Return the loss of a file: its criterion with the matcher; the postprocessor is checked on the way.
+
+    Raises:
+        ConfigError: a value that cannot be had, or a key that is unknown.
+    """
+    focal = root.take("use_focal_loss", or_none(flag), None)
+    if focal is False:
+        raise root.error(f"{_FOCAL}, so False cannot be had; expected True", "use_focal_loss")
+    _check_postprocessor(root)
+    _, criterion = component(root, root, "criterion", *CRITERIA, default=CRITERIA[0])
+    matching = _matching(root, criterion, focal)
+    names = criterion.take("losses", list_of(one_of("vfl", "focal", "boxes")), ["vfl", "boxes"])
+    kinds = [name for name in names if name != "boxes"]
+    if len(kinds) != 1 or "boxes" not in names:
+        raise criterion.error(f"expected 'boxes' and one of 'vfl' and 'focal', got {names}", "losses")
+    weights = criterion.take("weight_dict", mapping, {})
+    weights = Section(root.document, weights, (*criterion.at, "weight_dict"))
+    values: dict[str, Any] = {
+        "classification": kinds[0],
+        "classification_weight": weights.take(f"loss_{kinds[0]}", number, 0.0),  # a loss without weight is left out
+        "bbox_weight": weights.take("loss_bbox", number, 0.0),
+        "giou_weight": weights.take("loss_giou", number, 0.0),
+        "alpha": criterion.take("alpha", number, 0.2),
+        "gamma": criterion.take("gamma", number, 2.0),
+        "boxes_weight_format": criterion.take("boxes_weight_format", or_none(one_of("iou", "giou")), None),
+        "share_matched_indices": criterion.take("share_matched_indices", flag, False),
+    }
+    weights.finish()
+    criterion.ignore("num_classes", "eos_coef")
+    criterion.finish()
+    return checked(root, LossConfig, values | matching)
+
+
+def _matching(root: Section, criterion: Section, focal: bool | None) -> dict[str, float]:
+    _, matcher = component(root, criterion, "matcher", *MATCHERS, default=MATCHERS[0])
+    if not (matcher.take("use_focal_loss", flag, False) or focal):
+        raise matcher.error(f"{_FOCAL}; expected use_focal_loss: True at the top of the file")
+    weights = Section(root.document, matcher.take("weight_dict", mapping), (*matcher.at, "weight_dict"))
+    values = {
+        "match_class_cost": weights.take("cost_class", number),
+        "match_bbox_cost": weights.take("cost_bbox", number),
+        "match_giou_cost": weights.take("cost_giou", number),
+        "match_alpha": matcher.take("alpha", number, 0.25),
+        "match_gamma": matcher.take("gamma", number, 2.0),
+    }
+    weights.finish()
+    matcher.finish()
+    return values
+
+
+def _check_postprocessor(root: Section) -> None:
+    root.ignore("num_top_queries")
+    _, section = component(root, root, "postprocessor", *POSTPROCESSORS, default=POSTPROCESSORS[0])
+    section.only("use_focal_loss", True, why=_FOCAL)
+    section.ignore("num_classes", "num_top_queries", "remap_mscoco_category")
+    section.finish()
+
+
+def read_optimizer(root: Section) -> dict[str, Any]:
+    """Return what a file says about steps, under the names of `Recipe`.
+
+    Raises:
+        ConfigError: a value that cannot be had, or a key that is unknown.
+    """
+    section = root.inside("optimizer")
+    values: dict[str, Any] = {"clip_max_norm": root.take("clip_max_norm", or_none(number), None) or 0.0}
+    if section is not None:
+        section.only("type", "AdamW", why="the optimiser is AdamW")
+        section.only("eps", 1e-8, why="the optimiser's eps is 1e-8")
+        section.only("amsgrad", False, why="the optimiser is AdamW as it stands")
+        values["lr"] = section.take("lr", number, 1e-3)
+        values["weight_decay"] = section.take("weight_decay", number, 1e-2)
+        values["betas"] = tuple(section.take("betas", list_of(number), [0.9, 0.999]))
+        if len(values["betas"]) != 2:
+            raise section.error(f"expected two numbers, got {list(values['betas'])}", "betas")
+        groups = section.take("params", or_none(list_of(mapping)), None) or []
+        values["groups"] = tuple(_group(section, index, group) for index, group in enumerate(groups))
+        section.finish()
+    return values | _schedule(root) | _average(root)
+
+
+def _group(section: Section, index: int, values: dict[str, Any]) -> dict[str, Any]:
+    group = Section(section.document, values, (*section.at, "params", str(index)))
+    found = {
+        "pattern": group.take("params", text),
+        "lr": group.take("lr", or_none(number), None),
+        "weight_decay": group.take("weight_decay", or_none(number), None),
+    }
+    group.finish()
+    return found
+
+
+def _schedule(root: Section) -> dict[str, Any]:
+    values: dict[str, Any] = {"schedule": "constant", "warmup_iterations": 0}
+    section = root.inside("lr_scheduler")
+    if section is not None:
+        section.take("type", one_of("MultiStepLR"))
+        values["milestones"] = tuple(section.take("milestones", list_of(whole(1))))
+        values["milestone_factor"] = section.take("gamma", number, 0.1)
+        values["schedule"] = "steps"
+        section.ignore("last_epoch")
+        section.finish()
+    section = root.inside("lr_warmup_scheduler")
+    if section is not None:
+        section.take("type", one_of("LinearWarmup"))
+        values["warmup_iterations"] = section.take("warmup_duration", whole())
+        section.finish()
+    return values
+
+
+def _average(root: Section) -> dict[str, Any]:
+    """An average that is not wanted has a decay of 0: it is the model itself."""
+    is_used = root.take("use_ema", flag, False)
+    section = root.inside("ema")
+    decay, warmup = 0.9999, 2000
+    if section is not None:
+        section.take("type", one_of("ModelEMA"))
+        decay = section.take("decay", number, decay)
+        warmup = section.take("warmups", whole(), warmup)
+        section.finish()
+    return {"ema_decay": decay, "ema_warmup": warmup} if is_used else {"ema_decay": 0.0, "ema_warmup": 0}
+
+
+def checked(root: Section, kind: Any, values: dict[str, Any]) -> Any:
+    """Return a configuration of these values.
+
+    Raises:
+        ConfigError: a value is out of its range; the message names the file.
+    """
+    try:
+        return kind(**values)
+    except ConfigError as error:
+        raise root.error(str(error)) from None

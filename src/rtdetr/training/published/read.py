@@ -1,0 +1,163 @@
+"""From a YAML file of the published implementation to our settings.
+
+`network.py` reads its model, `objective.py` loss and optimiser, `data.py` the data, this file what concerns the run.
+Every key is either translated, or listed in `IGNORED`, or an error; docs/training.md has the table.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rtdetr import zoo
+from rtdetr.config import ModelConfig, Recipe
+from rtdetr.errors import ConfigError
+from rtdetr.training.published.data import read_train_data, read_val_data
+from rtdetr.training.published.network import BACKBONES, DECODERS, read_network
+from rtdetr.training.published.objective import CRITERIA, MATCHERS, POSTPROCESSORS, checked, read_loss, read_optimizer
+from rtdetr.training.published.section import Section, flag, one_of, or_none, text, whole
+from rtdetr.training.yaml_files import INCLUDE, Document, read_with_includes
+
+MARKS = {INCLUDE, "task", "epoches", "criterion", "postprocessor", "optimizer", "lr_scheduler", "ema", "RTDETR"}
+MARKS |= {"train_dataloader", "val_dataloader", "evaluator", "num_classes", "print_freq", "sync_bn"}
+
+IGNORED = {
+    "remap_mscoco_category": "labels follow the category ids of the dataset, COCO's as well as any other",
+    "checkpoint_freq": "last.pth is written at the end of every epoch, and keep_last says how many are kept",
+    "find_unused_parameters": "every parameter gets a gradient in every step",
+    "scaler": "float16 always comes with gradient scaling, other types never need it",
+    "summary_dir": "TensorBoard's files are in the output folder",
+    "last_epoch": "a checkpoint says where it stands",
+    "print_method": "the output is made for a terminal",
+    "print_rank": "the first process reports",
+    "local_rank": "torchrun says it in the environment",
+    "test_only": "an evaluation is asked for on the command line",
+}
+_UNUSED = (
+    "CSPResNet",
+    "CSPDarkNet",
+    "CSPPAN",
+    "TimmModel",
+    "TorchVisionModel",
+    "MResNet",
+    "DetCriterion",
+    "DetNMSPostProcessor",
+)
+
+
+class Published(NamedTuple):
+    """What a published file says.
+
+    Attributes:
+        settings: under the names of `TrainSettings`, with "data", and "recipe_name" for the file's.
+        network: its model, with the file's own number of classes and evaluation size.
+        use_amp: whether it asks for mixed precision; None: it does not say.
+        resume: checkpoint to go on from, where the file names one.
+    """
+
+    settings: dict[str, Any]
+    network: ModelConfig
+    use_amp: bool | None
+    resume: str | None
+
+
+def is_published(values: Mapping[str, Any]) -> bool:
+    """Return whether the top-level keys of a file are of the published form rather than of ours."""
+    return any(key in MARKS or key[:1].isupper() for key in values)
+
+
+def read_published(path: Path, *, updates: Mapping[str, Any] | None = None) -> Published:
+    """Read a file with all it includes.
+
+    Args:
+        path: the file.
+        updates: values by dotted key that win over those of the files: {"train_dataloader.num_workers": 2}.
+
+    Raises:
+        ConfigError: a file is missing or broken, or has a key that is unknown or a value that cannot be had; the
+            message names the file that it stands in.
+    """
+    document = read_with_includes(path)
+    for key, value in (updates or {}).items():
+        _update(document, key, value)
+    root = Section(document, document.values, ())
+    root.only("task", "detection", why="objects are detected")
+    network, pretrained = read_network(root)
+    recipe: dict[str, Any] = {"loss": read_loss(root), **read_optimizer(root)}
+    settings, of_data = read_train_data(root)
+    val_settings, val_size = read_val_data(root)
+    recipe |= of_data
+    recipe["epochs"] = root.take("epoches", whole(1), 72)
+    recipe["sync_batch_norm"] = root.take("sync_bn", flag, False)
+    use_amp = root.take("use_amp", or_none(flag), None)
+    recipe["precision"] = "auto" if use_amp else "float32"
+    _check_evaluation(root, network, recipe, val_size)
+    settings |= val_settings | _run(root)
+    resume = root.take("resume", or_none(text), None)
+    tuning = root.take("tuning", or_none(text), None)
+    if tuning:
+        settings["weights"] = zoo_name(tuning)
+    elif pretrained and not resume:
+        settings["backbone_weights"] = pretrained
+    _finish(root)
+    settings |= {"recipe": checked(root, Recipe, recipe), "recipe_name": path.name, "model": network.name}
+    if network.name not in zoo.list_models():
+        settings["network"] = network
+    return Published(settings, network, use_amp, resume)
+
+
+def zoo_name(url: str) -> str:
+    """Return the zoo's name of weights that are given by their published address; anything else as it is."""
+    for name in zoo.list_models():
+        for tag, checkpoint in zoo.entry(name).checkpoints.items():
+            if checkpoint.url == url:
+                return f"{name}:{tag}"
+    return url
+
+
+def _update(document: Document, key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    values, at = document.values, ()
+    for parent in parents:
+        at = (*at, parent)
+        inner = values.get(parent)
+        if inner is not None and not isinstance(inner, dict):
+            raise ConfigError(f"{key}: {'.'.join(at)} is no section, so nothing in it can be set")
+        values[parent] = inner = dict(inner or {})
+        values = inner
+    values[last] = value
+    document.origins[tuple(key.split("."))] = Path("command line")
+
+
+def _run(root: Section) -> dict[str, Any]:
+    kinds = {
+        "output_dir": ("output_dir", text),
+        "seed": ("seed", whole()),
+        "device": ("device", text),
+        "print_freq": ("log_every", whole(1)),
+    }
+    found = {name: root.take(key, or_none(kind), None) for key, (name, kind) in kinds.items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _check_evaluation(root: Section, network: ModelConfig, recipe: dict[str, Any], val_size: list[int] | None) -> None:
+    """Images are evaluated at the size they are trained at, before multi-scale."""
+    evaluator = root.inside("evaluator")
+    if evaluator is not None:
+        evaluator.take("type", one_of("CocoEvaluator"))
+        evaluator.only("iou_types", ["bbox"], why="boxes are evaluated")
+        evaluator.finish()
+    train = recipe.get("train_size_hw")
+    sizes = {tuple(size) for size in (train, val_size, network.eval_size_hw) if size is not None}
+    if len(sizes) > 1:
+        shown = " and ".join(f"{height}x{width}" for height, width in sorted(sizes))
+        raise root.error(f"expected one size for eval_spatial_size and the Resize of both datasets, got {shown}")
+    if sizes:
+        recipe["train_size_hw"] = sizes.pop()
+        if any(side % 32 for side in recipe["train_size_hw"]):
+            raise root.error(f"expected an image size of multiples of 32, got {recipe['train_size_hw']}")
+
+
+def _finish(root: Section) -> None:
+    root.ignore(*IGNORED)
+    root.ignore(*BACKBONES, *DECODERS, "HybridEncoder", "RTDETR", *CRITERIA, *MATCHERS, *POSTPROCESSORS, *_UNUSED)
+    root.finish()

@@ -1,0 +1,144 @@
+"""What a run folder holds besides checkpoints and measurements, to see what was trained on what and how well it went.
+
+`write_start` is called before the first step, `write_end` when there is a better evaluation and when the run is over;
+both end with the page report.html (`page.py`). Nothing here may end a run: what cannot be drawn is named in a warning.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rtdetr.config import Recipe, TrainConfig
+from rtdetr.data import DetectionDataset, TrainLoader
+from rtdetr.errors import TrainingError
+from rtdetr.evaluation import EvaluationReport
+from rtdetr.evaluation.plots import save_plots
+from rtdetr.evaluation.worst_images import draw_comparison, worst_images
+from rtdetr.files import write_atomically
+from rtdetr.training.curves import draw_learning_curve
+from rtdetr.training.environment import write_environment
+from rtdetr.training.page import PICTURES_FOLDER, write_page
+from rtdetr.training.previews import draw_batches, save_picture
+from rtdetr.training.statistics import write_statistics
+
+_log = logging.getLogger(__name__)
+EVALUATION_FILE = "evaluation.json"
+NUM_COMPARED = 8  # images drawn with their detections, and as many of the worst
+SECONDS_A_PAGE = 300.0  # between drawings during a run; one takes some seconds
+WIDEST = 1600  # pixels
+
+
+def attempt(what: str, call: Callable[[], object]) -> None:
+    """Call something that a run can do without; if it fails, say so in a warning with the reason."""
+    try:
+        call()
+    except Exception as error:  # of whatever library draws or writes
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        _log.warning("%s could not be made: %s. The training is not affected", what, reason)
+
+
+def write_start(
+    folder: Path,
+    *,
+    config: TrainConfig,
+    device: torch.device,
+    train_data: DetectionDataset,
+    val_data: DetectionDataset | None,
+    loader: TrainLoader,
+) -> None:
+    """Write environment.json, label_statistics.json, pictures of labels and first batches, and report.html.
+
+    Args:
+        folder: of the run.
+        config: what is trained on what and how.
+        device: where the network runs.
+        train_data: images that are trained on.
+        val_data: images that are evaluated, with the same labels.
+        loader: batches of `train_data`. Some are drawn, which changes none; call `set_epoch` before using it.
+    """
+    pictures = folder / PICTURES_FOLDER
+    datasets = {"train": train_data} if val_data is None else {"train": train_data, "val": val_data}
+    names, counts = train_data.categories.names, preview_epochs(config.recipe)
+    attempt("environment.json", lambda: write_environment(folder, device=device, workers=config.workers))
+    attempt("the label statistics", lambda: write_statistics(folder, datasets, size_hw=config.recipe.train_size_hw))
+    if not any(pictures.glob("batch_*.png")):  # a resumed run has them
+        attempt("the batch previews", lambda: draw_batches(loader, pictures, names=names, counts=counts))
+    attempt("report.html", lambda: write_page(folder))
+
+
+def write_end(folder: Path, *, report: EvaluationReport | None = None) -> None:
+    """Write evaluation.json and the pictures that belong to it, the learning curve, and report.html anew.
+
+    Args:
+        folder: of the run.
+        report: the evaluation of the best weights; None: what the folder has of an earlier one stays.
+    """
+    attempt("the learning curve", lambda: draw_learning_curve(folder))
+    if report is not None:
+        pictures = folder / PICTURES_FOLDER
+        attempt("the pictures of the evaluation", lambda: save_plots(report, pictures))
+        attempt("the pictures of the detections", lambda: _write_detections(report, pictures))
+        attempt("evaluation.json", lambda: _write_json(folder / EVALUATION_FILE, report.to_json()))
+    attempt("report.html", lambda: write_page(folder))
+
+
+class EvaluationPages:
+    """Calls `write_end` for better evaluations, but not so often that drawing costs more than it shows."""
+
+    def __init__(self, folder: Path) -> None:
+        """Write into a run's `folder`."""
+        self._folder = folder
+        self._pending: EvaluationReport | None = None
+        self._written = time.perf_counter()
+
+    def better(self, report: EvaluationReport) -> None:
+        """Take the evaluation of the best weights so far; draw it if the last drawing is long ago."""
+        self._pending = report
+        if time.perf_counter() - self._written > SECONDS_A_PAGE:
+            self.write()
+
+    def write(self) -> None:
+        """Draw what there is: when the run ends."""
+        write_end(self._folder, report=self._pending)
+        self._pending = None
+        self._written = time.perf_counter()
+
+
+def _write_detections(report: EvaluationReport, pictures: Path) -> None:
+    """Draw some images and the worst ones: annotations on the left, detections on the right."""
+    dataset = report.evaluator.dataset
+    for leftover in (*pictures.glob("predictions_*.png"), *pictures.glob("worst_*.png")):
+        leftover.unlink()
+    any_ids = [int(dataset.image_ids[index]) for index in spread(dataset, NUM_COMPARED)]
+    worst_ids = [image_id for image_id, _ in worst_images(report, dataset, NUM_COMPARED)]
+    for kind, image_ids in (("predictions", any_ids), ("worst", worst_ids)):
+        for number, image_id in enumerate(image_ids, start=1):
+            picture = draw_comparison(report, dataset, image_id)
+            picture.thumbnail((WIDEST, WIDEST))
+            save_picture(picture, pictures / f"{kind}_{number}_image_{image_id}.png")
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    text = json.dumps(content, indent=1) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), error=TrainingError)
+
+
+def preview_epochs(recipe: Recipe) -> dict[int, int]:
+    """How many batches to draw of which epoch: two of the first that is augmented, one of the last."""
+    first, last = min(recipe.augmentation_start_epoch, recipe.epochs - 1), recipe.epochs - 1
+    return {first: 2} if first == last else {first: 2, last: 1}
+
+
+def spread(dataset: DetectionDataset, count: int) -> list[int]:
+    """Positions of up to `count` images from all over a dataset, one without objects among them if there are any."""
+    objects = np.diff(dataset.annotations.starts)
+    filled, empty = np.flatnonzero(objects), np.flatnonzero(objects == 0)
+    chosen = empty[: 1 if len(filled) else count]
+    places = np.linspace(0, len(filled) - 1, min(count - len(chosen), len(filled))).round().astype(int)
+    return sorted({*filled[places].tolist(), *chosen.tolist()})

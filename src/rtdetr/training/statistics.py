@@ -1,0 +1,190 @@
+"""What the labels of a run's data look like: how many objects of which class and size, as numbers and as a picture."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rtdetr.config import SizeHW
+from rtdetr.data import DetectionDataset
+from rtdetr.errors import TrainingError
+from rtdetr.files import write_atomically
+
+STATISTICS_FILE, STATISTICS_PICTURE = "label_statistics.json", "label_statistics.png"
+GREY, PALE, ORANGE, BLUE = "#4c5b70", "#c3ccd6", "#e08a2e", "#2a6fbb"
+SMALL, LARGE = 32.0, 96.0  # sides of the squares that divide COCO's small, medium and large objects, pixels
+BARS = 30  # classes that still have a bar each
+QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
+
+
+def label_statistics(dataset: DetectionDataset, *, size_hw: SizeHW) -> dict[str, Any]:
+    """Count a dataset's labels, as plain values for JSON. Crowd regions are only counted.
+
+    Args:
+        dataset: images with boxes.
+        size_hw: height and width that images are resized to for the network; box sizes are those at that size.
+
+    Returns:
+        "images", "empty_images", "objects", "crowd_regions"; "classes": name, objects and images of each, by label;
+        "objects_an_image": mean, median, max and how many images have 0, 1, 2, ... objects; "box_size_px": the square
+        root of the boxes' area at the network's size, by quantile; "share_by_size": COCO's small, medium and large, in
+        the pixels of the original image.
+    """
+    columns, names = dataset.annotations, dataset.categories.names
+    kept = ~columns.iscrowd
+    image_of_box = np.repeat(np.arange(len(dataset)), np.diff(columns.starts))[kept]
+    labels, areas = columns.labels[kept], columns.areas[kept]
+    per_image = np.bincount(image_of_box, minlength=len(dataset))
+    per_class = np.bincount(labels, minlength=len(names))
+    pairs = np.unique(image_of_box.astype(np.int64) * len(names) + labels)
+    images_of_class = np.bincount(pairs % len(names), minlength=len(names))
+    sizes = network_box_sizes(dataset, size_hw=size_hw).prod(axis=1) ** 0.5
+    bins = np.digitize(areas, [SMALL**2, LARGE**2])
+    return {
+        "images": len(dataset),
+        "empty_images": int((per_image == 0).sum()),
+        "objects": len(labels),
+        "crowd_regions": int(columns.iscrowd.sum()),
+        "classes": [
+            {"name": name, "objects": int(objects), "images": int(images)}
+            for name, objects, images in zip(names, per_class, images_of_class, strict=True)
+        ],
+        "objects_an_image": {
+            "mean": float(per_image.mean()),
+            "median": float(np.median(per_image)),
+            "max": int(per_image.max()),
+            "histogram": np.bincount(per_image).tolist(),
+        },
+        "network_size_hw": list(size_hw),
+        "box_size_px": {f"{q:.0%}": round(float(np.quantile(sizes, q)), 1) for q in QUANTILES} if len(sizes) else {},
+        "share_by_size": {
+            name: round(float((bins == index).mean()), 4) if len(bins) else 0.0
+            for index, name in enumerate(("small", "medium", "large"))
+        },
+    }
+
+
+def network_box_sizes(dataset: DetectionDataset, *, size_hw: SizeHW) -> np.ndarray:
+    """Width and height of each box that is no crowd region, after its image is resized: float64 (n, 2), pixels."""
+    columns = dataset.annotations
+    sizes_wh = np.repeat(columns.sizes_wh, np.diff(columns.starts), axis=0)
+    scaled = columns.boxes_xywh[:, 2:] / sizes_wh * np.array(size_hw[::-1])
+    return scaled[~columns.iscrowd]
+
+
+def write_statistics(folder: Path, datasets: Mapping[str, DetectionDataset], *, size_hw: SizeHW) -> None:
+    """Write label_statistics.json and the picture of the same name.
+
+    Args:
+        folder: of the run.
+        datasets: by split, such as {"train": ..., "val": ...}, all with the same labels.
+        size_hw: height and width of the network's input.
+
+    Raises:
+        TrainingError: a file cannot be written.
+    """
+    found = {split: label_statistics(dataset, size_hw=size_hw) for split, dataset in datasets.items()}
+    text = json.dumps(found, indent=1) + "\n"
+    write_atomically(
+        folder / STATISTICS_FILE, lambda path: path.write_text(text, encoding="utf-8"), error=TrainingError
+    )
+    sizes = {split: network_box_sizes(dataset, size_hw=size_hw) for split, dataset in datasets.items()}
+    figure = _draw(found, sizes, size_hw)
+    write_atomically(folder / STATISTICS_PICTURE, lambda path: figure.savefig(path, format="png"), error=TrainingError)
+
+
+def _draw(found: Mapping[str, dict[str, Any]], sizes: Mapping[str, np.ndarray], size_hw: SizeHW) -> Any:
+    from matplotlib.figure import Figure
+
+    num_classes = len(next(iter(found.values()))["classes"])
+    height = 7.0 if num_classes > BARS else max(7.0, 1.2 + 0.3 * num_classes)
+    figure: Any = Figure(figsize=(12, height), layout="constrained", dpi=120)
+    left, right = figure.subfigures(1, 2, width_ratios=(1, 1))
+    classes = left.subplots()
+    (by_size, by_image) = right.subplots(2, 1)
+    (_draw_ranking if num_classes > BARS else _draw_bars)(classes, found)
+    _draw_sizes(by_size, sizes, size_hw)
+    _draw_crowding(by_image, found)
+    for axes in (classes, by_size, by_image):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25, axis="x" if axes is classes and num_classes <= BARS else "y")
+        axes.set_axisbelow(True)
+    return figure
+
+
+def _draw_bars(axes: Any, found: Mapping[str, dict[str, Any]]) -> None:
+    """A bar a class, the most frequent one on top; the parts of the data by share, so that they can be compared."""
+    first = next(iter(found.values()))
+    order = sorted(range(len(first["classes"])), key=lambda label: first["classes"][label]["objects"])
+    places, thickness = np.arange(len(order)), 0.8 / len(found)
+    for number, ((split, values), color) in enumerate(zip(found.items(), (BLUE, ORANGE, GREY), strict=False)):
+        counts = np.array([values["classes"][label]["objects"] for label in order])
+        shares = 100 * counts / max(counts.sum(), 1)
+        shift = 0.4 - thickness * (number + 0.5)
+        bars = axes.barh(places + shift, shares, thickness * 0.92, color=color, label=_described(split, values))
+        axes.bar_label(bars, [f"{count:,}" for count in counts], padding=3, fontsize=8, color=GREY)
+    axes.set_yticks(places, [_short(first["classes"][label]["name"]) for label in order])
+    axes.margins(x=0.12)
+    axes.set_ylim(min(-0.5, len(order) - 5.5), len(order) - 0.5)  # few bars do not get thicker
+    axes.set(title="Objects by class", xlabel="share of all objects, %")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), frameon=False)
+
+
+def _draw_ranking(axes: Any, found: Mapping[str, dict[str, Any]]) -> None:
+    """Many classes as one curve from the most frequent to the rarest, with some names on it."""
+    first = next(iter(found.values()))["classes"]
+    order = sorted(range(len(first)), key=lambda label: -first[label]["objects"])
+    for (split, values), color in zip(found.items(), (BLUE, ORANGE, GREY), strict=False):
+        counts = [values["classes"][label]["objects"] for label in order]
+        axes.step(np.arange(1, len(order) + 1), counts, where="mid", color=color, label=_described(split, values))
+    axes.set_yscale("symlog", linthresh=1)
+    axes.set_ylim(bottom=0)
+    lines = [f"{first[label]['objects']:,}  {_short(first[label]['name'])}" for label in order]
+    text = "most\n" + "\n".join(lines[:8]) + "\n\nfewest\n" + "\n".join(lines[-8:])
+    axes.text(0.97, 0.97, text, transform=axes.transAxes, ha="right", va="top", fontsize=8, color=GREY, zorder=5)
+    axes.set(title=f"Objects by class, {len(order)} classes", xlabel="classes, the most frequent first")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), frameon=False)
+
+
+def _draw_sizes(axes: Any, sizes: Mapping[str, np.ndarray], size_hw: SizeHW) -> None:
+    sides = {split: np.sqrt(values.prod(axis=1)) for split, values in sizes.items()}
+    low = min((float(values.min()) for values in sides.values() if len(values)), default=1.0)
+    edges = np.geomspace(min(max(low, 0.5), 16.0), float(max(size_hw)), 29)
+    for (split, values), color in zip(sides.items(), (BLUE, ORANGE, GREY), strict=False):
+        counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), bins=edges)
+        axes.stairs(100 * counts / max(len(values), 1), edges, fill=color == BLUE, color=color, alpha=0.8, label=split)
+    for limit in (SMALL, LARGE):
+        axes.axvline(limit, color=GREY, linewidth=1, linestyle=":")
+    axes.set_xscale("log", base=2)
+    axes.set_xlim(edges[0], edges[-1])
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    height, width = size_hw
+    axes.set(
+        title="Box size, dotted: 32 and 96 pixels",
+        xlabel=f"square root of the area in pixels, images at {width}x{height}",
+        ylabel="share of the boxes, %",
+    )
+
+
+def _draw_crowding(axes: Any, found: Mapping[str, dict[str, Any]]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    for (_, values), color in zip(found.items(), (BLUE, ORANGE, GREY), strict=False):
+        counts = np.array(values["objects_an_image"]["histogram"])
+        width = max(1, -(-len(counts) // 40))  # so many counts a column that there are no more than 40 columns
+        counts = np.pad(counts, (0, -len(counts) % width)).reshape(-1, width).sum(axis=1)
+        edges = np.arange(len(counts) + 1) * width - 0.5
+        axes.stairs(100 * counts / counts.sum(), edges, fill=color == BLUE, color=color, alpha=0.8)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(title="Objects an image", xlabel="objects", ylabel="share of the images, %")
+
+
+def _described(split: str, values: Mapping[str, Any]) -> str:
+    return f"{split}: {values['objects']:,} objects in {values['images']:,} images, {values['empty_images']:,} empty"
+
+
+def _short(name: str) -> str:
+    text = " ".join(name.split())
+    return (text if len(text) <= 24 else text[:23] + "…").replace("$", r"\$")  # else it may start a formula

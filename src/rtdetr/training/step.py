@@ -1,0 +1,121 @@
+"""One training step: forward, loss, backward, clipping, optimiser, average; and what happens when it goes wrong.
+
+A batch is split into `Recipe.accumulate` parts that are worked on one after the other, and shared among processes. What
+the loss is divided by is counted over all parts and processes, so that neither changes the gradient.
+"""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rtdetr.errors import TrainingError
+from rtdetr.files import write_atomically
+from rtdetr.structures import Target
+from rtdetr.training.distributed import postponed
+from rtdetr.training.job import Job
+
+MOST_SKIPPED = 10  # steps in a row; then the run is beyond saving
+
+
+class StepResult(NamedTuple):
+    """What a step came to.
+
+    Attributes:
+        terms: weighted loss terms, the mean over the processes.
+        gradient_norm: global norm before clipping; infinite if float16 gradients overflowed, which is in order.
+        skipped: something was not finite, and nothing has been changed.
+    """
+
+    terms: dict[str, float]
+    gradient_norm: float
+    skipped: bool = False
+
+
+def train_step(job: Job, images: Tensor, targets: list[Target]) -> StepResult:
+    """Make one step on this process's share of a batch. `job.state.progress` still stands before the step.
+
+    Raises:
+        TrainingError: the loss or the gradient is not finite, and the recipe says to stop then, or it happened in many
+            steps in a row. Weights, optimiser and average are as before the step, and the batch has been saved.
+    """
+    recipe, state = job.config.recipe, job.state
+    optimizer, scaler = state.optimizer, state.scaler
+    terms = make_gradients(job, images, targets)
+    broken = [f"{name} is {value}" for name, value in terms.items() if not math.isfinite(value)]
+    if broken:
+        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+        return _refuse(job, images, targets, f"the loss is not finite ({', '.join(broken[:3])}{more})", terms)
+    scaler.unscale_(optimizer)  # the scaler does nothing unless the precision is float16
+    norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), recipe.clip_max_norm or math.inf).item()
+    if not (math.isfinite(norm) or scaler.is_enabled()):
+        return _refuse(job, images, targets, f"the gradient is not finite ({norm}) although the loss is", terms)
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad()
+    state.ema.update(state.model)
+    state.progress.skipped = 0
+    return StepResult(terms, norm)
+
+
+def make_gradients(job: Job, images: Tensor, targets: list[Target]) -> dict[str, float]:
+    """Add the gradients of a batch to the parameters and return its loss terms.
+
+    Ends early, without the remaining gradients, when a term is not finite in any process.
+    """
+    parts = min(job.config.recipe.accumulate, len(targets))
+    num_boxes = job.processes.mean_number(float(sum(len(target["labels"]) for target in targets)))
+    totals: dict[str, float] = {}
+    for part, (some_images, some_targets) in enumerate(_split(images, targets, parts)):
+        with postponed(job.network, wanted=part + 1 < parts):
+            some_images = some_images.contiguous(memory_format=job.memory_format)
+            with torch.autocast(job.device.type, dtype=job.dtype, enabled=job.dtype != torch.float32):
+                output = job.network(some_images, some_targets)
+            losses = job.criterion(output, some_targets, num_boxes=num_boxes)  # in float32
+            stacked = torch.stack(list(losses.values()))
+            values = job.processes.mean(stacked.detach()).tolist()  # one wait for the device
+            for name, value in zip(losses, values, strict=True):
+                totals[name] = totals.get(name, 0.0) + value
+            if not all(map(math.isfinite, values)):
+                return totals
+            job.state.scaler.scale(stacked.sum()).backward()
+    return totals
+
+
+def _split(images: Tensor, targets: list[Target], parts: int) -> Iterator[tuple[Tensor, list[Target]]]:
+    """Yield the parts of a batch, whose sizes differ by one at most."""
+    done = 0
+    for some_images in images.tensor_split(parts):
+        yield some_images, targets[done : done + len(some_images)]
+        done += len(some_images)
+
+
+def _refuse(job: Job, images: Tensor, targets: list[Target], problem: str, terms: dict[str, float]) -> StepResult:
+    """Undo the step and save its batch; then stop, or pass over it."""
+    progress = job.state.progress
+    job.state.optimizer.zero_grad()
+    progress.skipped += 1
+    file = job.folder / f"bad_batch_{progress.iteration + 1}_rank{job.processes.rank}.pt"
+    ids = job.loader.image_ids(progress.batch)
+    content = {"images": images.cpu(), "targets": targets, "image_ids": ids, "terms": terms}
+
+    def write(temporary: Path) -> None:
+        torch.save(content, temporary)
+
+    write_atomically(file, write, error=TrainingError)
+    place = (
+        f"in step {progress.iteration + 1}, batch {progress.batch + 1} of epoch {progress.epoch + 1}, "
+        f"image ids {', '.join(map(str, ids))}; the batch is saved as {file}"
+    )
+    if job.config.recipe.non_finite == "skip" and progress.skipped <= MOST_SKIPPED:
+        if job.processes.is_main:
+            job.log.warning("%s, %s. The step is skipped", problem, place)
+        return StepResult(terms, math.nan, skipped=True)
+    often = f" {progress.skipped} steps in a row" if progress.skipped > MOST_SKIPPED else ""
+    raise TrainingError(
+        f"{problem}{often}, {place}. {job.folder} still holds the last good checkpoint. Check these images and their "
+        "boxes, lower the learning rate, or train in float32"
+    )

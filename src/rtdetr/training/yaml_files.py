@@ -1,0 +1,166 @@
+"""YAML files of strangers: read without surprises, with `__include__`, and with the file that each value came from.
+
+Differs from plain PyYAML: `1e-4` is a number, a key given twice is an error, and a file cannot blow up.
+"""
+
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from rtdetr.errors import ConfigError
+
+INCLUDE = "__include__"
+_LARGEST_FILE = 1_000_000  # bytes
+_MOST_VALUES = 100_000  # with everything counted that aliases repeat
+_DEEPEST = 50  # levels of nesting, and files that include each other
+KeyPath = tuple[str, ...]  # keys from the top of a document
+
+
+class _Loader(yaml.SafeLoader):
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._flat: set[yaml.MappingNode] = set()
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        if node in self._flat:  # by way of an alias; what was merged into it may repeat its keys
+            return
+        self._flat.add(node)
+        seen: set[str] = set()
+        for key, value in node.value:
+            problem = None
+            if not isinstance(key, yaml.ScalarNode):
+                problem = "a key that is no text"
+            elif key.value in seen:
+                problem = f"the key {key.value!r} a second time"
+            elif key.value == "<<" and isinstance(value, yaml.SequenceNode):  # these can double at each level
+                problem = "a list of mappings to merge; expected one"
+            if problem:
+                raise yaml.constructor.ConstructorError(None, None, f"found {problem}", key.start_mark)
+            seen.add(key.value)
+        super().flatten_mapping(node)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
+
+
+class Document(NamedTuple):
+    """The merged content of a file and those it includes.
+
+    values: what it says.
+    origins: path of keys -> the file that value was last set in; for a list, the file of the list.
+    """
+
+    values: dict[str, Any]
+    origins: dict[KeyPath, Path]
+
+    def origin(self, path: KeyPath) -> Path:
+        """Return the file that a value, or what it is part of, stands in."""
+        while path not in self.origins:
+            path = path[:-1]
+        return self.origins[path]
+
+
+def parse_yaml(text: str) -> Any:
+    """Return the value of a YAML text.
+
+    Raises:
+        yaml.YAMLError: it is none, or one that is too deep or too large.
+    """
+    try:
+        value = yaml.load(text, Loader=_Loader)  # a SafeLoader: plain values only
+    except (RecursionError, ValueError, OverflowError, AttributeError, TypeError, KeyError) as error:
+        raise yaml.YAMLError(f"{type(error).__name__}: {error}"[:200]) from None
+    _check_size(value)
+    return value
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the mapping that a YAML (or JSON) file holds; an empty file is an empty one.
+
+    Raises:
+        ConfigError: the file is missing, broken, or holds something else; names file and line.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: expected a YAML file, but it cannot be read ({error.strerror}). Check it") from None
+    if len(content) > _LARGEST_FILE:
+        raise ConfigError(f"{path}: expected a YAML file of at most {_LARGEST_FILE} bytes, got {len(content)}")
+    try:
+        values = parse_yaml(content.decode())
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: expected a YAML file in UTF-8, got other bytes") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = "" if mark is None else f", line {mark.line + 1}"
+        problem = getattr(error, "problem", None) or str(error)
+        raise ConfigError(f"{path}{where}: not valid YAML: {' '.join(problem.split())}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise ConfigError(f"{path}: expected 'key: value' lines, got {type(values).__name__}")
+    return values
+
+
+def read_with_includes(path: Path, *, including: tuple[Path, ...] = ()) -> Document:
+    """Return a file merged over those it includes.
+
+    Included files are merged first, in the order of the list, each over the ones before it, then the file itself.
+    Mappings are merged key by key; everything else, lists as well, is replaced whole. Relative paths start from the
+    folder of the including file.
+
+    Raises:
+        ConfigError: as for `read_yaml`, and files that include each other.
+    """
+    if path.resolve() in including or len(including) >= _DEEPEST:
+        raise ConfigError(f"{path}: expected an end of {INCLUDE}, but the file includes itself, by way of others maybe")
+    body = read_yaml(path)
+    names = body.pop(INCLUDE, None) or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"{path}: {INCLUDE}: expected a list of files, got {names!r}"[:300])
+    merged: dict[str, Any] = {}
+    origins: dict[KeyPath, Path] = {}
+    for name in names:
+        included = read_with_includes(path.parent / Path(name).expanduser(), including=(*including, path.resolve()))
+        _merge(merged, included.values)
+        origins |= included.origins
+    _merge(merged, body)
+    return Document(merged, origins | dict.fromkeys(_paths(body, ()), path))
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> None:
+    for key, value in over.items():
+        if not isinstance(value, dict):
+            base[key] = value
+        else:  # never the mapping itself: aliases share it
+            old = base.get(key)
+            base[key] = dict(old) if isinstance(old, dict) else {}
+            _merge(base[key], value)
+
+
+def _paths(value: Any, at: KeyPath) -> list[KeyPath]:
+    inside = [_paths(part, (*at, key)) for key, part in value.items()] if isinstance(value, dict) else []
+    return [at, *(path for paths in inside for path in paths)]
+
+
+def _check_size(value: Any) -> None:
+    """Refuse what is deeper or, with its aliases written out, longer than any configuration."""
+    count, level = 0, [value]
+    for _ in range(_DEEPEST):
+        parts: list[Any] = []
+        for one in level:
+            if isinstance(one, dict | list):
+                parts += one.values() if isinstance(one, dict) else one
+            count += 1
+            if count + len(parts) > _MOST_VALUES:
+                raise yaml.YAMLError(f"more than {_MOST_VALUES} values")
+        if not parts:
+            return
+        level = parts
+    raise yaml.YAMLError(f"more than {_DEEPEST} levels of nesting")

@@ -1,0 +1,71 @@
+"""`rtdetr train`: how its options become settings. The runs themselves are in tests/end_to_end."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from rtdetr.cli.main import app
+from tests.training.small import write_folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("data"))
+
+
+def invoke(*arguments: object):
+    return CliRunner().invoke(app, ["train", *map(str, arguments)])
+
+
+def test_a_dry_run_says_what_would_be_done(data, tmp_path):
+    (tmp_path / "own.yml").write_text("model: test-tiny\nseed: 4\ntrain: {epochs: 30, ema_decay: 0.9}\n")
+    run = tmp_path / "run"
+    options = [
+        "-c",
+        tmp_path / "own.yml",
+        "--output",
+        run,
+        "--recipe",
+        "finetune",
+        "--freeze",
+        1,
+        "--device",
+        "cpu",
+        "--workers",
+        0,
+    ]
+    result = invoke(data, *options, "--epochs", 12, "--set", "train.ema_decay=0.8", "--set", "keep_last=3", "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == (run / "plan.txt").read_text()
+    assert "length   12 epochs of 3 steps of 4 images: 36 steps" in result.stdout
+    assert "frozen: stem and 1 stage)" in result.stdout
+    assert "recipe   finetune: made for these images" in result.stdout
+    assert sorted(path.name for path in run.iterdir()) == ["config.json", "plan.txt"]
+    config = json.loads((run / "config.json").read_text())
+    assert (config["seed"], config["keep_last"], config["freeze"], config["recipe"]["ema_decay"]) == (4, 3, 1, 0.8)
+    again = invoke("-c", run / "config.json", "--output", tmp_path / "again", "--dry-run")
+    assert again.exit_code == 0, again.output
+    repeated = json.loads((tmp_path / "again" / "config.json").read_text())
+    assert {**repeated, "output_dir": config["output_dir"]} == config
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--recipe", "finetun"], "ConfigError: unknown recipe 'finetun'. Did you mean 'finetune'?"),
+        (["--freeze", "head"], "ConfigError: TrainConfig.freeze"),
+        (["--freeze", "9"], "ConfigError: TrainConfig.freeze"),
+        (["--set", "keeplast=3"], "ConfigError: unknown setting 'keeplast'. Did you mean 'keep_last'?"),
+        (["--set", "model.decoder.queries=3"], "DecoderConfig: unknown setting 'queries'. Did you mean 'num_queries'?"),
+        (["--set", "train.epochs=-1"], "ConfigError: Recipe.epochs"),
+        (["--set", "train.groups=[{patern: a}]"], "unknown setting 'patern'. Did you mean 'pattern'?"),
+        (["-c", "nowhere.yml"], "ConfigError: nowhere.yml: expected a YAML file, but it cannot be read"),
+    ],
+)
+def test_mistakes_are_one_line(data, tmp_path, options, message):
+    result = invoke(data, "--model", "test-tiny", "--output", tmp_path / "run", *options)
+    assert result.exit_code == 2
+    assert message in result.stderr and len(result.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()

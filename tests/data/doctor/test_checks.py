@@ -1,0 +1,323 @@
+"""Each finding by a data set with exactly that defect; a sound one has none."""
+
+import inspect
+import shutil
+
+import pytest
+from PIL import Image, ImageEnhance
+
+from rtdetr.data import check
+from rtdetr.data.doctor.findings import KINDS
+from rtdetr.errors import ConfigError, DatasetError
+from tests.data.doctor_files import clean, picture, write
+
+
+def kinds(report):
+    return {finding.kind: finding.count for finding in report.findings}
+
+
+def only(report, kind):
+    """The one finding, and its first example."""
+    assert set(kinds(report)) == {kind}, report.text()
+    return report.findings[0], report.findings[0].examples[0]
+
+
+def test_a_sound_data_set_has_no_finding(tmp_path):
+    report = check(write(tmp_path / "set"))
+    assert report.findings == []
+    assert report.sound
+    assert [(row.name, row.images, row.empty, row.objects) for row in report.splits] == [
+        ("train", 3, 0, 6),
+        ("val", 2, 0, 4),
+    ]
+    assert [(row.name, row.objects, row.images) for row in report.classes] == [
+        ("cat", [3, 2], [3, 2]),
+        ("dog", [3, 2], [3, 2]),
+    ]
+
+
+def _change(number, **keys):
+    """Give keys of an annotation in the training split other values."""
+
+    def change(splits):
+        splits["train"]["annotations"][number].update(keys)
+
+    return change
+
+
+def _change_image(number, **keys):
+    def change(splits):
+        splits["train"]["images"][number].update(keys)
+
+    return change
+
+
+def _append(kind, **row):
+    def change(splits):
+        splits["train"][kind].append(row)
+
+    return change
+
+
+def _rename_class(splits):
+    splits["val"]["categories"][0]["name"] = "kitten"
+
+
+def _without(key):
+    def change(splits):
+        del splits["train"]["annotations"][2][key]
+
+    return change
+
+
+ENTRY_DEFECTS = {
+    "bbox text": (_change(2, bbox=[1, 2, "x", 4]), "unreadable-entry", "annotation 3"),
+    "bbox short": (_change(2, bbox=[1, 2, 3]), "unreadable-entry", "annotation 3"),
+    "bbox NaN": (_change(2, bbox=[1, 2, 3, float("nan")]), "unreadable-entry", "annotation 3"),
+    "bbox huge": (_change(2, bbox=[1, 2, 3, 10**400]), "unreadable-entry", "annotation 3"),
+    "no bbox": (_without("bbox"), "unreadable-entry", "annotation 3"),
+    "no image_id": (_without("image_id"), "unreadable-entry", "annotation 3"),
+    "no id": (_without("id"), "unreadable-entry", "annotation number 3 of the list"),
+    "same annotation id": (_change(2, id=1), "duplicate-id", "annotation 1"),
+    "text id": (_change(2, id="x"), "wrong-id", "annotation 'x'"),
+    "area": (_change(2, area="large"), "wrong-value", "annotation 3"),
+    "negative area": (_change(2, area=-1), "wrong-value", "annotation 3"),
+    "iscrowd": (_change(2, iscrowd=[]), "wrong-value", "annotation 3"),
+    "width": (_change_image(1, width="96"), "wrong-value", "image 11"),
+    "unknown image": (_change(2, image_id=99), "unknown-image", "annotation 3"),
+    "unknown class": (_change(2, category_id=99), "unknown-class", "annotation 3"),
+    "class name": (_append("categories", id=9, name="cat"), "same-class-name", "category 9"),
+    "class id": (_append("categories", id=3, name="cow"), "duplicate-id", "category 3"),
+    "unused class": (
+        lambda s: [_append("categories", id=9, name="x")(s), s["val"]["categories"].append({"id": 9, "name": "x"})],
+        "unused-class",
+        "class 'x'",
+    ),
+}
+
+
+@pytest.mark.parametrize("defect", ENTRY_DEFECTS)
+def test_entries(tmp_path, defect):
+    change, kind, annotation = ENTRY_DEFECTS[defect]
+    splits = clean()
+    change(splits)
+    finding, example = only(check(write(tmp_path, splits)), kind)
+    assert finding.count == 1
+    assert example.annotation == annotation
+
+
+BOX_DEFECTS = {
+    "no width": ([10, 10, 0, 20], "degenerate-box", "has width 0 and height 20"),
+    "negative": ([10, 10, 20, -1], "degenerate-box", "has width 20 and height -1"),
+    "outside": ([97, 10, 20, 20], "box-outside", "spans x 97 to 117, y 10 to 30; the image is 96x64"),
+    "left of it": ([-30, 10, 30, 20], "box-outside", "spans x -30 to 0"),
+    "over the border": ([80, 10, 20, 20], "box-over-border", "reaches 4 pixels over the border of the image of 96x64"),
+    "narrow": ([10, 10, 0.1, 30], "vanishing-box", "is 0.667x300 pixels at 640x640 (0.1x30 in the image)"),
+    "one pixel": ([10, 10, 1, 1], "tiny-box", "is 3.33x5 pixels at 320x320 (1x1 in the image)"),
+    "less than a pixel": ([10, 10, 0.9, 40], "vanishing-box", "(0.9x40 in the image)"),
+}
+
+
+@pytest.mark.parametrize("defect", BOX_DEFECTS)
+def test_boxes(tmp_path, defect):
+    box, kind, detail = BOX_DEFECTS[defect]
+    splits = clean()
+    splits["train"]["annotations"][2]["bbox"] = box
+    size = (320, 320) if kind == "tiny-box" else (640, 640)
+    report = check(write(tmp_path, splits), size_hw=size)
+    finding, example = only(report, kind)
+    assert (finding.count, example.part, example.file, example.annotation) == (1, "train", "b.jpg", "annotation 3")
+    assert detail in example.detail
+
+
+def test_a_box_over_the_whole_image_is_fine(tmp_path):
+    splits = clean()
+    splits["train"]["annotations"][2]["bbox"] = [-0.5, 0, 97, 64.5]
+    assert check(write(tmp_path, splits)).findings == []
+
+
+def test_a_repeated_box(tmp_path):
+    splits = clean()
+    splits["train"]["annotations"].append({**splits["train"]["annotations"][2], "id": 77})
+    splits["train"]["annotations"].append({**splits["train"]["annotations"][2], "id": 78, "category_id": 7})
+    finding, example = only(check(write(tmp_path, splits)), "repeated-box")
+    assert (finding.count, example.annotation) == (1, "annotation 77")
+
+
+def test_missing_corrupt_and_unlisted_files(tmp_path):
+    root = write(tmp_path)
+    (root / "images/train/a.jpg").unlink()
+    _, example = only(check(root), "missing-file")
+    assert example.line() == "train: a.jpg there is no such file"
+    whole = (root / "images/train/b.jpg").read_bytes()
+    for data, problem in ((b"", "is empty"), (b"text", "is not an image"), (whole[: len(whole) // 2], "truncated")):
+        picture(ord("a")).save(root / "images/train/a.jpg")
+        (root / "images/train/b.jpg").write_bytes(data)
+        _, example = only(check(root), "corrupt-image")
+        assert example.file == "b.jpg"
+        assert problem in example.detail
+    (root / "images/train/b.jpg").write_bytes(whole)
+    picture(1).save(root / "images/val/more.png")
+    (root / "images/val/notes.txt").write_text("no image")
+    _, example = only(check(root), "unlisted-file")
+    assert example.file == str(root / "images/val/more.png")
+
+
+def test_the_folder_of_images_can_be_given(tmp_path):
+    root = write(tmp_path)
+    (root / "images").rename(root / "elsewhere")
+    assert kinds(check(root))["missing-file"] == 5
+    assert check(root / "annotations/train.json", images=root / "elsewhere/train").findings == []
+
+
+def test_an_image_of_another_size(tmp_path):
+    root = write(tmp_path)
+    picture(ord("a"), (60, 90)).save(root / "images/train/a.jpg")
+    _, example = only(check(root), "size-mismatch")
+    assert example.detail == "is annotated as 96x64, but the file has 60x90"
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_exif_rotation(tmp_path, orientation):
+    root = write(tmp_path)
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    picture(ord("a")).save(root / "images/train/a.jpg", exif=exif)
+    if orientation < 5:  # the size is the same either way, so the annotations are taken to be upright
+        only(check(root), "exif-tag")
+        return
+    _, example = only(check(root), "exif-rotation")
+    assert example.detail == "is annotated as 96x64, but is 64x96 once turned upright"
+    picture(ord("a"), (64, 96)).save(root / "images/train/a.jpg", exif=exif)
+    only(check(root), "exif-tag")
+
+
+def test_empty_images(tmp_path):
+    splits = clean()
+    splits["val"]["annotations"] = splits["val"]["annotations"][:2]
+    report = check(write(tmp_path, splits))
+    _, example = only(report, "empty-image")
+    assert (example.file, report.sound, report.splits[1].empty) == ("e.jpg", True, 1)
+
+
+def test_more_objects_than_queries(tmp_path):
+    root = write(tmp_path)
+    finding, example = only(check(root, queries=1), "too-many-objects")
+    assert (finding.count, example.detail) == (5, "has 2 objects, the model 1 queries")
+    assert check(root, queries=2).findings == []
+
+
+def test_distorted_images(tmp_path):
+    root = write(tmp_path)
+    finding, example = only(check(root, size_hw=(640, 320)), "distorted-image")
+    assert (finding.count, example.detail) == (5, "of 96x64 is stretched 3.0 times")
+    assert check(root, size_hw=(320, 640)).findings == []
+
+
+def test_copies_and_leaks(tmp_path):
+    root = write(tmp_path)
+    shutil.copy(root / "images/train/a.jpg", root / "images/train/b.jpg")
+    _, example = only(check(root), "same-image")
+    assert example.line() == "train: b.jpg is the same as train/a.jpg"
+    shutil.copy(root / "images/val/d.jpg", root / "images/train/b.jpg")
+    _, example = only(check(root), "leak")
+    assert example.line() == "train: b.jpg is the same as val/d.jpg"
+
+
+@pytest.mark.parametrize("change", ["quality", "brightness", "size", "format"])
+def test_nearly_the_same_images(tmp_path, change):
+    root = write(tmp_path)
+    image = Image.open(root / "images/val/d.jpg")
+    match change:
+        case "quality":
+            image.save(root / "images/train/b.jpg", quality=40)
+        case "brightness":
+            ImageEnhance.Brightness(image).enhance(0.9).save(root / "images/train/b.jpg")
+        case "size":
+            large = image.resize((192, 128))
+            large.resize((96, 64)).save(root / "images/train/b.jpg")
+        case "format":
+            image.save(root / "images/train/b.jpg", format="PNG")
+    report = check(root)
+    _, example = only(report, "near-leak")
+    assert example.line() == "train: b.jpg is nearly the same as val/d.jpg"
+    assert not report.sound
+    shutil.copy(root / "images/train/b.jpg", root / "images/val/e.jpg")
+    assert set(kinds(check(root))) == {"leak", "near-leak", "near-same-image"}
+
+
+def test_one_visible_object_makes_another_image(tmp_path):
+    root = write(tmp_path)
+    for name, left in (("a", 10), ("b", 60)):
+        image = Image.new("RGB", (96, 64), (200, 200, 200))
+        image.paste((20, 20, 20), (left, 20, left + 10, 30))
+        image.save(root / f"images/train/{name}.jpg")
+    assert check(root).findings == []
+
+
+def test_class_lists(tmp_path):
+    splits = clean()
+    _rename_class(splits)
+    found = kinds(check(write(tmp_path, splits)))
+    assert found == {"class-lists-differ": 2, "untrained-class": 1}
+    splits = clean()
+    for split in splits.values():
+        split["categories"].append({"id": 9, "name": "cow"})
+    splits["val"]["annotations"][0]["category_id"] = 9
+    _, example = only(check(write(tmp_path / "other", splits)), "untrained-class")
+    assert (example.annotation, example.detail) == ("class 'cow'", "has none here and 1 elsewhere")
+
+
+def test_two_files_of_one_image_id(tmp_path):
+    splits = clean()
+    splits["train"]["images"].append({"id": 10, "file_name": "x.jpg", "width": 96, "height": 64})
+    report = check(write(tmp_path, splits))
+    finding = report.findings[0]
+    assert (finding.kind, finding.count) == ("duplicate-id", 1)
+    assert "whose boxes are they" in finding.examples[0].detail
+    assert report.splits[0].images == 2  # neither of the two can be used
+
+
+def test_a_split_without_content(tmp_path):
+    splits = clean()
+    splits["val"] = {"images": []}
+    found = kinds(check(write(tmp_path, splits)))
+    assert found == {"unreadable-entry": 2, "no-image": 1, "no-class": 1}
+
+
+def test_several_files_are_splits_of_one_data_set(tmp_path):
+    root = write(tmp_path)
+    shutil.copy(root / "images/val/d.jpg", root / "images/train/b.jpg")
+    files = [root / "annotations/train.json", root / "annotations/val.json"]
+    _, example = only(check(files), "leak")
+    assert example.line() == "train: b.jpg is the same as val/d.jpg"
+    assert [row.name for row in check([root, root]).splits] == ["train-1", "val-1", "train-2", "val-2"]
+
+
+def test_examples_are_few_and_counts_are_whole(tmp_path):
+    finding, _ = only(check(write(tmp_path), queries=1, max_examples=2), "too-many-objects")
+    assert (finding.count, len(finding.examples)) == (5, 2)
+    assert "... 3 more" in check(tmp_path, queries=1, max_examples=2).text()
+
+
+def test_mistakes(tmp_path):
+    with pytest.raises(DatasetError, match="no dataset"):
+        check(tmp_path / "none")
+    with pytest.raises(DatasetError, match="has no annotations for 'train'"):
+        check(tmp_path)
+    for content in ("text", '{"annotations": []}', "[" * 100_000):
+        (tmp_path / "a.json").write_text(content)
+        with pytest.raises(DatasetError, match="expected a COCO file"):
+            check(tmp_path / "a.json")
+    with pytest.raises(ConfigError, match="at least 1"):
+        check(tmp_path, queries=0)
+    with pytest.raises(ConfigError, match="got none"):
+        check([])
+    with pytest.raises(ConfigError, match="expected paths"):
+        inspect.unwrap(check)([{"image": 1}])  # without the tests' check of types, which users do not have
+
+
+def test_the_table_of_kinds_is_ordered_by_severity():
+    order = ["error", "warning", "note"]
+    severities = [order.index(kind.severity) for kind in KINDS.values()]
+    assert severities == sorted(severities)

@@ -1,0 +1,235 @@
+"""The cleaned copy: opens strictly, holds what is right, and the original stays as it was."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rtdetr.categories import Category
+from rtdetr.data import TrainLoader, check, open_dataset
+from rtdetr.data.doctor import fix
+from rtdetr.data.doctor.fix import summary, turned
+from rtdetr.errors import DatasetError
+from rtdetr.preprocessing import UPRIGHT, open_image
+from rtdetr.zoo import entry
+from tests.data.doctor_files import clean, contents, picture, write
+
+
+def broken(root):
+    """A data set with most defects; a.jpg, d.jpg and e.jpg are sound."""
+    splits = clean()
+    train = splits["train"]
+    for number, name in enumerate("fghij"):
+        train["images"].append({"id": 20 + number, "file_name": f"{name}.jpg", "width": 96, "height": 64})
+    train["annotations"][0]["bbox"] = [-10, 8, 30, 24]
+    train["annotations"] += [
+        {"id": 1, "image_id": 10, "category_id": 7, "bbox": [1, 1, 20, 0]},
+        {"id": 51, "image_id": 10, "category_id": 7, "bbox": [200, 1, 20, 20]},
+        {"id": 52, "image_id": 10, "category_id": 99, "bbox": [1, 1, 20, 20]},
+        {"id": 53, "image_id": 10, "category_id": 7, "bbox": "text"},
+        {"id": 54, "image_id": 99, "category_id": 7, "bbox": [1, 1, 20, 20]},
+        {"id": 55, "image_id": 10, "category_id": 7, "bbox": [40, 20, 32, 40], "area": 1280},
+        {"id": 56, "image_id": 22, "category_id": 3, "bbox": [0, 0, 1, 1], "iscrowd": 1},
+    ]
+    splits["val"]["categories"].append({"id": 9, "name": "cow"})
+    write(root, splits)
+    images = root / "images/train"
+    (images / "b.jpg").write_bytes(b"")
+    (images / "c.jpg").unlink()
+    shutil.copy(images / "a.jpg", images / "f.jpg")
+    shutil.copy(root / "images/val/d.jpg", images / "g.jpg")
+    picture(7, (64, 96)).save(images / "i.jpg")
+    exif = Image.Exif()
+    exif[0x112] = 6
+    picture(8).save(images / "j.jpg", exif=exif)
+    return root
+
+
+def test_the_copy_opens_strictly_and_the_original_is_untouched(tmp_path):
+    root = broken(tmp_path / "set")
+    before = contents(root)
+    with pytest.raises(DatasetError):
+        open_dataset(root, split="train")
+    report = check(root)
+    changes = fix(report, tmp_path / "new" / "out")
+    assert contents(root) == before
+    train, val = (open_dataset(tmp_path / "new" / "out", split=split) for split in ("train", "val"))
+    assert [train.path(i).name for i in range(len(train))] == ["a.jpg", "h.jpg", "j.jpg"]
+    assert [val.path(i).name for i in range(len(val))] == ["d.jpg", "e.jpg"]
+    assert (
+        list(train.categories) == list(val.categories) == [Category(3, "cat"), Category(7, "dog"), Category(9, "cow")]
+    )
+    assert train.annotations.boxes_xywh.tolist() == [[0, 8, 20, 24], [40, 20, 32, 40], [0, 0, 1, 1]]
+    assert train.annotations.areas.tolist() == [480, 1280, 1]
+    assert train.annotations.iscrowd.tolist() == [False, False, True]
+    assert train.image_ids.tolist() == [10, 22, 24]
+    assert (tmp_path / "new/out/images/train/a.jpg").read_bytes() == before["images/train/a.jpg"]
+    again = check(tmp_path / "new" / "out")
+    assert {finding.severity for finding in again.findings} <= {"note", "warning"}
+    lines = (tmp_path / "new/out/changes.txt").read_text().splitlines()
+    assert len(lines) == len(changes) == 15
+    for line in (
+        "corrupt-image: train/b.jpg",
+        "missing-file: train/c.jpg",
+        "same-image: train/f.jpg",
+        "leak: train/g.jpg",
+        "size-mismatch: train/i.jpg",
+        "exif-rotation: train/j.jpg",
+        "degenerate-box: train/a.jpg annotation 1",
+        "box-outside: train/a.jpg annotation 51",
+        "box-over-border: train/a.jpg annotation 1",
+        "repeated-box: train/a.jpg annotation 55",
+        "unreadable-entry: train: a.jpg annotation 53",
+    ):
+        assert line in lines
+    assert "images that are in two splits: 1, left out of the training split" in summary(changes)
+
+
+def test_the_copy_can_be_trained_on(tmp_path):
+    fix(check(broken(tmp_path / "set")), tmp_path / "out")
+    dataset = open_dataset(tmp_path / "out", split="train")
+    recipe = entry("test-tiny").recipe.model_copy(update={"batch_size": 3})
+    images, targets = next(iter(TrainLoader(dataset, recipe, seed=0, device="cpu")))
+    assert len(images) == len(targets) == 3
+
+
+def test_a_sound_data_set_is_copied(tmp_path):
+    root = write(tmp_path / "set")
+    assert fix(check(root), tmp_path / "out") == []
+    assert check(tmp_path / "out").findings == []
+    for split in ("train", "val"):
+        old, new = (open_dataset(folder, split=split) for folder in (root, tmp_path / "out"))
+        for before, after in zip(old.annotations, new.annotations, strict=True):
+            assert np.array_equal(np.asarray(before), np.asarray(after))
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_boxes_are_turned_with_the_pixels(tmp_path, orientation):
+    image = Image.new("RGB", (96, 64), (0, 40, 200))
+    image.paste((250, 250, 0), (10, 8, 40, 32))
+    low, high = turned(np.array([[10, 8]]), np.array([[40, 32]]), size_wh=(96, 64), orientation=orientation)
+    pixels = np.asarray(image.transpose(UPRIGHT[orientation]))[:, :, 0] > 100
+    rows, columns = np.nonzero(pixels)
+    assert low.tolist() == [[columns.min(), rows.min()]]
+    assert high.tolist() == [[columns.max() + 1, rows.max() + 1]]
+
+
+def test_an_image_annotated_without_its_rotation(tmp_path):
+    root = write(tmp_path / "set")
+    image = Image.new("RGB", (96, 64), (0, 40, 200))
+    image.paste((250, 250, 0), (10, 8, 40, 32))  # the cat
+    exif = Image.Exif()
+    exif[0x112] = 8
+    image.save(root / "images/train/a.jpg", exif=exif, quality=95)
+    fix(check(root), tmp_path / "out")
+    dataset = open_dataset(tmp_path / "out", split="train")
+    loaded, target = dataset.load(0)
+    assert loaded.size == target["size_wh"] == (64, 96)
+    with Image.open(dataset.path(0)) as file:
+        assert file.getexif().get(0x112) is None
+    x1, y1, x2, y2 = target["boxes_xyxy"][0].astype(int)
+    red = np.asarray(loaded)[:, :, 0]
+    assert red[y1 + 2 : y2 - 2, x1 + 2 : x2 - 2].min() > 200
+    assert red[: y1 - 2].max(initial=0) < 60 and red[y2 + 2 :].max() < 60
+
+
+def test_a_turned_image_of_another_format_becomes_png(tmp_path):
+    root = write(tmp_path / "set")
+    data = json.loads((root / "annotations/train.json").read_text())
+    data["images"][0]["file_name"] = "a.tif"
+    (root / "annotations/train.json").write_text(json.dumps(data))
+    exif = Image.Exif()
+    exif[0x112] = 3
+    picture(5).save(root / "images/train/a.tif", exif=exif)
+    fix(check(root), tmp_path / "out")
+    upright = np.asarray(open_image(root / "images/train/a.tif"))
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out/images/train/a.png")), upright)
+
+
+def test_file_names_stay_inside_the_new_folder(tmp_path):
+    splits = clean()
+    outside = tmp_path / "set" / "images" / "elsewhere.jpg"
+    splits["train"]["images"][0]["file_name"] = "../elsewhere.jpg"
+    splits["train"]["images"][1]["file_name"] = str(tmp_path / "far" / "absolute.jpg")
+    splits["train"]["images"][2]["file_name"] = "sub/elsewhere.jpg"
+    paths = [outside, tmp_path / "far" / "absolute.jpg", tmp_path / "set/images/train/sub/elsewhere.jpg"]
+    for seed, path in enumerate(paths):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture(seed).save(path)
+    root = write(tmp_path / "set", splits)
+    fix(check(root), tmp_path / "out")
+    dataset = open_dataset(tmp_path / "out", split="train")
+    for i in range(3):
+        assert dataset.path(i).resolve().is_relative_to((tmp_path / "out/images/train").resolve())
+        dataset.load(i)
+
+
+def test_ids_that_are_no_integers_are_numbered(tmp_path):
+    splits = clean()
+    train = splits["train"]
+    for row in train["images"]:
+        row["id"] = f"image {row['id']}"
+    for row in train["annotations"]:
+        row["image_id"] = f"image {row['image_id']}"
+    root = write(tmp_path / "set", splits)
+    assert {finding.kind for finding in check(root).findings} == {"wrong-id"}
+    fix(check(root), tmp_path / "out")
+    dataset = open_dataset(tmp_path / "out", split="train")
+    assert dataset.image_ids.tolist() == [1, 2, 3]
+    assert len(dataset.annotations.labels) == 6
+
+
+def test_an_occupied_folder_is_refused(tmp_path):
+    root = write(tmp_path / "set")
+    report = check(root)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("mine")
+    for target in (tmp_path / "full", tmp_path / "full" / "file"):
+        with pytest.raises(DatasetError, match="has content"):
+            fix(report, target)
+    for target in (root / "out", root / "images" / "train" / "out", root):
+        with pytest.raises(DatasetError, match=r"has content|is inside"):
+            fix(report, target)
+    with pytest.raises(DatasetError, match="cannot write"):
+        fix(report, tmp_path / "full" / "file" / "out")
+    (tmp_path / "empty").mkdir()
+    fix(report, tmp_path / "empty")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "full", "set"]
+    assert contents(tmp_path / "full") == {"file": b"mine"}
+
+
+def test_nothing_left(tmp_path):
+    root = write(tmp_path / "set")
+    for image in (root / "images/val").iterdir():
+        image.write_bytes(b"")
+    with pytest.raises(DatasetError, match="no sound image"):
+        fix(check(root), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_that_are_no_text(tmp_path):
+    splits = clean()
+    splits["train"]["images"][0]["file_name"] = "\ud800\x1b[31m.jpg"
+    splits["train"]["images"][1]["file_name"] = "b\n.jpg"
+    (tmp_path / "set/images/train").mkdir(parents=True)
+    (tmp_path / "set/images/train/b\n.jpg").write_bytes(b"")
+    listed, splits["train"]["images"] = splits["train"]["images"], splits["train"]["images"][1:]
+    root = write(tmp_path / "set", splits)
+    splits["train"]["images"] = listed
+    (root / "annotations/train.json").write_text(json.dumps(splits["train"]))
+    report = check(root)
+    assert "train: \\ud800\\x1b[31m.jpg there is no such file" in report.text()
+    report.save_html(tmp_path / "page.html")
+    fix(report, tmp_path / "out")
+    assert "missing-file: train/\\ud800\\x1b[31m.jpg\n" in (tmp_path / "out/changes.txt").read_text()
+    assert len(open_dataset(tmp_path / "out", split="train")) == 1
+
+
+def test_the_current_folder_can_be_the_new_one(tmp_path, monkeypatch):
+    report = check(write(tmp_path / "set"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    fix(report, ".")
+    assert check(tmp_path / "here").findings == []

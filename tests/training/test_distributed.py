@@ -1,0 +1,141 @@
+"""Two processes train like one: the same batches, the same losses, the same weights."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from rtdetr.api import train
+from rtdetr.errors import ConfigError
+from rtdetr.runtimes.torch_detector import TorchDetector
+from rtdetr.training import resolve
+from rtdetr.training.distributed import Processes, join, launch, wrap
+from rtdetr.training.schedule import set_learning_rate
+from rtdetr.training.setup import prepare
+from rtdetr.training.step import train_step
+from tests.training.small import config_of, losses, write_folder
+
+NUM_STEPS = 10
+SETTINGS = {"model": "test-tiny", "epochs": 20, "batch_size": 4, "precision": "float32", "device": "cpu", "workers": 0}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("data"))
+
+
+def ten_steps(data: Path, folder: Path, *, accumulate: int = 1) -> tuple[list[float], dict[str, Tensor]]:
+    """Losses and weights of ten steps in float64 without denoising and with batch norms in eval mode."""
+    recipe = {"warmup_iterations": 2, "lr": 1e-3, "accumulate": accumulate, "sync_batch_norm": False}
+    config = resolve(str(data), {**SETTINGS, "output_dir": folder, "evaluate_every": 0, "recipe": recipe})
+    with join("cpu") as processes:
+        job = prepare(config, make_detector=TorchDetector, processes=processes)
+        model = job.state.model.double()
+        job.state.ema.module.double()
+        model.decoder.config = model.decoder.config.replace(num_denoising=0)  # its noise follows the local batch
+        model.decoder.denoising_class_embed.requires_grad_(False)
+        job = dataclasses.replace(job, network=wrap(model, processes, job.device))
+        totals = []
+        while job.state.progress.iteration < NUM_STEPS:
+            job.network.train()
+            for module in model.modules():
+                if isinstance(module, torch.nn.BatchNorm2d):
+                    module.eval()
+            job.loader.set_epoch(job.state.progress.epoch)
+            for images, targets in job.loader:
+                set_learning_rate(
+                    job.state.optimizer, config.recipe, iteration=job.state.progress.iteration, iterations_per_epoch=3
+                )
+                totals.append(sum(train_step(job, images.double(), targets).terms.values()))
+                job.state.progress.iteration += 1
+            job.state.progress.epoch += 1
+    return totals, {key: value.detach().clone() for key, value in model.state_dict().items()}
+
+
+def torchrun(code: str, *arguments: object, num_processes: int = 2) -> subprocess.CompletedProcess[str]:
+    """Run Python code in several processes."""
+    start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}", "--no-python"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(
+        [sys.executable, *start, sys.executable, "-c", code, *map(str, arguments)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def distance(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    """Largest difference of an entry; anchors of border cells, infinite in both, count as equal."""
+    assert one.keys() == other.keys()
+    return max((one[key].double() - other[key].double()).abs().nan_to_num().max().item() for key in one)
+
+
+def test_two_processes_give_the_losses_and_weights_of_one(data, tmp_path):
+    code = (
+        "import sys, os, torch; from pathlib import Path; from tests.training.test_distributed import ten_steps\n"
+        "result = ten_steps(Path(sys.argv[1]), Path(sys.argv[2]))\n"
+        "torch.save(result, Path(sys.argv[2]) / f'{os.environ[\"RANK\"]}.pt')"
+    )
+    ran = torchrun(code, data, tmp_path / "two")
+    assert ran.returncode == 0, ran.stderr
+    expected_losses, expected = ten_steps(data, tmp_path / "one")
+    for rank in (0, 1):
+        totals, weights = torch.load(tmp_path / f"two/{rank}.pt")
+        assert totals == pytest.approx(expected_losses, abs=1e-6)
+        worst = max(
+            (weights[key].double() - value.double()).abs().nan_to_num().max() for key, value in expected.items()
+        )
+        assert worst < 1e-6
+    assert expected_losses[-1] < expected_losses[0]
+
+
+def test_a_batch_in_parts_gives_the_same_steps(data, tmp_path):
+    whole_losses, whole = ten_steps(data, tmp_path / "whole")
+    parts_losses, parts = ten_steps(data, tmp_path / "parts", accumulate=3)
+    assert parts_losses == pytest.approx(whole_losses, abs=1e-9)
+    assert distance(parts, whole) < 1e-8
+
+
+def test_a_run_of_two_processes_from_the_command_line(data, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "rtdetr",
+        "train",
+        str(data),
+        "--processes",
+        "2",
+        "--output",
+        str(tmp_path / "run"),
+    ]
+    command += ["--model", "test-tiny", "--epochs", "2", "--batch-size", "4", "--workers", "0", "--device", "cpu"]
+    ran = subprocess.run(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.count("finished") == 1
+    content = torch.load(tmp_path / "run/last.pth", weights_only=True)
+    assert (content["last_epoch"], len(content["rng"])) == (1, 2)
+    assert config_of(tmp_path / "run")["recipe"]["batch_size"] == 4
+    resumed = train(None, resume=tmp_path / "run", epochs=3)  # by one process
+    assert resumed.finished
+    assert len(losses(tmp_path / "run")) >= 1
+
+
+def test_alone_nothing_is_exchanged():
+    alone = Processes()
+    value = torch.tensor([1.0, 2.0])
+    assert alone.mean(value) is value
+    assert (alone.mean_number(3.5), alone.any(False), alone.any(True)) == (3.5, False, True)
+    assert (alone.gather("x"), alone.gather_all("y"), alone.is_main) == (["x"], ["y"], True)
+
+
+def test_a_number_of_processes_that_cannot_be():
+    with pytest.raises(ConfigError, match="at least 1"):
+        launch(0, [])

@@ -1,0 +1,101 @@
+"""What a run says before its first step, and whether the memory it names is what a step takes."""
+
+import pytest
+import torch
+
+from rtdetr import zoo
+from rtdetr.config import Recipe, TrainConfig
+from rtdetr.models import build_model
+from rtdetr.training.freeze import freeze
+from rtdetr.training.named_recipes import deim, finetune
+from rtdetr.training.plan import describe, estimate_memory
+
+
+def kept_bytes(model, images):
+    """What a true forward pass keeps."""
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept = {}
+
+    def note(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        output = model(images)
+    del output
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+@pytest.mark.parametrize("size_hw", [(64, 64), (96, 160)])
+def test_the_memory_is_that_of_a_true_forward_pass(size_hw):
+    model = build_model("test-tiny").train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    recipe = Recipe(batch_size=3, train_size_hw=size_hw, multiscale_sizes=())
+    memory = estimate_memory(model, recipe, dtype=torch.float32)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    assert memory.weights == 20 * parameters
+    assert memory.activations == pytest.approx(kept_bytes(model, torch.rand(3, 3, *size_hw)), rel=0.1)
+
+
+def test_memory_follows_the_recipe():
+    model = build_model("test-tiny")
+    recipe = Recipe(batch_size=8, train_size_hw=(64, 64), multiscale_sizes=())
+    whole = estimate_memory(model, recipe, dtype=torch.float32)
+    assert (
+        estimate_memory(model, recipe.replace(accumulate=4), dtype=torch.float32).activations * 4 == whole.activations
+    )
+    assert estimate_memory(model, recipe, dtype=torch.float32, world_size=2).activations * 2 == whole.activations
+    assert estimate_memory(model, recipe, dtype=torch.float16).activations * 2 == pytest.approx(
+        whole.activations, abs=16
+    )
+    larger = estimate_memory(model, recipe.replace(multiscale_sizes=(64, 128)), dtype=torch.float32)
+    assert 2 * whole.activations < larger.activations < 5 * whole.activations
+    freeze(model, "backbone")
+    frozen = estimate_memory(model, recipe, dtype=torch.float32)
+    assert frozen.activations < whole.activations and frozen.weights < whole.weights
+    assert estimate_memory(model, recipe, dtype=torch.float16).activations == frozen.activations
+
+
+def plan(recipe, **changes):
+    model = build_model("test-tiny", num_classes=3)
+    values = {"data": "d", "model": "test-tiny", "output_dir": "runs/x", "recipe": recipe}
+    config = TrainConfig(**{**values, **{k: v for k, v in changes.items() if k in TrainConfig.model_fields}})
+    more = {k: v for k, v in changes.items() if k not in TrainConfig.model_fields}
+    return describe(config, model=model, num_images=1000, num_val_images=None, steps_per_epoch=62, **more)
+
+
+def test_the_words():
+    recipe = finetune(zoo.recipe("test-tiny"), num_images=1000)
+    lines = plan(recipe, recipe_name="finetune", weights="w.pth", freeze=2).splitlines()
+    assert lines == [
+        "model    test-tiny, 0.4 M parameters (0.4 M trained, frozen: stem and 2 stages), from the weights w.pth",
+        "data     1,000 images, 3 classes; none is evaluated",
+        "recipe   finetune: made for these images; the published one is --recipe published",
+        "length   72 epochs of 62 steps of 16 images: 4,464 steps",
+        "rate     0.0001, backbone 1e-05; 223 steps of warm-up; flat for 36 epochs, then a cosine down to 5%",
+        "average  decay 0.99552, reached over 45 steps",
+        "images   64x64; colour, zoom-out and crop for 65 epochs; flips",
+        "loss     1 VFL + 5 L1 + 2 GIoU",
+        "compute  float32 on cpu",
+        "time     unknown until the rehearsal",
+        "results  runs/x",
+    ]
+
+
+def test_other_recipes():
+    text = plan(deim("rtdetrv2_r50vd"), seconds_per_step=2.0, backbone_weights="auto", freeze="encoder")
+    assert "frozen: backbone and encoder), from ImageNet weights" in text
+    assert (
+        "rate     0.0002, backbone 2e-05; 2,000 steps of warm-up; flat for 34 epochs, then a cosine down to 50%" in text
+    )
+    assert "multi-scale 480 to 800 for 58 epochs" in text
+    assert "mosaic with a chance of 0.5 for 34 epochs" in text
+    assert "1 MAL + 5 L1 + 2 GIoU" in text
+    assert "about 124 min" not in text and "about 2 h 04 min at 2.00 s a step" in text
+    text = plan(Recipe(epochs=9, schedule="steps", milestones=(6, 8)), rehearsal=False)
+    assert "558 steps of warm-up; x 0.1 at epochs 6, 8" in text
+    assert "from random weights" in text and "unknown until the first steps" in text
+    assert "about 9 min" in plan(Recipe(epochs=9), seconds_per_step=1.0)
