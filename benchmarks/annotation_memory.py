@@ -166,7 +166,7 @@ def main() -> None:
     largest = [max(column) for column in zip(*measured, strict=True)]
     for i, name in enumerate(("RSS", "in use")):
         growth, peak = (value[i] / first[i] - 1 for value in (last, largest))
-        print(f"{name:6}, main and {options.workers} workers, start to end: {growth:+.1%}, at most {peak:+.1%}")
+        print(f"{name} of main and {options.workers} workers, start to end: {growth:+.1%}, at most {peak:+.1%}")
 
 
 if __name__ == "__main__":

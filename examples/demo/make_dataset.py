@@ -8,10 +8,13 @@ A shape's longer side is 8 to 60 % of the image's shorter side; boxes enclose th
 
 import argparse
 import colorsys
+import functools
 import json
+import multiprocessing
 import os
 import shutil
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,34 +60,45 @@ def make_dataset(folder: str | os.PathLike[str], *, num_train: int = 1600, num_v
             return folder
         shutil.rmtree(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    photos = [Image.open(path).convert("RGB") for path in sorted(PHOTOS.glob("*.jpg"))]
     # a half-drawn dataset is never seen under the final name
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
         unfinished = Path(temporary) / folder.name
         for number, (split, count) in enumerate({"train": num_train, "val": num_val}.items()):
-            _draw_split(unfinished, split, [np.random.default_rng([seed, number, i]) for i in range(count)], photos)
+            _draw_split(unfinished, split, [(seed, number, i) for i in range(count)])
         (unfinished / PARAMETERS_FILE).write_text(json.dumps(parameters))
         unfinished.rename(folder)
     return folder
 
 
-def _draw_split(folder: Path, split: str, generators: list[np.random.Generator], photos: list[Image.Image]) -> None:
-    """Write the images of one split, one for each generator, and their annotation file."""
+def _draw_split(folder: Path, split: str, seeds: list[tuple[int, int, int]]) -> None:
+    """Write the images of one split, one for each seed, and their annotation file."""
     image_folder = folder / "images" / split
     image_folder.mkdir(parents=True)
+    files = [image_folder / f"{image_id:06d}.jpg" for image_id in range(1, len(seeds) + 1)]
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for image_id, generator in enumerate(generators, start=1):
-        picture, objects = draw_image(generator, photos)
-        file_name = f"{image_id:06d}.jpg"
-        picture.save(image_folder / file_name, quality=90)
-        images.append({"id": image_id, "file_name": file_name, "width": picture.width, "height": picture.height})
-        for item in objects:
-            annotations.append({"id": len(annotations) + 1, "image_id": image_id, "iscrowd": 0, **item})
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+        drawn = pool.map(_draw_file, files, seeds, chunksize=32)
+        for image_id, (file, ((width, height), objects)) in enumerate(zip(files, drawn, strict=True), start=1):
+            images.append({"id": image_id, "file_name": file.name, "width": width, "height": height})
+            for item in objects:
+                annotations.append({"id": len(annotations) + 1, "image_id": image_id, "iscrowd": 0, **item})
     categories = [{"id": number, "name": name} for name, number in CATEGORY_IDS.items()]
     (folder / "annotations").mkdir(exist_ok=True)
     content = {"images": images, "annotations": annotations, "categories": categories}
     (folder / "annotations" / f"{split}.json").write_text(json.dumps(content))
+
+
+def _draw_file(file: Path, seed: tuple[int, int, int]) -> tuple[tuple[int, int], list[dict[str, Any]]]:
+    """Draw one image into a file; return its width and height and its objects."""
+    picture, objects = draw_image(np.random.default_rng(seed), _photos())
+    picture.save(file, quality=90)
+    return picture.size, objects
+
+
+@functools.cache
+def _photos() -> list[Image.Image]:
+    return [Image.open(path).convert("RGB") for path in sorted(PHOTOS.glob("*.jpg"))]
 
 
 def draw_image(rng: np.random.Generator, photos: list[Image.Image]) -> tuple[Image.Image, list[dict[str, Any]]]:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 from PIL import Image
 
@@ -16,7 +16,7 @@ from rtdetr.evaluation import EvaluationReport, evaluate_dataset
 from rtdetr.models import RTDETR
 from rtdetr.runtimes import load
 from rtdetr.runtimes.torch_detector import TorchDetector
-from rtdetr.training import TrainResult, TrainSettings, read, resolve, run
+from rtdetr.training import GivenData, TrainResult, TrainSettings, read, resolve, run
 from rtdetr.training.checkpoint import newest_whole
 
 
@@ -71,20 +71,21 @@ def evaluate(
 
 
 def train(
-    data: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
+    data: Any = None,
     *,
     resume: str | os.PathLike[str] | None = None,
     dry_run: bool = False,
     transforms: Pipeline | None = None,
     **settings: Unpack[TrainSettings],
 ) -> TrainResult:
-    """Train a detector on a dataset in COCO format, and measure it after each epoch.
+    """Train a detector on a dataset, and measure it after each epoch.
 
     What is left out is as in the model's published recipe; on resuming, as it was. Ctrl-C and SIGTERM end the run after
     the step under way, ready to be resumed.
 
     Args:
-        data: folder or annotation file of the images to train on (see `open_dataset`); several are joined.
+        data: folder or annotation file of the images to train on; several are joined. Or a `DetectionDataset`, or a
+            `datasets.Dataset` or `DatasetDict` of Hugging Face, to be given again on resuming. See `open_dataset`.
         resume: output folder of a run, or last.pth in it, to go on with exactly where it stopped; then `data` and the
             settings of the run need not be repeated, and those given replace its own.
             "auto": go on with the run in output_dir if there is one, else begin it, as on machines that may go away.
@@ -105,9 +106,21 @@ def train(
     start = None if resume is None else Path(resume)
     content = None if start is None else read(start)
     saved = None if content is None else content.get("rtdetr", {}).get("training")
+    given = GivenData(*(None if _is_path(one) else one for one in (data, settings.get("val_data"))))
+    if given.train is not None:
+        data = "(opened in Python)"
+    if given.val is not None:
+        settings["val_data"] = "(opened in Python)"
     config = resolve(data, settings, resume=start, saved=saved)
 
     def make_detector(model: RTDETR, categories: Categories) -> TorchDetector:
         return TorchDetector(model, categories, device=config.device, precision=config.recipe.precision)
 
-    return run(config, make_detector=make_detector, resume=content, dry_run=dry_run, transforms=transforms)
+    return run(config, make_detector=make_detector, resume=content, dry_run=dry_run, transforms=transforms, given=given)
+
+
+def _is_path(data: Any) -> bool:
+    """Whether a dataset is given as a path, as several paths, or not at all."""
+    if isinstance(data, Sequence) and not isinstance(data, str):
+        return all(map(_is_path, data))
+    return data is None or isinstance(data, str | os.PathLike)

@@ -280,7 +280,7 @@ _DEMO = _small(
 )
 _DEMO = _DEMO._replace(  # learns from nothing within minutes on a CPU
     recipe=_DEMO.recipe.replace(
-        epochs=10,
+        epochs=11,
         batch_size=8,
         lr=1.1e-3,
         schedule="flat_cosine",

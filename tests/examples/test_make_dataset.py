@@ -1,7 +1,8 @@
 """The demo's dataset: repeatable, within its promises, and readable as COCO."""
 
-import importlib.util
+import importlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -15,13 +16,10 @@ SCRIPT = Path(__file__).parents[2] / "examples" / "demo" / "make_dataset.py"
 
 
 @pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_dataset", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(SCRIPT.parent)  # its processes import it by name
+        yield importlib.import_module("make_dataset")
 
 
 @pytest.fixture(scope="module")

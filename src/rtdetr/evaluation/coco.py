@@ -158,13 +158,21 @@ class CocoEvaluator:
         return CocoMetrics(*(float(number) for number in evaluation.stats), per_class=by_class)
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Detections in COCO's results format: ids of the annotation file, boxes as [x, y, width, height]."""
-        ids = self.dataset.categories.ids
+        """Detections in COCO's results format: ids of the annotation file, boxes as [x, y, width, height].
+
+        Of a dataset joined from several, each row has the ids of its image's source, which "source" names.
+        """
+        names, sources = self.dataset.categories.names, self.dataset.sources
+        ids = {source.first: {category.name: category.id for category in source.categories} for source in sources}
         for index, (boxes_xyxy, scores, labels) in sorted(self._found.items()):
-            image_id = int(self.dataset.image_ids[index])
+            source = self.dataset.source_of(index)
+            named = {"source": str(source.annotations_file)} if len(sources) > 1 else {}
+            image_id = int(self.dataset.image_ids[index]) - source.id_offset
             boxes = to_xywh(boxes_xyxy).tolist()
             for box, score, label in zip(boxes, scores.tolist(), labels.tolist(), strict=True):
-                yield {"image_id": image_id, "category_id": ids[label], "bbox": box, "score": score}
+                category_id = ids[source.first].get(names[label])
+                if category_id is not None:  # else the source does not know the class
+                    yield {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score, **named}
 
     def _ground_truth(self) -> hotcoco.COCO:
         """Ground truth numbered by position: hotcoco needs ids >= 0, a file may have any."""

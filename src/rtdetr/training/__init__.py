@@ -7,9 +7,11 @@ from rtdetr.training.optimizer import build_optimizer
 from rtdetr.training.recipe import adapt, override
 from rtdetr.training.schedule import lr_factor, set_learning_rate
 from rtdetr.training.settings import TrainSettings, resolve
+from rtdetr.training.setup import GivenData
 from rtdetr.training.train import TrainResult, run
 
 __all__ = [
+    "GivenData",
     "MakeDetector",
     "ModelEMA",
     "TrainResult",

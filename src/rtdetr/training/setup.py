@@ -3,9 +3,9 @@
 import logging
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -39,6 +39,13 @@ METRICS = [name for name in CocoMetrics._fields if name != "per_class"]
 LAST_FILE, BEST_FILE, CONFIG_FILE, PLAN_FILE = "last.pth", "best.pth", "config.json", "plan.txt"
 
 
+class GivenData(NamedTuple):
+    """Datasets that are Python objects; None: the path in the settings."""
+
+    train: Any
+    val: Any
+
+
 def prepare(
     config: TrainConfig,
     *,
@@ -46,6 +53,7 @@ def prepare(
     resume: Mapping[str, Any] | None = None,
     processes: Processes = ALONE,
     transforms: Pipeline | None = None,
+    given: GivenData | None = None,
 ) -> Job:
     """Build a run, and bring it to where the checkpoint `resume` was saved.
 
@@ -61,7 +69,7 @@ def prepare(
     if config.deterministic:
         _be_deterministic()
     device = _choose_device(config.device, processes)
-    train_data, val_data = _open_data(config)
+    train_data, val_data = _open_data(config, given)
     config = fit(config, num_images=len(train_data), class_names=train_data.categories.names)
     recipe = config.recipe
     dtype = training_dtype(device, recipe.precision)
@@ -153,22 +161,30 @@ def _be_deterministic() -> None:
     torch.backends.cudnn.benchmark = False
 
 
-def _open_data(config: TrainConfig) -> tuple[DetectionDataset, DetectionDataset | None]:
-    train = open_dataset(config.data, split="train", images=config.images, on_bad_box=config.bad_boxes)
+def _open_data(config: TrainConfig, given: GivenData | None) -> tuple[DetectionDataset, DetectionDataset | None]:
+    given = given or GivenData(None, None)
+    options: dict[str, Any] = {"on_bad_box": config.bad_boxes}
+    data = config.data if given.train is None else given.train
+    train = open_dataset(data, split="train", images=config.images, **options)
     if config.evaluate_every == 0:
         return train, None
-    sources = [config.data] if isinstance(config.data, str) else config.data
-    files = [source for source in sources if not Path(source).is_dir()]
-    if config.val_data is None and files:
-        raise ConfigError(f"{files[0]} has no validation part; give one as val_data, or set evaluate_every to 0")
-    val = open_dataset(
-        config.val_data or config.data,
-        split="val",
-        images=config.val_images,
-        categories=train.categories,
-        on_bad_box=config.bad_boxes,
-    )
+    val_data = config.val_data if given.val is None else given.val
+    if val_data is None and not _has_parts(data):
+        raise ConfigError(
+            f"{train.annotations_file} has no validation part; give one as val_data, or set evaluate_every to 0"
+        )
+    val_data = data if val_data is None else val_data
+    val = open_dataset(val_data, split="val", images=config.val_images, categories=train.categories, **options)
     return train, val
+
+
+def _has_parts(data: Any) -> bool:
+    """Whether a dataset may have a validation part beside the training part."""
+    if isinstance(data, str):
+        return Path(data).is_dir() or data.endswith((".yaml", ".yml"))
+    if isinstance(data, Sequence):
+        return all(map(_has_parts, data))
+    return isinstance(data, Mapping)  # of parts by name, as a DatasetDict is
 
 
 def _build_model(config: TrainConfig, categories: Categories, *, fresh: bool) -> RTDETR:

@@ -18,7 +18,7 @@ from rtdetr.training.rehearsal import rehearse
 from rtdetr.training.run_folder import EvaluationPages, write_start
 from rtdetr.training.run_log import RunLog, SilentLog
 from rtdetr.training.schedule import set_learning_rate
-from rtdetr.training.setup import BEST_FILE, LAST_FILE, prepare
+from rtdetr.training.setup import BEST_FILE, LAST_FILE, GivenData, prepare
 from rtdetr.training.signals import StopSignals
 from rtdetr.training.step import train_step
 
@@ -48,6 +48,7 @@ def run(
     resume: Mapping[str, Any] | None = None,
     dry_run: bool = False,
     transforms: Pipeline | None = None,
+    given: GivenData | None = None,
 ) -> TrainResult:
     """Train as `config` says, together with the other processes that torchrun started, if it did.
 
@@ -57,6 +58,7 @@ def run(
         resume: content of a checkpoint to go on from (`checkpoint.read`).
         dry_run: build everything, write config.json and plan.txt, and stop there.
         transforms: augmentation in place of the recipe's; see `TrainLoader`.
+        given: datasets in place of the paths in `config`.
 
     Raises:
         ConfigError, DatasetError, WeightsError: what was asked for cannot be done; nothing has been trained.
@@ -64,7 +66,14 @@ def run(
             checkpoint is kept.
     """
     with join(config.device) as processes:
-        job = prepare(config, make_detector=make_detector, resume=resume, processes=processes, transforms=transforms)
+        job = prepare(
+            config,
+            make_detector=make_detector,
+            resume=resume,
+            processes=processes,
+            transforms=transforms,
+            given=given,
+        )
         if dry_run:
             return TrainResult(job.folder, None, None, job.folder / LAST_FILE, finished=False)
         return _run(job)
@@ -103,7 +112,8 @@ def _train_epochs(job: Job, *, log: RunLog | SilentLog, stop: StopSignals, pages
         stopped = _train_epoch(job, log=log, stop=stop)
         _save(job, log)  # before the evaluation too, which can take minutes
         if stopped:
-            log.say(f"stopped after step {progress.iteration}; go on with --resume {job.folder}")
+            cause = stop.received or "another process"
+            log.say(f"{cause}: stopped after step {progress.iteration}; go on with --resume {job.folder}")
             return
         report = job.evaluate() if job.is_evaluated(progress.epoch) else None
         improved = report is not None and progress.note(job.decisive(report), ap=report.metrics.ap)
