@@ -4,6 +4,7 @@ import pytest
 from rtdetr.categories import Categories, Category
 from rtdetr.data import open_dataset
 from rtdetr.errors import ConfigError, DatasetError
+from rtdetr.evaluation import CocoEvaluator
 from tests.coco_files import annotation, document, write_dataset
 
 
@@ -102,3 +103,18 @@ def test_what_cannot_be_merged(tmp_path):
         open_dataset([huge, huge], split="train", images=tmp_path)
     with pytest.raises(ConfigError, match="expected a path, a dataset or a list of them, got int"):
         open_dataset(3, split="train")
+
+
+def test_results_have_the_ids_of_each_source(tmp_path):
+    files = [source(tmp_path / "a"), source(tmp_path / "b", categories=[(1, "dog"), (7, "cow"), (8, "cat")])]
+    merged = open_dataset(files, split="train")
+    evaluator = CocoEvaluator(merged)
+    boxes = np.array([[1.0, 2.0, 5.0, 8.0]] * 2, dtype=np.float32)
+    labels = np.array([merged.categories.names.index(name) for name in ("cat", "cow")])
+    for image_id in merged.image_ids.tolist():
+        evaluator.add(image_id, boxes_xyxy=boxes, scores=np.array([0.9, 0.8]), labels=labels)
+    rows = list(evaluator.rows())
+    alone = [open_dataset(file, split="train").image_ids.tolist() for file in files]
+    for file, image_ids, classes in zip(files, alone, ([3], [8, 7]), strict=True):
+        found = [(row["image_id"], row["category_id"]) for row in rows if row["source"] == str(file)]
+        assert found == [(image_id, number) for image_id in image_ids for number in classes]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr.api import train
+from rtdetr.data import DetectionDataset
 from rtdetr.training import TrainResult
 from rtdetr.training.metrics import read_records
 from tests.coco_files import many_images, write_dataset
@@ -29,7 +30,7 @@ def write_folder(root: Path, *, empty: bool = False) -> Path:
     return root
 
 
-def run_tiny(data: Path | None, folder: Path | None = None, **settings: Any) -> TrainResult:
+def run_tiny(data: Path | DetectionDataset | None, folder: Path | None = None, **settings: Any) -> TrainResult:
     """Train test-tiny for two epochs of three steps, if nothing else is asked for."""
     given = {} if "resume" in settings else {**TINY, "epochs": 2}
     output = {} if folder is None else {"output_dir": folder}

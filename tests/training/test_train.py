@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rtdetr.api import train
 from rtdetr.categories import Categories, Category
+from rtdetr.data import open_dataset
 from rtdetr.errors import ConfigError, DatasetError, TrainingError, WeightsError
 from rtdetr.evaluation import EvaluationReport
 from rtdetr.losses import Criterion, build_criterion
@@ -384,3 +385,18 @@ def test_deterministic_runs_are_equal_bit_for_bit(data, tmp_path):
         assert torch.are_deterministic_algorithms_enabled()
         torch.use_deterministic_algorithms(False)
     assert training_state(tmp_path / "a") == training_state(tmp_path / "b")
+
+
+def test_datasets_that_are_open_already(data, short, tmp_path):
+    parts = {split: open_dataset(data, split=split) for split in ("train", "val")}
+    result = run_tiny(parts["train"], tmp_path, epochs=1, val_data=parts["val"])
+    assert result.best_ap is not None
+    assert losses(tmp_path) == losses(short)
+    with pytest.raises(ConfigError, match="val_data"):
+        run_tiny(parts["train"], tmp_path / "other")
+
+
+def test_images_of_one_channel(data, tmp_path):
+    result = run_tiny(data, tmp_path, epochs=1, in_channels=1)
+    model, _ = load_model(result.best_weights)
+    assert model.config.in_channels == 1

@@ -85,10 +85,11 @@ def sample(
 ) -> Float[Tensor, "b q d"]:
     """Weighted sum over sampled points of each head's slice of `value`.
 
-    On a CPU, and for discrete sampling, rows of `value` are gathered in place and summed at once. Bilinear sampling
-    elsewhere goes through `grid_sample`. Both give the same numbers.
+    On a CPU, for discrete sampling, and where torch is told to be deterministic, rows of `value` are gathered and summed
+    at once. Bilinear sampling elsewhere goes through `grid_sample`. Both give the same numbers.
     """
-    if sampling == "bilinear" and value.device.type != "cpu":
+    by_grid = value.device.type != "cpu" and not torch.are_deterministic_algorithms_enabled()  # its gradient is not
+    if sampling == "bilinear" and by_grid:
         return _sample_by_grid(value, locations_xy, weights, sizes_hw, num_points)
     corners = nearest_rows if sampling == "discrete" else bilinear_rows
     levels = _levels(sizes_hw, num_points, locations_xy)
