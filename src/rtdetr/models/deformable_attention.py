@@ -85,7 +85,7 @@ def sample(
 ) -> Float[Tensor, "b q d"]:
     """Weighted sum over sampled points of each head's slice of `value`.
 
-    On a CPU, for discrete sampling, and where torch is told to be deterministic, rows of `value` are gathered and summed
+    On a CPU, for discrete sampling, and where torch is to be deterministic, rows of `value` are gathered and summed
     at once. Bilinear sampling elsewhere goes through `grid_sample`. Both give the same numbers.
     """
     by_grid = value.device.type != "cpu" and not torch.are_deterministic_algorithms_enabled()  # its gradient is not
