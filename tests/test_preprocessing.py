@@ -295,9 +295,11 @@ def test_the_size_of_an_image_is_that_of_its_pixels(rgb):
     exif = Image.Exif()
     for orientation in (1, 3, 6, 8):
         exif[0x0112] = orientation
-        for kind in ("JPEG", "PNG", "WEBP"):
+        for kind in ("JPEG", "PNG", "WEBP", "TIFF"):
             data = encoded(Image.fromarray(rgb), format=kind, exif=exif)
             assert image_size(data) == load_image(data).shape[1::-1]
+            with Image.open(io.BytesIO(data)) as image:
+                assert image_size(image) == load_image(image).shape[1::-1] == image_size(data)
     assert image_size(rgb) == image_size(Image.fromarray(rgb)) == (WIDTH, HEIGHT)
     with pytest.raises(InputError, match="not an image"):
         image_size(b"text")

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from make_dataset import make_dataset
+from make_dataset import PARAMETERS_FILE, make_dataset
 from PIL import Image
 
 NUM_PICTURES = 12
@@ -36,6 +36,15 @@ def command(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "rtdetr", *arguments], check=True)
 
 
+def check_folder(folder: Path) -> None:
+    """See that the results that will be replaced are those of an earlier demo."""
+    if (folder / "data" / PARAMETERS_FILE).is_file():
+        return
+    for name in ("run", "pictures"):
+        if (folder / name).exists():
+            sys.exit(f"{folder / name} exists and is not of an earlier demo. Remove it, or choose another --folder")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("demo"), help="where everything is written")
@@ -44,6 +53,7 @@ def main() -> None:
     begin = time.perf_counter()
     folder: Path = options.folder
 
+    check_folder(folder)
     print("drawing the dataset ...", flush=True)
     data = make_dataset(folder / "data")
     run = folder / "run"

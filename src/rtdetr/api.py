@@ -36,7 +36,7 @@ def evaluate(
     Args:
         model: what `rtdetr.load` takes, a loaded detector, or a network. A network has no class names; its classes are
             taken for those of the dataset, in order.
-        data: folder or annotation file of a COCO-format dataset (see `open_dataset`), or an open one.
+        data: folder or file of a dataset (see `open_dataset`), or an open one.
         split: part of a dataset folder.
         images: folder of the images, when it is not in one of the usual places.
         batch_size: images that go through the network together.
@@ -113,8 +113,8 @@ def train(
         settings["val_data"] = "(opened in Python)"
     config = resolve(data, settings, resume=start, saved=saved)
 
-    def make_detector(model: RTDETR, categories: Categories) -> TorchDetector:
-        return TorchDetector(model, categories, device=config.device, precision=config.recipe.precision)
+    def make_detector(model: RTDETR, categories: Categories, device: str) -> TorchDetector:
+        return TorchDetector(model, categories, device=device, precision=config.recipe.precision)
 
     return run(config, make_detector=make_detector, resume=content, dry_run=dry_run, transforms=transforms, given=given)
 

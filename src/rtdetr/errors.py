@@ -34,6 +34,10 @@ class DatasetError(RTDETRError, ValueError):
     """A dataset file, annotation or image that is missing, broken or contradicts another."""
 
 
+class MissingSplitError(DatasetError):
+    """A dataset that does not have the split asked for; any other DatasetError is about one that it has or names."""
+
+
 class WeightsError(RTDETRError, RuntimeError):
     """A checkpoint that is missing, damaged or made for another model."""
 

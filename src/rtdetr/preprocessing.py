@@ -14,11 +14,13 @@ from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from rtdetr.errors import InputError, nearest
 
 ImageSource = str | os.PathLike[str] | bytes | bytearray | BinaryIO | Image.Image | np.ndarray
 
+FLOAT_MARGIN = 1e-3  # beyond [0, 1], for interpolated values
 _ORIENTATION = 0x0112  # EXIF tag
 UPRIGHT = {  # the transposition that undoes each EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -75,9 +77,18 @@ def load_image(source: ImageSource, *, num_channels: int = 3, reduction: int = 1
     return np.array(image)
 
 
-def open_image(source: ImageSource) -> Image.Image:
-    """Read an image as an upright PIL image of mode RGB; see `load_image`, of which this is the cheaper form."""
-    return _convert(_decode(_array_of(source)), "RGB")
+def open_image(source: ImageSource, *, mode: str | None = "RGB") -> Image.Image:
+    """Read an image as an upright PIL image; see `load_image`, of which this is the cheaper form.
+
+    Args:
+        source: as for `load_image`.
+        mode: "RGB", "L", or None for the mode that the file has.
+
+    Raises:
+        InputError: as for `load_image`.
+    """
+    image = _decode(_array_of(source))
+    return image if mode is None else _convert(image, mode)
 
 
 def image_size(source: ImageSource) -> tuple[int, int]:
@@ -91,8 +102,7 @@ def image_size(source: ImageSource) -> tuple[int, int]:
         return source.shape[1], source.shape[0]
     with _open(source) as image:
         # a PNG file may have it behind the pixels, which Pillow would decode to look there
-        turned = (image.format != "PNG" or "exif" in image.info) and exif_orientation(image) >= 5
-        return (image.height, image.width) if turned else image.size
+        return image.size if image.format == "PNG" and "exif" not in image.info else upright_size(image)
 
 
 def resize(image: Image.Image | np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
@@ -225,8 +235,24 @@ def _upright(image: Image.Image) -> Image.Image:
     return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
 
 
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of an opened image file once it is upright; its pixels need not have been read."""
+    if isinstance(image, TiffImageFile):
+        # Pillow swaps the size when it opens the file or, before release 11, when it reads the pixels
+        turned = _exif_tag(image) >= 5
+        return (image.tag_v2[IMAGELENGTH], image.tag_v2[IMAGEWIDTH]) if turned else image.size
+    return (image.height, image.width) if exif_orientation(image) >= 5 else image.size
+
+
 def exif_orientation(image: Image.Image) -> int:
-    """The EXIF orientation of an opened image file, 1 to 8; 1, upright, also where none is given."""
+    """How the decoded pixels of an opened image file are turned, 1 to 8 as in EXIF; 1, upright, where it is not said.
+
+    That of a TIFF file is 1: Pillow turns its pixels upright while it reads them.
+    """
+    return 1 if isinstance(image, TiffImageFile) else _exif_tag(image)
+
+
+def _exif_tag(image: Image.Image) -> int:
     try:
         orientation = image.getexif().get(_ORIENTATION)
     except (OSError, SyntaxError, ValueError, KeyError, TypeError, struct.error):
@@ -281,7 +307,7 @@ def _to_uint8(array: np.ndarray) -> np.ndarray:
     if not np.issubdtype(array.dtype, np.floating):
         raise InputError(f"expected pixels of type uint8, uint16, bool or float in [0, 1], got {array.dtype}")
     low, high = float(array.min()), float(array.max())
-    if not (low >= -1e-3 and high <= 1 + 1e-3):  # written so that NaN fails; the margin is for interpolated values
+    if not (low >= -FLOAT_MARGIN and high <= 1 + FLOAT_MARGIN):  # written so that NaN fails
         problem = "NaN" if np.isnan(low) else f"{low:g}..{high:g}"
         raise InputError(f"expected float pixels in [0, 1], got {problem}; divide 8-bit values by 255")
     return (array * 255.0).round().clip(0, 255).astype(np.uint8)

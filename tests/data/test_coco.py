@@ -230,3 +230,20 @@ def test_damaged_bytes_are_read_or_refused(tmp_path, start, length, junk):
     file = tmp_path / "data.json"
     file.write_bytes(content[:start] + junk + content[start + length :])
     outcome_of(lambda: read_coco(file))
+
+
+def test_many_boxes_beyond_their_image_give_one_warning(tmp_path, caplog):
+    content = document()
+    rows = [annotation(i, 20, 3, [i % 30, 5, 20, 20], iscrowd=0) for i in range(1, 101)]
+    content["annotations"] = rows
+    beyond = [[0, 0, 62, 20], [-2, 0, 9, 9], [0, -2, 9, 9], [9, 9, 9, 33], [50, 9, 50, 9]]
+    for row, box in zip(rows[:5], beyond, strict=True):
+        row["bbox"] = box
+    rows[5]["bbox"] = [-1, -1, 62, 42]  # rounding
+    read(tmp_path, content)
+    assert caplog.messages == []
+    rows[6]["bbox"] = [30, 20, 45, 35]  # x1 y1 x2 y2
+    read(tmp_path, content)
+    [message] = caplog.messages
+    assert "data.json: 6 of 100 boxes reach beyond their image" in message
+    assert "x1 y1 x2 y2" in message

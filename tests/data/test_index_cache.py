@@ -1,8 +1,12 @@
+import hashlib
+import io
 import json
 import os
+import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from rtdetr.data import index_cache, open_dataset
 from rtdetr.errors import DatasetError
@@ -70,6 +74,32 @@ def test_an_added_or_removed_file_is_seen(tmp_path, cache, kind):
     assert len(open_dataset(root, split="val")) == 2
 
 
+@pytest.mark.parametrize("kind", ["yolo", "voc"])
+def test_an_image_of_another_size_is_seen_where_nothing_else_states_it(tmp_path, cache, kind):
+    root = write_format(tmp_path / "set", kind, document())
+    for file in root.glob("Annotations/*.xml"):
+        file.write_text(re.sub("<size>.*</size>", "", file.read_text()))
+    before = open_dataset(root, split="val")
+    width, height = before.target(0)["size_wh"]
+    Image.new("RGB", (width * 2, height * 2)).save(before.path(0))
+    after = open_dataset(root, split="val")
+    assert after.target(0)["size_wh"] == after.load(0)[0].size == (width * 2, height * 2)
+
+
+def test_the_splits_of_one_description_have_an_index_each(tmp_path, cache, monkeypatch):
+    root = write_format(tmp_path / "set", "yolo", document())
+    for name, images in (("train", ["a", "b"]), ("val", ["a", "c"])):
+        paths = [next(path for path in root.rglob(f"{image}.*") if path.suffix != ".txt") for image in images]
+        (root / f"{name}.txt").write_text("\n".join(map(str, paths)))
+    text = (root / "data.yaml").read_text().replace("val: images/val", "train: train.txt\nval: val.txt")
+    (root / "data.yaml").write_text(text)
+    first = [open_dataset(root, split=split) for split in ("train", "val")]
+    assert len(list(cache.iterdir())) == 2
+    forbid_reading(monkeypatch)
+    for dataset, split in zip(first, ("train", "val"), strict=True):
+        assert_equal(dataset, open_dataset(root, split=split))
+
+
 def test_a_missing_image_is_found_though_the_index_is_kept(tmp_path, cache):
     images, file = write_dataset(tmp_path)
     open_dataset(file, split="train")
@@ -98,6 +128,38 @@ def test_a_damaged_index_is_ignored_and_written_anew(tmp_path, cache):
     damaged += [b"", b"junk", whole[: len(whole) // 2], whole[:64], whole + b"x"]
     for content in damaged:
         index.write_bytes(content)
+        assert_equal(open_dataset(file, split="train"), expected)
+        assert index.read_bytes() == whole
+
+
+def malformed(columns):
+    """Index contents, after the checksum and fingerprint, that no writer of this version makes."""
+
+    def saved(**changed):
+        stream = io.BytesIO()
+        for column in (columns | changed).values():
+            np.save(stream, column)
+        return stream.getvalue()
+
+    whole = saved()
+    text = np.frombuffer(b'[{"id": 1}]', dtype=np.uint8)
+    yield from (b"", b"junk", whole[:200], whole[: len(whole) // 2], whole[:-1])
+    yield from (saved(categories=text), saved(categories=text[:4]), saved(categories=text[:0]))
+    yield from (saved(labels=columns["labels"] + 100), saved(labels=columns["labels"] - 100))
+    yield from (saved(labels=columns["labels"][1:]), saved(areas=columns["areas"].astype(np.float32)))
+    yield from (saved(starts=columns["starts"][::-1].copy()), saved(starts=columns["starts"] + 1))
+    yield from (saved(file_names=columns["file_names"][:-1]), saved(boxes_xywh=columns["boxes_xywh"][:, :2].copy()))
+
+
+def test_a_malformed_index_with_a_right_checksum_is_ignored(tmp_path, cache):
+    _, file = write_dataset(tmp_path)
+    expected = open_dataset(file, split="train")
+    (index,) = cache.iterdir()
+    whole = index.read_bytes()
+    names = np.frombuffer(json.dumps(expected.categories.to_json()).encode(), dtype=np.uint8)
+    for content in malformed(expected.annotations._asdict() | {"categories": names}):
+        payload = whole[32:64] + content
+        index.write_bytes(hashlib.sha256(payload).digest() + payload)
         assert_equal(open_dataset(file, split="train"), expected)
         assert index.read_bytes() == whole
 

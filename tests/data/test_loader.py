@@ -1,7 +1,9 @@
 import gc
+import json
 import multiprocessing
 import os
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -61,6 +63,18 @@ def test_workers_make_no_difference(dataset):
     for _ in helped:
         break  # an epoch that is left early
     assert_same(epoch(alone, 1, start_batch=3), epoch(helped, 1, start_batch=3))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems start their workers in their own way")
+def test_workers_share_the_columns_whatever_way_python_starts_processes(dataset):
+    usual = multiprocessing.get_start_method()
+    multiprocessing.set_start_method("spawn", force=True)
+    try:
+        # a local function cannot be sent to a process, only be inherited by it
+        loader = TrainLoader(dataset, RECIPE, num_workers=1, transforms=lambda image, target: (image, target))
+        assert len(epoch(loader)) == 5
+    finally:
+        multiprocessing.set_start_method(usual, force=True)
 
 
 def test_an_epoch_can_be_entered_in_the_middle(dataset):
@@ -176,23 +190,35 @@ def test_mosaic_and_mixup_have_their_epochs(dataset):
     assert same == [True, False, True, True]
 
 
-@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "I;16"), (1, "I;16"), (4, "RGBA")])
+def stored_as(folder, mode):
+    """A dataset of the same four grey pictures, stored with one, four or five channels, or with 16 bits."""
+    content = many_images(4)
+    dataset = DetectionDataset(*write_dataset(folder, content))
+    for index in range(4):
+        with Image.open(dataset.path(index)) as opened:
+            grey = np.asarray(opened.convert("L"))
+        if mode == "five":
+            np.save(dataset.path(index).with_suffix(".npy"), np.stack([grey] * 5, axis=2))
+            content["images"][index]["file_name"] = dataset.path(index).with_suffix(".npy").name
+        elif mode == "I;16":
+            Image.fromarray(grey.astype(np.uint16) * 257).save(dataset.path(index))
+        else:
+            bands = [Image.fromarray(grey)] * len(mode)
+            Image.merge(mode, bands).save(dataset.path(index))
+    dataset.annotations_file.write_text(json.dumps(content))
+    return DetectionDataset(dataset.images_dir, dataset.annotations_file)
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "I;16"), (1, "I;16"), (4, "RGBA"), (5, "five")])
 @pytest.mark.parametrize("mosaic", [0.0, 1.0])
 def test_images_have_the_channels_of_the_model(tmp_path, channels, mode, mosaic):
-    dataset = DetectionDataset(*write_dataset(tmp_path, many_images(4)))
-    for index in range(4):
-        with Image.open(dataset.path(index)) as image:
-            grey = np.asarray(image.convert("L"))
-            if mode == "I;16":
-                image = Image.fromarray(grey.astype(np.uint16) * 257)
-            else:
-                image = image.convert(mode)
-                assert mode != "RGBA" or not image.putalpha(Image.fromarray(grey))
-            image.save(dataset.path(index))
     recipe = RECIPE.replace(mosaic=mosaic, mixup=0.5)
-    [(images, _)] = epoch(TrainLoader(dataset, recipe, num_channels=channels))
+    batches = epoch(TrainLoader(stored_as(tmp_path, mode), recipe, num_channels=channels))
+    [(images, _)] = batches
     assert images.shape[:2] == (4, channels)
     assert images.std() > 0.05
+    if mode == "I;16":
+        assert_same(batches, epoch(TrainLoader(stored_as(tmp_path / "plain", "L"), recipe, num_channels=channels)))
 
 
 def test_more_than_300_objects_in_an_image(tmp_path):

@@ -53,18 +53,27 @@ def test_boxes_follow_the_pixels(size_hw, flip):
             np.testing.assert_allclose(got, [cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], atol=2.6)
 
 
-def test_four_images_are_seen_and_the_rest_is_black():
-    values = (60, 110, 160, 210)
-    counts = np.zeros(5)
+def test_four_images_are_seen_each_in_its_place_and_the_rest_is_black(monkeypatch):
+    monkeypatch.setattr("rtdetr.data.mosaic.draw_steps", lambda rng, num_channels: [])  # colours stay as they are
+    hues = np.array([(250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0)], np.uint8)
+    rows, columns = np.mgrid[:160, :160] + 0.5
     for seed in range(40):
-        pictures = [picture(plain(100, 100, value)) for value in values]
+        pictures = [picture(np.tile(hue, (100, 100, 1)), (0, 0, 100, 100), label=i) for i, hue in enumerate(hues)]
         drawn = mosaic(pictures, plan=PLAN._replace(flip=0.0), rng=np.random.default_rng(seed))
         assert drawn.pixels.shape == (160, 160, 3)
         assert drawn.pixels.dtype == np.uint8
-        assert drawn.target["boxes"].shape == (0, 4)
-        levels = len(np.unique(drawn.pixels[::4, ::4].reshape(-1, 3), axis=0))
-        counts[min(levels, 5) - 1] += 1
-    assert counts[:3].sum() <= 2
+        assert drawn.target["labels"].tolist() == [0, 1, 2, 3]
+        middles, anywhere = [], np.zeros((160, 160), bool)
+        for hue, (cx, cy, w, h) in zip(hues, (drawn.target["boxes"] * 160).tolist(), strict=True):
+            seen = (drawn.pixels == hue).all(axis=2)
+            inside = (abs(columns - cx) < w / 2 + 1.5) & (abs(rows - cy) < h / 2 + 1.5)
+            assert not (seen & ~inside).any()
+            assert seen.sum() > 0.5 * w * h  # a square, turned by 10 degrees, fills three quarters of its hull
+            anywhere |= inside
+            middles.append((columns[seen].mean(), rows[seen].mean()))
+        assert not drawn.pixels[~anywhere].any()
+        (x0, y0), (x1, y1), (x2, y2), (x3, y3) = middles
+        assert max(x0, x2) < min(x1, x3) and max(y0, y1) < min(y2, y3)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 5])
@@ -79,6 +88,7 @@ def test_any_number_of_channels(channels):
 @pytest.mark.parametrize("size", [(1, 1), (1, 60), (60, 1), (500, 300)])
 def test_odd_sizes_give_valid_samples(size):
     width, height = size
+    count = 0
     for seed in range(20):
         pictures = [picture(plain(width, height, 200), (0, 0, width, height), (0, 0, 1, 1)) for _ in range(4)]
         pixels, target = mosaic(pictures, plan=PLAN, rng=np.random.default_rng(seed))
@@ -87,6 +97,8 @@ def test_odd_sizes_give_valid_samples(size):
         assert (centres - sides / 2 >= -1e-6).all()
         assert (centres + sides / 2 <= 1 + 1e-6).all()
         assert (sides * 160 >= 0.999 - 1e-4).all()
+        count += len(target["boxes"])
+    assert count >= 20 * 4  # the box over the whole image is never lost
 
 
 def test_the_same_generator_gives_the_same_sample():

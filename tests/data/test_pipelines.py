@@ -1,6 +1,7 @@
 """Pipelines of torchvision, of a stand-in for albumentations, and of the real one where it is installed."""
 
 import random
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,7 @@ from torchvision.transforms import v2
 
 from rtdetr.config import Recipe
 from rtdetr.data import DetectionDataset, TrainLoader
+from rtdetr.data.merge import merge
 from rtdetr.data.pipelines import apply_pipeline, check_pipeline
 from rtdetr.data.transforms import Picture
 from rtdetr.errors import ConfigError, DatasetError
@@ -95,6 +97,15 @@ def test_torchvision_pipelines_work_as_they_are():
     assert sizes >= {0, 1}
 
 
+def test_interpolation_may_leave_the_range_by_a_little():
+    def pipeline(image, target):
+        values = image.to(torch.float32) / 255
+        return torch.where(values == 1, 1.0000001, torch.where(values == 0, -0.0005, values)), target
+
+    assert {0, 255} <= set(PIXELS.ravel())
+    np.testing.assert_array_equal(run(pipeline).pixels, run(lambda image, target: (image, target)).pixels)
+
+
 def test_boxes_in_another_form_are_understood():
     def pipeline(image, target):
         target["boxes"] = v2.functional.convert_bounding_box_format(
@@ -134,6 +145,9 @@ BROKEN = {
         lambda image, target: (v2.functional.to_dtype(image, torch.float32, scale=True) * 4 - 2, target),
         "mean",
     ),
+    "grey": (lambda image, target: (v2.functional.rgb_to_grayscale(image), target), "with 1 channels; expected 3"),
+    "beyond the margin": (lambda image, target: (image / 255 * 1.1, target), r"values 0\.\.1\.1; expected"),
+    "not a number": (lambda image, target: (image * torch.nan, target), "values nan"),
     "integers": (lambda image, target: (image.to(torch.int32), target), "expected uint8"),
     "raises": (lambda image, target: 1 / 0, r"ZeroDivisionError: division by zero \(.*test_pipelines\.py, line"),
     "nothing": (lambda image, target: None, "transforms failed with TypeError"),
@@ -180,6 +194,23 @@ def test_the_loader_uses_the_pipeline_while_the_recipe_augments(dataset):
     for (images, _), (others, _), (plain, _) in zip(*loaders, expected, strict=True):
         assert torch.equal(images, others)
         assert torch.equal(images, plain)
+
+
+def test_an_image_of_joined_datasets_is_named_as_its_own_file_does(dataset, tmp_path):
+    other = DetectionDataset(*write_dataset(tmp_path, many_images(4, seed=1)))
+    joined = merge([dataset, other])
+    assert joined.image_ids[8] == 9
+    loader = TrainLoader(joined, RECIPE.replace(batch_size=12))
+    assert sorted(loader.image_ids(0)) == sorted([*range(1, 9), *range(1, 5)])
+
+    def fail_on_the_second(image, target):
+        return 1 / 0 if image.shape[-2:] == shape else (image, target)
+
+    width, height = other.annotations.sizes_wh[2].tolist()
+    shape = (height, width)
+    loader = TrainLoader(joined, RECIPE.replace(batch_size=12), transforms=fail_on_the_second)
+    with pytest.raises(DatasetError, match=rf"^image 3 \({re.escape(str(other.path(2)))}\): transforms failed"):
+        list(loader)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -46,11 +47,13 @@ def test_pixels_are_counted_from_1_and_children_may_stand_in_any_order(tmp_path)
     assert dataset.images_dir == tmp_path / "JPEGImages"
 
 
-def test_a_zero_shows_that_pixels_are_counted_from_0(tmp_path):
+@pytest.mark.parametrize("zero", [0, 0.4, -1])
+def test_what_begins_before_1_shows_that_pixels_are_counted_from_0(tmp_path, zero):
     box = "<bndbox><xmin>{}</xmin><ymin>5</ymin><xmax>20</xmax><ymax>10</ymax></bndbox>"
-    files = {name: f"{SIZE}<object><name>x</name>{box.format(x)}</object>" for name, x in (("a", 3), ("b", 0))}
+    files = {name: f"{SIZE}<object><name>x</name>{box.format(x)}</object>" for name, x in (("a", 3), ("b", zero))}
     root = write(tmp_path, files)
     assert boxes(read(root)) == [[3, 5, 20, 10]]
+    assert boxes(read(root), 1) == [[max(np.float32(zero), 0), 5, 20, 10]]
     (root / "ImageSets/Main/train.txt").write_text("a")  # one rule for all splits
     assert boxes(read(root)) == [[3, 5, 20, 10]]
     (root / "Annotations/b.xml").unlink()
@@ -109,6 +112,28 @@ def test_layouts(tmp_path):
     (listed / "photos/a.png").rename(beside / "a.png")
     (listed / "xml/a.xml").rename(beside / "a.xml")
     assert boxes(read(beside.parent)) == expected
+
+
+def test_list_files_beside_each_other_are_one_dataset(tmp_path):
+    box = "<bndbox><xmin>{}</xmin><ymin>5</ymin><xmax>20</xmax><ymax>10</ymax></bndbox>"
+    files = {
+        name: f"{SIZE}<object><name>{kind}</name>{box.format(x)}</object>"
+        for name, kind, x in (("a", "zebra", 0), ("b", "ant", 3), ("c", "yak", 3))
+    }
+    root = write(tmp_path, files)
+    (root / "train.txt").write_text("JPEGImages/a.png Annotations/a.xml\n")
+    (root / "valid.txt").write_text("JPEGImages/b.png Annotations/b.xml\n")
+    (root / "test.txt").write_text("JPEGImages/c.png Annotations/gone.xml\nonly.xml\n")  # faults of another split
+    for folder in ("ImageSets/Main", "ImageSets"):
+        for file in (root / folder).glob("*.txt"):
+            file.unlink()
+        (root / folder).rmdir()
+    for dataset in (open_dataset(root, split="val"), open_dataset(root / "valid.txt", split="val")):
+        assert boxes(dataset) == [[3, 5, 20, 10]]  # the zero in the training split shows how to count
+        assert dataset.categories == read(root).categories
+        assert dataset.categories.names == ["ant", "zebra"]
+    (root / "train.txt").unlink()
+    assert boxes(open_dataset(root, split="val")) == [[2, 4, 20, 10]]
 
 
 def test_the_image_may_only_be_named_in_the_file(tmp_path):

@@ -38,6 +38,20 @@ def test_boxes_outlines_and_empty_images(tmp_path):
     assert dataset.path(0) == tmp_path / "images/train/a.png"
 
 
+def test_points_of_poses_are_passed_over(tmp_path):
+    rows = "0 0.5 0.5 0.5 0.25 0.9 0.9 0.1 0.2\n1 0.5 0.5 1 1\n"
+    more = "kpt_shape: [2, 2]\n"
+    dataset = read(write(tmp_path, [rows], more=more))
+    assert dataset.target(0)["boxes_xyxy"].tolist() == [[15, 15, 45, 25], [0, 0, 60, 40]]
+    rows = "0 0.5 0.5 0.5 0.25 0.9 0.9 2 0 0 0\n"
+    assert len(read(write(tmp_path, [rows], more="kpt_shape: [2, 3]\n")).target(0)["labels"]) == 1
+    with pytest.raises(DatasetError, match=r"a\.txt:1: expected 'class cx cy w h' and 4 numbers of points"):
+        read(write(tmp_path, [rows], more=more))
+    for wrong in ("[17]", "17", "[0, 2]", "[17, 4]", "{a: b}", "[x, 2]"):
+        with pytest.raises(DatasetError, match=r"data\.yaml: expected kpt_shape as"):
+            read(write(tmp_path, [rows], more=f"kpt_shape: {wrong}\n"))
+
+
 def test_images_named_by_numbers_keep_them_as_ids(tmp_path):
     root = write(tmp_path, ["0 0.5 0.5 1 1", ""])
     for letter, number in (("a", "000139"), ("b", "00007")):

@@ -1,6 +1,7 @@
 """Two processes train like one: the same batches, the same losses, the same weights."""
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -34,7 +35,11 @@ def ten_steps(data: Path, folder: Path, *, accumulate: int = 1) -> tuple[list[fl
     recipe = {"warmup_iterations": 2, "lr": 1e-3, "accumulate": accumulate, "sync_batch_norm": False}
     config = resolve(str(data), {**SETTINGS, "output_dir": folder, "evaluate_every": 0, "recipe": recipe})
     with join("cpu") as processes:
-        job = prepare(config, make_detector=TorchDetector, processes=processes)
+        job = prepare(
+            config,
+            make_detector=lambda model, categories, device: TorchDetector(model, categories, device=device),
+            processes=processes,
+        )
         model = job.state.model.double()
         job.state.ema.module.double()
         model.decoder.config = model.decoder.config.replace(num_denoising=0)  # its noise follows the local batch
@@ -126,6 +131,22 @@ def test_a_run_of_two_processes_from_the_command_line(data, tmp_path):
     resumed = train(None, resume=tmp_path / "run", epochs=3)  # by one process
     assert resumed.finished
     assert len(losses(tmp_path / "run")) >= 1
+
+
+def test_fewer_images_than_a_batch_in_parts(data, tmp_path):
+    content = json.loads((data / "train/_annotations.coco.json").read_text())
+    kept = {image["id"] for image in content["images"][:3]}
+    content["images"] = content["images"][:3]
+    content["annotations"] = [row for row in content["annotations"] if row["image_id"] in kept]
+    few = tmp_path / "few.json"
+    few.write_text(json.dumps(content))
+    command = [sys.executable, "-m", "rtdetr", "train", str(few), "--images", str(data / "train"), "--processes", "2"]
+    command += ["--output", str(tmp_path / "run"), "--model", "test-tiny", "--epochs", "1", "--batch-size", "4"]
+    command += ["--workers", "0", "--device", "cpu", "--set", "accumulate=2", "--evaluate-every", "0"]
+    ran = subprocess.run(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
+    )
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_alone_nothing_is_exchanged():

@@ -86,7 +86,7 @@ def test_the_words():
 
 
 def test_other_recipes():
-    text = plan(deim("rtdetrv2_r50vd"), seconds_per_step=2.0, backbone_weights="auto", freeze="encoder")
+    text = plan(deim("rtdetrv2_r50vd"), backbone_weights="auto", freeze="encoder")
     assert "frozen: backbone and encoder), from ImageNet weights" in text
     assert (
         "rate     0.0002, backbone 2e-05; 2,000 steps of warm-up; flat for 34 epochs, then a cosine down to 50%" in text
@@ -94,8 +94,6 @@ def test_other_recipes():
     assert "multi-scale 480 to 800 for 58 epochs" in text
     assert "mosaic with a chance of 0.5 for 34 epochs" in text
     assert "1 MAL + 5 L1 + 2 GIoU" in text
-    assert "about 124 min" not in text and "about 2 h 04 min at 2.00 s a step" in text
     text = plan(Recipe(epochs=9, schedule="steps", milestones=(6, 8)), rehearsal=False)
     assert "558 steps of warm-up; x 0.1 at epochs 6, 8" in text
     assert "from random weights" in text and "unknown until the first steps" in text
-    assert "about 9 min" in plan(Recipe(epochs=9), seconds_per_step=1.0)

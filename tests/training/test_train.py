@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import math
+import shutil
 import signal
 import zlib
 from pathlib import Path
@@ -21,6 +22,7 @@ from rtdetr.losses import Criterion, build_criterion
 from rtdetr.models import build_model
 from rtdetr.training import TrainResult, setup
 from rtdetr.training import train as loop
+from rtdetr.training.checkpoint import Progress, newest_whole
 from rtdetr.training.job import Job
 from rtdetr.training.run_log import RunLog
 from rtdetr.weights import load_model, save_weights
@@ -382,8 +384,7 @@ def test_resuming_automatically_begins_what_is_not_there(data, tmp_path):
 def test_deterministic_runs_are_equal_bit_for_bit(data, tmp_path):
     for name in "ab":
         run_tiny(data, tmp_path / name, epochs=1, evaluate_every=0, deterministic=True)
-        assert torch.are_deterministic_algorithms_enabled()
-        torch.use_deterministic_algorithms(False)
+        assert not torch.are_deterministic_algorithms_enabled()  # that holds for the run only
     assert training_state(tmp_path / "a") == training_state(tmp_path / "b")
 
 
@@ -400,3 +401,38 @@ def test_images_of_one_channel(data, tmp_path):
     result = run_tiny(data, tmp_path, epochs=1, in_channels=1)
     model, _ = load_model(result.best_weights)
     assert model.config.in_channels == 1
+
+
+def test_a_checkpoint_of_before_the_last_epoch_is_kept(data, tmp_path):
+    run_tiny(data, tmp_path, epochs=3, keep_last=2)  # with evaluations, around which it is saved twice
+    steps = [
+        torch.load(tmp_path / name, weights_only=True)["progress"]["iteration"] for name in ("last-1.pth", "last.pth")
+    ]
+    assert steps == [2 * STEPS, 3 * STEPS]
+
+
+def test_other_files_are_not_taken_for_checkpoints(data, short, tmp_path):
+    shutil.copy(short / "last.pth", tmp_path / "last_backup.pth")
+    assert newest_whole(tmp_path) is None
+    shutil.copy(short / "last.pth", tmp_path / "last-3.pth")
+    assert newest_whole(tmp_path) == tmp_path / "last-3.pth"
+
+
+def test_the_plan_says_how_long_it_takes(short):
+    assert "steps of" in (short / "plan.txt").read_text()
+    assert "unknown" not in (short / "plan.txt").read_text()
+
+
+def test_float16_that_never_recovers_ends_the_run(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("rtdetr.training.step.MOST_OVERFLOWS", 3)
+    clip = torch.nn.utils.clip_grad_norm_
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *args: clip(*args) * math.inf)
+    with pytest.raises(TrainingError, match=r"not finite.*float16"):
+        run_tiny(data, tmp_path, precision="float16", epochs=3, evaluate_every=0)
+
+
+def test_another_metric_on_resuming_begins_to_compare_anew():
+    progress = Progress(batches_per_epoch=1)
+    assert progress.note(0.9, ap=0.5, metric="ap50")
+    assert progress.note(0.4, ap=0.4, metric="ap")
+    assert not progress.note(0.3, ap=0.3, metric="ap")

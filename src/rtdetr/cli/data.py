@@ -41,8 +41,11 @@ def check(
     from rtdetr.data.doctor import check as examine
     from rtdetr.data.doctor import fix
     from rtdetr.data.doctor.fix import summary
+    from rtdetr.data.doctor.page import refuse_other_files
 
     size_hw = parse_size(size)
+    if html:
+        refuse_other_files(html)
     report = examine(source, images=images, size_hw=size_hw, queries=queries, max_examples=examples)
     typer.echo(json.dumps(report.to_json(), indent=1) if as_json else report.text())
     if html:

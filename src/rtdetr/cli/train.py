@@ -65,7 +65,7 @@ def train(
     from rtdetr.training.distributed import is_main_process, launch, without_option
 
     if processes is not None:
-        launch(processes, ["train", *without_option("--processes", sys.argv[sys.argv.index("train") + 1 :])])
+        launch(processes, without_option("--processes", sys.argv[1:]))
 
     from rtdetr.api import train as train_model
     from rtdetr.cli.predict import parse_size
@@ -104,7 +104,7 @@ def train(
     if dry_run:
         typer.echo((result.output_dir / "plan.txt").read_text(encoding="utf-8"), nl=False)
     elif not result.finished:
-        typer.echo(f"stopped early; go on with: rtdetr train --resume {result.output_dir}")
+        typer.echo(f"interrupted; go on with: rtdetr train --resume {result.output_dir}")
     elif result.best_weights is None:
         typer.echo(f"finished: {result.last_weights}")
     else:

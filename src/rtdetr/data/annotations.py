@@ -6,6 +6,7 @@ Python object a box keep a million of them at about 80 MB, and forked worker pro
 a reference count, so reading never copies a page. Next file: `dataset.py`.
 """
 
+import logging
 import reprlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,9 +17,11 @@ import numpy as np
 from rtdetr.categories import Categories
 from rtdetr.errors import ConfigError, DatasetError, nearest
 
+_log = logging.getLogger(__name__)
 BAD_BOX_CHOICES = ("error", "drop")
 LARGEST = 1e15  # no picture has such a coordinate or area, and products of them do not overflow
 _LONGEST_NAME = 1024  # file names share one width in memory
+_USUAL_OVERHANG = 0.05  # share of boxes that may reach beyond their image by more than a pixel
 _MOST_DIGITS = 18  # a number of so many digits fits into 64 bits
 
 
@@ -58,6 +61,7 @@ class Found(NamedTuple):
     inputs: every file or folder on which the result of `read` depends, besides the code.
     read: gives the annotations; its argument is `on_bad_box`.
     split: what the reader of the format knows about its files; None for COCO.
+    part: which part of `annotations_file` it is, where that describes several.
     """
 
     format: Literal["coco", "yolo", "voc"]
@@ -66,10 +70,11 @@ class Found(NamedTuple):
     inputs: Sequence[str]
     read: Callable[[str], Annotations]
     split: Any = None
+    part: str = ""
 
 
 def arrange(objects: Objects, *, source: object, on_bad_box: str, where: Callable[[int], str]) -> Annotations:
-    """Sort what a reader found and check its boxes.
+    """Sort what a reader found and check its boxes; many that reach beyond their image give a warning in the log.
 
     Args:
         objects: the columns.
@@ -95,6 +100,7 @@ def arrange(objects: Objects, *, source: object, on_bad_box: str, where: Callabl
     bad = np.any(_is_empty(clamped_xyxy(boxes_xywh, sizes_wh)), axis=1)
     if bad.any() and on_bad_box == "error":
         _refuse_box(boxes_xywh, sizes_wh, bad, where)
+    _warn_of_overhang(boxes_xywh, sizes_wh, source)
     areas = np.where(np.isnan(objects.areas), boxes_xywh[:, 2] * boxes_xywh[:, 3], objects.areas)
     impossible = ~bad & ~((areas >= 0) & (areas < LARGEST))
     if impossible.any():
@@ -142,6 +148,20 @@ def ids_of_names(file_names: Sequence[str]) -> np.ndarray:
 
 def _is_empty(corners_xyxy: np.ndarray) -> np.ndarray:
     return corners_xyxy[:, 2:] <= corners_xyxy[:, :2]
+
+
+def _warn_of_overhang(boxes_xywh: np.ndarray, sizes_wh: np.ndarray, source: object) -> None:
+    """Boxes written in another form mostly have an area inside their image, so that nothing else finds them."""
+    low, high = boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]
+    beyond = int(np.any((low < -1) | (high > sizes_wh + 1), axis=1).sum())
+    if beyond > _USUAL_OVERHANG * len(boxes_xywh):
+        _log.warning(
+            "%s: %d of %d boxes reach beyond their image by more than a pixel; they are cut at its border. Are they "
+            "x1 y1 x2 y2 in place of x y width height, or of images of another size?",
+            source,
+            beyond,
+            len(boxes_xywh),
+        )
 
 
 def _refuse_box(boxes_xywh: np.ndarray, sizes_wh: np.ndarray, bad: np.ndarray, where: Callable[[int], str]) -> NoReturn:

@@ -142,8 +142,9 @@ class BatchBuilder(Dataset[Batch | RTDETRError]):
         try:
             return apply_pipeline(pipeline, picture, size_hw=size_hw, rng=rng)
         except DatasetError as error:
-            number = self._dataset.image_ids[index]
-            raise DatasetError(f"image {number} ({self._dataset.path(index)}): {error}") from error
+            raise DatasetError(
+                f"image {self._dataset.source_id(index)} ({self._dataset.path(index)}): {error}"
+            ) from error
 
     def _picture(self, index: int) -> Picture:
         objects = self._dataset.target(index)

@@ -141,6 +141,10 @@ class DetectionDataset:
             return self.sources[0]
         return next(source for source in reversed(self.sources) if source.first <= index)
 
+    def source_id(self, index: int) -> int:
+        """The id that one image has in its source."""
+        return int(self.image_ids[index]) - self.source_of(index).id_offset
+
     def path(self, index: int) -> Path:
         """File of one image; for the row of a table only a name."""
         images = self.source_of(index).images
@@ -220,7 +224,7 @@ class DetectionDataset:
         expected = {(-(-width // factor), -(-height // factor)) for factor in (1, 2, 4, 8) if factor <= reduction}
         source = self.source_of(index)
         path, table = self.path(index), source.images
-        image_id = target["image_id"] - source.id_offset
+        image_id = self.source_id(index)
         try:
             stored = path if isinstance(table, Path) else table.image(index - source.first)
             image = read(stored)

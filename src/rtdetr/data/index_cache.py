@@ -17,11 +17,11 @@ import numpy as np
 
 from rtdetr.categories import Categories
 from rtdetr.data.annotations import Annotations, Found
-from rtdetr.errors import DatasetError
+from rtdetr.errors import DatasetError, InputError
 from rtdetr.files import write_atomically
 
 _log = logging.getLogger(__name__)
-_VERSION = 1  # to be raised whenever a reader gives other columns for the same files
+_VERSION = 2  # to be raised whenever a reader gives other columns for the same files
 _LEAST_ROWS = 20_000  # images and boxes; fewer are read anew in about a second
 _DIGEST_SIZE = 32
 
@@ -34,7 +34,8 @@ def read_cached(found: Found, *, on_bad_box: str) -> Annotations:
     """
     fingerprint = _fingerprint(found, on_bad_box)
     # one file for each way to ask, so that a changed dataset replaces its old index
-    key = [str(_VERSION), found.format, os.path.abspath(found.annotations_file), str(found.images_dir), on_bad_box]
+    places = [os.path.abspath(found.annotations_file), found.part, str(found.images_dir)]
+    key = [str(_VERSION), found.format, *places, on_bad_box]
     file = _folder() / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.index"
     annotations = _load(file, fingerprint)
     if annotations is not None:
@@ -78,8 +79,34 @@ def _load(file: Path, fingerprint: bytes) -> Annotations | None:
         return None
     stream = io.BytesIO(content)
     stream.seek(2 * _DIGEST_SIZE)
-    names, *columns = (np.load(stream, allow_pickle=False) for _ in Annotations._fields)
-    return Annotations(Categories.from_json(json.loads(names.tobytes())), *columns)
+    try:
+        names, *columns = (np.lib.format.read_array(stream, allow_pickle=False) for _ in Annotations._fields)
+        annotations = Annotations(Categories.from_json(json.loads(names.tobytes())), *columns)
+        return annotations if _is_sound(annotations) else None
+    except (ValueError, EOFError, OSError, KeyError, TypeError, MemoryError, InputError):
+        return None
+
+
+def _is_sound(annotations: Annotations) -> bool:
+    """Whether the columns have the types and lengths that `Annotations` says, and labels of its classes."""
+    num_images, num_boxes = annotations.image_ids.size, annotations.labels.size
+    expected = {
+        "image_ids": ("i8", (num_images,)),
+        "sizes_wh": ("i8", (num_images, 2)),
+        "starts": ("i8", (num_images + 1,)),
+        "boxes_xywh": ("f8", (num_boxes, 4)),
+        "labels": ("i8", (num_boxes,)),
+        "areas": ("f8", (num_boxes,)),
+        "iscrowd": ("?", (num_boxes,)),
+    }
+    columns = {name: getattr(annotations, name) for name in expected}
+    if any((column.dtype, column.shape) != expected[name] for name, column in columns.items()):
+        return False
+    names, starts, labels = annotations.file_names, annotations.starts, annotations.labels
+    if names.dtype.kind != "U" or names.shape != (num_images,):
+        return False
+    in_order = starts[0] == 0 and starts[-1] == num_boxes and bool((np.diff(starts) >= 0).all())
+    return in_order and bool(((labels >= 0) & (labels < len(annotations.categories))).all())
 
 
 def _save(file: Path, fingerprint: bytes, annotations: Annotations) -> None:

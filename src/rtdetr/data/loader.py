@@ -1,11 +1,16 @@
 """Batches for training, reproducible: a batch depends on (seed, epoch, position) and on nothing else.
 
 The number of workers, an earlier epoch or a restart in the middle of one change nothing, and the global random
-generators are neither used nor moved. A sampler hands out whole batches, a worker builds one of them (`batches.py`),
-and images travel as bytes; on the device they become float32, change size for multi-scale and are blended for mixup.
+generators are neither used nor moved. Several processes share out the images of the same batch, each made as one
+process would make it; only mixup depends on their number, because it blends within the share of each.
+
+A sampler hands out whole batches, a worker builds one of them (`batches.py`), and images travel as bytes; on the device
+they become float32, change size for multi-scale and are blended for mixup.
 """
 
+import multiprocessing
 import signal
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -95,6 +100,7 @@ class TrainLoader:
             collate_fn=_unchanged,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
+            multiprocessing_context=_start_method() if num_workers else None,
             pin_memory=self._device.type == "cuda",
             generator=torch.Generator(),  # else DataLoader draws from the global one
             worker_init_fn=_ignore_interrupt,
@@ -105,9 +111,9 @@ class TrainLoader:
         self._sampler.epoch, self._sampler.start_batch = epoch, start_batch
 
     def image_ids(self, batch: int) -> list[int]:
-        """Ids of the images in one batch of the chosen epoch, to name them in a message; not before `start_batch`."""
+        """Ids, as their sources have them, of the images in one batch of the chosen epoch; not before `start_batch`."""
         indices = next(key.indices for key in self._sampler if key.batch == batch)
-        return self._dataset.image_ids[indices].tolist()
+        return [self._dataset.source_id(index) for index in indices]
 
     def largest_batch(self) -> TrainBatch:
         """The heaviest batch that the run may meet: its largest size, and the images with most objects.
@@ -157,6 +163,13 @@ class TrainLoader:
         objects = zip(labels.split(batch.counts), boxes.split(batch.counts), strict=True)
         targets = [Target(labels=one, boxes=four) for one, four in objects]
         return (images, targets) if batch.mix_share is None else mix(images, targets, share=batch.mix_share)
+
+
+def _start_method() -> str | None:
+    """How workers start: forked ones share the columns of the dataset, any others get a copy each."""
+    if sys.platform == "darwin" or "fork" not in multiprocessing.get_all_start_methods():
+        return None  # the system's libraries do not survive a fork on macOS
+    return "fork"
 
 
 def _lost_worker(problem: str) -> str:

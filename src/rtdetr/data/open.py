@@ -19,7 +19,7 @@ from rtdetr.data.index_cache import read_cached
 from rtdetr.data.merge import merge
 from rtdetr.data.voc import find_voc, is_voc_list, voc_list
 from rtdetr.data.yolo import find_yolo, yolo_file
-from rtdetr.errors import ConfigError, DatasetError, nearest
+from rtdetr.errors import ConfigError, DatasetError, MissingSplitError, nearest
 
 SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
@@ -93,7 +93,7 @@ def _in_folder(root: Path, split: str, images: Path | None) -> Found:
     found = find_coco(root, names, images=images) or find_yolo(root, names) or find_voc(root, split, images=images)
     if found is None:
         coco = ", ".join(pattern.format(names[0]) for pattern in PATTERNS)
-        raise DatasetError(
+        raise MissingSplitError(
             f"{root} has no annotations for '{split}'; looked for {coco} (COCO), data.yaml or another YAML file with "
             f"'names' (YOLO), Annotations with ImageSets/Main/{names[0]}.txt, {names[0]}.txt listing XML files, or "
             f"{names[0]}/*.xml (Pascal VOC). Give the annotation file itself, with --images for its folder of images"

@@ -18,6 +18,7 @@ from torchvision.transforms import v2
 from rtdetr.config import SizeHW
 from rtdetr.data.transforms import Picture, Sample, resize, to_target
 from rtdetr.errors import ConfigError, DatasetError
+from rtdetr.preprocessing import FLOAT_MARGIN
 
 # torchvision's form: (image, {"boxes": BoundingBoxes, "labels": int64}) -> the same two; albumentations' is found out
 Pipeline = Callable[..., Any]
@@ -52,9 +53,11 @@ def apply_pipeline(pipeline: Pipeline, picture: Picture, *, size_hw: SizeHW, rng
         rng: the pipeline's random numbers follow from it.
 
     Raises:
-        DatasetError: the pipeline failed, or what it returned is no image with as many labels as boxes.
+        DatasetError: the pipeline failed, or what it returned is no image with the channels of the first and as many
+            labels as boxes.
     """
-    pixels, boxes, labels = picture.read(1), picture.boxes_xyxy.astype(np.float32), picture.labels.astype(np.int64)
+    original = picture.read(1)
+    pixels, boxes, labels = original, picture.boxes_xyxy.astype(np.float32), picture.labels.astype(np.int64)
     call = _albumentations if _is_albumentations(pipeline) else _torchvision
     try:
         with _seeded(pipeline, int(rng.integers(2**32))):
@@ -67,6 +70,11 @@ def apply_pipeline(pipeline: Pipeline, picture: Picture, *, size_hw: SizeHW, rng
         raise DatasetError(
             f"transforms failed with {type(error).__name__}: {text} ({frame.filename}, line {frame.lineno})"
         ) from error
+    if pixels.shape[2] != original.shape[2]:
+        raise DatasetError(
+            f"transforms returned an image with {pixels.shape[2]} channels; expected {original.shape[2]} as the model "
+            "takes. Leave out what changes their number, or have it keep it: v2.Grayscale(num_output_channels=3)"
+        )
     if len(boxes) != len(labels):
         raise DatasetError(
             f"transforms returned {len(boxes)} boxes and {len(labels)} labels; expected one label a box. After "
@@ -162,8 +170,8 @@ def _to_pixels(image: Any) -> np.ndarray:
         return np.require(pixels, requirements=["C_CONTIGUOUS", "WRITEABLE"])  # as torch wants them
     if np.issubdtype(pixels.dtype, np.floating) and pixels.ndim == 3 and pixels.size:
         low, high = float(pixels.min()), float(pixels.max())
-        if low >= 0 and high <= 1:
-            return (pixels * 255).round().astype(np.uint8)
+        if low >= -FLOAT_MARGIN and high <= 1 + FLOAT_MARGIN:
+            return (pixels * 255).round().clip(0, 255).astype(np.uint8)
         raise DatasetError(
             f"transforms returned an image with values {low:g}..{high:g}; expected [0, 1] or uint8. Leave out "
             "normalisation with mean and deviation: the network takes images in [0, 1]"

@@ -7,8 +7,8 @@
 | Roboflow  | train/a.xml             | beside        | the folder                                         |
 
 Coordinates are pixels counted from 1, as VOC defines them: a box over a whole 500x375 image is 1, 1, 500, 375, and
-comes out as 0, 0, 500, 375. Where any file of the dataset has an xmin or ymin of exactly 0, a pixel that VOC does not
-have, the dataset counts from 0, and its numbers are taken for corners as they stand. Objects marked `difficult` become
+comes out as 0, 0, 500, 375. Where any file of the dataset has an xmin or ymin below 1, a pixel that VOC does not have,
+the dataset counts from 0, and its numbers are taken for corners as they stand. Objects marked `difficult` become
 crowd: not trained on, and no mistake to detect. VOC has no class ids: the label, which stands for it, is the position
 in label_list.txt, labels.txt or classes.txt, else in VOC's own list if that has all the names, else in alphabetical
 order.
@@ -31,8 +31,8 @@ import numpy as np
 
 from rtdetr.categories import VOC20, Categories, Category
 from rtdetr.data.annotations import LARGEST, Annotations, Found, Objects, arrange, ids_of_names
-from rtdetr.data.image_files import is_image_name, listing, sizes_of
-from rtdetr.errors import DatasetError
+from rtdetr.data.image_files import images_below, is_image_name, listing, sizes_of
+from rtdetr.errors import DatasetError, MissingSplitError
 
 _LIST_NAMES = {"train": ("train", "trainval"), "val": ("val", "valid", "validation"), "test": ("test",)}
 LABEL_FILES = ("label_list.txt", "labels.txt", "classes.txt")
@@ -87,7 +87,9 @@ def find_voc(root: Path, split: str, *, images: Path | None) -> Found | None:
             if (lists / f"{name}.txt").is_file():
                 return voc_list(lists / f"{name}.txt", images=images)
         known = ", ".join(sorted(name for name in listing(lists) if name.endswith(".txt"))) or "nothing"
-        raise DatasetError(f"{lists} has no list {_LIST_NAMES[split][0]}.txt, only {known}. Give the list file itself")
+        raise MissingSplitError(
+            f"{lists} has no list {_LIST_NAMES[split][0]}.txt, only {known}. Give the list file itself"
+        )
     for name in _LIST_NAMES[split]:
         if is_voc_list(root / f"{name}.txt"):
             return voc_list(root / f"{name}.txt", images=images)
@@ -133,7 +135,26 @@ def voc_list(file: Path, *, images: Path | None) -> Found:
             f"{file}: entry {short}: expected 'image.jpg annotation.xml', paths relative to {file.parent}"
         )
     items = [_Item(file.parent / xml, image) for image, xml in lines]
-    return _found(VocSplit(file.parent, file, images or file.parent, items, [item.xml for item in items]))
+    every = {item.xml for item in items}
+    for other in _lists_in(file.parent):
+        every.update(xml for xml in _xml_listed(other) if xml.is_file())
+    return _found(VocSplit(file.parent, file, images or file.parent, items, sorted(every)))
+
+
+def _lists_in(folder: Path) -> list[Path]:
+    """The list files of all splits that a folder may have."""
+    return [folder / f"{name}.txt" for name in itertools.chain(*_LIST_NAMES.values())]
+
+
+def _xml_listed(file: Path) -> list[Path]:
+    """XML files in the list of another split; what is no such list has none, and its faults are not this split's."""
+    if not is_voc_list(file):
+        return []
+    try:
+        lines = [line.split() for line in file.read_text(encoding="utf-8").splitlines() if "\0" not in line]
+    except (OSError, ValueError):
+        return []
+    return [file.parent / fields[1] for fields in lines if len(fields) == 2]
 
 
 def _xml_in(folder: Path) -> list[Path]:
@@ -144,7 +165,11 @@ def _found(split: VocSplit) -> Found:
     split = split._replace(items=sorted(split.items, key=lambda item: item.xml))
     labels = [str(split.root / name) for name in LABEL_FILES]
     files = {str(item.xml) for item in split.items} | {str(file) for file in split.every}
-    inputs = [str(split.source), str(split.images_dir), *labels, *sorted(files)]
+    lists = map(str, _lists_in(split.root))
+    # images too: the size of one is read from it where its XML file does not state any
+    listed = [str(split.images_dir / item.image) for item in split.items if item.image]
+    images = listed if len(listed) == len(split.items) else images_below(split.images_dir)
+    inputs = [str(split.source), str(split.images_dir), *labels, *lists, *sorted(files), *images]
     return Found("voc", split.source, split.images_dir, inputs, functools.partial(_read, split), split)
 
 
@@ -205,8 +230,9 @@ def _categories(root: Path, pictures: dict[Path, Picture]) -> Categories:
 
 
 def first_pixel(pictures: dict[Path, Picture]) -> int:
-    """The number that the dataset gives to the first pixel of a row or column: 1, or 0 where a box begins there."""
-    return 0 if any(0 in thing.corners[:2] for picture in pictures.values() for thing in picture.objects) else 1
+    """The number that the dataset gives to the first pixel of a row or column: 1, or 0 where a box begins before 1."""
+    things = (thing for picture in pictures.values() for thing in picture.objects)
+    return 0 if any(min(thing.corners[:2]) < 1 for thing in things) else 1
 
 
 def image_names(split: VocSplit, pictures: dict[Path, Picture]) -> list[str]:

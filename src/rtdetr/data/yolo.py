@@ -8,7 +8,8 @@
 The labels of images/train/a.jpg are in labels/train/a.txt (the last "images" in the path becomes "labels"; beside the
 image where there is none), one object a line: `class cx cy w h`, or an outline `class x1 y1 x2 y2 x3 y3 ...` of which
 the surrounding box is taken, all numbers but the class as fractions of the upright image's sides. An image without a
-label file, or with an empty one, has no objects.
+label file, or with an empty one, has no objects. Where the YAML file has `kpt_shape: [17, 3]`, so many numbers of body
+points follow each box; they are passed over.
 
 Source: https://docs.ultralytics.com/datasets/detect/ (the description of the format).
 """
@@ -26,7 +27,7 @@ import yaml
 from rtdetr.categories import Categories, Category
 from rtdetr.data.annotations import Annotations, Found, Objects, arrange, ids_of_names
 from rtdetr.data.image_files import common_folder, images_below, is_image_name, listing, sizes_of
-from rtdetr.errors import DatasetError
+from rtdetr.errors import DatasetError, MissingSplitError
 
 _MOST_CLASSES = 100_000  # where only their number is given
 _SLACK = 0.01  # fractions beyond the border that are taken for rounding; such boxes are cut there
@@ -59,7 +60,9 @@ def yolo_file(file: Path, names: Sequence[str]) -> Found:
     key = next((name for name in names if document.get(name)), None)
     if key is None:
         known = [name for name in ("train", "val", "valid", "validation", "test") if document.get(name)]
-        raise DatasetError(f"{file}: expected a key '{names[0]}' with the folder of its images, has {known or 'none'}")
+        raise MissingSplitError(
+            f"{file}: expected a key '{names[0]}' with the folder of its images, has {known or 'none'}"
+        )
     entries = document[key] if isinstance(document[key], list) else [document[key]]
     images = sorted({image for entry in entries for image in _images_of(file, document, key, entry)})
     if not images:
@@ -71,8 +74,9 @@ def yolo_file(file: Path, names: Sequence[str]) -> Found:
             "Put the labels there, or one empty file if no image has objects"
         )
     images_dir = common_folder(images)
-    split = YoloSplit(file, categories, images_dir, images, labels)
-    return Found("yolo", file, images_dir, [str(file), *images, *labels], functools.partial(_read, split), split)
+    split = YoloSplit(file, categories, images_dir, images, labels, _point_numbers(file, document))
+    inputs = [str(file), *images, *labels]
+    return Found("yolo", file, images_dir, inputs, functools.partial(_read, split), split, key)
 
 
 class YoloSplit(NamedTuple):
@@ -83,6 +87,7 @@ class YoloSplit(NamedTuple):
     images_dir: Path
     images: list[str]  # paths, sorted
     labels: list[str]  # the label file that each image would have
+    point_numbers: int = 0  # that follow each box in a data set of poses
 
 
 def _describes_data(file: Path) -> bool:
@@ -131,6 +136,17 @@ def _categories(file: Path, document: dict[str, Any]) -> Categories:
     if repeated is not None:
         raise DatasetError(f"{file}: two classes are named {repeated!r}; names must differ")
     return categories
+
+
+def _point_numbers(file: Path, document: dict[str, Any]) -> int:
+    """How many numbers of key points follow each box."""
+    shape = document.get("kpt_shape")
+    if not shape:
+        return 0
+    sides = [int(side) for side in shape if isinstance(side, str) and side.isdecimal()]
+    if not isinstance(shape, list) or len(shape) != 2 or len(sides) != 2 or sides[1] not in (2, 3) or not sides[0]:
+        raise DatasetError(f"{file}: expected kpt_shape as [number of points, 2 or 3], got {shape!r}")
+    return sides[0] * sides[1]
 
 
 def _images_of(file: Path, document: dict[str, Any], key: str, entry: Any) -> list[str]:
@@ -193,7 +209,7 @@ def _read(split: YoloSplit, on_bad_box: str) -> Annotations:
     label_of_id = split.categories.label_of_id
     corners, labels, images, lines = array("d"), array("q"), array("q"), array("q")
     for image, label_file in enumerate(split.labels):
-        for line, number, box in _rows(label_file):
+        for line, number, box in _rows(label_file, split.point_numbers):
             label = label_of_id.get(number)  # type: ignore[arg-type]  # 3.0 finds 3
             if label is None:
                 _refuse_class(split, f"{label_file}:{line}", number)
@@ -225,7 +241,7 @@ def _read(split: YoloSplit, on_bad_box: str) -> Annotations:
     return arrange(objects, source=split.file, on_bad_box=on_bad_box, where=where)
 
 
-def _rows(file: str) -> Iterator[tuple[int, float, tuple[float, float, float, float]]]:
+def _rows(file: str, point_numbers: int) -> Iterator[tuple[int, float, tuple[float, float, float, float]]]:
     """Line, class number and corners, as fractions of the image's sides, of each object in a label file."""
     try:
         with open(file, encoding="utf-8") as opened:
@@ -242,6 +258,13 @@ def _rows(file: str) -> Iterator[tuple[int, float, tuple[float, float, float, fl
             number, *values = map(float, fields)
         except ValueError:
             raise DatasetError(f"{file}:{line}: {_ROW}; got {content[:60]!r}") from None
+        if point_numbers:
+            if len(values) not in (4, 4 + point_numbers):
+                raise DatasetError(
+                    f"{file}:{line}: expected 'class cx cy w h' and {point_numbers} numbers of points, as kpt_shape "
+                    f"says; got {len(fields)} numbers"
+                )
+            values = values[:4]
         if len(values) != 4 and (len(values) < 6 or len(values) % 2):
             raise DatasetError(f"{file}:{line}: {_ROW}; got {len(fields)} numbers")
         if not all(-_SLACK <= value <= 1 + _SLACK for value in values):

@@ -9,6 +9,7 @@ import datetime
 import logging
 import os
 import random
+import re
 import shutil
 import zipfile
 import zlib
@@ -27,6 +28,7 @@ from rtdetr.training.ema import ModelEMA
 from rtdetr.weights.official import load_pickle
 
 _log = logging.getLogger(__name__)
+_CHECKPOINT = re.compile(r"last(-\d+)?\.pth")
 NEEDED = ("model", "ema", "optimizer", "last_epoch")
 
 
@@ -39,7 +41,8 @@ class Progress:
         epoch: the epoch under way, counted from 0.
         batch: its batches that are done; all of them: trained and not yet evaluated.
         iteration: steps made over the whole run.
-        best_value: highest value of the metric that decides so far; None before the first evaluation.
+        best_metric: the metric that decides.
+        best_value: its highest value so far; None before the first evaluation.
         best_ap: the validation AP that came with it, in [0, 1].
         best_epoch: the epoch that reached it.
         evaluations_since_best: how many did not.
@@ -51,6 +54,7 @@ class Progress:
     epoch: int = 0
     batch: int = 0
     iteration: int = 0
+    best_metric: str = "ap"
     best_value: float | None = None
     best_ap: float | None = None
     best_epoch: int | None = None
@@ -58,8 +62,10 @@ class Progress:
     thresholds: list[float] | None = None
     skipped: int = 0
 
-    def note(self, value: float, *, ap: float) -> bool:
+    def note(self, value: float, *, ap: float, metric: str = "ap") -> bool:
         """Keep the result of the epoch under way if it is the best so far, and return whether it is."""
+        if metric != self.best_metric:  # values of two metrics cannot be compared
+            self.best_value, self.best_metric, self.evaluations_since_best = None, metric, 0
         if value < 0 or (self.best_value is not None and value <= self.best_value):  # negative: nothing to be found
             self.evaluations_since_best += 1
             return False
@@ -118,7 +124,7 @@ def save_best(path: Path, state: TrainingState, *, metadata: Mapping[str, Any]) 
 
 def newest_whole(folder: Path) -> Path | None:
     """Return the newest checkpoint of a run's folder that every checksum in it says is whole; None if there is none."""
-    files = sorted((file for file in folder.glob("last*.pth")), key=_age)
+    files = sorted((file for file in folder.glob("last*.pth") if _CHECKPOINT.fullmatch(file.name)), key=_age)
     for file in files:
         if is_whole(file):
             return file
@@ -191,12 +197,15 @@ def restore(content: Mapping[str, Any], state: TrainingState, *, rank: int = 0) 
     progress = state.progress
     done = content["last_epoch"] + 1
     saved = {"epoch": done, "iteration": done * progress.batches_per_epoch, **content.get("progress", {})}
-    length = saved.pop("batches_per_epoch", None)
+    length = saved.pop("batches_per_epoch", progress.batches_per_epoch)
     if saved.get("batch") and length != progress.batches_per_epoch:
         raise ConfigError(
             f"resume: the run stopped in an epoch of {length} batches, which are {progress.batches_per_epoch} now. "
             "Go on with the same data and batch size"
         )
+    if length != progress.batches_per_epoch:  # the schedule counts steps in epochs of the new length
+        _log.warning("an epoch had %d steps and has %d now; the schedule follows", length, progress.batches_per_epoch)
+        saved["iteration"] = saved["epoch"] * progress.batches_per_epoch
     try:
         state.model.load_state_dict(content["model"])
         state.ema.load_state_dict(content["ema"])

@@ -62,6 +62,10 @@ class Processes:
         """Whether the flag is set in some process."""
         return self.mean_number(float(flag)) > 0
 
+    def least(self, value: int) -> int:
+        """Return the smallest of a number over the processes."""
+        return min(self.gather_all(value))
+
     def gather(self, value: Value) -> list[Value]:
         """Return the picklable values of all processes, in the order of their ranks; an empty list but in the main."""
         if self.world_size == 1:
@@ -155,6 +159,8 @@ def launch(num_processes: int, arguments: list[str]) -> NoReturn:
     Raises:
         ConfigError: fewer than one process.
     """
+    if "RANK" in os.environ:
+        raise ConfigError("--processes starts processes itself; leave it out under torchrun, which has done so")
     if num_processes < 1:
         raise ConfigError(f"expected at least 1 process, got {num_processes}")
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num_processes)))

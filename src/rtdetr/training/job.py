@@ -22,7 +22,7 @@ from rtdetr.training.checkpoint import TrainingState
 from rtdetr.training.distributed import Processes
 from rtdetr.weights import metadata
 
-MakeDetector = Callable[[RTDETR, Categories], Detector]
+MakeDetector = Callable[[RTDETR, Categories, str], Detector]  # the last is the device
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Job:
         """Measure the averaged model on the validation data; each process takes its share of the images."""
         assert self.val_data is not None
         started = time.perf_counter()
-        detector = self.make_detector(self.state.ema.module, self.train_data.categories)
+        detector = self.make_detector(self.state.ema.module, self.train_data.categories, str(self.device))
 
         def predict(images: list[Any]) -> list[Detections]:
             found = detector(images, threshold=0.0, batch_size=len(images))

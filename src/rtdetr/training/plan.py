@@ -2,11 +2,14 @@
 
 import copy
 import math
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from rtdetr.config import Recipe, TrainConfig
+from rtdetr.errors import TrainingError
+from rtdetr.files import write_atomically
 from rtdetr.models import RTDETR
 from rtdetr.models.layers import FrozenBatchNorm2d
 
@@ -85,7 +88,6 @@ def describe(
     memory: Memory | None = None,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
-    seconds_per_step: float | None = None,
 ) -> str:
     """Return a few lines that say what a run is going to do.
 
@@ -98,7 +100,6 @@ def describe(
         memory: what `estimate_memory` found; None: it is not said.
         device: where the network runs.
         dtype: what it computes in.
-        seconds_per_step: measured time of a step; None as long as none was made.
     """
     recipe = config.recipe
     steps = recipe.epochs * steps_per_epoch
@@ -108,8 +109,6 @@ def describe(
     start = _start(config)
     val = "none is evaluated" if num_val_images is None else f"{num_val_images:,} for validation"
     when = "unknown until the rehearsal" if config.rehearsal else "unknown until the first steps"
-    if seconds_per_step is not None:
-        when = f"about {_duration(steps * seconds_per_step)} at {seconds_per_step:.2f} s a step, without evaluation"
     rows = {
         "model": f"{config.model}, {total:.1f} M parameters ({trained:.1f} M trained{frozen}), {start}",
         "data": f"{num_images:,} images, {model.config.num_classes} classes; {val}",
@@ -126,6 +125,13 @@ def describe(
         "results": config.output_dir,
     }
     return "\n".join(f"{name:<9}{text}" for name, text in rows.items() if text)
+
+
+def note_time(path: Path, description: str, text: str) -> None:
+    """Write a description again with what is known of the time by now."""
+    lines = [f"{'time':<9}{text}" if line.startswith("time ") else line for line in description.splitlines()]
+    content = "\n".join(lines) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(content, encoding="utf-8"), error=TrainingError)
 
 
 def _loss(recipe: Recipe) -> str:
@@ -197,8 +203,3 @@ def _some(count: int, noun: str) -> str:
 
 def _bytes(count: int) -> str:
     return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / 2**20:.0f} MiB"
-
-
-def _duration(seconds: float) -> str:
-    minutes = max(round(seconds / 60), 1)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"

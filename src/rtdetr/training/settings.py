@@ -99,8 +99,8 @@ def resolve(
         values["network"] = ModelConfig(**network)
     if isinstance(given.get("recipe"), Recipe):
         values["recipe_name"] = "own"
-    for name, value in assignments.items():
-        _assign(values, changes, name, value)
+    for name in sorted(assignments, key=lambda name: name not in ("model", "weights")):  # before the network's parts
+        _assign(values, changes, name, assignments[name])
     from_nothing = "none" in (values.get("weights"), values.get("backbone_weights")) or resume is not None
     for name in _MAY_BE_NONE:
         values[name] = None if values.get(name) == "none" else values.get(name)
@@ -162,11 +162,13 @@ def _assign(values: dict[str, Any], changes: dict[str, Any], name: str, value: A
     elif name == "model":
         values["model"], values["network"] = value, None
     elif section in ("model", "network") and rest:
-        network = values.get("network") or zoo.model_config(values.get("model") or DEFAULT_MODEL)
+        if values.get("model") is None:
+            weights = values.get("weights")
+            values["model"] = DEFAULT_MODEL if weights in (None, "none") else _model_of(weights)
+        network = values.get("network") or zoo.model_config(values["model"])
         for part in reversed(rest.split(".")[1:]):
             value = {part: value}
         values["network"] = network.replace(**{rest.split(".")[0]: value})
-        values.setdefault("model", network.name)
     elif name in run_names:
         values[name] = value
     elif section in Recipe.model_fields:

@@ -1,7 +1,6 @@
 """Builds what a run needs from its settings: datasets, model with its first weights, optimiser, average, loader."""
 
 import logging
-import os
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -66,8 +65,6 @@ def prepare(
         raise ConfigError(f"unknown best_metric {config.best_metric!r}.{suggestion}")
     for name in config.loggers:
         require(name)
-    if config.deterministic:
-        _be_deterministic()
     device = _choose_device(config.device, processes)
     train_data, val_data = _open_data(config, given)
     config = fit(config, num_images=len(train_data), class_names=train_data.categories.names)
@@ -121,13 +118,14 @@ def prepare(
     )
     criterion = build_criterion(model.config, loss=recipe.loss)
     folder = Path(config.output_dir)
-    if processes.is_main:
-        _warn_of_short_run(recipe, len(loader))
-        _open_folder(folder, config, is_new=resume is None, description=description)
     if processes.rank:
         torch.manual_seed(config.seed + processes.rank)  # each process draws its own denoising noise
     if resume is not None:
         restore(resume, state, rank=processes.rank)
+    _check_agreement(processes, state.progress, train_data)
+    if processes.is_main:
+        _warn_of_short_run(recipe, len(loader))
+        _open_folder(folder, config, is_new=resume is None, description=description)
     return Job(
         config=config,
         folder=folder,
@@ -146,19 +144,28 @@ def prepare(
     )
 
 
+def _check_agreement(processes: Processes, progress: Progress, data: DetectionDataset) -> None:
+    """See that all processes stand at the same step of the same data: machines may hold different files.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    place = {"epoch": progress.epoch, "batch": progress.batch, "step": progress.iteration}
+    found = processes.gather_all({**place, "images": len(data), "classes": len(data.categories)})
+    if any(one != found[0] for one in found):
+        rank = next(rank for rank, one in enumerate(found) if one != found[0])
+        raise ConfigError(
+            f"the processes differ: process 0 has {found[0]}, process {rank} has {found[rank]}. Every machine needs "
+            "the same dataset, and for --resume the same checkpoint: use a shared folder, or copy both"
+        )
+
+
 def _choose_device(name: str, processes: Processes) -> torch.device:
     """The device of a name; among several processes of a machine, each has the GPU of its number."""
     device = choose_device(name)
     if device.type == "cuda" and processes.world_size > 1:
         return torch.device("cuda", processes.local_rank)
     return device
-
-
-def _be_deterministic() -> None:
-    """Let torch use only operations that give the same bits each time, and refuse those that cannot."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False
 
 
 def _open_data(config: TrainConfig, given: GivenData | None) -> tuple[DetectionDataset, DetectionDataset | None]:

@@ -4,9 +4,9 @@ A batch is split into `Recipe.accumulate` parts that are worked on one after the
 the loss is divided by is counted over all parts and processes, so that neither changes the gradient.
 """
 
+import contextlib
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -18,7 +18,10 @@ from rtdetr.structures import Target
 from rtdetr.training.distributed import postponed
 from rtdetr.training.job import Job
 
+CPU_OUT_OF_MEMORY = "can't allocate memory"
 MOST_SKIPPED = 10  # steps in a row; then the run is beyond saving
+MOST_OVERFLOWS = 40  # the same in float16, whose scaler begins at 2^16 and halves each time
+MOST_SAVED = 5  # bad batches of a run and process that are kept
 
 
 class StepResult(NamedTuple):
@@ -44,7 +47,8 @@ def train_step(job: Job, images: Tensor, targets: list[Target]) -> StepResult:
     """
     recipe, state = job.config.recipe, job.state
     optimizer, scaler = state.optimizer, state.scaler
-    terms = make_gradients(job, images, targets)
+    with naming_memory(job, images):
+        terms = make_gradients(job, images, targets)
     broken = [f"{name} is {value}" for name, value in terms.items() if not math.isfinite(value)]
     if broken:
         more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
@@ -53,12 +57,44 @@ def train_step(job: Job, images: Tensor, targets: list[Target]) -> StepResult:
     norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), recipe.clip_max_norm or math.inf).item()
     if not (math.isfinite(norm) or scaler.is_enabled()):
         return _refuse(job, images, targets, f"the gradient is not finite ({norm}) although the loss is", terms)
+    if math.isfinite(norm):
+        state.progress.skipped = 0
+    elif state.progress.skipped >= MOST_OVERFLOWS:
+        return _refuse(job, images, targets, f"the gradient is not finite ({norm}) in float16", terms)
+    else:
+        state.progress.skipped += 1
     scaler.step(optimizer)
     scaler.update()
     optimizer.zero_grad()
     state.ema.update(state.model)
-    state.progress.skipped = 0
     return StepResult(terms, norm)
+
+
+@contextlib.contextmanager
+def naming_memory(job: Job, images: Tensor) -> Iterator[None]:
+    """Turn a lack of memory into a `TrainingError` that says what would help."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not (isinstance(error, torch.OutOfMemoryError) or CPU_OUT_OF_MEMORY in str(error)):
+            raise
+        raise TrainingError(_advice(job, images)) from None
+
+
+def _advice(job: Job, images: Tensor) -> str:
+    recipe, (height, width) = job.config.recipe, images.shape[2:]
+    remedies = [f"--set accumulate={2 * recipe.accumulate} (the same steps in smaller parts)"]
+    if not recipe.gradient_checkpointing:
+        remedies.append("--set gradient_checkpointing=true (slower)")
+    if job.dtype == torch.float32 and job.device.type == "cuda":
+        remedies.append("--precision bfloat16")
+    if recipe.batch_size > 1:
+        remedies.append(f"--batch-size {recipe.batch_size // 2}")
+    remedies.append("a smaller --size")
+    return (
+        f"out of memory on {job.device} with {recipe.batch_size} images of {height}x{width} a step. "
+        f"Try {', '.join(remedies)}"
+    )
 
 
 def make_gradients(job: Job, images: Tensor, targets: list[Target]) -> dict[str, float]:
@@ -66,7 +102,9 @@ def make_gradients(job: Job, images: Tensor, targets: list[Target]) -> dict[str,
 
     Ends early, without the remaining gradients, when a term is not finite in any process.
     """
-    parts = min(job.config.recipe.accumulate, len(targets))
+    parts = job.config.recipe.accumulate
+    if parts > 1:  # as many in every process, none of them empty
+        parts = min(parts, job.processes.least(len(targets)))
     num_boxes = job.processes.mean_number(float(sum(len(target["labels"]) for target in targets)))
     totals: dict[str, float] = {}
     for part, (some_images, some_targets) in enumerate(_split(images, targets, parts)):
@@ -102,13 +140,17 @@ def _refuse(job: Job, images: Tensor, targets: list[Target], problem: str, terms
     ids = job.loader.image_ids(progress.batch)
     content = {"images": images.cpu(), "targets": targets, "image_ids": ids, "terms": terms}
 
-    def write(temporary: Path) -> None:
-        torch.save(content, temporary)
-
-    write_atomically(file, write, error=TrainingError)
+    saved = f"the batch is saved as {file}"
+    if len(list(job.folder.glob(f"bad_batch_*_rank{job.processes.rank}.pt"))) >= MOST_SAVED:
+        saved = f"the folder holds {MOST_SAVED} such batches, this one is not saved"
+    else:
+        try:
+            write_atomically(file, lambda temporary: torch.save(content, temporary), error=TrainingError)
+        except TrainingError as error:
+            saved = f"the batch is not saved: {error}"
     place = (
         f"in step {progress.iteration + 1}, batch {progress.batch + 1} of epoch {progress.epoch + 1}, "
-        f"image ids {', '.join(map(str, ids))}; the batch is saved as {file}"
+        f"image ids {', '.join(map(str, ids))}; {saved}"
     )
     if job.config.recipe.non_finite == "skip" and progress.skipped <= MOST_SKIPPED:
         if job.processes.is_main:

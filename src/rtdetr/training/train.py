@@ -4,9 +4,13 @@ Everything it needs is built in `setup.py`, and all that changes from step to st
 (`checkpoint.py`), so a run can stop after any step and go on as if it had not.
 """
 
-from collections.abc import Mapping
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import torch
 
 from rtdetr.config import TrainConfig
 from rtdetr.data.pipelines import Pipeline
@@ -14,11 +18,12 @@ from rtdetr.errors import TrainingError
 from rtdetr.training.checkpoint import random_state, save_best, save_last
 from rtdetr.training.distributed import join
 from rtdetr.training.job import Job, MakeDetector
+from rtdetr.training.plan import note_time
 from rtdetr.training.rehearsal import rehearse
 from rtdetr.training.run_folder import EvaluationPages, write_start
 from rtdetr.training.run_log import RunLog, SilentLog
 from rtdetr.training.schedule import set_learning_rate
-from rtdetr.training.setup import BEST_FILE, LAST_FILE, GivenData, prepare
+from rtdetr.training.setup import BEST_FILE, LAST_FILE, PLAN_FILE, GivenData, prepare
 from rtdetr.training.signals import StopSignals
 from rtdetr.training.step import train_step
 
@@ -65,7 +70,7 @@ def run(
         TrainingError: the loss became not finite, memory ran out, or a file cannot be written; the last good
             checkpoint is kept.
     """
-    with join(config.device) as processes:
+    with join(config.device) as processes, _deterministic(wanted=config.deterministic):
         job = prepare(
             config,
             make_detector=make_detector,
@@ -77,6 +82,21 @@ def run(
         if dry_run:
             return TrainResult(job.folder, None, None, job.folder / LAST_FILE, finished=False)
         return _run(job)
+
+
+@contextlib.contextmanager
+def _deterministic(*, wanted: bool) -> Iterator[None]:
+    """Let torch use only operations that give the same bits each time, and refuse those that cannot, for a while."""
+    former = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(former[0])
+        torch.backends.cudnn.benchmark = former[1]
 
 
 def _run(job: Job) -> TrainResult:
@@ -94,7 +114,10 @@ def _run(job: Job) -> TrainResult:
                 loader=job.loader,
             )
         if job.config.rehearsal and progress.epoch < epochs:
-            log.say(rehearse(job).text)
+            measured = rehearse(job)
+            log.say(measured.text)
+            if pages is not None:
+                note_time(job.folder / PLAN_FILE, job.description, measured.text)
         try:
             _train_epochs(job, log=log, stop=stop, pages=pages)
         finally:
@@ -107,26 +130,36 @@ def _run(job: Job) -> TrainResult:
 
 def _train_epochs(job: Job, *, log: RunLog | SilentLog, stop: StopSignals, pages: EvaluationPages | None) -> None:
     """Train, save, evaluate, save, epoch by epoch, until the last one, a signal, or nothing gets better."""
-    state, progress = job.state, job.state.progress
+    progress = job.state.progress
     while progress.epoch < job.config.recipe.epochs and not job.has_converged:
         stopped = _train_epoch(job, log=log, stop=stop)
-        _save(job, log)  # before the evaluation too, which can take minutes
+        _save(job, log, keep=job.config.keep_last)  # before the evaluation too, which can take minutes
         if stopped:
             cause = stop.received or "another process"
             log.say(f"{cause}: stopped after step {progress.iteration}; go on with --resume {job.folder}")
             return
         report = job.evaluate() if job.is_evaluated(progress.epoch) else None
-        improved = report is not None and progress.note(job.decisive(report), ap=report.metrics.ap)
+        improved = report is not None and progress.note(
+            job.decisive(report), ap=report.metrics.ap, metric=job.config.best_metric
+        )
         log.end_epoch(None if report is None else report.metrics.numbers)
         progress.epoch, progress.batch = progress.epoch + 1, 0
         if report is not None and improved:
             progress.thresholds = report.best_f1_thresholds
             if pages is not None:
-                save_best(job.folder / BEST_FILE, state, metadata=job.metadata)
+                _save_best(job, log)
                 pages.better(report)
-        _save(job, log, keep=job.config.keep_last)
+        _save(job, log)
     if job.has_converged and progress.epoch < job.config.recipe.epochs:
         log.say(f"stopped early: no better evaluation in {progress.evaluations_since_best}")
+
+
+def _save_best(job: Job, log: RunLog | SilentLog) -> None:
+    """Write best.pth; a disk that is full is no reason to end the run here either."""
+    try:
+        save_best(job.folder / BEST_FILE, job.state, metadata=job.metadata)
+    except TrainingError as error:
+        log.say(f"{error} Training goes on; the weights of this evaluation are not kept as the best")
 
 
 def _log(job: Job) -> RunLog | SilentLog:

@@ -9,6 +9,7 @@ from PIL import Image, ImageEnhance
 from rtdetr.data import check
 from rtdetr.data.doctor.findings import KINDS
 from rtdetr.errors import ConfigError, DatasetError
+from tests.data.doctor.test_formats import write_yolo
 from tests.data.doctor_files import clean, picture, write
 
 
@@ -291,7 +292,45 @@ def test_several_files_are_splits_of_one_data_set(tmp_path):
     files = [root / "annotations/train.json", root / "annotations/val.json"]
     _, example = only(check(files), "leak")
     assert example.line() == "train: b.jpg is the same as val/d.jpg"
-    assert [row.name for row in check([root, root]).splits] == ["train-1", "val-1", "train-2", "val-2"]
+    assert [row.name for row in check([root, root]).splits] == ["train-1", "train-2", "val-1", "val-2"]
+
+
+def test_the_order_of_the_files_does_not_matter(tmp_path):
+    root = write(tmp_path)
+    shutil.copy(root / "images/val/d.jpg", root / "images/train/b.jpg")
+    _, example = only(check([root / "annotations/val.json", root / "annotations/train.json"]), "leak")
+    assert example.line() == "train: b.jpg is the same as val/d.jpg"
+
+
+def test_two_files_of_one_split(tmp_path):
+    splits = clean()
+    for document in splits.values():
+        document["annotations"] = [row for row in document["annotations"] if row["category_id"] == 3]
+    first = write(tmp_path / "a", splits)
+    splits["train"]["categories"].append({"id": 9, "name": "cow"})
+    second = write(tmp_path / "b", splits)
+    found = kinds(check([first / "annotations/train.json", second / "annotations/train.json"]))
+    assert found == {"class-lists-differ": 1, "same-image": 3, "unused-class": 2}
+    splits["val"]["annotations"][0]["category_id"] = 7
+    write(second, splits)
+    report = check([first / "annotations/train.json", second])
+    examples = {finding.kind: finding.examples for finding in report.findings}
+    assert examples["untrained-class"][0].line() == "train: class 'dog' has none here and 1 elsewhere"
+
+
+def test_a_split_that_is_named_and_cannot_be_read(tmp_path):
+    root = write_yolo(tmp_path / "set")
+    (root / "data.yaml").write_text("train: images/train\nval: images/vall\nnames: {3: cat, 7: dog}\n")
+    finding, example = only(check(root), "unreadable-split")
+    assert (finding.severity, example.part) == ("error", "val")
+    assert "vall" in example.detail
+    (root / "data.yaml").write_text("train: images/train\nnames: {3: cat, 7: dog}\n")
+    assert check(root).findings == []
+    root = write(tmp_path / "coco")
+    for number in (1, 2):
+        shutil.copy(root / "annotations/val.json", root / f"annotations/instances_val{number}.json")
+    _, example = only(check(root), "unreadable-split")
+    assert "several annotation files" in example.detail
 
 
 def test_examples_are_few_and_counts_are_whole(tmp_path):

@@ -11,6 +11,7 @@ from rtdetr.categories import Category
 from rtdetr.data import TrainLoader, check, open_dataset
 from rtdetr.data.doctor import fix
 from rtdetr.data.doctor.fix import summary, turned
+from rtdetr.data.doctor.images import examine
 from rtdetr.errors import DatasetError
 from rtdetr.preprocessing import UPRIGHT, open_image
 from rtdetr.zoo import entry
@@ -84,7 +85,9 @@ def test_the_copy_opens_strictly_and_the_original_is_untouched(tmp_path):
         "unreadable-entry: train: a.jpg annotation 53",
     ):
         assert line in lines
-    assert "images that are in two splits: 1, left out of the training split" in summary(changes)
+    assert "images that are in two splits: 1, left out of the earlier split: train before val before test" in summary(
+        changes
+    )
 
 
 def test_the_copy_can_be_trained_on(tmp_path):
@@ -135,17 +138,103 @@ def test_an_image_annotated_without_its_rotation(tmp_path):
     assert red[: y1 - 2].max(initial=0) < 60 and red[y2 + 2 :].max() < 60
 
 
-def test_a_turned_image_of_another_format_becomes_png(tmp_path):
-    root = write(tmp_path / "set")
-    data = json.loads((root / "annotations/train.json").read_text())
-    data["images"][0]["file_name"] = "a.tif"
-    (root / "annotations/train.json").write_text(json.dumps(data))
+@pytest.mark.parametrize("orientation", [3, 6])
+@pytest.mark.parametrize(("old", "new"), [("a.jpe", "a.png"), ("a.tif", "a.tif")])
+def test_a_turned_image_of_another_format_becomes_png(tmp_path, orientation, old, new):
+    """But a TIFF file, which every read turns upright, stays as it is."""
+    splits = clean()
+    size_wh = (64, 96) if orientation == 6 else (96, 64)
+    splits["train"]["images"][0] |= {"file_name": old, "width": size_wh[0], "height": size_wh[1]}
+    splits["train"]["annotations"][1]["bbox"] = [30, 20, 32, 40]
+    root = write(tmp_path / "set", splits)
     exif = Image.Exif()
-    exif[0x112] = 3
-    picture(5).save(root / "images/train/a.tif", exif=exif)
+    exif[0x112] = orientation
+    picture(5).save(root / f"images/train/{old}", exif=exif, format="TIFF" if old == "a.tif" else "JPEG")
+    report = check(root)
+    assert {finding.kind for finding in report.findings} <= {"exif-tag", "unlisted-file"}
+    assert [change.kind for change in fix(report, tmp_path / "out")] == (["exif-tag"] if old != new else [])
+    dataset = open_dataset(tmp_path / "out", split="train")
+    assert dataset.path(0).name == new
+    loaded, target = dataset.load(0)
+    assert loaded.size == target["size_wh"] == size_wh
+    assert np.array_equal(np.asarray(loaded), np.asarray(open_image(root / f"images/train/{old}")))
+    assert target["boxes_xyxy"].tolist() == [[10, 8, 40, 32], [30, 20, 62, 60]]
+
+
+def test_the_miniature_of_a_turned_tiff_file_is_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x112] = 6
+    for name in ("a.tif", "a.png"):
+        picture(5).save(tmp_path / name, exif=exif)
+    tiff, png = examine(tmp_path / "a.tif"), examine(tmp_path / "a.png")
+    assert (tiff.stored_wh, tiff.upright_wh, png.upright_wh) == ((64, 96), (64, 96), (64, 96))
+    assert np.array_equal(tiff.thumb, png.thumb)
+
+
+@pytest.mark.parametrize("kind", ["I;16", "L", "RGBA", "CMYK"])
+def test_a_turned_image_keeps_its_mode(tmp_path, kind):
+    splits = clean()
+    name = "a.jpg" if kind == "CMYK" else "a.png"
+    splits["train"]["images"][0] |= {"file_name": name, "width": 64, "height": 96}
+    splits["train"]["annotations"][1]["bbox"] = [30, 20, 32, 40]
+    root = write(tmp_path / "set", splits)
+    exif = Image.Exif()
+    exif[0x112] = 6
+    levels = np.random.default_rng(0).integers(0, 65536, (64, 96), dtype=np.uint16)
+    image = Image.fromarray(levels) if kind == "I;16" else picture(5).convert(kind)
+    image.save(root / f"images/train/{name}", exif=exif)
     fix(check(root), tmp_path / "out")
-    upright = np.asarray(open_image(root / "images/train/a.tif"))
-    assert np.array_equal(np.asarray(Image.open(tmp_path / "out/images/train/a.png")), upright)
+    with Image.open(tmp_path / f"out/images/train/{name}") as copy:
+        mode = "I;16" if copy.mode == "I" else copy.mode  # as older releases of Pillow call it
+        assert (mode, copy.size, copy.getexif().get(0x112)) == (kind, (64, 96), None)
+        expected = np.asarray(image.transpose(UPRIGHT[6])).astype(int)
+        assert np.abs(np.asarray(copy) - expected).mean() <= (4 if kind == "CMYK" else 0)
+
+
+def test_a_turned_image_that_its_format_cannot_hold_becomes_rgb(tmp_path):
+    splits = clean()
+    splits["train"]["images"][0] |= {"width": 64, "height": 96}
+    splits["train"]["annotations"][1]["bbox"] = [30, 20, 32, 40]
+    root = write(tmp_path / "set", splits)
+    exif = Image.Exif()
+    exif[0x112] = 6
+    picture(5).convert("RGBA").save(root / "images/train/a.jpg", format="PNG", exif=exif)
+    fix(check(root), tmp_path / "out")
+    with Image.open(tmp_path / "out/images/train/a.jpg") as copy:
+        assert (copy.format, copy.mode, copy.size) == ("JPEG", "RGB", (64, 96))
+
+
+def test_arrays_of_many_channels_are_kept(tmp_path):
+    splits = clean()
+    splits["train"]["images"][0]["file_name"] = "a.npy"
+    splits["train"]["images"][1]["file_name"] = "b.npy"
+    splits["train"]["images"][2]["file_name"] = "c.npy"
+    folder = tmp_path / "set/images/train"
+    folder.mkdir(parents=True)
+    levels = np.random.default_rng(0).integers(0, 256, (64, 96, 6), dtype=np.uint8)
+    np.save(folder / "a.npy", levels)
+    np.save(folder / "b.npy", levels[:, :, :2].astype(np.uint16) * 257)
+    np.save(folder / "c.npy", levels.transpose(2, 0, 1)[:3])
+    report = check(write(tmp_path / "set", splits))
+    assert [finding.kind for finding in report.findings] == ["corrupt-image"]
+    assert [example.file for example in report.findings[0].examples] == ["c.npy"]
+    assert "channels-first" in report.findings[0].examples[0].detail
+    expected = Image.fromarray(levels.mean(axis=2).astype(np.uint8)).resize((16, 16), Image.Resampling.BOX)
+    assert np.array_equal(report.survey.facts[0][0].thumb, np.asarray(expected))
+    fix(report, tmp_path / "out")
+    pixels, _ = open_dataset(tmp_path / "out", split="train").load_array(0, num_channels=6)
+    assert np.array_equal(pixels, levels)
+
+
+def test_arrays_that_cannot_be_loaded_are_corrupt(tmp_path):
+    np.save(tmp_path / "values.npy", np.full((8, 8, 6), 300.0))
+    np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
+    np.save(tmp_path / "none.npy", np.zeros((0, 8, 6), np.uint8))
+    np.save(tmp_path / "many.npy", np.zeros((8, 8, 6, 2), np.uint8))
+    (tmp_path / "text.npy").write_text("text")
+    words = {"values": "300", "objects": "NumPy", "none": "got", "many": "got", "text": "NumPy"}
+    for name, word in words.items():
+        assert word in (examine(tmp_path / f"{name}.npy").error or "")
 
 
 def test_file_names_stay_inside_the_new_folder(tmp_path):
@@ -198,6 +287,54 @@ def test_an_occupied_folder_is_refused(tmp_path):
     fix(report, tmp_path / "empty")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "full", "set"]
     assert contents(tmp_path / "full") == {"file": b"mine"}
+
+
+def test_the_copy_of_a_file_of_any_name_opens(tmp_path):
+    root = write(tmp_path / "set")
+    (root / "annotations/train.json").rename(root / "annotations/labels.json")
+    report = check(root / "annotations/labels.json", images=root / "images/train")
+    assert [row.name for row in report.splits] == ["labels"]
+    fix(report, tmp_path / "out")
+    assert len(open_dataset(tmp_path / "out", split="train")) == 3
+    assert check(tmp_path / "out").findings == []
+
+
+def test_a_leak_leaves_the_split_that_is_trained_on(tmp_path):
+    root = write(tmp_path / "set")
+    shutil.copy(root / "images/val/d.jpg", root / "images/train/b.jpg")
+    changes = fix(check([root / "annotations/val.json", root / "annotations/train.json"]), tmp_path / "out")
+    assert [(change.kind, change.text) for change in changes] == [("leak", "train/b.jpg")]
+    assert [len(open_dataset(tmp_path / "out", split=split)) for split in ("train", "val")] == [2, 2]
+
+
+def test_splits_that_the_copy_could_not_name_are_refused(tmp_path):
+    first, second = write(tmp_path / "first"), write(tmp_path / "second")
+    with pytest.raises(DatasetError, match="expected one 'train' split to copy, got 2"):
+        fix(check([first, second]), tmp_path / "out")
+    files = [shutil.copy(root / "annotations/train.json", root / f"{root.name}.json") for root in (first, second)]
+    with pytest.raises(DatasetError, match="expected splits named train, val or test to copy, got 'first'"):
+        fix(check(files), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_split_that_cannot_be_read_is_listed(tmp_path):
+    root = write(tmp_path / "set")
+    shutil.copy(root / "annotations/val.json", root / "annotations/instances_val1.json")
+    shutil.copy(root / "annotations/val.json", root / "annotations/instances_val2.json")
+    changes = fix(check(root), tmp_path / "out")
+    assert [change.kind for change in changes] == ["unreadable-split"]
+    assert "unreadable-split: val: " in (tmp_path / "out/changes.txt").read_text()
+
+
+def test_a_folder_beside_a_given_file_is_refused(tmp_path):
+    root = write(tmp_path / "set")
+    (tmp_path / "pictures").mkdir()
+    report = check(root / "annotations/train.json", images=root / "images/train")
+    for target in (root / "out", root / "annotations/out", root / "images/train/sub/out"):
+        with pytest.raises(DatasetError, match="is inside"):
+            fix(report, target)
+    with pytest.raises(DatasetError, match="is inside"):
+        fix(check(root / "annotations/train.json", images=tmp_path / "pictures"), tmp_path / "pictures/out")
 
 
 def test_nothing_left(tmp_path):

@@ -127,6 +127,18 @@ def test_a_long_class_list_is_cut_in_the_text_only(tmp_path):
     assert len(report.to_json()["classes"]) == 152
 
 
+def test_a_page_replaces_only_pages(tmp_path):
+    root = write(tmp_path / "set")
+    report = check(root)
+    file = root / "annotations/train.json"
+    before = file.read_bytes()
+    with pytest.raises(DatasetError, match="exists: choose another"):
+        report.save_html(file)
+    assert file.read_bytes() == before
+    for _ in range(2):
+        report.save_html(tmp_path / "page.html")
+
+
 def test_a_page_that_cannot_be_written(tmp_path):
     report = check(write(tmp_path / "set"))
     with pytest.raises(DatasetError, match="cannot write"):

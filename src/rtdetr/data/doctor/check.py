@@ -46,9 +46,11 @@ def check(
     if not all(isinstance(source, str | os.PathLike) for source in sources):
         raise ConfigError("expected paths of folders or annotation files to examine, got something else")
     paths = [Path(source) for source in sources]
-    parts = find_parts(paths, images=None if images is None else Path(images))
+    parts, broken = find_parts(paths, images=None if images is None else Path(images))
     examined = survey(parts)
     found = Collector(max_examples)
+    for example in broken:
+        found.add_one("unreadable-split", example)
     check_entries(examined, found)
     check_classes(examined, found)
     check_files(examined, found)

@@ -42,12 +42,11 @@ def check_classes(survey: Survey, found: Collector) -> None:
     for name, total in totals.items():
         if not total:
             found.add_one("unused-class", Example("all", "", f"class {name!r}", "is unused"))
-    for part, count in zip(survey.parts, counts, strict=True):
-        if part.name == "train":
-            for name, total in totals.items():
-                if total and not count.get(name):
-                    detail = f"has none here and {total} elsewhere"
-                    found.add_one("untrained-class", Example("train", "", f"class {name!r}", detail))
+    training = [count for part, count in zip(survey.parts, counts, strict=True) if part.split == "train"]
+    for name, total in totals.items():
+        if training and total and not any(count.get(name) for count in training):
+            detail = f"has none here and {total} elsewhere"
+            found.add_one("untrained-class", Example("train", "", f"class {name!r}", detail))
 
 
 def objects_by_class(survey: Survey, part: int) -> dict[str, int]:
@@ -140,17 +139,15 @@ def _add_copies(
 ) -> None:
     """Add the pairs of a group, each further image once; with `other_files` only those that are not the same file."""
     digests = {position: survey.facts[position[0]][position[1]].digest for position in group}
-    first_of_part: dict[int, Position] = {}
+    splits = [part.split for part in survey.parts]
+    first_of_split: dict[str, Position] = {}
     for position in group:
-        part = position[0]
-        if part not in first_of_part:
-            first_of_part[part] = position
-        elif not other_files or digests[position] != digests[first_of_part[part]]:
-            first = first_of_part[part]
+        first = first_of_split.setdefault(splits[position[0]], position)
+        if first != position and (not other_files or digests[position] != digests[first]):
             found.add_one(kinds[0], survey.example(position, f"{words} {survey.file_name(first)}", also=first))
-    first, *others = sorted(first_of_part)
-    for part in others:
-        pairs = ((a, b) for a in group if a[0] == first for b in group if b[0] == part)
+    first_split, *others = first_of_split  # in the order of the splits, as the positions of a group are
+    for split in others:
+        pairs = ((a, b) for a in group if splits[a[0]] == first_split for b in group if splits[b[0]] == split)
         pair = next(((a, b) for a, b in pairs if not other_files or digests[a] != digests[b]), None)
         if pair:
             found.add_one(kinds[1], survey.example(pair[0], f"{words} {survey.file_name(pair[1])}", also=pair[1]))

@@ -5,19 +5,23 @@ from collections import Counter
 from pathlib import Path
 
 from rtdetr.data.annotations import Found
+from rtdetr.data.doctor.findings import Example
 from rtdetr.data.doctor.read_coco import read_coco
 from rtdetr.data.doctor.read_voc import read_voc
 from rtdetr.data.doctor.read_yolo import read_yolo
 from rtdetr.data.doctor.records import Part
 from rtdetr.data.open import SPLIT_NAMES, find_dataset
-from rtdetr.errors import ConfigError, DatasetError
+from rtdetr.errors import ConfigError, DatasetError, MissingSplitError
 
 _log = logging.getLogger(__name__)
 _READERS = {"yolo": read_yolo, "voc": read_voc}
 
 
-def find_parts(sources: list[Path], *, images: Path | None) -> list[Part]:
+def find_parts(sources: list[Path], *, images: Path | None) -> tuple[list[Part], list[Example]]:
     """Read all splits of the sources: a folder or YOLO file may have several, any other file is one.
+
+    Returns:
+        The splits, train before val before test; and those that are there or named, but cannot be read.
 
     Raises:
         DatasetError: a source has no split at all, or a file is not of its format at all.
@@ -27,34 +31,43 @@ def find_parts(sources: list[Path], *, images: Path | None) -> list[Part]:
         raise ConfigError("expected a folder or file to examine, got none")
     if images is not None and len(sources) > 1:
         raise ConfigError("expected one data set with --images, got several: lay them out in one of the usual ways")
-    parts = []
+    parts, broken = [], []
     for source in sources:
-        parts += [_read(found, name) for name, found in _splits(source, images)]
+        splits, problems = _splits(source, images)
+        parts += [_read(found, name) for name, found in splits]
+        broken += [Example(split, "", "", str(problem)) for split, problem in problems]
+    unknown = [part for part in parts if part.split not in SPLIT_NAMES]
+    if len(unknown) == 1 and all(part.split != "train" for part in parts):
+        unknown[0].split = "train"
+    order = [*SPLIT_NAMES]
+    parts.sort(key=lambda part: order.index(part.split) if part.split in order else len(order))
     names = Counter(part.name for part in parts)
     seen: Counter[str] = Counter()
     for part in parts:
         seen[part.name] += 1
         if names[part.name] > 1:
             part.name = f"{part.name}-{seen[part.name]}"
-    return parts
+    return parts, broken
 
 
-def _splits(source: Path, images: Path | None) -> list[tuple[str, Found]]:
-    """Names and places of the splits of one source, the training split first."""
+def _splits(source: Path, images: Path | None) -> tuple[list[tuple[str, Found]], list[tuple[str, DatasetError]]]:
+    """Names and places of the splits of one source, and what is wrong with those that cannot be found as described."""
     if source.is_file() and source.suffix.lower() not in (".yaml", ".yml"):
-        return [(_name_of(source), find_dataset(source, split="train", images=images))]
-    found, problems = [], {}
+        return [(_name_of(source), find_dataset(source, split="train", images=images))], []
+    found, missing, broken = [], {}, []
     for split in SPLIT_NAMES:
         try:
             found.append((split, find_dataset(source, split=split, images=images)))
+        except MissingSplitError as error:
+            missing[split] = error
         except DatasetError as error:
-            problems[split] = error
+            broken.append((split, error))
     if not found:
-        raise problems["train"]
-    for split, error in problems.items():
+        raise broken[0][1] if broken else DatasetError(str(missing["train"]))
+    for split, error in missing.items():
         if split != "test":  # few have one
             _log.warning("split %r is not examined: %s", split, error)
-    return found
+    return found, broken
 
 
 def _name_of(file: Path) -> str:
@@ -68,5 +81,8 @@ def _name_of(file: Path) -> str:
 
 def _read(found: Found, name: str) -> Part:
     if found.format == "coco":
-        return read_coco(found.annotations_file, found.images_dir, name=name)
-    return _READERS[found.format](found.split, name=name)
+        part = read_coco(found.annotations_file, found.images_dir, name=name)
+    else:
+        part = _READERS[found.format](found.split, name=name)
+    part.split, part.images_dir = name, found.images_dir
+    return part

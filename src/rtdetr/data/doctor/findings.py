@@ -19,6 +19,9 @@ class Kind(NamedTuple):
 
 
 KINDS: dict[str, Kind] = {
+    "unreadable-split": Kind(
+        "error", "splits that cannot be read", "Correct the path or the file that names them.", "left out"
+    ),
     "unreadable-entry": Kind(
         "error", "entries that cannot be read", "Correct or remove them in the annotations.", "left out"
     ),
@@ -67,8 +70,8 @@ KINDS: dict[str, Kind] = {
     "leak": Kind(
         "error",
         "images that are in two splits",
-        "Remove them from the training split: accuracy measured on them is false.",
-        "left out of the training split",
+        "Remove them from the split that is trained on: accuracy measured on them is false.",
+        "left out of the earlier split: train before val before test",
     ),
     "near-leak": Kind(
         "warning",

@@ -18,10 +18,17 @@ from rtdetr.data.doctor.findings import KINDS, printable
 from rtdetr.data.doctor.images import ImageFacts
 from rtdetr.data.doctor.report import Report
 from rtdetr.data.doctor.survey import Position, Survey
+from rtdetr.data.open import SPLIT_NAMES
 from rtdetr.errors import DatasetError
 from rtdetr.preprocessing import open_image
 
 _SAVED_SUFFIXES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP"}
+_SAVED_MODES = {  # in another, an image is saved as RGB
+    "JPEG": {"L", "RGB", "CMYK"},
+    "PNG": {"1", "L", "LA", "P", "I", "I;16", "RGB", "RGBA"},
+    "WEBP": {"RGB", "RGBA"},
+    "BMP": {"L", "RGB"},
+}
 _ROUNDING = 0.01  # pixels; what is cut by less is not listed
 
 
@@ -46,11 +53,13 @@ def fix(report: Report, out: str | os.PathLike[str]) -> list[Change]:
         out: folder to create, outside the data; it may exist if it is empty.
 
     Raises:
-        DatasetError: `out` has content, lies inside the data or cannot be written; or nothing is left to write.
+        DatasetError: `out` has content, lies inside the data or cannot be written; several parts are of one split, or
+            of unknown ones; or nothing is left to write.
     """
     target, parts = Path(out).resolve(), report.survey.parts
     _refuse(target, report)
-    changes = [Change(d.kind, f"{part.name}: {d.file} {d.annotation}") for part in parts for d in part.defects]
+    changes = [Change(f.kind, e.line()) for f in report.findings if f.kind == "unreadable-split" for e in f.examples]
+    changes += [Change(d.kind, f"{part.name}: {d.file} {d.annotation}") for part in parts for d in part.defects]
     kept_images = _choose_images(report.survey, changes)
     changes += _turned_images(report.survey, kept_images) + _joined_classes(report.survey)
     kept_boxes = [_choose_boxes(report.survey, part, kept_images[part], changes) for part in range(len(parts))]
@@ -83,12 +92,28 @@ def summary(changes: list[Change]) -> str:
 def _refuse(target: Path, report: Report) -> None:
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise DatasetError(f"expected a new or empty folder for the cleaned copy, {target} has content: choose another")
+    for split, count in Counter(part.split for part in report.survey.parts).items():
+        if count > 1:
+            raise DatasetError(
+                f"expected one {split!r} split to copy, got {count}: copy them one by one, or merge them"
+            )
+        if split not in SPLIT_NAMES:
+            raise DatasetError(f"expected splits named train, val or test to copy, got {split!r}: rename its file")
     folders = {path for path in report.data if path.is_dir()}
     for part, facts in zip(report.survey.parts, report.survey.facts, strict=True):
+        folders |= {_root_of(part.source)} if part.format == "yolo" else {_root_of(part.source), part.images_dir}
         folders |= {image.path.parent for image, one in zip(part.images, facts, strict=True) if one.usable}
     for folder in folders:
         if target.is_relative_to(folder.resolve()):
             raise DatasetError(f"expected a folder outside the data, {target} is inside {folder}: choose another")
+
+
+def _root_of(source: Path) -> Path:
+    """The folder of the data set that a folder or file of annotations belongs to."""
+    folder = source if source.is_dir() else source.parent
+    if folder.parts[-2:] == ("ImageSets", "Main"):
+        return folder.parents[1]
+    return folder.parent if folder.name == "annotations" else folder
 
 
 def _choose_images(survey: Survey, changes: list[Change]) -> list[np.ndarray]:
@@ -173,7 +198,7 @@ def _write_split(
     survey: Survey, part: int, images: np.ndarray, boxes: np.ndarray, category_ids: dict[str, int], root: Path
 ) -> None:
     record = survey.parts[part]
-    folder = root / "images" / record.name
+    folder = root / "images" / record.split
     ids = [record.images[i].image_id for i in images]
     if not all(type(number) is int and abs(number) < 2**63 for number in ids):
         ids = list(range(1, len(images) + 1))
@@ -202,7 +227,7 @@ def _write_split(
                 }
             )
     categories = [{"id": number, "name": name} for name, number in category_ids.items()]
-    file = root / "annotations" / f"{record.name}.json"
+    file = root / "annotations" / f"{record.split}.json"
     file.parent.mkdir(exist_ok=True)
     file.write_text(json.dumps({**rows, "categories": categories}), encoding="utf-8")
 
@@ -232,7 +257,13 @@ def turned(
 def _write_image(source: Path, target: Path, facts: ImageFacts) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if facts.orientation > 1:
-        open_image(source).save(target, format=_SAVED_SUFFIXES[target.suffix.lower()], quality=95)
+        file_format = _SAVED_SUFFIXES[target.suffix.lower()]
+        image = open_image(source, mode=None)
+        if image.mode not in _SAVED_MODES[file_format]:
+            image = open_image(source)
+        # without the tag, which some releases of Pillow write again
+        image.info = {key: image.info[key] for key in ("transparency", "icc_profile") if key in image.info}
+        image.save(target, format=file_format, quality=95)
     else:
         shutil.copyfile(source, target)
 

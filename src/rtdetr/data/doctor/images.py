@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from rtdetr.errors import InputError
-from rtdetr.preprocessing import UPRIGHT, exif_orientation, open_image
+from rtdetr.preprocessing import UPRIGHT, exif_orientation, load_image, open_image, upright_size
 
 _log = logging.getLogger(__name__)
 THUMB_SIDE = 16
@@ -83,7 +83,7 @@ def examine(path: Path) -> ImageFacts:
         return _facts(data)
     except Exception:  # damaged files make decoders fail in every way; the loader's own words follow
         try:
-            upright = open_image(path)
+            upright = _channel_mean(path) if path.suffix.lower() == ".npy" else open_image(path)
         except InputError as error:
             return ImageFacts(str(error).removeprefix(f"{path} "))
     return _described(data, upright, upright.size, 1)
@@ -91,14 +91,30 @@ def examine(path: Path) -> ImageFacts:
 
 def _facts(data: bytes) -> ImageFacts:
     with Image.open(io.BytesIO(data)) as image:
-        stored_wh = image.size
         orientation = exif_orientation(image)
+        width, height = upright_size(image)
+        stored_wh = (height, width) if orientation >= 5 else (width, height)
         if image.mode not in _PLAIN_MODES:
             return _described(data, open_image(data), stored_wh, orientation)
         image.draft("L", (64, 64))
         image.load()
         upright = image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
         return _described(data, upright, stored_wh, orientation)
+
+
+def _channel_mean(path: Path) -> Image.Image:
+    """The array in a NumPy file as a picture, grey where it has a number of channels that no picture has.
+
+    Raises:
+        InputError: training could not read it with any number of channels.
+    """
+    try:
+        shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
+    except Exception:  # the header is Python text, and its parser raises whatever the tokenizer does
+        shape = ()
+    if len(shape) != 3 or shape[2] in (1, 3, 4) or shape[0] in (1, 3, 4):  # the last with channels first
+        return open_image(path)
+    return Image.fromarray(load_image(path, num_channels=shape[2]).mean(axis=2).astype(np.uint8))
 
 
 def _described(data: bytes, upright: Image.Image, stored_wh: tuple[int, int], orientation: int) -> ImageFacts:

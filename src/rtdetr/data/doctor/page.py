@@ -72,10 +72,21 @@ def save_page(report: Report, file: Path) -> Path:
     """Write the page.
 
     Raises:
-        DatasetError: the file cannot be written.
+        DatasetError: the file cannot be written, or exists and is no page by its name.
     """
+    refuse_other_files(file)
     page = _page(report).encode("utf-8", errors="replace")  # a file name may hold bytes that are no text
     return write_atomically(file, lambda path: path.write_bytes(page), error=DatasetError)
+
+
+def refuse_other_files(file: Path) -> None:
+    """See that the page would not replace an annotation file, say.
+
+    Raises:
+        DatasetError: it would.
+    """
+    if file.is_file() and file.suffix.lower() not in (".html", ".htm"):
+        raise DatasetError(f"expected a new file or NAME.html for the page, {file} exists: choose another")
 
 
 def _page(report: Report) -> str:

@@ -9,10 +9,9 @@ import reprlib
 from pathlib import Path
 from typing import Any
 
+from rtdetr.data.annotations import LARGEST
 from rtdetr.data.doctor.records import UNKNOWN, BoxRecord, CategoryRecord, ImageRecord, Part
 from rtdetr.errors import DatasetError
-
-_LARGEST = 1e15  # no picture has such a coordinate, and products of them do not overflow
 
 
 def read_coco(annotations_file: Path, images_dir: Path, *, name: str) -> Part:
@@ -98,7 +97,7 @@ def _without_ambiguous(part: Part, image_of_id: dict[Any, int | None]) -> dict[A
 
 def _size(part: Part, row: dict[str, Any]) -> tuple[int, int] | None:
     width, height = row.get("width"), row.get("height")
-    if type(width) is int and type(height) is int and 0 < width < _LARGEST and 0 < height < _LARGEST:
+    if type(width) is int and type(height) is int and 0 < width < LARGEST and 0 < height < LARGEST:
         return width, height
     stated = f"width {reprlib.repr(width)} and height {reprlib.repr(height)}; expected integers > 0"
     part.defect("wrong-value", file=row["file_name"], annotation=f"image {row['id']}", detail=f"has {stated}")
@@ -137,7 +136,7 @@ def _read_boxes(part: Part, rows: Any, label_of_id: dict[Any, int], image_of_id:
             detail = f"has category_id {reprlib.repr(category_id)}, which is not listed"
             part.defect("unknown-class", file=file_name, annotation=name, detail=detail)
         area, iscrowd = row.get("area"), row.get("iscrowd", 0)
-        if area is not None and not (_is_number(area) and 0 <= area < _LARGEST):
+        if area is not None and not (_is_number(area) and 0 <= area < LARGEST):
             detail = f"has area {reprlib.repr(area)}; expected a number of square pixels"
             part.defect("wrong-value", file=file_name, annotation=name, detail=detail)
             area = None
@@ -182,7 +181,7 @@ def _is_number(value: Any) -> bool:
 def _numbers(box: Any) -> tuple[float, float, float, float] | None:
     if not isinstance(box, list) or len(box) != 4:
         return None
-    if not all(_is_number(value) and abs(value) < _LARGEST for value in box):
+    if not all(_is_number(value) and abs(value) < LARGEST for value in box):
         return None
     x, y, width, height = map(float, box)
     return x, y, width, height

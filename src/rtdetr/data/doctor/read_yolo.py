@@ -19,11 +19,11 @@ def read_yolo(split: YoloSplit, *, name: str) -> Part:
     ids = ids_of_names(names).tolist()
     for image, (path, label_file) in enumerate(zip(split.images, split.labels, strict=True)):
         part.images.append(ImageRecord(ids[image], names[image], Path(path), None))
-        _read_labels(part, image, label_file, split.categories.label_of_id)
+        _read_labels(part, image, label_file, split)
     return part
 
 
-def _read_labels(part: Part, image: int, file: str, label_of_id: dict[int, int]) -> None:
+def _read_labels(part: Part, image: int, file: str, split: YoloSplit) -> None:
     file_name = part.images[image].file_name
     try:
         with open(file, encoding="utf-8") as opened:
@@ -39,6 +39,8 @@ def _read_labels(part: Part, image: int, file: str, label_of_id: dict[int, int])
         if not fields:
             continue
         values = _numbers(fields)
+        if split.point_numbers and len(values) == 5 + split.point_numbers:
+            values = values[:5]
         if len(values) != 5 and (len(values) < 7 or len(values) % 2 == 0):
             detail = f"has {line.strip()[:60]!r}; expected 'class cx cy w h' or 'class x1 y1 x2 y2 x3 y3 ...'"
             part.defect("unreadable-entry", file=file_name, annotation=name, detail=detail)
@@ -47,7 +49,7 @@ def _read_labels(part: Part, image: int, file: str, label_of_id: dict[int, int])
             detail = f"has {line.strip()[:60]!r}; expected fractions of the image's sides, 0 to 1"
             part.defect("not-fraction", file=file_name, annotation=name, detail=detail)
             continue
-        label = label_of_id.get(values[0], UNKNOWN)  # type: ignore[arg-type]  # 3.0 finds 3
+        label = split.categories.label_of_id.get(values[0], UNKNOWN)  # type: ignore[arg-type]  # 3.0 finds 3
         if label == UNKNOWN:
             detail = f"has class {values[0]:g}, which is not listed"
             part.defect("unknown-class", file=file_name, annotation=name, detail=detail)

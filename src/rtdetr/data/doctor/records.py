@@ -56,9 +56,11 @@ class Part:
     """One split of a data set.
 
     Attributes:
-        name: "train", "val" or "test"; the stem of the file where a single file was given.
+        name: to show: the split, the stem of a single file that is named otherwise, or "train-2" of several.
         source: the annotation file, or the folder of annotation files.
         format: "coco", "yolo" or "voc".
+        split: "train", "val" or "test"; the stem of the file where that tells nothing and there are several such.
+        images_dir: the folder that the file names are relative to.
         relative: the boxes are fractions of the upright image's sides, as YOLO has them, instead of pixels.
     """
 
@@ -66,6 +68,8 @@ class Part:
     source: Path
     format: str
     relative: bool = False
+    split: str = field(default="", kw_only=True)
+    images_dir: Path = field(default=Path(), kw_only=True)
     categories: list[CategoryRecord] = field(default_factory=list)
     images: list[ImageRecord] = field(default_factory=list)
     boxes: list[BoxRecord] = field(default_factory=list)

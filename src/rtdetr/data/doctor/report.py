@@ -122,7 +122,7 @@ class Report:
         """Write a page with pictures, which needs no other file and no network.
 
         Raises:
-            DatasetError: the file cannot be written.
+            DatasetError: the file cannot be written, or exists and is no page by its name.
         """
         from rtdetr.data.doctor.page import save_page
 
