@@ -255,9 +255,7 @@ def test_a_worker_that_the_system_ended_is_an_error_of_one_line(dataset):
     next(batches)
     [worker] = children() - before
     os.kill(worker, signal.SIGKILL)
-    with pytest.raises(
-        TrainingError, match=r"system ended a process .*: use fewer workers.* DataLoader worker"
-    ) as caught:
+    with pytest.raises(TrainingError, match=r"system ended a process .*: use fewer workers") as caught:
         list(batches)
     assert "\n" not in str(caught.value)
 

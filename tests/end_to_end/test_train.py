@@ -91,7 +91,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_ends_well(data, tmp_path, name):
             process.send_signal(signal.SIGTERM)
         shown, log = process.communicate(timeout=60)
     assert process.returncode == 0, log
-    assert f"stopped early; go on with: rtdetr train --resume {tmp_path}" in shown
+    assert f"interrupted; go on with: rtdetr train --resume {tmp_path}" in shown
     iteration = read(tmp_path)["progress"]["iteration"]
     assert f"{name}: stopped after step {iteration}" in log
     assert "Traceback" not in log

@@ -53,10 +53,10 @@ def test_memory():
     before = resident_memory_gib()
     if before is None:
         pytest.skip("this system does not tell")
-    held = torch.ones(64 * 2**20 // 4)
+    held = torch.ones(512 * 2**20 // 4)  # more than an allocator keeps for reuse
     grown = resident_memory_gib()
     assert grown is not None
-    assert 0.04 < grown - before < 0.2
+    assert 0.3 < grown - before < 0.8
     assert peak_cuda_memory_gib(CPU) is None
     assert peak_cuda_memory_gib(None) is None
     assert len(held) > 0

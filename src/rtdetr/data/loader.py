@@ -147,8 +147,9 @@ class TrainLoader:
                 if isinstance(batch, RTDETRError):
                     raise batch
                 yield self._finish(batch)
-        except RuntimeError as error:
-            if isinstance(error, RTDETRError) or not str(error).startswith("DataLoader worker"):
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            died = not isinstance(error, RuntimeError) or str(error).startswith("DataLoader worker")
+            if isinstance(error, RTDETRError) or not died:
                 raise
             raise TrainingError(_lost_worker(str(error))) from None
 
