@@ -11,6 +11,7 @@ they become float32, change size for multi-scale and are blended for mixup.
 import multiprocessing
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -93,18 +94,21 @@ class TrainLoader:
         )
         self._builder = BatchBuilder(dataset, recipe, seed=seed, num_channels=num_channels, pipeline=transforms)
         self._device = torch.device(device)
-        self._loader = DataLoader(
-            self._builder,
-            sampler=self._sampler,
-            batch_size=None,  # an item is a batch already
-            collate_fn=_unchanged,
-            num_workers=num_workers,
-            persistent_workers=num_workers > 0,
-            multiprocessing_context=_start_method() if num_workers else None,
-            pin_memory=self._device.type == "cuda",
-            generator=torch.Generator(),  # else DataLoader draws from the global one
-            worker_init_fn=_ignore_interrupt,
-        )
+        with warnings.catch_warnings():
+            # more workers than cores do no harm
+            warnings.filterwarnings("ignore", message="This DataLoader will create")
+            self._loader = DataLoader(
+                self._builder,
+                sampler=self._sampler,
+                batch_size=None,  # an item is a batch already
+                collate_fn=_unchanged,
+                num_workers=num_workers,
+                persistent_workers=num_workers > 0,
+                multiprocessing_context=_start_method() if num_workers else None,
+                pin_memory=self._device.type == "cuda",
+                generator=torch.Generator(),  # else DataLoader draws from the global one
+                worker_init_fn=_leave_signals_to_the_main_process,
+            )
 
     def set_epoch(self, epoch: int, *, start_batch: int = 0) -> None:
         """Choose the epoch to iterate next, counted from 0, and how many of its batches to pass over."""
@@ -188,6 +192,7 @@ def _unchanged(batch: object) -> object:
     return batch
 
 
-def _ignore_interrupt(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; the main one decides when the workers end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _leave_signals_to_the_main_process(worker: int) -> None:
+    """Ctrl-C and many a SIGTERM reach every process of a group; the main one decides when the workers end."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
