@@ -133,7 +133,8 @@ def measure(scale: Scale, folder: Path, options: argparse.Namespace) -> tuple[Ru
         learning: dict[str, list[Future[list[Point]]]] = {name: [] for name in LEARNERS}
         for seed in seeds:
             for name in LEARNERS:
-                future = pool.submit(train_from_nothing, name, all_data, steps=options.steps, seed=seed, **common)
+                settings = {"file": folder / f"{name} {seed}.json", "steps": options.steps, "seed": seed, **common}
+                future = pool.submit(train_from_nothing, name, all_data, **settings)
                 learning[name].append(future)
         common |= {"weights": start.result(), "epochs": options.finetune_epochs}
         tuning: dict[str, list[Future[list[Point]]]] = {name: [] for name in RECIPES}
@@ -151,7 +152,9 @@ def main() -> None:
     parser.add_argument("--finetune-epochs", type=int, help="length of the fine-tuning")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--processes", type=int, help="runs at a time; default: 1 on a GPU, else one for each core")
-    parser.add_argument("--folder", type=Path, help="an empty place for datasets and runs; default: a temporary one")
+    parser.add_argument(
+        "--folder", type=Path, help="place for datasets and runs, to go on after an interruption; default: temporary"
+    )
     parser.add_argument("--picture", type=Path, default=Path(__file__).parent / "learn.png")
     options = parser.parse_args()
     scale = CPU if options.device == "cpu" else CUDA

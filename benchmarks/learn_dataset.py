@@ -27,12 +27,14 @@ SUPERSAMPLING = 4
 
 
 def make_dataset(folder: Path, *, num_train: int, num_val: int, seed: int, classes: Sequence[str] = CLASSES) -> Path:
-    """Draw a dataset in COCO format into a new folder and return the folder."""
+    """Draw a dataset in COCO format into a folder, unless it is there, and return the folder."""
+    if (folder / "annotations" / "val.json").exists():
+        return folder
     photos = [Image.open(path).convert("RGB") for path in sorted(PHOTOS.glob("*.jpg"))]
     categories = [{"id": CLASSES.index(name) + 1, "name": name} for name in classes]
-    (folder / "annotations").mkdir(parents=True)
+    (folder / "annotations").mkdir(parents=True, exist_ok=True)
     for number, (split, count) in enumerate({"train": num_train, "val": num_val}.items()):
-        (folder / "images" / split).mkdir(parents=True)
+        (folder / "images" / split).mkdir(parents=True, exist_ok=True)
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
         for image_id in range(1, count + 1):

@@ -5,6 +5,7 @@ Each function is one run in a process of its own and returns its evaluations.
 
 import contextlib
 import copy
+import json
 import os
 import tempfile
 from collections.abc import Callable
@@ -175,8 +176,15 @@ def _start(
     return learner, loader, optimizer
 
 
-def train_from_nothing(who: str, data: Path, *, scale: Scale, steps: int, seed: int, device: str) -> list[Point]:
-    """Train our network or transformers' from the same weights on the same batches and evaluate six times or more."""
+def train_from_nothing(
+    who: str, data: Path, file: Path, *, scale: Scale, steps: int, seed: int, device: str
+) -> list[Point]:
+    """Train our network or transformers' from the same weights on the same batches and evaluate six times or more.
+
+    The evaluations are kept in `file`, and taken from there if a benchmark that was interrupted is begun again.
+    """
+    if file.exists():
+        return [Point(*row) for row in json.loads(file.read_text())]
     recipe = recipe_of(scale, steps)
     train, val = (open_dataset(data, split=split) for split in ("train", "val"))
     learner, loader, optimizer = _start(who, train, recipe, scale=scale, seed=seed, device=device)
@@ -197,6 +205,7 @@ def train_from_nothing(who: str, data: Path, *, scale: Scale, steps: int, seed: 
             done += 1
         if (recipe.epochs - 1 - epoch) % every == 0:
             points.append(measure(learner.averaged(), val, done=done, size_hw=recipe.train_size_hw, device=device))
+    file.write_text(json.dumps(points))
     return points
 
 
@@ -264,5 +273,7 @@ def _train(data: Path, folder: Path, **settings: Any) -> Path:
     workers = 0 if settings["device"] == "cpu" else 4
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
         name = settings["network"].name
-        result = rtdetr.train(data, model=name, output_dir=folder, rehearsal=False, workers=workers, **settings)
+        result = rtdetr.train(
+            data, model=name, output_dir=folder, resume="auto", rehearsal=False, workers=workers, **settings
+        )
     return result.last_weights
