@@ -7,8 +7,9 @@
 | Roboflow  | train/a.xml             | beside        | the folder                                         |
 
 Coordinates are pixels counted from 1, as VOC defines them: a box over a whole 500x375 image is 1, 1, 500, 375, and
-comes out as 0, 0, 500, 375. Where any file of the dataset has an xmin or ymin below 1, a pixel that VOC does not have,
-the dataset counts from 0, and its numbers are taken for corners as they stand. Objects marked `difficult` become
+comes out as 0, 0, 500, 375. Where any file of the dataset has an xmin or ymin in [0, 1), a pixel that VOC does not
+have, the dataset counts from 0, and its numbers are taken for corners as they stand (a negative one says nothing: that
+box begins outside its image). Objects marked `difficult` become
 crowd: not trained on, and no mistake to detect. VOC has no class ids: the label, which stands for it, is the position
 in label_list.txt, labels.txt or classes.txt, else in VOC's own list if that has all the names, else in alphabetical
 order.
@@ -230,9 +231,9 @@ def _categories(root: Path, pictures: dict[Path, Picture]) -> Categories:
 
 
 def first_pixel(pictures: dict[Path, Picture]) -> int:
-    """The number that the dataset gives to the first pixel of a row or column: 1, or 0 where a box begins before 1."""
+    """The number that the dataset gives to the first pixel of a row or column: 1, or 0 where a box begins at one."""
     things = (thing for picture in pictures.values() for thing in picture.objects)
-    return 0 if any(min(thing.corners[:2]) < 1 for thing in things) else 1
+    return 0 if any(0 <= corner < 1 for thing in things for corner in thing.corners[:2]) else 1
 
 
 def image_names(split: VocSplit, pictures: dict[Path, Picture]) -> list[str]:
