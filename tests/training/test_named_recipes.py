@@ -28,7 +28,7 @@ def test_finetuning_fits_any_data(num_images, batch_size, epochs, model):
     assert recipe.augmentation_stop_epoch == recipe.multiscale_stop_epoch
     assert 0 < recipe.augmentation_stop_epoch <= recipe.epochs
     assert recipe.epochs == 1 or recipe.augmentation_stop_epoch < recipe.epochs  # the last one is always plain
-    assert 0 < recipe.backbone_lr < recipe.lr < 2e-3
+    assert 0 < recipe.backbone_lr <= recipe.lr < 2e-3
     assert recipe.flat_epochs < recipe.epochs and (batch_size is None or recipe.batch_size == batch_size)
 
 
@@ -48,6 +48,15 @@ def test_the_rate_follows_the_square_root_of_the_batch():
     assert [b / a for a, b in itertools.pairwise(rates)] == pytest.approx([2.0, 2.0])
     from_scratch = finetune(Recipe(), num_images=1000, from_scratch=True)
     assert from_scratch.backbone_lr == from_scratch.lr
+
+
+@pytest.mark.parametrize(
+    ("model", "share"),
+    [("rtdetrv2_r18vd", 1), ("rtdetrv2_r34vd", 0.5), ("rtdetrv2_r50vd", 0.1), ("rtdetrv2_hgnetv2_h", 0.05)],
+)
+def test_the_backbone_keeps_its_published_share_of_the_rate(model, share):
+    recipe = finetune(zoo.recipe(model), num_images=1000)
+    assert recipe.backbone_lr == pytest.approx(share * recipe.lr)
 
 
 def test_deim_for_any_model():

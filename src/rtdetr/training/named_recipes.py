@@ -4,6 +4,7 @@ A zoo name is a recipe as well: the published one of that model.
 """
 
 import math
+import re
 from collections.abc import Sequence
 
 from rtdetr import zoo
@@ -77,8 +78,8 @@ def finetune(
     Everything that a published recipe counts in iterations is a share of the run's own: 5 % warm-up; the rate stays
     until the middle and falls to 5 % along a cosine; the average looks back over a twentieth of the run; the last tenth
     of the epochs sees plain images. The rate grows with the square root of the batch (arXiv 2205.10287, for AdamW), the
-    backbone has a tenth of it, and weight decay leaves out norms, biases and embeddings by their type (a published
-    pattern misses some by their name).
+    backbone's rate keeps its published share of it (all for r18vd, a hundredth for r101vd), and weight decay leaves out
+    norms, biases and embeddings by their type (a published pattern misses some by their name).
 
     Args:
         base: the model's published recipe: image sizes, loss, the rate and the batch it belongs to.
@@ -103,7 +104,7 @@ def finetune(
         lr=lr,
         grouping="modules",
         groups=(),
-        backbone_lr=lr if from_scratch else lr / 10,
+        backbone_lr=lr if from_scratch else lr * _backbone_share(base),
         schedule="flat_cosine",
         flat_epochs=epochs // 2,
         no_augmentation_epochs=0,
@@ -119,6 +120,16 @@ def finetune(
         multiscale_stop_epoch=epochs - plain,
         tuning_from=None,
     )
+
+
+def _backbone_share(recipe: Recipe) -> float:
+    """The rate of the backbone's convolutions over the recipe's rate."""
+    if recipe.grouping == "modules":
+        own = recipe.backbone_lr
+    else:
+        name = "backbone.res_layers.0.blocks.0.branch2a.conv.weight"  # any that no pattern for norms or biases matches
+        own = next((group.lr for group in recipe.groups if re.search(group.pattern, name)), None)
+    return 1.0 if own is None else own / recipe.lr
 
 
 def fit(config: TrainConfig, *, num_images: int, class_names: Sequence[str]) -> TrainConfig:
