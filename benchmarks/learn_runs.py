@@ -28,9 +28,8 @@ from rtdetr.models import build_model
 from rtdetr.models.postprocess import postprocess
 from rtdetr.preprocessing import preprocess
 from rtdetr.structures import Target
-from rtdetr.training import ModelEMA, build_optimizer, set_learning_rate
+from rtdetr.training import ModelEMA, build_optimizer, named_recipes, set_learning_rate
 from rtdetr.training.metrics import read_records
-from rtdetr.training.named_recipes import published
 from rtdetr.weights import save_huggingface
 
 SMALL = ModelConfig(  # learns within minutes on a CPU
@@ -246,9 +245,9 @@ def finetune(
     """Go on from `weights` on new classes by a recipe, and return the evaluations of `rtdetr.train`."""
     recipe, _, change = name.partition(" with ")
     steps = epochs * (scale.finetune_images // scale.batch)
-    lr = published(scale.network.name, scale.network).lr * scale.finetune_factor
+    base = named_recipes.published(scale.network.name, scale.network)
     if recipe == "finetune":
-        lr *= (scale.batch / Recipe().batch_size) ** 0.5  # as it does for the unchanged rate
+        base = named_recipes.finetune(base, num_images=scale.finetune_images, batch_size=scale.batch, epochs=epochs)
     _train(
         data,
         folder,
@@ -258,7 +257,7 @@ def finetune(
         set={"train.warmup_iterations": steps // 20} if change else {},
         epochs=epochs,
         batch_size=scale.batch,
-        lr=lr,
+        lr=base.lr * scale.finetune_factor,
         size_hw=(scale.side, scale.side),
         evaluate_every=max(epochs // 6, 1),
         seed=seed,

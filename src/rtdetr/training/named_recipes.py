@@ -76,14 +76,15 @@ def finetune(
     """Return a recipe for weights that know much already and a dataset of any size.
 
     Everything that a published recipe counts in iterations is a share of the run's own: 5 % warm-up; the rate stays
-    until the middle and falls to 5 % along a cosine; the average looks back over a twentieth of the run; the last tenth
-    of the epochs sees plain images. The rate grows with the square root of the batch (arXiv 2205.10287, for AdamW), the
-    backbone's rate keeps its published share of it (all for r18vd, a hundredth for r101vd), and weight decay leaves out
-    norms, biases and embeddings by their type (a published pattern misses some by their name).
+    until the middle and falls to 5 % along a cosine; the average looks back over a twentieth of the run; the last sixth
+    of the epochs sees plain images. The rate grows with the square root of the batch (arXiv 2205.10287, for AdamW) and
+    is raised in runs of less than 20,000 steps, up to threefold (`benchmarks/learn.py` shows what that brings); the
+    backbone's keeps its published share of it (all for r18vd, a hundredth for r101vd). Weight decay leaves out norms,
+    biases and embeddings by their type (a published pattern misses some by their name).
 
     Args:
         base: the model's published recipe: image sizes, loss, the rate and the batch it belongs to.
-        num_images: length of the training data.
+        num_images: that an epoch shows.
         batch_size: images a batch; None: 16, or fewer so that an epoch has 8 batches, but at least 4.
         epochs: None: 72 for 1000 images, in proportion to 1 / sqrt(images) for others, from 12 to 200.
         from_scratch: nothing is known yet: the backbone trains at the full rate.
@@ -95,8 +96,9 @@ def finetune(
     if epochs is None:
         epochs = round(min(max(72 * math.sqrt(1000 / num_images), 12), 200))
     steps = epochs * max(num_images // batch_size, 1)
-    lr = base.lr * math.sqrt(batch_size / base.batch_size)
-    plain = max(round(epochs / 10), 1) if epochs > 1 else 0
+    haste = min(max((20_000 / steps) ** 0.25, 1.0), 3.0)
+    lr = base.lr * math.sqrt(batch_size / base.batch_size) * haste
+    plain = max(round(epochs / 6), 1) if epochs > 1 else 0
     horizon = min(max(steps / 20, 2), 10_000)  # steps that the average looks back; published: 10,000
     return base.replace(
         epochs=epochs,
@@ -140,7 +142,7 @@ def fit(config: TrainConfig, *, num_images: int, class_names: Sequence[str]) -> 
 
     Args:
         config: what `resolve` returned.
-        num_images: length of the training data.
+        num_images: that an epoch shows: the length of the training data, more if it is balanced.
         class_names: its classes, by label.
 
     Raises:
