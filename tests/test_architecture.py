@@ -25,20 +25,24 @@ ALLOWED = {
     "evaluation": LEVEL_0 | LEVEL_1 | {"data"},
     "training": LEVEL_0 | LEVEL_1 | LEVEL_2 | {"weights", "evaluation"},
     "runtimes": LEVEL_0,
+    "benchmark": LEVEL_0 | {"runtimes"},
+    "hf": LEVEL_0 | LEVEL_1 | LEVEL_2 | {"weights", "evaluation", "training"},
+    "export": LEVEL_0 | LEVEL_1 | {"models", "weights", "data", "evaluation", "runtimes"},
 }
 ALLOWED["api"] = set(ALLOWED)
 ALLOWED["cli"] = set(ALLOWED)
 # `import rtdetr` runs __init__ first, and that imports only `errors` on its own account
 ALLOWED["__init__"] = set(ALLOWED) - {"cli"}
 ALLOWED["__main__"] = {"cli"}
-# the one runtime that needs torch
+# the one runtime that needs torch's networks
 ALLOWED_FILES = {"runtimes/torch_detector.py": LEVEL_0 | {"devices", "models", "weights"}}
 CLI_AT_THE_TOP = {"errors"}  # `rtdetr --help` imports every verb
 
 # third-party packages: rooms where they may be imported; level 0 has those of the base install that draw nothing
 ANYWHERE = set(ALLOWED)
 ABOVE_0 = set(ALLOWED) - LEVEL_0
-TORCH = LEVEL_1 | LEVEL_2 | {"weights", "evaluation", "training", "runtimes/torch_detector.py"}
+TORCH = LEVEL_1 | LEVEL_2 | {"weights", "evaluation", "training", "export", "hf"}
+TORCH |= {"runtimes/torch_detector.py", "runtimes/exported_program_detector.py"}
 THIRD_PARTY = {
     "numpy": ANYWHERE,
     "PIL": ANYWHERE,
@@ -50,12 +54,21 @@ THIRD_PARTY = {
     "torch": TORCH,
     "torchvision": TORCH,
     "jaxtyping": TORCH,
-    "scipy": {"losses", "models"},
+    "scipy": {"losses", "models", "export"},
     "hotcoco": {"evaluation"},
-    "safetensors": {"weights"},
-    "matplotlib": {"training", "evaluation"},
+    "safetensors": {"weights", "hf"},
+    "matplotlib": {"training", "evaluation", "benchmark"},
+    "transformers": {"hf"},
+    "accelerate": {"hf"},
+    "huggingface_hub": {"hf"},
+    "onnx": {"export"},
+    "onnxruntime": {"export", "runtimes/onnx_detector.py"},
+    "openvino": {"export", "runtimes/openvino_detector.py"},
+    "tensorrt": {"export", "runtimes/tensorrt_detector.py"},
+    "nncf": {"export"},
+    "cuda": {"runtimes/cuda_memory.py"},
 }
-DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml"}  # where the name to install is another
+DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "cuda": "cuda-bindings"}  # where the name to install is another
 
 
 def violations(file: str, source: str) -> list[str]:
@@ -155,8 +168,10 @@ def test_allowed_imports_pass(file: str, source: str) -> None:
 
 def test_every_package_is_declared() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    base, torch = project["dependencies"], project["optional-dependencies"]["torch"]
-    declared = {requirement.partition(">")[0] for requirement in (*base, *torch)}
+    base, extras = project["dependencies"], project["optional-dependencies"]
+    torch = extras["torch"]
+    of_extras = [requirement for extra in extras if extra not in ("all", "dev") for requirement in extras[extra]]
+    declared = {requirement.partition(">")[0] for requirement in (*base, *of_extras)}
     assert {DISTRIBUTIONS.get(name, name) for name in THIRD_PARTY} <= declared
     assert {name for name, extra in OPTIONAL_PACKAGES.items() if extra == "torch"} == {
         requirement.partition(">")[0] for requirement in torch

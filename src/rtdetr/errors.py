@@ -13,6 +13,15 @@ OPTIONAL_PACKAGES = {  # import name -> the extra of this package that brings it
     "hotcoco": "torch",
     "matplotlib": "torch",
     "tensorboard": "torch",
+    "transformers": "hf",
+    "accelerate": "hf",
+    "huggingface_hub": "hf",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "openvino": "openvino",
+    "nncf": "quantize",
+    "tensorrt": "tensorrt",
+    "cuda": "tensorrt",
     "wandb": "wandb",
     "mlflow": "mlflow",
 }
@@ -52,6 +61,12 @@ class ExportError(RTDETRError, RuntimeError):
 
 class MissingDependencyError(RTDETRError, ImportError):
     """An optional package is needed and not installed; the message names the extra that brings it."""
+
+
+def one_line(error: RTDETRError) -> str:
+    """Return what the command line prints of an error: its kind, one of those that users know, and its message."""
+    kind = next(kind for kind in type(error).__mro__ if RTDETRError in kind.__bases__ or kind is RTDETRError)
+    return f"{kind.__name__}: {' '.join(str(error).split())}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -1,8 +1,9 @@
 """What the network returns and the criterion reads. Boxes here are normalised cxcywh."""
 
+from dataclasses import dataclass, field
 from typing import NamedTuple, TypedDict
 
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 
@@ -52,3 +53,28 @@ class RTDETROutput(NamedTuple):
     denoising: tuple[LayerOutput, ...] = ()
     denoising_meta: DenoisingMeta | None = None
     class_agnostic_encoder: bool = False
+
+
+@dataclass
+class Trace:
+    """What a forward pass leaves behind if it is given one: for callers that look inside, nothing the detector needs.
+
+    Queries m are all that ran, denoising ones first. `contents` and `references_cxcywh` hold what each decoder layer
+    started from, and at the end what the last one made of it.
+    """
+
+    coarsest_map: Float[Tensor, "b c h w"] | None = None  # what the encoder's attention layers start from
+    encoder_maps: list[Tensor] = field(default_factory=list)  # finest first
+    token_features: Float[Tensor, "b s d"] | None = None  # of every encoder token, before the proposals' heads
+    token_logits: Float[Tensor, "b s k"] | None = None
+    anchors: Float[Tensor, "1 s 4"] | None = None  # logits of every token's anchor
+    proposals: LayerOutput | None = None
+    reference_logits: Float[Tensor, "b m 4"] | None = None
+    allowed: Bool[Tensor, "m m"] | None = None
+    contents: list[Tensor] = field(default_factory=list)
+    references_cxcywh: list[Tensor] = field(default_factory=list)
+
+    def enter(self, content: Float[Tensor, "b m d"], reference_cxcywh: Float[Tensor, "b m 4"]) -> None:
+        """Note what the next layer starts from."""
+        self.contents.append(content)
+        self.references_cxcywh.append(reference_cxcywh)

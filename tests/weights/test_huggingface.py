@@ -114,6 +114,7 @@ def test_shards_and_pickles(tmp_path: Path) -> None:
     for wrong, message in (
         ({**index["weight_map"], "x": files[0]}, "1 entries are in none of its files, such as x"),
         ({"x": "../model.safetensors"}, "expected names of files beside it"),
+        ({"x": "model.safetensors.index.json"}, "expected names of files beside it"),  # itself
         ({"x": "missing.safetensors"}, "no such file"),
         ({}, "expected an object 'weight_map'"),
     ):

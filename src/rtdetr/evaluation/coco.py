@@ -15,6 +15,8 @@ import numpy as np
 from rtdetr.data import DetectionDataset
 from rtdetr.errors import InputError
 
+_MOST_AT_ONCE = 50_000  # detections that hotcoco gets, for each of which it takes some hundred bytes
+
 
 class CocoMetrics(NamedTuple):
     """The twelve COCO numbers as fractions of 1, in COCO's order, then AP by class; -1 where there is no such object.
@@ -142,20 +144,20 @@ class CocoEvaluator:
         )
 
     def summarize(self) -> CocoMetrics:
-        """Compute AP and recall of everything added so far."""
-        truth = self._ground_truth()
-        evaluation = hotcoco.COCOeval(truth, truth.load_res(self._table()), "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summary_lines()  # fills stats, without printing
-        if evaluation.eval is None:
-            raise AssertionError("accumulate() left no results")
-        precision = evaluation.eval["precision"][:, :, :, 0, -1]  # IoU, recall, class; all areas, 100 detections
-        by_class = {}
-        for label, name in enumerate(self.dataset.categories.names):
-            values = precision[:, :, label]
-            by_class[name] = float(values[values > -1].mean()) if (values > -1).any() else -1.0
-        return CocoMetrics(*(float(number) for number in evaluation.stats), per_class=by_class)
+        """Compute AP and recall of everything added so far.
+
+        Classes do not influence one another, so that many detections are evaluated a few classes at a time: memory
+        follows the detections of these, not all.
+        """
+        found = self.columns()
+        counts = np.bincount(found.labels, minlength=len(self.dataset.categories))
+        shares = np.split(np.arange(len(counts)), np.flatnonzero(np.diff(counts.cumsum() // _MOST_AT_ONCE)) + 1)
+        parts = [self._curves(found, labels) for labels in shares]
+        precision, recall = (np.concatenate([part[i] for part in parts], axis=axis) for i, axis in ((0, 2), (1, 1)))
+        by_class = {
+            name: _mean(precision[:, :, label, 0, -1]) for label, name in enumerate(self.dataset.categories.names)
+        }
+        return CocoMetrics(*_twelve(precision, recall), per_class=by_class)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Detections in COCO's results format: ids of the annotation file, boxes as [x, y, width, height].
@@ -174,23 +176,52 @@ class CocoEvaluator:
                 if category_id is not None:  # else the source does not know the class
                     yield {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score, **named}
 
-    def _ground_truth(self) -> hotcoco.COCO:
-        """Ground truth numbered by position: hotcoco needs ids >= 0, a file may have any."""
-        columns = self.dataset.annotations
+    def _curves(self, found: "DetectionColumns", labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Precision (IoU, recall, class, area, detections) and recall (IoU, class, area, detections) of a few classes.
+
+        -1 where a class has no object.
+        """
+        truth = self._ground_truth(labels)
+        rows = np.isin(found.labels, labels)
+        boxes = to_xywh(found.boxes_xyxy[rows])
+        table = np.column_stack([found.images[rows], boxes, found.scores[rows], found.labels[rows]])
+        evaluation = hotcoco.COCOeval(truth, truth.load_res(table), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        if evaluation.eval is None:
+            raise AssertionError("accumulate() left no results")
+        return evaluation.eval["precision"], evaluation.eval["recall"]
+
+    def _ground_truth(self, labels: np.ndarray) -> hotcoco.COCO:
+        """Objects of a few classes, numbered by position: hotcoco needs ids >= 0, a file may have any."""
+        columns, names = self.dataset.annotations, self.dataset.categories.names
+        rows = np.isin(columns.labels, labels)
         return hotcoco.COCO.from_arrays(
             [{"id": index} for index in range(len(self.dataset))],
-            [{"id": label, "name": name} for label, name in enumerate(self.dataset.categories.names)],
-            np.repeat(np.arange(len(self.dataset)), np.diff(columns.starts)),
-            columns.labels,
-            columns.boxes_xywh,
-            area=columns.areas,
-            iscrowd=columns.iscrowd,
+            [{"id": label, "name": names[label]} for label in labels.tolist()],
+            np.repeat(np.arange(len(self.dataset)), np.diff(columns.starts))[rows],
+            columns.labels[rows],
+            columns.boxes_xywh[rows],
+            area=columns.areas[rows],
+            iscrowd=columns.iscrowd[rows],
         )
 
-    def _table(self) -> np.ndarray:
-        """float64 (detections, 7): image, x, y, width, height, score, label; by image, in the order added."""
-        found = self.columns()
-        return np.column_stack([found.images, to_xywh(found.boxes_xyxy), found.scores, found.labels])
+
+def _twelve(precision: np.ndarray, recall: np.ndarray) -> tuple[float, ...]:
+    """COCO's numbers from the curves: areas are all, small, medium, large; detections 1, 10, 100."""
+    curves = precision[..., 2]
+    return (
+        *(_mean(part) for part in (curves[..., 0], curves[0, ..., 0], curves[5, ..., 0])),
+        *(_mean(curves[..., area]) for area in (1, 2, 3)),
+        *(_mean(recall[:, :, 0, most]) for most in (0, 1, 2)),
+        *(_mean(recall[:, :, area, 2]) for area in (1, 2, 3)),
+    )
+
+
+def _mean(values: np.ndarray) -> float:
+    """Mean over what exists; -1 if nothing does."""
+    existing = values[values > -1]
+    return float(existing.mean()) if existing.size else -1.0
 
 
 def to_xywh(boxes_xyxy: np.ndarray) -> np.ndarray:

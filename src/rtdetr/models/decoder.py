@@ -17,7 +17,7 @@ from rtdetr.models.denoising import make_denoising_queries
 from rtdetr.models.layers import MLP, ConvNorm, SelfAttention, activate, finite, linears
 from rtdetr.models.positions import SizesHW, inverse_sigmoid, make_anchors
 from rtdetr.models.query_selection import select_queries, take
-from rtdetr.structures import DenoisingMeta, LayerOutput, RTDETROutput, Target
+from rtdetr.structures import DenoisingMeta, LayerOutput, RTDETROutput, Target, Trace
 
 STRIDES = (8, 16, 32)
 PRIOR = 0.01  # every class score starts at this probability
@@ -118,10 +118,12 @@ class RTDETRDecoder(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.xavier_uniform_(module.weight)
 
-    def forward(self, maps: list[Tensor], targets: list[Target] | None = None) -> RTDETROutput:
+    def forward(
+        self, maps: list[Tensor], targets: list[Target] | None = None, trace: Trace | None = None
+    ) -> RTDETROutput:
         """Detect on the encoder's maps; in train mode also return what the criterion supervises."""
         memory, sizes_hw = self._flatten(maps)
-        content, reference_logits, proposals = self._select(memory, sizes_hw)
+        content, reference_logits, proposals = self._select(memory, sizes_hw, trace)
         allowed = meta = None
         if self.training and targets is not None and self.config.num_denoising > 0:
             queries = make_denoising_queries(
@@ -130,9 +132,11 @@ class RTDETRDecoder(nn.Module):
             content = torch.cat([queries.content.to(content.dtype), content], dim=1)
             reference_logits = torch.cat([queries.reference_logits.to(reference_logits.dtype), reference_logits], 1)
             allowed, meta = queries.allowed, queries.meta
+        if trace is not None:
+            trace.proposals, trace.reference_logits, trace.allowed = proposals, reference_logits, allowed
         if not self.training:
-            return RTDETROutput(*self._decode_last(content, reference_logits, memory, sizes_hw))
-        layers = self._decode_all(content, reference_logits, memory, sizes_hw, allowed)
+            return RTDETROutput(*self._decode_last(content, reference_logits, memory, sizes_hw, trace))
+        layers = self._decode_all(content, reference_logits, memory, sizes_hw, allowed, trace)
         return self._train_output(layers, proposals, meta)
 
     def _flatten(self, maps: list[Tensor]) -> tuple[Float[Tensor, "b s d"], SizesHW]:
@@ -145,7 +149,7 @@ class RTDETRDecoder(nn.Module):
         sizes_hw = tuple((x.shape[2], x.shape[3]) for x in levels)
         return torch.cat([x.flatten(2).transpose(1, 2) for x in levels], dim=1), sizes_hw
 
-    def _anchors(self, sizes_hw: SizesHW, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def anchors_at(self, sizes_hw: SizesHW, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Anchors of these maps: the stored ones at their own size in eval mode, else fresh ones.
 
         Stored anchors of a released checkpoint are a little off (an average of rounded constants); results of that
@@ -160,12 +164,14 @@ class RTDETRDecoder(nn.Module):
         anchors, valid = make_anchors(sizes_hw, device)
         return anchors.to(dtype), valid
 
-    def _select(self, memory: Tensor, sizes_hw: SizesHW) -> tuple[Tensor, Tensor, LayerOutput]:
+    def _select(self, memory: Tensor, sizes_hw: SizesHW, trace: Trace | None) -> tuple[Tensor, Tensor, LayerOutput]:
         """Pick the best tokens; return their content and reference logits, cut from the graph, and the proposals."""
         wide = torch.promote_types(memory.dtype, torch.float32)
-        anchors, valid = self._anchors(sizes_hw, memory.device, wide)
+        anchors, valid = self.anchors_at(sizes_hw, memory.device, wide)
         features = self.enc_output(memory * valid.to(memory.dtype))
         logits = self.enc_score_head(features)
+        if trace is not None:
+            trace.token_features, trace.token_logits, trace.anchors = features, logits, anchors
         index = select_queries(logits.detach(), self.num_queries, self.config.query_selection)
         features = take(features, index)
         # only the picked tokens need a box: the head works token by token, so the result is the same
@@ -177,17 +183,29 @@ class RTDETRDecoder(nn.Module):
             content = features.detach()
         return content, box_logits.detach(), proposals
 
-    def _decode_last(self, x: Tensor, reference_logits: Tensor, memory: Tensor, sizes_hw: SizesHW) -> LayerOutput:
+    def _decode_last(
+        self, x: Tensor, reference_logits: Tensor, memory: Tensor, sizes_hw: SizesHW, trace: Trace | None
+    ) -> LayerOutput:
         """Run the layers up to the evaluated one; only that one's classes are computed."""
         last = self.config.eval_idx % len(self.decoder.layers)
         boxes = reference_logits.sigmoid()
         for i, layer in enumerate(self.decoder.layers[: last + 1]):
+            if trace is not None:
+                trace.enter(x, boxes)
             x = layer(x, self.query_pos_head(boxes.to(x.dtype)), boxes, memory, sizes_hw)
             boxes = (self.dec_bbox_head[i](x).to(boxes.dtype) + inverse_sigmoid(boxes)).sigmoid()
+        if trace is not None:
+            trace.enter(x, boxes)
         return LayerOutput(self.dec_score_head[last](x), boxes)
 
     def _decode_all(
-        self, x: Tensor, reference_logits: Tensor, memory: Tensor, sizes_hw: SizesHW, allowed: Tensor | None
+        self,
+        x: Tensor,
+        reference_logits: Tensor,
+        memory: Tensor,
+        sizes_hw: SizesHW,
+        allowed: Tensor | None,
+        trace: Trace | None,
     ) -> list[LayerOutput]:
         """Run and supervise every layer.
 
@@ -198,12 +216,16 @@ class RTDETRDecoder(nn.Module):
         reference = reference_logits.sigmoid()
         previous = reference
         for i, layer in enumerate(self.decoder.layers):
+            if trace is not None:
+                trace.enter(x, reference)
             x = layer(x, self.query_pos_head(reference.to(x.dtype)), reference, memory, sizes_hw, allowed)
             delta = self.dec_bbox_head[i](x).to(reference.dtype)
             emitted = (delta + inverse_sigmoid(previous)).sigmoid()
             layers.append(LayerOutput(self.dec_score_head[i](x), emitted))
             previous = (delta + inverse_sigmoid(reference)).sigmoid()
             reference = previous.detach()
+        if trace is not None:
+            trace.enter(x, reference)
         return layers
 
     def _train_output(

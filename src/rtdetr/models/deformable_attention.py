@@ -105,6 +105,9 @@ def _levels(sizes_hw: SizesHW, num_points: tuple[int, ...], like: Tensor) -> tup
         starts.append(starts[-1] + height * width)
     extent = [(width, height) for (height, width), n in zip(sizes_hw, num_points, strict=True) for _ in range(n)]
     start = [s for s, n in zip(starts, num_points, strict=True) for _ in range(n)]
+    if torch.compiler.is_compiling():  # a tensor made of plain numbers would fix sizes that are to be free
+        sides = torch.stack([like.new_full((), side) for pair in extent for side in pair]).unflatten(0, (-1, 2))
+        return sides, torch.stack([torch.full((), s, dtype=torch.int64, device=like.device) for s in start])
     return like.new_tensor(extent), torch.tensor(start, device=like.device)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from rtdetr.config import EncoderConfig
 from rtdetr.models.layers import ConvNorm, SelfAttention, finite
 from rtdetr.models.positions import sine_position_code
+from rtdetr.structures import Trace
 
 
 class EncoderLayer(nn.Module):
@@ -97,9 +98,11 @@ class HybridEncoder(nn.Module):
             self.downsample_convs.append(ConvNorm(width, width, 3, stride=2, activation="silu"))
             self.pan_blocks.append(CSPRepLayer(2 * width, width, **fusion))
 
-    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+    def forward(self, maps: list[Tensor], trace: Trace | None = None) -> list[Tensor]:
         """Fuse the backbone's maps, finest first; sizes are kept."""
         maps = [project(x) for project, x in zip(self.input_proj, maps, strict=True)]
+        if trace is not None:
+            trace.coarsest_map = maps[-1]
         maps[-1] = self._attend(maps[-1])
         # top-down: after its lateral convolution a coarse map is both upsampled and kept for the way back
         laterals: list[Tensor] = []
@@ -112,6 +115,8 @@ class HybridEncoder(nn.Module):
         outputs = [fused]
         for downsample, block, coarse in zip(self.downsample_convs, self.pan_blocks, reversed(laterals), strict=True):
             outputs.append(block(torch.cat([downsample(outputs[-1]), coarse], dim=1)))
+        if trace is not None:
+            trace.encoder_maps = outputs
         return outputs
 
     def _attend(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:

@@ -49,7 +49,7 @@ class FrozenBatchNorm2d(nn.Module):
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         scale = self.weight * (self.running_var + self.eps).rsqrt()
         shift = self.bias - self.running_mean * scale
-        return x * scale[:, None, None] + shift[:, None, None]
+        return (x * scale[:, None, None] + shift[:, None, None]).to(x.dtype)  # under autocast x has two bytes
 
 
 def batch_norm(num_features: int, *, frozen: bool = False) -> nn.BatchNorm2d | FrozenBatchNorm2d:

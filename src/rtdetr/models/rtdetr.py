@@ -10,7 +10,13 @@ from rtdetr.models.decoder import RTDETRDecoder
 from rtdetr.models.hgnetv2 import HGNetv2
 from rtdetr.models.hybrid_encoder import HybridEncoder
 from rtdetr.models.presnet import PResNet
-from rtdetr.structures import RTDETROutput, Target
+from rtdetr.structures import RTDETROutput, Target, Trace
+
+
+class Backbone(nn.Module):
+    """Base of other networks that can stand in for the configured one: images in, three maps out, finest first."""
+
+    out_channels: tuple[int, ...]  # of the maps, whose strides are 8, 16 and 32
 
 
 class RTDETR(nn.Module):
@@ -25,11 +31,14 @@ class RTDETR(nn.Module):
     Parameter names and their order are the published checkpoints'. Source: arXiv 2407.17140, arXiv 2304.08069.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, *, backbone: Backbone | None = None) -> None:
         super().__init__()
         self.config = config
         self.is_fused = False  # a fused model is for inference only and is never saved
-        if isinstance(config.backbone, HGNetv2Config):
+        self.backbone: PResNet | HGNetv2 | Backbone
+        if backbone is not None:
+            self.backbone = backbone  # instead of config.backbone
+        elif isinstance(config.backbone, HGNetv2Config):
             self.backbone = HGNetv2(config.backbone, in_channels=config.in_channels)
         else:
             self.backbone = PResNet(config.backbone, in_channels=config.in_channels)
@@ -57,14 +66,14 @@ class RTDETR(nn.Module):
             raise ConfigError(f"this model learned {self.config.decoder.num_queries} queries, got num_queries={count}")
         self.decoder.num_queries = count
 
-    def forward(self, images: Tensor, targets: list[Target] | None = None) -> RTDETROutput:
+    def forward(self, images: Tensor, targets: list[Target] | None = None, trace: Trace | None = None) -> RTDETROutput:
         self._check(images, targets)
         images = images.to(next(self.parameters()).dtype)
         if self.pixel_mean is not None:
             images = images - self.pixel_mean
         if self.pixel_std is not None:
             images = images / self.pixel_std
-        return self.decoder(self.encoder(self.backbone(images)), targets)
+        return self.decoder(self.encoder(self.backbone(images), trace), targets, trace)
 
     def _check(self, images: Tensor, targets: list[Target] | None) -> None:
         if images.ndim != 4 or images.shape[1] != self.config.in_channels or not images.is_floating_point():

@@ -54,7 +54,7 @@ def read_huggingface(path: Path) -> tuple[State, Metadata | None]:
     Raises:
         WeightsError: no such file, damaged, or a model that is not RT-DETR's.
     """
-    state, described = _read_entries(path)
+    state, described = read_entries(path)
     folder = path if path.is_dir() else path.parent
     # a lone file that somebody renamed may lie beside the config.json of another model
     stored = _read_json(folder / CONFIG) if path.is_dir() or path.name in (WEIGHTS, INDEX, PICKLED) else {}
@@ -126,17 +126,24 @@ def _is_v1(state: State, stored: dict[str, Any]) -> bool:
     return not any(key.endswith(".num_points_scale") for key in state)
 
 
-def _read_entries(path: Path) -> tuple[State, Metadata | None]:
-    """Entries and our description from a file, or from the first of the usual files in a folder."""
+def read_entries(path: Path) -> tuple[State, Metadata | None]:
+    """Read entries, under the names they have, and our description from a file or the index of several.
+
+    Args:
+        path: a .safetensors file, a .bin file, the .json index of shards, or a folder: the first of the usual files.
+
+    Raises:
+        WeightsError: no such file, or damaged.
+    """
     if path.is_dir():
         found = next((path / name for name in (WEIGHTS, INDEX, PICKLED) if (path / name).is_file()), None)
         if found is None:
             raise WeightsError(f"{path} holds no weights: expected {WEIGHTS}, {INDEX} or {PICKLED}")
-        return _read_entries(found)
+        return read_entries(found)
     if path.suffix == ".bin":
         return checked_state(load_pickle(path), path), None
     if path.suffix == ".json":
-        return _read_shards(path), None
+        return _read_shards(path)
     if not path.is_file():
         raise WeightsError(f"no such file: {path}")
     try:
@@ -149,19 +156,21 @@ def _read_entries(path: Path) -> tuple[State, Metadata | None]:
     return checked_state(state, path), None if described is None else read_metadata(described)
 
 
-def _read_shards(index: Path) -> State:
-    """Entries of all files that an index names; they must lie beside it."""
+def _read_shards(index: Path) -> tuple[State, Metadata | None]:
+    """Entries of all files that an index names, which must lie beside it, and our description, the same in each."""
     files = _read_json(index).get("weight_map")
     if not isinstance(files, dict) or not files:
         raise WeightsError(f"{index}: expected an object 'weight_map' of names and files")
     state: State = {}
+    described = None
     for name in sorted({str(name) for name in files.values()}):
-        if Path(name).name != name:
+        if Path(name).name != name or not name.endswith((".safetensors", ".bin")):
             raise WeightsError(f"{index}: expected names of files beside it, got {name!r}")
-        state |= _read_entries(index.with_name(name))[0]
+        part, described = read_entries(index.with_name(name))
+        state |= part
     if missing := set(files) - set(state):
         raise WeightsError(f"{index}: {len(missing)} entries are in none of its files, such as {min(missing)}")
-    return state
+    return state, described
 
 
 def _read_json(path: Path) -> dict[str, Any]:

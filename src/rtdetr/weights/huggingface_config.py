@@ -123,6 +123,8 @@ def write_config(config: ModelConfig, *, categories: Categories | None, dtype: s
         "num_queries": decoder.num_queries,
         "positional_encoding_temperature": int(encoder.temperature),
     }
+    if decoder.eval_idx % decoder.num_layers != decoder.num_layers - 1:
+        fields["eval_idx"] = decoder.eval_idx  # read by this library alone
     return {key: value for key, value in fields.items() if config.version == "v2" or key not in _V2_FIELDS}
 
 
@@ -168,7 +170,7 @@ def write_preprocessor(config: ModelConfig) -> dict[str, Any]:
 def read_config(stored: dict[str, Any], state: State, *, preprocessor: dict[str, Any], hint: str) -> ModelConfig:
     """Return the model of a repository: structure from its entries, the rest from its config.json.
 
-    The evaluated layer is the last one, as in transformers.
+    The evaluated layer is the last one, as in transformers, unless the repository says otherwise.
 
     Args:
         stored: content of config.json.
@@ -202,7 +204,7 @@ def read_config(stored: dict[str, Any], state: State, *, preprocessor: dict[str,
                 "temperature": stored.get("positional_encoding_temperature", encoder.temperature),
             },
             decoder={
-                "eval_idx": -1,
+                "eval_idx": stored.get("eval_idx", -1),
                 "num_heads": stored.get("decoder_attention_heads", decoder.num_heads),
                 "num_points": (stored.get("decoder_n_points", decoder.num_points[0]),) * len(decoder.num_points),
                 "num_queries": stored.get("num_queries", decoder.num_queries),

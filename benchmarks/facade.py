@@ -1,0 +1,88 @@
+"""What the Hugging Face classes of `rtdetr.hf` cost: their forward beside the network's own, and beside transformers'.
+
+    python benchmarks/facade.py [--models rtdetrv2_r18vd rtdetrv2_r50vd] [--device cpu] [--rounds 15]
+
+Same weights, same process, interleaved rounds, medians; a batch of one image of 640x640, and a training step's forward
+and loss. The facade holds the very network that is timed beside it. Aim: within 2 % of it.
+"""
+
+import argparse
+from collections.abc import Callable
+
+import torch
+from peers import environment, interleaved, make_pair, print_table
+
+from rtdetr.hf.configuration import RTDetrV2Config
+from rtdetr.hf.modeling import RTDetrV2ForObjectDetection
+from rtdetr.losses import build_criterion
+from rtdetr.models import RTDETR, fuse
+from rtdetr.structures import Target
+
+
+def facade_of(network: RTDETR) -> RTDetrV2ForObjectDetection:
+    """The Hugging Face class around a network."""
+    facade = RTDetrV2ForObjectDetection(RTDetrV2Config.from_model_config(network.config))
+    facade.model.network = network
+    return facade.train(network.training)
+
+
+def inference(ours: RTDETR, theirs: torch.nn.Module, *, device: str) -> dict[str, Callable[[], object]]:
+    """Functions that detect on one image."""
+    images = torch.rand(1, 3, 640, 640, device=device)
+    facade, fused = facade_of(ours), fuse(ours)
+    fused_facade = facade.fuse()
+    return {
+        "transformers": lambda: theirs(images),
+        "core": lambda: ours(images),
+        "facade": lambda: facade(images),
+        "core, fused": lambda: fused(images),
+        "facade, fused": lambda: fused_facade(images),
+    }
+
+
+def training(ours: RTDETR, theirs: torch.nn.Module, *, device: str) -> dict[str, Callable[[], object]]:
+    """Functions that compute the loss of one image."""
+    images = torch.rand(1, 3, 640, 640, device=device)
+    boxes = torch.tensor([[0.3, 0.4, 0.2, 0.3], [0.6, 0.5, 0.1, 0.4]], device=device)
+    classes = torch.tensor([1, 2], device=device)
+    labels, targets = [{"class_labels": classes, "boxes": boxes}], [Target(labels=classes, boxes=boxes)]
+    criterion, facade = build_criterion(ours.config), facade_of(ours)
+    return {
+        "transformers": lambda: theirs(images, labels=labels).loss,
+        "core": lambda: torch.stack(list(criterion(ours(images, targets), targets, num_boxes=2.0).values())).sum(),
+        "facade": lambda: facade(images, labels=labels).loss,
+    }
+
+
+def report(title: str, functions: dict[str, Callable[[], object]], *, rounds: int) -> None:
+    """Time the functions and print them, the facade's over the core's."""
+    times = interleaved(functions, rounds=rounds)
+    rows = []
+    for name, seconds in times.items():
+        core = times.get(name.replace("facade", "core"))
+        over = f"{100 * (seconds / core - 1):+.1f} %" if core and name.startswith("facade") else ""
+        rows.append((name, f"{seconds * 1e3:.1f}", f"{times['transformers'] / seconds:.2f}x", over))
+    print_table((title, "ms", "speed-up", "over the core"), rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=["rtdetrv2_r18vd", "rtdetrv2_r50vd"])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--rounds", type=int, default=15)
+    options = parser.parse_args()
+    print(environment(options.device), "\n")
+    for name in options.models:
+        ours, theirs = make_pair(name)
+        for model in (ours, theirs):
+            model.to(options.device)
+        with torch.inference_mode():
+            functions = inference(ours, theirs, device=options.device)
+            report(f"{name}: network, batch 1, 640x640", functions, rounds=options.rounds)
+        with torch.no_grad():
+            functions = training(ours.train(), theirs.train(), device=options.device)
+            report(f"{name}: forward and loss in train mode", functions, rounds=options.rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""The network of a configuration: this library's own, or around a backbone of timm or transformers."""
+
+import copy
+from typing import Any
+
+import transformers
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from transformers import AutoBackbone
+
+from rtdetr.errors import ConfigError
+from rtdetr.hf.configuration import model_config, own_backbone
+from rtdetr.models import RTDETR
+from rtdetr.models.rtdetr import Backbone
+
+
+def build_network(config: transformers.RTDetrV2Config) -> RTDETR:
+    """Build the network that a configuration describes, with fresh weights; nothing is downloaded.
+
+    Raises:
+        ConfigError: a value that cannot be followed, or a backbone that does not give maps of strides 8, 16 and 32.
+    """
+    described = model_config(config)
+    if own_backbone(config) is not None or "backbone" in (getattr(config, "network_settings", None) or {}):
+        return RTDETR(described)
+    return RTDETR(described, backbone=AutoBackboneMaps(config))
+
+
+class AutoBackboneMaps(Backbone):
+    """A backbone of transformers or timm: its last three maps, which must have the strides 8, 16 and 32."""
+
+    def __init__(self, config: transformers.RTDetrV2Config) -> None:
+        super().__init__()
+        backbone_config: Any = copy.deepcopy(config.backbone_config)
+        backbone_config._attn_implementation_internal = None  # not every backbone has the detector's
+        self.model = AutoBackbone.from_config(backbone_config)
+        self.frozen_norms = config.freeze_backbone_batch_norms
+        channels = tuple(self.model.channels)
+        if len(channels) < 3:
+            raise ConfigError(
+                f"backbone_config gives {len(channels)} maps, expected those of strides 8, 16 and 32; set out_indices"
+            )
+        self.out_channels = channels[-3:]
+        if self.frozen_norms:
+            for norm in self._norms():
+                norm.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Return the maps of strides 8, 16 and 32."""
+        maps = list(self.model(images).feature_maps[-3:])
+        height, width = images.shape[-2:]
+        for x, stride in zip(maps, (8, 16, 32), strict=True):
+            if x.shape[-2:] != (height // stride, width // stride):
+                raise ConfigError(
+                    f"the backbone gave a map of {x.shape[-2]}x{x.shape[-1]} for images of {height}x{width} where "
+                    f"stride {stride} was expected; set backbone_config.out_indices"
+                )
+        return maps
+
+    def train(self, mode: bool = True) -> "AutoBackboneMaps":
+        """Switch the mode; statistics of frozen norms stay as they are."""
+        super().train(mode)
+        if self.frozen_norms:
+            for norm in self._norms():
+                norm.eval()
+        return self
+
+    def _norms(self) -> list[nn.Module]:
+        return [module for module in self.model.modules() if isinstance(module, _BatchNorm)]

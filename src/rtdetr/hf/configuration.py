@@ -1,0 +1,199 @@
+"""RTDetrV2Config: transformers' configuration of RT-DETRv2 with a few more fields, and the network it describes."""
+
+from typing import Any, ClassVar, Literal, Self
+
+import transformers
+from huggingface_hub.dataclasses import strict
+
+from rtdetr.categories import Categories
+from rtdetr.config import DecoderConfig, EncoderConfig, HGNetv2Config, ModelConfig, PResNetConfig
+from rtdetr.errors import ConfigError
+from rtdetr.models.hgnetv2 import SHAPES
+from rtdetr.models.presnet import BLOCKS
+from rtdetr.weights.huggingface_config import FIXED, write_config
+
+_SAMPLING: dict[str, Literal["bilinear", "discrete"]] = {"default": "bilinear", "discrete": "discrete"}
+_FREE = ("decoder_n_levels", "num_feature_levels", "learn_initial_query")  # of FIXED: not fixed here
+
+
+@strict(accept_kwargs=True)
+class RTDetrV2Config(transformers.RTDetrV2Config):
+    """Every field of transformers' class with its default and its checks, so that a stock config.json means the same.
+
+    Old names (`backbone`, `use_timm_backbone`, `use_pretrained_backbone`, `backbone_kwargs`, `disable_custom_kernels`)
+    are accepted as transformers accepts them. What only this library has:
+
+    Args:
+        decoder_n_points: sampling points a head and level: one number for all levels, or one for each.
+        eval_idx: the decoder layer that is evaluated, counted from 0, or from the end if negative; the layers after it
+            are for training only.
+        query_selection: how encoder tokens become queries: "default" by best class, "one2many" by pairs of token and
+            class, "agnostic" by a score without classes.
+        backbone_freeze_at: what of a ResNet-vd or HGNetv2 is not trained: -1 nothing, 0 the stem, n also n stages.
+        transformers_compatible_loss: compute in training what transformers computes instead of what is published: no
+            gradient from a layer's boxes to the layer before, a divisor that counts the objects of this process alone,
+            and denoising queries in front of the others in every output.
+        network_settings: changes to `rtdetr.config.ModelConfig` for which there is no field, such as
+            {"decoder": {"activation": "silu"}}.
+    """
+
+    # a detection is in the loss, the logits and the boxes: the rest would only fill the memory of `Trainer.evaluate`
+    keys_to_ignore_at_inference: ClassVar[list[str]] = [
+        "auxiliary_outputs",
+        "last_hidden_state",
+        "intermediate_hidden_states",
+        "intermediate_logits",
+        "intermediate_reference_points",
+        "decoder_hidden_states",
+        "decoder_attentions",
+        "cross_attentions",
+        "encoder_last_hidden_state",
+        "encoder_hidden_states",
+        "encoder_attentions",
+        "init_reference_points",
+        "enc_topk_logits",
+        "enc_topk_bboxes",
+        "enc_outputs_class",
+        "enc_outputs_coord_logits",
+        "denoising_meta_values",
+        "content_share_hw",
+    ]
+
+    decoder_n_points: int | list[int] | tuple[int, ...] = 4
+    eval_idx: int = -1
+    query_selection: str = "default"
+    backbone_freeze_at: int = -1
+    transformers_compatible_loss: bool = False
+    network_settings: dict | None = None
+
+    @classmethod
+    def from_model_config(cls, config: ModelConfig, *, categories: Categories | None = None) -> Self:
+        """Return the configuration of a model of this library, such as `rtdetr.zoo.model_config("rtdetrv2_r18vd")`.
+
+        Args:
+            config: the model.
+            categories: its classes; default: numbered ones.
+
+        Raises:
+            ConfigError: RT-DETR v1, for which transformers has another class.
+        """
+        if config.version != "v2":
+            raise ConfigError(f"RTDetrV2Config describes RT-DETRv2 models only, {config.name!r} is RT-DETR v1")
+        decoder, points = config.decoder, config.decoder.num_points
+        own = isinstance(config.backbone, PResNetConfig)
+        described = config if own else config.replace(backbone=PResNetConfig().model_dump())
+        fields = write_config(described, categories=categories, dtype="float32") | {
+            "decoder_n_points": points[0] if len(set(points)) == 1 else list(points),
+            "decoder_n_levels": len(points),
+            "num_feature_levels": len(points),
+            "backbone_freeze_at": config.backbone.freeze_at,
+            "eval_idx": decoder.eval_idx,
+            "learn_initial_query": decoder.learned_queries,
+            "query_selection": decoder.query_selection,
+        }
+        result = cls.from_dict(fields)
+        result.network_settings = _changes(model_config(result), config) or None
+        return result
+
+
+def model_config(config: transformers.RTDetrV2Config) -> ModelConfig:
+    """Return the network of a configuration, stock or ours. A backbone from elsewhere is left at its default.
+
+    Raises:
+        ConfigError: it has a value that RT-DETRv2 as implemented here cannot follow.
+    """
+    _check_fixed(config)
+    levels, points = config.decoder_n_levels, config.decoder_n_points
+    points = (points,) * levels if isinstance(points, int) else tuple(points)
+    if not len(points) == levels == config.num_feature_levels:
+        raise ConfigError(
+            f"RTDetrV2Config: decoder_n_levels {levels}, num_feature_levels {config.num_feature_levels} and the "
+            f"numbers in decoder_n_points {points} must agree"
+        )
+    result = ModelConfig(
+        num_classes=config.num_labels or 2,
+        in_channels=getattr(config.backbone_config, "num_channels", 3),
+        eval_size_hw=None,  # anchors are made for every size, as transformers does
+        backbone=own_backbone(config) or PResNetConfig(),
+        encoder=EncoderConfig(
+            width=config.encoder_hidden_dim,
+            feedforward=config.encoder_ffn_dim,
+            num_layers=config.encoder_layers,
+            num_heads=config.encoder_attention_heads,
+            expansion=config.hidden_expansion,
+            temperature=config.positional_encoding_temperature,
+        ),
+        decoder=DecoderConfig(
+            width=config.d_model,
+            feedforward=config.decoder_ffn_dim,
+            num_layers=config.decoder_layers,
+            num_heads=config.decoder_attention_heads,
+            eval_idx=getattr(config, "eval_idx", -1),
+            num_queries=config.num_queries,
+            num_points=points,
+            sampling=_SAMPLING[config.decoder_method],
+            query_selection=getattr(config, "query_selection", "default"),
+            learned_queries=config.learn_initial_query,
+            num_denoising=config.num_denoising,
+            label_noise_ratio=config.label_noise_ratio,
+            box_noise_scale=config.box_noise_scale,
+        ),
+    )
+    return result.replace(**(getattr(config, "network_settings", None) or {}))
+
+
+def _check_fixed(config: transformers.RTDetrV2Config) -> None:
+    for name, supported in FIXED.items():
+        found = getattr(config, name, supported)
+        found = list(found) if isinstance(found, tuple) else found
+        if found != supported and name not in _FREE:
+            raise ConfigError(f"RTDetrV2Config: {name} {found!r} is not supported, expected {supported!r}")
+    if config.decoder_method not in _SAMPLING:
+        method = config.decoder_method
+        raise ConfigError(f"RTDetrV2Config: decoder_method must be 'default' or 'discrete', got {method!r}")
+
+
+def own_backbone(config: transformers.RTDetrV2Config) -> PResNetConfig | HGNetv2Config | None:
+    """Return this library's backbone for a configuration; None where it has none, such as timm's."""
+    backbone: Any = config.backbone_config
+    read = {"rt_detr_resnet": _presnet, "hgnet_v2": _hgnetv2}.get(backbone.model_type)
+    if read is None or list(backbone.out_indices) != [2, 3, 4]:
+        return None
+    training = {
+        "freeze_at": getattr(config, "backbone_freeze_at", -1),
+        "freeze_norm": config.freeze_backbone_batch_norms,
+    }
+    return read(backbone, training)
+
+
+def _presnet(backbone: Any, training: dict[str, Any]) -> PResNetConfig | None:
+    basic, base, depths = backbone.layer_type == "basic", backbone.embedding_size, tuple(backbone.depths)
+    widths = [base * 2**i * (1 if basic else 4) for i in range(4)]
+    usual = backbone.hidden_act == "relu" and not backbone.downsample_in_first_stage
+    if not usual or backbone.downsample_in_bottleneck or list(backbone.hidden_sizes) != widths:
+        return None
+    depth = next((n for n, blocks in BLOCKS.items() if blocks == depths and (n < 50) == basic), None)
+    shape = {"depth": depth} if depth else {"depth": 18 if basic else 50, "blocks": depths}
+    return PResNetConfig(**shape, base_width=base, **training)
+
+
+def _hgnetv2(backbone: Any, training: dict[str, Any]) -> HGNetv2Config | None:
+    names = ("in_channels", "mid_channels", "out_channels", "num_blocks", "downsample", "light_block", "kernel_size")
+    columns = [*(getattr(backbone, f"stage_{name}") for name in names), backbone.stage_numb_of_layers]
+    found = (tuple(backbone.stem_channels[1:]), tuple(zip(*columns, strict=True)))
+    size = next((size for size, shape in SHAPES.items() if shape == found), None)
+    if size is None or backbone.hidden_act != "relu":
+        return None
+    return HGNetv2Config(**{"size": size, "use_lab": backbone.use_learnable_affine_block, **training})
+
+
+def _changes(base: ModelConfig, wanted: ModelConfig) -> dict[str, Any]:
+    """What `base.replace` needs to become the wanted network; names and the stored anchors' size do not count."""
+    old, new = base.model_dump(mode="json"), wanted.model_dump(mode="json")
+    changes = {}
+    for key in old.keys() - {"name", "eval_size_hw"}:
+        if old[key] == new[key]:
+            continue
+        nested = isinstance(new[key], dict) and key != "backbone"
+        changes[key] = {k: v for k, v in new[key].items() if v != old[key][k]} if nested else new[key]
+    return changes

@@ -1,0 +1,155 @@
+"""From whatever transformers' users pass as images to RGB arrays of one kind, and to their size in the network.
+
+The rest of the library reads images in the same way; see `rtdetr.preprocessing`.
+"""
+
+import functools
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers.image_utils import SizeDict
+from transformers.image_utils import load_image as load_transformers_image
+
+from rtdetr.errors import InputError
+from rtdetr.preprocessing import exif_orientation, load_image, resize
+
+SizeHW = tuple[int, int]
+Size = Mapping[str, int] | SizeDict
+_CHANNELS = (1, 3, 4)  # of grey, RGB and RGBA images
+_logger = logging.getLogger(__name__)
+
+
+def as_list(images: Any) -> list[Any]:
+    """Return single images from one, a batch (b, ...) in an array or tensor, or a list, nested or not.
+
+    Raises:
+        InputError: there are none.
+    """
+    if isinstance(images, np.ndarray | torch.Tensor) and images.ndim == 4:
+        images = list(images)
+    if not isinstance(images, list | tuple):
+        return [images]
+    flat = [image for entry in images for image in (as_list(entry) if isinstance(entry, list | tuple) else [entry])]
+    if not flat:
+        raise InputError("expected at least one image, got an empty list")
+    return flat
+
+
+def read_image(image: Any, *, channels_first: bool | None = None) -> np.ndarray:
+    """Return one image as (h, w, 3), RGB and upright: uint8, or float32 where its values were floats.
+
+    Args:
+        image: a path, an address (http, https or data), bytes, a file object, a PIL image, or an array or tensor,
+            (h, w), channels first or channels last, of uint8, other integers in 0..255, uint16 (divided by 257), bool,
+            or floats, which are kept as they are.
+        channels_first: order of an array's axes; None finds out, for (3, h, 3) it means channels first.
+
+    Raises:
+        InputError: not an image, or values of another range.
+    """
+    if isinstance(image, str) and image.startswith(("http://", "https://", "data:image/")):
+        image = load_transformers_image(image)
+    if isinstance(image, torch.Tensor):
+        image = image.detach().cpu()
+        image = (image.float() if image.is_floating_point() else image).numpy()
+    if isinstance(image, np.ndarray):
+        return _read_array(image, channels_first)
+    if isinstance(image, Image.Image) and exif_orientation(image) != 1:
+        _say_once(
+            "an image whose EXIF orientation is not upright was turned: boxes are in the upright image, so pass its "
+            "height and width as target_sizes (PIL.ImageOps.exif_transpose turns an image)"
+        )
+    return load_image(image)
+
+
+def resized_size(size_hw: SizeHW, size: Size) -> SizeHW:
+    """Height and width of an image after resizing, in transformers' three forms of `size`.
+
+    Args:
+        size_hw: height and width of the image.
+        size: {height, width} stretches; {shortest_edge, longest_edge} makes the short side as asked unless the long
+            one would become too long; {max_height, max_width} makes the image as large as fits. The latter two keep
+            the aspect ratio.
+
+    Raises:
+        InputError: another form.
+    """
+    height, width = size_hw
+    asked: dict[str, int] = dict(size)  # of a SizeDict: the keys that are set
+    match asked:
+        case {"height": int(new_height), "width": int(new_width)}:
+            new = (new_height, new_width)
+        case {"shortest_edge": int(shortest), "longest_edge": int(longest)}:
+            new = _with_shortest_edge(size_hw, shortest, longest)
+        case {"max_height": int(max_height), "max_width": int(max_width)}:
+            scale = min(max_height / height, max_width / width)
+            new = (int(height * scale), int(width * scale))
+        case _:
+            raise InputError(
+                "expected a size with the keys height and width, shortest_edge and longest_edge, or max_height and "
+                f"max_width, got {asked}"
+            )
+    if min(new) < 1:
+        raise InputError(f"an image of {height}x{width} pixels would become {new[0]}x{new[1]} with the size {asked}")
+    return new
+
+
+def resize_image(image: np.ndarray, size_hw: SizeHW, *, resample: int) -> np.ndarray:
+    """Stretch (h, w, 3) with antialiasing; returns (3, h, w) of the same type.
+
+    Args:
+        image: uint8 or float32, from `read_image`.
+        size_hw: new height and width.
+        resample: PIL's number of the method; 2, bilinear, is what models are trained with.
+    """
+    if image.shape[:2] == size_hw:
+        return image.transpose(2, 0, 1)
+    if image.dtype == np.uint8 and resample == Image.Resampling.BILINEAR:
+        return resize(image, size_hw)
+    size_wh, method = (size_hw[1], size_hw[0]), Image.Resampling(resample)
+    bands = [Image.fromarray(np.ascontiguousarray(image[:, :, band])) for band in range(3)]
+    return np.stack([np.asarray(band.resize(size_wh, method)) for band in bands])
+
+
+def _with_shortest_edge(size_hw: SizeHW, shortest: int, longest: int) -> SizeHW:
+    """Transformers' arithmetic, roundings included."""
+    height, width = size_hw
+    small, large = min(size_hw), max(size_hw)
+    exact: float = shortest
+    if large / small * shortest > longest:
+        exact = longest * small / large
+    short = round(exact)
+    if small == short:
+        return size_hw
+    long = int(exact * large / small)
+    return (short, long) if height < width else (long, short)
+
+
+def _read_array(array: np.ndarray, channels_first: bool | None) -> np.ndarray:
+    if array.ndim == 3:
+        if channels_first is None:
+            channels_first = array.shape[0] in _CHANNELS
+        if channels_first:
+            array = array.transpose(1, 2, 0)
+    if np.issubdtype(array.dtype, np.integer) and array.dtype not in (np.uint8, np.uint16):
+        if array.size and (array.min() < 0 or array.max() > 255):
+            raise InputError(f"expected integer pixels in 0..255, got {array.min()}..{array.max()}")
+        array = array.astype(np.uint8)
+    if not np.issubdtype(array.dtype, np.floating):
+        return load_image(array)
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.ndim != 3 or array.shape[2] not in _CHANNELS or 0 in array.shape:
+        raise InputError(f"expected an array (h, w), (h, w, c) or (c, h, w) with 1, 3 or 4 channels, got {array.shape}")
+    if not np.isfinite(array).all():
+        raise InputError("expected finite pixels, got NaN or infinity")
+    return np.repeat(array, 3, axis=2).astype(np.float32) if array.shape[2] == 1 else array[:, :, :3].astype(np.float32)
+
+
+@functools.cache
+def _say_once(message: str) -> None:
+    _logger.warning(message)

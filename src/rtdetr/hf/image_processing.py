@@ -1,0 +1,299 @@
+"""`RTDetrImageProcessor`: images and COCO annotations to the network's input, and its output to boxes in pixels.
+
+The interface, the defaults and the numbers of transformers' processor of this name (within 1/255 a pixel), on the one
+reading and resizing of images that all of this library shares. Files: `preprocessor_config.json`, the same for both.
+"""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers.image_processing_base import BatchFeature
+from transformers.image_processing_utils import BaseImageProcessor, get_size_dict
+from transformers.image_utils import SizeDict
+from transformers.processing_utils import ImagesKwargs
+
+from rtdetr.boxes import cxcywh_to_xyxy
+from rtdetr.errors import InputError, nearest
+from rtdetr.files import write_atomically
+from rtdetr.hf.coco_labels import Labels, SizeHW, make_labels
+from rtdetr.hf.image_inputs import Size, as_list, read_image, resize_image, resized_size
+
+# accepted because code written for transformers passes them; here they change nothing
+_IGNORED = (
+    *("crop_size", "data_format", "default_to_square", "disable_grouping", "do_center_crop", "do_convert_rgb"),
+    *("image_seq_length", "masks_path", "return_segmentation_masks"),
+)
+_CALL_ONLY = ("return_tensors", "device", "input_data_format")
+
+
+class RTDetrImageProcessorKwargs(ImagesKwargs, total=False):
+    """Settings that this processor has beside those of every image processor."""
+
+    format: str
+    do_convert_annotations: bool
+
+
+class _Settings(NamedTuple):
+    """How one call treats its images; the defaults are the published preprocessing.
+
+    size: see `resized_size`. resample: PIL's number of a method. rescale_factor: pixels are multiplied by it.
+    image_mean, image_std: of the rescaled pixels, a value a channel. pad_size: height and width; None: the largest
+    height and width of the batch. format: of the annotations.
+    """
+
+    do_resize: bool = True
+    size: Size = {"height": 640, "width": 640}  # noqa: RUF012 (never changed)
+    resample: int = 2
+    do_rescale: bool = True
+    rescale_factor: float = 1 / 255
+    do_normalize: bool = False
+    image_mean: Sequence[float] = (0.485, 0.456, 0.406)
+    image_std: Sequence[float] = (0.229, 0.224, 0.225)
+    do_pad: bool = False
+    pad_size: Size | None = None
+    do_convert_annotations: bool = True
+    format: str = "coco_detection"
+
+
+class RTDetrImageProcessor(BaseImageProcessor):
+    """Prepare images for RT-DETR and turn its outputs into detections; a drop-in for transformers' class.
+
+    Every setting can be given here, or in a call for that call. They are, with their defaults: `do_resize` True, `size`
+    {"height": 640, "width": 640}, `resample` 2 (bilinear, with antialiasing), `do_rescale` True, `rescale_factor`
+    1/255, `do_normalize` False, `image_mean` and `image_std` (ImageNet's), `do_pad` False, `pad_size` None,
+    `do_convert_annotations` True, `format` "coco_detection".
+
+    Differs: grey, RGBA, palette and 16-bit images come out as RGB, and EXIF rotation is applied. With padding, what
+    comes after the model knows of it: see `post_process_object_detection`.
+    """
+
+    valid_kwargs = RTDetrImageProcessorKwargs
+    model_input_names = ["pixel_values", "pixel_mask"]  # noqa: RUF012 (transformers' way)
+
+    def __init__(self, **settings: Any) -> None:
+        defaults = _Settings()
+        own = {name: settings.pop(name, None) for name in _Settings._fields}
+        super().__init__(**settings)
+        for name, default in defaults._asdict().items():
+            setattr(self, name, _standard(name, default if own[name] is None else own[name]))
+
+    def __call__(self, images: Any, annotations: Any = None, **settings: Any) -> BatchFeature:
+        """The same as `preprocess`."""
+        return self.preprocess(images, annotations, **settings)
+
+    def preprocess(self, images: Any, annotations: Any = None, **settings: Any) -> BatchFeature:
+        """Prepare images, and their annotations for training.
+
+        Args:
+            images: one image or a list: paths, addresses, PIL images, arrays or tensors; see `read_image`.
+            annotations: for each image {"image_id": int, "annotations": [...]} as in COCO's files, with category ids
+                from 0; one such dictionary for one image.
+            settings: the class's, for this call, and `return_tensors` ("pt" or "np"; tensors where it is None),
+                `device` for the results, `input_data_format` ("channels_first" or "channels_last") of arrays.
+
+        Returns:
+            pixel_values: float32 (b, 3, h, w) in 0..1; a list where the sizes differ and `return_tensors` is None.
+            pixel_mask: with `do_pad`, int64 (b, h, w), 1 for pixels and 0 for padding at the bottom and the right.
+            labels: with annotations, a list of what `Labels` holds.
+
+        Raises:
+            InputError: what is not an image, other annotations, an unknown setting, or sizes that make no batch.
+        """
+        used = self._settings(settings)
+        order = settings.get("input_data_format")
+        channels_first = None if order is None else str(getattr(order, "value", order)) == "channels_first"
+        pictures = [read_image(image, channels_first=channels_first) for image in as_list(images)]
+        resized = [resized_size(_hw(picture), used.size) if used.do_resize else _hw(picture) for picture in pictures]
+        padded = [_padded_size(resized, used.pad_size)] * len(pictures) if used.do_pad else resized
+        same = len(set(padded)) == 1
+        return_tensors = settings.get("return_tensors")
+        if return_tensors is not None and not same:
+            raise InputError(
+                f"images of {len(set(padded))} sizes make no tensor; pass do_pad=True, or a size with height and width"
+            )
+        values = [
+            torch.from_numpy(_pixels(picture, inner, outer, used))
+            for picture, inner, outer in zip(pictures, resized, padded, strict=True)
+        ]
+        data: dict[str, Any] = {"pixel_values": torch.stack(values) if same else values}
+        if used.do_pad:
+            data["pixel_mask"] = torch.stack([_mask(inner, padded[0]) for inner in resized])
+        if annotations is not None:
+            labels = _labels(annotations, pictures, resized, padded, used)
+            data["labels"] = [BatchFeature(label._asdict()) for label in labels]
+        batch = BatchFeature(data)
+        if str(getattr(return_tensors, "value", return_tensors)) == "np":
+            return _as_arrays(batch)
+        if settings.get("device") is not None:
+            batch.to(settings["device"])  # in place
+        return batch
+
+    def post_process_object_detection(
+        self,
+        outputs: Any,
+        threshold: float = 0.5,
+        target_sizes: Tensor | Sequence[tuple[int, int]] | None = None,
+        use_focal_loss: bool = True,
+    ) -> list[dict[str, Tensor]]:
+        """Turn a model's outputs into the detections of each image, best first.
+
+        Padding is undone: `RTDetrV2ForObjectDetection` notes in its output `content_share_hw` which share of the input
+        was not padding, where it was given a `pixel_mask`. Outputs without that are taken as they are.
+
+        Args:
+            outputs: with `logits` (b, q, k) and `pred_boxes` (b, q, 4), normalised cxcywh.
+            threshold: detections of a higher score are kept.
+            target_sizes: height and width of each upright image, (b, 2); None leaves boxes in 0..1.
+            use_focal_loss: scores are a sigmoid for each class, and a query may count for several; False: a softmax
+                over the classes, and a query counts for its best.
+
+        Returns:
+            For each image `scores` (n,), `labels` (n,) and `boxes` (n, 4), xyxy in pixels, not clipped to the image.
+
+        Differs: with `use_focal_loss=False` transformers takes the softmax over the images of the batch and drops the
+        last class, as if it were a background class, which RT-DETR does not have; here it is over all the classes.
+
+        Raises:
+            InputError: another number of target sizes than images.
+        """
+        logits, boxes = outputs.logits, cxcywh_to_xyxy(outputs.pred_boxes)
+        if logits.dtype in (torch.float16, torch.bfloat16):
+            logits, boxes = logits.float(), boxes.float()
+        share_hw = getattr(outputs, "content_share_hw", None)
+        if share_hw is not None:
+            boxes = boxes / share_hw.to(boxes).flip(1).repeat(1, 2)[:, None]
+        if target_sizes is not None:
+            if len(target_sizes) != len(logits):
+                raise InputError(f"expected a target size for each of {len(logits)} images, got {len(target_sizes)}")
+            sizes_hw = torch.as_tensor(target_sizes).to(boxes)
+            boxes = boxes * sizes_hw.flip(1).repeat(1, 2)[:, None]
+        if use_focal_loss:
+            num_classes = logits.shape[2]
+            scores, order = logits.sigmoid().flatten(1).topk(logits.shape[1], dim=1)
+            labels, queries = order % num_classes, order // num_classes
+            boxes = boxes.gather(1, queries[:, :, None].expand(-1, -1, 4))
+        else:
+            scores, labels = logits.softmax(dim=2).max(dim=2)
+            scores, order = scores.sort(dim=1, descending=True, stable=True)
+            labels, boxes = labels.gather(1, order), boxes.gather(1, order[:, :, None].expand(-1, -1, 4))
+        return [
+            {"scores": score[kept], "labels": label[kept], "boxes": box[kept]}
+            for score, label, box, kept in zip(scores, labels, boxes, scores > threshold, strict=True)
+        ]
+
+    def to_json_file(self, json_file_path: str | os.PathLike[str]) -> None:
+        """Write the settings as JSON, whole or not at all; `save_pretrained` calls this."""
+        text = self.to_json_string()
+        write_atomically(Path(json_file_path), lambda file: file.write_text(text, encoding="utf-8"), error=InputError)
+
+    def _settings(self, changes: Mapping[str, Any]) -> _Settings:
+        """The processor's settings with those of one call."""
+        known = (*_Settings._fields, *_CALL_ONLY, *_IGNORED)
+        for name in changes:
+            if name not in known:
+                raise InputError(
+                    f"unknown setting {name!r}.{nearest(name, known)} Known: {', '.join(_Settings._fields)}."
+                )
+        own = {name: getattr(self, name) for name in _Settings._fields}
+        used = {name: _standard(name, changes[name]) for name in own if changes.get(name) is not None}
+        settings = _Settings(**own | used)
+        if str(getattr(settings.format, "value", settings.format)) != "coco_detection":
+            raise InputError(f"expected annotations in the format coco_detection, got {settings.format!r}")
+        return settings
+
+
+def content_share_hw(pixel_mask: Tensor) -> Tensor:
+    """Share of height and width of a padded input that is picture, float (b, 2), from its `pixel_mask` (b, h, w)."""
+    mask = pixel_mask.bool()
+    rows, columns = mask.any(dim=2).sum(dim=1), mask.any(dim=1).sum(dim=1)
+    return torch.stack([rows / mask.shape[1], columns / mask.shape[2]], dim=1)
+
+
+def _standard(name: str, value: Any) -> Any:
+    """Check a setting and bring it into the form that is kept and saved."""
+    if name in ("size", "pad_size"):
+        if value is None or isinstance(value, SizeDict):
+            return value
+        try:
+            return SizeDict(**get_size_dict(value, param_name=name))
+        except (ValueError, TypeError) as error:
+            raise InputError(str(error)) from None
+    if name in ("image_mean", "image_std"):
+        values = list(value) if isinstance(value, Sequence) else [value]
+        if len(values) not in (1, 3) or not all(_is_number(x) and (x > 0 or name == "image_mean") for x in values):
+            raise InputError(f"expected 3 numbers as {name}, above 0 in image_std, got {value!r}")
+        return values if len(values) == 3 else value
+    wrong = {
+        "resample": "a number of PIL's methods, 0 to 5" if value not in range(6) else None,
+        "rescale_factor": "a number above 0" if not (_is_number(value) and value > 0) else None,
+    }.get(name, "True or False" if name.startswith("do_") and not isinstance(value, bool) else None)
+    if wrong:
+        raise InputError(f"expected {wrong} as {name}, got {value!r}")
+    return int(value) if name == "resample" else value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _hw(picture: np.ndarray) -> SizeHW:
+    return picture.shape[0], picture.shape[1]
+
+
+def _as_arrays(batch: BatchFeature) -> BatchFeature:
+    labels = {"labels": [_as_arrays(label) for label in batch["labels"]]} if "labels" in batch else {}
+    return BatchFeature({name: value.numpy() for name, value in batch.items() if name != "labels"} | labels)
+
+
+def _padded_size(sizes: list[SizeHW], pad_size: Size | None) -> SizeHW:
+    """Height and width of a padded batch."""
+    height, width = max(size[0] for size in sizes), max(size[1] for size in sizes)
+    if pad_size is None:
+        return height, width
+    target = pad_size["height"], pad_size["width"]
+    if not all(isinstance(side, int) for side in target) or target[0] < height or target[1] < width:
+        raise InputError(f"expected a pad_size of at least {height}x{width} (height, width), got {dict(pad_size)}")
+    return target
+
+
+def _pixels(picture: np.ndarray, resized_hw: SizeHW, padded_hw: SizeHW, used: _Settings) -> np.ndarray:
+    """One image of the network, (3, h, w); uint8 where it is neither rescaled nor normalised."""
+    pixels = resize_image(picture, resized_hw, resample=used.resample)
+    changed = used.do_rescale or used.do_normalize
+    values = np.zeros((3, *padded_hw), dtype=np.float32 if changed else pixels.dtype)
+    inner = values[:, : resized_hw[0], : resized_hw[1]]
+    inner[...] = pixels
+    if used.do_rescale:
+        inner /= np.float32(1 / used.rescale_factor)  # 255: a division, as in all of this library, 1/255 is not exact
+    if used.do_normalize:
+        inner -= np.asarray(used.image_mean, dtype=np.float32).reshape(-1, 1, 1)
+        inner /= np.asarray(used.image_std, dtype=np.float32).reshape(-1, 1, 1)
+    return values
+
+
+def _mask(resized_hw: SizeHW, padded_hw: SizeHW) -> Tensor:
+    mask = torch.zeros(padded_hw, dtype=torch.int64)
+    mask[: resized_hw[0], : resized_hw[1]] = 1
+    return mask
+
+
+def _labels(
+    annotations: Any, pictures: list[np.ndarray], resized: list[SizeHW], padded: list[SizeHW], used: _Settings
+) -> list[Labels]:
+    if isinstance(annotations, Mapping):
+        annotations = [annotations]
+    if not isinstance(annotations, list | tuple) or len(annotations) != len(pictures):
+        count = len(annotations) if isinstance(annotations, list | tuple) else type(annotations).__name__
+        raise InputError(f"expected annotations for each of {len(pictures)} images, got {count}")
+    return [
+        make_labels(
+            annotation, image_hw=_hw(picture), resized_hw=inner, padded_hw=outer, normalise=used.do_convert_annotations
+        )
+        for annotation, picture, inner, outer in zip(annotations, pictures, resized, padded, strict=True)
+    ]

@@ -1,0 +1,303 @@
+"""`HuggingFaceFiles`: from_pretrained, save_pretrained and load_state_dict of the facade's models.
+
+In memory entries have the published names behind one prefix; files have transformers' names, so that stock
+transformers opens what is saved here, and the reverse. Files of every dialect are read: transformers' names on disk and
+in memory, with and without tied copies, and official names; in one file, in shards, or pickled, without running code.
+
+What stock transformers cannot hold (HGNetv2, points a level, ...) is saved under official names with model type
+"rtdetr", which stock transformers refuses to open. A model that is evaluated before its last layer is saved with its
+`eval_idx`, which stock transformers does not know: there the last layer counts; `trim_decoder()` makes both agree.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+import transformers
+from huggingface_hub import split_torch_state_dict_into_shards
+from safetensors.torch import save
+from torch import Tensor
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils.hub import cached_file
+
+from rtdetr.errors import WeightsError
+from rtdetr.files import write_atomically
+from rtdetr.hf.configuration import RTDetrV2Config, model_config, own_backbone
+from rtdetr.weights.huggingface import CONFIG, INDEX, PICKLED, WEIGHTS, read_entries
+from rtdetr.weights.huggingface_config import inexpressible, read_categories
+from rtdetr.weights.names import State, from_huggingface, is_huggingface, to_huggingface, to_version, version_of
+from rtdetr.weights.official import Metadata, metadata
+
+if TYPE_CHECKING:
+
+    class _Base(PreTrainedModel):
+        config: RTDetrV2Config
+else:
+    _Base = object
+
+OWN_TYPE = "rtdetr"  # model type of what stock transformers cannot hold
+NETWORK = "model.network."  # before every name of a detection model's entries, and without "model." of a base model's
+_BACKBONE = "backbone.model."  # of a backbone from elsewhere, whose names are the same in memory and in files
+# fields that stock transformers does not have; written only where they say something
+_OWN_FIELDS = RTDetrV2Config().to_dict().keys() - transformers.RTDetrV2Config().to_dict().keys()
+# where files come from; transformers' and huggingface_hub's own arguments
+_HUB = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
+
+_PUSH = ("commit_message", "commit_description", "private", "token", "revision", "create_pr", "tags")
+
+
+class HuggingFaceFiles(_Base):
+    """Files of a model whose network is an `rtdetr.models.RTDETR`; goes before `PreTrainedModel` in its bases."""
+
+    # constants, which the network makes for itself
+    _keys_to_ignore_on_load_unexpected: ClassVar = [
+        r"num_batches_tracked$",
+        r"num_points_scale$",
+        r"decoder\.(anchors|valid_mask)$",
+    ]
+    _keys_to_ignore_on_load_missing: ClassVar = _keys_to_ignore_on_load_unexpected
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: Any, *model_args: Any, config: Any = None, **options: Any
+    ) -> Any:
+        """Build a model and fill it from a folder or a repository of the hub; it comes in eval mode.
+
+        Args:
+            pretrained_model_name_or_path: a folder, a name of the hub ("PekingU/rtdetr_v2_r18vd"), a weight file with
+                `config`, or None with `config` and `state_dict`.
+            model_args: as for transformers.
+            config: a configuration to use instead of the repository's, or where it is.
+            options: transformers' own: cache_dir, force_download, local_files_only, revision, subfolder, token,
+                variant, use_safetensors (True refuses .bin files), dtype, device_map, ignore_mismatched_sizes,
+                output_loading_info, attn_implementation, and fields of the configuration such as id2label.
+
+        Raises:
+            OSError: no such repository, as in transformers.
+            WeightsError: no weights in it, damaged ones, or those of another model.
+        """
+        source = pretrained_model_name_or_path
+        if source is None or "state_dict" in options:
+            if isinstance(config, PreTrainedConfig) and options.get("state_dict"):
+                options["state_dict"] = _renamed(options["state_dict"], config)
+            return super().from_pretrained(source, *model_args, config=config, **options)
+        hub = {name: options.pop(name) for name in _HUB if name in options}
+        pickled = options.pop("use_safetensors", None) is not True
+        stored = {}
+        if not isinstance(config, PreTrainedConfig):
+            stored, options = RTDetrV2Config.get_config_dict(config or source, **hub, **options)
+            if not stored:
+                raise WeightsError(f"{config or source} has no {CONFIG}; pass config=RTDetrV2Config(...)")
+            if config is None and stored.get("_commit_hash"):  # all files from the same state of the repository
+                hub["revision"] = stored["_commit_hash"]
+        file = _weights_file(source, variant=options.pop("variant", None), pickled=pickled, hub=hub)
+        state, described = read_entries(file)
+        if not isinstance(config, PreTrainedConfig):
+            config, options = cls._configuration(stored, described, options)
+        try:
+            entries = _in_memory(state, config)
+        except WeightsError as error:
+            raise WeightsError(f"{file}: {error}") from None
+        result = super().from_pretrained(None, *model_args, config=config, state_dict=entries, **options)
+        model = result[0] if isinstance(result, tuple) else result
+        model.config.name_or_path = model.name_or_path = str(source)
+        return result
+
+    @classmethod
+    def _configuration(
+        cls, stored: dict[str, Any], described: Metadata | None, options: dict[str, Any]
+    ) -> tuple[RTDetrV2Config, dict[str, Any]]:
+        """Configuration of a repository, and the options that are not its fields."""
+        model_type = stored.get("model_type", RTDetrV2Config.model_type)
+        if model_type not in (RTDetrV2Config.model_type, OWN_TYPE):
+            raise WeightsError(
+                f"{CONFIG}: expected model type {RTDetrV2Config.model_type!r}, got {model_type!r}. "
+                "rtdetr.load reads RT-DETR v1 as well."
+            )
+        if model_type == OWN_TYPE and "d_model" not in stored:  # written by rtdetr.weights, which has its own header
+            if described is None:
+                raise WeightsError(f"{CONFIG} has no configuration, and the weights have no description of the model")
+            own = RTDetrV2Config.from_model_config(described.config, categories=described.categories)
+            stored = own.to_dict()
+        stored = {**stored, "model_type": RTDetrV2Config.model_type}
+        made: Any = RTDetrV2Config.from_dict(stored, return_unused_kwargs=True, **options)
+        return made
+
+    def save_pretrained(
+        self,
+        save_directory: Any,
+        is_main_process: bool = True,
+        state_dict: Mapping[str, Tensor] | None = None,
+        push_to_hub: bool = False,
+        max_shard_size: int | str = "50GB",
+        variant: str | None = None,
+        **options: Any,
+    ) -> None:
+        """Write config.json and the weights so that transformers and this library open them.
+
+        Files are replaced one by one, each whole, config.json last; an interrupted call leaves nothing half-written.
+
+        Args:
+            save_directory: the folder; it is created.
+            is_main_process: False writes nothing, for the other processes of a distributed run.
+            state_dict: entries to write instead of the model's own, under the same names.
+            push_to_hub: upload the files as well, see transformers' `push_to_hub`.
+            max_shard_size: of one file, in bytes or "5GB".
+            variant: writes model.VARIANT.safetensors.
+            options: `repo_id` (default: the folder's name) and other arguments of `push_to_hub`.
+
+        Raises:
+            WeightsError: a fused model, or a place that cannot be written.
+        """
+        if getattr(self, "_hf_peft_config_loaded", False):  # adapters alone, which have names of their own
+            super().save_pretrained(save_directory, is_main_process, state_dict, push_to_hub, **options)  # pyright: ignore[reportArgumentType]
+            return
+        folder = Path(save_directory)
+        self._check_savable(folder)
+        if not is_main_process:
+            return
+        self.config.architectures = [type(self).__name__]
+        self.config.dtype = str(self.dtype).removeprefix("torch.")
+        foreign = own_backbone(self.config) is not None and bool(inexpressible(model_config(self.config)))
+        state = self.state_dict() if state_dict is None else dict(state_dict)
+        self._write_weights(folder, state, max_shard_size=max_shard_size, variant=variant, foreign=foreign)
+        stored = json.loads(self.config.to_json_string(use_diff=True))
+        stored = {k: v for k, v in stored.items() if k not in _OWN_FIELDS or v != getattr(RTDetrV2Config, k)}
+        if foreign:
+            stored["model_type"] = OWN_TYPE
+        _write_json(folder / CONFIG, stored)
+        if push_to_hub:
+            arguments = {name: options[name] for name in _PUSH if name in options}
+            self.push_to_hub(options.get("repo_id", folder.name), max_shard_size=max_shard_size, **arguments)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load entries under the model's names, transformers' or official ones, as `torch.nn.Module` does.
+
+        Transformers' `Trainer` reads a checkpoint's file and gives its entries to this method.
+        """
+        state_dict = _renamed(state_dict, self.config)
+        if not self._is_detector:
+            state_dict = {key.removeprefix("model."): value for key, value in state_dict.items()}
+        return super().load_state_dict(state_dict, strict=strict, assign=assign)
+
+    @property
+    def _is_detector(self) -> bool:
+        """Whether this model has the base model inside, and is not one."""
+        return self.base_model is not self
+
+    def _check_savable(self, folder: Path) -> None:
+        if folder.is_file():
+            raise WeightsError(f"expected a folder to save to, got the file {folder}")
+        network: Any = self.base_model.network
+        if network.is_fused:
+            raise WeightsError("a fused model is for inference only and cannot be saved; save the model it came from")
+        if getattr(self, "hf_quantizer", None) is not None:
+            raise WeightsError("a quantized model cannot be saved; save the model it came from")
+
+    def _write_weights(
+        self, folder: Path, state: State, *, max_shard_size: int | str, variant: str | None, foreign: bool
+    ) -> None:
+        """Write one file or several with their index, then remove weights of an earlier call that these replace."""
+        prefix = NETWORK if self._is_detector else NETWORK.removeprefix("model.")
+        network = {key.removeprefix(prefix): value.detach().cpu() for key, value in state.items()}
+        header = {"format": "pt"}
+        if own_backbone(self.config) is not None:
+            config = model_config(self.config)
+            labels = {str(label): name for label, name in (self.config.id2label or {}).items()}
+            categories = read_categories({"id2label": labels}, config.num_classes)
+            header["rtdetr"] = json.dumps(metadata(config, categories))
+        weights, index = _with_variant(WEIGHTS, variant), _with_variant(INDEX, variant)
+        # split before names change: the three parts of one stacked projection stay in one file
+        pattern = weights.replace(".safetensors", "{suffix}.safetensors")
+        plan = split_torch_state_dict_into_shards(network, filename_pattern=pattern, max_shard_size=max_shard_size)
+        places: dict[str, str] = {}
+        for name, keys in plan.filename_to_tensors.items():
+            entries = {key: network[key] for key in keys}
+            if not foreign:
+                entries = _on_disk(entries, self.config)
+                if not self._is_detector:
+                    entries = {key.removeprefix("model."): value for key, value in entries.items()}
+            # the format knows neither strides nor shared memory
+            entries = {key: value.clone(memory_format=torch.contiguous_format) for key, value in entries.items()}
+            content = save(entries, metadata=header)
+            write_atomically(folder / name, lambda file, content=content: file.write_bytes(content), error=WeightsError)
+            places |= dict.fromkeys(entries, name)
+        if plan.is_sharded:
+            parameters = sum(parameter.numel() for parameter in self.parameters())
+            about = {"total_parameters": parameters, **plan.metadata}
+            _write_json(folder / index, {"metadata": about, "weight_map": places})
+        written = {*plan.filename_to_tensors, *([index] if plan.is_sharded else [])}
+        stem = weights.removesuffix(".safetensors")
+        for old in (folder / weights, folder / index, *folder.glob(f"{stem}-?????-of-?????.safetensors")):
+            if old.name not in written:
+                old.unlink(missing_ok=True)
+
+
+def _weights_file(source: Any, *, variant: str | None, pickled: bool, hub: dict[str, Any]) -> Path:
+    """The weight file, or the index of several that lie beside it, downloaded where they are not here."""
+    if Path(source).is_file():
+        return Path(source)
+    names = [_with_variant(name, variant) for name in (WEIGHTS, INDEX, PICKLED, f"{PICKLED}.index.json")]
+    for name in names if pickled else names[:2]:
+        found = cached_file(source, name, _raise_exceptions_for_missing_entries=False, **hub)
+        if found is None:
+            continue
+        if name.endswith(".json"):
+            for shard in _shards(Path(found)):
+                cached_file(source, shard, **hub)
+        return Path(found)
+    raise WeightsError(f"{source} holds no weights: expected {' or '.join(names if pickled else names[:2])}")
+
+
+def _shards(index: Path) -> list[str]:
+    """Files that an index names; they must lie beside it."""
+    try:
+        files = json.loads(index.read_bytes())["weight_map"].values()
+        names = sorted({str(name) for name in files})
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise WeightsError(f"{index}: expected an object 'weight_map' of names and files") from None
+    if wrong := [name for name in names if Path(name).name != name or not name.endswith((".safetensors", ".bin"))]:
+        raise WeightsError(f"{index}: expected names of files beside it, got {wrong[0]!r}")
+    return names
+
+
+def _renamed(entries: Mapping[str, Any], config: Any) -> Mapping[str, Any]:
+    """The names in memory for entries that have others."""
+    return entries if not entries or any("network." in key for key in entries) else _in_memory(dict(entries), config)
+
+
+def _in_memory(state: State, config: Any) -> State:
+    """Entries of a file, or of a part of one, under the names of a detection model in memory."""
+    if any(key.startswith("encoder_input_proj.") for key in state):  # transformers' base model, saved on its own
+        state = {f"model.{key}": value for key, value in state.items()}
+    if not is_huggingface(state):
+        state = to_version(state, "v2") if version_of(state) else state
+        return {NETWORK + key: value for key, value in state.items()}
+    elsewhere = f"model.{_BACKBONE}" if own_backbone(config) is None else None
+    backbone = {key: state[key] for key in state if elsewhere and key.startswith(elsewhere)}
+    network = from_huggingface({key: value for key, value in state.items() if key not in backbone})
+    network |= {key.removeprefix("model."): value for key, value in backbone.items()}
+    return {NETWORK + key: value for key, value in network.items()}
+
+
+def _on_disk(network: State, config: RTDetrV2Config) -> State:
+    """The network's entries under transformers' names; the reverse of `_in_memory`."""
+    elsewhere = own_backbone(config) is None
+    backbone = {key: network[key] for key in network if elsewhere and key.startswith(_BACKBONE)}
+    entries = to_huggingface({key: value for key, value in network.items() if key not in backbone})
+    frozen = config.freeze_backbone_batch_norms  # transformers' frozen norms do not count batches
+    kept = {key: backbone[key] for key in backbone if not (frozen and key.endswith("num_batches_tracked"))}
+    return entries | {f"model.{key}": value for key, value in kept.items()}
+
+
+def _with_variant(name: str, variant: str | None) -> str:
+    """model.safetensors to model.fp16.safetensors, as transformers names variants."""
+    head, _, kind = name.rpartition(".")
+    return f"{head}.{variant}.{kind}" if variant else name
+
+
+def _write_json(path: Path, data: dict[str, Any]) -> None:
+    text = json.dumps(data, indent=2, sort_keys=True) + "\n"
+    write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"), error=WeightsError)

@@ -1,0 +1,49 @@
+"""The training loss of the facade: the published objective under transformers' names, or transformers' own numbers."""
+
+import torch
+import torch.distributed
+import transformers
+from torch import Tensor
+
+from rtdetr.config import LossConfig
+from rtdetr.losses import Criterion
+from rtdetr.structures import RTDETROutput, Target
+
+
+def criterion_of(config: transformers.RTDetrV2Config) -> Criterion:
+    """The objective that a configuration asks for; its terms have transformers' names, encoder as the last `_aux_`."""
+    loss = LossConfig(
+        classification_weight=config.weight_loss_vfl,
+        bbox_weight=config.weight_loss_bbox,
+        giou_weight=config.weight_loss_giou,
+        alpha=config.focal_loss_alpha,
+        gamma=config.focal_loss_gamma,
+        match_class_cost=config.matcher_class_cost,
+        match_bbox_cost=config.matcher_bbox_cost,
+        match_giou_cost=config.matcher_giou_cost,
+        match_alpha=config.matcher_alpha,
+        match_gamma=config.matcher_gamma,
+    )
+    return Criterion(loss, encoder_is_auxiliary=True)
+
+
+def loss_terms(output: RTDETROutput, targets: list[Target], config: transformers.RTDetrV2Config) -> dict[str, Tensor]:
+    """Return the weighted terms: loss_vfl, loss_bbox, loss_giou, the same `_aux_0`, ... and `_dn_0`, ...
+
+    They are divided by the number of objects: the mean over all processes, or of this process alone where
+    `transformers_compatible_loss` is set. Without `auxiliary_loss` there are only the first three.
+    """
+    if not config.auxiliary_loss:
+        output = output._replace(auxiliary=(), encoder=(), denoising=(), denoising_meta=None)
+    num_boxes = float(sum(len(target["labels"]) for target in targets))
+    if not getattr(config, "transformers_compatible_loss", False):
+        num_boxes = _mean_over_processes(num_boxes, output.logits.device)
+    return criterion_of(config)(output, targets, num_boxes=num_boxes)
+
+
+def _mean_over_processes(number: float, device: torch.device) -> float:
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return number
+    total = torch.tensor(number, device=device)
+    torch.distributed.all_reduce(total)
+    return total.item() / torch.distributed.get_world_size()

@@ -1,0 +1,301 @@
+"""RTDetrV2Model and RTDetrV2ForObjectDetection: transformers' classes around this library's network.
+
+In memory there is one `rtdetr.models.RTDETR` (`model.model.network`), whose entries have the published names; in files
+they have transformers' names. Which numbers differ from transformers', and why, is in docs/huggingface.md.
+"""
+
+import copy
+import functools
+import itertools
+import logging
+from collections.abc import Callable
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import PreTrainedModel
+from transformers import RTDetrV2Config as StockConfig
+
+from rtdetr.errors import InputError
+from rtdetr.hf.attentions import decoder_attentions, encoder_fields
+from rtdetr.hf.backbone import build_network
+from rtdetr.hf.configuration import RTDetrV2Config
+from rtdetr.hf.image_processing import content_share_hw
+from rtdetr.hf.loading import HuggingFaceFiles
+from rtdetr.hf.losses import loss_terms
+from rtdetr.hf.outputs import (
+    RTDetrV2ModelOutput,
+    RTDetrV2ObjectDetectionOutput,
+    fields_of,
+    supervised,
+    token_boxes,
+    without_look_forward_twice,
+)
+from rtdetr.models import RTDETR, fuse
+from rtdetr.structures import LayerOutput, RTDETROutput, Target, Trace
+from rtdetr.training.recompute import keep_activations, recompute_activations
+
+logger = logging.getLogger(__name__)
+
+
+class Results(NamedTuple):
+    """One forward pass: what the loss reads, the predictions to return, and the fields of `RTDetrV2ModelOutput`."""
+
+    output: RTDETROutput
+    last: LayerOutput
+    fields: dict[str, Any]
+    make_token_boxes: Callable[[], Tensor]
+
+
+class RTDetrV2PreTrainedModel(HuggingFaceFiles, PreTrainedModel):
+    """What both models share."""
+
+    config: RTDetrV2Config
+    config_class = RTDetrV2Config
+    base_model_prefix = "model"
+    main_input_name = "pixel_values"
+    input_modalities = "image"
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False  # the Trainer shall average over accumulated batches
+    _supports_sdpa = True
+    _no_split_modules = ["PResNet", "HGNetv2", "AutoBackboneMaps", "HybridEncoder", "RTDETRDecoder"]  # noqa: RUF012
+
+    def __init__(self, config: StockConfig) -> None:
+        own = isinstance(config, RTDetrV2Config)
+        super().__init__(config if own else RTDetrV2Config.from_dict(config.to_dict()))
+
+    @property
+    def base(self) -> "RTDetrV2Model":
+        """The model without a loss: this one, or the one inside."""
+        model = self.base_model
+        assert isinstance(model, RTDetrV2Model)
+        return model
+
+    @torch.no_grad()
+    def initialize_weights(self) -> None:
+        """Give entries that no file brought the values of a freshly built network.
+
+        Transformers calls this after building (everything has its values) and after loading.
+        """
+        tensors = dict(itertools.chain(self.base.network.named_parameters(), self.base.network.named_buffers()))
+        missing = {name: x for name, x in tensors.items() if not getattr(x, "_is_hf_initialized", False)}
+        if not missing:
+            return
+        fresh = build_network(self.config)
+        values = dict(itertools.chain(fresh.named_parameters(), fresh.named_buffers()))
+        for name, tensor in missing.items():
+            tensor.copy_(values[name])
+
+    def _set_gradient_checkpointing(self, enable: bool = True, **_: Any) -> None:
+        keep_activations(self.base.network)
+        if enable:
+            recompute_activations(self.base.network)
+        self.base.gradient_checkpointing = enable
+
+    def fuse(self) -> Self:
+        """Return a copy for inference with batch norms and RepVGG branches folded into their convolutions.
+
+        It is faster and gives the same results up to rounding; it can be neither trained nor saved.
+        """
+        twin = copy.deepcopy(self).eval()
+        twin.base.network = fuse(twin.base.network)
+        return twin.requires_grad_(False)
+
+    def trim_decoder(self) -> Self:
+        """Return a copy without the decoder layers after the evaluated one; its results are the same.
+
+        Transformers evaluates the last layer, so that it computes the same with the saved copy.
+        """
+        layers = self.config.eval_idx % self.config.decoder_layers + 1
+        twin = copy.deepcopy(self)
+        network, decoder = twin.base.network, twin.base.network.decoder
+        for modules in (decoder.decoder.layers, decoder.dec_score_head, decoder.dec_bbox_head):
+            del modules[layers:]
+        twin.config.decoder_layers, twin.config.eval_idx = layers, -1
+        network.config = network.config.replace(decoder={"num_layers": layers, "eval_idx": -1})
+        decoder.config = network.config.decoder
+        return twin
+
+
+class RTDetrV2Model(RTDetrV2PreTrainedModel):
+    """The network without a loss.
+
+    Takes pixel_values, float (b, c, height, width) in [0, 1] with sides that are multiples of 32; see
+    `RTDetrV2ForObjectDetection.forward` for the other arguments. Returns an `RTDetrV2ModelOutput`.
+    """
+
+    def __init__(self, config: StockConfig) -> None:
+        super().__init__(config)
+        ignored = [
+            name for name in ("dropout", "attention_dropout", "activation_dropout") if getattr(self.config, name)
+        ]
+        if ignored:
+            logger.warning(
+                "RT-DETRv2 is trained without dropout: %s of the configuration has no effect", ", ".join(ignored)
+            )
+        self.network = build_network(self.config)
+        self.gradient_checkpointing = False
+        _mark_initialised(self.network)
+        self.post_init()
+
+    @property
+    def backbone(self) -> nn.Module:
+        """Images to three maps."""
+        return self.network.backbone
+
+    @property
+    def encoder(self) -> nn.Module:
+        """Fusion of the maps."""
+        return self.network.encoder
+
+    @property
+    def decoder(self) -> nn.Module:
+        """Maps to detections."""
+        return self.network.decoder
+
+    def freeze_backbone(self) -> None:
+        """Stop training of the backbone."""
+        self.backbone.requires_grad_(False)
+
+    def unfreeze_backbone(self) -> None:
+        """Train all of the backbone again."""
+        self.backbone.requires_grad_(True)
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        pixel_mask: Tensor | None = None,
+        encoder_outputs: Any = None,
+        inputs_embeds: Tensor | None = None,
+        labels: list[dict[str, Any]] | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> RTDetrV2ModelOutput | tuple[Any, ...]:
+        """Return everything but detections and loss."""
+        _refuse(encoder_outputs=encoder_outputs, inputs_embeds=inputs_embeds)
+        targets = None if labels is None else targets_of(labels)
+        _, _, fields, make_token_boxes = self.run(
+            pixel_values, targets, output_attentions=output_attentions, output_hidden_states=output_hidden_states
+        )
+        output = RTDetrV2ModelOutput(**fields).with_token_boxes(make_token_boxes)
+        return output if _or(return_dict, self.config.return_dict) else output.to_tuple()
+
+    def run(
+        self,
+        pixel_values: Tensor,
+        targets: list[Target] | None,
+        *,
+        output_attentions: bool | None,
+        output_hidden_states: bool | None,
+    ) -> Results:
+        """Run the network and gather what both models return."""
+        network, decoder, trace = self.network, self.network.decoder, Trace()
+        compatible = self.config.transformers_compatible_loss
+        given = targets
+        if compatible and targets is not None and not any(len(target["labels"]) for target in targets):
+            given = None  # transformers makes no denoising queries without objects
+        if self.config._attn_implementation == "eager":
+            with sdpa_kernel(SDPBackend.MATH):  # plain matrix products
+                output = network(pixel_values, given, trace)
+        else:
+            output = network(pixel_values, given, trace)
+        if not self.training:
+            output = supervised(output, trace, decoder)
+        elif compatible:
+            output = without_look_forward_twice(output, trace, decoder)
+        last, fields = fields_of(output, trace, decoder, with_denoising=compatible)
+        first = trace.contents[0].shape[1] - fields["last_hidden_state"].shape[1]
+        attentions = _or(output_attentions, self.config.output_attentions)
+        hidden_states = _or(output_hidden_states, self.config.output_hidden_states)
+        if hidden_states:
+            fields["decoder_hidden_states"] = tuple(content[:, first:] for content in trace.contents)
+        if attentions:
+            fields |= decoder_attentions(decoder, trace, first=first)
+        if hidden_states or attentions:
+            fields |= encoder_fields(network, trace, attentions=attentions, hidden_states=hidden_states)
+        return Results(output, last, fields, functools.partial(token_boxes, trace, decoder))
+
+
+class RTDetrV2ForObjectDetection(RTDetrV2PreTrainedModel):
+    """The detector, with the training loss."""
+
+    def __init__(self, config: StockConfig) -> None:
+        super().__init__(config)
+        self.model = RTDetrV2Model(self.config)
+        self.post_init()
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        pixel_mask: Tensor | None = None,
+        encoder_outputs: Any = None,
+        inputs_embeds: Tensor | None = None,
+        labels: list[dict[str, Any]] | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> RTDetrV2ObjectDetectionOutput | tuple[Any, ...]:
+        """Detect, and compare with labels if there are any.
+
+        Args:
+            pixel_values: float (b, c, height, width) in [0, 1], both sides multiples of 32.
+            pixel_mask: (b, height, width), 1 for picture and 0 for padding; the network does not use it, as in
+                transformers, but `post_process_object_detection` then undoes the padding.
+            encoder_outputs: not supported, as `inputs_embeds`.
+            inputs_embeds: see above.
+            labels: one dict an image with `class_labels`, int64 (n,), and `boxes`, float (n, 4) cxcywh in 0..1.
+            output_attentions: also return the weights of all attentions; default: the configuration's.
+            output_hidden_states: also return what goes into and comes out of each attention layer.
+            return_dict: False for a tuple of all that is not None.
+
+        Raises:
+            InputError: images or labels of another form.
+        """
+        _refuse(encoder_outputs=encoder_outputs, inputs_embeds=inputs_embeds)
+        targets = None if labels is None else targets_of(labels)
+        output, last, fields, make_token_boxes = self.model.run(
+            pixel_values, targets, output_attentions=output_attentions, output_hidden_states=output_hidden_states
+        )
+        if targets is not None:
+            terms = loss_terms(output, targets, self.config)
+            fields |= {"loss": torch.stack(list(terms.values())).sum(), "loss_dict": terms}
+            if self.config.auxiliary_loss:
+                auxiliary = [*output.auxiliary, *output.encoder]
+                fields["auxiliary_outputs"] = [{"logits": x.logits, "pred_boxes": x.boxes_cxcywh} for x in auxiliary]
+        if pixel_mask is not None:
+            fields["content_share_hw"] = content_share_hw(pixel_mask)
+        result = RTDetrV2ObjectDetectionOutput(logits=last.logits, pred_boxes=last.boxes_cxcywh, **fields)
+        result = result.with_token_boxes(make_token_boxes)
+        return result if _or(return_dict, self.config.return_dict) else result.to_tuple()
+
+
+def targets_of(labels: list[dict[str, Any]]) -> list[Target]:
+    """Labels in transformers' words as the targets of this library.
+
+    Raises:
+        InputError: an entry is missing.
+    """
+    for i, label in enumerate(labels):
+        for name in ("class_labels", "boxes"):
+            if not isinstance(label.get(name), Tensor):
+                raise InputError(f"labels[{i}]: expected tensors 'class_labels' and 'boxes', got {sorted(label)}")
+    return [{"labels": label["class_labels"], "boxes": label["boxes"]} for label in labels]
+
+
+def _refuse(**arguments: Any) -> None:
+    for name, value in arguments.items():
+        if value is not None:
+            raise InputError(f"{name} is not supported; give pixel_values")
+
+
+def _or(value: bool | None, default: bool | None) -> bool:
+    return bool(default if value is None else value)
+
+
+def _mark_initialised(network: RTDETR) -> None:
+    """Say that every entry has its first value; on the meta device, where a file is about to be read, none has."""
+    for tensor in itertools.chain(network.parameters(), network.buffers()):
+        if not tensor.is_meta:
+            tensor._is_hf_initialized = True  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,0 +1,212 @@
+"""What the models return: transformers' fields in transformers' order, filled from a forward pass of our network.
+
+b images, q queries, d width, l decoder layers that ran, k classes, s tokens of all maps. Boxes are cxcywh in 0..1.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from transformers.utils.generic import ModelOutput
+
+from rtdetr.models.decoder import RTDETRDecoder
+from rtdetr.models.positions import inverse_sigmoid
+from rtdetr.structures import LayerOutput, RTDETROutput, Trace
+
+
+class TokenBoxes(ModelOutput):
+    """The field `enc_outputs_coord_logits`, computed when it is read.
+
+    Boxes of all tokens cost 3 % of a small model's time and hardly anybody looks at them. They are no key of the
+    dictionary; a tuple has them.
+    """
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        raise TypeError("use one of the two classes below")  # as transformers says of ModelOutput
+
+    @property
+    def enc_outputs_coord_logits(self) -> Tensor | None:
+        """(b, s, 4), the box of every token before the sigmoid, without a gradient."""
+        make = self.__dict__.get("_make_token_boxes")
+        return None if make is None else make()
+
+    def with_token_boxes(self, make: Callable[[], Tensor]) -> Self:
+        """Say how to compute the field."""
+        self.__dict__["_make_token_boxes"] = make
+        return self
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.enc_outputs_coord_logits if key == "enc_outputs_coord_logits" else super().__getitem__(key)
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        """All that is not None, in transformers' order."""
+        values = dict(self.items())
+        last = [
+            self.enc_outputs_coord_logits,
+            values.pop("denoising_meta_values", None),
+            values.pop("content_share_hw", None),
+        ]
+        return (*values.values(), *(value for value in last if value is not None))
+
+
+@dataclass
+class RTDetrV2ModelOutput(TokenBoxes):
+    """Everything but the detections. Fields that RT-DETRv2 does not have or that were not asked for are None.
+
+    last_hidden_state: (b, q, d) of the evaluated layer.
+    intermediate_hidden_states, intermediate_logits, intermediate_reference_points: (b, l, q, d), (b, l, q, k) and the
+        boxes (b, l, q, 4) that each layer gives.
+    intermediate_predicted_corners, initial_reference_points: None, fields of other detectors.
+    decoder_hidden_states: l + 1 times (b, q, d), the first one before any layer. On request.
+    decoder_attentions: l times (b, heads, q, q); cross_attentions: l times (b, q, heads, points). On request.
+    encoder_last_hidden_state: three maps (b, d, height, width), finest first.
+    encoder_hidden_states: the coarsest map before and after each attention layer. On request.
+    encoder_attentions: of those layers, (b, heads, tokens, tokens). On request.
+    init_reference_points: (b, q, 4), the boxes that queries start from, before the sigmoid.
+    enc_topk_logits, enc_topk_bboxes: (b, q, k) and (b, q, 4), the proposals that became queries.
+    enc_outputs_class: (b, s, k) of every token, before the sigmoid; enc_outputs_coord_logits: see `TokenBoxes`.
+    denoising_meta_values: in training, dn_positive_idx (one tensor an image), dn_num_group and dn_num_split (number of
+        denoising and of other queries).
+    """
+
+    last_hidden_state: Tensor | None = None
+    intermediate_hidden_states: Tensor | None = None
+    intermediate_logits: Tensor | None = None
+    intermediate_reference_points: Tensor | None = None
+    intermediate_predicted_corners: Tensor | None = None
+    initial_reference_points: Tensor | None = None
+    decoder_hidden_states: tuple[Tensor, ...] | None = None
+    decoder_attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
+    encoder_last_hidden_state: list[Tensor] | None = None
+    encoder_hidden_states: tuple[Tensor, ...] | None = None
+    encoder_attentions: tuple[Tensor, ...] | None = None
+    init_reference_points: Tensor | None = None
+    enc_topk_logits: Tensor | None = None
+    enc_topk_bboxes: Tensor | None = None
+    enc_outputs_class: Tensor | None = None
+    denoising_meta_values: dict[str, Any] | None = None
+
+
+@dataclass
+class RTDetrV2ObjectDetectionOutput(TokenBoxes):
+    """Detections, the loss if there were labels, and the fields of `RTDetrV2ModelOutput`.
+
+    loss: the sum of `loss_dict`, whose terms are weighted.
+    logits: (b, q, k) before the sigmoid, without a class for "no object".
+    pred_boxes: (b, q, 4).
+    auxiliary_outputs: with labels, dicts of logits and pred_boxes: all layers but the last, then the proposals.
+    content_share_hw: with a pixel_mask, (b, 2), the shares of height and width that are picture and not padding;
+        transformers has no such field.
+    """
+
+    loss: Tensor | None = None
+    loss_dict: dict[str, Tensor] | None = None
+    logits: Tensor | None = None
+    pred_boxes: Tensor | None = None
+    auxiliary_outputs: list[dict[str, Tensor]] | None = None
+    last_hidden_state: Tensor | None = None
+    intermediate_hidden_states: Tensor | None = None
+    intermediate_logits: Tensor | None = None
+    intermediate_reference_points: Tensor | None = None
+    intermediate_predicted_corners: Tensor | None = None
+    initial_reference_points: Tensor | None = None
+    decoder_hidden_states: tuple[Tensor, ...] | None = None
+    decoder_attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
+    encoder_last_hidden_state: list[Tensor] | None = None
+    encoder_hidden_states: tuple[Tensor, ...] | None = None
+    encoder_attentions: tuple[Tensor, ...] | None = None
+    init_reference_points: Tensor | None = None
+    enc_topk_logits: Tensor | None = None
+    enc_topk_bboxes: Tensor | None = None
+    enc_outputs_class: Tensor | None = None
+    denoising_meta_values: dict[str, Any] | None = None
+    content_share_hw: Tensor | None = None
+
+
+def supervised(output: RTDETROutput, trace: Trace, decoder: RTDETRDecoder) -> RTDETROutput:
+    """Give the output of an evaluation what a training output has: all layers that ran, and the proposals."""
+    assert trace.proposals is not None
+    earlier = zip(decoder.dec_score_head, trace.contents[1:-1], trace.references_cxcywh[1:-1], strict=False)
+    return output._replace(
+        auxiliary=tuple(LayerOutput(score(content), boxes) for score, content, boxes in earlier),
+        encoder=(trace.proposals,),
+        class_agnostic_encoder=decoder.config.query_selection == "agnostic",
+    )
+
+
+def without_look_forward_twice(output: RTDETROutput, trace: Trace, decoder: RTDETRDecoder) -> RTDETROutput:
+    """The same values, but no gradient flows from a layer's boxes to the box head of the layer before."""
+    boxes = []
+    for head, content, reference in zip(
+        decoder.dec_bbox_head, trace.contents[1:], trace.references_cxcywh[:-1], strict=True
+    ):
+        boxes.append((head(content).to(reference.dtype) + inverse_sigmoid(reference)).sigmoid())
+    split = output.denoising_meta.num_queries if output.denoising_meta else 0
+    return output._replace(
+        boxes_cxcywh=boxes[-1][:, split:],
+        auxiliary=tuple(
+            LayerOutput(layer.logits, x[:, split:]) for layer, x in zip(output.auxiliary, boxes[:-1], strict=True)
+        ),
+        denoising=tuple(
+            LayerOutput(layer.logits, x[:, :split]) for layer, x in zip(output.denoising, boxes, strict=False)
+        ),
+    )
+
+
+def fields_of(
+    output: RTDETROutput, trace: Trace, decoder: RTDETRDecoder, *, with_denoising: bool
+) -> tuple[LayerOutput, dict[str, Any]]:
+    """Return the last layer's predictions and the fields of `RTDetrV2ModelOutput` that are always there.
+
+    Args:
+        output: of a forward pass in training, or of `supervised`.
+        trace: of the same forward pass.
+        decoder: the one that ran.
+        with_denoising: keep the denoising queries in front of the others.
+    """
+    assert trace.proposals is not None and trace.reference_logits is not None and trace.token_logits is not None
+    layers = [*output.auxiliary, LayerOutput(output.logits, output.boxes_cxcywh)]
+    first = output.denoising_meta.num_queries if output.denoising_meta else 0
+    if with_denoising and output.denoising:
+        first = 0
+        layers = [
+            LayerOutput(*(torch.cat(pair, dim=1) for pair in zip(noisy, layer, strict=True)))
+            for noisy, layer in zip(output.denoising, layers, strict=True)
+        ]
+    hidden = torch.stack([content[:, first:] for content in trace.contents[1:]], dim=1)
+    return layers[-1], {
+        "last_hidden_state": hidden[:, -1],
+        "intermediate_hidden_states": hidden,
+        "intermediate_logits": torch.stack([layer.logits for layer in layers], dim=1),
+        "intermediate_reference_points": torch.stack([layer.boxes_cxcywh for layer in layers], dim=1),
+        "encoder_last_hidden_state": trace.encoder_maps,
+        "init_reference_points": trace.reference_logits[:, first:],
+        "enc_topk_logits": trace.proposals.logits,
+        "enc_topk_bboxes": trace.proposals.boxes_cxcywh,
+        "enc_outputs_class": trace.token_logits,
+        "denoising_meta_values": _denoising_meta(output),
+    }
+
+
+@torch.no_grad()
+def token_boxes(trace: Trace, decoder: RTDETRDecoder) -> Tensor:
+    """The field `enc_outputs_coord_logits`; nothing is trained on it, so it has no gradient."""
+    assert trace.token_features is not None and trace.anchors is not None
+    anchors = trace.anchors.clamp(max=torch.finfo(trace.anchors.dtype).max)  # infinite where an anchor is not valid
+    dtype = next(decoder.enc_bbox_head.parameters()).dtype  # another than the features' after autocast
+    return decoder.enc_bbox_head(trace.token_features.to(dtype)).to(anchors.dtype) + anchors
+
+
+def _denoising_meta(output: RTDETROutput) -> dict[str, Any] | None:
+    meta = output.denoising_meta
+    if meta is None:
+        return None
+    return {
+        "dn_positive_idx": meta.positive_indices,
+        "dn_num_group": meta.num_groups,
+        "dn_num_split": [meta.num_queries, output.logits.shape[1]],
+    }

@@ -1,0 +1,37 @@
+"""`register()`: transformers' Auto classes and pipelines give this library's classes for RT-DETRv2."""
+
+from typing import Any
+
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForObjectDetection
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
+
+from rtdetr.hf.configuration import RTDetrV2Config
+from rtdetr.hf.image_processing import RTDetrImageProcessor
+from rtdetr.hf.loading import OWN_TYPE
+from rtdetr.hf.modeling import RTDetrV2ForObjectDetection, RTDetrV2Model
+
+_MODELS: dict[Any, type] = {AutoModel: RTDetrV2Model, AutoModelForObjectDetection: RTDetrV2ForObjectDetection}
+
+
+def register() -> None:
+    """Make AutoConfig, AutoModel, AutoModelForObjectDetection, AutoImageProcessor and pipelines use this library.
+
+    It holds for this process, for the model type rt_detr_v2 and for every image processor called RTDetrImageProcessor,
+    which repositories of RT-DETR v1 name as well. Calling it again changes nothing; `unregister` undoes it.
+    """
+    AutoConfig.register(RTDetrV2Config.model_type, RTDetrV2Config, exist_ok=True)
+    CONFIG_MAPPING.register(OWN_TYPE, RTDetrV2Config, exist_ok=True)  # the same class for what transformers cannot hold
+    for auto, model in _MODELS.items():
+        auto.register(RTDetrV2Config, model, exist_ok=True)
+    backends = {"torchvision": RTDetrImageProcessor, "pil": RTDetrImageProcessor}
+    AutoImageProcessor.register(RTDetrV2Config, image_processor_classes=backends, exist_ok=True)
+
+
+def unregister() -> None:
+    """Give the Auto classes their stock classes again; nothing happens where `register` was not called."""
+    # transformers has no public way back
+    for model_type in (RTDetrV2Config.model_type, OWN_TYPE):
+        CONFIG_MAPPING._extra_content.pop(model_type, None)
+    for mapping in (*(auto._model_mapping for auto in _MODELS), IMAGE_PROCESSOR_MAPPING):
+        mapping._extra_content.pop(RTDetrV2Config, None)

@@ -1,0 +1,414 @@
+"""What is saved here opens in stock transformers with equal outputs, the reverse, and every dialect of names."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import rtdetr
+from rtdetr import zoo
+from rtdetr.errors import WeightsError
+
+transformers = pytest.importorskip("transformers")
+
+from rtdetr.hf import loading  # noqa: E402
+from rtdetr.hf.configuration import RTDetrV2Config  # noqa: E402
+from rtdetr.hf.modeling import RTDetrV2ForObjectDetection, RTDetrV2Model  # noqa: E402
+from rtdetr.weights import load_model, save_huggingface  # noqa: E402
+from tests.hf.models import assert_same_outputs, filled, ours, stock, tiny  # noqa: E402
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+# every size, discrete sampling, and another number of points
+NAMES = [f"rtdetrv2_{size}" for size in ("r18vd", "r34vd", "r50vd_m", "r50vd", "r101vd", "r18vd_dsp", "r18vd_sp1")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved small model; tests must not change it."""
+    folder = tmp_path_factory.mktemp("saved")
+    tiny().save_pretrained(folder)
+    return folder
+
+
+def rewritten(source: Path, target: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Path:
+    """A copy of a folder with other entries in its weight file."""
+    shutil.copytree(source, target)
+    save_file(change(load_file(target / WEIGHTS)), target / WEIGHTS, metadata={"format": "pt"})
+    return target
+
+
+def test_saved_here_opens_in_transformers_and_the_reverse(folder: Path, tmp_path: Path) -> None:
+    model, there = tiny().double(), stock(folder, dtype=torch.float64)
+    assert_same_outputs(model, there, tolerance=1e-6)  # constants of transformers are float32
+    there.save_pretrained(tmp_path)
+    assert set(load_file(tmp_path / WEIGHTS)) == set(load_file(folder / WEIGHTS))
+    back = ours(tmp_path, dtype=torch.float64)
+    assert_same_outputs(model, back)
+    assert not back.training and back.config.name_or_path == str(tmp_path)
+
+
+def test_config_json_is_what_transformers_writes(folder: Path, tmp_path: Path) -> None:
+    stock(folder).save_pretrained(tmp_path)
+    here, there = (json.loads((place / "config.json").read_text()) for place in (folder, tmp_path))
+    assert here["architectures"] == ["RTDetrV2ForObjectDetection"] and here["model_type"] == "rt_detr_v2"
+    assert here["dtype"] == "float32" and here["transformers_version"] == transformers.__version__
+    del here["backbone_config"]["dtype"], there["backbone_config"]["dtype"]
+    assert here == there
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_every_size_both_ways(name: str, tmp_path: Path) -> None:
+    """Where the evaluated layer is not the last one, the trimmed model is what both sides agree on."""
+    model = filled(zoo.model_config(name))
+    trimmed = model.trim_decoder()
+    trimmed.save_pretrained(tmp_path / "ours")
+    there = stock(tmp_path / "ours", dtype=torch.float64)
+    # constants of transformers are float32
+    assert_same_outputs(model.double(), there, size_hw=(256, 320), tolerance=3e-4)
+    there.float().save_pretrained(tmp_path / "stock", max_shard_size="30MB")
+    assert (tmp_path / "stock" / INDEX).exists()
+    assert_same_outputs(ours(tmp_path / "stock").double(), trimmed.double(), size_hw=(256, 320))
+
+
+def test_a_backbone_from_elsewhere(tmp_path: Path) -> None:
+    backbone = transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16, 32, 64], depths=[1, 1, 1, 1], layer_type="basic", out_indices=[2, 3, 4]
+    )
+    config = RTDetrV2Config.from_model_config(zoo.model_config("test-tiny").replace(encoder={"num_blocks": 3}))
+    config.backbone_config, config.encoder_in_channels = backbone, [16, 32, 64]
+    model = RTDetrV2ForObjectDetection(config).eval()
+    model.save_pretrained(tmp_path / "ours")
+    there = stock(tmp_path / "ours")
+    there.save_pretrained(tmp_path / "stock")
+    assert_equal_states(ours(tmp_path / "stock"), model)
+
+
+def test_the_evaluated_layer_is_kept_here_and_the_last_one_counts_there(tmp_path: Path) -> None:
+    model = tiny(decoder={"num_layers": 3, "eval_idx": 1})
+    model.save_pretrained(tmp_path / "all")
+    assert json.loads((tmp_path / "all" / "config.json").read_text())["eval_idx"] == 1
+    assert_same_outputs(model, ours(tmp_path / "all"))
+    assert load_model(tmp_path / "all")[0].config.decoder.eval_idx == 1
+    there = stock(tmp_path / "all", dtype=torch.float64)
+    last = tiny(decoder={"num_layers": 3, "eval_idx": -1}).double()
+    assert_same_outputs(last, there, tolerance=1e-6)
+    model.trim_decoder().save_pretrained(tmp_path / "trimmed")
+    assert "eval_idx" not in json.loads((tmp_path / "trimmed" / "config.json").read_text())
+    assert_same_outputs(model.double(), stock(tmp_path / "trimmed", dtype=torch.float64), tolerance=1e-6)
+
+
+def test_a_repository_that_runs_all_layers_there_runs_them_here(tmp_path: Path) -> None:
+    last = tiny(decoder={"num_layers": 3, "eval_idx": -1})
+    last.save_pretrained(tmp_path)
+    assert "eval_idx" not in json.loads((tmp_path / "config.json").read_text())
+    loaded = ours(tmp_path)
+    assert loaded.config.decoder_layers == 3 and len(loaded.model.decoder.decoder.layers) == 3
+    assert_same_outputs(loaded, last)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"backbone": {"kind": "HGNetv2", "size": "L"}}, marks=pytest.mark.slow),
+        {"decoder": {"num_points": (1, 3, 2)}},
+        pytest.param({"decoder": {"query_selection": "agnostic"}}, marks=pytest.mark.slow),
+    ],
+    ids=["HGNetv2", "points a level", "query selection"],
+)
+def test_what_transformers_cannot_hold_is_ours_alone(changes: dict[str, Any], tmp_path: Path) -> None:
+    base = zoo.model_config("test-tiny")
+    config = zoo.model_config("rtdetrv2_hgnetv2_l") if "backbone" in changes else base.replace(**changes)
+    model = filled(config)
+    model.save_pretrained(tmp_path / "facade")
+    assert json.loads((tmp_path / "facade" / "config.json").read_text())["model_type"] == "rtdetr"
+    with pytest.raises(ValueError, match="rtdetr"):
+        transformers.AutoConfig.from_pretrained(tmp_path / "facade")
+    assert_same_outputs(model, ours(tmp_path / "facade"))
+    save_huggingface(model.model.network, tmp_path / "core")
+    assert_same_outputs(model, ours(tmp_path / "core"))
+    assert_same_outputs(model, ours(tmp_path / "facade"))
+    assert load_model(tmp_path / "facade")[0].config.decoder == model.model.network.config.decoder
+
+
+def dialects(stock_model: torch.nn.Module) -> dict[str, Callable[[dict[str, Any]], dict[str, Any]]]:
+    memory = {key: value.clone() for key, value in stock_model.state_dict().items()}
+    network = tiny().model.network.state_dict()
+    return {
+        "in memory, with tied copies": lambda _: memory,
+        "in memory, without tied copies": lambda _: {
+            key: value for key, value in memory.items() if not key.startswith(("class_embed.", "bbox_embed."))
+        },
+        "on disk, with tied copies": lambda disk: (
+            disk
+            | {
+                key.removeprefix("model.decoder."): value.clone()
+                for key, value in disk.items()
+                if key.startswith(("model.decoder.class_embed.", "model.decoder.bbox_embed."))
+            }
+        ),
+        "without counters": lambda disk: {k: v for k, v in disk.items() if not k.endswith("num_batches_tracked")},
+        "without constants": lambda disk: {
+            k: v for k, v in disk.items() if not k.endswith(("num_batches_tracked", "n_points_scale"))
+        },
+        "official": lambda _: dict(network),
+        "official with anchors": lambda _: (
+            network
+            | {"decoder.anchors": torch.zeros(1, 12, 4), "decoder.valid_mask": torch.ones(1, 12, 1, dtype=torch.bool)}
+        ),
+        "half precision": lambda disk: {k: v.half() if v.is_floating_point() else v for k, v in disk.items()},
+    }
+
+
+@pytest.mark.parametrize(
+    "dialect",
+    [
+        "in memory, with tied copies",
+        "without constants",
+        "official with anchors",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("in memory, without tied copies", "on disk, with tied copies", "without counters")
+        ),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("official", "half precision")),
+    ],
+)
+def test_every_dialect_of_names(dialect: str, folder: Path, tmp_path: Path) -> None:
+    place = rewritten(folder, tmp_path / "other", dialects(stock(folder))[dialect])
+    loaded = ours(place, dtype=torch.float32)
+    expected = tiny()
+    if dialect == "half precision":
+        expected = ours(folder).half().float()
+    assert_same_outputs(loaded, expected)
+    counters = [value for key, value in loaded.state_dict().items() if key.endswith("num_batches_tracked")]
+    assert counters and all(int(value) == 0 for value in counters)
+
+
+def test_shards_both_ways(folder: Path, tmp_path: Path) -> None:
+    model = ours(folder)
+    model.save_pretrained(tmp_path, max_shard_size="300KB")
+    index = json.loads((tmp_path / INDEX).read_text())
+    files = {path.name for path in tmp_path.glob("model-*.safetensors")}
+    assert len(files) > 3 and set(index["weight_map"].values()) == files
+    assert index["metadata"]["total_size"] == sum(
+        tensor.nbytes for name in files for tensor in load_file(tmp_path / name).values()
+    )
+    assert_same_outputs(model.double(), stock(tmp_path, dtype=torch.float64), tolerance=1e-6)
+    assert_same_outputs(model, ours(tmp_path, dtype=torch.float64))
+    assert rtdetr.load(tmp_path).categories.names == rtdetr.load(folder).categories.names
+    model.float().save_pretrained(tmp_path)  # whole again: nothing of before may be read
+    assert {path.name for path in tmp_path.iterdir()} == {WEIGHTS, "config.json"}
+    (tmp_path / "other").mkdir()
+    stock(folder).save_pretrained(tmp_path / "other", max_shard_size="300KB")
+    assert_same_outputs(ours(tmp_path / "other"), ours(folder))
+
+
+def test_pickled_weights_run_no_code(folder: Path, tmp_path: Path) -> None:
+    shutil.copy(folder / "config.json", tmp_path)
+    torch.save(load_file(folder / WEIGHTS), tmp_path / "pytorch_model.bin")
+    assert_same_outputs(ours(tmp_path), ours(folder))
+    with pytest.raises(WeightsError, match=r"expected model\.safetensors or"):
+        RTDetrV2ForObjectDetection.from_pretrained(tmp_path, use_safetensors=True)
+    torch.save({"model.x": os.system}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(WeightsError, match="code from a file is never run"):
+        RTDetrV2ForObjectDetection.from_pretrained(tmp_path)
+
+
+@pytest.mark.slow
+def test_variants_and_subfolders(folder: Path, tmp_path: Path) -> None:
+    model = ours(folder)
+    model.half().save_pretrained(tmp_path / "sub", variant="fp16")
+    assert (tmp_path / "sub" / "model.fp16.safetensors").exists()
+    loaded = ours(tmp_path, subfolder="sub", variant="fp16")
+    assert loaded.dtype == torch.float16 and loaded.config.dtype == torch.float16
+    assert ours(tmp_path, subfolder="sub", variant="fp16", dtype=torch.float32).dtype == torch.float32
+
+
+@pytest.mark.slow
+def test_the_base_model_alone(folder: Path, tmp_path: Path) -> None:
+    base, report = RTDetrV2Model.from_pretrained(folder, output_loading_info=True)
+    assert not any(report.values())
+    base.save_pretrained(tmp_path / "ours")
+    theirs = transformers.RTDetrV2Model.from_pretrained(folder)
+    theirs.save_pretrained(tmp_path / "theirs")
+    keys = set(load_file(tmp_path / "ours" / WEIGHTS))
+    heads = {key for key in keys if key.startswith(("decoder.class_embed.", "decoder.bbox_embed."))}
+    assert heads and keys - heads == set(load_file(tmp_path / "theirs" / WEIGHTS))
+    assert_equal_states(ours(tmp_path / "ours"), ours(folder))
+    _, report = RTDetrV2ForObjectDetection.from_pretrained(tmp_path / "theirs", output_loading_info=True)
+    assert report["missing_keys"] and all("dec_" in key for key in report["missing_keys"])
+
+
+def assert_equal_states(first: torch.nn.Module, second: torch.nn.Module) -> None:
+    one, two = first.state_dict(), second.state_dict()
+    assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_another_number_of_classes_says_what_starts_fresh(folder: Path) -> None:
+    names = {0: "cat", 1: "dog", 2: "bird"}
+    options = {"id2label": names, "label2id": {name: label for label, name in names.items()}}
+    with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
+        RTDetrV2ForObjectDetection.from_pretrained(folder, **options)
+    model, report = RTDetrV2ForObjectDetection.from_pretrained(
+        folder, ignore_mismatched_sizes=True, output_loading_info=True, **options
+    )
+    fresh = {key for key, *_ in report["mismatched_keys"]}
+    assert fresh == {
+        f"model.network.decoder.{key}"
+        for key in model.model.decoder.state_dict()
+        if "score_head" in key or "denoising_class" in key
+    }
+    assert model.config.id2label == names and model.config.num_labels == 3
+    decoder = model.model.decoder
+    torch.testing.assert_close(decoder.dec_score_head[0].bias, torch.full((3,), -4.595), atol=1e-3, rtol=0)
+    assert decoder.denoising_class_embed.weight[3].eq(0).all()
+    assert torch.equal(
+        decoder.dec_bbox_head[0].layers[0].weight, ours(folder).model.decoder.dec_bbox_head[0].layers[0].weight
+    )
+
+
+@pytest.mark.slow
+def test_options_of_from_pretrained(folder: Path) -> None:
+    assert ours(folder, dtype="bfloat16").dtype == torch.bfloat16
+    placed = ours(folder, device_map="cpu")
+    assert_same_outputs(placed, ours(folder))
+    eager = ours(folder, attn_implementation="eager")
+    assert eager.config._attn_implementation == "eager"
+    changed = ours(folder, num_queries=7, output_hidden_states=True)
+    assert changed.config.num_queries == 7
+    config = RTDetrV2Config.from_pretrained(folder, num_queries=5)
+    assert ours(folder, config=config).config.num_queries == 5
+    assert ours(folder / WEIGHTS, config=config).config.num_queries == 5
+    for entries in (ours(folder).state_dict(), load_file(folder / WEIGHTS)):
+        copied = RTDetrV2ForObjectDetection.from_pretrained(None, config=config, state_dict=entries)
+        assert_equal_states(copied, ours(folder))
+
+
+@pytest.mark.slow
+def test_old_configurations_of_the_hub(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "old")
+    file = tmp_path / "old" / "config.json"
+    old = {"backbone": None, "use_timm_backbone": False, "use_pretrained_backbone": False, "backbone_kwargs": None}
+    file.write_text(json.dumps(json.loads(file.read_text()) | old | {"disable_custom_kernels": True}))
+    assert_same_outputs(ours(tmp_path / "old"), ours(folder))
+
+
+def corrupt(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "problem"),
+    [
+        (lambda f: (f / WEIGHTS).unlink(), WeightsError, "holds no weights: expected model.safetensors or"),
+        (lambda f: corrupt(f / WEIGHTS), WeightsError, "damaged or not a safetensors file"),
+        (lambda f: (f / "config.json").write_text("{"), OSError, "not a valid JSON"),
+        (lambda f: (f / "config.json").unlink(), WeightsError, "has no config.json"),
+        (lambda f: (f / "config.json").write_text('{"model_type": "rt_detr"}'), WeightsError, "rtdetr.load reads"),
+        (lambda f: (f / "config.json").write_text('{"model_type": "bert"}'), WeightsError, "got 'bert'"),
+        (lambda f: save_file({"model.bert": torch.zeros(1)}, f / WEIGHTS), WeightsError, "are not RT-DETR's"),
+        (lambda f: (f / WEIGHTS).rename(f / "x") and (f / INDEX).write_text("[]"), WeightsError, "weight_map"),
+        (
+            lambda f: (f / WEIGHTS).rename(f / "x") and (f / INDEX).write_text('{"weight_map": {"a": "../x"}}'),
+            WeightsError,
+            "files beside it",
+        ),
+        (  # an index that names itself
+            lambda f: (f / WEIGHTS).rename(f / "x") and (f / INDEX).write_text(f'{{"weight_map": {{"a": "{INDEX}"}}}}'),
+            WeightsError,
+            "files beside it",
+        ),
+    ],
+)
+def test_damaged_repositories(
+    damage: Callable[[Path], Any], error: type[Exception], problem: str, folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folder, tmp_path / "broken")
+    damage(tmp_path / "broken")
+    with pytest.raises(error, match=problem):
+        RTDetrV2ForObjectDetection.from_pretrained(tmp_path / "broken")
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text(max_size=3),
+        lambda x: st.lists(x) | st.dictionaries(st.sampled_from(["weight_map", "a"]), x),
+        max_leaves=6,
+    )
+)
+def test_strangers_indexes(index: Any) -> None:
+    """Names of files beside the index, or an error of ours."""
+    with tempfile.TemporaryDirectory() as place:
+        file = Path(place) / INDEX
+        file.write_text(json.dumps(index))
+        try:
+            names = loading._shards(file)
+        except WeightsError:
+            return
+        assert all(Path(name).name == name and name.endswith((".safetensors", ".bin")) for name in names)
+
+
+def test_what_must_not_be_saved(folder: Path, tmp_path: Path) -> None:
+    model = ours(folder)
+    with pytest.raises(WeightsError, match="fused"):
+        model.fuse().save_pretrained(tmp_path / "fused")
+    assert not (tmp_path / "fused").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WeightsError, match="got the file"):
+        model.save_pretrained(tmp_path / "file")
+    model.save_pretrained(tmp_path / "second process", is_main_process=False)
+    assert not (tmp_path / "second process").exists()
+
+
+@pytest.mark.parametrize("failing", [pytest.param(1, marks=pytest.mark.slow), 3])
+def test_an_interrupted_call_leaves_the_old_files_or_the_new(
+    failing: int, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(folder, tmp_path / "kept")
+    calls = []
+
+    def interrupted(path: Path, write: Any, *, error: Any) -> Path:
+        calls.append(path)
+        if len(calls) == failing:
+            raise KeyboardInterrupt
+        return real(path, write, error=error)
+
+    real = loading.write_atomically
+    monkeypatch.setattr(loading, "write_atomically", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tiny(num_classes=5).save_pretrained(tmp_path / "kept", max_shard_size="200KB")
+    # the old weights are removed last but for config.json, so that all that can be read belongs together
+    assert_same_outputs(ours(tmp_path / "kept"), ours(folder))
+    assert not list((tmp_path / "kept").glob("*.tmp"))
+
+
+def test_the_header_describes_the_model_for_the_rest_of_the_library(folder: Path) -> None:
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
+        assert set(file.metadata()) == {"format", "rtdetr"}
+    detector = rtdetr.load(folder)
+    assert len(detector.categories) == ours(folder).config.num_labels
+
+
+def test_load_state_dict_takes_every_dialect(folder: Path) -> None:
+    """`Trainer` reads the file of a checkpoint and gives its entries to the model."""
+    expected = ours(folder)
+    for entries in (load_file(folder / WEIGHTS), stock(folder).state_dict(), expected.model.network.state_dict()):
+        model = tiny()
+        for parameter in model.parameters():
+            parameter.data.zero_()
+        assert model.load_state_dict(entries, strict=False) == ([], [])
+        assert_equal_states(model, expected)
+    base = RTDetrV2Model.from_pretrained(folder)
+    assert base.load_state_dict(load_file(folder / WEIGHTS)) == ([], [])
+    assert expected.load_state_dict({}, strict=False).missing_keys

@@ -1,0 +1,99 @@
+"""After `register()` transformers' Auto classes and pipelines give this library's classes, after `unregister()` not."""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+transformers = pytest.importorskip("transformers")
+
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING  # noqa: E402
+
+from rtdetr import zoo  # noqa: E402
+from rtdetr.hf import configuration, image_processing, modeling  # noqa: E402
+from rtdetr.hf.registration import register, unregister  # noqa: E402
+from tests.hf.models import filled, tiny  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def _stock_again() -> Iterator[None]:
+    yield
+    unregister()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved")
+    tiny().save_pretrained(folder)
+    image_processing.RTDetrImageProcessor(size={"height": 96, "width": 128}).save_pretrained(folder)
+    return folder
+
+
+def auto(folder: Path) -> list[type]:
+    return [
+        type(transformers.AutoConfig.from_pretrained(folder)),
+        type(transformers.AutoModel.from_pretrained(folder)),
+        type(transformers.AutoModelForObjectDetection.from_pretrained(folder)),
+        type(transformers.AutoImageProcessor.from_pretrained(folder)),
+    ]
+
+
+STOCK = [
+    transformers.RTDetrV2Config,
+    transformers.RTDetrV2Model,
+    transformers.RTDetrV2ForObjectDetection,
+    transformers.RTDetrImageProcessor,
+]
+OURS = [
+    configuration.RTDetrV2Config,
+    modeling.RTDetrV2Model,
+    modeling.RTDetrV2ForObjectDetection,
+    image_processing.RTDetrImageProcessor,
+]
+
+
+def test_there_and_back(folder: Path) -> None:
+    assert auto(folder) == STOCK
+    unregister()  # nothing to undo
+    register()
+    register()
+    assert auto(folder) == OURS
+    assert type(transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")) is OURS[3]
+    made = transformers.AutoModelForObjectDetection.from_config(configuration.RTDetrV2Config.from_pretrained(folder))
+    assert type(made) is OURS[2]
+    kept = copy.copy(CONFIG_MAPPING._extra_content)
+    unregister()
+    unregister()
+    assert auto(folder) == STOCK
+    assert set(kept) - set(CONFIG_MAPPING._extra_content) == {"rt_detr_v2", "rtdetr"}
+
+
+def test_a_model_that_is_ours_alone(tmp_path: Path) -> None:
+    filled(zoo.model_config("test-tiny").replace(decoder={"num_points": (1, 3, 2)})).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="rtdetr"):
+        transformers.AutoModelForObjectDetection.from_pretrained(tmp_path)
+    register()
+    loaded = transformers.AutoModelForObjectDetection.from_pretrained(tmp_path)
+    assert type(loaded) is OURS[2] and list(loaded.config.decoder_n_points) == [1, 3, 2]
+
+
+def test_pipeline(folder: Path) -> None:
+    """The same detections as from the stock classes, on a grey image too."""
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)).resize((150, 100))
+    stock = transformers.pipeline("object-detection", model=str(folder), dtype=torch.float64, device="cpu")
+    expected = stock(picture, threshold=0.0)
+    register()
+    detect = transformers.pipeline("object-detection", model=str(folder), dtype=torch.float64, device="cpu")
+    assert [type(detect.model), type(detect.image_processor)] == OURS[2:]
+    found = detect(picture, threshold=0.0)
+    assert len(found) == len(expected) > 0
+    for mine, theirs in zip(found[:5], expected[:5], strict=True):
+        assert mine["label"] == theirs["label"] and mine["score"] == pytest.approx(theirs["score"], abs=0.01)
+        assert set(mine["box"]) == {"xmin", "ymin", "xmax", "ymax"}
+        assert all(abs(mine["box"][side] - theirs["box"][side]) <= 2 for side in mine["box"])
+    assert len(detect([picture.convert("L"), picture.convert("RGBA")], threshold=0.0)) == 2
