@@ -10,6 +10,7 @@ import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 from typing import BinaryIO
 
 import numpy as np
@@ -21,6 +22,7 @@ from rtdetr.errors import InputError, nearest
 ImageSource = str | os.PathLike[str] | bytes | bytearray | BinaryIO | Image.Image | np.ndarray
 
 FLOAT_MARGIN = 1e-3  # beyond [0, 1], for interpolated values
+_WORTH_A_THREAD = 200 * 200  # pixels of a result below which starting one takes longer
 _ORIENTATION = 0x0112  # EXIF tag
 UPRIGHT = {  # the transposition that undoes each EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -106,18 +108,30 @@ def image_size(source: ImageSource) -> tuple[int, int]:
 
 
 def resize(image: Image.Image | np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    """Stretch a uint8 image to `size_hw`, bilinear with antialiasing; returns uint8 (h, w, c), perhaps read-only.
+    """Stretch a uint8 image to `size_hw`, bilinear with antialiasing; returns uint8 (c, h, w).
 
     Published evaluation resizes so, and without keeping the aspect ratio. JPEG's decoding at reduced size is faster
     but gives other pixels, so it is not used.
+
+    Args:
+        image: uint8 (h, w, c) from `load_image`, or a PIL image.
+        size_hw: height and width of the result in pixels.
     """
-    size_wh = (size_hw[1], size_hw[0])
+    if isinstance(image, np.ndarray) and image.shape[2] not in (1, 3):
+        bands = [resize(np.ascontiguousarray(image[:, :, c : c + 1]), size_hw) for c in range(image.shape[2])]
+        return np.concatenate(bands)
     if isinstance(image, np.ndarray):
-        if image.shape[2] != 3:
-            bands = [Image.fromarray(np.ascontiguousarray(image[:, :, c])) for c in range(image.shape[2])]
-            return np.stack([_resize(band, size_wh) for band in bands], axis=2)
-        image = Image.fromarray(image)
-    return _resize(image, size_wh)
+        image = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+    planes = np.empty((len(image.getbands()), *size_hw), dtype=np.uint8)
+    middle = size_hw[0] // 2
+    if size_hw[0] * size_hw[1] < _WORTH_A_THREAD or size_hw[0] % 2:
+        _resize_rows(image, planes, slice(0, size_hw[0]))
+    else:  # Pillow lets other threads run meanwhile; a thread of each call is safe where processes fork
+        other = Thread(target=_resize_rows, args=(image, planes, slice(0, middle)))
+        other.start()
+        _resize_rows(image, planes, slice(middle, size_hw[0]))
+        other.join()
+    return planes
 
 
 def preprocess(image: Image.Image | np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
@@ -130,13 +144,24 @@ def preprocess(image: Image.Image | np.ndarray, size_hw: tuple[int, int]) -> np.
     Returns:
         Contiguous float32 (c, h, w) in [0, 1]: `resize`, then division by 255. No mean or deviation is subtracted.
     """
-    pixels = resize(image, size_hw)
-    planes = np.empty((pixels.shape[2], *size_hw), dtype=np.float32)
-    return np.divide(pixels.transpose(2, 0, 1), np.float32(255), out=planes)
+    return scale(resize(image, size_hw))
 
 
-def _resize(image: Image.Image, size_wh: tuple[int, int]) -> np.ndarray:
-    return np.asarray(image if image.size == size_wh else image.resize(size_wh, Image.Resampling.BILINEAR))
+def scale(pixels: np.ndarray) -> np.ndarray:
+    """Divide uint8 pixels by 255; returns contiguous float32 in [0, 1]."""
+    return np.divide(pixels, np.float32(255), dtype=np.float32)
+
+
+def _resize_rows(image: Image.Image, planes: np.ndarray, rows: slice) -> None:
+    """Fill some rows of the result; they depend on the image's rows just beyond their own part of it, too."""
+    _, height, width = planes.shape
+    part = (0, image.height * rows.start / height, image.width, image.height * rows.stop / height)
+    if image.size != (width, height):
+        image = image.resize((width, rows.stop - rows.start), Image.Resampling.BILINEAR, box=part)
+    elif (rows.start, rows.stop) != (0, height):
+        image = image.crop((0, rows.start, width, rows.stop))
+    for plane, band in zip(planes, image.split(), strict=True):
+        plane[rows] = band
 
 
 def _decode(source: ImageSource, *, reduction: int = 1) -> Image.Image:

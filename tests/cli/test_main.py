@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 import rtdetr.cli.models
 from rtdetr import zoo
 from rtdetr.cli.main import app
-from rtdetr.errors import DatasetError
+from rtdetr.errors import DatasetError, MissingSplitError
 
 
 def failing_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
@@ -28,6 +28,30 @@ def test_an_error_is_one_line_and_status_2(monkeypatch: pytest.MonkeyPatch) -> N
     assert result.exit_code == 2
     assert result.stdout == ""
     assert result.stderr == "DatasetError: a.json is broken at line 3\n"
+
+
+def test_an_error_has_the_name_that_users_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing_with(monkeypatch, MissingSplitError("no val"))
+    assert CliRunner().invoke(app, ["models"]).stderr == "DatasetError: no val\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--nope"], "ConfigError: No such option: --nope. See rtdetr --help"),
+        (["data", "chek"], "See rtdetr data --help"),
+        (["evaluate"], "See rtdetr evaluate --help"),
+        (["train", "--epochs", "x"], "ConfigError: Invalid value for '--epochs'"),
+    ],
+)
+def test_a_wrong_option_is_one_line_and_status_2(arguments: list[str], message: str) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_a_group_without_a_verb_shows_its_help() -> None:
+    assert "Examine and clean data sets" in CliRunner().invoke(app, ["data"]).output
 
 
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,7 +114,7 @@ def test_sizes(weights, photos):
         (["{photos}/a.png", "--json", "{photos}/a.png/x.json"], "cannot write"),
         (["{photos}/a.png", "--device", "gpu"], "unknown device 'gpu'"),
         (["{photos}/a.png", "--model", "rtdetrv2_r18"], "rtdetrv2_r18vd"),
-        (["{photos}/a.png", "--model", "x.onnx"], "cannot run ONNX files"),
+        (["{photos}/a.png", "--model", "x.onnx"], "no such ONNX file"),
     ],
 )
 def test_mistakes_are_one_line(weights, photos, arguments, message):

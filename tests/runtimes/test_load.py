@@ -2,15 +2,20 @@
 
 import subprocess
 import sys
+import venv
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import rtdetr
 from rtdetr.categories import Categories
-from rtdetr.errors import ConfigError, InputError, WeightsError
+from rtdetr.errors import ConfigError, WeightsError
 from rtdetr.models import build_model
 from rtdetr.weights import save_huggingface, save_weights
+from tests.runtimes.graphs import make_metadata, save_graph
+from tests.runtimes.test_openvino_detector import convert
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +45,25 @@ def test_load_and_detect(checkpoint, name):
         assert np.array_equal(same.scores, found.scores)
 
 
-@pytest.mark.parametrize("suffix", ["onnx", "xml", "engine", "pt2", "ONNX"])
-def test_exported_files_have_no_runtime_yet(tmp_path, suffix):
-    with pytest.raises(InputError, match=r"cannot run .* files; load the \.pth"):
+@pytest.mark.parametrize(
+    ("suffix", "kind"),
+    [("onnx", "ONNX"), ("ONNX", "ONNX"), ("xml", "OpenVINO"), ("pt2", r"torch\.export")],
+)
+def test_a_missing_exported_file(tmp_path, suffix, kind):
+    with pytest.raises(WeightsError, match=f"no such {kind} file: .*model.{suffix}"):
         rtdetr.load(tmp_path / f"model.{suffix}")
+
+
+def test_options_that_a_kind_of_file_has_not(checkpoint, tmp_path):
+    for file, option in (
+        (checkpoint, {"categories": rtdetr.COCO80}),
+        (tmp_path / "model.onnx", {"model": "test-tiny"}),
+        (tmp_path / "model.pt2", {"num_threads": 2}),
+    ):
+        with pytest.raises(ConfigError, match=f"{next(iter(option))} is not an option for {file.suffix} models"):
+            rtdetr.load(file, **option)
+    with pytest.raises(ConfigError, match="num_threads must be positive, got 0"):
+        rtdetr.load(tmp_path / "model.onnx", num_threads=0)
 
 
 def test_wrong_names_and_words(checkpoint):
@@ -73,3 +93,58 @@ except rtdetr.RTDETRError as error:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.startswith("MissingDependencyError")
     assert "pip install 'rtdetr[torch]'" in result.stdout
+
+
+WITHOUT_TORCH = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchvision", "jaxtyping", "scipy"):
+            raise ModuleNotFoundError(f"blocked: {name}", name=name)
+sys.meta_path.insert(0, Blocked())
+import numpy as np
+import rtdetr
+for file in sys.argv[1:]:
+    detector = rtdetr.load(file)
+    pixels = np.full((40, 60, 3), (200, 90, 10), np.uint8)
+    best = float(detector(pixels, threshold=0.0).scores[0])
+    print(type(detector).__name__, round(best, 2), len(detector([pixels] * 3)))
+assert "torch" not in sys.modules
+"""
+
+
+def exported(folder):
+    """The same graph as an ONNX and an OpenVINO file."""
+    metadata = make_metadata()
+    onnx_file = save_graph(folder / "model.onnx", metadata)
+    return [str(onnx_file), str(convert(onnx_file, metadata))]
+
+
+EXPECTED = "OnnxDetector 1.0 3\nOpenVINODetector 1.0 3\n"
+
+
+def test_exported_files_run_without_torch(tmp_path):
+    command = [sys.executable, "-c", WITHOUT_TORCH, *exported(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert result.stdout == EXPECTED, result.stderr
+
+
+@pytest.mark.slow
+def test_exported_files_run_where_torch_was_never_installed(tmp_path):
+    venv.create(tmp_path / "env", with_pip=True)
+    python = str(tmp_path / "env" / "bin" / "python")
+    source = Path(rtdetr.__file__).parents[2]
+    subprocess.run(
+        [python, "-m", "pip", "install", "--quiet", f"rtdetr[onnx,openvino] @ file://{source}"], check=True, timeout=600
+    )
+    files = exported(tmp_path)
+    result = subprocess.run([python, "-c", WITHOUT_TORCH, *files], capture_output=True, text=True, timeout=120)
+    assert result.stdout == EXPECTED, result.stderr
+    absent = subprocess.run([python, "-c", "import torch"], capture_output=True, text=True)
+    assert "No module named 'torch'" in absent.stderr
+    Image.new("RGB", (60, 40), (200, 90, 10)).save(tmp_path / "photo.png")
+    for file in files:
+        command = [python, "-m", "rtdetr", "predict", str(tmp_path / "photo.png"), "--model", file]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert result.stdout.startswith(f"{tmp_path / 'photo.png'}: "), result.stderr
+        assert "bolt" in result.stdout

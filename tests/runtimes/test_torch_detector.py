@@ -13,8 +13,9 @@ from rtdetr.categories import Categories
 from rtdetr.detections import Detections
 from rtdetr.errors import ConfigError, InputError, WeightsError
 from rtdetr.models import RTDETR, build_model, postprocess
-from rtdetr.preprocessing import preprocess
-from rtdetr.runtimes.torch_detector import TorchDetector, load_torch_detector
+from rtdetr.preprocessing import preprocess, resize
+from rtdetr.runtimes import load
+from rtdetr.runtimes.torch_detector import TorchDetector
 from rtdetr.weights import save_weights
 
 HEIGHT, WIDTH = 50, 70
@@ -231,7 +232,7 @@ def test_automatic_precision_follows_the_machine(monkeypatch):
 def test_loading_says_once_what_it_runs_on(caplog, rgb, tmp_path):
     save_weights(make_model(), tmp_path / "model.pth", categories=Categories.numbered(5))
     with caplog.at_level(logging.INFO, logger="rtdetr"):
-        detector = load_torch_detector(str(tmp_path / "model.pth"), device="cpu", precision="float32")
+        detector = load(str(tmp_path / "model.pth"), device="cpu", precision="float32")
         detector([rgb, rgb])
     assert [record.message for record in caplog.records] == [f"detecting with {detector.description}"]
     assert detector.description == "test-tiny (5 classes) in float32 on cpu at 64x64"
@@ -302,3 +303,16 @@ def test_cuda_agrees_with_the_cpu(rgb):
     assert automatic.dtype == torch.float16
     np.testing.assert_allclose(automatic([rgb] * 3, threshold=0.0)[2].scores[:20], expected.scores[:20], atol=0.05)
     assert_same(automatic(torch.from_numpy(rgb).permute(2, 0, 1).cuda(), threshold=0.0), automatic(rgb, threshold=0.0))
+
+
+@pytest.mark.parametrize("shape", [(960, 1280), (961, 1283), (37, 200), (333, 1), (64, 64), (5000, 1200)])
+@pytest.mark.parametrize("size_hw", [(64, 64), (640, 640), (352, 608)])
+def test_torch_resizes_to_nearly_the_same_pixels(detector, shape, size_hw, monkeypatch):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8))
+    pixels, size_wh = detector.prepare(image, size_hw)
+    assert size_wh == image.size
+    difference = np.abs(pixels.astype(int) - resize(image, size_hw))
+    assert difference.max() <= 2 and difference.mean() < 0.2
+    assert (shape, size_hw) != ((960, 1280), (640, 640)) or not difference.any()
+    monkeypatch.setattr(Image.Image, "__arrow_c_array__", lambda _: int("no such interface"), raising=False)
+    assert np.array_equal(detector.prepare(image, size_hw)[0], pixels)

@@ -14,17 +14,37 @@ because `rtdetr --help` imports all of them. They raise errors of `rtdetr.errors
         from rtdetr.runtimes import load
 """
 
+import contextlib
 import importlib
 import logging
 import sys
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from rtdetr.errors import ConfigError, RTDETRError, naming_the_missing_extra, nearest
+from rtdetr.errors import ConfigError, RTDETRError, naming_the_missing_extra, nearest, one_line
 
-VERBS = ("train", "report", "evaluate", "predict", "data", "models", "weights")
+VERBS = ("train", "report", "evaluate", "predict", "export", "quantize", "benchmark", "data", "models", "weights")
+
+
+UsageError: Any = typer.BadParameter.__base__  # of typer's own copy of click, or of click with older releases
+
+
+@contextlib.contextmanager
+def _usage_on_one_line() -> Iterator[None]:
+    """Print what is wrong with options and arguments as all other errors, without the usage."""
+    try:
+        yield
+    except UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            raise
+        command = "rtdetr" if error.ctx is None else " ".join(["rtdetr", *error.ctx.command_path.split()[1:]])
+        typer.echo(
+            f"ConfigError: {' '.join(error.format_message().split()).rstrip('.')}. See {command} --help", err=True
+        )
+        raise typer.Exit(2) from None
 
 
 class LazyGroup(TyperGroup):
@@ -46,16 +66,20 @@ class LazyGroup(TyperGroup):
             verb.command(cmd_name)(function)
         return typer.main.get_command(verb)
 
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        """Read the options that stand before the verb."""
+        with _usage_on_one_line():
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the verb."""
         try:
-            with naming_the_missing_extra():
+            with naming_the_missing_extra(), _usage_on_one_line():
                 return super().invoke(ctx)
         except RTDETRError as error:
             if ctx.params["debug"]:
                 raise
-            message = str(error).replace("\n", " ")
-            typer.echo(f"{type(error).__name__}: {message}", err=True)
+            typer.echo(one_line(error), err=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             raise typer.Exit(130) from None

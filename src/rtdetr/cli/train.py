@@ -38,7 +38,11 @@ def train(
     size: Annotated[str | None, typer.Option(help="Image size: 640, or 480x640 (height x width).")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate; the groups' own rates follow in proportion.")] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Any setting: train.ema_decay=0.99, keep_last=3; repeat it.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="train.NAME=VALUE of the recipe, model.NAME=VALUE of the network, NAME=VALUE of the run; repeat it.",
+        ),
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:1.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
@@ -59,8 +63,8 @@ def train(
 ) -> None:
     """Train a model on a dataset.
 
-    What is not given is as in --config, else as in the recipe. Ctrl-C ends the run after the step under way, to be
-    continued with --resume.
+    What is not given is as in --config, else as in the recipe. Ctrl-C and SIGTERM end the run after the step under way,
+    to be continued with --resume; the exit status is 130 or 143 then.
     """
     from rtdetr.training.distributed import is_main_process, launch, without_option
 
@@ -70,6 +74,7 @@ def train(
     from rtdetr.api import train as train_model
     from rtdetr.cli.predict import parse_size
     from rtdetr.training.recipe import parse_assignments
+    from rtdetr.training.signals import exit_status
 
     result = train_model(
         list(data) if data else None,
@@ -99,12 +104,14 @@ def train(
         bad_boxes=bad_boxes,
         loggers=logger,
     )
+    if result.signal is not None:
+        if is_main_process():
+            typer.echo(f"interrupted; go on with: rtdetr train --resume {result.output_dir}")
+        raise typer.Exit(exit_status(result.signal))
     if not is_main_process():
         return
     if dry_run:
         typer.echo((result.output_dir / "plan.txt").read_text(encoding="utf-8"), nl=False)
-    elif not result.finished:
-        typer.echo(f"interrupted; go on with: rtdetr train --resume {result.output_dir}")
     elif result.best_weights is None:
         typer.echo(f"finished: {result.last_weights}")
     else:

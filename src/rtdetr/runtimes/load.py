@@ -1,12 +1,15 @@
 """`rtdetr.load`: from the name of a model or a file to something that detects."""
 
+import logging
 import os
 from pathlib import Path
+from typing import Any
 
-from rtdetr.detections import Detector
-from rtdetr.errors import InputError, naming_the_missing_extra
+from rtdetr.categories import Categories
+from rtdetr.errors import ConfigError, naming_the_missing_extra
+from rtdetr.runtimes.base import BaseDetector
 
-_EXPORTED = {".onnx": "ONNX", ".xml": "OpenVINO", ".engine": "TensorRT", ".trt": "TensorRT", ".pt2": "torch.export"}
+_log = logging.getLogger(__name__)
 
 
 def load(
@@ -17,34 +20,73 @@ def load(
     precision: str = "auto",
     one_label: bool = False,
     nms_iou: float | None = None,
-) -> Detector:
+    categories: Categories | None = None,
+    num_threads: int | None = None,
+) -> BaseDetector:
     """Load a detector; call the result with an image to get `Detections`.
 
     Args:
         source: a name of `list_models()` (its published weights are downloaded once), a `.pth` checkpoint, a Hugging
-            Face `.safetensors` file or a folder with `config.json` and `model.safetensors`.
-        device: "cpu", "cuda", "cuda:1", ...; "auto" is the first CUDA device, else the CPU.
+            Face `.safetensors` file or a folder with `config.json` and `model.safetensors`; or what `rtdetr export`
+            writes: `.onnx`, `.xml` (OpenVINO), `.engine` or `.trt` (TensorRT), `.pt2` (torch.export, AOTInductor).
+        device: "cpu", "cuda", "cuda:1", ...; for OpenVINO also "gpu" and "npu". "auto" is the first CUDA device where
+            the runtime can use one, else the CPU; `description` of the result says which.
         model: the zoo name of the network, for a checkpoint that does not say which one it is.
         precision: "float32", "bfloat16" or "float16"; "auto" is float16 on CUDA, bfloat16 on CPUs with AMX, else
-            float32.
+            float32. Exported files have theirs; OpenVINO alone can change it.
         one_label: take the best class of each query only, where published evaluation takes every pair of a query and a
             class.
         nms_iou: in each class drop detections that overlap a better one by more than this IoU, 0..1; None: keep all, as
             published evaluation does.
+        categories: the classes, for an `.onnx` or `.xml` file that another tool exported and that names none.
+        num_threads: CPU threads of the network; None: one a core. With torch it holds for the whole process.
 
     Raises:
-        InputError: no runtime for this kind of file, or an `nms_iou` out of range.
-        ConfigError: no such device or precision, or an unknown `model`.
+        InputError: an `nms_iou` out of range.
+        ConfigError: no such device or precision, an unknown `model`, or an option that this kind of file has not.
         WeightsError: the file is missing, damaged or of another model.
-        MissingDependencyError: PyTorch is not installed.
+        MissingDependencyError: the package that runs this kind of file is not installed.
     """
-    kind = _EXPORTED.get(Path(source).suffix.lower())
-    if kind:
-        raise InputError(
-            f"{source}: this version cannot run {kind} files; load the .pth or .safetensors file it was made from"
-        )
+    options: dict[str, Any] = {"device": device, "precision": precision, "one_label": one_label, "nms_iou": nms_iou}
+    given = {"model": model, "categories": categories, "num_threads": num_threads}
+    given = {name: value for name, value in given.items() if value is not None}
+    if num_threads is not None and num_threads < 1:
+        raise ConfigError(f"num_threads must be positive, got {num_threads}")
+    detector = _detector(source, options, given)
+    _log.info("detecting with %s", detector.description)
+    return detector
+
+
+def _detector(source: str | os.PathLike[str], options: dict[str, Any], given: dict[str, Any]) -> BaseDetector:
+    """Import the runtime for a kind of file, and only that one."""
+    path = Path(source)
     with naming_the_missing_extra():
-        from rtdetr.runtimes.torch_detector import load_torch_detector
-    return load_torch_detector(
-        source, device=device, model=model, precision=precision, one_label=one_label, nms_iou=nms_iou
-    )
+        match path.suffix.lower():
+            case ".onnx":
+                from rtdetr.runtimes.onnx_detector import OnnxDetector
+
+                return OnnxDetector(path, **options, **_only(("categories", "num_threads"), given, path))
+            case ".xml":
+                from rtdetr.runtimes.openvino_detector import OpenVINODetector
+
+                return OpenVINODetector(path, **options, **_only(("categories", "num_threads"), given, path))
+            case ".pt2":
+                from rtdetr.runtimes.exported_program_detector import ExportedProgramDetector
+
+                return ExportedProgramDetector(path, **options, **_only((), given, path))
+            case ".engine" | ".trt":
+                from rtdetr.runtimes.tensorrt_detector import TensorRTDetector
+
+                return TensorRTDetector(path, **options, **_only((), given, path))
+            case _:
+                from rtdetr.runtimes.torch_detector import load_torch_detector
+
+                return load_torch_detector(source, **options, **_only(("model", "num_threads"), given, path))
+
+
+def _only(known: tuple[str, ...], given: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The options given beside the common ones, if this kind of file has them."""
+    for name in given:
+        if name not in known:
+            raise ConfigError(f"{name} is not an option for {path.suffix or 'named'} models; leave it out for {path}")
+    return given

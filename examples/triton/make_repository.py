@@ -1,0 +1,71 @@
+"""Makes a model repository for NVIDIA Triton from an exported ONNX file.
+
+    rtdetr export MODEL --format onnx --dynamic batch --output model.onnx
+    python examples/triton/make_repository.py model.onnx repository
+    tritonserver --model-repository=repository
+
+writes repository/rtdetr/config.pbtxt, repository/rtdetr/labels.txt and repository/rtdetr/1/model.onnx. Names, types
+and shapes are read from the file, so that the configuration fits what was exported. With a free batch axis Triton
+gathers requests into batches.
+
+Preprocessing, which the client does: RGB, 8 bits; stretched to the network's size without keeping the aspect ratio,
+bilinear with antialiasing (Pillow's BILINEAR); divided by 255; no mean or deviation subtracted; float32 (b, 3, h, w).
+`orig_target_sizes` is int64 (b, 2), width and height of the original picture. Boxes come back as xyxy in its pixels.
+A file of `rtdetr export --preprocess` takes uint8 (1, h, w, 3) of any size instead, and does all that itself.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+import onnx
+
+from rtdetr.runtimes.metadata import KEY, ExportMetadata
+
+TYPES: dict[int, str] = {
+    onnx.TensorProto.FLOAT: "TYPE_FP32",
+    onnx.TensorProto.INT64: "TYPE_INT64",
+    onnx.TensorProto.UINT8: "TYPE_UINT8",
+}
+MOST_IMAGES = 8
+
+
+def make_repository(model: Path, folder: Path, *, name: str = "rtdetr") -> Path:
+    """Write a repository with one model and return the model's folder."""
+    content = onnx.load(model)
+    stored = {entry.key: entry.value for entry in content.metadata_props}
+    metadata = ExportMetadata.from_json(stored.get(KEY, ""), source=model)
+    home = folder / name
+    (home / "1").mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(model, home / "1" / "model.onnx")
+    (home / "labels.txt").write_text("\n".join(metadata.names) + "\n", encoding="utf-8")
+    (home / "config.pbtxt").write_text(configuration(content, metadata, name), encoding="utf-8")
+    return home
+
+
+def configuration(content: onnx.ModelProto, metadata: ExportMetadata, name: str) -> str:
+    """The text of config.pbtxt."""
+    batched = metadata.dynamic_batch
+    lines = [f'name: "{name}"', 'platform: "onnxruntime_onnx"', f"max_batch_size: {MOST_IMAGES if batched else 0}"]
+    for kind, values in (("input", content.graph.input), ("output", content.graph.output)):
+        lines.append(f"{kind} [")
+        for value in values:
+            tensor = value.type.tensor_type
+            sides = [side.dim_value or -1 for side in tensor.shape.dim][1 if batched else 0 :]
+            label = ' label_filename: "labels.txt"' if value.name == "labels" else ""
+            text = f'name: "{value.name}" data_type: {TYPES[tensor.elem_type]} dims: {sides}{label}'
+            lines.append(f"  {{ {text} }},")
+        lines[-1] = lines[-1].removesuffix(",")
+        lines.append("]")
+    if batched:
+        lines.append("dynamic_batching { max_queue_delay_microseconds: 2000 }")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Make a model repository for NVIDIA Triton.")
+    parser.add_argument("model", type=Path, help="file of rtdetr export --format onnx")
+    parser.add_argument("folder", type=Path, help="repository to write into")
+    parser.add_argument("--name", default="rtdetr", help="the model's name in the repository")
+    options = parser.parse_args()
+    print(make_repository(options.model, options.folder, name=options.name))

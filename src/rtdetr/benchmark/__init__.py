@@ -1,0 +1,6 @@
+"""How fast models and exported files run here: measured side by side, as a table, JSON and a chart."""
+
+from rtdetr.benchmark.measure import STAGES, Measurement, Summary, measure
+from rtdetr.benchmark.report import chart_kind, environment, save_chart, table, to_json
+
+__all__ = ["STAGES", "Measurement", "Summary", "chart_kind", "environment", "measure", "save_chart", "table", "to_json"]

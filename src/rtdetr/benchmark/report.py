@@ -1,0 +1,121 @@
+"""What was measured, for reading: a table, plain data for a JSON file, a bar chart, and the machine it was on."""
+
+import importlib.metadata
+import os
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rtdetr import __version__
+from rtdetr.benchmark.measure import STAGES, Measurement
+from rtdetr.errors import InputError
+from rtdetr.files import write_atomically
+
+PACKAGES = ("numpy", "pillow", "torch", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt")
+_COLOURS = {"decode": "#b8c4d6", "preprocess": "#7aa6d8", "network": "#2a6fbb", "postprocess": "#f0a23b"}
+
+
+def environment() -> dict[str, Any]:
+    """The machine and the versions of what runs on it."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    affinity = getattr(os, "sched_getaffinity", None)
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "python": platform.python_version(),
+        "rtdetr": __version__,
+        **versions,
+    }
+
+
+def table(found: Sequence[Measurement]) -> str:
+    """Lines with medians of each stage in milliseconds, percentiles of the whole, images a second and memory."""
+    header = ("model", "runs as", "batch", *STAGES, "total", "p90", "p99", "images/s", "peak MB")
+    rows: list[tuple[str, ...]] = [header]
+    for one in found:
+        numbers = [f"{one.stages[stage].p50:.2f}" for stage in STAGES]
+        numbers += [f"{value:.2f}" for value in one.total]
+        memory = "-" if one.peak_memory_mb is None else f"{one.peak_memory_mb:.0f}"
+        threads = "" if one.num_threads is None else f", {one.num_threads} threads"
+        runs_as = one.description.partition(" in ")[2] + threads
+        rows.append((one.name, runs_as, str(one.batch_size), *numbers, f"{one.images_per_second:.1f}", memory))
+    widths = [max(len(row[place]) for row in rows) for place in range(len(header))]
+    lines = [
+        "  ".join(
+            value.ljust(width) if place < 2 else value.rjust(width)
+            for place, (value, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join([*lines, "times of a whole batch in milliseconds; stages and total are medians"])
+
+
+def to_json(found: Sequence[Measurement]) -> dict[str, Any]:
+    """Everything that was measured, and where."""
+    rows = []
+    for one in found:
+        row = asdict(one)
+        row["stages"] = {stage: summary._asdict() for stage, summary in one.stages.items()}
+        rows.append(row | {"total": one.total._asdict(), "size_hw": list(one.size_hw)})
+    return {"environment": environment(), "milliseconds": True, "measurements": rows}
+
+
+def chart_kind(path: Path) -> str:
+    """The format of a chart file, by its name.
+
+    Raises:
+        InputError: it cannot be drawn.
+    """
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in ("png", "svg", "pdf"):
+        raise InputError(f"expected a chart file ending in .png, .svg or .pdf, got {path}")
+    return kind
+
+
+def save_chart(found: Sequence[Measurement], path: Path) -> Path:
+    """Draw a bar for each measurement, of its stages one after the other.
+
+    Raises:
+        InputError: the file cannot be written, or is of a kind that cannot be drawn.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    kind = chart_kind(path)
+    figure = Figure(figsize=(9, 1.4 + 0.55 * len(found)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    left = [0.0] * len(found)
+    for stage in STAGES:
+        widths = [one.stages[stage].p50 / one.batch_size for one in found]
+        axes.barh(range(len(found)), widths, left=left, height=0.6, color=_COLOURS[stage], label=stage)
+        left = [start + width for start, width in zip(left, widths, strict=True)]
+    for place, end in enumerate(left):
+        axes.annotate(f"{end:.1f}", (end, place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=9)
+    labels = [f"{one.name}\n{one.precision}, batch {one.batch_size}" for one in found]
+    axes.set_yticks(range(len(found)), labels, fontsize=9)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.1 * max(left))
+    axes.set_xlabel("median milliseconds an image")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=len(STAGES), frameon=False)
+    return write_atomically(path, lambda file: figure.savefig(file, format=kind, dpi=150), error=InputError)
+
+
+def _processor() -> str:
+    """Name of the CPU, and whether it has matrix units."""
+    information = Path("/proc/cpuinfo")
+    text = information.read_text() if information.is_file() else ""
+    names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{name} with AMX" if "amx_bf16" in text else name

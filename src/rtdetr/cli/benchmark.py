@@ -1,0 +1,55 @@
+"""`rtdetr benchmark`: how fast models and exported files run on this machine, side by side."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rtdetr.cli.predict import find_images, parse_size, write_json
+
+
+def benchmark(
+    model: Annotated[list[str], typer.Argument(help="Model names, weight files, exported files; measured together.")],
+    images: Annotated[
+        list[str] | None, typer.Option(help="Photos: files, folders or globs; none: a built-in 1280x960 picture.")
+    ] = None,
+    batch_size: Annotated[list[int] | None, typer.Option(min=1, help="Images at a time; may be repeated.")] = None,
+    size: Annotated[str | None, typer.Option(help="Network input: 640, or 480x640 (height x width).")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1; for OpenVINO also gpu and npu.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the network; none: one a core.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Timed runs of each model.")] = 30,
+    warmup: Annotated[int, typer.Option(min=0, help="Runs before these.")] = 3,
+    memory: Annotated[bool, typer.Option(help="Measure memory, in a process of its own for each model.")] = True,
+    json_file: Annotated[str | None, typer.Option("--json", help="File for all numbers; - is stdout.")] = None,
+    chart: Annotated[Path | None, typer.Option(help="File for a bar chart: .png, .svg or .pdf.")] = None,
+) -> None:
+    """Measure the speed of models and exported files, side by side.
+
+    Each round runs every model once. Prints medians of decoding, preprocessing, network and post-processing of a batch,
+    images a second of a list, and the peak memory of a process that runs the model.
+    """
+    from rtdetr.benchmark import chart_kind, environment, measure, save_chart, table, to_json
+    from rtdetr.benchmark.measure import peak_memory, sample_photo
+    from rtdetr.runtimes import load
+
+    if chart:
+        chart_kind(chart)  # said before the work, not after it
+    batch_sizes = batch_size or [1]
+    options: dict[str, object] = {"device": device, "precision": precision}
+    if threads is not None:
+        options["num_threads"] = threads
+    photos = [path.read_bytes() for path in find_images(images)] if images else [sample_photo()]
+    names = list(dict.fromkeys(model))
+    detectors = {name: load(name, device=device, precision=precision, num_threads=threads) for name in names}
+    used = {name: peak_memory(name, options=options, batch_size=max(batch_sizes)) if memory else None for name in names}
+    size_hw = parse_size(size) if size else None
+    found = measure(
+        detectors, photos, batch_sizes=batch_sizes, size_hw=size_hw, rounds=rounds, warmup=warmup, memory_mb=used
+    )
+    where = ", ".join(f"{key} {value}" for key, value in environment().items())
+    typer.echo(f"{table(found)}\n{where}", err=json_file == "-")
+    if json_file:
+        write_json(to_json(found), json_file)
+    if chart:
+        save_chart(found, chart)

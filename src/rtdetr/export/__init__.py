@@ -1,0 +1,6 @@
+"""Models as files for other runtimes: `export` writes one, `ExportOptions` says how."""
+
+from rtdetr.export.export import RefusedExportError, Source, export
+from rtdetr.export.options import ExportOptions, ExportResult
+
+__all__ = ["ExportOptions", "ExportResult", "RefusedExportError", "Source", "export"]

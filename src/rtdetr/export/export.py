@@ -1,0 +1,189 @@
+"""`rtdetr.export.export`: from a model to a file of any format that is compared with the model before it appears."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rtdetr import __version__, zoo
+from rtdetr.categories import Categories
+from rtdetr.errors import ExportError, MissingDependencyError, naming_the_missing_extra
+from rtdetr.export.graph import input_size, prepared
+from rtdetr.export.options import ExportOptions, ExportResult
+from rtdetr.models import RTDETR
+from rtdetr.runtimes.metadata import ExportMetadata
+from rtdetr.weights import build_from, default_categories, read_checkpoint
+
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "tensorrt": ".engine", "torch": ".pt2"}
+PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "int8"}
+
+
+class Source(NamedTuple):
+    """A model to export and what is known about it; `sha256` is that of its checkpoint."""
+
+    model: RTDETR
+    categories: Categories
+    thresholds: tuple[float, ...] | None = None
+    licence: str | None = None
+    sha256: str | None = None
+
+
+class RefusedExportError(ExportError):
+    """An exported model that differs from the original by more than is allowed; `report` says how."""
+
+    def __init__(self, message: str, report: Any) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+def export(
+    model: str | os.PathLike[str] | RTDETR | Source,
+    path: str | os.PathLike[str],
+    *,
+    options: ExportOptions | None = None,
+    check: bool = False,
+    images: Sequence[Any] | None = None,
+    data: str | os.PathLike[str] | None = None,
+) -> ExportResult:
+    """Write a model as a file for another runtime.
+
+    Args:
+        model: a name, checkpoint or folder as `rtdetr.load` takes them, or a network.
+        path: the file to write; a file that is there is replaced once the new one is complete.
+        options: the format and its settings; None: ONNX for one 640x640 image in float32.
+        check: compare its detections with those of the network in float32 first.
+        images: pictures for the check; None: built-in ones.
+        data: a dataset for the check, to compare the average precision too.
+
+    Raises:
+        RefusedExportError: the check found a difference beyond the tolerance; nothing was written.
+        ExportError: the model cannot be exported so, or the file cannot be written.
+        ConfigError: options that do not fit the model.
+        WeightsError: the checkpoint is missing, damaged or of another model.
+        MissingDependencyError: the package that writes or runs the format is not installed.
+    """
+    options = options or ExportOptions()
+    source = open_source(model)
+    target = Path(path)
+    if target.suffix != SUFFIXES[options.format]:
+        raise ExportError(f"{target}: expected a name ending in {SUFFIXES[options.format]} for {options.format}")
+    metadata = describe(source, options)
+    write = _exporter(options.format)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # a folder beside the target, because a format may write several files, and by their own names
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+            result = write(source.model, Path(folder) / target.name, options=options, metadata=metadata)
+            if check:
+                result = result._replace(report=_checked(result.path, source, options, images, data))
+            for file in sorted(Path(folder).iterdir(), key=lambda file: file.name == target.name):
+                os.replace(file, target.parent / file.name)
+    except OSError as error:
+        raise ExportError(f"cannot write {target}: {error.strerror or error}. Choose another place.") from None
+    return result._replace(path=target)
+
+
+def open_source(model: str | os.PathLike[str] | RTDETR | Source) -> Source:
+    """Read a model with all that is known about it.
+
+    Raises:
+        WeightsError: as for `export`.
+    """
+    if isinstance(model, Source):
+        return model
+    if isinstance(model, RTDETR):
+        return Source(model, default_categories(model.config.num_classes))
+    weights = read_checkpoint(model if isinstance(model, str) else Path(model))
+    network, categories = build_from(weights)
+    return Source(network, categories, weights.thresholds, _licence(str(model)), checkpoint_sha256(weights.path))
+
+
+def describe(source: Source, options: ExportOptions) -> ExportMetadata:
+    """What the file will say about itself.
+
+    Raises:
+        ConfigError: options that do not fit the model.
+    """
+    network = prepared(source.model, options)
+    config = network.config
+    return ExportMetadata(
+        model=config.name,
+        names=tuple(source.categories.names),
+        category_ids=tuple(source.categories.ids),
+        size_hw=input_size(network, options),
+        dynamic_batch=options.dynamic_batch,
+        dynamic_size=options.dynamic_size,
+        in_channels=config.in_channels,
+        preprocess="in_graph" if options.preprocess else "external",
+        postprocess=options.postprocess,
+        mean=config.pixel_mean,
+        std=config.pixel_std,
+        thresholds=source.thresholds,
+        precision=PRECISIONS[options.precision],
+        num_queries=network.num_queries,
+        licence=source.licence,
+        source_sha256=source.sha256,
+        library_version=__version__,
+    )
+
+
+def _exporter(kind: str) -> Callable[..., ExportResult]:
+    """The function that writes a format; its packages are imported here."""
+    try:
+        with naming_the_missing_extra():
+            if kind == "openvino":
+                from rtdetr.export.openvino import export_openvino
+
+                return export_openvino
+            if kind == "tensorrt":
+                from rtdetr.export.tensorrt import export_tensorrt
+
+                return export_tensorrt
+            if kind == "torch":
+                from rtdetr.export.torch_export import export_torch
+
+                return export_torch
+            from rtdetr.export.onnx import export_onnx
+
+            return export_onnx
+    except MissingDependencyError as error:
+        raise MissingDependencyError(f"export to {kind}: {error}") from None
+
+
+def _checked(file: Path, source: Source, options: ExportOptions, images: Sequence[Any] | None, data: Any) -> Any:
+    """Compare a file with the network that it was made from."""
+    from rtdetr.export.verify import TOLERANCES, verify
+    from rtdetr.runtimes.torch_detector import TorchDetector
+
+    reference = TorchDetector(
+        prepared(source.model, options),
+        source.categories,
+        device="cpu",
+        precision="float32",
+        nms_iou=options.nms_iou,
+    )
+    report = verify(file, reference, images=images, tolerance=TOLERANCES[options.precision], data=data)
+    if not report.passed:
+        raise RefusedExportError(f"the exported model is not the same model: {report.reason}", report)
+    return report
+
+
+def _licence(name: str) -> str | None:
+    """The licence of a published checkpoint."""
+    name, _, tag = name.partition(":")
+    if name not in (*zoo.list_models(), *zoo.ALIASES):
+        return None
+    checkpoints = zoo.entry(name).checkpoints
+    found = checkpoints.get(tag) if tag else next(iter(checkpoints.values()), None)
+    return found.licence if found else None
+
+
+def checkpoint_sha256(path: Path) -> str | None:
+    """Hash of a checkpoint's file; of the weights of a folder in Hugging Face's layout."""
+    file = path / "model.safetensors" if path.is_dir() else path
+    if not file.is_file():
+        return None
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

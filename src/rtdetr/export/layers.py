@@ -1,0 +1,121 @@
+"""Where an exported model begins to differ: outputs of the network's stages, compared with PyTorch's.
+
+In an ONNX graph the result of each module has the module's name, and OpenVINO keeps these names. The values inside
+programs of torch.export, AOTInductor packages and TensorRT engines cannot be read.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from rtdetr.export.agreement import Tolerance
+from rtdetr.preprocessing import scale
+
+STAGE = re.compile(
+    r"(?:^|\.)((?:backbone\.(?:conv1|stem|res_layers\.\d+|stages\.\d+)"
+    r"|encoder\.(?:input_proj|encoder|lateral_convs|fpn_blocks|downsample_convs|pan_blocks)\.\d+"
+    r"|decoder\.(?:input_proj\.\d+|enc_score_head|decoder\.layers\.\d+|dec_score_head\.\d+)))$"
+)
+# after the selection of queries, which may order close scores anew
+QUERY_STAGE = re.compile(r"decoder\.(decoder|dec_score_head)\.")
+_LIMIT = 5  # a stage may differ by so many times the tolerance of scores before it is called diverging
+
+Values = dict[str, np.ndarray]
+
+
+def stage_errors(path: Path, network: nn.Module, image: np.ndarray) -> dict[str, float] | None:
+    """Relative error of each stage that the file names, in the order of the network; None: the format shows none.
+
+    Args:
+        path: a file .onnx or .xml.
+        network: the float32 reference on the CPU.
+        image: uint8 (c, h, w) of the size the file works at.
+    """
+    read = {".onnx": _onnx_values, ".xml": _openvino_values}.get(path.suffix.lower())
+    if read is None:
+        return None
+    expected = _torch_values(network, torch.from_numpy(scale(image)[None]))
+    found = read(path, list(expected), lambda shapes: _feeds(shapes, image))
+    return {name: _error(value, found[name], name) for name, value in expected.items() if name in found}
+
+
+def first_diverging(errors: dict[str, float], tolerance: Tolerance) -> str | None:
+    """The first stage whose relative error is too large for these tolerances."""
+    limit = _LIMIT * tolerance.score
+    return next((name for name, error in errors.items() if not error <= limit), None)
+
+
+def _torch_values(network: nn.Module, images: torch.Tensor) -> Values:
+    values: Values = {}
+
+    def recorder(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        return lambda _module, _inputs, output: values.__setitem__(name, output.float().numpy())
+
+    hooks = [
+        module.register_forward_hook(recorder(match[1]))
+        for name, module in network.named_modules()
+        if (match := STAGE.search(name))
+    ]
+    try:
+        with torch.inference_mode():
+            network(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return values
+
+
+def _feeds(inputs: dict[str, bool], image: np.ndarray) -> Values:
+    """Values of a file's inputs, given the name of each and whether it takes uint8."""
+    height, width = image.shape[1:]
+    pixels, planes = image.transpose(1, 2, 0)[None], scale(image)[None]
+    images = {name: pixels if is_uint8 else planes for name, is_uint8 in inputs.items()}
+    return {**images, **{n: np.array([[width, height]]) for n in inputs if n == "orig_target_sizes"}}
+
+
+def _onnx_values(path: Path, stages: list[str], feeds: Callable[[dict[str, bool]], Values]) -> Values:
+    import onnx
+    import onnxruntime
+
+    model = onnx.load(path)  # a copy in memory; the file stays as it is
+    known = {name for node in model.graph.node for name in node.output}
+    names = [name for name in stages if name in known]
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    inputs = {one.name: one.type == "tensor(uint8)" for one in session.get_inputs()}
+    values = session.run(names, feeds(inputs)) if names else []
+    return dict(zip(names, (np.asarray(value, dtype=np.float32) for value in values), strict=True))
+
+
+def _openvino_values(path: Path, stages: list[str], feeds: Callable[[dict[str, bool]], Values]) -> Values:
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(path)
+    known = {name for op in model.get_ops() for output in op.outputs() for name in output.get_names()}
+    names = [name for name in stages if name in known]
+    for name in names:
+        model.add_outputs(name)
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    inputs = {one.any_name: one.element_type == openvino.Type.u8 for one in compiled.inputs}
+    values = compiled(feeds(inputs))
+    return {name: np.asarray(values[compiled.output(name)], dtype=np.float32) for name in names}
+
+
+def _error(expected: np.ndarray, found: np.ndarray, name: str) -> float:
+    """Norm of the difference by the norm of what was expected; infinity where shapes differ or a value is NaN."""
+    if expected.size != found.size or not np.isfinite(found).all():
+        return float("inf")
+    found = found.reshape(expected.shape)  # tokens may be laid out as one row after the other
+    if QUERY_STAGE.match(name):  # each query against the one most like it
+        rows, others = expected.reshape(-1, expected.shape[-1]), found.reshape(-1, found.shape[-1])
+        found = others[((rows[:, None] - others[None]) ** 2).sum(-1).argmin(1)]
+        expected = rows
+    return float(np.linalg.norm(expected - found) / max(float(np.linalg.norm(expected)), 1e-12))

@@ -1,0 +1,138 @@
+"""The decoder as ONNX operators. Queries are rows (b * q, d); reference boxes stay float32 logits between layers.
+
+Adding to a logit is what the network does by `inverse_sigmoid` of a sigmoid, in one operator instead of six.
+"""
+
+import math
+
+import numpy as np
+import torch
+
+from rtdetr.export.onnx.builder import GraphBuilder
+from rtdetr.export.onnx.layers import apply, behind, self_attention
+from rtdetr.export.onnx.sampling import Look, Values, sample
+from rtdetr.export.onnx.tokens import Tokens
+from rtdetr.models.decoder import DecoderLayer, RTDETRDecoder
+from rtdetr.models.layers import linears
+
+EPS = 1e-5  # of `inverse_sigmoid`: logits end where a probability is this near to 0 or 1
+NAME = "decoder"
+
+
+def decoder(
+    g: GraphBuilder, module: RTDETRDecoder, maps: list[str], tokens: Tokens, *, gather: bool
+) -> tuple[str, str]:
+    """The encoder's maps to class logits (b * q, k) and boxes, float32 (b * q, 4) normalised cxcywh."""
+    layers = _layers(module)
+    gather = gather or layers[0].cross_attn.sampling == "discrete"
+    values, read = _read(g, module, maps, gather=gather)
+    x, box_logits = _select(g, module, read, tokens)
+    boxes = g.op("Sigmoid", box_logits)
+    for i, layer in enumerate(layers):
+        position = apply(g, module.query_pos_head, g.narrow(boxes), f"{NAME}.query_pos_head")
+        name = f"{NAME}.decoder.layers.{i}"
+        x = _self_attended(g, layer, x, position, module.num_queries, name)
+        look = Look(g.op("Add", x, position), boxes, module.num_queries, f"{name}.cross_attn")
+        read = sample(g, layer.cross_attn, look, values[i], tokens)
+        x = _fed_forward(g, layer, x, read, name)
+        limit = math.log((1 - EPS) / EPS)
+        bounds = g.constant(-limit, np.float32), g.constant(limit, np.float32)
+        delta = g.wide(apply(g, module.dec_bbox_head[i], x, f"{NAME}.dec_bbox_head.{i}"))
+        box_logits = g.op("Add", g.op("Clip", box_logits, *bounds), delta)
+        boxes = g.op("Sigmoid", box_logits)
+    last = len(layers) - 1
+    return apply(g, module.dec_score_head[last], x, f"{NAME}.dec_score_head.{last}"), boxes
+
+
+def _self_attended(g: GraphBuilder, layer: DecoderLayer, x: str, position: str, num_queries: int, name: str) -> str:
+    positioned = g.op("Add", x, position)
+    attended = self_attention(g, layer.self_attn, x, positioned, num_tokens=num_queries, name=f"{name}.self_attn")
+    return apply(g, layer.norm1, g.finite(g.op("Add", x, attended)), f"{name}.norm1")
+
+
+def _fed_forward(g: GraphBuilder, layer: DecoderLayer, x: str, read: str, name: str) -> str:
+    x = apply(g, layer.norm2, g.finite(g.op("Add", x, read)), f"{name}.norm2")
+    hidden = g.activation(apply(g, layer.linear1, x, f"{name}.linear1"), layer.activation)
+    forward = apply(g, layer.linear2, hidden, f"{name}.linear2")
+    return apply(g, layer.norm3, g.finite(g.op("Add", x, forward)), name)
+
+
+def _read(g: GraphBuilder, module: RTDETRDecoder, maps: list[str], *, gather: bool) -> tuple[list[Values], str]:
+    """The values of each layer, and the tokens (b, s, d) that the selection scores, less their bias.
+
+    One convolution a level gives them all: it is the projection to the decoder's width and what reads its result.
+    """
+    width, readers = module.config.width, [layer.cross_attn.value_proj for layer in _layers(module)]
+    first = linears(module.enc_output)[0]
+    weight = torch.cat([*(reader.weight for reader in readers), first.weight])
+    bias = torch.cat([*(reader.bias for reader in readers), torch.zeros(width)])
+    sizes = (width,) * (len(readers) + 1)
+    levels, projected = [], ""
+    for i, project in enumerate(module.input_proj):
+        level_weight, level_bias, name = weight, bias, f"{NAME}.memory.{i}"
+        if i < len(maps):
+            source, (level_weight, level_bias) = maps[i], behind(project, weight, bias)
+        else:  # levels beyond the encoder's come from the one before
+            source = projected = apply(g, project, projected or maps[-1], f"{NAME}.input_proj.{i}")
+        inputs = g.weight(level_weight[:, :, None, None], f"{name}.weight"), g.weight(level_bias, f"{name}.bias")
+        levels.append(g.op("Conv", source, *inputs, kernel_shape=(1, 1), name=name))
+    if gather:
+        flat = g.op("Concat", *(g.reshape(x, (0, 0, -1)) for x in levels), axis=2)
+        *values, tokens = g.split(g.transpose(flat, 0, 2, 1), sizes, axis=2)
+        return list(values), tokens
+    parts = [g.split(x, sizes, axis=1) for x in levels]
+    tokens = g.op("Concat", *(g.reshape(part[-1], (0, 0, -1)) for part in parts), axis=2)
+    return [[part[i] for part in parts] for i in range(len(readers))], g.transpose(tokens, 0, 2, 1)
+
+
+def _layers(module: RTDETRDecoder) -> list[DecoderLayer]:
+    return [layer for layer in module.decoder.layers if isinstance(layer, DecoderLayer)]
+
+
+def _select(g: GraphBuilder, module: RTDETRDecoder, read: str, tokens: Tokens) -> tuple[str, str]:
+    """Content (b * q, d) and box logits (b * q, 4) of the best tokens."""
+    width, queries = module.config.width, module.num_queries
+    first, norm = linears(module.enc_output)[0], module.enc_output[1]
+    bias = g.weight(first.bias, f"{NAME}.enc_output.proj.bias")
+    valid = g.op("Add", g.reshape(g.op("Mul", read, tokens.valid), (-1, width)), bias)
+    features = apply(g, norm, valid, f"{NAME}.enc_output")
+    logits = apply(g, module.enc_score_head, features, f"{NAME}.enc_score_head")  # (b * s, k)
+    method, columns = module.config.query_selection, 1
+    if method == "default":
+        logits = g.reduce("ReduceMax", logits, -1, keepdims=True)
+    elif method == "one2many":
+        columns = module.num_classes
+    per_image = g.op("Reshape", g.wide(logits), g.shape(-1, _times(g, tokens.count, columns)))
+    _, index = g.split_op("TopK", per_image, g.constant([queries]), names=("TopK_values", "TopK_index"), axis=-1)
+    if method == "one2many":
+        index = g.op("Div", index, g.constant(columns))
+    own_index = g.reshape(index, (-1,))
+    row = g.reshape(rows_of(g, index, tokens.batch, tokens.count), (-1,))
+    content = g.op("Gather", features, row, axis=0)
+    delta = g.wide(apply(g, module.enc_bbox_head, content, f"{NAME}.enc_bbox_head"))
+    box_logits = g.op("Add", delta, g.op("Gather", tokens.anchors, own_index, axis=0))
+    if module.config.learned_queries:
+        content = _learned(g, module, tokens)
+    return content, box_logits
+
+
+def _times(g: GraphBuilder, count: str, columns: int) -> str:
+    """Scores an image as int64 (1,)."""
+    return g.reshape(g.op("Mul", count, g.constant(columns)), (1,))
+
+
+def _learned(g: GraphBuilder, module: RTDETRDecoder, tokens: Tokens) -> str:
+    """The learned content, the same for every image."""
+    content = g.weight(module.tgt_embed.weight[: module.num_queries], f"{NAME}.tgt_embed.weight")
+    if tokens.batch is None:
+        return content
+    copies = g.op("Expand", content, g.shape(g.reshape(tokens.batch, (1,)), 1, 1))
+    return g.reshape(copies, (-1, module.config.width))
+
+
+def rows_of(g: GraphBuilder, index: str, batch: str | None, count: str) -> str:
+    """Indices (b, n) within an image as indices into the rows of all images, of which each has `count`."""
+    if batch is None:
+        return index
+    images = g.reshape(g.op("Range", g.constant(0), batch, g.constant(1)), (-1, 1))
+    return g.op("Add", index, g.op("Mul", images, count))

@@ -1,0 +1,105 @@
+"""The two ends of the ONNX graph: from a picture to the network's images, from logits and boxes to detections."""
+
+import numpy as np
+from onnx import TensorProto
+from torch import Tensor
+
+from rtdetr.export.onnx.builder import GraphBuilder
+from rtdetr.export.onnx.decoder import rows_of
+
+MAX_DETECTIONS = 300
+
+
+def resized(g: GraphBuilder, picture: str, size_hw: tuple[int, int]) -> tuple[str, str]:
+    """From uint8 (1, h, w, c) to float32 (1, c, *size_hw) in [0, 1] and the picture's size, int64 (1, 2) as (w, h).
+
+    Bilinear with antialiasing, rounded to whole numbers after each pass, as `rtdetr.preprocessing.resize` does. Two
+    matrix products do it, because engines other than ONNX Runtime ignore the antialiasing of Resize.
+    """
+    planes = g.op("Cast", g.transpose(picture, 0, 3, 1, 2), to=TensorProto.FLOAT)
+    shape = g.op("Shape", picture)
+    lines, columns = (
+        _blend(g, g.op("Gather", shape, g.constant(axis)), side) for axis, side in zip((1, 2), size_hw, strict=True)
+    )
+    half = g.constant(0.5, np.float32)
+    narrowed = g.op("Floor", g.op("Add", g.op("MatMul", planes, g.transpose(columns, 1, 0)), half))
+    pixels = g.op("Floor", g.op("Add", g.op("MatMul", lines, narrowed), half))
+    images = g.op("Div", pixels, g.constant(255.0, np.float32))
+    return images, g.op("Gather", shape, g.constant([[2, 1]]))
+
+
+def _blend(g: GraphBuilder, length: str, side: int) -> str:
+    """How much of each of `length` pixels goes into each of `side` pixels, float32 (side, length)."""
+    one, half = g.constant(1.0, np.float32), g.constant(0.5, np.float32)
+    extent = g.op("Cast", length, to=TensorProto.FLOAT)
+    centers = g.op("Mul", g.constant((np.arange(side)[:, None] + 0.5) / side, np.float32), extent)
+    reach = g.op("Max", g.op("Div", extent, g.constant(side, np.float32)), one)
+    pixels = g.op("Cast", g.op("Range", g.constant(0), length, g.constant(1)), to=TensorProto.FLOAT)
+    distance = g.op("Abs", g.op("Sub", g.op("Add", pixels, half), centers))
+    shares = g.op("Relu", g.op("Sub", one, g.op("Div", distance, reach)))
+    return g.op("Div", shares, g.op("ReduceSum", shares, g.constant([1]), keepdims=1))
+
+
+def normalised(g: GraphBuilder, images: str, mean: Tensor | None, deviation: Tensor | None) -> str:
+    """Subtract the mean and divide by the deviation of each channel, where the network does so."""
+    images = g.narrow(images)
+    if mean is not None:
+        images = g.op("Sub", images, g.weight(mean, "pixel_mean"))
+    if deviation is not None:
+        images = g.op("Div", images, g.weight(deviation, "pixel_std"))
+    return images
+
+
+def raw_outputs(g: GraphBuilder, logits: str, boxes: str, *, num_queries: int, num_classes: int) -> None:
+    """Logits (b, q, k) and normalised boxes (b, q, 4), float32."""
+    g.op("Reshape", g.wide(logits), g.constant((-1, num_queries, num_classes)), name="logits")
+    g.op("Reshape", boxes, g.constant((-1, num_queries, 4)), name="boxes")
+
+
+def detections(
+    g: GraphBuilder,
+    logits: str,
+    boxes: str,
+    sizes_wh: str,
+    *,
+    num_queries: int,
+    num_classes: int,
+    batch: str | None,
+    nms_iou: float | None,
+) -> None:
+    """The best pairs of query and class as labels, boxes in pixels and scores; see `rtdetr.models.postprocess`."""
+    pairs = num_queries * num_classes
+    count = min(MAX_DETECTIONS, pairs)
+    flat = g.wide(g.reshape(logits, (-1, pairs)))
+    best, index = g.split_op("TopK", flat, g.constant([count]), names=("best_logits", "best_index"), axis=-1)
+    classes = g.constant(num_classes)
+    query = g.op("Div", index, classes)
+    g.op("Mod", index, classes, name="labels")
+    center, extent = g.split(
+        g.op("Gather", boxes, rows_of(g, query, batch, g.constant(num_queries)), axis=0), (2, 2), axis=2
+    )
+    half = g.op("Mul", extent, g.constant(0.5, np.float32))
+    corners = g.op("Concat", g.op("Sub", center, half), g.op("Add", center, half), axis=2)
+    sides = g.op("Cast", sizes_wh, to=TensorProto.FLOAT)
+    scale = g.reshape(g.op("Concat", sides, sides, axis=1), (-1, 1, 4))
+    g.op("Mul", corners, scale, name="boxes")
+    if nms_iou is None:
+        g.op("Sigmoid", best, name="scores")
+        return
+    scores = g.op("Sigmoid", best)
+    g.op("Mul", scores, _survivors(g, scores, count, num_classes, nms_iou), name="scores")
+
+
+def _survivors(g: GraphBuilder, scores: str, count: int, num_classes: int, nms_iou: float) -> str:
+    """1 for what non-maximum suppression within each class keeps, else 0; float32 (b, n)."""
+    own_class = g.op("Equal", g.reshape("labels", (-1, 1, count)), g.constant(np.arange(num_classes).reshape(1, -1, 1)))
+    # a row a class, with the scores of the others' detections below the threshold
+    by_class = g.op("Where", own_class, g.reshape(scores, (-1, 1, count)), g.constant(-1.0, np.float32))
+    limits = g.constant([count]), g.constant([nms_iou], np.float32), g.constant([0.0], np.float32)
+    kept = g.op("NonMaxSuppression", "boxes", by_class, *limits)  # (m, 3): image, class, detection
+    place = g.op("Gather", kept, g.constant([0, 2]), axis=1)
+    nothing = g.op("Mul", scores, g.constant(0.0, np.float32))
+    one_each = g.op(
+        "Cast", g.op("Greater", g.op("Gather", kept, g.constant(0), axis=1), g.constant(-1)), to=TensorProto.FLOAT
+    )
+    return g.op("ScatterND", nothing, place, one_each)

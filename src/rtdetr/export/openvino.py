@@ -1,0 +1,91 @@
+"""OpenVINO IR: the ONNX graph, converted and folded, as an `.xml` file with its `.bin` beside it.
+
+The description of the model is in the IR's `rt_info` under "rtdetr". Its precision is the one that the network was
+verified in; for bfloat16 and float16 the weights are stored in 16 bits and detectors ask OpenVINO to compute so.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+import openvino
+
+from rtdetr.errors import ExportError
+from rtdetr.export.graph import prepared
+from rtdetr.export.onnx import build_onnx
+from rtdetr.export.options import ExportOptions, ExportResult
+from rtdetr.models import RTDETR
+from rtdetr.runtimes.metadata import KEY, ExportMetadata
+
+_PRECISIONS = ("fp32", "fp16", "bf16")
+_GRAPH_OPSET = 20  # of the ONNX graph in between; a user's choice of opset is for ONNX files
+
+
+def export_openvino(model: RTDETR, path: Path, *, options: ExportOptions, metadata: ExportMetadata) -> ExportResult:
+    """Write an `.xml` file and its `.bin`.
+
+    Args:
+        model: the network; it is copied.
+        path: the `.xml` file to write.
+        options: as for every format; `opset` means nothing here.
+        metadata: stored in the file.
+
+    Raises:
+        ExportError: settings that this format has not, or the files cannot be written.
+    """
+    if options.precision not in _PRECISIONS:
+        raise ExportError(
+            f"expected precision {', '.join(_PRECISIONS)}, got {options.precision!r}; int8 needs pictures to calibrate "
+            "with: rtdetr quantize MODEL DATA --format openvino"
+        )
+    converted = convert(model, options)
+    save_ir(converted, path, metadata=metadata, half=options.precision != "fp32")
+    size = path.stat().st_size + path.with_suffix(".bin").stat().st_size
+    return ExportResult(path, size, count_operations(converted), metadata)
+
+
+def convert(model: RTDETR, options: ExportOptions) -> openvino.Model:
+    """Build the network as an OpenVINO model in float32, without metadata."""
+    graph_options = options.replace(format="onnx", precision="fp32", opset=_GRAPH_OPSET)
+    graph = build_onnx(prepared(model, graph_options), graph_options)
+    return openvino.Core().read_model(graph.SerializeToString(), b"")
+
+
+def save_ir(model: openvino.Model, path: Path, *, metadata: ExportMetadata, half: bool) -> None:
+    """Write a model as IR; a reader meets the old pair of files or the new one.
+
+    Args:
+        model: gets the metadata.
+        path: the `.xml` file.
+        metadata: what the file says about itself.
+        half: store float weights in 16 bits.
+
+    Raises:
+        ExportError: not an `.xml` file, or the files cannot be written.
+    """
+    if path.suffix.lower() != ".xml":
+        raise ExportError(f"OpenVINO models are files .xml with a .bin beside them, got {path}")
+    model.set_rt_info(metadata.to_json(), [KEY])
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            new = Path(folder) / path.name
+            openvino.save_model(model, new, compress_to_fp16=half)
+            path.unlink(missing_ok=True)  # never the old description with new weights
+            os.replace(new.with_suffix(".bin"), path.with_suffix(".bin"))
+            os.replace(new, path)
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error).strip().partition("\n")[0]
+        raise ExportError(f"cannot write {path}: {reason}. Choose another place.") from None
+
+
+def count_operations(model: openvino.Model) -> int:
+    """Operations of a graph; constants, also those that are widened when they are read, inputs and outputs are none."""
+    return sum(not _is_value(op) for op in model.get_ops())
+
+
+def _is_value(op: openvino.Node) -> bool:
+    kind = op.get_type_name()
+    if kind == "Convert":
+        return op.input_value(0).get_node().get_type_name() == "Constant"
+    return kind in ("Constant", "Parameter", "Result")

@@ -1,0 +1,50 @@
+"""Pictures to compare two models on where the user gives none: a photograph, and coloured shapes drawn here."""
+
+import colorsys
+import importlib.util
+import math
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+_SIZES_WH = ((320, 240), (240, 320), (256, 256))
+_CORNERS = {"square": 4, "triangle": 3, "disk": 48, "star": 10}
+
+
+def built_in_pictures() -> list[Image.Image]:
+    """Return RGB pictures, the same ones at each call: three drawn ones and, with matplotlib, its photo of a person."""
+    drawn = [_drawn(np.random.default_rng(number), size_wh) for number, size_wh in enumerate(_SIZES_WH)]
+    return [*drawn, *_photos()]
+
+
+def _photos() -> list[Image.Image]:
+    found = importlib.util.find_spec("matplotlib")
+    if found is None or found.origin is None:
+        return []
+    file = Path(found.origin).parent / "mpl-data" / "sample_data" / "grace_hopper.jpg"
+    return [Image.open(file).convert("RGB")] if file.is_file() else []
+
+
+def _drawn(rng: np.random.Generator, size_wh: tuple[int, int]) -> Image.Image:
+    """Shapes of several classes of the demo's dataset, each in a cell of its own, on a background that varies."""
+    width, height = size_wh
+    ramp = np.linspace(60, 180, width)[None, :, None] + np.linspace(-30, 30, height)[:, None, None]
+    background = ramp + rng.uniform(-12, 12, (height, width, 1)) + rng.uniform(-15, 15, 3)
+    picture = Image.fromarray(background.clip(0, 255).astype(np.uint8))
+    pen = ImageDraw.Draw(picture)
+    cells = [(x, y) for x in (0.25, 0.75) for y in (0.25, 0.75)]
+    for number, ((name, corners), (x, y)) in enumerate(zip(_CORNERS.items(), cells, strict=True)):
+        radius = min(size_wh) * rng.uniform(0.1, 0.2)
+        turn = rng.uniform(0, 2 * math.pi)
+        points = []
+        for i in range(corners):
+            reach = radius * (0.42 if name == "star" and i % 2 else 1.0)
+            angle = turn + 2 * math.pi * i / corners
+            points.append((x * width + reach * math.cos(angle), y * height + reach * math.sin(angle)))
+        red, green, blue = (round(255 * value) for value in colorsys.hsv_to_rgb(_HUES[number], 0.8, 0.9))
+        pen.polygon(points, fill=(red, green, blue), outline=(red // 3, green // 3, blue // 3))
+    return picture
+
+
+_HUES = (1 / 6, 2 / 6, 0.0, 3 / 6)  # those of the demo's classes, in the order of _CORNERS

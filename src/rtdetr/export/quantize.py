@@ -1,0 +1,267 @@
+"""INT8: a network in 8-bit integers, calibrated on pictures, with its average precision before and after.
+
+The backbone, the encoder and the decoder's projections are quantised; the decoder itself stays in float, where 8 bits
+cost most accuracy and gain least time. Where too much AP is lost, the stage that adds the largest error goes back to
+float, and so on until the loss is small enough.
+"""
+
+import contextlib
+import importlib
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from rtdetr.data import DetectionDataset, open_dataset
+from rtdetr.errors import ConfigError, ExportError, InputError, MissingSplitError, naming_the_missing_extra
+from rtdetr.export.export import SUFFIXES, Source, describe, open_source
+from rtdetr.export.graph import prepared
+from rtdetr.export.layers import STAGE, stage_errors
+from rtdetr.export.options import ExportOptions, ExportResult
+from rtdetr.export.verify import VerifyReport, count_nodes, int8_tolerance, measure_ap, size_in_bytes, verify
+from rtdetr.models import RTDETR
+from rtdetr.preprocessing import open_image, preprocess, resize
+from rtdetr.runtimes import load
+from rtdetr.runtimes.metadata import ExportMetadata
+from rtdetr.runtimes.torch_detector import TorchDetector
+
+_log = logging.getLogger(__name__)
+Feed = dict[str, np.ndarray]
+_ROOMS = ("backbone", "encoder", "decoder.input_proj")  # of the network, that may be quantised
+
+
+class _Job(NamedTuple):
+    """What every attempt at a file has in common; `options` are those of the float graph."""
+
+    model: RTDETR
+    options: ExportOptions
+    metadata: ExportMetadata
+    feeds: list[Feed]
+    symmetric: bool
+
+
+@dataclass(frozen=True)
+class QuantizeResult:
+    """Result of `quantize`.
+
+    Attributes:
+        result: the file.
+        report: its comparison with the float32 network, with the AP of both.
+        kept_float: stages that went back to float, in the order in which they did.
+    """
+
+    result: ExportResult
+    report: VerifyReport
+    kept_float: tuple[str, ...]
+
+
+def quantize(
+    model: str | os.PathLike[str] | RTDETR | Source,
+    path: str | os.PathLike[str],
+    *,
+    data: str | os.PathLike[str] | DetectionDataset,
+    calibration: Sequence[Any] | None = None,
+    num_calibration: int = 100,
+    max_drop: float = 0.01,
+    options: ExportOptions | None = None,
+    symmetric: bool = False,
+) -> QuantizeResult:
+    """Write a model in INT8 whose average precision is at most `max_drop` below that of the float32 network.
+
+    Args:
+        model: a name, checkpoint or folder as `rtdetr.load` takes them, or a network.
+        path: the file to write, .onnx or .xml.
+        data: a dataset; AP is measured on its split `val`.
+        calibration: pictures to find the range of each value with; None: those of the split `train` of `data`, else
+            those AP is measured on.
+        num_calibration: at most so many of them, evenly spread.
+        max_drop: largest loss of AP, 0..1.
+        options: format ("onnx" or "openvino"), size and axes; None: as `path` ends.
+        symmetric: ranges around zero, which TensorRT needs; elsewhere they cost accuracy.
+
+    Raises:
+        ExportError: the loss is larger even with every stage in float, or the file cannot be written.
+        ConfigError: settings that INT8 does not have.
+        DatasetError: the dataset is missing or broken, or has other classes.
+        WeightsError: the checkpoint is missing, damaged or of another model.
+        MissingDependencyError: onnxruntime, openvino or nncf is not installed.
+    """
+    target = Path(path)
+    options = _checked(options, target, num_calibration=num_calibration, max_drop=max_drop)
+    with naming_the_missing_extra():  # said before the work, not after it
+        importlib.import_module(_PACKAGES[options.format])
+    source = open_source(model)
+    metadata = describe(source, options)
+    float_options = options.replace(precision="fp32")
+    network = prepared(source.model, float_options)
+    reference = TorchDetector(network, source.categories, device="cpu", precision="float32", size_hw=metadata.size_hw)
+    dataset = data if isinstance(data, DetectionDataset) else open_dataset(data, split="val")
+    feeds = _feeds(_pictures(calibration, data, dataset), metadata.size_hw, num_calibration, options)
+    job = _Job(source.model, float_options, metadata, feeds, symmetric)
+    picture = resize(dataset.load(0)[0], metadata.size_hw)
+    before = measure_ap(reference, dataset)
+    stages = _stages(network)
+    kept: list[str] = []
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+            file = Path(folder) / target.name
+            while True:
+                _WRITERS[options.format](file, [stage for stage in stages if stage not in kept], job)
+                after = measure_ap(load(file, device="cpu"), dataset)
+                if before - after <= max_drop or len(kept) == len(stages):
+                    break
+                _log.info("AP falls by %.4f with %d stages in INT8", before - after, len(stages) - len(kept))
+                kept.append(_worst(stage_errors(file, reference.network, picture) or {}, stages, kept))
+            report = verify(file, reference, tolerance=int8_tolerance(max_drop), images=_some(dataset))
+            report = replace(report, ap=after, reference_ap=before)
+            if not report.passed:
+                raise ExportError(f"{target}: {report.reason}, even with every stage in float")
+            result = ExportResult(target, size_in_bytes(file), count_nodes(file), metadata)
+            for one in sorted(Path(folder).iterdir(), key=lambda one: one.name == target.name):
+                os.replace(one, target.parent / one.name)
+    except OSError as error:
+        raise ExportError(f"cannot write {target}: {error.strerror or error}. Choose another place.") from None
+    return QuantizeResult(result, report, tuple(kept))
+
+
+def _checked(options: ExportOptions | None, target: Path, *, num_calibration: int, max_drop: float) -> ExportOptions:
+    formats = {SUFFIXES[kind]: kind for kind in ("onnx", "openvino")}
+    if target.suffix not in formats:
+        raise ConfigError(f"expected a file that ends in {' or '.join(formats)}, got {target}")
+    if num_calibration < 1 or not 0 <= max_drop <= 1:
+        raise ConfigError(f"num_calibration must be positive and max_drop in 0..1, got {num_calibration}, {max_drop}")
+    options = (options or ExportOptions()).replace(format=formats[target.suffix], precision="int8")
+    if options.preprocess:
+        raise ConfigError("a graph that resizes cannot be quantised here: leave preprocess out")
+    return options
+
+
+def _stages(network: RTDETR) -> list[str]:
+    """What may be quantised, in the order of the network."""
+    names = [match[1] for name, _ in network.named_modules() if (match := STAGE.search(name))]
+    return [name for name in names if name.startswith(_ROOMS)]
+
+
+def _worst(errors: dict[str, float], stages: list[str], kept: list[str]) -> str:
+    """The quantised stage that adds most error to what came before it."""
+    added, before = {}, 0.0
+    for stage, error in errors.items():
+        if stage in stages and stage not in kept:
+            added[stage] = error - before
+        before = error
+    return max(added, key=lambda stage: added[stage]) if added else next(s for s in stages if s not in kept)
+
+
+def _pictures(
+    calibration: Sequence[Any] | None, data: str | os.PathLike[str] | DetectionDataset, dataset: DetectionDataset
+) -> "Sequence[Any] | DetectionDataset":
+    if calibration is not None:
+        if not calibration:
+            raise InputError("expected at least one picture to calibrate on, got none")
+        return calibration
+    if isinstance(data, DetectionDataset):
+        return dataset
+    try:
+        return open_dataset(data, split="train")
+    except MissingSplitError:
+        return dataset
+
+
+def _feeds(
+    pictures: "Sequence[Any] | DetectionDataset", size_hw: tuple[int, int], count: int, options: ExportOptions
+) -> list[Feed]:
+    """Inputs of the graph for pictures that are spread evenly."""
+    chosen = np.linspace(0, len(pictures) - 1, min(count, len(pictures))).round().astype(int)
+    return [_feed(_picture(pictures, index), size_hw, options) for index in chosen.tolist()]
+
+
+def _picture(pictures: "Sequence[Any] | DetectionDataset", index: int) -> Image.Image:
+    return pictures.load(index)[0] if isinstance(pictures, DetectionDataset) else open_image(pictures[index])
+
+
+def _feed(image: Image.Image, size_hw: tuple[int, int], options: ExportOptions) -> Feed:
+    feed = {"images": preprocess(image, size_hw)[None]}
+    return feed if options.postprocess == "raw" else {**feed, "orig_target_sizes": np.array([image.size])}
+
+
+def _some(dataset: DetectionDataset, count: int = 8) -> list[Image.Image]:
+    chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
+    return [dataset.load(index)[0] for index in chosen.tolist()]
+
+
+def _belongs(name: str, stages: Sequence[str]) -> bool:
+    return any(name == stage or name.startswith(f"{stage}.") for stage in stages)
+
+
+def _write_onnx(file: Path, stages: list[str], job: _Job) -> None:
+    """Static quantisation of ONNX Runtime: QuantizeLinear and DequantizeLinear around convolutions and products."""
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    from rtdetr.export.onnx import export_onnx
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.feeds: Iterator[Feed] = iter(job.feeds)
+
+        def get_next(self) -> Feed | None:  # type: ignore[reportIncompatibleMethodOverride]  # None ends it
+            return next(self.feeds, None)
+
+    export_onnx(job.model, file, options=job.options, metadata=job.metadata)
+    graph = onnx.load(file)
+    wanted = [node.name for node in graph.graph.node if _belongs(node.name, stages)]
+    if not wanted:
+        return
+    quantize_static(
+        graph,
+        file,
+        Reader(),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        op_types_to_quantize=["Conv", "Gemm", "MatMul"],
+        nodes_to_quantize=wanted,
+        activation_type=QuantType.QInt8 if job.symmetric else QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        extra_options={"ActivationSymmetric": job.symmetric, "WeightSymmetric": True},
+    )
+
+
+def _write_openvino(file: Path, stages: list[str], job: _Job) -> None:
+    """NNCF's post-training quantisation: FakeQuantize operations that OpenVINO runs in integers."""
+    import nncf
+
+    from rtdetr.export.openvino import convert, save_ir
+
+    logging.getLogger("nncf").setLevel(logging.ERROR)  # it names every operation that it leaves alone
+    model = convert(job.model, job.options)
+    ignored = [
+        op.get_friendly_name()
+        for op in model.get_ops()
+        if not any(
+            _belongs(name.removesuffix("/WithoutBiases"), stages)
+            for name in (op.get_friendly_name(), *(name for out in op.outputs() for name in out.get_names()))
+        )
+    ]
+    if stages:
+        presets = nncf.QuantizationPreset
+        with contextlib.redirect_stdout(sys.stderr):  # its progress bar
+            model = nncf.quantize(
+                model,
+                nncf.Dataset(job.feeds),
+                preset=presets.PERFORMANCE if job.symmetric else presets.MIXED,
+                subset_size=len(job.feeds),
+                ignored_scope=nncf.IgnoredScope(names=ignored, validate=False),
+            )
+    save_ir(model, file, metadata=job.metadata, half=False)
+
+
+_WRITERS = {"onnx": _write_onnx, "openvino": _write_openvino}
+_PACKAGES = {"onnx": "onnxruntime", "openvino": "nncf"}

@@ -1,0 +1,121 @@
+"""Programs that PyTorch runs without this library: of `torch.export` (.pt2), or compiled by AOTInductor.
+
+    program = torch.export.load("model.pt2").module()          # any machine, any later PyTorch
+    package = torch._inductor.aoti_load_package("model.pt2")   # the kind of CPU and PyTorch that compiled it
+    labels, boxes, scores = program(images, orig_target_sizes)
+
+The description of the model is the extra file "rtdetr" of a program, and an entry of the metadata of a package.
+"""
+
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import Dim, ExportedProgram
+
+from rtdetr.errors import ExportError
+from rtdetr.export.graph import ExportGraph, input_size, prepared
+from rtdetr.export.options import ExportOptions, ExportResult
+from rtdetr.files import write_atomically
+from rtdetr.models import RTDETR
+from rtdetr.runtimes.metadata import KEY, ExportMetadata
+
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_MOST_IMAGES, _LONGEST_SIDE = 1024, 8192
+
+
+def export_torch(
+    model: RTDETR, path: Path, *, options: ExportOptions, metadata: ExportMetadata, compiled: bool = False
+) -> ExportResult:
+    """Write a program with the inputs and outputs of `ExportGraph`.
+
+    Args:
+        model: the network; it is copied.
+        path: the file to write, .pt2.
+        options: size, free axes, precision and what belongs into the graph; `opset` means nothing here.
+        metadata: stored in the file.
+        compiled: compile it with AOTInductor for this machine's CPU, which takes a C++ compiler and a minute or more.
+
+    Raises:
+        ExportError: settings that this format has not, no C++ compiler, or the file cannot be written.
+    """
+    program = trace(model, options)
+    if compiled and shutil.which("g++") is None and shutil.which("clang++") is None:
+        raise ExportError("AOTInductor needs a C++ compiler, found none: install g++, or export without it")
+    write = _compile if compiled else _save
+    write_atomically(path, lambda file: write(program, file, metadata.to_json()), error=ExportError)
+    calls = None if compiled else sum(node.op == "call_function" for node in program.graph.nodes)
+    return ExportResult(path, path.stat().st_size, calls, metadata)
+
+
+def trace(model: RTDETR, options: ExportOptions) -> ExportedProgram:
+    """Read the network's operations off one run of it.
+
+    Raises:
+        ExportError: settings that this format has not.
+    """
+    if options.precision not in _DTYPES:
+        raise ExportError(f"expected precision {', '.join(_DTYPES)} for PyTorch programs, got {options.precision!r}")
+    if options.nms_iou is not None:
+        raise ExportError("PyTorch programs have no non-maximum suppression: leave it to the detector that runs them")
+    network = prepared(model, options).to(_DTYPES[options.precision])
+    size_hw = input_size(network, options)
+    if options.dynamic_size:
+        network.decoder.eval_sizes_hw = None  # anchors stored for one size cannot serve all
+    graph = ExportGraph(
+        network, preprocess=options.preprocess, postprocess=options.postprocess, size_hw=size_hw
+    ).requires_grad_(False)
+    example, shapes = _example(options, size_hw, network.config.in_channels)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the tracer, about itself
+        try:
+            return torch.export.export(graph, example, dynamic_shapes=shapes, strict=False)
+        except Exception as error:  # whatever the tracer meets
+            reason = str(error).strip().partition("\n")[0]
+            raise ExportError(f"torch.export {torch.__version__} cannot trace this network: {reason}") from error
+
+
+def _example(
+    options: ExportOptions, size_hw: tuple[int, int], channels: int
+) -> tuple[tuple[Tensor, ...], tuple[dict[int, Any], ...] | None]:
+    """Inputs of the graph to trace with, and their free axes."""
+    if options.preprocess:
+        images = torch.zeros(1, 480, 640, channels, dtype=torch.uint8)
+        free = {1: Dim("height", min=2, max=_LONGEST_SIDE), 2: Dim("width", min=2, max=_LONGEST_SIDE)}
+        return (images,), (free,)
+    height, width = size_hw
+    if options.dynamic_size and height == width:
+        width += 32  # of two equal sides the tracer would conclude that all images are square
+    batch = 2 if options.dynamic_batch else 1
+    free = {}
+    if options.dynamic_batch:
+        free[0] = Dim("batch", min=1, max=_MOST_IMAGES)
+    if options.dynamic_size:
+        free[2] = 32 * Dim("lines", min=1, max=_LONGEST_SIDE // 32)
+        free[3] = 32 * Dim("columns", min=1, max=_LONGEST_SIDE // 32)
+    images, sizes = torch.zeros(batch, channels, height, width), torch.full((batch, 2), 640)
+    if options.postprocess == "raw":
+        return (images,), (free,) if free else None
+    return (images, sizes), (free, {axis: free[axis] for axis in free if axis == 0}) if free else None
+
+
+def _save(program: ExportedProgram, file: Path, description: str) -> None:
+    with file.open("wb") as stream:  # by path torch would insist on the suffix .pt2
+        torch.export.save(program, stream, extra_files={KEY: description})
+
+
+def _compile(program: ExportedProgram, file: Path, description: str) -> None:
+    package = file.with_suffix(".pt2")
+    try:
+        torch._inductor.aoti_compile_and_package(
+            program, package_path=str(package), inductor_configs={"aot_inductor.metadata": {KEY: description}}
+        )
+        package.replace(file)
+    except Exception as error:  # compilers fail in many ways
+        reason = str(error).strip().partition("\n")[0]
+        raise ExportError(f"AOTInductor cannot compile this network: {reason}") from error
+    finally:
+        package.unlink(missing_ok=True)

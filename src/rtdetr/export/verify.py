@@ -1,0 +1,297 @@
+"""Is an exported model still the model? `verify` compares its detections with those of PyTorch in float32.
+
+The counting is in `agreement.py`; where the two part is found by `layers.py`.
+"""
+
+import os
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from rich.table import Table
+
+from rtdetr.categories import Categories
+from rtdetr.data import DetectionDataset, open_dataset
+from rtdetr.detections import Detections, Detector
+from rtdetr.devices import DTYPES
+from rtdetr.errors import InputError
+from rtdetr.evaluation import evaluate_dataset
+from rtdetr.export.agreement import Agreement, Tolerance, compare
+from rtdetr.export.layers import QUERY_STAGE, first_diverging, stage_errors
+from rtdetr.export.pictures import built_in_pictures
+from rtdetr.models import RTDETR
+from rtdetr.preprocessing import open_image, resize
+from rtdetr.runtimes import load
+from rtdetr.runtimes.torch_detector import TorchDetector, load_torch_detector
+
+_HALF = Tolerance(matched=0.98, iou=0.95, score=0.02, ap_drop=0.005)
+TOLERANCES = {"fp32": Tolerance(matched=1.0, iou=0.999, score=1e-3, ap_drop=0.001), "fp16": _HALF, "bf16": _HALF}
+THRESHOLD = 0.3
+_TIMED_RUNS = 5
+
+
+def int8_tolerance(max_drop: float) -> Tolerance:
+    """Return what INT8 is held to: the AP on a dataset; agreement on pictures is only reported."""
+    return Tolerance(matched=0.0, iou=0.9, score=0.1, ap_drop=max_drop)
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """Result of `verify`.
+
+    Attributes:
+        model: what was verified.
+        reference: what it was compared with.
+        num_images: pictures compared.
+        threshold: detections above this score were compared.
+        tolerance: what was allowed.
+        agreement: what the comparison found.
+        size_bytes: of the file with its weights; None: a detector was given.
+        num_nodes: operations in the graph; None: the format does not show them.
+        latency_ms: median time from one picture to its detections.
+        reference_latency_ms: the same of the reference.
+        stage_errors: relative error of each stage of the network, where it was looked at and the format shows it.
+        diverging: the first stage that differs too much; None: none, or not looked at.
+        ap: COCO average precision on the dataset given, 0..1.
+        reference_ap: the same of the reference.
+    """
+
+    model: str
+    reference: str
+    num_images: int
+    threshold: float
+    tolerance: Tolerance
+    agreement: Agreement
+    size_bytes: int | None
+    num_nodes: int | None
+    latency_ms: float
+    reference_latency_ms: float
+    stage_errors: dict[str, float] = field(default_factory=dict)
+    diverging: str | None = None
+    ap: float | None = None
+    reference_ap: float | None = None
+
+    @property
+    def ap_drop(self) -> float | None:
+        """AP of the reference less AP of the model; negative where the model is better."""
+        return None if self.ap is None or self.reference_ap is None else self.reference_ap - self.ap
+
+    @property
+    def reason(self) -> str | None:
+        """Why the model is refused, on one line; None: it passed."""
+        if self.agreement.matched_share < self.tolerance.matched:
+            where = f"; the first stage that differs is {self.diverging}" if self.diverging else ""
+            if self.stage_errors and not self.diverging:
+                where = "; no stage of the network differs on the first picture: look at what is before and behind it"
+            return (
+                f"{self.agreement.matched_share:.1%} of the detections match with IoU >= {self.tolerance.iou} and "
+                f"scores within {self.tolerance.score}, expected at least {self.tolerance.matched:.0%}{where}"
+            )
+        if not self.agreement.is_conclusive and self.diverging:
+            return f"there is nothing to detect in these pictures, and stage {self.diverging} of the network differs"
+        if self.ap_drop is not None and self.ap_drop > self.tolerance.ap_drop:
+            return f"AP falls by {self.ap_drop:.4f}, allowed are {self.tolerance.ap_drop}"
+        return None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the model is within the tolerance."""
+        return self.reason is None
+
+    @property
+    def note(self) -> str | None:
+        """What the report does not show, on one line."""
+        if not self.agreement.is_conclusive:
+            stages = "; only its stages were compared" if self.stage_errors else ""
+            return (
+                f"the model detects nothing above {self.threshold} in these pictures{stages}: give pictures with "
+                "objects that it knows"
+            )
+        if self.tolerance.matched == 0 and self.ap is None:
+            return "INT8 is judged by AP: give a dataset"
+        if not self.passed and not self.stage_errors:
+            return "this format shows no values inside the network, so the stage that differs is not known"
+        return None
+
+    def table(self) -> Table:
+        """The report for a terminal, to be printed with rich."""
+        found, allowed = self.agreement, self.tolerance
+        table = Table("", "found", "allowed", title=f"{self.model}\nagainst {self.reference}", title_justify="left")
+        table.add_row("pictures", str(self.num_images), "")
+        table.add_row(f"detections above {self.threshold}", f"{found.num_found} (of {found.num_reference})", "")
+        table.add_row("matched", f"{found.matched_share:.2%}", f">= {allowed.matched:.0%}")
+        table.add_row("missed, extra", f"{found.missed}, {found.extra}", "")
+        table.add_row("IoU of pairs, lowest", f"{found.lowest_iou:.5f}", f">= {allowed.iou}")
+        table.add_row("IoU of pairs, mean", f"{found.mean_iou:.5f}", "")
+        table.add_row("score difference, largest", f"{found.largest_score_difference:.5f}", f"<= {allowed.score}")
+        if self.ap is not None:
+            table.add_row("AP", f"{self.ap:.4f} (of {self.reference_ap:.4f})", f"drop <= {allowed.ap_drop}")
+        if self.diverging:
+            table.add_row("first stage that differs", self.diverging, "")
+        table.add_row("size", "-" if self.size_bytes is None else f"{self.size_bytes / 1e6:.1f} MB", "")
+        table.add_row("operations", "-" if self.num_nodes is None else str(self.num_nodes), "")
+        speed = f"{self.latency_ms:.1f} ms (PyTorch float32 {self.reference_latency_ms:.1f} ms)"
+        table.add_row("one picture", speed, "")
+        table.add_row("result", "passed" if self.passed else "refused", "")
+        return table
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for `json.dump`."""
+        shares = {"matched_share": self.agreement.matched_share, "ap_drop": self.ap_drop}
+        return {**asdict(self), **shares, "passed": self.passed, "reason": self.reason, "note": self.note}
+
+
+def verify(
+    exported: str | os.PathLike[str] | Detector,
+    reference: str | os.PathLike[str] | RTDETR | TorchDetector,
+    *,
+    images: Sequence[Any] | None = None,
+    tolerance: Tolerance | None = None,
+    threshold: float = THRESHOLD,
+    data: str | os.PathLike[str] | DetectionDataset | None = None,
+) -> VerifyReport:
+    """Compare an exported model with the PyTorch model it was made from, on the CPU in float32.
+
+    Args:
+        exported: a file that `rtdetr.load` takes, or a loaded detector.
+        reference: the checkpoint, network or float32 detector.
+        images: pictures with objects that the model knows, as a detector takes them; None: the built-in ones.
+        tolerance: what is allowed; None: that of float32.
+        threshold: only detections above this score are compared, 0..1.
+        data: a dataset, to compare the average precision too; its split is `val`.
+
+    Raises:
+        InputError: no images, or one that cannot be read.
+        DatasetError: the dataset is missing or broken, or has other classes.
+        WeightsError: a file that is damaged or not RT-DETR's.
+    """
+    detector = _load(exported) if isinstance(exported, str | os.PathLike) else exported
+    original = _reference(reference, detector.categories)
+    tolerance = tolerance or TOLERANCES["fp32"]
+    pictures = [open_image(image) for image in (built_in_pictures() if images is None else images)]
+    if not pictures:
+        raise InputError("expected at least one image to verify the model on, got none")
+    size_hw: tuple[int, int] = getattr(detector, "size_hw", original.size_hw)
+    in_graph = getattr(getattr(detector, "metadata", None), "preprocess", "external") == "in_graph"
+    small = [_resized(one, size_hw) for one in pictures]  # here, so that only the network is compared
+    lowest = max(0.0, threshold - tolerance.score)
+    expected = [_detect(original, one, lowest, size_hw) for one in small]
+    if in_graph:
+        found = [_scaled(_detect(detector, one, lowest, size_hw), size_hw) for one in pictures]
+    else:
+        found = [_detect(detector, one, lowest, size_hw) for one in small]
+    agreement = compare(expected, found, threshold=threshold, tolerance=tolerance)
+    path = Path(exported) if isinstance(exported, str | os.PathLike) else None
+    errors: dict[str, float] = {}
+    if path and (not agreement.is_conclusive or agreement.matched_share < tolerance.matched):
+        errors = stage_errors(path, original.network, resize(pictures[0], size_hw)) or {}
+        if not agreement.is_conclusive:  # scores that are all low select queries almost by chance
+            errors = {name: error for name, error in errors.items() if not QUERY_STAGE.match(name)}
+    ap, reference_ap = (None, None) if data is None else _precision(detector, original, data, size_hw)
+    return VerifyReport(
+        model=path.name if path else str(getattr(detector, "description", detector)),
+        reference=original.description,
+        num_images=len(pictures),
+        threshold=threshold,
+        tolerance=tolerance,
+        agreement=agreement,
+        size_bytes=size_in_bytes(path) if path else None,
+        num_nodes=count_nodes(path) if path else None,
+        latency_ms=_latency_ms(detector, pictures[0], size_hw),
+        reference_latency_ms=_latency_ms(original, pictures[0], size_hw),
+        stage_errors=errors,
+        diverging=first_diverging(errors, tolerance),
+        ap=ap,
+        reference_ap=reference_ap,
+    )
+
+
+def size_in_bytes(path: Path) -> int:
+    """Size of a model file with the files of weights beside it."""
+    beside = [path.with_suffix(".bin")] if path.suffix.lower() == ".xml" else [path.with_name(path.name + ".data")]
+    return sum(file.stat().st_size for file in (path, *beside) if file.is_file())
+
+
+def count_nodes(path: Path) -> int | None:
+    """Operations in the graph of an ONNX or OpenVINO file; None for other formats."""
+    if path.suffix.lower() == ".onnx":
+        import onnx
+
+        return len(onnx.load(path, load_external_data=False).graph.node)
+    if path.suffix.lower() == ".xml":
+        import openvino
+
+        from rtdetr.export.openvino import count_operations
+
+        return count_operations(openvino.Core().read_model(path))
+    return None
+
+
+def _load(path: str | os.PathLike[str]) -> Detector:
+    """The detector of a file, in the precision that the file says, where the device would choose another."""
+    detector = load(path, device="cpu")
+    stored = getattr(getattr(detector, "metadata", None), "precision", None)
+    if stored in DTYPES and getattr(detector, "precision", stored) != stored:
+        return load(path, device="cpu", precision=stored)
+    return detector
+
+
+def _reference(reference: str | os.PathLike[str] | RTDETR | TorchDetector, categories: Categories) -> TorchDetector:
+    if isinstance(reference, TorchDetector):
+        return reference
+    if isinstance(reference, RTDETR):
+        return TorchDetector(reference, categories, device="cpu", precision="float32")
+    return load_torch_detector(reference, device="cpu", precision="float32")
+
+
+def _detect(detector: Detector, picture: Image.Image, threshold: float, size_hw: tuple[int, int]) -> Detections:
+    found = detector(picture, threshold=threshold, size_hw=size_hw)
+    assert isinstance(found, Detections)  # one picture was given
+    return found
+
+
+def _resized(picture: Image.Image, size_hw: tuple[int, int]) -> Image.Image:
+    return Image.fromarray(np.ascontiguousarray(resize(picture, size_hw).transpose(1, 2, 0)))
+
+
+def _scaled(found: Detections, size_hw: tuple[int, int]) -> Detections:
+    """The same objects in a picture of another size, which leaves each IoU as it is."""
+    height, width = size_hw
+    ratio = np.array([width / found.image_size_wh[0], height / found.image_size_wh[1]] * 2)
+    return replace(found, boxes_xyxy=found.boxes_xyxy * ratio, image_size_wh=(width, height))
+
+
+def _latency_ms(detector: Detector, picture: Image.Image, size_hw: tuple[int, int]) -> float:
+    """Median time of one picture; the runs before have warmed the detector up."""
+    times = []
+    for _ in range(_TIMED_RUNS):
+        begin = time.perf_counter()
+        _detect(detector, picture, 0.5, size_hw)
+        times.append(time.perf_counter() - begin)
+    return 1000 * statistics.median(times)
+
+
+def _precision(
+    detector: Detector,
+    original: TorchDetector,
+    data: str | os.PathLike[str] | DetectionDataset,
+    size_hw: tuple[int, int],
+) -> tuple[float, float]:
+    """AP of both on a dataset."""
+    dataset = data if isinstance(data, DetectionDataset) else open_dataset(data, split="val")
+    return measure_ap(detector, dataset, size_hw=size_hw), measure_ap(original, dataset, size_hw=size_hw)
+
+
+def measure_ap(detector: Detector, dataset: DetectionDataset, *, size_hw: tuple[int, int] | None = None) -> float:
+    """COCO average precision of a detector, pictures one by one because an exported graph may take no more."""
+    dataset = dataset.with_categories(detector.categories)
+
+    def predict(pictures: list[Image.Image]) -> list[Detections]:
+        return [_detect(detector, one, 0.0, size_hw or getattr(detector, "size_hw", (640, 640))) for one in pictures]
+
+    return float(np.nan_to_num(evaluate_dataset(predict, dataset, progress=False).metrics.ap))

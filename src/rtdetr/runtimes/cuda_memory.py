@@ -1,0 +1,84 @@
+"""The little of CUDA that an engine needs beside TensorRT: a stream, buffers, and a graph of one inference.
+
+Uses NVIDIA's `cuda-bindings`, so that no torch is needed.
+"""
+
+import ctypes
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from cuda.bindings import runtime
+
+from rtdetr.errors import ConfigError
+
+
+class Buffer(NamedTuple):
+    """An array on the GPU and its page-locked copy here, which the GPU reads and writes on its own."""
+
+    host: np.ndarray
+    device: int  # address
+
+
+class Stream:
+    """Work that a GPU does in order.
+
+    Args:
+        device: number of the GPU.
+
+    Raises:
+        ConfigError: no such GPU, or a call to CUDA failed.
+    """
+
+    def __init__(self, device: int) -> None:
+        _call(runtime.cudaSetDevice(device))
+        properties = _call(runtime.cudaGetDeviceProperties(device))
+        name = properties.name
+        self.gpu = (name.decode() if isinstance(name, bytes) else str(name)).rstrip("\0")
+        self.compute_capability = f"{properties.major}.{properties.minor}"
+        self.handle = int(_call(runtime.cudaStreamCreate()))
+
+    def buffer(self, shape: tuple[int, ...], dtype: Any) -> Buffer:
+        """Reserve memory for an array on both sides."""
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        address = int(_call(runtime.cudaHostAlloc(size, 0)))
+        host = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address)).view(dtype).reshape(shape)
+        return Buffer(host, int(_call(runtime.cudaMalloc(size))))
+
+    def free(self, buffer: Buffer) -> None:
+        """Give memory back."""
+        _call(runtime.cudaFree(buffer.device))
+        _call(runtime.cudaFreeHost(buffer.host.ctypes.data))
+
+    def upload(self, buffer: Buffer) -> None:
+        """Begin to copy to the GPU."""
+        kind = runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
+        _call(runtime.cudaMemcpyAsync(buffer.device, buffer.host.ctypes.data, buffer.host.nbytes, kind, self.handle))
+
+    def download(self, buffer: Buffer) -> None:
+        """Begin to copy from the GPU."""
+        kind = runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        _call(runtime.cudaMemcpyAsync(buffer.host.ctypes.data, buffer.device, buffer.host.nbytes, kind, self.handle))
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Record what `work` puts on this stream; the result starts all of it with one call."""
+        mode = runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        _call(runtime.cudaStreamBeginCapture(self.handle, mode))
+        try:
+            work()
+        finally:
+            graph = _call(runtime.cudaStreamEndCapture(self.handle))
+        ready = _call(runtime.cudaGraphInstantiate(graph, 0))
+        return lambda: _call(runtime.cudaGraphLaunch(ready, self.handle))
+
+    def wait(self) -> None:
+        """Wait until all work is done."""
+        _call(runtime.cudaStreamSynchronize(self.handle))
+
+
+def _call(result: tuple[Any, ...]) -> Any:
+    """The value of a call, which CUDA returns after an error code."""
+    code, *values = result
+    if int(code):
+        raise ConfigError(f"CUDA reports {getattr(code, 'name', code)}; is there a working GPU? See nvidia-smi")
+    return values[0] if values else None

@@ -1,0 +1,87 @@
+"""TensorRT engine files: a JSON header, then the engine.
+
+An engine runs only with the version of TensorRT and on the kind of GPU that built it; the header says which, so that
+another one is refused in words and not by a crash. Without the header, the rest of the file is what `trtexec` makes.
+
+    magic (8 bytes)   length of the header (8 bytes, little endian)   header (JSON)   engine
+"""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from rtdetr.errors import ExportError, WeightsError
+from rtdetr.files import write_atomically
+from rtdetr.runtimes.graph_form import existing
+from rtdetr.runtimes.metadata import ExportMetadata
+
+MAGIC = b"RTDETR\r\n"
+_LONGEST_HEADER = 1 << 24
+
+
+class EngineHeader(NamedTuple):
+    """What an engine was built for."""
+
+    metadata: ExportMetadata
+    tensorrt: str  # version, such as "10.3.0"
+    gpu: str  # name, such as "NVIDIA A10"
+    compute_capability: str  # such as "8.6"
+
+
+def write_engine(path: Path, engine: bytes, *, header: EngineHeader) -> Path:
+    """Write an engine with its header, replacing the file atomically.
+
+    Raises:
+        ExportError: the file cannot be written.
+    """
+    described = header._asdict() | {"metadata": header.metadata.model_dump(mode="json")}
+    text = json.dumps(described, ensure_ascii=False).encode()
+    content = MAGIC + len(text).to_bytes(8, "little") + text + engine
+    return write_atomically(path, lambda file: file.write_bytes(content), error=ExportError)
+
+
+def read_engine(path: Path) -> tuple[EngineHeader, bytes]:
+    """Read what `write_engine` wrote.
+
+    Raises:
+        WeightsError: the file is missing, damaged, or an engine without header.
+    """
+    content = existing(path, kind="TensorRT").read_bytes()
+    if not content.startswith(MAGIC):
+        raise WeightsError(
+            f"{path} does not say what it was built for and how to feed it; build it with: rtdetr export "
+            "--format tensorrt"
+        )
+    start = len(MAGIC) + 8
+    end = start + int.from_bytes(content[len(MAGIC) : start], "little")
+    if end - start > _LONGEST_HEADER or end >= len(content):
+        raise WeightsError(f"{path} is damaged: it ends too early; build it again")
+    try:
+        match json.loads(content[start:end]):
+            case {"metadata": dict(values), "tensorrt": str(version), "gpu": str(gpu), "compute_capability": str(kind)}:
+                metadata = ExportMetadata.from_json(json.dumps(values), source=path)
+                return EngineHeader(metadata, version, gpu, kind), content[end:]
+    except (ValueError, RecursionError):
+        pass
+    raise WeightsError(f"{path} is damaged: its header cannot be read; build it again")
+
+
+def check_machine(header: EngineHeader, *, path: Path, tensorrt: str, gpu: str, compute_capability: str) -> None:
+    """Refuse an engine that was built for another machine.
+
+    Args:
+        header: what the engine was built for.
+        path: its file, for the message.
+        tensorrt: version that is installed here.
+        gpu: name of the GPU here.
+        compute_capability: of the GPU here.
+
+    Raises:
+        WeightsError: another version, or another kind of GPU.
+    """
+    if (header.tensorrt, header.compute_capability, header.gpu) != (tensorrt, compute_capability, gpu):
+        raise WeightsError(
+            f"{path} was built by TensorRT {header.tensorrt} for {header.gpu} (compute capability "
+            f"{header.compute_capability}); here are TensorRT {tensorrt} and {gpu} ({compute_capability}). "
+            "Build it again on this machine: rtdetr export --format tensorrt"
+        )

@@ -1,0 +1,109 @@
+"""Detection with a `.pt2` file: a program of `torch.export`, or an AOTInductor package, which is compiled code.
+
+Both need torch, but not the network's Python code. A package holds machine code and a program may hold pickled
+constants: load only files whose origin you trust.
+"""
+
+import json
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rtdetr.errors import ConfigError, WeightsError
+from rtdetr.runtimes.base import BaseDetector, Batch, BoxOutput, Output, RawOutput
+from rtdetr.runtimes.graph_form import OUTPUTS, check_precision, existing, unreadable
+from rtdetr.runtimes.metadata import KEY, ExportMetadata
+
+
+class ExportedProgramDetector(BaseDetector):
+    """A detector that runs a `.pt2` file; `rtdetr.load` documents the arguments.
+
+    Args:
+        path: a file of `rtdetr export --format torch`.
+        device: "auto" or the kind of device the file was exported for.
+        precision: "auto"; any other word must be what the file was exported in.
+        one_label: see `BaseDetector`.
+        nms_iou: see `BaseDetector`.
+
+    Raises:
+        ConfigError: another device or precision than the file's.
+        WeightsError: the file is missing, damaged, of another kind, or for another machine.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        one_label: bool = False,
+        nms_iou: float | None = None,
+    ) -> None:
+        text, compiled = _inspect(existing(path, kind="torch.export"))
+        metadata = ExportMetadata.from_json(text, source=path)
+        check_precision(precision, metadata, source=path)
+        super().__init__(metadata, one_label=one_label, nms_iou=nms_iou)
+        self.batch_sizes = (1, None) if metadata.dynamic_batch else (1, 1)
+        self._program, self.device = _load(path, compiled=compiled)
+        if device != "auto" and torch.device(device).type != self.device.type:
+            raise ConfigError(f"{path} was exported for {self.device.type}, got device {device!r}; export it again")
+        self.num_threads = torch.get_num_threads() if self.device.type == "cpu" else None
+        self.where = f"{self.device.type} ({'AOTInductor' if compiled else 'torch.export'})"
+
+    @torch.inference_mode()
+    def infer(self, batch: Batch) -> Output:
+        """Run the network, and wait for its result."""
+        images = torch.from_numpy(batch.pixels).to(self.device)
+        if self.metadata.preprocess == "external":
+            images = images.to(torch.float32).div_(255)
+        feed = [images]
+        if self.metadata.preprocess == "external" and self.metadata.postprocess == "boxes":
+            feed.append(torch.from_numpy(batch.padded_sizes_wh).to(self.device))
+        try:
+            result = self._program(*feed)
+        except Exception as error:  # compiled code and exported programs check their inputs each in its own way
+            raise WeightsError(f"{self.description} failed: {' '.join(str(error).split())[:300]}") from None
+        if isinstance(result, Mapping):
+            result = [result[name] for name in OUTPUTS[self.metadata.postprocess]]
+        values = [value.cpu().numpy() for value in result]
+        return RawOutput(*values) if self.metadata.postprocess == "raw" else BoxOutput(*values)
+
+
+def _inspect(path: Path) -> tuple[str, bool]:
+    """The description in a `.pt2` file, and whether the file holds compiled code; nothing in it is run."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            compiled = any("aotinductor" in name for name in names)
+            for name in names:
+                if Path(name).parts[-2:] in (("extra", KEY), ("extra_files", KEY)):  # the second up to torch 2.7
+                    return archive.read(name).decode(), compiled
+            for name in names:
+                if name.endswith("_metadata.json"):
+                    return json.loads(archive.read(name))[KEY], compiled
+    except (
+        zipfile.BadZipFile,
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:
+        raise unreadable(path, engine="torch.export", error=error) from None
+    raise WeightsError(f"{path} was not exported by rtdetr: it has no entry {KEY!r}; use: rtdetr export --format torch")
+
+
+def _load(path: Path, *, compiled: bool) -> tuple[Callable[..., Any], torch.device]:
+    """The program of a file, and the device it is for."""
+    try:
+        if compiled:
+            package = torch._inductor.aoti_load_package(str(path))
+            return package, torch.device(package.get_metadata().get("AOTI_DEVICE_KEY", "cpu"))
+        program = torch.export.load(path)
+    except Exception as error:  # every part of the archive has a reader of its own
+        raise unreadable(path, engine="torch.export", error=error) from None
+    return program.module(), next(iter(program.state_dict.values())).device

@@ -1,0 +1,114 @@
+"""Which exported graphs can be run: those of `rtdetr export`, and others with the published inputs and outputs.
+
+images float32 (b, 3, h, w) in [0, 1], orig_target_sizes int64 (b, 2)  ->  labels, boxes, scores   (published)
+images                                                                 ->  logits, boxes           (raw)
+images uint8 (1, h, w, 3) of any size                                  ->  labels, boxes, scores   (preprocess)
+"""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from rtdetr import __version__
+from rtdetr.categories import Categories
+from rtdetr.errors import ConfigError, WeightsError
+from rtdetr.runtimes.metadata import ExportMetadata
+
+IMAGES, SIZES = "images", "orig_target_sizes"
+OUTPUTS = {"boxes": ("labels", "boxes", "scores"), "raw": ("logits", "boxes")}
+Shape = tuple[int | None, ...]  # None: any
+
+
+def existing(source: Path, *, kind: str) -> Path:
+    """Return the path of a file that is there.
+
+    Raises:
+        WeightsError: it is not, or is empty.
+    """
+    if not source.is_file():
+        raise WeightsError(f"no such {kind} file: {source}")
+    if source.stat().st_size == 0:
+        raise WeightsError(f"{source} is empty (0 bytes): copy it or export it again")
+    return source
+
+
+def unreadable(source: Path, *, engine: str, error: Exception) -> WeightsError:
+    """The error for a file that an engine refuses."""
+    reason = " ".join(str(error).split())
+    return WeightsError(f"{source} cannot be read by {engine}; is it complete? It says: {reason[:200]}")
+
+
+def describe(
+    text: str | None,
+    *,
+    source: Path,
+    inputs: Mapping[str, Shape],
+    outputs: Collection[str],
+    categories: Categories | None = None,
+) -> ExportMetadata:
+    """Find out what a graph is and how to feed it.
+
+    Args:
+        text: what the file holds under the key "rtdetr"; None: nothing.
+        source: the file, for messages.
+        inputs: shape of each input.
+        outputs: names of the outputs.
+        categories: classes of a file that does not name them.
+
+    Raises:
+        WeightsError: a graph of another kind, a damaged description, or no class names.
+    """
+    published = set(inputs) == {IMAGES, SIZES} and set(OUTPUTS["boxes"]) <= set(outputs)
+    if text is not None:
+        metadata = ExportMetadata.from_json(text, source=source)
+        wanted = {IMAGES, SIZES} if metadata.postprocess == "boxes" and metadata.preprocess == "external" else {IMAGES}
+        if set(inputs) != wanted or not set(OUTPUTS[metadata.postprocess]) <= set(outputs):
+            raise WeightsError(
+                f"{source} is damaged: by its description it has the inputs {_listed(wanted)} and the outputs "
+                f"{_listed(OUTPUTS[metadata.postprocess])}, got {_listed(inputs)} and {_listed(outputs)}"
+            )
+        return metadata
+    if not published or len(inputs[IMAGES]) != 4:
+        raise WeightsError(
+            f"{source} is no RT-DETR model that can be run: expected the inputs {IMAGES} (b, c, h, w) and {SIZES} and "
+            f"the outputs labels, boxes and scores, got {_listed(inputs)} and {_listed(outputs)}"
+        )
+    if categories is None:
+        raise WeightsError(
+            f"{source} does not name its classes, as it was not exported by rtdetr; pass them: "
+            "rtdetr.load(file, categories=rtdetr.COCO80)"
+        )
+    batch, channels, height, width = inputs[IMAGES]
+    return ExportMetadata(
+        model=source.stem,
+        names=tuple(categories.names),
+        category_ids=tuple(categories.ids),
+        size_hw=(height or 640, width or 640),
+        dynamic_batch=batch is None,
+        dynamic_size=height is None and width is None,
+        in_channels=channels or 3,
+        library_version=__version__,
+    )
+
+
+def batch_sizes(shape: Shape, metadata: ExportMetadata) -> tuple[int, int | None]:
+    """Fewest and most images that a graph with this shape of `images` takes at a time."""
+    if metadata.preprocess == "in_graph" or not shape:
+        return 1, 1
+    return (shape[0] or 1), shape[0]
+
+
+def check_precision(precision: str, metadata: ExportMetadata, *, source: Path) -> None:
+    """Refuse to run a file in a precision that it was not exported for.
+
+    Raises:
+        ConfigError: `precision` is neither "auto" nor the file's.
+    """
+    if precision not in ("auto", metadata.precision):
+        raise ConfigError(
+            f"{source} was exported in {metadata.precision} and runs in that only, got precision {precision!r}; "
+            "leave precision out, or export it again"
+        )
+
+
+def _listed(names: Collection[str]) -> str:
+    return ", ".join(sorted(names)[:6]) or "none"

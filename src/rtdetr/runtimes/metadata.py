@@ -1,0 +1,86 @@
+"""What an exported file says about itself: one JSON text, written by every exporter and read by every runtime.
+
+ONNX keeps it in `metadata_props`, OpenVINO in `rt_info`, an engine in the JSON header in front of it, a `.pt2` file in
+an extra file; always under the key "rtdetr".
+"""
+
+import json
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from rtdetr.categories import Categories, Category
+from rtdetr.config import Fraction, Size, SizeHW, Strict
+from rtdetr.errors import ConfigError, WeightsError
+
+KEY = "rtdetr"
+FORMAT_VERSION = 1
+
+
+class ExportMetadata(Strict):
+    """How to feed an exported model and what its outputs mean."""
+
+    format_version: Literal[1] = FORMAT_VERSION
+    model: str  # zoo name, or what the caller named the network
+    names: tuple[str, ...] = Field(min_length=1)  # of the classes, by label
+    category_ids: tuple[int, ...]  # ids of the classes in the dataset the model was trained on, by label
+    size_hw: SizeHW = (640, 640)  # the only input size, or the usual one where sizes are free
+    dynamic_batch: bool = False
+    dynamic_size: bool = False
+    in_channels: Size = 3
+    preprocess: Literal["external", "in_graph"] = "external"  # in_graph: uint8 (1, h, w, c) of any size goes in
+    postprocess: Literal["raw", "boxes"] = "boxes"
+    mean: tuple[float, ...] | None = None  # what the graph subtracts from images in [0, 1], a channel; for information
+    std: tuple[float, ...] | None = None  # and then divides by
+    thresholds: tuple[Fraction, ...] | None = None  # best score threshold by label
+    precision: str = "float32"  # of most weights: float32, float16, bfloat16, int8 or mixed
+    num_queries: Size = 300
+    licence: str | None = None  # of the weights
+    source_sha256: str | None = None  # of the checkpoint it was made from
+    library_version: str
+
+    @model_validator(mode="after")
+    def _one_value_a_class(self) -> "ExportMetadata":
+        for field in ("category_ids", "thresholds"):
+            values = getattr(self, field)
+            if values is not None and len(values) != len(self.names):
+                raise ConfigError(f"{len(self.names)} names but {len(values)} {field}")
+        if len(set(self.category_ids)) < len(self.category_ids):
+            raise ConfigError("category_ids must differ from each other")
+        return self
+
+    @property
+    def categories(self) -> Categories:
+        """The classes by label."""
+        return Categories(map(Category, self.category_ids, self.names))
+
+    def to_json(self) -> str:
+        """The text that `from_json` reads."""
+        return json.dumps(self.model_dump(mode="json"), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str, *, source: object) -> "ExportMetadata":
+        """Read the text found in a file.
+
+        Args:
+            text: what `to_json` wrote.
+            source: the file, for messages.
+
+        Raises:
+            WeightsError: written by a newer version of this library, or damaged.
+        """
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError):
+            values = None
+        if not isinstance(values, dict):
+            raise WeightsError(f"{source}: its description (key {KEY!r}) is damaged; export the model again")
+        version = values.get("format_version")
+        if isinstance(version, int) and version > FORMAT_VERSION:
+            raise WeightsError(f"{source}: its format {version} is newer than {FORMAT_VERSION}; upgrade rtdetr")
+        try:
+            return cls(**values)
+        except (ConfigError, TypeError) as error:
+            raise WeightsError(
+                f"{source}: its description (key {KEY!r}) is damaged: {error} Export the model again"
+            ) from None

@@ -1,0 +1,115 @@
+"""Detection with ONNX Runtime: `.onnx` files, on the CPU or an NVIDIA GPU. Needs no torch."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+
+from rtdetr.categories import Categories
+from rtdetr.errors import ConfigError, WeightsError
+from rtdetr.preprocessing import scale
+from rtdetr.runtimes.base import BaseDetector, Batch, BoxOutput, Output, RawOutput
+from rtdetr.runtimes.graph_form import (
+    IMAGES,
+    OUTPUTS,
+    SIZES,
+    Shape,
+    batch_sizes,
+    check_precision,
+    describe,
+    existing,
+    unreadable,
+)
+from rtdetr.runtimes.metadata import KEY
+
+_CUDA = "CUDAExecutionProvider"
+
+
+class OnnxDetector(BaseDetector):
+    """A detector that runs an `.onnx` file; `rtdetr.load` documents the arguments.
+
+    Args:
+        path: a file of `rtdetr export --format onnx`, or one with the published inputs and outputs.
+        device: "auto" (the first CUDA device where onnxruntime-gpu is installed and works, else the CPU), "cpu",
+            "cuda" or "cuda:1".
+        precision: "auto"; any other word must be what the file was exported in.
+        one_label: see `BaseDetector`.
+        nms_iou: see `BaseDetector`.
+        categories: the classes of a file that does not name them.
+        num_threads: CPU threads of the network; None: one a core.
+
+    Raises:
+        ConfigError: no such device, or another precision than the file's.
+        WeightsError: the file is missing, damaged or of another kind.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        one_label: bool = False,
+        nms_iou: float | None = None,
+        categories: Categories | None = None,
+        num_threads: int | None = None,
+    ) -> None:
+        existing(path, kind="ONNX")
+        self.session = _session(path, device=device, num_threads=num_threads)
+        self.where = f"{'CUDA' if _CUDA in self.session.get_providers() else 'CPU'} (ONNX Runtime)"
+        shapes = {node.name: _shape(node.shape) for node in self.session.get_inputs()}
+        metadata = describe(
+            self.session.get_modelmeta().custom_metadata_map.get(KEY),
+            source=path,
+            inputs=shapes,
+            outputs=[node.name for node in self.session.get_outputs()],
+            categories=categories,
+        )
+        check_precision(precision, metadata, source=path)
+        super().__init__(metadata, one_label=one_label, nms_iou=nms_iou)
+        self.batch_sizes = batch_sizes(shapes[IMAGES], metadata)
+        self.num_threads = self.session.get_session_options().intra_op_num_threads or os.cpu_count()
+        self._takes_sizes = SIZES in shapes
+
+    def infer(self, batch: Batch) -> Output:
+        """Run the network, and wait for its result."""
+        images = batch.pixels if self.metadata.preprocess == "in_graph" else scale(batch.pixels)
+        feed = {IMAGES: images, SIZES: batch.padded_sizes_wh} if self._takes_sizes else {IMAGES: images}
+        try:
+            values: Any = self.session.run(OUTPUTS[self.metadata.postprocess], feed)
+        except Exception as error:  # onnxruntime has no class of its own for all that it raises
+            raise WeightsError(f"{self.description} failed: {' '.join(str(error).split())[:300]}") from None
+        return RawOutput(*values) if self.metadata.postprocess == "raw" else BoxOutput(*values)
+
+
+def _session(path: Path, *, device: str, num_threads: int | None) -> onnxruntime.InferenceSession:
+    kind, _, number = device.partition(":")
+    available = onnxruntime.get_available_providers()
+    if kind not in ("auto", "cpu", "cuda") or (number and not (kind == "cuda" and number.isdecimal())):
+        raise ConfigError(f"unknown device {device!r} for ONNX Runtime; expected 'auto', 'cpu', 'cuda' or 'cuda:1'")
+    if kind == "cuda" and _CUDA not in available:
+        raise ConfigError(
+            f"no device {device!r} here: this ONNX Runtime has no CUDA provider. Use 'cpu', or run: "
+            "pip uninstall onnxruntime; pip install onnxruntime-gpu"
+        )
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if kind != "cpu" and _CUDA in available:
+        providers.insert(0, (_CUDA, {"device_id": number or "0"}))
+        onnxruntime.preload_dlls()  # CUDA's libraries from the packages that pip installed
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors; what it warns of is not for users
+    if num_threads is not None:
+        options.intra_op_num_threads = num_threads
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # onnxruntime has no class of its own for all that it raises
+        raise unreadable(path, engine="ONNX Runtime", error=error) from None
+    if kind == "cuda" and _CUDA not in session.get_providers():
+        raise ConfigError(f"ONNX Runtime cannot use {device!r}: its CUDA libraries do not load; use 'cpu'")
+    return session
+
+
+def _shape(shape: list[Any]) -> Shape:
+    """A free side has a name, or nothing, in ONNX."""
+    return tuple(side if isinstance(side, int) and side > 0 else None for side in shape)

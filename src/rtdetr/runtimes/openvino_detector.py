@@ -1,0 +1,203 @@
+"""Detection with OpenVINO: `.xml` files with their `.bin`, on Intel and ARM CPUs and Intel GPUs. Needs no torch.
+
+One image runs on all cores, for the shortest wait. Lists run as single images on several streams at once, which gives
+more images a second and the same result for each image whatever `batch_size` is.
+"""
+
+import platform
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator
+from functools import cached_property
+from itertools import chain, islice
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import openvino
+from openvino.preprocess import PrePostProcessor
+
+from rtdetr.categories import Categories
+from rtdetr.errors import ConfigError, WeightsError, nearest
+from rtdetr.runtimes.base import BaseDetector, Batch, BoxOutput, Output, RawOutput
+from rtdetr.runtimes.graph_form import IMAGES, OUTPUTS, SIZES, Shape, batch_sizes, describe, existing, unreadable
+from rtdetr.runtimes.metadata import KEY
+
+TYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+"""What OpenVINO calls each precision."""
+
+
+class OpenVINODetector(BaseDetector):
+    """A detector that runs an OpenVINO file; `rtdetr.load` documents the arguments.
+
+    Args:
+        path: the `.xml` file of `rtdetr export --format openvino`, with its `.bin` beside it.
+        device: "auto" (the CPU: GPU plugins have given wrong results for this kind of network), "cpu", "gpu", "gpu.1"
+            or "npu".
+        precision: the type that float layers compute in: "float32", "bfloat16" or "float16"; "auto": bfloat16 on
+            x86 CPUs with AMX, float32 on others, elsewhere OpenVINO's choice. Layers that were quantised stay so.
+        one_label: see `BaseDetector`.
+        nms_iou: see `BaseDetector`.
+        categories: the classes of a file that does not name them.
+        num_threads: CPU threads of the network; None: one a core.
+
+    Raises:
+        ConfigError: no such device or precision.
+        WeightsError: the file is missing, damaged or of another kind.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        one_label: bool = False,
+        nms_iou: float | None = None,
+        categories: Categories | None = None,
+        num_threads: int | None = None,
+    ) -> None:
+        existing(path, kind="OpenVINO")
+        if not path.with_suffix(".bin").is_file():
+            raise WeightsError(f"{path} has no weights: {path.with_suffix('.bin').name} must be beside it; copy both")
+        self._core = openvino.Core()
+        self._device = _device(device, self._core)
+        self._options = _options(precision, self._device, num_threads)
+        try:
+            model = self._core.read_model(path)
+        except Exception as error:  # openvino raises plain RuntimeErrors, and what its parsers raise
+            raise unreadable(path, engine="OpenVINO", error=error) from None
+        shapes = {_name(port, (IMAGES, SIZES)): _shape(port) for port in model.inputs}
+        metadata = describe(
+            str(model.get_rt_info([KEY]).value) if model.has_rt_info([KEY]) else None,
+            source=path,
+            inputs=shapes,
+            outputs=[_name(port, (*OUTPUTS["boxes"], *OUTPUTS["raw"])) for port in model.outputs],
+            categories=categories,
+        )
+        super().__init__(metadata, one_label=one_label, nms_iou=nms_iou)
+        self.batch_sizes = batch_sizes(shapes[IMAGES], metadata)
+        if self.batch_sizes[0] == 1:
+            self.batch_sizes = 1, 1
+        self._takes_sizes = SIZES in shapes
+        self._model = _scaling_itself(model) if metadata.preprocess == "external" else model
+        self._for_one = self._compiled("LATENCY")
+        self._alone, self._busy = self._for_one.create_infer_request(), Lock()
+        self.num_threads = int(self._for_one.get_property("INFERENCE_NUM_THREADS")) if self._device == "CPU" else None
+        self.where = f"{self._device} (OpenVINO)"
+
+    @property
+    def precision(self) -> str:
+        """The type that float layers compute in, after "int8 and" where some are quantised."""
+        hint = self._for_one.get_property("INFERENCE_PRECISION_HINT").to_string()
+        word = next((name for name, short in TYPES.items() if short == hint), hint)
+        return f"int8 and {word}" if self.metadata.precision == "int8" else word
+
+    def infer(self, batch: Batch) -> Output:
+        """Run the network, and wait for its result."""
+        with self._busy:
+            self._start(self._alone, batch)
+            return self._result(self._alone)
+
+    def infer_all(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Output]]:
+        """Run as many at once as the device is best at, in order; a single batch runs as in `infer`."""
+        batches = iter(batches)
+        start = list(islice(batches, 2))
+        if len(start) < 2:
+            yield from super().infer_all(start)
+            return
+        number = self._for_many.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        free = deque(self._for_many.create_infer_request() for _ in range(number))
+        running: deque[tuple[Batch, Any]] = deque()
+        try:
+            for batch in chain(start, batches):
+                if not free:
+                    yield self._oldest(running, free)
+                running.append((batch, free.popleft()))
+                self._start(running[-1][1], batch)
+            while running:
+                yield self._oldest(running, free)
+        finally:  # a request must not outlive its images
+            for _, request in running:
+                request.wait()
+
+    @cached_property
+    def _for_many(self) -> Any:
+        """The network on several streams; compiled when the first list comes, as it takes memory of its own."""
+        return self._compiled("THROUGHPUT")
+
+    def _compiled(self, hint: str) -> Any:
+        options = {**self._options, "PERFORMANCE_HINT": hint}
+        try:
+            return self._core.compile_model(self._model, self._device, options)
+        except RuntimeError as error:
+            raise ConfigError(
+                f"OpenVINO cannot run this model on {self._device}: {' '.join(str(error).split())[:200]}; use 'cpu'"
+            ) from None
+
+    def _start(self, request: Any, batch: Batch) -> None:
+        feed = {IMAGES: batch.pixels, SIZES: batch.padded_sizes_wh} if self._takes_sizes else {IMAGES: batch.pixels}
+        try:
+            request.start_async(feed, share_inputs=True)
+        except RuntimeError as error:
+            raise self._failure(error) from None
+
+    def _result(self, request: Any) -> Output:
+        try:
+            request.wait()
+        except RuntimeError as error:
+            raise self._failure(error) from None
+        names = OUTPUTS[self.metadata.postprocess]
+        values = (np.array(request.get_tensor(name).data) for name in names)  # copies: the request is used again
+        return RawOutput(*values) if self.metadata.postprocess == "raw" else BoxOutput(*values)
+
+    def _oldest(self, running: "deque[tuple[Batch, Any]]", free: "deque[Any]") -> tuple[Batch, Output]:
+        batch, request = running.popleft()
+        output = self._result(request)
+        free.append(request)
+        return batch, output
+
+    def _failure(self, error: Exception) -> WeightsError:
+        return WeightsError(f"{self.description} failed: {' '.join(str(error).split())[:300]}")
+
+
+def _device(device: str, core: openvino.Core) -> str:
+    """OpenVINO's name of a device that is here."""
+    name = "CPU" if device == "auto" else device.upper()
+    available = core.available_devices
+    if name not in available and f"{name}.0" not in available:
+        known = ["auto", *(one.lower() for one in available)]
+        raise ConfigError(f"OpenVINO has no device {device!r} here.{nearest(device, known)} Known: {', '.join(known)}.")
+    return name
+
+
+def _options(precision: str, device: str, num_threads: int | None) -> dict[str, str | int]:
+    if precision != "auto" and precision not in TYPES:
+        known = ["auto", *TYPES]
+        raise ConfigError(f"unknown precision {precision!r}.{nearest(precision, known)} Known: {', '.join(known)}.")
+    if precision == "auto" and device == "CPU" and platform.machine() in ("x86_64", "AMD64"):
+        # OpenVINO takes bfloat16 wherever there are instructions for it; without AMX that is slower than float32
+        information = Path("/proc/cpuinfo")
+        has_amx = information.is_file() and " amx_bf16" in information.read_text()
+        precision = "bfloat16" if has_amx else "float32"
+    options: dict[str, str | int] = {} if precision == "auto" else {"INFERENCE_PRECISION_HINT": TYPES[precision]}
+    return options if num_threads is None else {**options, "INFERENCE_NUM_THREADS": num_threads}
+
+
+def _scaling_itself(model: openvino.Model) -> openvino.Model:
+    """Let the graph take uint8 pixels: the conversion then runs in the engine's threads."""
+    steps = PrePostProcessor(model)
+    images = steps.input(IMAGES)
+    images.tensor().set_element_type(openvino.Type.u8)
+    images.preprocess().convert_element_type(openvino.Type.f32).scale(255.0)
+    return steps.build()
+
+
+def _name(port: Any, wanted: Collection[str]) -> str:
+    """The name of an input or output that we know it by; a tensor has several where operators were folded."""
+    return next((name for name in wanted if name in port.names), min(port.names, default="without a name"))
+
+
+def _shape(port: Any) -> Shape:
+    shape = port.partial_shape
+    return () if shape.rank.is_dynamic else tuple(None if side.is_dynamic else side.get_length() for side in shape)

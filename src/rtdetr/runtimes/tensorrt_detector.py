@@ -1,0 +1,131 @@
+"""Detection with TensorRT 10 or 11 on an NVIDIA GPU: `.engine` files of `rtdetr export`. Needs no torch.
+
+For each shape of input the copies and the network are recorded once as a CUDA graph and then started with one call,
+from page-locked memory. Engines are programs: load only those whose origin you trust.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from threading import Lock
+from typing import NamedTuple
+
+import numpy as np
+import tensorrt  # pyright: ignore[reportMissingModuleSource]
+
+from rtdetr.errors import ConfigError, WeightsError
+from rtdetr.preprocessing import scale
+from rtdetr.runtimes.base import BaseDetector, Batch, BoxOutput, Output, RawOutput
+from rtdetr.runtimes.cuda_memory import Buffer, Stream
+from rtdetr.runtimes.engine_file import check_machine, read_engine
+from rtdetr.runtimes.graph_form import IMAGES, OUTPUTS, SIZES, check_precision
+
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]
+
+
+class _Recorded(NamedTuple):
+    """An inference for one shape of input: its buffers by name, and what starts it."""
+
+    buffers: dict[str, Buffer]
+    start: Callable[[], None]
+
+
+class TensorRTDetector(BaseDetector):
+    """A detector that runs an engine; `rtdetr.load` documents the arguments.
+
+    Args:
+        path: a file of `rtdetr export --format tensorrt`.
+        device: "auto" and "cuda" are the first GPU; "cuda:1" the second.
+        precision: "auto"; any other word must be what the engine was built in.
+        one_label: see `BaseDetector`.
+        nms_iou: see `BaseDetector`.
+
+    Raises:
+        ConfigError: no such GPU, or another precision than the engine's.
+        WeightsError: the file is missing, damaged, or was built for another GPU or version of TensorRT.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        one_label: bool = False,
+        nms_iou: float | None = None,
+    ) -> None:
+        header, content = read_engine(path)
+        check_precision(precision, header.metadata, source=path)
+        super().__init__(header.metadata, one_label=one_label, nms_iou=nms_iou)
+        self._stream = Stream(_number(device))
+        gpu, capability = self._stream.gpu, self._stream.compute_capability
+        check_machine(header, path=path, tensorrt=tensorrt.__version__, gpu=gpu, compute_capability=capability)
+        self._logger = tensorrt.Logger(tensorrt.Logger.ERROR)
+        self._runtime = tensorrt.Runtime(self._logger)  # an engine does not keep it alive
+        engine = self._runtime.deserialize_cuda_engine(content)
+        if engine is None:
+            raise WeightsError(f"{path} cannot be read by TensorRT; is it complete? Build it again on this machine")
+        self._engine, self._context = engine, engine.create_execution_context()
+        names = [engine.get_tensor_name(place) for place in range(engine.num_io_tensors)]
+        self._inputs = [name for name in names if engine.get_tensor_mode(name) == tensorrt.TensorIOMode.INPUT]
+        if not set(self._inputs) <= {IMAGES, SIZES} or not set(OUTPUTS[self.metadata.postprocess]) <= set(names):
+            raise WeightsError(f"{path} is damaged: its description does not fit its inputs and outputs {names}")
+        fewest, _, most = engine.get_tensor_profile_shape(IMAGES, 0)
+        self.batch_sizes = fewest[0], most[0]
+        self._recorded: dict[Shapes, _Recorded] = {}
+        self._busy = Lock()
+        self.where = f"{gpu} (TensorRT {tensorrt.__version__})"
+
+    def infer(self, batch: Batch) -> Output:
+        """Run the network, and wait for its result."""
+        images = batch.pixels if self.metadata.preprocess == "in_graph" else scale(batch.pixels)
+        values = {IMAGES: images, SIZES: batch.padded_sizes_wh}
+        shapes = tuple((name, values[name].shape) for name in self._inputs)
+        with self._busy:
+            if shapes not in self._recorded:
+                self._recorded = {shapes: self._record(shapes)}  # one at a time bounds the memory of changing shapes
+            recorded = self._recorded[shapes]
+            for name in self._inputs:
+                recorded.buffers[name].host[...] = values[name]
+            recorded.start()
+            self._stream.wait()
+            results = [recorded.buffers[name].host.copy() for name in OUTPUTS[self.metadata.postprocess]]
+        return RawOutput(*results) if self.metadata.postprocess == "raw" else BoxOutput(*results)
+
+    def _record(self, shapes: Shapes) -> _Recorded:
+        """Reserve memory for inputs of these shapes, and record the inference."""
+        for old in self._recorded.values():
+            for buffer in old.buffers.values():
+                self._stream.free(buffer)
+        self._recorded = {}
+        for name, shape in shapes:
+            if not self._context.set_input_shape(name, shape):
+                raise WeightsError(
+                    f"{self.description} was not built for {name} of shape {shape}; build it for a wider range"
+                )
+        outputs = OUTPUTS[self.metadata.postprocess]
+        buffers = {}
+        for name in (*self._inputs, *outputs):
+            shape = tuple(self._context.get_tensor_shape(name))
+            buffers[name] = self._stream.buffer(shape, tensorrt.nptype(self._engine.get_tensor_dtype(name)))
+            self._context.set_tensor_address(name, buffers[name].device)
+
+        def work() -> None:
+            for name in self._inputs:
+                self._stream.upload(buffers[name])
+            if not self._context.execute_async_v3(self._stream.handle):
+                raise WeightsError(f"{self.description} failed; run with TensorRT's verbose log to see why")
+            for name in outputs:
+                self._stream.download(buffers[name])
+
+        for name in self._inputs:
+            buffers[name].host[...] = np.zeros((), buffers[name].host.dtype)
+        work()  # TensorRT reserves what it needs on the first run, which a recording must not contain
+        self._stream.wait()
+        return _Recorded(buffers, self._stream.record(work))
+
+
+def _number(device: str) -> int:
+    kind, _, number = device.partition(":")
+    if kind not in ("auto", "cuda") or (number and not number.isdecimal()):
+        raise ConfigError(f"TensorRT runs on NVIDIA GPUs: expected device 'auto', 'cuda' or 'cuda:1', got {device!r}")
+    return int(number or 0)

@@ -1,0 +1,67 @@
+"""`rtdetr benchmark`: files side by side, a table on stdout, and the numbers and a chart in files."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from rtdetr.cli.main import app
+from tests.runtimes.graphs import make_metadata, save_graph
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("benchmark")
+    raw = make_metadata(postprocess="raw", dynamic_batch=True, dynamic_size=True)
+    return [str(save_graph(folder / "a.onnx")), str(save_graph(folder / "b.onnx", raw))]
+
+
+def run(*arguments):
+    fast = ["--rounds", "2", "--warmup", "0", "--threads", "1", "--no-memory"]
+    return CliRunner().invoke(app, ["benchmark", *map(str, arguments), *fast])
+
+
+def test_a_table_numbers_and_a_chart(files, tmp_path):
+    Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save(tmp_path / "photo.png")
+    data, chart = tmp_path / "out" / "speed.json", tmp_path / "speed.svg"
+    result = run(
+        *files,
+        "--images",
+        tmp_path / "photo.png",
+        "--batch-size",
+        1,
+        "--batch-size",
+        3,
+        "--json",
+        data,
+        "--chart",
+        chart,
+    )
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:5]] == [*files, *files]
+    assert "float32 on CPU (ONNX Runtime) at 64x64, 1 threads" in lines[1]
+    assert "processor" in lines[-1]
+    rows = json.loads(data.read_text())["measurements"]
+    assert [row["batch_size"] for row in rows] == [1, 1, 3, 3]
+    assert chart.read_text().startswith("<?xml")
+
+
+def test_json_on_stdout(files):
+    result = run(files[0], "--json", "-")
+    assert json.loads(result.stdout)["measurements"][0]["name"] == files[0]
+
+
+def test_mistakes_are_one_line(files, tmp_path):
+    for arguments, message in (
+        ([tmp_path / "none.onnx"], "no such ONNX file"),
+        ([files[0], "--images", tmp_path], "no image found"),
+        ([files[0], "--size", "32"], "exported for images of 64x64 only"),
+        ([files[0], "--device", "gpu"], "unknown device 'gpu'"),
+        ([files[0], "--chart", tmp_path / "a.txt"], "expected a chart file"),
+    ):
+        result = run(*arguments)
+        assert result.exit_code == 2
+        assert message in result.stderr.splitlines()[-1]

@@ -1,0 +1,152 @@
+"""`rtdetr export` and the published command line: what they write, print and refuse."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from rtdetr.categories import Categories
+from rtdetr.cli.export import parse_axes
+from rtdetr.cli.main import app
+from rtdetr.errors import ConfigError
+from rtdetr.models import build_model
+from rtdetr.runtimes.metadata import KEY
+from rtdetr.weights import save_weights
+from tests.training.published.files import write_over
+
+TOOL = Path(__file__).parents[2] / "tools" / "export_onnx.py"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "best.pth"
+    model = build_model("test-tiny", num_classes=2)
+    save_weights(model, path, categories=Categories.from_json([{"id": 1, "name": "bolt"}, {"id": 5, "name": "nut"}]))
+    return path
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["export", *map(str, arguments)])
+
+
+def metadata_of(path):
+    return json.loads({x.key: x.value for x in onnx.load(path).metadata_props}[KEY])
+
+
+def test_a_checked_file(weights, tmp_path):
+    path = tmp_path / "model.onnx"
+    result = run(weights, "-o", path, "--dynamic", "batch,size", "--size", "64x96")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1].startswith(f"{path}: ") and "operators" in result.stdout
+    assert "passed" in result.stdout
+    found = metadata_of(path)
+    assert (found["model"], found["names"], found["category_ids"]) == ("test-tiny", ["bolt", "nut"], [1, 5])
+    assert (found["size_hw"], found["dynamic_batch"], found["dynamic_size"]) == ([64, 96], True, True)
+    assert len(found["source_sha256"]) == 64
+    assert [x.name for x in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_no_check_and_the_default_name(weights, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run(weights, "--no-check", "--postprocess", "raw", "--layers", 1, "--queries", 9, "--opset", 13)
+    assert result.exit_code == 0, result.output
+    assert "passed" not in result.stdout
+    assert [x.name for x in onnx.load("best.onnx").graph.output] == ["logits", "boxes"]
+    assert metadata_of("best.onnx")["num_queries"] == 9
+
+
+def test_a_model_that_differs_is_not_written(weights, tmp_path, monkeypatch):
+    from rtdetr.export import onnx as room
+
+    right = room.export_onnx
+
+    def wrong(model, path, **keywords):
+        torch.nn.init.normal_(model.backbone.conv1.conv1_1.conv.weight)
+        result = right(model, path, **keywords)
+        torch.nn.init.zeros_(model.backbone.conv1.conv1_1.conv.weight)
+        return result
+
+    monkeypatch.setattr(room, "export_onnx", wrong)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"what was there before")
+    result = run(weights, "-o", path)
+    assert result.exit_code == 3
+    assert "refused" in result.stdout
+    assert "RefusedExportError" in result.stderr and "was not written" in result.stderr
+    assert path.read_bytes() == b"what was there before"
+    assert [x.name for x in tmp_path.iterdir()] == ["model.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--format", "onx"], "Did you mean 'onnx'?"),
+        (["--dynamic", "bach"], "Did you mean 'batch'?"),
+        (["--size", "100"], "multiples of 32"),
+        (["--precision", "bf16"], "fp32 or fp16"),
+        (["--layers", "9"], "at most the 2"),
+        (["--opset", "99"], "opsets up to"),
+        (["-o", "model.pt"], "ending in .onnx"),
+        (["--preprocess", "--dynamic", "batch"], "dynamic axes"),
+    ],
+)
+def test_mistakes_are_one_line(weights, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    result = run(weights, *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr and len(result.stderr.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written(weights, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = run(weights, "-o", tmp_path / "file" / "model.onnx", "--no-check")
+    assert result.exit_code == 2 and "cannot write" in result.stderr
+
+
+def test_a_damaged_checkpoint(tmp_path):
+    (tmp_path / "bad.pth").write_bytes(b"no checkpoint")
+    result = run(tmp_path / "bad.pth", "-o", tmp_path / "model.onnx")
+    assert result.exit_code == 2 and "WeightsError" in result.stderr
+
+
+def test_axes():
+    assert parse_axes("") == {}
+    assert parse_axes("batch, size") == {"dynamic_batch": True, "dynamic_size": True}
+    with pytest.raises(ConfigError):
+        parse_axes("batch,,size")
+
+
+def test_the_published_command_line(tmp_path, capsys):
+    spec = importlib.util.spec_from_file_location("tools_export_onnx", TOOL)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    config = write_over(
+        tmp_path,
+        """
+num_classes: 2
+eval_spatial_size: [64, 64]
+PResNet: {depth: 18, freeze_at: -1, freeze_norm: False, pretrained: False}
+HybridEncoder: {in_channels: [128, 256, 512], hidden_dim: 32, dim_feedforward: 32, nhead: 4, expansion: 0.5}
+RTDETRTransformerv2:
+  {feat_channels: [32, 32, 32], hidden_dim: 32, dim_feedforward: 32, nhead: 4, num_layers: 1, num_queries: 30}
+train_dataloader: {dataset: {transforms: {ops: [{type: Resize, size: [64, 64]}]}}}
+val_dataloader: {dataset: {transforms: {ops: [{type: Resize, size: [64, 64]}]}}}
+""",
+    )
+    from rtdetr.training.published import read_published
+
+    torch.manual_seed(0)
+    weights = save_weights(build_model(read_published(config).network), tmp_path / "weights.pth")
+    path = tmp_path / "out.onnx"
+    assert tool.main(["-c", str(config), "-r", str(weights), "-o", str(path), "--check", "--simplify"]) == 0
+    assert "operators" in capsys.readouterr().out
+    assert [x.name for x in onnx.load(path).graph.input] == ["images", "orig_target_sizes"]
+    assert metadata_of(path)["dynamic_batch"] and metadata_of(path)["size_hw"] == [64, 64]
+    assert tool.main(["-c", str(config), "-o", str(path)]) == 2
+    assert "-r FILE" in capsys.readouterr().err

@@ -1,0 +1,90 @@
+"""INT8: the loss of AP is measured and bounded, sensitive stages go back to float, the decoder is never quantised."""
+
+import json
+
+import onnx
+import pytest
+
+from rtdetr.data import open_dataset
+from rtdetr.errors import ConfigError, InputError
+from rtdetr.export import quantize as module
+from rtdetr.export.export import Source
+from rtdetr.export.quantize import _worst, quantize
+from rtdetr.models import build_model
+from rtdetr.runtimes import load
+from tests.export.trained import CATEGORIES, pictures, trained_model
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """The pictures that the trained network knows, as a COCO dataset."""
+    folder = tmp_path_factory.mktemp("data")
+    images, annotations = [], []
+    for number, (image, target) in enumerate(zip(*pictures(), strict=True), start=1):
+        image.save(folder / f"{number}.png")
+        images.append({"id": number, "file_name": f"{number}.png", "width": 120, "height": 80})
+        for label, (x, y, w, h) in zip(target["labels"].tolist(), target["boxes"].tolist(), strict=True):
+            box = [(x - w / 2) * 120, (y - h / 2) * 80, w * 120, h * 80]
+            row = {"image_id": number, "category_id": CATEGORIES.ids[label], "bbox": box, "area": box[2] * box[3]}
+            annotations.append({"id": len(annotations) + 1, "iscrowd": 0, **row})
+    content = {"images": images, "annotations": annotations, "categories": CATEGORIES.to_json()}
+    (folder / "_annotations.coco.json").write_text(json.dumps(content))
+    return open_dataset(folder / "_annotations.coco.json", split="val")
+
+
+def test_the_stage_that_adds_most_error_goes_first() -> None:
+    errors = {"a": 0.1, "b": 0.5, "c": 0.6, "head": 9.0}
+    assert _worst(errors, ["a", "b", "c"], []) == "b"
+    assert _worst(errors, ["a", "b", "c"], ["b"]) == "a"
+    assert _worst({}, ["a", "b"], ["a"]) == "b"  # nothing known: in order
+
+
+@pytest.mark.parametrize(
+    ("path", "settings", "message"),
+    [
+        ("model.engine", {}, r"\.onnx or \.xml"),
+        ("model.onnx", {"max_drop": 1.5}, "max_drop in 0..1"),
+        ("model.onnx", {"num_calibration": 0}, "num_calibration must be positive"),
+    ],
+)
+def test_wrong_settings_are_refused_first(dataset, path, settings, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        quantize("absent.pth", path, data=dataset, **settings)
+
+
+def test_calibration_needs_pictures(dataset, tmp_path) -> None:
+    source = Source(build_model("test-tiny", num_classes=3), CATEGORIES)
+    with pytest.raises(InputError, match="at least one picture"):
+        quantize(source, tmp_path / "model.onnx", data=dataset, calibration=[])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_int8_keeps_the_accuracy(dataset, tmp_path, suffix, symmetric) -> None:
+    source = Source(trained_model(), CATEGORIES)
+    done = quantize(source, tmp_path / f"model{suffix}", data=dataset, max_drop=0.05, symmetric=symmetric)
+    assert done.report.ap_drop is not None and done.report.ap_drop <= 0.05
+    assert (done.report.reference_ap or 0) > 0.8  # the network has learned these pictures
+    assert done.result.metadata.precision == "int8"
+    detector = load(done.result.path, device="cpu")
+    assert [len(detector(image)) for image in pictures()[0]] == [3, 3, 3]
+    if suffix == ".onnx":
+        nodes = onnx.load(done.result.path).graph.node
+        assert sum(node.op_type == "QuantizeLinear" for node in nodes) > 10
+        fed = {name for node in nodes if node.op_type == "DequantizeLinear" for name in node.output}
+        inside = [n.name for n in nodes if n.name.startswith("decoder.decoder") and set(n.input) & fed]
+        assert inside == []
+
+
+@pytest.mark.slow
+def test_stages_go_back_to_float_until_the_loss_is_small(dataset, tmp_path, monkeypatch) -> None:
+    losses = iter([0.9, 0.5, 0.6, 0.85])  # the reference, then each attempt
+    monkeypatch.setattr(module, "measure_ap", lambda *arguments, **options: next(losses))
+    done = quantize(Source(trained_model(), CATEGORIES), tmp_path / "m.onnx", data=dataset, max_drop=0.06)
+    assert len(done.kept_float) == len(set(done.kept_float)) == 2
+    assert done.report.ap == 0.85 and done.report.passed
+    nodes = {node.name: node for node in onnx.load(tmp_path / "m.onnx").graph.node}
+    for stage in done.kept_float:
+        members = [node for name, node in nodes.items() if name == stage or name.startswith(f"{stage}.")]
+        assert members and not any("DequantizeLinear" in value for node in members for value in node.input[1:2])

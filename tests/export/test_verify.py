@@ -1,0 +1,152 @@
+"""The verdict on an exported model: what counts as the same detection, and that a wrong model is refused."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+import rich.console
+
+from rtdetr.categories import Categories
+from rtdetr.detections import Detections
+from rtdetr.errors import InputError
+from rtdetr.export.agreement import Tolerance, compare
+from rtdetr.export.layers import first_diverging
+from rtdetr.export.pictures import built_in_pictures
+from rtdetr.export.verify import TOLERANCES, int8_tolerance, verify
+from rtdetr.models import build_model
+from rtdetr.runtimes.torch_detector import TorchDetector
+
+NAMES = ("a", "b")
+EXACT = TOLERANCES["fp32"]
+LOOSE = TOLERANCES["fp16"]
+
+
+def detections(*rows) -> Detections:
+    """Rows of (x1, y1, x2, y2, score, label)."""
+    table = np.array(rows, dtype=np.float64).reshape(-1, 6)
+    return Detections(table[:, :4], table[:, 4], table[:, 5].astype(int), NAMES, (100, 100))
+
+
+FIRST, SECOND = (10, 10, 50, 50, 0.9, 0), (60, 60, 90, 95, 0.6, 1)
+
+
+def test_the_order_of_rows_does_not_matter_and_equal_sets_match() -> None:
+    twins = [(10, 10, 50, 50, 0.8, 0), (10, 10, 50, 50, 0.8, 0), SECOND]
+    agreement = compare([detections(*twins)], [detections(*twins[::-1])], threshold=0.3, tolerance=EXACT)
+    assert agreement.num_matched == agreement.num_pairs == 3
+    assert agreement.matched_share == 1 and agreement.lowest_iou == 1 and agreement.largest_score_difference == 0
+
+
+@pytest.mark.parametrize(
+    ("found", "counts"),  # pairs, matched, missed, extra
+    [
+        ([FIRST], (1, 1, 1, 0)),
+        ([FIRST, SECOND, (0, 0, 5, 5, 0.7, 1)], (2, 2, 0, 1)),
+        ([FIRST, (60, 60, 90, 95, 0.6, 0)], (1, 1, 1, 1)),  # another class
+        ([FIRST, (60, 60, 90, 95, 0.63, 1)], (2, 1, 0, 0)),  # another score
+        ([FIRST, (60, 60, 90, 93, 0.6, 1)], (2, 1, 0, 0)),  # another box
+        ([FIRST, (75, 60, 105, 95, 0.6, 1)], (1, 1, 1, 1)),  # so far off that it is another object
+        ([], (0, 0, 2, 0)),
+    ],
+)
+def test_differences_are_counted(found, counts) -> None:
+    agreement = compare([detections(FIRST, SECOND)], [detections(*found)], threshold=0.3, tolerance=LOOSE)
+    assert (agreement.num_pairs, agreement.num_matched, agreement.missed, agreement.extra) == counts
+    assert agreement.matched_share == counts[1] / (counts[0] + counts[2] + counts[3])
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_score_that_falls_just_below_the_threshold_is_not_missed(swapped) -> None:
+    sides = [detections((10, 10, 50, 50, 0.31, 0)), detections((10, 10, 50, 50, 0.295, 0))]
+    reference, found = sides[::-1] if swapped else sides
+    agreement = compare([reference], [found], threshold=0.3, tolerance=LOOSE)
+    assert (agreement.num_matched, agreement.missed, agreement.extra) == (1, 0, 0)
+    alone = compare([reference], [detections()], threshold=0.3, tolerance=LOOSE)
+    assert alone.missed == (0 if swapped else 1)
+
+
+def test_of_two_boxes_over_one_another_each_finds_its_own() -> None:
+    pair = [(10, 10, 50, 50, 0.9, 0), (10, 10, 50, 51, 0.4, 0)]
+    moved = [(10, 10, 50, 50.6, 0.9, 0), (10, 10, 50, 50.4, 0.4, 0)]
+    agreement = compare([detections(*pair)], [detections(*moved)], threshold=0.3, tolerance=LOOSE)
+    assert agreement.largest_score_difference == 0 and agreement.matched_share == 1
+
+
+def test_one_pixel_boxes_and_boxes_without_area() -> None:
+    pixel, flat = (5, 5, 6, 6, 0.9, 0), (7, 7, 7, 9, 0.8, 0)
+    assert compare([detections(pixel)], [detections(pixel)], threshold=0.3, tolerance=EXACT).num_matched == 1
+    agreement = compare([detections(flat)], [detections(flat)], threshold=0.3, tolerance=EXACT)
+    assert (agreement.missed, agreement.extra) == (1, 1)
+
+
+def test_pictures_are_always_the_same_and_shapes_differ() -> None:
+    first, second = built_in_pictures(), built_in_pictures()
+    assert [one.tobytes() for one in first] == [one.tobytes() for one in second]
+    assert len({one.size for one in first}) >= 3 and all(one.mode == "RGB" for one in first)
+
+
+class Fixed:
+    """A detector that finds the same in every picture."""
+
+    categories = Categories.numbered(2)
+    names = NAMES
+    size_hw = (64, 64)
+    description = "fixed"
+
+    def __init__(self, *rows) -> None:
+        self.rows = detections(*rows)
+
+    def __call__(self, source, *, threshold=0.5, size_hw=None, max_detections=300, batch_size=8):
+        return self.rows.above(threshold)
+
+
+class FixedReference(TorchDetector):
+    """The same as the reference."""
+
+    def __init__(self, *rows) -> None:
+        super().__init__(build_model("test-tiny", num_classes=2), Categories.numbered(2), device="cpu")
+        self.rows = detections(*rows)
+
+    def __call__(self, source, **options):
+        return self.rows.above(options["threshold"])
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"), [((FIRST, SECOND), None), ((FIRST,), "50.0% of the detections match"), ((), "0.0% of the")]
+)
+def test_verdict_table_and_json(found, reason) -> None:
+    report = verify(Fixed(*found), FixedReference(FIRST, SECOND))
+    assert report.passed == (reason is None) and (report.reason or "").startswith(reason or "")
+    console = rich.console.Console(width=100, file=io.StringIO(), record=True)
+    console.print(report.table())
+    assert ("passed" if reason is None else "refused") in console.export_text()
+    document = json.loads(json.dumps(report.to_json()))
+    assert document["passed"] == report.passed and document["agreement"]["num_reference"] == 2 * report.num_images
+
+
+def test_nothing_to_compare_is_said() -> None:
+    report = verify(Fixed(), FixedReference())
+    assert report.passed and not report.agreement.is_conclusive
+    assert "detects nothing above 0.3" in (report.note or "")
+    assert not verify(Fixed(FIRST), FixedReference()).passed  # something out of nothing
+
+
+def test_int8_is_held_to_ap_only() -> None:
+    report = verify(Fixed(FIRST), FixedReference(FIRST, SECOND), tolerance=int8_tolerance(0.01))
+    assert report.passed and "give a dataset" in (report.note or "")
+
+
+def test_images_are_needed_and_read() -> None:
+    with pytest.raises(InputError, match="at least one image"):
+        verify(Fixed(), FixedReference(), images=[])
+    with pytest.raises(InputError, match="no image"):
+        verify(Fixed(), FixedReference(), images=["absent.jpg"])
+    assert verify(Fixed(FIRST), FixedReference(FIRST), images=[np.zeros((1, 1, 3), np.uint8)]).num_images == 1
+
+
+def test_the_first_stage_beyond_the_limit_diverges() -> None:
+    tolerance = Tolerance(1.0, 0.999, score=0.01, ap_drop=0)
+    assert first_diverging({"a": 0.04, "b": 0.06, "c": 0.9}, tolerance) == "b"
+    assert first_diverging({"a": float("nan"), "b": 0.0}, tolerance) == "a"
+    assert first_diverging({"a": 0.05}, tolerance) is None

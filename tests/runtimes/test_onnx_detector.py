@@ -1,0 +1,180 @@
+"""Every form of graph gives the same detections, and a file that is none is refused in one line."""
+
+import numpy as np
+import onnx
+import pytest
+
+import rtdetr
+from rtdetr.categories import VOC20, Categories
+from rtdetr.detections import Detector
+from rtdetr.errors import ConfigError, InputError, WeightsError
+from rtdetr.runtimes.onnx_detector import OnnxDetector
+from tests.runtimes.graphs import CLASSES, QUERIES, SIZE, expected_logits, make_graph, make_metadata, save_graph
+
+FORMS = {
+    "boxes": {},
+    "dynamic": {"dynamic_batch": True, "dynamic_size": True},
+    "raw": {"postprocess": "raw", "dynamic_batch": True},
+    "static raw": {"postprocess": "raw"},
+    "in graph": {"preprocess": "in_graph"},
+}
+
+
+def picture(colour, height=40, width=60):
+    return np.full((height, width, 3), colour, np.uint8)
+
+
+PICTURES = [picture((200, 90, 10)), picture((5, 250, 30), 20, 33), picture((9, 9, 200), 1, 1), picture(0), picture(255)]
+
+
+@pytest.fixture(scope="module")
+def detectors(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("onnx")
+    files = {form: save_graph(folder / f"{form}.onnx", make_metadata(**changes)) for form, changes in FORMS.items()}
+    return {form: OnnxDetector(file, num_threads=1) for form, file in files.items()}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_gives_the_same(detectors, form):
+    detector = detectors[form]
+    assert isinstance(detector, Detector)
+    assert (detector.names, detector.categories.ids) == (("bolt", "nut", "washer"), [4, 9, 2])
+    for pixels in PICTURES:
+        found = detector(pixels, threshold=0.0, max_detections=QUERIES)
+        scores = 1 / (1 + np.exp(-expected_logits(pixels).reshape(-1)))
+        best = np.argsort(-scores)[:QUERIES]
+        np.testing.assert_allclose(found.scores, scores[best], atol=1e-4)
+        assert np.array_equal(found.labels[:3], best[:3] % CLASSES)
+        assert found.image_size_wh == (pixels.shape[1], pixels.shape[0])
+        expected = detectors["raw"](pixels, threshold=0.0, max_detections=QUERIES)
+        np.testing.assert_allclose(found.boxes_xyxy, expected.boxes_xyxy, atol=1e-3)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_lists_are_images_one_by_one(detectors, form):
+    detector = detectors[form]
+    expected = [detector(one, threshold=0.3) for one in PICTURES]
+    for batch_size in (1, 3, 8):
+        results = detector(PICTURES, threshold=0.3, batch_size=batch_size)
+        for found, alone in zip(results, expected, strict=True):
+            np.testing.assert_allclose(found.scores, alone.scores, atol=1e-5)
+            assert found.image_size_wh == alone.image_size_wh
+    assert detector([]) == []
+
+
+def test_a_static_batch_is_filled_up(detectors, tmp_path):
+    detector = OnnxDetector(save_graph(tmp_path / "four.onnx", batch=4), num_threads=1)
+    assert detector.batch_sizes == (4, 4)
+    for count in (1, 4, 5):
+        results = detector(PICTURES[:count], threshold=0.0, batch_size=2)
+        for found, pixels in zip(results, PICTURES[:count], strict=True):
+            np.testing.assert_allclose(found.scores, detectors["boxes"](pixels, threshold=0.0).scores, atol=1e-5)
+
+
+def test_sizes(detectors):
+    with pytest.raises(InputError, match=r"exported for images of 64x64 only, got 32x96; export it with: --dynamic"):
+        detectors["boxes"](PICTURES[0], size_hw=(32, 96))
+    with pytest.raises(InputError, match="multiples of 32"):
+        detectors["dynamic"](PICTURES[0], size_hw=(50, 64))
+    assert len(detectors["dynamic"](PICTURES[0], size_hw=(32, 96), threshold=0.0)) == QUERIES
+    assert len(detectors["boxes"](PICTURES[0], size_hw=(SIZE, SIZE), threshold=0.0)) == QUERIES
+
+
+def test_options_of_the_choice(tmp_path):
+    file = save_graph(tmp_path / "model.onnx", make_metadata(thresholds=(0.2, 0.9, 0.5)))
+    whole = OnnxDetector(file)(PICTURES[0], threshold=0.0)
+    assert len(OnnxDetector(file)(PICTURES[0], threshold=0.0, max_detections=2)) == 2
+    found = OnnxDetector(file)(PICTURES[0], threshold="auto")
+    assert np.array_equal(found.scores, whole.scores[whole.scores > np.array([0.2, 0.9, 0.5])[whole.labels]])
+    single = OnnxDetector(file, one_label=True)(PICTURES[0], threshold=0.0)
+    assert len(np.unique(whole.boxes_xyxy, axis=0)) == len(single) < len(whole)
+    file = save_graph(tmp_path / "raw.onnx", make_metadata(postprocess="raw"))
+    whole = OnnxDetector(file)(PICTURES[0], threshold=0.0)
+    assert CLASSES < len(OnnxDetector(file, nms_iou=0.0)(PICTURES[0], threshold=0.0)) < len(whole) == QUERIES * CLASSES
+
+
+def test_description_and_precision(detectors, tmp_path):
+    expected = "mean-colour (3 classes) in float32 on CPU (ONNX Runtime) at 64x64"
+    assert repr(detectors["boxes"]) == f"OnnxDetector: {expected}"
+    file = save_graph(tmp_path / "half.onnx", make_metadata(precision="float16"))
+    assert "in float16 on" in OnnxDetector(file, precision="float16").description
+    with pytest.raises(ConfigError, match="exported in float16 and runs in that only, got precision 'float32'"):
+        OnnxDetector(file, precision="float32")
+
+
+def test_devices(tmp_path):
+    file = save_graph(tmp_path / "model.onnx")
+    with pytest.raises(ConfigError, match="unknown device 'gpu' for ONNX Runtime"):
+        OnnxDetector(file, device="gpu")
+    with pytest.raises(ConfigError, match="no device 'cuda:1' here"):
+        OnnxDetector(file, device="cuda:1")
+
+
+def test_a_published_file_needs_class_names(tmp_path):
+    file = save_graph(tmp_path / "published.onnx", described=False)
+    with pytest.raises(WeightsError, match=r"does not name its classes.* categories=rtdetr\.COCO80"):
+        rtdetr.load(file)
+    detector = rtdetr.load(file, categories=VOC20)
+    assert (detector.names[0], detector.size_hw, detector.batch_sizes) == ("aeroplane", (SIZE, SIZE), (1, 1))
+    assert len(detector(PICTURES, threshold=0.0)[0]) == QUERIES
+    with pytest.raises(InputError, match="found class 2, but has only 1 class names"):
+        rtdetr.load(file, categories=Categories.numbered(1))(PICTURES[0])
+
+
+def foreign(path):
+    """A sound ONNX file of some other model."""
+    info = onnx.helper.make_tensor_value_info
+    node = onnx.helper.make_node("Relu", ["data"], ["probabilities"])
+    floats = onnx.TensorProto.FLOAT
+    ends = [info("data", floats, [1, 3])], [info("probabilities", floats, [1, 3])]
+    graph = onnx.helper.make_graph([node], "other", *ends)
+    opset = [onnx.helper.make_opsetid("", 18)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=9), path)
+
+
+def test_files_that_are_no_model(tmp_path):
+    path = tmp_path / "model.onnx"
+    whole = make_graph(make_metadata()).SerializeToString()
+    for content in (b"random bytes" * 50, whole[:100], whole[: len(whole) // 2], whole[:-30], b"\0" * 99):
+        path.write_bytes(content)
+        with pytest.raises(WeightsError, match=r"model\.onnx (cannot be read by ONNX Runtime|is no|is damaged)"):
+            rtdetr.load(path)
+    path.write_bytes(b"")
+    with pytest.raises(WeightsError, match="is empty"):
+        rtdetr.load(path)
+    with pytest.raises(WeightsError, match="no such ONNX file"):
+        rtdetr.load(tmp_path / "none.onnx")
+    foreign(path)
+    with pytest.raises(WeightsError, match=r"is no RT-DETR model.* got data and probabilities"):
+        rtdetr.load(path)
+
+
+def test_a_description_of_another_graph(tmp_path):
+    model = make_graph(make_metadata())
+    for text, message in (
+        (make_metadata(postprocess="raw").to_json(), "by its description it has the inputs images and"),
+        ("{", "description .* is damaged"),
+        ('{"format_version": 9}', "upgrade rtdetr"),
+    ):
+        onnx.helper.set_model_props(model, {"rtdetr": text})
+        onnx.save(model, tmp_path / "model.onnx")
+        with pytest.raises(WeightsError, match=message):
+            rtdetr.load(tmp_path / "model.onnx")
+
+
+def test_a_graph_that_fails_while_it_runs(tmp_path):
+    graph = make_graph(make_metadata(dynamic_batch=True))
+    tensor = next(one for one in graph.graph.initializer if one.name == "s1")
+    tensor.CopyFrom(onnx.numpy_helper.from_array(np.array([-1, QUERIES + 1, CLASSES]), "s1"))
+    onnx.save(graph, tmp_path / "model.onnx")
+    with pytest.raises(WeightsError, match=r"mean-colour .* failed: "):
+        OnnxDetector(tmp_path / "model.onnx")(PICTURES[0])
+
+
+def test_damaged_weights_are_told_apart_from_finding_nothing(tmp_path):
+    graph = make_graph(make_metadata(postprocess="raw"))
+    tensor = next(one for one in graph.graph.initializer if one.name == "score_weight")
+    tensor.CopyFrom(onnx.numpy_helper.from_array(np.full((3, QUERIES * CLASSES), np.nan, np.float32), "score_weight"))
+    onnx.save(graph, tmp_path / "model.onnx")
+    with pytest.raises(WeightsError, match="gave NaN or infinity"):
+        OnnxDetector(tmp_path / "model.onnx")(PICTURES[0])

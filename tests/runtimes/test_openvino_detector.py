@@ -1,0 +1,117 @@
+"""OpenVINO files give the detections of the ONNX file that they were made from, alone and in lists."""
+
+import shutil
+
+import numpy as np
+import openvino
+import pytest
+
+import rtdetr
+from rtdetr.errors import ConfigError, InputError, WeightsError
+from rtdetr.runtimes.onnx_detector import OnnxDetector
+from rtdetr.runtimes.openvino_detector import OpenVINODetector
+from tests.runtimes.graphs import make_metadata, save_graph
+from tests.runtimes.test_onnx_detector import FORMS, PICTURES, foreign
+
+
+def convert(onnx_file, metadata=None):
+    """The `.xml` file beside an `.onnx` file."""
+    model = openvino.Core().read_model(onnx_file)
+    if metadata is not None:
+        model.set_rt_info(metadata.to_json(), "rtdetr")
+    path = onnx_file.with_suffix(".xml")
+    openvino.save_model(model, path, compress_to_fp16=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("openvino")
+    found = {}
+    for form, changes in FORMS.items():
+        metadata = make_metadata(**changes)
+        found[form] = convert(save_graph(folder / f"{form}.onnx", metadata), metadata)
+    return found
+
+
+def make_detector(file, **options):
+    return OpenVINODetector(file, **({"precision": "float32", "num_threads": 1} | options))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_gives_what_onnx_gives(files, form):
+    detector = make_detector(files[form])
+    other = OnnxDetector(files[form].with_suffix(".onnx"), num_threads=1)
+    results = detector(PICTURES * 3, threshold=0.01, batch_size=4)
+    assert len(results) == 15
+    for place, (found, pixels) in enumerate(zip(results, PICTURES * 3, strict=True)):
+        expected = other(pixels, threshold=0.01)
+        alone = detector(pixels, threshold=0.01)
+        assert found.image_size_wh == expected.image_size_wh == alone.image_size_wh, place
+        assert np.array_equal(found.scores, alone.scores)
+        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
+        np.testing.assert_allclose(found.boxes_xyxy, expected.boxes_xyxy, atol=1e-3)
+    assert detector([]) == []
+
+
+def test_a_static_batch_is_filled_up(tmp_path):
+    metadata = make_metadata()
+    detector = make_detector(convert(save_graph(tmp_path / "two.onnx", metadata, batch=2), metadata))
+    assert detector.batch_sizes == (2, 2)
+    alone = [detector(pixels, threshold=0.0) for pixels in PICTURES]
+    for found, expected in zip(detector(PICTURES, threshold=0.0), alone, strict=True):
+        assert np.array_equal(found.scores, expected.scores)
+
+
+def test_a_bad_image_in_a_list_leaves_the_detector_usable(files):
+    detector = make_detector(files["boxes"])
+    with pytest.raises(InputError, match="image 4 of the list"):
+        detector([*PICTURES[:4], np.zeros(5), *PICTURES])
+    assert len(detector(PICTURES, threshold=0.0)) == len(PICTURES)
+
+
+def test_sizes(files):
+    with pytest.raises(InputError, match="exported for images of 64x64 only"):
+        make_detector(files["boxes"])(PICTURES[0], size_hw=(32, 96))
+    assert len(make_detector(files["dynamic"])(PICTURES[0], size_hw=(32, 96), threshold=0.0)) > 0
+
+
+def test_precision_and_description(files):
+    assert make_detector(files["boxes"]).description == "mean-colour (3 classes) in float32 on CPU (OpenVINO) at 64x64"
+    automatic = make_detector(files["boxes"], precision="auto")
+    assert automatic.precision in ("float32", "bfloat16", "float16")
+    with pytest.raises(ConfigError, match=r"unknown precision 'floats32'\. Did you mean 'float32'\?"):
+        make_detector(files["boxes"], precision="floats32")
+
+
+def test_devices(files):
+    with pytest.raises(ConfigError, match=r"OpenVINO has no device 'gpu\.7' here.* Known: auto, cpu"):
+        make_detector(files["boxes"], device="gpu.7")
+
+
+def test_files_that_are_no_model(files, tmp_path):
+    path, weights = tmp_path / "model.xml", tmp_path / "model.bin"
+    text = files["boxes"].read_text()
+    path.write_text(text)
+    with pytest.raises(WeightsError, match=r"has no weights: model\.bin must be beside it"):
+        rtdetr.load(path)
+    weights.write_bytes(files["boxes"].with_suffix(".bin").read_bytes()[:40])
+    with pytest.raises(WeightsError, match=r"model\.xml cannot be read by OpenVINO"):
+        rtdetr.load(path)
+    shutil.copy(files["boxes"].with_suffix(".bin"), weights)
+    for content in (text[: len(text) // 2], "<net/>", "\0\1 random", text.replace("mean-colour", "\0")):
+        path.write_text(content)
+        with pytest.raises(WeightsError, match=r"model\.xml (cannot be read by OpenVINO|.* is damaged)"):
+            rtdetr.load(path)
+    with pytest.raises(WeightsError, match="no such OpenVINO file"):
+        rtdetr.load(tmp_path / "none.xml")
+
+
+def test_files_of_other_models(tmp_path):
+    foreign(tmp_path / "other.onnx")
+    with pytest.raises(WeightsError, match=r"is no RT-DETR model"):
+        rtdetr.load(convert(tmp_path / "other.onnx"))
+    published = convert(save_graph(tmp_path / "published.onnx", described=False))
+    with pytest.raises(WeightsError, match="does not name its classes"):
+        rtdetr.load(published)
+    assert rtdetr.load(published, categories=rtdetr.VOC20, num_threads=1).names[1] == "bicycle"

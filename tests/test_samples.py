@@ -1,0 +1,84 @@
+"""The samples for other languages and servers give what the library gives, or at least what they promise."""
+
+import importlib.util
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rtdetr.categories import Categories
+from rtdetr.export import ExportOptions
+from rtdetr.export.export import Source, export
+from rtdetr.models import build_model
+from tests.export.trained import CATEGORIES, pictures, trained_detector, trained_model
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def triton():
+    spec = importlib.util.spec_from_file_location("make_repository", EXAMPLES / "triton" / "make_repository.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_triton_repository(tmp_path, dynamic) -> None:
+    source = Source(build_model("test-tiny", num_classes=2), Categories.numbered(2))
+    export(source, tmp_path / "model.onnx", options=ExportOptions(dynamic_batch=dynamic))
+    home = triton().make_repository(tmp_path / "model.onnx", tmp_path / "repository")
+    assert sorted(p.relative_to(home).as_posix() for p in home.rglob("*") if p.is_file()) == [
+        "1/model.onnx",
+        "config.pbtxt",
+        "labels.txt",
+    ]
+    text = (home / "config.pbtxt").read_text()
+    images = "[3, 64, 64]" if dynamic else "[1, 3, 64, 64]"
+    assert f'name: "images" data_type: TYPE_FP32 dims: {images} }}' in text
+    assert "TYPE_INT64" in text and text.count("{") == text.count("}") and text.count("[") == text.count("]")
+    assert f"max_batch_size: {8 if dynamic else 0}\n" in text and ("dynamic_batching" in text) == dynamic
+    assert len((home / "labels.txt").read_text().splitlines()) == 2
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    if shutil.which("cmake") is None or shutil.which("g++") is None:
+        pytest.skip("needs cmake and g++")
+    from openvino.utils import get_cmake_path
+
+    folder = tmp_path_factory.mktemp("build")
+    for command in (
+        ["cmake", "-S", EXAMPLES / "cpp_openvino", "-B", folder, f"-DOpenVINO_DIR={get_cmake_path()}"],
+        ["cmake", "--build", folder],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return folder / "detect"
+
+
+@pytest.mark.slow
+def test_cpp_openvino_finds_the_same_objects(built, tmp_path) -> None:
+    export(Source(trained_model(), CATEGORIES), tmp_path / "model.xml", options=ExportOptions(format="openvino"))
+    reference = trained_detector()
+    for image in pictures()[0]:
+        image.save(tmp_path / "picture.ppm")
+        command = [built, tmp_path / "model.xml", tmp_path / "picture.ppm", "0.5"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        rows = [line.split() for line in done.stdout.splitlines()]
+        expected = reference(image, threshold=0.5)
+        assert len(rows) == len(expected) == 3
+        for row, one in zip(sorted(rows, key=lambda r: r[5]), sorted(expected, key=lambda d: d.label), strict=True):
+            assert row[6] == one.name and abs(float(row[0]) - one.score) < 0.02
+            np.testing.assert_allclose([float(value) for value in row[1:5]], one.box_xyxy, atol=1.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("content", [b"", b"P5\n2 2\n255\n1234", b"P6\n2 2\n255\n12", b"P6\n999999 1\n255\n"])
+def test_cpp_openvino_refuses_broken_pictures(built, tmp_path, content) -> None:
+    (tmp_path / "broken.ppm").write_bytes(content)
+    command = [built, tmp_path / "absent.xml", tmp_path / "broken.ppm"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stderr.startswith("detect: ") and "broken.ppm" in done.stderr

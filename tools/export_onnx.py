@@ -1,0 +1,75 @@
+"""The published command line: `python tools/export_onnx.py -c CONFIG.yml -r CHECKPOINT.pth -o model.onnx --check`.
+
+Translates it to `rtdetr.export`; `rtdetr export CHECKPOINT` does the same without a configuration file, and more.
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from rtdetr.errors import ConfigError, RTDETRError, naming_the_missing_extra
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Export as the arguments say; return the exit status."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(stream=sys.stderr, format="%(levelname)s: %(message)s")
+    logging.getLogger("rtdetr").setLevel(logging.INFO)
+    try:
+        with naming_the_missing_extra():
+            return _run(options)
+    except RTDETRError as error:
+        print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(options: argparse.Namespace) -> int:
+    import rtdetr
+    from rtdetr.export import ExportOptions, RefusedExportError, Source, export
+    from rtdetr.export.export import checkpoint_sha256
+    from rtdetr.training.published import read_published
+    from rtdetr.training.recipe import parse, parse_assignments
+    from rtdetr.weights import default_categories, download, load_state, read_checkpoint
+
+    updates = {name: parse(name, value) for name, value in parse_assignments(options.update or []).items()}
+    if options.resume is not None:
+        updates["resume"] = options.resume
+    published = read_published(options.config, updates=updates)
+    if published.resume is None:
+        raise ConfigError("expected the checkpoint to export: -r FILE")
+    file = download(published.resume) if "://" in published.resume else Path(published.resume)
+    weights = read_checkpoint(file)
+    model = rtdetr.build_model(published.network, num_classes=weights.config.num_classes)
+    load_state(model, weights.state)
+    categories = weights.categories or default_categories(weights.config.num_classes)
+    source = Source(model.eval(), categories, weights.thresholds, sha256=checkpoint_sha256(weights.path))
+    side = options.input_size
+    settings = ExportOptions(dynamic_batch=True, size_hw=None if side is None else (side, side), opset=options.opset)
+    try:
+        result = export(source, options.output_file, options=settings, check=options.check)
+    except RefusedExportError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 3
+    print(f"{result.path}: {result.size_bytes / 1e6:.1f} MB, {result.num_nodes} operators")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Write a model described by a published YAML file as ONNX.")
+    add = parser.add_argument
+    add("-c", "--config", type=Path, required=True, help="YAML file of the published form")
+    add("-r", "--resume", help="checkpoint to export")
+    add("-o", "--output_file", type=Path, default=Path("model.onnx"), help="file to write")
+    add("-s", "--input_size", type=int, help="side of the input in pixels; by default eval_spatial_size of the file")
+    add("--opset", type=int, default=18, help="ONNX operator set")
+    add("--check", action="store_true", help="compare the detections with PyTorch's before the file appears")
+    add("--simplify", action="store_true", help="accepted, without effect: the graph has nothing to simplify")
+    add("-u", "--update", nargs="+", action="extend", metavar="KEY=VALUE", help="values over those of the file")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
