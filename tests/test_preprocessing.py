@@ -143,7 +143,7 @@ def test_strided_array(rgb):
 def test_one_pixel_image():
     pixel = np.array([[[10, 20, 30]]], np.uint8)
     assert np.array_equal(load_image(pixel), pixel)
-    assert np.array_equal(resize(pixel, (3, 2)), np.broadcast_to(pixel, (3, 2, 3)))
+    assert np.array_equal(resize(pixel, (3, 2)), np.broadcast_to(pixel.transpose(2, 0, 1), (3, 3, 2)))
 
 
 def test_other_channel_counts(rgb):
@@ -172,6 +172,14 @@ def test_input_equals_published_resize_and_scaling(rgb, size_hw):
         ours = preprocess(source, size_hw)
         assert (ours.dtype, ours.shape, ours.flags.c_contiguous) == (np.float32, (3, *size_hw), True)
         assert np.array_equal(ours, expected.numpy())
+
+
+@pytest.mark.parametrize("size_hw", [(640, 640), (480, 800), (352, 608), (2000, 32), (601, 640)])
+@pytest.mark.parametrize("shape", [(960, 1280), (961, 1283), (37, 2000), (640, 640), (333, 1), (480, 800)])
+def test_the_halves_fit_together(shape, size_hw):
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    whole = Image.fromarray(pixels).resize(size_hw[::-1], Image.Resampling.BILINEAR)
+    assert np.array_equal(resize(pixels, size_hw), np.asarray(whole).transpose(2, 0, 1))
 
 
 def message_of(source, **options):

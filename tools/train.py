@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rtdetr.errors import ConfigError, RTDETRError, naming_the_missing_extra
+from rtdetr.errors import ConfigError, RTDETRError, naming_the_missing_extra, one_line
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,16 +21,15 @@ def main(arguments: list[str] | None = None) -> int:
     logging.getLogger("rtdetr").setLevel(logging.INFO)
     try:
         with naming_the_missing_extra():
-            _run(options)
+            return _run(options)
     except RTDETRError as error:
-        print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(one_line(error), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
-    return 0
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace) -> int:
     from rtdetr.training.published import read_published
     from rtdetr.training.recipe import parse, parse_assignments
 
@@ -47,23 +46,22 @@ def _run(options: argparse.Namespace) -> None:
     published = read_published(options.config, updates=updates)
     if options.test_only:
         _evaluate(published)
-        return
+        return 0
     settings = dict(published.settings)
     data = settings.pop("data", None)
     resume = _file(published.resume) if published.resume else None
-    _report(_train(data, settings, resume))
+    return _train(data, settings, resume)
 
 
-def _train(data: Any, settings: dict[str, Any], resume: Path | None) -> Any:
+def _train(data: Any, settings: dict[str, Any], resume: Path | None) -> int:
     import rtdetr
+    from rtdetr.training.signals import exit_status
 
-    return rtdetr.train(data, resume=resume, config=settings)
-
-
-def _report(result: Any) -> None:
+    result = rtdetr.train(data, resume=resume, config=settings)
     if int(os.environ.get("RANK", "0")) == 0:
         best = "" if result.best_ap is None else f", best AP {result.best_ap:.3f}: {result.best_weights}"
-        print(f"{'finished' if result.finished else 'stopped early'}{best}; {result.last_weights}")
+        print(f"{'finished' if result.finished else 'interrupted'}{best}; {result.last_weights}")
+    return 0 if result.signal is None else exit_status(result.signal)
 
 
 def _evaluate(published: Any) -> None:

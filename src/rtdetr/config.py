@@ -4,7 +4,7 @@
 Defaults are the published RT-DETRv2-R50 values (arXiv 2407.17140); the zoo changes only what a model changes.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -19,12 +19,13 @@ class Strict(BaseModel):
     """Frozen settings; every mistake becomes a `ConfigError` that says where it is and what would be valid."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    section: ClassVar[str | None] = None  # what its fields are below where a user writes them; None: the class's name
 
     def __init__(self, **values: Any) -> None:
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise ConfigError(_explain(type(self), error)) from None
+            raise _explain(type(self), error) from None
 
     def replace(self, **changes: Any) -> Self:
         """Return a validated copy with some fields changed; a dict changes fields of a nested model."""
@@ -37,20 +38,37 @@ class Strict(BaseModel):
         return type(self)(**values)
 
 
-def _explain(model: type[BaseModel], error: ValidationError) -> str:
-    """One line for the first problem pydantic found; a name that is unknown explains another that is missing."""
+class _Misfit(ConfigError):
+    """What is wrong with a field, and the path to it from the settings that it was met in."""
+
+    def __init__(self, model: type[Strict], path: str, problem: str) -> None:
+        section = model.__name__ if model.section is None else model.section
+        where = ".".join(part for part in (section, path) if part)
+        super().__init__(f"{where}: {problem}" if where else problem)
+        self.path, self.problem = path, problem
+
+
+def _explain(model: type[Strict], error: ValidationError) -> ConfigError:
+    """The first problem pydantic found; a name that is unknown explains another that is missing."""
     problems = error.errors()
     first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
-    path = ".".join(str(part) for part in first["loc"])
+    field, *rest = map(str, first["loc"] or ("",))
     if first["type"] == "extra_forbidden":
-        key, known = str(first["loc"][-1]), list(model.model_fields)
-        parent = ".".join(str(part) for part in first["loc"][:-1]) or model.__name__
-        return f"{parent}: unknown setting {key!r}.{nearest(key, known)} Known: {', '.join(sorted(known))}."
+        known = sorted(model.model_fields)
+        return _Misfit(model, "", f"unknown setting {field!r}.{nearest(field, known)} Known: {', '.join(known)}.")
     cause = (first.get("ctx") or {}).get("error")
+    # what follows a field's name is a place in a list, or what pydantic calls a member of a union
+    path = ".".join([field, *(part for part in rest if part.isdecimal())])
+    if isinstance(cause, _Misfit):
+        return _Misfit(model, ".".join(part for part in (path, cause.path) if part), cause.problem)
     if isinstance(cause, ConfigError):
-        return f"{path}: {cause}" if path else str(cause)
-    more = "" if error.error_count() == 1 else f" ({error.error_count() - 1} more)"
-    return f"{model.__name__}.{path}: {first['msg']}; got {first.get('input')!r}.{more}"
+        return ConfigError(f"{path}: {cause}" if path else str(cause))
+    if first["type"] == "missing":
+        return _Misfit(model, path, "expected a value, got none")
+    wanted = [one["msg"].removeprefix("Input should be ") for one in problems if one["loc"][:1] == first["loc"][:1]]
+    expected = "expected " if first["msg"] != wanted[0] else ""
+    more = f" ({len(problems) - len(wanted)} more)" if len(problems) > len(wanted) else ""
+    return _Misfit(model, path, f"{expected}{' or '.join(dict.fromkeys(wanted))}; got {first.get('input')!r}.{more}")
 
 
 class PResNetConfig(Strict):
@@ -116,6 +134,8 @@ class DecoderConfig(Strict):
 
 class ModelConfig(Strict):
     """A whole detector. What follows from another field is derived: the encoder reads the backbone's channels."""
+
+    section = "model"
 
     name: str = "custom"
     version: Literal["v1", "v2"] = "v2"  # v1: RT-DETR's parameter names, no stored anchors
@@ -184,6 +204,8 @@ class LossConfig(Strict):
 class Recipe(Strict):
     """How a model is trained. Defaults: the published RT-DETRv2 values common to every size."""
 
+    section = "train"
+
     epochs: Size = 72
     batch_size: Size = 16  # over all processes
     accumulate: Size = 1  # parts that a process's share of a batch is worked on in, one after the other, to save memory
@@ -223,6 +245,8 @@ class Recipe(Strict):
 
 class TrainConfig(Strict):
     """One training run, resolved: what `rtdetr train` was asked for. Saved as config.json beside its results."""
+
+    section = ""
 
     data: str | tuple[str, ...]  # dataset folders or annotation files
     images: str | None = None  # folder of the training images, where it is not in a usual place

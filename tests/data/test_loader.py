@@ -3,6 +3,7 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 
 import numpy as np
@@ -268,6 +269,22 @@ def test_workers_end_with_the_loader(dataset):
     del loader
     gc.collect()
     assert children() == before
+
+
+def test_a_program_that_leaves_an_epoch_half_read_ends(tmp_path):
+    code = """
+import sys; from pathlib import Path
+from rtdetr.config import Recipe; from rtdetr.data import DetectionDataset, TrainLoader
+from tests.coco_files import many_images, write_dataset
+data = DetectionDataset(*write_dataset(Path(sys.argv[1]), many_images(4)))
+batches = iter(TrainLoader(data, Recipe(batch_size=1, train_size_hw=(64, 64)), num_workers=1))
+next(batches)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    ran = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], env=environment, stderr=subprocess.PIPE, timeout=90
+    )
+    assert (ran.returncode, ran.stderr) == (0, b"")
 
 
 def test_crowd_regions_are_not_trained(tmp_path):

@@ -89,3 +89,11 @@ def test_what_is_not_there_is_said(tmp_path):
     (tmp_path / "text.json").write_text(json.dumps("text"))
     with pytest.raises(DatasetError, match="expected a COCO file"):
         open_dataset(tmp_path / "text.json", split="val")
+
+
+@pytest.mark.parametrize("mark", ["dataset_dict.json", "data/train-00000-of-00001.parquet", "train/metadata.jsonl"])
+def test_a_saved_table_is_named_as_what_it_is(tmp_path, mark):
+    (tmp_path / mark).parent.mkdir(exist_ok=True)
+    (tmp_path / mark).write_text("{}")
+    with pytest.raises(DatasetError, match="table of Hugging Face datasets, which is read in Python only"):
+        open_dataset(tmp_path, split="train")

@@ -114,6 +114,7 @@ def test_resume_and_tune(tool, file, run, tmp_path, capsys):
         (["-r", "a", "-t", "b"], "ConfigError: expected --resume or --tuning, got both"),
         (["--test-only"], "ConfigError: --test-only: expected the checkpoint to evaluate: -r FILE"),
         (["-u", "epochs=1"], "ConfigError: command line: unknown key 'epochs'. Did you mean 'epoches'"),
+        (["-c", "recipes/finetune.yml"], "with: rtdetr train -c recipes/finetune.yml"),
         (["-u", "PResNet"], "ConfigError: expected key=value, got 'PResNet'"),
         (["-r", "nowhere.pth"], "no such file"),
         (["-u", "val_dataloader=~"], "has no validation part"),

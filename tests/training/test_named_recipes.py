@@ -97,7 +97,12 @@ def test_which_recipe_is_taken():
 
 
 def test_changes_are_made_after_the_recipe_is_fitted():
-    asked = {"weights": "rtdetrv2_r50vd", "epochs": 10, "batch_size": 4, "set": {"train.ema_decay": 0.5, "lr": "1e-3"}}
+    asked = {
+        "weights": "rtdetrv2_r50vd",
+        "epochs": 10,
+        "batch_size": 4,
+        "set": {"train.ema_decay": 0.5, "train.lr": "1e-3"},
+    }
     config = resolve("d", {"output_dir": "o", **asked})
     assert config.recipe_changes is not None
     config = fit(config, num_images=400, class_names=("cat",))

@@ -1,14 +1,19 @@
 """What a run says before its first step, and whether the memory it names is what a step takes."""
 
+import re
+
 import pytest
 import torch
 
+import rtdetr
 from rtdetr import zoo
 from rtdetr.config import Recipe, TrainConfig
 from rtdetr.models import build_model
 from rtdetr.training.freeze import freeze
 from rtdetr.training.named_recipes import deim, finetune
 from rtdetr.training.plan import describe, estimate_memory
+from tests.coco_files import many_images, write_dataset
+from tests.training.small import config_of
 
 
 def kept_bytes(model, images):
@@ -53,10 +58,42 @@ def test_memory_follows_the_recipe():
     )
     larger = estimate_memory(model, recipe.replace(multiscale_sizes=(64, 128)), dtype=torch.float32)
     assert 2 * whole.activations < larger.activations < 5 * whole.activations
+    again = estimate_memory(model, recipe.replace(gradient_checkpointing=True), dtype=torch.float32)
+    assert 0.2 * whole.activations < again.activations < 0.8 * whole.activations
     freeze(model, "backbone")
     frozen = estimate_memory(model, recipe, dtype=torch.float32)
     assert frozen.activations < whole.activations and frozen.weights < whole.weights
-    assert estimate_memory(model, recipe, dtype=torch.float16).activations == frozen.activations
+    assert estimate_memory(model, recipe, dtype=torch.float16).activations * 2 == pytest.approx(
+        frozen.activations, abs=16
+    )
+
+
+def test_constant_norms_keep_two_bytes_under_autocast():
+    model = build_model("test-tiny").train()
+    images = torch.rand(1, 3, 384, 384)  # large, because autocast's copies of the weights are kept as well
+    freeze(model, "backbone")
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)  # so that the backbone keeps something
+    whole = kept_bytes(model.backbone, images)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        maps = model.backbone(images)
+        assert all(one.dtype == torch.bfloat16 for one in maps)
+        assert kept_bytes(model.backbone, images) < 0.7 * whole
+
+
+def test_finetune_counts_the_steps_that_balancing_adds(tmp_path):
+    content = many_images(12, seed=0)
+    for annotation in content["annotations"]:  # one class is in a single image
+        annotation["category_id"] = 7 if annotation["image_id"] == content["annotations"][0]["image_id"] else 3
+    _, file = write_dataset(tmp_path, content)
+    settings = {"weights": "none", "recipe": "finetune", "batch_size": 1, "epochs": 20, "evaluate_every": 0}
+    settings |= {"model": "test-tiny", "device": "cpu", "workers": 0, "dry_run": True}
+    steps = []
+    for balance in (False, True):
+        folder = rtdetr.train(file, output_dir=tmp_path / f"{balance}", balance=balance, **settings).output_dir
+        steps.append(int(re.search(r"20 epochs of (\d+) steps", (folder / "plan.txt").read_text())[1]))
+        assert config_of(folder)["recipe"]["warmup_iterations"] == round(20 * steps[-1] / 20)
+    assert steps[0] == 12 < steps[1]
 
 
 def plan(recipe, **changes):
@@ -75,9 +112,9 @@ def test_the_words():
         "data     1,000 images, 3 classes; none is evaluated",
         "recipe   finetune: made for these images; the published one is --recipe published",
         "length   72 epochs of 62 steps of 16 images: 4,464 steps",
-        "rate     0.0001, backbone 1e-05; 223 steps of warm-up; flat for 36 epochs, then a cosine down to 5%",
+        "rate     0.000145; 223 steps of warm-up; flat for 36 epochs, then a cosine down to 5%",
         "average  decay 0.99552, reached over 45 steps",
-        "images   64x64; colour, zoom-out and crop for 65 epochs; flips",
+        "images   64x64; colour, zoom-out and crop for 60 epochs; flips",
         "loss     1 VFL + 5 L1 + 2 GIoU",
         "compute  float32 on cpu",
         "time     unknown until the rehearsal",

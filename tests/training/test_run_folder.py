@@ -42,6 +42,12 @@ def evaluated(data, *, shift=0.0):
     return EvaluationReport.of(evaluator)
 
 
+def end(folder, report):
+    """What a run that found `report` leaves."""
+    with EvaluationPages(folder) as pages:
+        pages.better(report)
+
+
 def test_the_start_of_a_run(tmp_path, caplog):
     data = dataset_of(tmp_path / "data")
     start(tmp_path / "run", data)
@@ -76,7 +82,7 @@ def test_the_end_of_a_run(tmp_path, caplog, kind):
     data = dataset_of(tmp_path / "data", content)
     report = evaluated(data, shift=3.0)
     caplog.clear()  # of what opening the awkward boxes says
-    write_end(tmp_path, report=report)
+    end(tmp_path, report)
     assert caplog.text == ""
     found = {path.stem for path in (tmp_path / "pictures").iterdir()}
     assert found >= PICTURES
@@ -115,7 +121,7 @@ def test_what_cannot_be_drawn_is_named_and_the_rest_is_written(tmp_path, monkeyp
     monkeypatch.setattr(run_folder, "save_plots", lambda *_: (_ for _ in ()).throw(RuntimeError("two\nlines")))
     with caplog.at_level(logging.WARNING, logger="rtdetr"):
         start(tmp_path, data)
-        write_end(tmp_path, report=evaluated(data))
+        end(tmp_path, evaluated(data))
     assert [record.getMessage() for record in caplog.records] == [
         "the label statistics could not be made: IndexError: list index out of range. The training is not affected",
         "the batch previews could not be made: ZeroDivisionError: division by zero. The training is not affected",
@@ -129,7 +135,7 @@ def test_a_folder_that_cannot_be_written_ends_nothing(tmp_path, caplog):
     data = dataset_of(tmp_path / "data")
     (tmp_path / "run").write_text("a file")
     start(tmp_path / "run", data)
-    write_end(tmp_path / "run", report=evaluated(data))
+    end(tmp_path / "run", evaluated(data))
     assert len(caplog.records) == 9  # four at the start, five at the end
     assert (tmp_path / "run").read_text() == "a file"
 
@@ -139,11 +145,14 @@ def test_better_evaluations_are_drawn_now_and_then_and_at_the_end(tmp_path, monk
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(run_folder, "write_end", lambda folder, *, report: drawn.append(report))
     monkeypatch.setattr(run_folder, "time", SimpleNamespace(perf_counter=lambda: clock.now))
-    reports = [object.__new__(EvaluationReport) for _ in range(4)]
+    data = dataset_of(tmp_path / "data")
+    reports = [evaluated(data, shift=shift) for shift in (8.0, 4.0, 2.0, 0.0)]
     pages = EvaluationPages(tmp_path)
     for report, seconds in zip(reports, (10, 400, 600, 800), strict=True):
         clock.now = seconds
         pages.better(report)
+        kept = json.loads((tmp_path / "evaluation.json").read_text())  # at once: the run may be killed
+        assert kept["metrics"]["ap"] == pytest.approx(report.metrics.ap)
     assert [id(report) for report in drawn] == [id(reports[1]), id(reports[3])]
     pages.write()
     assert drawn[2:] == [None]

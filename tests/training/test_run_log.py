@@ -42,10 +42,9 @@ def clock(monkeypatch) -> Clock:
 
 
 @pytest.fixture
-def ends(monkeypatch) -> list[object]:
-    """What was drawn: "curve", or the report that `write_end` was asked to show."""
-    found: list[object] = []
-    monkeypatch.setattr(run_log, "write_end", lambda folder, *, report=None: found.append(report))
+def ends(monkeypatch) -> list[str]:
+    """What was drawn."""
+    found: list[str] = []
     monkeypatch.setattr(run_log, "draw_learning_curve", lambda folder: found.append("curve"))
     return found
 
@@ -96,10 +95,18 @@ def test_the_curve_is_not_drawn_too_often(tmp_path, clock, ends):
     assert ends == ["curve", "curve"]
 
 
-def test_an_error_ends_with_a_report_too(tmp_path, clock, ends):
-    with pytest.raises(ZeroDivisionError), RunLog(tmp_path, Progress(batches_per_epoch=3), num_epochs=1, every=1):
-        raise ZeroDivisionError
-    assert ends == [None]
+def test_a_skipped_step_does_not_cost_the_row_of_the_steps_before_it(tmp_path, clock, ends):
+    progress = Progress(batches_per_epoch=3)
+    with RunLog(tmp_path, progress, num_epochs=1, every=2) as log:
+        for number, _ in enumerate(log.batches(Batches()), start=1):
+            progress.batch, progress.iteration = number, number
+            terms = None if number in (2, 3) else {"loss": 2.0}
+            clock.now += 1.0
+            log.step(terms, gradient_norm=0.5 if terms else float("nan"), learning_rates=[0.1], num_images=4)
+        end_epoch(log, progress)
+    rows = read_records(tmp_path)
+    assert [(row["kind"], row["iteration"], row["loss"]) for row in rows] == [("step", 2, 2.0), ("epoch", 3, 2.0)]
+    assert rows[0]["gradient_norm"] == 0.5
 
 
 def test_memory_and_speed_are_measured(tmp_path, ends):

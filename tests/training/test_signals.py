@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from rtdetr.training.signals import StopSignals
+from rtdetr.training.signals import StopSignals, exit_status
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
@@ -29,6 +29,10 @@ def test_handlers_come_back_without_a_signal():
     with StopSignals():
         assert signal.getsignal(signal.SIGINT) != before[0]
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_the_exit_status_is_the_one_of_shells():
+    assert (exit_status("SIGINT"), exit_status("SIGTERM")) == (130, 143)
 
 
 def test_other_threads_have_no_signals():

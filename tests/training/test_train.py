@@ -35,9 +35,10 @@ def data(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def no_pictures(request, monkeypatch) -> None:
-    """Drawing takes longer than these runs; `test_run_folder.py` looks at what it makes."""
+def only_the_loop(request, monkeypatch) -> None:
+    """Drawing and counting memory take longer than these runs; they have tests of their own."""
     if request.function is not test_a_run_leaves_everything_in_its_folder:
+        monkeypatch.setattr(setup, "estimate_memory", lambda *_, **__: None)
         monkeypatch.setattr(loop, "write_start", lambda folder, **_: None)
         monkeypatch.setattr(loop.EvaluationPages, "write", lambda self: None)
 
@@ -93,7 +94,8 @@ def test_a_run_leaves_everything_in_its_folder(data, tmp_path, capsys):
     left = {path.name for path in (tmp_path / "run").iterdir()}
     assert left >= {"best.pth", "last.pth", "config.json", "plan.txt", "environment.json", "evaluation.json"}
     assert left >= {"metrics.jsonl", "steps.csv", "tensorboard", "learning_curve.png", "pictures", "report.html"}
-    assert result == (tmp_path / "run", tmp_path / "run/best.pth", result.best_ap, tmp_path / "run/last.pth", True)
+    run = tmp_path / "run"
+    assert result == (run, run / "best.pth", result.best_ap, run / "last.pth", True, None)
     config = config_of(tmp_path / "run")
     assert (config["seed"], config["model"], config["recipe"]["epochs"]) == (3, "test-tiny", 2)
     assert [iteration for iteration, _ in losses(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
@@ -126,7 +128,7 @@ def test_an_interrupted_run_equals_one_that_was_not(data, whole, tmp_path, monke
     with monkeypatch.context() as patch:
         stop_after(patch, stop)
         part = run_tiny(data, tmp_path / "part", epochs=3)
-    assert not part.finished
+    assert (part.finished, part.signal) == (False, "SIGTERM")
     assert training_state(tmp_path / "part")["/progress/iteration"] == stop
     torch.rand(5)
     resumed = run_tiny(None, resume=tmp_path / "part")
@@ -183,9 +185,10 @@ def test_resuming_a_finished_run_changes_nothing(data, tmp_path):
     ("kind", "words"), [("nan", "loss_vfl is nan"), ("inf", "loss_vfl is inf"), ("gradient", "gradient")]
 )
 def test_what_is_not_finite_stops_the_run_before_it_does_harm(data, tmp_path, monkeypatch, kind, words):
-    monkeypatch.setattr(setup, "build_criterion", lambda *_, **__: Poisoned(kind))
-    with pytest.raises(TrainingError, match=f"not finite.*{words}|{words}.*not finite") as caught:
-        run_tiny(data, tmp_path, rehearsal=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(setup, "build_criterion", lambda *_, **__: Poisoned(kind))
+        with pytest.raises(TrainingError, match=f"not finite.*{words}|{words}.*not finite") as caught:
+            run_tiny(data, tmp_path, rehearsal=False)
     message = str(caught.value)
     assert "step 5, batch 2 of epoch 2, image ids " in message
     named = message.partition("image ids ")[2].partition(";")[0].split(", ")
@@ -194,7 +197,6 @@ def test_what_is_not_finite_stops_the_run_before_it_does_harm(data, tmp_path, mo
     assert training_state(tmp_path)["/progress/iteration"] == STEPS
     model, _ = load_model(tmp_path / "last.pth")
     assert all(value.isfinite().all() for value in model.parameters())
-    monkeypatch.undo()
     assert run_tiny(None, resume=tmp_path).finished
 
 
@@ -251,7 +253,7 @@ def test_starting_from_weights_of_other_classes(data, tmp_path, caplog):
 def test_a_warm_up_longer_than_the_run_is_warned_of(data, tmp_path, caplog):
     run_tiny(data, tmp_path, epochs=1, evaluate_every=0, recipe={"warmup_iterations": 2000})
     assert "warm-up takes 3 of the run's 3 steps" in caplog.text
-    assert "--set warmup_iterations=1" in caplog.text
+    assert "--set train.warmup_iterations=1" in caplog.text
 
 
 def test_what_cannot_be_done_is_said_before_anything_is_written(data, tmp_path):
@@ -267,6 +269,18 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(data, tmp_path):
         with pytest.raises(error, match=message):
             run_tiny(settings.pop("data"), tmp_path / "run", **settings)
         assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_fetches_no_weights(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("RTDETR_OFFLINE", "1")
+    monkeypatch.setenv("RTDETR_CACHE", str(tmp_path / "cache"))
+    settings = {"weights": "https://example.org/own.pth", "epochs": 1}
+    assert run_tiny(data, tmp_path / "plan", dry_run=True, **settings).best_weights is None
+    assert "from the weights https://example.org/own.pth" in (tmp_path / "plan/plan.txt").read_text()
+    with pytest.raises(WeightsError, match=r"own\.pth is not in the cache"):
+        run_tiny(data, tmp_path / "run", **settings)
+    with pytest.raises(WeightsError, match="no published weights"):
+        run_tiny(data, tmp_path / "run", dry_run=True, weights="test-tiny")
 
 
 def test_another_run_is_never_overwritten(data, tmp_path):
@@ -318,10 +332,13 @@ def test_too_little_memory_is_said_before_the_first_step(data, tmp_path, monkeyp
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
 
+    drawn = []
+    monkeypatch.setattr(loop.EvaluationPages, "write", lambda pages: drawn.append(pages))
     monkeypatch.setattr(Criterion, "forward", fail)
     with pytest.raises(TrainingError, match=r"out of memory.*4 images of 64x64.*accumulate=2.*--batch-size 2"):
         run_tiny(data, tmp_path)
     assert not (tmp_path / "last.pth").exists()
+    assert len(drawn) == 1  # an error ends with a report too
 
 
 def test_a_full_disk_costs_a_checkpoint_and_not_the_run(data, tmp_path, monkeypatch, capsys):

@@ -31,6 +31,13 @@ def is_table(source: object) -> bool:
     return all(hasattr(source, name) for name in ("column_names", "features", "__getitem__", "__len__"))
 
 
+def is_saved_table(folder: Path) -> bool:
+    """Whether a folder holds what `datasets` writes or the Hub has, which only that package reads."""
+    marks = ("dataset_dict.json", "dataset_info.json", "state.json", "metadata.jsonl", "train/metadata.jsonl")
+    tables = (*folder.glob("*.parquet"), *folder.glob("data/*.parquet"))
+    return bool(tables) or any((folder / name).is_file() for name in marks)
+
+
 def open_table(source: Any, split_names: Sequence[str], *, on_bad_box: str = "error") -> DetectionDataset:
     """Read the boxes of a table; images are read when they are asked for.
 

@@ -8,10 +8,13 @@ A sampler hands out whole batches, a worker builds one of them (`batches.py`), a
 they become float32, change size for multi-scale and are blended for mixup.
 """
 
+import atexit
+import contextlib
 import multiprocessing
 import signal
 import sys
 import warnings
+import weakref
 from collections.abc import Iterator
 
 import numpy as np
@@ -109,6 +112,8 @@ class TrainLoader:
                 generator=torch.Generator(),  # else DataLoader draws from the global one
                 worker_init_fn=_leave_signals_to_the_main_process,
             )
+        if num_workers:
+            atexit.register(_end_workers, weakref.ref(self._loader))
 
     def set_epoch(self, epoch: int, *, start_batch: int = 0) -> None:
         """Choose the epoch to iterate next, counted from 0, and how many of its batches to pass over."""
@@ -155,6 +160,8 @@ class TrainLoader:
             died = not isinstance(error, RuntimeError) or str(error).startswith("DataLoader worker")
             if isinstance(error, RTDETRError) or not died:
                 raise
+            with contextlib.suppress(RuntimeError):  # PyTorch's, at the death of a worker it still counts on
+                _end_workers(weakref.ref(self._loader))
             raise TrainingError(_lost_worker(str(error))) from None
 
     def _finish(self, batch: Batch) -> TrainBatch:
@@ -190,6 +197,13 @@ def _lost_worker(problem: str) -> str:
 
 def _unchanged(batch: object) -> object:
     return batch
+
+
+def _end_workers(reference: "weakref.ref[DataLoader[object]]") -> None:
+    """End the workers of a loader, if it is still there at the exit: multiprocessing would wait for them for ever."""
+    iterator = getattr(reference(), "_iterator", None)
+    if iterator is not None:
+        iterator._shutdown_workers()
 
 
 def _leave_signals_to_the_main_process(worker: int) -> None:

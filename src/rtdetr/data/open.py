@@ -13,7 +13,7 @@ from rtdetr.categories import Categories
 from rtdetr.data.annotations import Found
 from rtdetr.data.coco import PATTERNS, coco_file, find_coco
 from rtdetr.data.dataset import DetectionDataset, Source
-from rtdetr.data.huggingface import is_table, open_table
+from rtdetr.data.huggingface import is_saved_table, is_table, open_table
 from rtdetr.data.image_files import check_files_exist
 from rtdetr.data.index_cache import read_cached
 from rtdetr.data.merge import merge
@@ -91,6 +91,11 @@ def find_dataset(path: Path, *, split: str, images: Path | None = None) -> Found
 def _in_folder(root: Path, split: str, images: Path | None) -> Found:
     names = SPLIT_NAMES[split]
     found = find_coco(root, names, images=images) or find_yolo(root, names) or find_voc(root, split, images=images)
+    if found is None and is_saved_table(root):
+        raise DatasetError(
+            f"{root} holds a table of Hugging Face datasets, which is read in Python only: "
+            "rtdetr.train(datasets.load_from_disk(FOLDER)), or load_dataset(FOLDER), and rtdetr.data.open_dataset"
+        )
     if found is None:
         coco = ", ".join(pattern.format(names[0]) for pattern in PATTERNS)
         raise MissingSplitError(

@@ -67,7 +67,7 @@ def yolo_file(file: Path, names: Sequence[str]) -> Found:
     images = sorted({image for entry in entries for image in _images_of(file, document, key, entry)})
     if not images:
         raise DatasetError(f"{file}: {key} {document[key]!r} has no image files")
-    labels = [_label_file(image) for image in images]
+    labels = [label_file(image) for image in images]
     if not any(map(os.path.isfile, labels)):
         raise DatasetError(
             f"{file}: no label file for any of the {len(images)} images of {key}, the first would be {labels[0]}. "
@@ -197,7 +197,18 @@ def _listed_image(line: str, beside: Path, listed_as: Path) -> str:
     return os.path.abspath(next((path for path in candidates if _exists(path)), candidates[0]))
 
 
-def _label_file(image: str) -> str:
+def dataset_root(file: Path) -> Path:
+    """The folder that a data.yaml says its others are relative to; its own where it says none.
+
+    Raises:
+        DatasetError: the file is broken.
+    """
+    path = _load_yaml(file).get("path")
+    return file.parent / path if isinstance(path, str) else file.parent
+
+
+def label_file(image: str) -> str:
+    """Path of the label file that an image would have."""
     parts = os.path.splitext(image)[0].split(os.sep)
     folders = parts[:-1]
     if "images" in folders:

@@ -152,6 +152,8 @@ def read(path: Path) -> dict[str, Any]:
     """
     if path.is_dir():
         path = newest_whole(path) or path / "last.pth"
+    if not path.exists():
+        raise WeightsError(f"resume: no such file: {path}. Give the output folder of a run, or last.pth in it")
     content = load_pickle(path)
     missing = [key for key in NEEDED if not isinstance(content, Mapping) or key not in content]
     if missing:

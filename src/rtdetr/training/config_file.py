@@ -36,6 +36,8 @@ def read_config(path: Path) -> dict[str, Any]:
         ConfigError: the file is missing or broken, or has a key or value that cannot be; names the file.
     """
     values = read_yaml(path)
+    if not values:
+        raise ConfigError(f"{path}: expected 'key: value' lines, got none. Examples are in recipes/")
     if is_published(values):
         found = read_published(path)
         if found.resume:

@@ -66,6 +66,14 @@ class Processes:
         """Return the smallest of a number over the processes."""
         return min(self.gather_all(value))
 
+    def of_main(self, value: Value) -> Value:
+        """Return the picklable value of the main process in every process."""
+        if self.world_size == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values)
+        return values[0]
+
     def gather(self, value: Value) -> list[Value]:
         """Return the picklable values of all processes, in the order of their ranks; an empty list but in the main."""
         if self.world_size == 1:

@@ -18,7 +18,7 @@ from rtdetr.files import write_atomically
 
 ENVIRONMENT_FILE = "environment.json"
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pydantic", "scipy", "hotcoco", "safetensors", "matplotlib")
-_GIB = 2**30
+GIB = 2**30  # bytes
 
 
 def write_environment(folder: Path, *, device: torch.device, workers: int) -> Path:
@@ -68,14 +68,14 @@ def resident_memory_gib() -> float | None:
     """Memory of this process that is not swapped out, shared pages included, in GiB; None where nothing tells."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / _GIB
+        return pages * os.sysconf("SC_PAGE_SIZE") / GIB
     except (OSError, ValueError, AttributeError):
         return None
 
 
 def peak_cuda_memory_gib(device: torch.device | None) -> float | None:
     """Most memory that tensors on a GPU took up at a time since the process began, GiB; None on other devices."""
-    return torch.cuda.max_memory_allocated(device) / _GIB if device is not None and device.type == "cuda" else None
+    return torch.cuda.max_memory_allocated(device) / GIB if device is not None and device.type == "cuda" else None
 
 
 def _describe_device(device: torch.device) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def _describe_device(device: torch.device) -> dict[str, Any]:
     return {
         "type": "cuda",
         "name": properties.name,
-        "memory_gib": round(properties.total_memory / _GIB, 1),
+        "memory_gib": round(properties.total_memory / GIB, 1),
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),
     }
@@ -102,6 +102,6 @@ def _processor() -> str:
 
 def _total_memory_gib() -> float | None:
     try:
-        return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / _GIB, 1)
+        return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB, 1)
     except (OSError, ValueError, AttributeError):
         return None

@@ -89,8 +89,12 @@ class Job:
         """The number of an evaluation that decides which weights are best."""
         return float(getattr(report.metrics, self.config.best_metric))
 
-    def evaluate(self) -> EvaluationReport:
-        """Measure the averaged model on the validation data; each process takes its share of the images."""
+    def evaluate(self) -> EvaluationReport | None:
+        """Measure the averaged model on the validation data; each process takes its share of the images.
+
+        Returns:
+            What was found, in the main process; None in the others.
+        """
         assert self.val_data is not None
         started = time.perf_counter()
         detector = self.make_detector(self.state.ema.module, self.train_data.categories, str(self.device))
@@ -108,5 +112,8 @@ class Job:
             progress=processes.is_main,
         )
         if processes.world_size > 1:
-            evaluator = CocoEvaluator.merged(self.val_data, processes.gather_all(evaluator.state()))
+            states = processes.gather(evaluator.state())
+            if not processes.is_main:
+                return None
+            evaluator = CocoEvaluator.merged(self.val_data, states)
         return EvaluationReport.of(evaluator, seconds=time.perf_counter() - started)

@@ -11,9 +11,9 @@ from rtdetr.config import Recipe, TrainConfig
 from rtdetr.errors import TrainingError
 from rtdetr.files import write_atomically
 from rtdetr.models import RTDETR
-from rtdetr.models.layers import FrozenBatchNorm2d
+from rtdetr.training.environment import GIB
+from rtdetr.training.recompute import recompute_activations, recomputed_parts
 
-GIB = 2**30
 _WEIGHTS = 4 + 4  # bytes a parameter: itself and its average
 _TRAINING = 4 + 8  # its gradient and the optimiser's two moments
 
@@ -36,20 +36,21 @@ class Memory(NamedTuple):
 def estimate_memory(model: RTDETR, recipe: Recipe, *, dtype: torch.dtype, world_size: int = 1) -> Memory:
     """Estimate the memory of a step from what the forward pass of one image keeps, counted without computing it.
 
-    Denoising queries, the loss and a library's workspaces are not counted. In two-byte types the half of it was
-    measured to be kept, but all of it in a network whose norms are constants, since those compute in float32.
+    Denoising queries, the loss and a library's workspaces are not counted. In two-byte types the half of it is taken
+    to be kept.
 
     Args:
         model: as it is trained.
-        recipe: batch size, its parts, and image sizes.
+        recipe: batch size, its parts, image sizes, and whether activations are computed a second time.
         dtype: what the network computes in.
         world_size: processes that share a batch.
     """
     height, width = recipe.train_size_hw
     scale = max((*recipe.multiscale_sizes, height, width)) / max(height, width)
-    kept = _kept_bytes(model, math.ceil(height * scale / 32) * 32, math.ceil(width * scale / 32) * 32)
+    height, width = (math.ceil(side * scale / 32) * 32 for side in (height, width))
+    kept = _kept_bytes(model, height, width, recompute=recipe.gradient_checkpointing)
     is_mixed = dtype != torch.float32
-    if is_mixed and not any(isinstance(module, FrozenBatchNorm2d) for module in model.modules()):
+    if is_mixed:
         kept //= 2
     images = math.ceil(math.ceil(recipe.batch_size / world_size) / recipe.accumulate)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
@@ -60,11 +61,18 @@ def estimate_memory(model: RTDETR, recipe: Recipe, *, dtype: torch.dtype, world_
     )
 
 
-def _kept_bytes(model: RTDETR, height: int, width: int) -> int:
-    """Bytes that the forward pass of one image keeps for the backward pass in float32, parameters not counted."""
+def _kept_bytes(model: RTDETR, height: int, width: int, *, recompute: bool) -> int:
+    """Bytes that the forward pass of one image keeps for the backward pass in float32, parameters not counted.
+
+    With `recompute`, those of the largest part are there again while it is computed a second time.
+    """
     probe = copy.deepcopy(model).to("meta").train()  # shapes without values
     own = {parameter.untyped_storage()._cdata for parameter in probe.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
+    before, inside = [], []
+
+    def total() -> int:
+        return sum(storage.nbytes() for storage in kept.values())
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
@@ -73,9 +81,18 @@ def _kept_bytes(model: RTDETR, height: int, width: int) -> int:
         return tensor
 
     images = torch.empty(1, model.config.in_channels, height, width, device="meta")
+    for part in recomputed_parts(probe) if recompute else ():
+        part.register_forward_pre_hook(lambda *_: before.append(total()))
+        part.register_forward_hook(lambda *_: inside.append(total() - before.pop()))
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         probe(images)
-    return sum(storage.nbytes() for storage in kept.values())
+        if not recompute:
+            return total()
+        largest = max(inside)
+        kept.clear()
+        recompute_activations(probe)
+        probe(images)
+    return total() + largest
 
 
 def describe(

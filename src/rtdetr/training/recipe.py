@@ -85,9 +85,7 @@ def parse_assignments(assignments: list[str]) -> dict[str, str]:
     pairs = [item.partition("=") for item in assignments]
     for name, equals, value in pairs:
         if not (name and equals):
-            raise ConfigError(
-                f"expected key=value, got {name + equals + value!r}. Example: --set warmup_iterations=200"
-            )
+            raise ConfigError(f"expected key=value, got {name + equals + value!r}")
     return {name.strip(): value for name, _, value in pairs}
 
 

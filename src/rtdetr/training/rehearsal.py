@@ -10,10 +10,9 @@ from typing import NamedTuple
 import torch
 
 from rtdetr.training.checkpoint import random_state, set_random_state
+from rtdetr.training.environment import GIB
 from rtdetr.training.job import Job
 from rtdetr.training.step import make_gradients, naming_memory
-
-GIB = 2**30
 
 
 class Rehearsal(NamedTuple):

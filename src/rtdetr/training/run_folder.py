@@ -1,7 +1,8 @@
 """What a run folder holds besides checkpoints and measurements, to see what was trained on what and how well it went.
 
-`write_start` is called before the first step, `write_end` when there is a better evaluation and when the run is over;
-both end with the page report.html (`page.py`). Nothing here may end a run: what cannot be drawn is named in a warning.
+`write_start` is called before the first step. `EvaluationPages` writes each better evaluation at once, and draws it by
+`write_end` now and then and when the run is over. Both end with the page report.html (`page.py`). Nothing here may end
+a run: what cannot be drawn is named in a warning.
 """
 
 import json
@@ -9,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -73,7 +75,7 @@ def write_start(
 
 
 def write_end(folder: Path, *, report: EvaluationReport | None = None) -> None:
-    """Write evaluation.json and the pictures that belong to it, the learning curve, and report.html anew.
+    """Draw the pictures of an evaluation and the learning curve, and write report.html anew.
 
     Args:
         folder: of the run.
@@ -84,12 +86,14 @@ def write_end(folder: Path, *, report: EvaluationReport | None = None) -> None:
         pictures = folder / PICTURES_FOLDER
         attempt("the pictures of the evaluation", lambda: save_plots(report, pictures))
         attempt("the pictures of the detections", lambda: _write_detections(report, pictures))
-        attempt("evaluation.json", lambda: _write_json(folder / EVALUATION_FILE, report.to_json()))
     attempt("report.html", lambda: write_page(folder))
 
 
 class EvaluationPages:
-    """Calls `write_end` for better evaluations, but not so often that drawing costs more than it shows."""
+    """Keeps evaluation.json, pictures and page at the best evaluation; pictures follow when they were not drawn lately.
+
+    As a context it draws what there is when the run ends, whatever ends it.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Write into a run's `folder`."""
@@ -97,14 +101,23 @@ class EvaluationPages:
         self._pending: EvaluationReport | None = None
         self._written = time.perf_counter()
 
+    def __enter__(self) -> "EvaluationPages":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.write()
+
     def better(self, report: EvaluationReport) -> None:
         """Take the evaluation of the best weights so far; draw it if the last drawing is long ago."""
+        attempt("evaluation.json", lambda: _write_json(self._folder / EVALUATION_FILE, report.to_json()))
         self._pending = report
         if time.perf_counter() - self._written > SECONDS_A_PAGE:
             self.write()
 
     def write(self) -> None:
-        """Draw what there is: when the run ends."""
+        """Draw what there is."""
         write_end(self._folder, report=self._pending)
         self._pending = None
         self._written = time.perf_counter()

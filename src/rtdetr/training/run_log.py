@@ -17,7 +17,7 @@ from rtdetr.training.curves import draw_learning_curve
 from rtdetr.training.display import RunDisplay
 from rtdetr.training.environment import peak_cuda_memory_gib, resident_memory_gib
 from rtdetr.training.metrics import EpochRecord, StepRecord
-from rtdetr.training.run_folder import attempt, write_end
+from rtdetr.training.run_folder import attempt
 from rtdetr.training.sinks import MetricsWriter
 
 SECONDS_A_CURVE = 30.0  # between drawings during a run; one takes half a second
@@ -73,8 +73,6 @@ class RunLog:
     ) -> None:
         self._display.stop_bar()
         self._writer.close()
-        if error is not None:
-            write_end(self._folder)  # a run that ends well writes it with its best evaluation
 
     def say(self, text: str) -> None:
         """Show a line to the person watching."""
@@ -97,22 +95,24 @@ class RunLog:
         self._epoch_trained = time.perf_counter()
 
     def step(
-        self, terms: Mapping[str, float], *, gradient_norm: float, learning_rates: list[float], num_images: int
+        self, terms: Mapping[str, float] | None, *, gradient_norm: float, learning_rates: list[float], num_images: int
     ) -> None:
         """Count the step on the latest batch, which `progress` has counted already.
 
         Args:
-            terms: weighted loss terms.
+            terms: weighted loss terms; None: the step was skipped, so there is nothing to take the mean of.
             gradient_norm: global norm before clipping.
             learning_rates: rate of each group.
             num_images: images in the batch.
         """
         seconds = time.perf_counter() - self._begin
-        for sums in (self._recent, self._epoch, self._process):
-            sums.add(terms, gradient_norm=gradient_norm, num_images=num_images, waited=self._waited, seconds=seconds)
+        if terms is not None:
+            measured = {"num_images": num_images, "waited": self._waited, "seconds": seconds}
+            for sums in (self._recent, self._epoch, self._process):
+                sums.add(terms, gradient_norm=gradient_norm, **measured)
         self._display.advance()
         batch, length = self._progress.batch, self._progress.batches_per_epoch
-        if batch % self._every == 0 or batch == length:
+        if (batch % self._every == 0 or batch == length) and self._recent.steps:
             self._report(learning_rates)
 
     def end_epoch(self, ap: Sequence[float] | None) -> None:
@@ -187,7 +187,7 @@ class SilentLog:
         yield from loader
 
     def step(
-        self, terms: Mapping[str, float], *, gradient_norm: float, learning_rates: list[float], num_images: int
+        self, terms: Mapping[str, float] | None, *, gradient_norm: float, learning_rates: list[float], num_images: int
     ) -> None:
         """Count nothing."""
 

@@ -29,7 +29,7 @@ class TrainSettings(TypedDict, total=False):
     model: str | None  # name in the zoo; default: the one of `weights`, else rtdetrv2_r18vd
     network: ModelConfig | None  # a model that is not in the zoo
     output_dir: PathLike | None  # folder for checkpoints and metrics; default: runs/MODEL, then runs/MODEL-2, ...
-    recipe: str | Recipe | Mapping[str, Any] | None  # "published", "finetune", "deim"; one's own; or as in `set`
+    recipe: str | Recipe | Mapping[str, Any] | None  # "published", "finetune", "deim"; one's own; or single values
     set: Mapping[str, Any] | None  # single values by dotted name: {"train.loss.bbox_weight": 4, "keep_last": 3}
     epochs: int | None  # length of the run; augmentation ends as long before its end as in the recipe
     batch_size: int | None  # images a step, over all processes; the learning rate does not follow
@@ -155,13 +155,13 @@ def _assign(values: dict[str, Any], changes: dict[str, Any], name: str, value: A
     section, _, rest = name.partition(".")
     value = parse(name, value) if isinstance(value, str) else value
     run_names = TrainConfig.model_fields.keys() - _NOT_SET_BY_NAME
-    if section in ("train", "recipe") and rest:
+    if section == "train" and rest:
         changes[rest] = value
     elif name == "recipe":
         values["recipe"] = value
     elif name == "model":
         values["model"], values["network"] = value, None
-    elif section in ("model", "network") and rest:
+    elif section == "model" and rest:
         if values.get("model") is None:
             weights = values.get("weights")
             values["model"] = DEFAULT_MODEL if weights in (None, "none") else _model_of(weights)
@@ -171,12 +171,12 @@ def _assign(values: dict[str, Any], changes: dict[str, Any], name: str, value: A
         values["network"] = network.replace(**{rest.split(".")[0]: value})
     elif name in run_names:
         values[name] = value
-    elif section in Recipe.model_fields:
-        changes[name] = value
     else:
-        known = [*run_names, *Recipe.model_fields, "recipe", "model"]
-        hint = "A setting of the run is its name, one of the recipe train.NAME, and one of the network model.NAME."
-        raise ConfigError(f"unknown setting {name!r}.{nearest(name.rpartition('.')[2], known)} {hint}")
+        guess = nearest(name.rpartition(".")[2], [*run_names, *Recipe.model_fields, "recipe", "model"])
+        for field in Recipe.model_fields:
+            guess = guess.replace(f"'{field}'", f"'train.{field}'")
+        hint = "A setting of the recipe is called train.NAME, one of the network model.NAME, one of the run NAME."
+        raise ConfigError(f"unknown setting {name!r}.{guess} {hint}")
 
 
 def _recipe(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from rtdetr.categories import Categories
 from rtdetr.config import Recipe, TrainConfig
 from rtdetr.data import DetectionDataset, TrainLoader, open_dataset
 from rtdetr.data.pipelines import Pipeline
+from rtdetr.data.sampling import epoch_length, repeat_factors
 from rtdetr.devices import choose_device, training_dtype
 from rtdetr.errors import ConfigError, TrainingError, nearest
 from rtdetr.evaluation import CocoMetrics
@@ -53,8 +54,9 @@ def prepare(
     processes: Processes = ALONE,
     transforms: Pipeline | None = None,
     given: GivenData | None = None,
+    dry_run: bool = False,
 ) -> Job:
-    """Build a run, and bring it to where the checkpoint `resume` was saved.
+    """Build a run, and bring it to where the checkpoint `resume` was saved; in a dry run without fetching weights.
 
     Raises:
         ConfigError, DatasetError, WeightsError: what was asked for cannot be done.
@@ -67,12 +69,16 @@ def prepare(
         require(name)
     device = _choose_device(config.device, processes)
     train_data, val_data = _open_data(config, given)
-    config = fit(config, num_images=len(train_data), class_names=train_data.categories.names)
+    factors = repeat_factors(train_data.annotations) if config.balance else None
+    shown = epoch_length(factors, num_images=len(train_data))
+    config = fit(config, num_images=shown, class_names=train_data.categories.names)
     recipe = config.recipe
     dtype = training_dtype(device, recipe.precision)
     for seed in (random.seed, np.random.seed, torch.manual_seed):
         seed(config.seed)
-    model = _build_model(config, train_data.categories, fresh=resume is None).to(device)
+    model = _build_model(config, train_data.categories).to(device)
+    if resume is None:  # else the weights come from the checkpoint
+        _start_from(config, model, train_data.categories, dry_run=dry_run)
     if config.freeze is not None:
         freeze(model, config.freeze)
     if config.channels_last:
@@ -194,34 +200,43 @@ def _has_parts(data: Any) -> bool:
     return isinstance(data, Mapping)  # of parts by name, as a DatasetDict is
 
 
-def _build_model(config: TrainConfig, categories: Categories, *, fresh: bool) -> RTDETR:
-    """Build the network with the weights that the run starts from; on resuming, they come from the checkpoint."""
-    network = config.network or config.model
-    model = build_model(
-        network,
+def _build_model(config: TrainConfig, categories: Categories) -> RTDETR:
+    return build_model(
+        config.network or config.model,
         num_classes=len(categories),
         in_channels=config.in_channels,
         eval_size_hw=config.recipe.train_size_hw,
     )
+
+
+def _start_from(config: TrainConfig, model: RTDETR, categories: Categories, *, dry_run: bool) -> None:
+    """Load the weights that the run starts from into its network."""
     published = config.recipe.tuning_from or config.model
-    if not fresh:
-        return model
+    backbone_weights = config.backbone_weights
+    if config.weights is None and backbone_weights == "auto":
+        backbone_weights = zoo.backbone_url(model.config)
+        if backbone_weights is None:
+            raise ConfigError(f"{config.model} has no published backbone weights; give a file or leave them out")
+    if dry_run and _is_fetched(config.weights or backbone_weights):
+        return
     if config.weights is not None:
         loaded = read_checkpoint(config.weights, model=None if config.network else config.model)
         names = None if loaded.categories is None else loaded.categories.names
         report = transfer(model, loaded.state, source_names=names, target_names=categories.names)
         _log.info("weights of %s: %s", loaded.path, report)
-    elif config.backbone_weights is not None:
-        source = config.backbone_weights
-        if source == "auto":
-            source = zoo.backbone_url(model.config)
-        if source is None:
-            raise ConfigError(f"{config.model} has no published backbone weights; give a file or leave them out")
-        load_backbone(model, source)
-        _log.info("backbone weights of %s", source)
+    elif backbone_weights is not None:
+        load_backbone(model, backbone_weights)
+        _log.info("backbone weights of %s", backbone_weights)
     elif config.network is None and zoo.entry(published.partition(":")[0]).checkpoints:
         _log.info("starting from random weights; --weights %s starts from the published ones", published)
-    return model
+
+
+def _is_fetched(source: str | None) -> bool:
+    """Whether weights come over the network, or from the cache of what did."""
+    if source is None or Path(source).exists():
+        return False
+    name = source.partition(":")[0]
+    return "://" in source or (name in (*zoo.list_models(), *zoo.ALIASES) and bool(zoo.entry(name).checkpoints))
 
 
 def _open_folder(folder: Path, config: TrainConfig, *, is_new: bool, description: str) -> None:
@@ -243,7 +258,7 @@ def _warn_of_short_run(recipe: Recipe, batches_per_epoch: int) -> None:
     if recipe.warmup_iterations * 2 > steps:
         _log.warning(
             "warm-up takes %d of the run's %d steps, so the learning rate stays low; train longer, or shorten it: "
-            "--set warmup_iterations=%d",
+            "--set train.warmup_iterations=%d",
             min(recipe.warmup_iterations, steps),
             steps,
             max(steps // 20, 1),

@@ -8,6 +8,11 @@ from typing import Any
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+def exit_status(name: str) -> int:
+    """Return what a process that a signal ended exits with, as shells have it: 130 for SIGINT, 143 for SIGTERM."""
+    return 128 + signal.Signals[name]
+
+
 class StopSignals:
     """While active, a first SIGINT or SIGTERM only sets `received`; then the former handlers are back in place.
 

@@ -83,9 +83,9 @@ def naming_memory(job: Job, images: Tensor) -> Iterator[None]:
 
 def _advice(job: Job, images: Tensor) -> str:
     recipe, (height, width) = job.config.recipe, images.shape[2:]
-    remedies = [f"--set accumulate={2 * recipe.accumulate} (the same steps in smaller parts)"]
+    remedies = [f"--set train.accumulate={2 * recipe.accumulate} (the same steps in smaller parts)"]
     if not recipe.gradient_checkpointing:
-        remedies.append("--set gradient_checkpointing=true (slower)")
+        remedies.append("--set train.gradient_checkpointing=true (slower)")
     if job.dtype == torch.float32 and job.device.type == "cuda":
         remedies.append("--precision bfloat16")
     if recipe.batch_size > 1:

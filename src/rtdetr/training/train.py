@@ -37,6 +37,7 @@ class TrainResult(NamedTuple):
         best_ap: its validation AP (IoU 0.50 to 0.95), in [0, 1].
         last_weights: last.pth, to resume from.
         finished: False if a signal stopped the run before its last epoch was through.
+        signal: name of that signal, "SIGINT" (Ctrl-C) or "SIGTERM"; None where none did.
     """
 
     output_dir: Path
@@ -44,6 +45,7 @@ class TrainResult(NamedTuple):
     best_ap: float | None
     last_weights: Path
     finished: bool
+    signal: str | None = None
 
 
 def run(
@@ -61,7 +63,7 @@ def run(
         config: what to train on what and how.
         make_detector: turns the averaged model and its classes into the callable that is evaluated.
         resume: content of a checkpoint to go on from (`checkpoint.read`).
-        dry_run: build everything, write config.json and plan.txt, and stop there.
+        dry_run: build everything, without weights that are not there yet, write config.json and plan.txt, and stop.
         transforms: augmentation in place of the recipe's; see `TrainLoader`.
         given: datasets in place of the paths in `config`.
 
@@ -78,6 +80,7 @@ def run(
             processes=processes,
             transforms=transforms,
             given=given,
+            dry_run=dry_run,
         )
         if dry_run:
             return TrainResult(job.folder, None, None, job.folder / LAST_FILE, finished=False)
@@ -101,8 +104,12 @@ def _deterministic(*, wanted: bool) -> Iterator[None]:
 
 def _run(job: Job) -> TrainResult:
     progress, epochs = job.state.progress, job.config.recipe.epochs
-    pages = EvaluationPages(job.folder) if job.processes.is_main else None
-    with StopSignals(patient=job.processes.world_size > 1) as stop, _log(job) as log:
+    is_main = job.processes.is_main
+    with (
+        StopSignals(patient=job.processes.world_size > 1) as stop,
+        EvaluationPages(job.folder) if is_main else contextlib.nullcontext() as pages,
+        _log(job) as log,
+    ):
         log.say(job.description)
         if pages is not None:
             write_start(
@@ -118,40 +125,40 @@ def _run(job: Job) -> TrainResult:
             log.say(measured.text)
             if pages is not None:
                 note_time(job.folder / PLAN_FILE, job.description, measured.text)
-        try:
-            _train_epochs(job, log=log, stop=stop, pages=pages)
-        finally:
-            if pages is not None:
-                pages.write()
-    finished = progress.epoch >= epochs or job.has_converged
+        signal = _train_epochs(job, log=log, stop=stop, pages=pages)
     best_weights = None if progress.best_ap is None else job.folder / BEST_FILE
-    return TrainResult(job.folder, best_weights, progress.best_ap, job.folder / LAST_FILE, finished=finished)
+    return TrainResult(
+        job.folder, best_weights, progress.best_ap, job.folder / LAST_FILE, finished=signal is None, signal=signal
+    )
 
 
-def _train_epochs(job: Job, *, log: RunLog | SilentLog, stop: StopSignals, pages: EvaluationPages | None) -> None:
-    """Train, save, evaluate, save, epoch by epoch, until the last one, a signal, or nothing gets better."""
+def _train_epochs(job: Job, *, log: RunLog | SilentLog, stop: StopSignals, pages: EvaluationPages | None) -> str | None:
+    """Train, save, evaluate, save, epoch by epoch, until the last one, a signal, or nothing gets better.
+
+    Returns:
+        The name of the signal; None if none ended it.
+    """
     progress = job.state.progress
     while progress.epoch < job.config.recipe.epochs and not job.has_converged:
         stopped = _train_epoch(job, log=log, stop=stop)
         _save(job, log, keep=job.config.keep_last)  # before the evaluation too, which can take minutes
         if stopped:
-            cause = stop.received or "another process"
-            log.say(f"{cause}: stopped after step {progress.iteration}; go on with --resume {job.folder}")
-            return
+            signal = next(name for name in job.processes.gather_all(stop.received) if name is not None)
+            log.say(f"{signal}: stopped after step {progress.iteration}; go on with --resume {job.folder}")
+            return signal
         report = job.evaluate() if job.is_evaluated(progress.epoch) else None
-        improved = report is not None and progress.note(
-            job.decisive(report), ap=report.metrics.ap, metric=job.config.best_metric
-        )
+        found = job.processes.of_main(None if report is None else (job.decisive(report), report.metrics.ap))
+        improved = found is not None and progress.note(found[0], ap=found[1], metric=job.config.best_metric)
         log.end_epoch(None if report is None else report.metrics.numbers)
         progress.epoch, progress.batch = progress.epoch + 1, 0
-        if report is not None and improved:
+        if improved and report is not None and pages is not None:  # in the main process
             progress.thresholds = report.best_f1_thresholds
-            if pages is not None:
-                _save_best(job, log)
-                pages.better(report)
+            _save_best(job, log)
+            pages.better(report)
         _save(job, log)
     if job.has_converged and progress.epoch < job.config.recipe.epochs:
         log.say(f"stopped early: no better evaluation in {progress.evaluations_since_best}")
+    return None
 
 
 def _save_best(job: Job, log: RunLog | SilentLog) -> None:
@@ -190,9 +197,12 @@ def _train_epoch(job: Job, *, log: RunLog | SilentLog, stop: StopSignals) -> boo
         result = train_step(job, images, targets)
         progress.batch += 1
         progress.iteration += 1
-        if not result.skipped:
-            num_images = len(images) * job.processes.world_size
-            log.step(result.terms, gradient_norm=result.gradient_norm, learning_rates=rates, num_images=num_images)
+        log.step(
+            None if result.skipped else result.terms,
+            gradient_norm=result.gradient_norm,
+            learning_rates=rates,
+            num_images=len(images) * job.processes.world_size,
+        )
         if job.processes.any(stop.received is not None):
             return True
         if job.config.save_every and progress.iteration % job.config.save_every == 0:

@@ -3,11 +3,13 @@
 import inspect
 import shutil
 
+import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
 from rtdetr.data import check
 from rtdetr.data.doctor.findings import KINDS
+from rtdetr.data.doctor.pictures import pictures
 from rtdetr.errors import ConfigError, DatasetError
 from tests.data.doctor.test_formats import write_yolo
 from tests.data.doctor_files import clean, picture, write
@@ -35,6 +37,36 @@ def test_a_sound_data_set_has_no_finding(tmp_path):
         ("cat", [3, 2], [3, 2]),
         ("dog", [3, 2], [3, 2]),
     ]
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "npy"])
+def test_dark_16_bit_images_are_told_apart(tmp_path, suffix):
+    splits = clean()
+    folder = tmp_path / "set/images/train"
+    folder.mkdir(parents=True)
+    for seed, image in enumerate(splits["train"]["images"]):
+        image["file_name"] = f"{'abc'[seed]}.{suffix}"
+        levels = np.asarray(picture(seed if seed < 2 else 0).convert("L")).astype(np.uint16) * 4  # 10 of 16 bits
+        levels[0, 0] += seed
+        if suffix == "npy":
+            np.save(folder / image["file_name"], levels)
+        else:
+            Image.fromarray(levels).save(folder / image["file_name"])
+    finding, example = only(check(write(tmp_path / "set", splits)), "near-same-image")
+    assert finding.count == 1
+    assert example.file == f"c.{suffix}" and example.detail.endswith(f" as train/a.{suffix}")
+
+
+def test_images_of_many_channels_are_shown(tmp_path):
+    splits = clean()
+    splits["train"]["images"][0]["file_name"] = "a.npy"
+    splits["train"]["annotations"][0]["bbox"] = [10, 8, 0, 24]
+    (tmp_path / "set/images/train").mkdir(parents=True)
+    np.save(tmp_path / "set/images/train/a.npy", np.full((64, 96, 6), 200, dtype=np.uint8))
+    report = check(write(tmp_path / "set", splits))
+    _, example = only(report, "degenerate-box")
+    [shown] = pictures(report.survey, example)
+    assert (np.asarray(shown.image) == 200).mean() > 0.5
 
 
 def _change(number, **keys):

@@ -108,6 +108,32 @@ def test_yolo(tmp_path, defect):
     assert len(open_dataset(tmp_path / "out", split="train")) == 3
 
 
+def test_a_yolo_label_without_an_image(tmp_path):
+    root = write_yolo(tmp_path / "set")
+    (root / "labels/train/gone.txt").write_text("3 0.5 0.5 0.2 0.2\n")
+    (root / "labels/train/empty.txt").write_text("")
+    (root / "labels/train/classes.txt").write_text("cat\ndog\n")
+    report = check(root)
+    [finding] = report.findings
+    assert (finding.kind, finding.count) == ("label-without-image", 1)
+    assert finding.examples[0].file == str(root / "labels/train/gone.txt")
+    changes = fix(report, tmp_path / "out")
+    assert [change.kind for change in changes] == ["label-without-image"]
+    assert check(tmp_path / "out").sound
+
+
+def test_the_folder_that_a_yolo_file_names_is_left_alone(tmp_path):
+    root = write_yolo(tmp_path / "set")
+    (tmp_path / "elsewhere").mkdir()
+    text = (root / "data.yaml").read_text()
+    (tmp_path / "elsewhere/data.yaml").write_text(f"path: {root}\n" + text)
+    report = check(tmp_path / "elsewhere/data.yaml")
+    for target in (root / "out", root / "images/out", tmp_path / "elsewhere/out"):
+        with pytest.raises(DatasetError, match="is inside"):
+            fix(report, target)
+    fix(report, tmp_path / "out")
+
+
 def test_a_yolo_image_that_cannot_be_read(tmp_path):
     root = write_yolo(tmp_path / "set")
     (root / "images/train/b.jpg").write_bytes(b"text")

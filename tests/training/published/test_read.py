@@ -16,7 +16,10 @@ from rtdetr.models import build_model
 from rtdetr.training import build_optimizer
 from rtdetr.training.config_file import read_config
 from rtdetr.training.published import read_published
+from rtdetr.training.published.data import read_train_data
 from rtdetr.training.published.read import IGNORED, MARKS, zoo_name
+from rtdetr.training.published.section import Section
+from rtdetr.training.yaml_files import Document
 from tests.training.published.files import DATA, LOADER, MODEL, OPTIMIZER, RUNTIME, write_files, write_over
 
 WIDE = "HybridEncoder: {hidden_dim: 384, dim_feedforward: 2048}\nRTDETRTransformerv2: {feat_channels: [384, 384, 384]}"
@@ -161,7 +164,8 @@ def test_inline_types_start_from_the_defaults_of_the_class(tmp_path):
     text = "RTDETR: {backbone: {type: HGNetv2, name: X}}"  # the block PResNet stays unused
     backbone = read_published(write_over(tmp_path, text)).network.backbone
     assert backbone == HGNetv2Config(size="X")
-    inline = "RTDETR: {backbone: {type: PResNet, depth: 50}}"  # freezes its norms as the class does, no stage
+    # freezes its norms as the class does, and no stage
+    inline = "RTDETR: {backbone: {type: PResNet, depth: 50, return_idx: [1, 2, 3]}}"
     assert read_published(write_over(tmp_path, inline)).network.backbone.model_dump() == {
         "kind": "presnet",
         "depth": 50,
@@ -213,6 +217,19 @@ def test_small_numbers_may_be_written_with_an_exponent(tmp_path):
     assert found.settings["recipe"].lr == 2e-4
 
 
+def test_keys_that_are_left_out_have_to_be_there_where_the_published_class_takes_something_else():
+    text = "train_dataloader: {type: DataLoader, total_batch_size: 4, drop_last: True}"
+    document = Document(yaml.safe_load(text), {(): Path("own.yml")})
+    with pytest.raises(ConfigError, match=r"own.yml: train_dataloader.shuffle: .*, but left out it means False"):
+        read_train_data(Section(document, document.values, ()))
+
+
+@pytest.mark.parametrize("name", ["BatchImageCollateFunction", "BatchImageCollateFuncion"])
+def test_the_released_spelling_of_the_collate_class(tmp_path, name):
+    text = f"train_dataloader: {{collate_fn: {{type: {name}, scales: [64]}}}}"
+    assert read_published(write_over(tmp_path, text)).settings["recipe"].multiscale_sizes == (64,)
+
+
 def test_batch_size_is_that_of_a_process(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
     text = "train_dataloader: {total_batch_size: ~, batch_size: 2}"
@@ -255,8 +272,23 @@ def test_batch_size_is_that_of_a_process(tmp_path, monkeypatch):
         ("train_dataloader: ~\noptimizer: 3", "own.yml: optimizer: expected 'key: value' lines, got 3"),
         ("num_classes: 0", "own.yml: num_classes: expected a whole number of at least 1"),
         ("HybridEncoder: {nhead: 7}", "encoder width 256 must be a multiple of 4 and of its 7 heads"),
-        ("ema: {decay: 1.5}", "Recipe.ema_decay: Input should be less than 1; got 1.5"),
+        ("ema: {decay: 1.5}", "train.ema_decay: expected less than 1; got 1.5"),
         ("RTDETRTransformerv2: {num_points: [4, 4]}", r"expected a number for each of the 3 levels, got \[4, 4\]"),
+        (
+            "train_dataloader: {dataset: {transforms: {ops: [{type: RandomIoUCrop}]}}}",
+            r"own.yml: .*ops.0.p: the augmentation is the published one, but left out it means 1.0; expected 0.8",
+        ),
+        (
+            "train_dataloader: {dataset: {transforms: {ops: [{type: ConvertBoxes, fmt: cxcywh}]}}}",
+            "ops.0.normalize: .*, but left out it means False; expected True",
+        ),
+        ("train_dataloader: {total_batch_size: ~}", "expected total_batch_size or batch_size, got neither"),
+        ("RTDETR: {backbone: {type: PResNet, depth: 50}}", r"RTDETR.backbone.return_idx: .* means \[0, 1, 2, 3\]"),
+        (
+            "criterion: {type: SetCriterion, matcher: {type: HungarianMatcher, "
+            "weight_dict: {cost_class: 2, cost_bbox: 5, cost_giou: 2}}}",
+            "own.yml: criterion: expected the key 'losses'",
+        ),
         ("HybridEncoder: {version: v1}", "HybridEncoder has version 'v1', which does not go with"),
         ("__include__: [nowhere.yml]", "key '__include__' a second time"),
     ],

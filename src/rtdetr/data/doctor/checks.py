@@ -3,6 +3,7 @@
 Each function looks at a `Survey` and adds what it finds to a `Collector`.
 """
 
+import math
 import os
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from rtdetr.config import SizeHW
 from rtdetr.data.doctor.findings import Example
 from rtdetr.data.doctor.survey import Collector, Position, Survey
 from rtdetr.data.image_files import is_image_name, listing
+from rtdetr.data.yolo import label_file
 
 _MOST_STRETCH = 2.0
 
@@ -84,6 +86,8 @@ def check_files(survey: Survey, found: Collector) -> None:
         examples("size-mismatch", neither, "is annotated as {stated}, but the file has {upright}")
     for path in _unlisted(survey):
         found.add_one("unlisted-file", Example("all", str(path), "", "is not listed"))
+    for path in labels_without_image(survey):
+        found.add_one("label-without-image", Example("all", path, "", "has no image"))
 
 
 def _unlisted(survey: Survey) -> list[Path]:
@@ -93,6 +97,27 @@ def _unlisted(survey: Survey) -> list[Path]:
     beside = (os.path.join(folder, name) for folder in folders for name in sorted(listing(Path(folder))))
     unlisted = (path for path in beside if is_image_name(path) and path not in listed)
     return [Path(path) for path in unlisted if not os.path.basename(path).startswith(".")]
+
+
+def labels_without_image(survey: Survey) -> list[str]:
+    """Label files of YOLO, not empty, of images that are neither listed nor beside those that are."""
+    listed = {str(image.path) for part in survey.parts if part.format == "yolo" for image in part.images}
+    folders = {os.path.dirname(path) for path in listed}
+    beside = {os.path.join(folder, name) for folder in folders for name in listing(Path(folder)) if is_image_name(name)}
+    labels = {label_file(path) for path in listed | beside}
+    places = sorted({os.path.dirname(label) for label in labels})
+    texts = (os.path.join(place, name) for place in places for name in sorted(listing(Path(place))))
+    return [path for path in texts if path.endswith(".txt") and path not in labels and _has_labels(path)]
+
+
+def _has_labels(path: str) -> bool:
+    """Whether a text file begins with a row of numbers, as a list of images or of classes does not."""
+    try:
+        with open(path, encoding="utf-8") as opened:
+            row = opened.readline(1000).split()
+        return len(row) >= 5 and all(math.isfinite(float(field)) for field in row)
+    except (OSError, ValueError):
+        return False
 
 
 def check_contents(survey: Survey, found: Collector, *, size_hw: SizeHW, queries: int) -> None:

@@ -73,6 +73,12 @@ KINDS: dict[str, Kind] = {
         "Remove them from the split that is trained on: accuracy measured on them is false.",
         "left out of the earlier split: train before val before test",
     ),
+    "label-without-image": Kind(
+        "warning",
+        "YOLO label files without an image",
+        "Put the image there, or remove the file: its objects are not trained on.",
+        "left out",
+    ),
     "near-leak": Kind(
         "warning",
         "images nearly the same in two splits",

@@ -14,11 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rtdetr.data.doctor.box_checks import bad_boxes, overhang, repeated_boxes
+from rtdetr.data.doctor.checks import labels_without_image
 from rtdetr.data.doctor.findings import KINDS, printable
 from rtdetr.data.doctor.images import ImageFacts
 from rtdetr.data.doctor.report import Report
 from rtdetr.data.doctor.survey import Position, Survey
 from rtdetr.data.open import SPLIT_NAMES
+from rtdetr.data.yolo import dataset_root
 from rtdetr.errors import DatasetError
 from rtdetr.preprocessing import open_image
 
@@ -60,6 +62,7 @@ def fix(report: Report, out: str | os.PathLike[str]) -> list[Change]:
     _refuse(target, report)
     changes = [Change(f.kind, e.line()) for f in report.findings if f.kind == "unreadable-split" for e in f.examples]
     changes += [Change(d.kind, f"{part.name}: {d.file} {d.annotation}") for part in parts for d in part.defects]
+    changes += [Change("label-without-image", path) for path in labels_without_image(report.survey)]
     kept_images = _choose_images(report.survey, changes)
     changes += _turned_images(report.survey, kept_images) + _joined_classes(report.survey)
     kept_boxes = [_choose_boxes(report.survey, part, kept_images[part], changes) for part in range(len(parts))]
@@ -101,7 +104,8 @@ def _refuse(target: Path, report: Report) -> None:
             raise DatasetError(f"expected splits named train, val or test to copy, got {split!r}: rename its file")
     folders = {path for path in report.data if path.is_dir()}
     for part, facts in zip(report.survey.parts, report.survey.facts, strict=True):
-        folders |= {_root_of(part.source)} if part.format == "yolo" else {_root_of(part.source), part.images_dir}
+        # files of a YOLO list may lie far apart, and the folder that all are in be that of much else
+        folders |= {_root_of(part.source), dataset_root(part.source) if part.format == "yolo" else part.images_dir}
         folders |= {image.path.parent for image, one in zip(part.images, facts, strict=True) if one.usable}
     for folder in folders:
         if target.is_relative_to(folder.resolve()):

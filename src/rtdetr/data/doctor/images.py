@@ -83,10 +83,24 @@ def examine(path: Path) -> ImageFacts:
         return _facts(data)
     except Exception:  # damaged files make decoders fail in every way; the loader's own words follow
         try:
-            upright = _channel_mean(path) if path.suffix.lower() == ".npy" else open_image(path)
+            upright = picture_of(path)
         except InputError as error:
             return ImageFacts(str(error).removeprefix(f"{path} "))
-    return _described(data, upright, upright.size, 1)
+    size_wh = upright.size
+    if path.suffix.lower() == ".npy" and (levels := np.load(path, allow_pickle=False)).dtype == np.uint16:
+        if levels.ndim == 3:
+            levels = levels.mean(axis=2 if levels.shape[:2] == size_wh[::-1] else 0)
+        upright = _over_all_levels(levels)
+    return _described(data, upright, size_wh, 1)
+
+
+def picture_of(path: Path) -> Image.Image:
+    """What to show of an image file: upright, 8 bits, of a NumPy file with odd channels their mean.
+
+    Raises:
+        InputError: training could not read it with any number of channels.
+    """
+    return _channel_mean(path) if path.suffix.lower() == ".npy" else open_image(path)
 
 
 def _facts(data: bytes) -> ImageFacts:
@@ -95,7 +109,10 @@ def _facts(data: bytes) -> ImageFacts:
         width, height = upright_size(image)
         stored_wh = (height, width) if orientation >= 5 else (width, height)
         if image.mode not in _PLAIN_MODES:
-            return _described(data, open_image(data), stored_wh, orientation)
+            upright = open_image(data)
+            if image.mode.startswith("I"):
+                upright = _over_all_levels(np.asarray(open_image(data, mode=None)))
+            return _described(data, upright, stored_wh, orientation)
         image.draft("L", (64, 64))
         image.load()
         upright = image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
@@ -103,11 +120,7 @@ def _facts(data: bytes) -> ImageFacts:
 
 
 def _channel_mean(path: Path) -> Image.Image:
-    """The array in a NumPy file as a picture, grey where it has a number of channels that no picture has.
-
-    Raises:
-        InputError: training could not read it with any number of channels.
-    """
+    """The array in a NumPy file as a picture, grey where it has a number of channels that no picture has."""
     try:
         shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
     except Exception:  # the header is Python text, and its parser raises whatever the tokenizer does
@@ -115,6 +128,11 @@ def _channel_mean(path: Path) -> Image.Image:
     if len(shape) != 3 or shape[2] in (1, 3, 4) or shape[0] in (1, 3, 4):  # the last with channels first
         return open_image(path)
     return Image.fromarray(load_image(path, num_channels=shape[2]).mean(axis=2).astype(np.uint8))
+
+
+def _over_all_levels(values: np.ndarray) -> Image.Image:
+    """16-bit levels up to white: cameras fill 10 or 12 of the bits, and in 8 such pictures are all alike, black."""
+    return Image.fromarray((values.astype(np.float32) * (255 / max(values.max(), 255))).astype(np.uint8))
 
 
 def _described(data: bytes, upright: Image.Image, stored_wh: tuple[int, int], orientation: int) -> ImageFacts:

@@ -6,9 +6,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from rtdetr.data.doctor.findings import Example
+from rtdetr.data.doctor.images import picture_of
 from rtdetr.data.doctor.survey import Position, Survey
 from rtdetr.errors import InputError
-from rtdetr.preprocessing import UPRIGHT, open_image
+from rtdetr.preprocessing import UPRIGHT
 
 THUMB_WH = (320, 240)
 _BEYOND = (226, 228, 232)  # colour of what lies beyond the border of the image
@@ -49,7 +50,7 @@ def _open(survey: Survey, position: Position) -> Image.Image | None:
     if not survey.facts[position[0]][position[1]].usable:
         return None
     try:
-        return open_image(survey.parts[position[0]].images[position[1]].path)
+        return picture_of(survey.parts[position[0]].images[position[1]].path)
     except InputError:  # gone since it was examined
         return None
 

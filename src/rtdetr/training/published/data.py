@@ -17,7 +17,7 @@ from rtdetr.training.published.section import (
 )
 
 STRONG = ("RandomPhotometricDistort", "RandomZoomOut", "RandomIoUCrop")
-_COLLATE = ("BatchImageCollateFunction", "default_collate_fn")
+_COLLATE = ("BatchImageCollateFunction", "BatchImageCollateFuncion", "default_collate_fn")  # released as Funcion
 _AUGMENTATION = "the augmentation is the published one"
 _PREPARED = "images are numbers from 0 to 1 and boxes normalised centres and sizes"
 _ORDER = "images are stretched to the size, after what changes their content"
@@ -35,8 +35,8 @@ def read_train_data(root: Section) -> tuple[dict[str, Any], dict[str, Any]]:
     settings, recipe = _dataset(loader, "data", "images")
     recipe |= _collate(loader)
     recipe |= _batch_size(loader)
-    loader.only("shuffle", True, why="training data comes in a new order each epoch")
-    loader.only("drop_last", True, why="images that do not fill the last batch wait for another epoch")
+    loader.only("shuffle", True, why="training data comes in a new order each epoch", left_out=False)
+    loader.only("drop_last", True, why="images that do not fill the last batch wait for another epoch", left_out=False)
     workers = loader.take("num_workers", or_none(whole()), None)
     if workers is not None:
         settings["workers"] = workers
@@ -128,7 +128,7 @@ def _op(section: Section, index: int, values: dict[str, Any], recipe: dict[str, 
         op.only("p", 0.5, why=_AUGMENTATION)
         op.only("fill", 0, why="what is outside an image is black")
     elif name == "RandomIoUCrop":
-        op.only("p", 0.8, why=_AUGMENTATION)
+        op.only("p", 0.8, why=_AUGMENTATION, left_out=1.0)
     elif name == "RandomHorizontalFlip":
         recipe["flip"] = op.take("p", number, 0.5)
     elif name == "Resize":
@@ -142,9 +142,8 @@ def _op(section: Section, index: int, values: dict[str, Any], recipe: dict[str, 
         op.only("dtype", "float32", why=_PREPARED)
         op.only("scale", True, why=_PREPARED)
     else:
-        op.only("fmt", "cxcywh", why=_PREPARED)
-        op.only("out_fmt", "cxcywh", why=_PREPARED)
-        op.only("normalize", True, why=_PREPARED)
+        op.only("out_fmt" if "out_fmt" in op else "fmt", "cxcywh", why=_PREPARED, left_out="")
+        op.only("normalize", True, why=_PREPARED, left_out=False)
     op.finish()
     return name
 
@@ -193,4 +192,6 @@ def _batch_size(loader: Section) -> dict[str, int]:
         raise loader.error("expected total_batch_size or batch_size, got both")
     if own is not None:
         total = own * int(os.environ.get("WORLD_SIZE", "1"))
-    return {} if total is None else {"batch_size": total}
+    if total is None:
+        raise loader.error("expected total_batch_size or batch_size, got neither")
+    return {"batch_size": total}

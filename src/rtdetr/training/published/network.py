@@ -92,7 +92,7 @@ def named(config: ModelConfig, file_stem: str) -> ModelConfig:
 def _presnet(section: Section) -> tuple[Any, list[int]]:
     section.only("variant", "d", why="the backbone is ResNet-vd")
     section.only("num_stages", 4, why="the backbone has four stages")
-    section.only("return_idx", [1, 2, 3], why=_FEATURES)
+    section.only("return_idx", [1, 2, 3], why=_FEATURES, left_out=[0, 1, 2, 3])
     section.only("act", "relu", why="the backbone's activation is ReLU")
     depth = section.take("depth", whole(1))
     if depth not in (18, 34, 50, 101):

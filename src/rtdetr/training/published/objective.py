@@ -35,11 +35,11 @@ def read_loss(root: Section) -> LossConfig:
     _check_postprocessor(root)
     _, criterion = component(root, root, "criterion", *CRITERIA, default=CRITERIA[0])
     matching = _matching(root, criterion, focal)
-    names = criterion.take("losses", list_of(one_of("vfl", "focal", "boxes")), ["vfl", "boxes"])
+    names = criterion.take("losses", list_of(one_of("vfl", "focal", "boxes")))
     kinds = [name for name in names if name != "boxes"]
     if len(kinds) != 1 or "boxes" not in names:
         raise criterion.error(f"expected 'boxes' and one of 'vfl' and 'focal', got {names}", "losses")
-    weights = criterion.take("weight_dict", mapping, {})
+    weights = criterion.take("weight_dict", mapping)
     weights = Section(root.document, weights, (*criterion.at, "weight_dict"))
     values: dict[str, Any] = {
         "classification": kinds[0],

@@ -79,6 +79,11 @@ def read_published(path: Path, *, updates: Mapping[str, Any] | None = None) -> P
     document = read_with_includes(path)
     for key, value in (updates or {}).items():
         _update(document, key, value)
+    if not is_published(document.values):
+        raise ConfigError(
+            f"{path}: expected a file of the published form, with sections such as RTDETR and train_dataloader. "
+            f"One of rtdetr's own is read with: rtdetr train -c {path}"
+        )
     root = Section(document, document.values, ())
     root.only("task", "detection", why="objects are detected")
     network, pretrained = read_network(root)
@@ -86,7 +91,7 @@ def read_published(path: Path, *, updates: Mapping[str, Any] | None = None) -> P
     settings, of_data = read_train_data(root)
     val_settings, val_size = read_val_data(root)
     recipe |= of_data
-    recipe["epochs"] = root.take("epoches", whole(1), 72)
+    recipe["epochs"] = root.take("epoches", whole(1))
     recipe["sync_batch_norm"] = root.take("sync_bn", flag, False)
     use_amp = root.take("use_amp", or_none(flag), None)
     recipe["precision"] = "auto" if use_amp else "float32"

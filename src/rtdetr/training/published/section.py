@@ -8,6 +8,7 @@ from rtdetr.errors import ConfigError, nearest
 from rtdetr.training.yaml_files import Document, KeyPath
 
 REQUIRED = object()
+_ALLOWED = object()
 Kind = Callable[[Any], Any]  # returns the value as it should be, or raises ValueError with what was expected
 
 
@@ -46,17 +47,25 @@ class Section:
         except ValueError as error:
             raise self.error(f"expected {error}, got {_short(value)}", key) from None
 
-    def only(self, key: str, *allowed: Any, why: str) -> None:
-        """Take a value that we have no choice of; `why` says what is built in.
+    def only(self, key: str, *allowed: Any, why: str, left_out: Any = _ALLOWED) -> None:
+        """Take a value that we have no choice of.
+
+        Args:
+            key: whose value it is.
+            allowed: what it may be.
+            why: what is built in.
+            left_out: what the published class takes where the key is left out, if that is none of those allowed.
 
         Raises:
-            ConfigError: it has another one.
+            ConfigError: it is another one.
         """
         self.known.append(key)
         if key in self.values:
             value = self.values.pop(key)
             if not any(type(value) is type(one) and value == one for one in allowed):
                 raise self.error(f"{why}, so {_short(value)} cannot be had; expected {_either(allowed)}", key)
+        elif left_out is not _ALLOWED:
+            raise self.error(f"{why}, but left out it means {left_out!r}; expected {_either(allowed)}", key)
 
     def ignore(self, *keys: str) -> None:
         """Take keys that mean nothing here; docs/training.md says why."""
@@ -146,7 +155,7 @@ def one_of(*names: str) -> Kind:
 
     def check(value: Any) -> str:
         if value not in names:
-            raise ValueError(f"{_either(names)}{nearest(str(value), names).lower()[:-1]}")
+            raise ValueError(_either(names))
         return value
 
     return check
