@@ -11,7 +11,7 @@ test: .venv/.installed
 	$(BIN)/python -m pytest -n 2
 
 test-slow: .venv/.installed
-	$(BIN)/python -m pytest -m "slow and not gpu and not network"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not gpu and not network"
 
 test-oldest: .venv-oldest/.installed
 	.venv-oldest/bin/python -m pytest -n 2

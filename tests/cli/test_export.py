@@ -10,7 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 from rtdetr.categories import Categories
-from rtdetr.cli.export import parse_axes
+from rtdetr.cli.export import parse_axes, parse_range
 from rtdetr.cli.main import app
 from rtdetr.errors import ConfigError
 from rtdetr.models import build_model
@@ -93,6 +93,19 @@ def test_a_model_that_differs_is_not_written(weights, tmp_path, monkeypatch):
         (["--opset", "99"], "opsets up to"),
         (["-o", "model.pt"], "ending in .onnx"),
         (["--preprocess", "--dynamic", "batch"], "dynamic axes"),
+        (["--compiled"], "--compiled is for --format torch, got --format onnx"),
+        (["--workspace", "2"], "--workspace is for --format tensorrt, got --format onnx"),
+        (["--batch-range", "1,2,4"], "--batch-range is for --format tensorrt"),
+        (["--size-range", "1,2,4", "--format", "openvino"], "--size-range is for --format tensorrt"),
+        (["--timing-cache", "x", "--format", "torch"], "--timing-cache is for --format tensorrt"),
+        (["--opset", "18", "--format", "openvino"], "--opset is for --format onnx, got --format openvino"),
+        (["--nms", "0.0", "--format", "torch"], "--nms is for --format onnx"),
+        (["--gather-only", "--format", "torch"], "--gather-only is for --format onnx"),
+        (["--batch-range", "1,2", "--format", "tensorrt"], "like 1,4,16, got '1,2'"),
+        (["--batch-range", "1,2x2,4", "--format", "tensorrt"], "like 1,4,16"),
+        (["--size-range", "64,-96,128", "--format", "tensorrt"], "64,-96,128"),
+        (["--size-range", "64,100,128", "--format", "tensorrt"], "multiples of 32"),
+        (["--one-label", "--postprocess", "raw"], "one_label need postprocess='boxes'"),
     ],
 )
 def test_mistakes_are_one_line(weights, tmp_path, monkeypatch, arguments, message):
@@ -101,6 +114,14 @@ def test_mistakes_are_one_line(weights, tmp_path, monkeypatch, arguments, messag
     assert result.exit_code == 2
     assert message in result.stderr and len(result.stderr.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorrt") is not None, reason="TensorRT is installed")
+def test_without_tensorrt_nothing_is_read(tmp_path):
+    result = run(tmp_path / "absent.pth", "--format", "tensorrt", "-o", tmp_path / "model.engine")
+    assert result.exit_code == 2 and len(result.stderr.splitlines()) == 1
+    assert "MissingDependencyError: export to tensorrt" in result.stderr
+    assert "pip install 'rtdetr[tensorrt]'" in result.stderr
 
 
 def test_a_place_that_cannot_be_written(weights, tmp_path):
@@ -113,6 +134,12 @@ def test_a_damaged_checkpoint(tmp_path):
     (tmp_path / "bad.pth").write_bytes(b"no checkpoint")
     result = run(tmp_path / "bad.pth", "-o", tmp_path / "model.onnx")
     assert result.exit_code == 2 and "WeightsError" in result.stderr
+
+
+def test_ranges():
+    assert parse_range("--batch-range", "1, 4,16") == [(1, 1), (4, 4), (16, 16)]
+    assert parse_range("--size-range", "320,640,960") == [(320, 320), (640, 640), (960, 960)]
+    assert parse_range("--size-range", "320x480,640,960x1280") == [(320, 480), (640, 640), (960, 1280)]
 
 
 def test_axes():

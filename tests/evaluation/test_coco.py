@@ -90,6 +90,53 @@ def test_numbers_equal_pycocotools(tmp_path, seed, scores, wrong):
     assert metrics.ap50 == pytest.approx(numbers[1])
 
 
+@pytest.mark.parametrize("most", [1500, 13_000])  # of 15,000 detections: one class at a time, two shares
+def test_classes_may_be_evaluated_a_few_at_a_time(tmp_path, monkeypatch, most):
+    dataset, rng = make_dataset(tmp_path, crowded_document(0)), np.random.default_rng(0)
+    evaluator = CocoEvaluator(dataset)
+    for index in range(len(dataset)):
+        boxes, s, labels = guesses(dataset, index, rng, scores=np.linspace(0.001, 1, 997), wrong=500)
+        evaluator.add(int(dataset.image_ids[index]), boxes_xyxy=boxes, scores=s, labels=labels)
+    at_once = evaluator.summarize()
+    monkeypatch.setattr("rtdetr.evaluation.coco._MOST_AT_ONCE", most)
+    assert evaluator.summarize() == at_once
+
+
+@pytest.mark.parametrize("in_memory", [1, 10_000])  # bytes: no detections, those of some images
+def test_detections_on_disk_are_those_in_memory(tmp_path, monkeypatch, in_memory):
+    dataset, rng = make_dataset(tmp_path, crowded_document(0)), np.random.default_rng(0)
+    found = [guesses(dataset, index, rng, scores=np.array([0.25, 0.5]), wrong=20) for index in range(len(dataset))]
+    evaluators = []
+    for order in (range(len(dataset)), rng.permutation(len(dataset)).tolist()):
+        evaluators.append(CocoEvaluator(dataset))
+        for index in order:
+            boxes, scores, labels = found[index]
+            evaluators[-1].add(int(dataset.image_ids[index]), boxes_xyxy=boxes, scores=scores, labels=labels)
+        monkeypatch.setattr("rtdetr.evaluation.spool._IN_MEMORY", in_memory)
+    memory, disk = evaluators
+    assert disk.summarize() == memory.summarize()
+    assert list(disk.rows()) == list(memory.rows())
+    for ours, theirs in zip(disk.columns(), memory.columns(), strict=True):
+        np.testing.assert_array_equal(ours, theirs, strict=True)
+
+
+@pytest.mark.parametrize("again", [0, 3])
+def test_an_image_may_be_replaced(tmp_path, again):
+    dataset, rng = make_dataset(tmp_path, crowded_document(0)), np.random.default_rng(0)
+    expected, replaced = CocoEvaluator(dataset), CocoEvaluator(dataset)
+    for attempt in range(2):
+        for index, image_id in enumerate(dataset.image_ids.tolist()):
+            boxes, scores, labels = guesses(dataset, index, rng, scores=np.array([0.25, 0.5]), wrong=again)
+            if attempt and not again:
+                boxes, scores, labels = boxes[:0], scores[:0], labels[:0]
+            replaced.add(image_id, boxes_xyxy=boxes, scores=scores, labels=labels, replace=True)
+            if attempt:
+                expected.add(image_id, boxes_xyxy=boxes, scores=scores, labels=labels)
+    assert replaced.num_added == expected.num_added == 30
+    assert replaced.summarize() == expected.summarize()
+    assert list(replaced.rows()) == list(expected.rows())
+
+
 def test_without_detections_everything_is_zero(tmp_path):
     dataset = make_dataset(tmp_path, crowded_document(0))
     metrics = CocoEvaluator(dataset).summarize()
@@ -163,6 +210,9 @@ def test_wrong_detections_are_refused(tmp_path):
     for label in (-1, 3):
         with pytest.raises(InputError, match=r"expected labels 0\.\.2"):
             evaluator.add(20, boxes_xyxy=box, scores=score, labels=np.array([label]))
+    with pytest.raises(InputError, match=r"as many boxes as scores and labels, got 1, 2 and 1 for image 20"):
+        evaluator.add(20, boxes_xyxy=box, scores=np.array([0.5, 0.4]), labels=np.array([0]))
+    assert evaluator.num_added == 0
     evaluator.add(20, boxes_xyxy=box, scores=score, labels=np.array([0]))
     with pytest.raises(InputError, match="image 20 was added before"):
         evaluator.add(20, boxes_xyxy=box, scores=score, labels=np.array([0]))

@@ -108,6 +108,24 @@ def test_two_processes_give_the_numbers_of_one(dataset):
         assert report.classes == whole.classes
 
 
+def test_processes_join_their_detections_a_few_images_at_a_time(dataset, monkeypatch):
+    monkeypatch.setattr("rtdetr.evaluation.coco._IMAGES_SENT", 4)
+    whole = detect_dataset(Oracle(dataset), dataset)
+    main, other = CocoEvaluator(dataset), CocoEvaluator(dataset)
+    columns = whole.columns()
+    for index, image_id in enumerate(dataset.image_ids.tolist()):
+        own = columns.images == index
+        boxes, scores, labels = columns.boxes_xyxy[own], columns.scores[own], columns.labels[own]
+        (other if index % 3 else main).add(image_id, boxes_xyxy=boxes, scores=scores, labels=labels)
+    sent = []
+    assert other.gathered(lambda state: sent.append(state) or []).num_added == 0
+    assert [state["images"].tolist() for state in sent] == [[1, 2], [4, 5, 7], [8, 10]]
+    later = iter(sent)
+    joined = main.gathered(lambda state: [state, next(later)])
+    assert joined.num_added == len(dataset)
+    assert list(joined.rows()) == list(whole.rows())
+
+
 def test_states_are_plain_arrays_and_may_be_empty(dataset):
     empty = CocoEvaluator(dataset).state()
     assert {name: len(array) for name, array in empty.items()} == {

@@ -6,7 +6,7 @@ import torch
 
 from rtdetr.errors import ConfigError, ExportError
 from rtdetr.export.graph import ExportGraph, input_size, prepared
-from rtdetr.export.options import ExportOptions
+from rtdetr.export.options import EngineOptions, ExportOptions
 from rtdetr.models import postprocess
 from rtdetr.preprocessing import preprocess
 from tests.export.lively import assert_same_detections, lively_model
@@ -68,7 +68,10 @@ def test_boxes_and_raw(model):
         logits, boxes = ExportGraph(network, postprocess="raw")(images)
         assert logits.shape == (2, 30, 80) and boxes.shape == (2, 30, 4)
         found = ExportGraph(network)(images, sizes)
+        one_label = ExportGraph(network, one_label=True)(images, sizes)
     assert_same_detections(found, postprocess(logits, boxes, sizes_wh=sizes), atol=1e-6)
+    assert_same_detections(one_label, postprocess(logits, boxes, sizes_wh=sizes, one_label=True), atol=1e-6)
+    assert one_label[0].shape == (2, 30)
 
 
 @pytest.mark.parametrize("size_hw", [(1, 1), (33, 50), (200, 120)])
@@ -98,6 +101,10 @@ def test_resizing_needs_a_size(model):
         ({"num_layers": 0}, "num_layers"),
         ({"nms_iou": 1.5}, "nms_iou"),
         ({"precison": "fp16"}, "'precision'"),
+        ({"postprocess": "raw", "one_label": True}, "postprocess='boxes'"),
+        ({"compiled": True}, "format 'torch', got 'onnx'"),
+        ({"engine": EngineOptions(workspace_gib=2)}, "format 'tensorrt', got format 'onnx'"),
+        ({"format": "torch", "gather_only": True}, "gather_only"),
     ],
 )
 def test_options_that_cannot_be(values, message):

@@ -221,6 +221,23 @@ def test_resize_is_that_of_the_library(size_hw):
     assert np.abs(found[0] - preprocess(picture, (64, 96))).max() < 1.001 / 255
 
 
+@pytest.mark.parametrize("values", [FREE, {"opset": 13}, {"precision": "fp16", "num_queries": 84}])
+def test_the_best_class_of_each_query(model, values):
+    network, proto = built(model, one_label=True, **values)
+    kinds = {node.op_type for node in proto.graph.node}
+    assert "opset" not in values or kinds <= GATHER_OPERATORS
+    batch = 3 if values.get("dynamic_batch") else 1
+    images, sizes = torch.rand(batch, 3, 64, 64), torch.tensor([[1280, 720]]).repeat(batch, 1)
+    found = session(proto).run(None, {"images": images.numpy(), "orig_target_sizes": sizes.numpy()})
+    with torch.inference_mode():
+        expected = postprocess(*network(images)[:2], sizes_wh=sizes, one_label=True)
+    assert found[0].shape == (batch, network.num_queries) and found[0].dtype == np.int64
+    if "precision" in values:  # its rounded scores give queries other classes
+        np.testing.assert_allclose(np.sort(found[2]), np.sort(expected[2]), atol=0.05)
+    else:
+        assert_same_detections(found, expected, atol=1e-5)
+
+
 def test_nms():
     model = lively_model(num_classes=2)
     with torch.no_grad():
@@ -301,7 +318,16 @@ def test_checked_export_of_a_trained_model(tmp_path):
     images, _ = pictures()
     source = Source(trained_model(), CATEGORIES)
     for number, values in enumerate(
-        ({}, FREE, {"precision": "fp16"}, {"opset": 13}, {"preprocess": True}, {"postprocess": "raw"}, {"nms_iou": 0.7})
+        (
+            {},
+            FREE,
+            {"precision": "fp16"},
+            {"opset": 13},
+            {"preprocess": True},
+            {"postprocess": "raw"},
+            {"nms_iou": 0.7},
+            {"one_label": True},
+        )
     ):
         path = tmp_path / f"{number}.onnx"
         result = export(source, path, options=ExportOptions(**values), check=True, images=images)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rtdetr.detections import Detections
 from rtdetr.errors import ExportError
 from rtdetr.export import ExportOptions
 from rtdetr.export.export import Source, describe
@@ -13,6 +14,8 @@ from rtdetr.export.openvino import export_openvino
 from rtdetr.export.verify import TOLERANCES, verify
 from rtdetr.models import build_model
 from rtdetr.runtimes import load
+from rtdetr.runtimes.torch_detector import TorchDetector
+from tests.export.lively import assert_same_detections, lively_model
 from tests.export.trained import CATEGORIES, SIZE, pictures, trained_detector, trained_model
 
 
@@ -40,6 +43,17 @@ def test_an_empty_and_a_one_pixel_picture(tiny) -> None:
     black = Image.new("RGB", (31, 17))
     found = detector([black, np.zeros((1, 1, 3), np.uint8)], threshold=0.9)
     assert isinstance(found, list) and [len(one) for one in found] == [0, 0]
+
+
+def test_the_best_class_of_each_query(tmp_path) -> None:
+    model = lively_model(num_classes=3)
+    detector = load(exported(model, tmp_path / "one.xml", one_label=True).path, precision="float32")
+    reference = TorchDetector(model, CATEGORIES, device="cpu", precision="float32", one_label=True)
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    found, expected = detector(picture, threshold=0.0), reference(picture, threshold=0.0)
+    assert isinstance(found, Detections) and isinstance(expected, Detections)
+    assert detector.metadata.one_label and len(found) == len(expected) == 30  # queries
+    assert_same_detections(*([[x.labels], [x.boxes_xyxy], [x.scores]] for x in (found, expected)), atol=1e-4)
 
 
 def test_what_the_format_has_not_is_refused(tmp_path) -> None:

@@ -7,12 +7,15 @@ import types
 
 import onnx
 import pytest
+from typer.testing import CliRunner
 
-from rtdetr.errors import ConfigError, ExportError
-from rtdetr.export import ExportOptions
-from rtdetr.export.export import Source, describe
+from rtdetr.cli.main import app
+from rtdetr.errors import ConfigError, ExportError, WeightsError
+from rtdetr.export import EngineOptions, ExportOptions
+from rtdetr.export.export import Source, describe, export
 from rtdetr.models import build_model
 from rtdetr.runtimes.engine_file import read_engine
+from rtdetr.weights import save_weights
 from tests.export.trained import CATEGORIES
 
 
@@ -79,7 +82,7 @@ def fake(monkeypatch):
         memory.Stream = lambda device: stream  # pyright: ignore[reportAttributeAccessIssue]
         monkeypatch.setitem(sys.modules, "tensorrt", recorder.module())
         monkeypatch.setitem(sys.modules, "rtdetr.runtimes.cuda_memory", memory)
-        monkeypatch.delitem(sys.modules, "rtdetr.export.tensorrt", raising=False)
+        sys.modules.pop("rtdetr.export.tensorrt", None)
         return recorder, importlib.import_module("rtdetr.export.tensorrt")
 
     yield install
@@ -91,10 +94,10 @@ def model():
     return build_model("test-tiny", num_classes=3).eval()
 
 
-def exported(module, model, path, settings, **more):
-    options = ExportOptions(format="tensorrt", **settings)
+def exported(module, model, path, settings, **engine):
+    options = ExportOptions(format="tensorrt", engine=EngineOptions(**engine), **settings)
     metadata = describe(Source(model, CATEGORIES), options)
-    return module.export_tensorrt(model, path, options=options, metadata=metadata, **more)
+    return module.export_tensorrt(model, path, options=options, metadata=metadata)
 
 
 def test_an_engine_with_its_description(fake, model, tmp_path, caplog) -> None:
@@ -107,7 +110,7 @@ def test_an_engine_with_its_description(fake, model, tmp_path, caplog) -> None:
             tmp_path / "model.engine",
             {"dynamic_batch": True},
             timing_cache=cache,
-            workspace_bytes=1 << 30,
+            workspace_gib=1,
         )
     header, engine = read_engine(result.path)
     assert engine == b"an engine" and header.metadata == result.metadata
@@ -116,7 +119,10 @@ def test_an_engine_with_its_description(fake, model, tmp_path, caplog) -> None:
     assert recorder.calls["images"] == ((1, 3, 64, 64), (1, 3, 64, 64), (8, 3, 64, 64))
     assert recorder.calls["orig_target_sizes"] == ((1, 2), (1, 2), (8, 2))
     assert cache.read_bytes() == b"measured" and recorder.calls["known"] == b""
-    assert "trtexec --onnx=" in caplog.text and "--stronglyTyped --memPoolSize=workspace:1024" in caplog.text
+    assert (
+        "trtexec --onnx=model.onnx --saveEngine=model.engine" in caplog.text
+        and "--stronglyTyped --memPoolSize=workspace:1024" in caplog.text
+    )
     assert "--maxShapes=images:8x3x64x64,orig_target_sizes:8x2" in caplog.text
     exported(module, model, tmp_path / "model.engine", {}, timing_cache=cache)
     assert recorder.calls["known"] == b"measured"
@@ -134,17 +140,93 @@ def test_the_graph_gathers_and_half_precision_has_islands(fake, model, tmp_path,
     assert onnx.TensorProto.FLOAT in types_of_weights
 
 
+FREE = {"dynamic_batch": True, "dynamic_size": True}
+
+
 def test_ranges(fake, model, tmp_path) -> None:
     recorder, module = fake()
-    ranges = module.Ranges(module.Range(2, 4, 16), module.Range(64, 96, 128), module.Range(64, 64, 160))
-    exported(module, model, tmp_path / "a.engine", {"dynamic_batch": True, "dynamic_size": True}, ranges=ranges)
+    ranges = {"batch": (2, 4, 16), "height": (64, 96, 128), "width": (64, 64, 160)}
+    exported(module, model, tmp_path / "a.engine", FREE, **ranges)
     assert recorder.calls["images"] == ((2, 3, 64, 64), (4, 3, 96, 64), (16, 3, 128, 160))
-    for wrong in ((3, 2, 8), (0, 1, 8)):
-        with pytest.raises(ConfigError, match="least <= usual <= most"):
-            exported(module, model, tmp_path / "b.engine", {}, ranges=ranges._replace(batch=module.Range(*wrong)))
-    with pytest.raises(ConfigError, match="multiples of 32"):
-        exported(module, model, tmp_path / "b.engine", {}, ranges=ranges._replace(width=module.Range(64, 80, 96)))
-    assert not (tmp_path / "b.engine").exists()
+    exported(module, model, tmp_path / "a.engine", FREE | {"size_hw": (128, 96)})
+    assert recorder.calls["images"] == ((1, 3, 64, 32), (1, 3, 128, 96), (8, 3, 256, 192))
+
+
+@pytest.mark.parametrize(
+    ("settings", "engine", "message"),
+    [
+        (FREE, {"batch": (3, 2, 8)}, "batch: expected least <= usual <= most, from 1, got 3,2,8"),
+        (FREE, {"batch": (0, 1, 8)}, "least <= usual <= most"),
+        (FREE, {"width": (64, 80, 96)}, "width: expected multiples of 32"),
+        (FREE, {"width": (96, 96, 128)}, "leaves out the model's own size 64"),
+        (FREE, {"height": (32, 64, 64), "width": (32, 64, 64)}, "32x32 have 21 tokens, fewer than the 30 queries"),
+        ({}, {"batch": (1, 2, 4)}, "needs dynamic_batch"),
+        ({}, {"width": (64, 64, 96)}, "needs dynamic_size"),
+        ({}, {"workspace_gib": 0}, "workspace_gib"),
+    ],
+)
+def test_ranges_that_cannot_be(fake, model, tmp_path, settings, engine, message) -> None:
+    _, module = fake()
+    with pytest.raises(ConfigError, match=message):
+        exported(module, model, tmp_path / "model.engine", settings, **engine)
+    assert list(tmp_path.iterdir()) == []
+
+
+def onnx_file(model, path, **settings):
+    export(Source(model, CATEGORIES), path, options=ExportOptions(**settings))
+    return path
+
+
+def test_an_onnx_file_is_compiled_as_it_is(fake, model, tmp_path) -> None:
+    recorder, module = fake()
+    graph = onnx_file(model, tmp_path / "model.onnx", gather_only=True, precision="fp16", dynamic_batch=True)
+    result = module.compile_onnx(graph, tmp_path / "model.engine", engine=EngineOptions(batch=(1, 2, 3)))
+    assert recorder.calls["images"] == ((1, 3, 64, 64), (2, 3, 64, 64), (3, 3, 64, 64))
+    assert recorder.calls["graph"] == onnx.load(graph)
+    header, _ = read_engine(result.path)
+    assert header.metadata.precision == "float16" and header.metadata.categories == CATEGORIES
+    with pytest.raises(ConfigError, match=r"takes height 64 only, got the range 64,64,96"):
+        module.compile_onnx(graph, tmp_path / "b.engine", engine=EngineOptions(height=(64, 64, 96)))
+
+
+def test_onnx_files_that_cannot_be_compiled(fake, model, tmp_path) -> None:
+    _, module = fake()
+    graph, target = onnx_file(model, tmp_path / "model.onnx"), tmp_path / "model.engine"
+    with pytest.raises(ExportError, match="export it with --gather-only"):
+        module.compile_onnx(graph, target)
+    with pytest.raises(ExportError, match=r"ending in \.engine"):
+        module.compile_onnx(graph, tmp_path / "model.plan")
+    proto = onnx.load(graph)
+    del proto.metadata_props[:]
+    onnx.save(proto, graph)
+    with pytest.raises(WeightsError, match="not written by rtdetr"):
+        module.compile_onnx(graph, target)
+    graph.write_bytes(b"no graph")
+    with pytest.raises(WeightsError, match="cannot be read by onnx"):
+        module.compile_onnx(graph, target)
+    with pytest.raises(WeightsError, match="no such ONNX file"):
+        module.compile_onnx(tmp_path / "absent.onnx", target)
+    assert not target.exists()
+
+
+def test_the_command_line(fake, model, tmp_path, monkeypatch) -> None:
+    recorder, _ = fake()
+    monkeypatch.chdir(tmp_path)
+    graph = onnx_file(model, tmp_path / "model.onnx", gather_only=True, dynamic_batch=True, dynamic_size=True)
+    limits = ["--batch-range", "1,4,16", "--size-range", "64,64,96", "--workspace", "0.5", "--timing-cache", "cache"]
+    done = CliRunner().invoke(app, ["export", "model.onnx", "--format", "tensorrt", *limits])
+    assert done.exit_code == 0, done.output
+    assert recorder.calls["workspace"] == 1 << 29 and (tmp_path / "cache").is_file()
+    assert recorder.calls["images"] == ((1, 3, 64, 64), (4, 3, 64, 64), (16, 3, 96, 96))
+    assert done.stdout.startswith("model.engine: ") and read_engine(tmp_path / "model.engine")
+    done = CliRunner().invoke(app, ["export", "model.onnx", "--format", "tensorrt", "--size", "64"])
+    assert done.exit_code == 2 and "compiled as it is" in done.stderr
+    save_weights(model, tmp_path / "model.pth", categories=CATEGORIES)
+    limits = ["--no-check", "--batch-range", "1,2,4", "--size-range", "64x96,96x96,128x160", "-o", "other.engine"]
+    done = CliRunner().invoke(app, ["export", "model.pth", "--format", "tensorrt", *limits])
+    assert done.exit_code == 0, done.output
+    assert recorder.calls["images"] == ((1, 3, 64, 96), (2, 3, 96, 96), (4, 3, 128, 160))
+    assert read_engine(graph.with_name("other.engine"))[0].metadata.size_hw == (96, 96)
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,13 @@
 
 import io
 import json
+import re
 
 import numpy as np
 import pytest
 import rich.console
 
-from rtdetr.categories import Categories
+from rtdetr.categories import Categories, Category
 from rtdetr.detections import Detections
 from rtdetr.errors import InputError
 from rtdetr.export.agreement import Tolerance, compare
@@ -123,6 +124,23 @@ def test_verdict_table_and_json(found, reason) -> None:
     assert ("passed" if reason is None else "refused") in console.export_text()
     document = json.loads(json.dumps(report.to_json()))
     assert document["passed"] == report.passed and document["agreement"]["num_reference"] == 2 * report.num_images
+
+
+@pytest.mark.parametrize(
+    ("categories", "reason"),
+    [
+        (Categories([Category(0, "a"), Category(1, "c")]), "class 1 is .* id 1, expected .* id 1"),
+        (Categories([Category(0, "a"), Category(5, "b")]), "class 1 is .* id 5, expected .* id 1"),
+        (Categories.numbered(3), "3 classes, expected 2"),
+    ],
+)
+def test_other_class_names_are_refused(categories, reason) -> None:
+    reference = FixedReference(FIRST, SECOND)
+    reference.categories = Categories([Category(0, "a"), Category(1, "b")])
+    found = Fixed(FIRST, SECOND)
+    found.categories = categories
+    report = verify(found, reference)
+    assert not report.passed and re.search(reason, report.reason or "")
 
 
 def test_nothing_to_compare_is_said() -> None:

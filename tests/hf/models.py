@@ -1,5 +1,8 @@
 """Small filled models of the facade for its tests, and stock transformers' results beside ours."""
 
+import copy
+import functools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +21,13 @@ TINY = {"name": "custom", "backbone": {"base_width": 8}, "encoder": {"num_blocks
 
 def tiny(**changes: Any) -> RTDetrV2ForObjectDetection:
     """The smallest model that stock transformers can hold, with changes to its `ModelConfig`."""
+    return copy.deepcopy(_tiny(json.dumps(changes)))
+
+
+@functools.cache
+def _tiny(changes: str) -> RTDetrV2ForObjectDetection:
     config = zoo.model_config("test-tiny").replace(**TINY)
-    return filled(config.replace(**changes))
+    return filled(config.replace(**json.loads(changes)))
 
 
 def filled(config: Any) -> RTDetrV2ForObjectDetection:

@@ -1,5 +1,9 @@
 """A model of this library's Hugging Face API and transformers' own with the same weights, and their inputs."""
 
+import copy
+import functools
+import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +28,27 @@ def facade_of(network: RTDETR) -> RTDetrV2ForObjectDetection:
 
 def facade(**changes: Any) -> RTDetrV2ForObjectDetection:
     """A small filled facade, see `small`."""
-    return facade_of(small(**({"num_classes": 5} | changes)))
+    return copy.deepcopy(_facade(json.dumps({"num_classes": 5} | changes)))
 
 
-def pair(folder: Path, network: RTDETR | None = None) -> tuple[RTDetrV2ForObjectDetection, torch.nn.Module]:
+@functools.cache
+def _facade(changes: str) -> RTDetrV2ForObjectDetection:
+    return facade_of(small(**json.loads(changes)))
+
+
+def pair() -> tuple[RTDetrV2ForObjectDetection, torch.nn.Module]:
+    """Ours and the stock model, small; see `pair_of`."""
+    return copy.deepcopy(_pair())
+
+
+@functools.cache
+def _pair() -> tuple[RTDetrV2ForObjectDetection, torch.nn.Module]:
+    with tempfile.TemporaryDirectory() as folder:
+        return pair_of(small(num_classes=5, decoder={"num_denoising": 10}), Path(folder))
+
+
+def pair_of(network: RTDETR, folder: Path) -> tuple[RTDetrV2ForObjectDetection, torch.nn.Module]:
     """Ours and the stock model, through a saved folder; the stock one computes attention as it can return it."""
-    network = network or small(num_classes=5, decoder={"num_denoising": 10})
     save_huggingface(network, folder)
     stock = transformers.RTDetrV2ForObjectDetection.from_pretrained(folder, attn_implementation="eager")
     return facade_of(network), stock.eval()

@@ -54,6 +54,10 @@ def test_trains_and_saves(name: str, tmp_path: Path) -> None:
     optimizer = torch.optim.SGD(ours.parameters(), lr=0.01)
     ours(images(), labels=labels(2, 1)).loss.backward()
     optimizer.step()
+    assert not [key for key, p in ours.named_parameters() if p.requires_grad and p.grad is None]
+    ours.model.freeze_backbone()
+    ours.model.unfreeze_backbone()  # what is never trained stays frozen
+    assert not [key for key, p in ours.named_parameters() if p.requires_grad and p.grad is None]
     for key, value in ours.model.backbone.named_buffers():
         assert torch.equal(value, before[key]), key  # frozen norms do not count either
     ours.eval().save_pretrained(tmp_path)
@@ -63,6 +67,19 @@ def test_trains_and_saves(name: str, tmp_path: Path) -> None:
     stock_config.encoder_in_channels = list(ours.model.backbone.out_channels)  # ours reads them off the backbone
     stock = transformers.RTDetrV2ForObjectDetection.from_pretrained(tmp_path, config=stock_config).eval()
     torch.testing.assert_close(stock(images()).logits, ours(images()).logits, atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+def test_frozen_norms_keep_their_activation() -> None:
+    """The maps are timm's own; stock transformers loses the activation inside timm's BatchNormAct2d."""
+    timm = pytest.importorskip("timm")
+    ours = model(backbone("test_efficientnet")).eval()
+    theirs = timm.create_model("test_efficientnet", features_only=True, out_indices=(2, 3, 4)).eval()
+    state = ours.model.backbone.state_dict()
+    theirs.load_state_dict({key.removeprefix("model._backbone."): value for key, value in state.items()})
+    with torch.no_grad():
+        for found, expected in zip(ours.model.backbone(images()), theirs(images()), strict=True):
+            torch.testing.assert_close(found, expected)
 
 
 def test_norms_that_train() -> None:

@@ -72,6 +72,21 @@ def test_names_of_old_repositories() -> None:
     assert model_config(config).num_classes == 1
 
 
+def test_changed_classes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """They replace all that is stored about classes, without a warning."""
+    transformers.logging.set_verbosity_warning()
+    RTDetrV2Config(id2label={0: "cat", 1: "dog", 2: "bird"}, label2id={"cat": 0, "dog": 1, "bird": 2}).save_pretrained(
+        tmp_path
+    )
+    read = RTDetrV2Config.from_pretrained
+    assert read(tmp_path, num_labels=2).id2label == {0: "LABEL_0", 1: "LABEL_1"}
+    assert read(tmp_path, num_labels=3).id2label[2] == "bird"
+    for options in ({}, {"num_labels": 1}, {"label2id": {"fish": 0}}):
+        changed = read(tmp_path, id2label={"0": "fish"}, **options)
+        assert (changed.id2label, changed.label2id, changed.num_labels) == ({0: "fish"}, {"fish": 0}, 1)
+    assert not caplog.records
+
+
 def test_saved_and_read_again(tmp_path: Path) -> None:
     config = RTDetrV2Config(decoder_n_points=[3, 2, 1], eval_idx=2, num_labels=7, query_selection="one2many")
     config.save_pretrained(tmp_path)

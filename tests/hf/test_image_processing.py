@@ -21,7 +21,8 @@ transformers = pytest.importorskip("transformers")
 from transformers.models.rt_detr.image_processing_pil_rt_detr import RTDetrImageProcessorPil  # noqa: E402
 
 from rtdetr.hf import image_inputs  # noqa: E402
-from rtdetr.hf.image_processing import RTDetrImageProcessor, content_share_hw  # noqa: E402
+from rtdetr.hf.arguments import content_share_hw  # noqa: E402
+from rtdetr.hf.image_processing import RTDetrImageProcessor  # noqa: E402
 from tests.hf.models import tiny  # noqa: E402
 
 STOCK = (transformers.RTDetrImageProcessor, RTDetrImageProcessorPil)
@@ -327,8 +328,24 @@ def test_half_precision_and_a_wrong_number_of_sizes() -> None:
     result.logits, result.pred_boxes = result.logits.bfloat16(), result.pred_boxes.bfloat16()
     found = RTDetrImageProcessor().post_process_object_detection(result, 0.0)
     assert found[0]["scores"].dtype == found[0]["boxes"].dtype == torch.float32
-    with pytest.raises(InputError, match="each of 2 images, got 1"):
+    with pytest.raises(InputError, match=r"each of 2 images, got \(1, 2\)"):
         RTDetrImageProcessor().post_process_object_detection(result, 0.5, [(1, 1)])
+    with pytest.raises(InputError, match=r"each of 2 images, got \(2,\)"):
+        RTDetrImageProcessor().post_process_object_detection(result, 0.5, (120, 150))
+
+
+def test_forms_of_target_sizes() -> None:
+    process, sizes = RTDetrImageProcessor().post_process_object_detection, [(120, 150), (160, 200)]
+    result = outputs()
+    expected = process(result, 0.0, sizes)
+    for form in (torch.tensor(sizes), np.array(sizes), [torch.tensor(size) for size in sizes]):
+        for one, other in zip(process(result, 0.0, form), expected, strict=True):
+            assert torch.equal(one["boxes"], other["boxes"])
+
+
+def test_unknown_return_tensors() -> None:
+    with pytest.raises(InputError, match="expected 'pt', 'np' or None as return_tensors, got 'tf'"):
+        RTDetrImageProcessor()(Image.new("RGB", (64, 64)), return_tensors="tf")
 
 
 CHANGED = {

@@ -126,6 +126,8 @@ def test_device_map(tmp_path: Path) -> None:
         (torch.rand(1, 1, 64, 64), r"expected float images \(batch, 3, height, width\)"),
         (torch.rand(1, 4, 64, 64), r"got torch.float32 \(1, 4, 64, 64\)"),
         (torch.rand(3, 64, 64), "expected float images"),
+        (torch.rand(0, 3, 64, 64), "got an empty batch"),
+        (torch.rand(1, 3, 64, 64).numpy(), "expected pixel_values as a tensor, got ndarray"),
         (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), "got torch.uint8"),
     ],
 )
@@ -142,8 +144,33 @@ def test_arguments_that_do_not_fit() -> None:
         model(images(), labels=[*labels(1), {"boxes": torch.rand(1, 4)}])
     with pytest.raises(InputError, match=r"label 5 is outside 0\.\.4"):
         model(images(1), labels=[{"class_labels": torch.tensor([5]), "boxes": torch.full((1, 4), 0.5)}])
+    for wrong in (3, ["cat"], {"boxes": torch.rand(1, 4)}):
+        with pytest.raises(InputError, match="expected labels as a list of one dict an image"):
+            model(images(), labels=wrong)
+    with pytest.raises(InputError, match=r"expected a pixel_mask \(batch, height, width\), got \(2, 1, 64, 96\)"):
+        model(images(), pixel_mask=torch.ones(2, 1, 64, 96))
     with pytest.raises(InputError, match="expected one target an image"):
         model(images(), labels=labels(1))
+
+
+def test_further_columns_of_a_batch_are_ignored() -> None:
+    with torch.no_grad():
+        expected = facade()(images()).logits
+        assert torch.equal(facade()(images(), image_id=[1, 2], num_items_in_batch=2).logits, expected)
+
+
+def test_attention_implementations(caplog: pytest.LogCaptureFixture) -> None:
+    model = facade()
+    transformers.logging.set_verbosity_warning()
+    model.set_attn_implementation("eager")
+    assert model.config._attn_implementation == model.model.config._attn_implementation == "eager"
+    assert not caplog.records
+    for change in (
+        lambda: model.set_attn_implementation("flex_attention"),
+        lambda: RTDetrV2ForObjectDetection._from_config(config(), attn_implementation="flash_attention_2"),
+    ):
+        with pytest.raises(ConfigError, match="expected attn_implementation 'sdpa' or 'eager', got 'fl"):
+            change()
 
 
 def test_one_pixel_box_and_mask() -> None:

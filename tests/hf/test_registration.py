@@ -65,6 +65,7 @@ def test_there_and_back(folder: Path) -> None:
     assert type(transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")) is OURS[3]
     made = transformers.AutoModelForObjectDetection.from_config(configuration.RTDetrV2Config.from_pretrained(folder))
     assert type(made) is OURS[2]
+    assert type(transformers.AutoModelForObjectDetection.from_config(transformers.RTDetrV2Config())) is OURS[2]
     kept = copy.copy(CONFIG_MAPPING._extra_content)
     unregister()
     unregister()

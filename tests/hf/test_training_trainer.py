@@ -68,6 +68,7 @@ def states_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]
     return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
 
 
+@pytest.mark.slow
 def test_trainer_evaluates_and_saves_the_average_and_resumes_exactly(tmp_path: Path, data: DetectionDataset) -> None:
     one = recipe(epochs=2).replace(ema_decay=0.6, ema_warmup=0)
     arguments = {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2}
@@ -106,6 +107,7 @@ def test_trainer_evaluates_and_saves_the_average_and_resumes_exactly(tmp_path: P
     assert again.state.log_history[-2]["eval_map"] == whole.state.log_history[-2]["eval_map"]
 
 
+@pytest.mark.slow
 def test_the_best_average_is_what_a_run_leaves(tmp_path: Path, data: DetectionDataset) -> None:
     one = recipe(epochs=2)
     arguments = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}

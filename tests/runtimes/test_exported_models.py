@@ -19,6 +19,9 @@ FILES = {
     "model.xml": {"format": "openvino"},
     "free.xml": {"format": "openvino", "dynamic_batch": True, "dynamic_size": True},
     "model.pt2": {"format": "torch"},
+    "one.onnx": {"one_label": True, "dynamic_batch": True},
+    "one.xml": {"format": "openvino", "one_label": True},
+    "one.pt2": {"format": "torch", "one_label": True},
 }
 
 
@@ -38,8 +41,10 @@ def checkpoint(tmp_path_factory):
 def test_the_same_detections(checkpoint, name):
     file = checkpoint.parent / name
     export(checkpoint, file, options=ExportOptions(**FILES[name]))
-    reference = rtdetr.load(checkpoint, device="cpu", precision="float32")
+    one_label = name.startswith("one")
+    reference = rtdetr.load(checkpoint, device="cpu", precision="float32", one_label=one_label)
     detector = rtdetr.load(file, precision="float32")
+    assert detector.one_label == detector.metadata.one_label == one_label
     rng = np.random.default_rng(0)
     pictures = [rng.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in ((64, 64), (200, 90), (30, 150), (1, 1))]
     sizes = [None, (64, 96)] if name.startswith("free") else [None]
@@ -49,6 +54,7 @@ def test_the_same_detections(checkpoint, name):
         for found, wanted in zip(results, expected, strict=True):
             assert found.image_size_wh == wanted.image_size_wh
             np.testing.assert_allclose(found.scores, wanted.scores, atol=0.01)
+            assert not one_label or len(found) == len(wanted) == 30  # queries, of which each is found once
     damaged = checkpoint.parent / f"damaged{file.suffix}"
     damaged.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     with pytest.raises(WeightsError, match="damaged"):

@@ -102,6 +102,21 @@ def test_description_and_precision(detectors, tmp_path):
         OnnxDetector(file, precision="float32")
 
 
+def test_a_release_that_computes_float16_wrongly(tmp_path, monkeypatch):
+    monkeypatch.setattr("onnxruntime.__version__", "1.18.1")
+    half = save_graph(tmp_path / "half.onnx", make_metadata(precision="float16"))
+    with pytest.raises(ConfigError, match=r"ONNX Runtime 1\.18\.1 computes wrongly; run: pip install"):
+        OnnxDetector(half)
+    assert OnnxDetector(save_graph(tmp_path / "full.onnx", make_metadata())).precision == "float32"
+
+
+def test_a_graph_that_gives_one_label_is_used_as_it_is(tmp_path):
+    file = save_graph(tmp_path / "model.onnx", make_metadata(one_label=True))
+    detector = rtdetr.load(file)  # this graph gives pairs all the same, so that a second choice would show
+    assert detector.one_label and detector.metadata.one_label
+    assert len(detector(PICTURES[0], threshold=0.0)) == QUERIES
+
+
 def test_devices(tmp_path):
     file = save_graph(tmp_path / "model.onnx")
     with pytest.raises(ConfigError, match="unknown device 'gpu' for ONNX Runtime"):
@@ -155,11 +170,22 @@ def test_a_description_of_another_graph(tmp_path):
         (make_metadata(postprocess="raw").to_json(), "by its description it has the inputs images and"),
         ("{", "description .* is damaged"),
         ('{"format_version": 9}', "upgrade rtdetr"),
+        (make_metadata(size_hw=(96, 64)).to_json(), r"shape \(any, 3, 96, 64\), got \(1, 3, 64, 64\)"),
+        (make_metadata(dynamic_size=True).to_json(), r"shape \(any, 3, any, any\), got"),
+        (make_metadata(in_channels=4).to_json(), r"shape \(any, 4, 64, 64\), got"),
     ):
         onnx.helper.set_model_props(model, {"rtdetr": text})
         onnx.save(model, tmp_path / "model.onnx")
         with pytest.raises(WeightsError, match=message):
             rtdetr.load(tmp_path / "model.onnx")
+
+
+def test_a_description_that_is_no_text(tmp_path):
+    path = tmp_path / "model.onnx"
+    content = make_graph(make_metadata()).SerializeToString()
+    path.write_bytes(content.replace(b"mean-colour", b"mean\xffcolour"))
+    with pytest.raises(WeightsError, match=r"model\.onnx cannot be read by ONNX Runtime"):
+        rtdetr.load(path)
 
 
 def test_a_graph_that_fails_while_it_runs(tmp_path):

@@ -1,6 +1,7 @@
 """`rtdetr export`: write a model as a file for ONNX Runtime, OpenVINO, TensorRT or PyTorch, compared with the model."""
 
 import logging
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,8 +28,8 @@ def export(
     dynamic: Annotated[str, typer.Option(help="Axes left free: batch, size, or batch,size.")] = "",
     size: Annotated[str | None, typer.Option(help="Network input: 640, or 480x640 (height x width).")] = None,
     opset: Annotated[
-        int, typer.Option(help="ONNX operator set, 13 or higher; below 16 the graph has no GridSample.")
-    ] = 18,
+        int | None, typer.Option(help="ONNX operator set, 13 or higher; below 16 the graph has no GridSample.")
+    ] = None,
     precision: Annotated[str, typer.Option(help="fp32, fp16, bf16 or int8, where the format has it.")] = "fp32",
     preprocess: Annotated[
         bool, typer.Option("--preprocess", help="Take a uint8 picture of any size and resize it in the graph.")
@@ -45,6 +46,20 @@ def export(
     gather_only: Annotated[
         bool, typer.Option("--gather-only", help="No GridSample, and at most 4 dimensions, whatever the opset.")
     ] = False,
+    one_label: Annotated[bool, typer.Option("--one-label", help="Give the best class of each query only.")] = False,
+    compiled: Annotated[bool, typer.Option("--compiled", help="torch: a package compiled by AOTInductor.")] = False,
+    workspace: Annotated[
+        float | None, typer.Option(help="tensorrt: most GPU memory of one operation, GiB; 4 by default.")
+    ] = None,
+    batch_range: Annotated[
+        str | None, typer.Option(help="tensorrt: least, usual and most images, as 1,4,16; frees the axis.")
+    ] = None,
+    size_range: Annotated[
+        str | None, typer.Option(help="tensorrt: sizes, as 320,640,960 or 320x480,640x640,960x960; frees the axes.")
+    ] = None,
+    timing_cache: Annotated[
+        Path | None, typer.Option(help="tensorrt: file of measurements that makes the next build faster.")
+    ] = None,
     check: Annotated[bool, typer.Option(help="Compare the detections with PyTorch's before the file appears.")] = True,
     images: Annotated[
         list[str] | None, typer.Option(help="Pictures for the check: files, folders or globs in quotes.")
@@ -54,7 +69,8 @@ def export(
     """Write a model as a file for another runtime.
 
     Its detections are compared with those of the model in PyTorch, in float32. If they differ by more than the
-    precision explains, no file is written and the exit status is 3.
+    precision explains, no file is written and the exit status is 3. With --format tensorrt the model may also be an
+    .onnx file of this library, which is compiled as it is and not compared.
     """
     if format not in _FORMATS:
         raise ConfigError(f"unknown format {format!r}.{nearest(format, _FORMATS)} Known: {', '.join(_FORMATS)}.")
@@ -62,8 +78,18 @@ def export(
     from rtdetr.export import export as export_model
     from rtdetr.export.export import SUFFIXES, RefusedExportError
 
+    _refuse_others(
+        format,
+        opset=opset,
+        gather_only=gather_only,
+        nms=nms,
+        compiled=compiled,
+        workspace=workspace,
+        batch_range=batch_range,
+        size_range=size_range,
+        timing_cache=timing_cache,
+    )
     values: dict[str, Any] = {
-        "format": format,
         "size_hw": parse_size(size) if size else None,
         "opset": opset,
         "precision": precision,
@@ -74,10 +100,25 @@ def export(
         "num_queries": queries,
         "nms_iou": nms,
         "gather_only": gather_only,
+        "one_label": one_label,
+        "compiled": compiled,
+        **parse_axes(dynamic),
     }
-    options = ExportOptions(**values, **parse_axes(dynamic))
-    pictures = find_images(images) if images else None
+    values = {name: value for name, value in values.items() if value is not None}
+    engine = _engine_settings(workspace, batch_range, size_range, timing_cache) if format == "tensorrt" else {}
+    options = ExportOptions(**{"format": format, **engine, **values})
     path = output or Path(Path(model.partition(":")[0]).stem + SUFFIXES[format])
+    if format == "tensorrt" and Path(model).suffix.lower() == ".onnx":
+        if images or data or options != ExportOptions(format=format, **engine):
+            raise ConfigError(
+                f"{model} is compiled as it is: with an .onnx file, pass only --output, --workspace, --batch-range, "
+                "--size-range and --timing-cache"
+            )
+        from rtdetr.export.tensorrt import compile_onnx
+
+        _print_result(compile_onnx(Path(model), path, engine=options.engine))
+        return
+    pictures = find_images(images) if images else None
     try:
         result = export_model(model, path, options=options, check=check, images=pictures, data=data)
     except RefusedExportError as error:
@@ -88,6 +129,25 @@ def export(
 
 
 _FORMATS = ("onnx", "openvino", "tensorrt", "torch")
+_GRAPHS = ("onnx", "openvino", "tensorrt")
+_ONLY_FOR = {
+    "opset": ("onnx",),
+    "gather_only": _GRAPHS,
+    "nms": _GRAPHS,
+    "compiled": ("torch",),
+    **dict.fromkeys(("workspace", "batch_range", "size_range", "timing_cache"), ("tensorrt",)),
+}
+
+
+def _refuse_others(format: str, **given: Any) -> None:
+    """Refuse options that the format does not have."""
+    for name, value in given.items():
+        formats = _ONLY_FOR[name]
+        if value is not None and value is not False and format not in formats:
+            option = name.replace("_", "-")
+            raise ConfigError(
+                f"--{option} is for --format {' and '.join(formats)}, got --format {format}: leave it out"
+            )
 
 
 def parse_axes(text: str) -> dict[str, Any]:
@@ -101,6 +161,38 @@ def parse_axes(text: str) -> dict[str, Any]:
         if name not in AXES:
             raise ConfigError(f"--dynamic: unknown axis {name!r}.{nearest(name, AXES)} Known: {', '.join(AXES)}.")
     return {AXES[name]: True for name in names}
+
+
+def _engine_settings(
+    workspace: float | None, batch_range: str | None, size_range: str | None, timing_cache: Path | None
+) -> dict[str, Any]:
+    """Settings of an export for TensorRT; a range frees its axes, and the usual size is the model's own."""
+    from rtdetr.export import EngineOptions
+
+    settings: dict[str, Any] = {}
+    engine: dict[str, Any] = {"workspace_gib": workspace, "timing_cache": timing_cache}
+    if batch_range is not None:
+        engine["batch"] = tuple(count for count, _ in parse_range("--batch-range", batch_range))
+        settings["dynamic_batch"] = True
+    if size_range is not None:
+        sizes = parse_range("--size-range", size_range)
+        engine["height"], engine["width"] = zip(*sizes, strict=True)
+        settings |= {"dynamic_size": True, "size_hw": sizes[1]}
+    return {**settings, "engine": EngineOptions(**{key: value for key, value in engine.items() if value is not None})}
+
+
+def parse_range(option: str, text: str) -> list[tuple[int, int]]:
+    """Read "320,640,960" or "320x480,640x640,960x960": least, usual and most, each as height and width.
+
+    Raises:
+        ConfigError: anything else; a number of images has no width.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    form = r"\d{1,6}" if option == "--batch-range" else r"\d{1,6}(x\d{1,6})?"
+    if len(parts) != 3 or not all(re.fullmatch(form, part) for part in parts):
+        example = "1,4,16" if option == "--batch-range" else "320,640,960 or 320x480,640x640,960x960 (height x width)"
+        raise ConfigError(f"{option}: expected the least, the usual and the most, like {example}, got {text!r}")
+    return [parse_size(part) for part in parts]
 
 
 def _print_result(result: "ExportResult") -> None:

@@ -27,7 +27,7 @@ def quantize(
     ] = None,
     num_calibration: Annotated[int, typer.Option(min=1, help="At most so many of them.")] = 100,
     size: Annotated[str | None, typer.Option(help="Network input: 640, or 480x640 (height x width).")] = None,
-    symmetric: Annotated[bool, typer.Option("--symmetric", help="Ranges around zero, as TensorRT needs them.")] = False,
+    symmetric: Annotated[bool, typer.Option("--symmetric", help="As TensorRT needs it: ranges around zero.")] = False,
     json_file: Annotated[str | None, typer.Option("--json", help="File for all numbers; - is stdout.")] = None,
 ) -> None:
     """Write a model in 8-bit integers for ONNX Runtime or OpenVINO.

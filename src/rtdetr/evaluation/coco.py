@@ -1,12 +1,13 @@
 """COCO average precision of detections against a `DetectionDataset`: pycocotools' numbers, computed by hotcoco.
 
 Collect detections with `CocoEvaluator.add`, an image at a time and in any order, then `summarize`. Images that were not
-added count as images without detections.
+added count as images without detections. Thousands of images take the memory of a few: detections beyond some ten
+thousands wait on disk (`spool.py`), and a few classes are evaluated at a time.
 
 Source: https://cocodataset.org/#detection-eval.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import hotcoco
@@ -14,8 +15,12 @@ import numpy as np
 
 from rtdetr.data import DetectionDataset
 from rtdetr.errors import InputError
+from rtdetr.evaluation.spool import ROW, Spool
 
-_MOST_AT_ONCE = 50_000  # detections that hotcoco gets, for each of which it takes some hundred bytes
+_MOST_AT_ONCE = 20_000  # detections that hotcoco gets, for each of which it takes some hundred bytes
+_MAX_DETECTIONS = 100  # of an image and class
+_CURVES = 1000  # detections that take as much memory as the curves of a class
+_IMAGES_SENT = 100  # by a process at a time: 1 MB with 300 detections each
 
 
 class CocoMetrics(NamedTuple):
@@ -55,10 +60,10 @@ class DetectionColumns(NamedTuple):
 
 
 class CocoEvaluator:
-    """Detections of a dataset, kept as arrays.
+    """Detections of a dataset: an index of 16 bytes an image in memory, detections beyond some ten thousands on disk.
 
-    Several processes evaluate a share of the images each: `state()` of each is sent to one of them, where
-    `CocoEvaluator.merged` makes a whole of the states.
+    Several processes evaluate a share of the images each, and `gathered` makes a whole of them in one. Whatever else
+    brings `state()` of each to one place may call `CocoEvaluator.merged` there.
     """
 
     def __init__(self, dataset: DetectionDataset) -> None:
@@ -68,10 +73,24 @@ class CocoEvaluator:
             dataset: ground truth. Its labels must be those of the detections; see `DetectionDataset.with_categories`.
         """
         self.dataset = dataset
-        self._index_of_id = {int(image_id): index for index, image_id in enumerate(dataset.image_ids)}
-        self._found: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+        self._spool = Spool()
+        self._starts = np.full(len(dataset), -1)  # rows starts:starts + counts are an image's; -1: it was not added
+        self._counts = np.zeros(len(dataset), np.int64)
 
-    def add(self, image_id: int, *, boxes_xyxy: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> None:
+    @property
+    def num_added(self) -> int:
+        """Images added so far."""
+        return int((self._starts >= 0).sum())
+
+    def add(
+        self,
+        image_id: int,
+        *,
+        boxes_xyxy: np.ndarray,
+        scores: np.ndarray,
+        labels: np.ndarray,
+        replace: bool = False,
+    ) -> None:
         """Add all detections of one image.
 
         Args:
@@ -79,37 +98,43 @@ class CocoEvaluator:
             boxes_xyxy: (n, 4), pixels of the original image.
             scores: (n,).
             labels: (n,), labels of the dataset.
+            replace: forget what was added of the image before.
 
         Raises:
-            InputError: the image is unknown or was added before, or a label is not in the dataset.
+            InputError: the image is unknown or was added before, a label is not in the dataset, the arrays differ in
+                length, or the disk for temporary files is full.
         """
-        if image_id not in self._index_of_id:
+        index = int(np.searchsorted(self.dataset.image_ids, image_id))
+        if index == len(self.dataset) or self.dataset.image_ids[index] != image_id:
             raise InputError(f"expected an image id of {self.dataset.annotations_file}, got {image_id}")
-        index = self._index_of_id[image_id]
-        if index in self._found:
+        if self._starts[index] >= 0 and not replace:
             raise InputError(f"image {image_id} was added before; give all its detections at once")
-        num_classes = len(self.dataset.categories)
+        boxes_xyxy, num_classes = np.reshape(boxes_xyxy, (-1, 4)), len(self.dataset.categories)
+        if not len(boxes_xyxy) == len(scores) == len(labels):
+            raise InputError(
+                f"expected as many boxes as scores and labels, got {len(boxes_xyxy)}, {len(scores)} and {len(labels)} "
+                f"for image {image_id}"
+            )
         if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
             raise InputError(
                 f"expected labels 0..{num_classes - 1} of {self.dataset.annotations_file}, got "
                 f"{labels.min()}..{labels.max()}; open it with the model's categories"
             )
-        self._found[index] = (
-            np.asarray(boxes_xyxy, np.float32).reshape(-1, 4),
-            np.asarray(scores, np.float32),
-            np.asarray(labels, np.int64),
-        )
+        self._append(index, boxes_xyxy, scores, labels)
 
-    def state(self) -> dict[str, np.ndarray]:
-        """Everything added so far as plain arrays, to be sent to another process.
+    def state(self, images: range | None = None) -> dict[str, np.ndarray]:
+        """What was added so far as plain arrays, to be sent to another process.
+
+        Args:
+            images: positions in the dataset of those wanted; None: all.
 
         Returns:
             `images`: int64 (i,), the images added, as positions in the dataset; `counts`: int64 (i,), detections of
             each; `boxes_xyxy` (n, 4), `scores` (n,) and `labels` (n,) of all of them, image after image.
         """
-        indices = np.array(sorted(self._found), dtype=np.int64)
-        counts = np.array([len(self._found[index][1]) for index in indices.tolist()], dtype=np.int64)
-        return {**self.columns()._asdict(), "images": indices, "counts": counts}
+        indices = np.arange(len(self.dataset))[slice(None) if images is None else images]
+        indices = indices[self._starts[indices] >= 0]
+        return {**self._columns(indices)._asdict(), "images": indices, "counts": self._counts[indices]}
 
     @classmethod
     def merged(cls, dataset: DetectionDataset, states: Iterable[Mapping[str, np.ndarray]]) -> "CocoEvaluator":
@@ -120,28 +145,33 @@ class CocoEvaluator:
 
         Args:
             dataset: ground truth, the same in every process.
-            states: what `state()` returned in each.
+            states: what `state()` returned in each. They are taken one after the other and not kept.
         """
         whole = cls(dataset)
         for state in states:
             ends = np.cumsum(state["counts"]).tolist()
             for index, start, end in zip(state["images"].tolist(), [0, *ends], ends, strict=False):
-                rows = slice(start, end)
-                whole._found.setdefault(
-                    index, (state["boxes_xyxy"][rows], state["scores"][rows], state["labels"][rows])
-                )
+                if whole._starts[index] < 0:
+                    whole._append(index, *(state[name][start:end] for name in ("boxes_xyxy", "scores", "labels")))
         return whole
 
+    def gathered(self, gather: Callable[[dict[str, np.ndarray]], list[dict[str, np.ndarray]]]) -> "CocoEvaluator":
+        """Join what the processes of a run hold, some images at a time. Every process has to call it.
+
+        Args:
+            gather: returns the values of all processes in the main one and an empty list in the others:
+                `rtdetr.training.distributed.Processes.gather`.
+
+        Returns:
+            All detections in the main process, none in the others.
+        """
+        firsts = range(0, len(self.dataset), _IMAGES_SENT)
+        parts = (range(first, min(first + _IMAGES_SENT, len(self.dataset))) for first in firsts)
+        return self.merged(self.dataset, (state for part in parts for state in gather(self.state(part))))
+
     def columns(self) -> "DetectionColumns":
-        """All detections, by image, in the order added."""
-        found = sorted(self._found.items())
-        boxes, scores, labels = ([parts[column] for _, parts in found] for column in range(3))
-        return DetectionColumns(
-            images=np.repeat(np.array([index for index, _ in found], np.int64), [len(part) for part in scores]),
-            boxes_xyxy=np.concatenate([np.empty((0, 4), np.float32), *boxes]),
-            scores=np.concatenate([np.empty(0, np.float32), *scores]),
-            labels=np.concatenate([np.empty(0, np.int64), *labels]),
-        )
+        """All detections, by image, in the order added; all of them in memory."""
+        return self._columns(np.flatnonzero(self._starts >= 0))
 
     def summarize(self) -> CocoMetrics:
         """Compute AP and recall of everything added so far.
@@ -149,14 +179,16 @@ class CocoEvaluator:
         Classes do not influence one another, so that many detections are evaluated a few classes at a time: memory
         follows the detections of these, not all.
         """
-        found = self.columns()
-        counts = np.bincount(found.labels, minlength=len(self.dataset.categories))
-        shares = np.split(np.arange(len(counts)), np.flatnonzero(np.diff(counts.cumsum() // _MOST_AT_ONCE)) + 1)
-        parts = [self._curves(found, labels) for labels in shares]
-        precision, recall = (np.concatenate([part[i] for part in parts], axis=axis) for i, axis in ((0, 2), (1, 1)))
-        by_class = {
-            name: _mean(precision[:, :, label, 0, -1]) for label, name in enumerate(self.dataset.categories.names)
-        }
+        names = self.dataset.categories.names
+        labels, counts = np.arange(len(names)), np.zeros(len(names), np.int64)
+        for rows in self._chunks(labels):
+            counts += np.bincount(rows["label"], minlength=len(names))
+        share_of = (counts + _CURVES).cumsum() // _MOST_AT_ONCE
+        precision = np.empty((10, 101, len(names), 4))  # IoU, recall, class, area; of 100 detections an image
+        recall = np.empty((10, len(names), 4, 3))  # IoU, class, area, detections
+        for share in np.split(labels, np.flatnonzero(np.diff(share_of)) + 1):
+            precision[:, :, share], recall[:, share] = self._curves(share)
+        by_class = {name: _mean(precision[:, :, label, 0]) for label, name in enumerate(names)}
         return CocoMetrics(*_twelve(precision, recall), per_class=by_class)
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -166,40 +198,75 @@ class CocoEvaluator:
         """
         names, sources = self.dataset.categories.names, self.dataset.sources
         ids = {source.first: {category.name: category.id for category in source.categories} for source in sources}
-        for index, (boxes_xyxy, scores, labels) in sorted(self._found.items()):
+        for index in np.flatnonzero(self._starts >= 0).tolist():
+            found = self._read(index)
             source = self.dataset.source_of(index)
             named = {"source": str(source.annotations_file)} if len(sources) > 1 else {}
             image_id = int(self.dataset.image_ids[index]) - source.id_offset
-            boxes = to_xywh(boxes_xyxy).tolist()
-            for box, score, label in zip(boxes, scores.tolist(), labels.tolist(), strict=True):
+            boxes = to_xywh(found["box_xyxy"]).tolist()
+            for box, score, label in zip(boxes, found["score"].tolist(), found["label"].tolist(), strict=True):
                 category_id = ids[source.first].get(names[label])
                 if category_id is not None:  # else the source does not know the class
                     yield {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score, **named}
 
-    def _curves(self, found: "DetectionColumns", labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Precision (IoU, recall, class, area, detections) and recall (IoU, class, area, detections) of a few classes.
+    def _append(self, index: int, boxes_xyxy: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> None:
+        rows = np.empty(len(scores), ROW)
+        rows["image"], rows["label"], rows["score"], rows["box_xyxy"] = index, labels, scores, boxes_xyxy
+        start = len(self._spool)
+        self._spool.append(rows)
+        self._starts[index], self._counts[index] = start, len(rows)
 
-        -1 where a class has no object.
+    def _read(self, index: int) -> np.ndarray:
+        start = int(self._starts[index])
+        return self._spool.read(start, start + int(self._counts[index]))
+
+    def _columns(self, indices: np.ndarray) -> "DetectionColumns":
+        rows = np.concatenate([np.empty(0, ROW), *(self._read(index) for index in indices.tolist())])
+        return DetectionColumns(
+            images=rows["image"].astype(np.int64),
+            boxes_xyxy=rows["box_xyxy"].copy(),
+            scores=rows["score"].copy(),
+            labels=rows["label"].astype(np.int64),
+        )
+
+    def _chunks(self, labels: np.ndarray) -> Iterator[np.ndarray]:
+        """Detections of some classes that count, not many at a time, images in the order added.
+
+        Of an image that is cut between two chunks there are some more, which hotcoco leaves out.
         """
-        truth = self._ground_truth(labels)
-        rows = np.isin(found.labels, labels)
-        boxes = to_xywh(found.boxes_xyxy[rows])
-        table = np.column_stack([found.images[rows], boxes, found.scores[rows], found.labels[rows]])
+        for first in range(0, len(self._spool), _MOST_AT_ONCE):
+            rows = self._spool.read(first, first + _MOST_AT_ONCE)
+            chosen = np.flatnonzero(np.isin(rows["label"], labels))
+            rows = rows[chosen]
+            rows = rows[first + chosen >= self._starts[rows["image"]]]  # others were replaced
+            yield rows[np.sort(counted(rows["image"], rows["score"], rows["label"]))]
+
+    def _curves(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Precision and recall of a few classes, as in `summarize`; -1 where a class has no object."""
+        rows = np.concatenate([np.empty(0, ROW), *self._chunks(labels)])
+        rows = rows[rows["image"].argsort(kind="stable")]
+        table = np.column_stack([rows["image"], to_xywh(rows["box_xyxy"]), rows["score"], rows["label"]])
+        truth = self._ground_truth(labels, rows["image"])
         evaluation = hotcoco.COCOeval(truth, truth.load_res(table), "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
-        if evaluation.eval is None:
+        curves = evaluation.eval  # each look at it is a copy
+        if curves is None:
             raise AssertionError("accumulate() left no results")
-        return evaluation.eval["precision"], evaluation.eval["recall"]
+        return curves["precision"][..., 2], curves["recall"]
 
-    def _ground_truth(self, labels: np.ndarray) -> hotcoco.COCO:
-        """Objects of a few classes, numbered by position: hotcoco needs ids >= 0, a file may have any."""
+    def _ground_truth(self, labels: np.ndarray, images_with_detections: np.ndarray) -> hotcoco.COCO:
+        """Objects of a few classes, numbered by position: hotcoco needs ids >= 0, a file may have any.
+
+        Images without objects or detections of these classes are left out: they change nothing.
+        """
         columns, names = self.dataset.annotations, self.dataset.categories.names
-        rows = np.isin(columns.labels, labels)
+        rows = np.flatnonzero(np.isin(columns.labels, labels))
+        images = np.searchsorted(columns.starts, rows, side="right") - 1
         return hotcoco.COCO.from_arrays(
-            [{"id": index} for index in range(len(self.dataset))],
+            [{"id": index} for index in np.union1d(images, images_with_detections).tolist()],
             [{"id": label, "name": names[label]} for label in labels.tolist()],
-            np.repeat(np.arange(len(self.dataset)), np.diff(columns.starts))[rows],
+            images,
             columns.labels[rows],
             columns.boxes_xywh[rows],
             area=columns.areas[rows],
@@ -209,10 +276,9 @@ class CocoEvaluator:
 
 def _twelve(precision: np.ndarray, recall: np.ndarray) -> tuple[float, ...]:
     """COCO's numbers from the curves: areas are all, small, medium, large; detections 1, 10, 100."""
-    curves = precision[..., 2]
     return (
-        *(_mean(part) for part in (curves[..., 0], curves[0, ..., 0], curves[5, ..., 0])),
-        *(_mean(curves[..., area]) for area in (1, 2, 3)),
+        *(_mean(part) for part in (precision[..., 0], precision[0, ..., 0], precision[5, ..., 0])),
+        *(_mean(precision[..., area]) for area in (1, 2, 3)),
         *(_mean(recall[:, :, 0, most]) for most in (0, 1, 2)),
         *(_mean(recall[:, :, area, 2]) for area in (1, 2, 3)),
     )
@@ -222,6 +288,17 @@ def _mean(values: np.ndarray) -> float:
     """Mean over what exists; -1 if nothing does."""
     existing = values[values > -1]
     return float(existing.mean()) if existing.size else -1.0
+
+
+def counted(images: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Rows that count, by class and then falling score; of equal scores the earlier first."""
+    order = np.lexsort((-scores, labels))
+    groups = labels[order].astype(np.int64) * (images.max(initial=0) + 1) + images[order]
+    by_group = np.argsort(groups, kind="stable")
+    starts = np.flatnonzero(np.diff(groups[by_group], prepend=-1))
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[by_group] = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
+    return order[rank < _MAX_DETECTIONS]
 
 
 def to_xywh(boxes_xyxy: np.ndarray) -> np.ndarray:

@@ -53,7 +53,7 @@ def detect_dataset(
 ) -> CocoEvaluator:
     """Collect the detections on some images of a dataset: what one of several processes does in an evaluation.
 
-    The `state()` of each process's evaluator goes to `CocoEvaluator.merged`, and that to `EvaluationReport.of`.
+    `CocoEvaluator.gathered` joins the evaluators of all processes in one, for `EvaluationReport.of`.
 
     Args:
         predict: as for `evaluate_dataset`.

@@ -14,11 +14,10 @@ from functools import cached_property
 
 import numpy as np
 
-from rtdetr.evaluation.coco import CocoEvaluator, to_xywh
+from rtdetr.evaluation.coco import CocoEvaluator, counted, to_xywh
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 BACKGROUND_IOU = 0.1  # below it a detection has nothing to do with an object; arXiv 2008.08115
-_MAX_DETECTIONS = 100  # of an image and class
 _PAIRS_AT_ONCE = 1_000_000  # bounds the memory for IoU
 
 
@@ -100,7 +99,7 @@ def match(evaluator: CocoEvaluator) -> Matches:
     """Match all detections with the ground truth."""
     dataset, columns = evaluator.dataset, evaluator.dataset.annotations
     given = evaluator.columns()
-    kept = _counted(given.images, given.scores, given.labels)
+    kept = counted(given.images, given.scores, given.labels)
     images, labels, scores = given.images[kept], given.labels[kept], given.scores[kept].astype(np.float64)
     boxes_xywh = to_xywh(given.boxes_xyxy[kept])
 
@@ -165,17 +164,6 @@ def assign(pairs: Pairs, *, num_detections: int, num_objects: int) -> np.ndarray
         is_free[settled.objects] = False
         pairs = pairs[(result[pairs.detections] < 0) & is_free[pairs.objects]]
     return result
-
-
-def _counted(images: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Rows that count, by class and then falling score; of equal scores the earlier image's first."""
-    order = np.lexsort((-scores, labels))
-    groups = labels[order] * (images.max(initial=0) + 1) + images[order]
-    by_group = np.argsort(groups, kind="stable")
-    starts = np.flatnonzero(np.diff(groups[by_group], prepend=-1))
-    rank = np.empty(len(order), dtype=np.int64)
-    rank[by_group] = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
-    return order[rank < _MAX_DETECTIONS]
 
 
 def _overlaps(

@@ -1,6 +1,6 @@
 """Models as files for other runtimes: `export` writes one, `ExportOptions` says how."""
 
 from rtdetr.export.export import RefusedExportError, Source, export
-from rtdetr.export.options import ExportOptions, ExportResult
+from rtdetr.export.options import EngineOptions, ExportOptions, ExportResult
 
-__all__ = ["ExportOptions", "ExportResult", "RefusedExportError", "Source", "export"]
+__all__ = ["EngineOptions", "ExportOptions", "ExportResult", "RefusedExportError", "Source", "export"]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from rtdetr.categories import Categories
 from rtdetr.detections import Detections
 
 PAIR_IOU = 0.5  # below it two boxes are not of the same object
@@ -107,6 +108,16 @@ def compare(
         mean_iou=float(all_ious.mean()) if len(all_ious) else 1.0,
         largest_score_difference=float(all_differences.max(initial=0.0)),
     )
+
+
+def class_difference(reference: Categories, found: Categories) -> str | None:
+    """The first class that two models name differently, on one line; None: they agree."""
+    if len(found) != len(reference):
+        return f"it has {len(found)} classes, expected {len(reference)}"
+    for label, (one, other) in enumerate(zip(found, reference, strict=True)):
+        if one != other:
+            return f"class {label} is {one.name!r} with id {one.id}, expected {other.name!r} with id {other.id}"
+    return None
 
 
 def _pair_ious(one: Detections, other: Detections) -> np.ndarray:

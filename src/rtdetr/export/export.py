@@ -65,12 +65,12 @@ def export(
         MissingDependencyError: the package that writes or runs the format is not installed.
     """
     options = options or ExportOptions()
-    source = open_source(model)
     target = Path(path)
     if target.suffix != SUFFIXES[options.format]:
         raise ExportError(f"{target}: expected a name ending in {SUFFIXES[options.format]} for {options.format}")
+    write = _exporter(options.format)  # a missing package is told before the work
+    source = open_source(model)
     metadata = describe(source, options)
-    write = _exporter(options.format)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         # a folder beside the target, because a format may write several files, and by their own names
@@ -123,6 +123,7 @@ def describe(source: Source, options: ExportOptions) -> ExportMetadata:
         thresholds=source.thresholds,
         precision=PRECISIONS[options.precision],
         num_queries=network.num_queries,
+        one_label=options.one_label,
         licence=source.licence,
         source_sha256=source.sha256,
         library_version=__version__,
@@ -154,7 +155,7 @@ def _exporter(kind: str) -> Callable[..., ExportResult]:
 
 def _checked(file: Path, source: Source, options: ExportOptions, images: Sequence[Any] | None, data: Any) -> Any:
     """Compare a file with the network that it was made from."""
-    from rtdetr.export.verify import TOLERANCES, verify
+    from rtdetr.export.verify import RESIZED, TOLERANCES, verify
     from rtdetr.runtimes.torch_detector import TorchDetector
 
     reference = TorchDetector(
@@ -162,9 +163,11 @@ def _checked(file: Path, source: Source, options: ExportOptions, images: Sequenc
         source.categories,
         device="cpu",
         precision="float32",
+        one_label=options.one_label,
         nms_iou=options.nms_iou,
     )
-    report = verify(file, reference, images=images, tolerance=TOLERANCES[options.precision], data=data)
+    tolerance = RESIZED if options.preprocess else TOLERANCES[options.precision]
+    report = verify(file, reference, images=images, tolerance=tolerance, data=data)
     if not report.passed:
         raise RefusedExportError(f"the exported model is not the same model: {report.reason}", report)
     return report

@@ -61,6 +61,7 @@ class ExportGraph(nn.Module):
         network: from `prepared`; it may have been converted to another number type since.
         preprocess: resize and scale in the graph.
         postprocess: "boxes" or "raw".
+        one_label: for "boxes": the best class of each query only.
         size_hw: the network's input size, where the graph resizes.
     """
 
@@ -70,6 +71,7 @@ class ExportGraph(nn.Module):
         *,
         preprocess: bool = False,
         postprocess: str = "boxes",
+        one_label: bool = False,
         size_hw: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
@@ -78,6 +80,7 @@ class ExportGraph(nn.Module):
         self.network = copy.deepcopy(network).eval()
         self.size_hw = size_hw if preprocess else None
         self.postprocess = postprocess
+        self.one_label = one_label
 
     def forward(self, images: Tensor, orig_target_sizes: Tensor | None = None) -> tuple[Tensor, ...]:
         """Detect; see the class."""
@@ -91,4 +94,4 @@ class ExportGraph(nn.Module):
         if self.postprocess == "raw":
             return logits, boxes
         assert orig_target_sizes is not None  # the exporter gives both inputs
-        return postprocess(logits, boxes, sizes_wh=orig_target_sizes)
+        return postprocess(logits, boxes, sizes_wh=orig_target_sizes, one_label=self.one_label)

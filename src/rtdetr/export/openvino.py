@@ -1,7 +1,7 @@
 """OpenVINO IR: the ONNX graph, converted and folded, as an `.xml` file with its `.bin` beside it.
 
-The description of the model is in the IR's `rt_info` under "rtdetr". Its precision is the one that the network was
-verified in; for bfloat16 and float16 the weights are stored in 16 bits and detectors ask OpenVINO to compute so.
+The description of the model is in the IR's `rt_info` under "rtdetr". Its precision is the one that the network is
+verified in; for bfloat16 and float16 the weights are stored in 16 bits. Detectors choose theirs by the processor.
 """
 
 import os
@@ -18,7 +18,7 @@ from rtdetr.models import RTDETR
 from rtdetr.runtimes.metadata import KEY, ExportMetadata
 
 _PRECISIONS = ("fp32", "fp16", "bf16")
-_GRAPH_OPSET = 20  # of the ONNX graph in between; a user's choice of opset is for ONNX files
+_GRAPH_OPSET = 18  # of the ONNX graph in between; OpenVINO 2025.1 and before cannot read GridSample of opset 20
 
 
 def export_openvino(model: RTDETR, path: Path, *, options: ExportOptions, metadata: ExportMetadata) -> ExportResult:

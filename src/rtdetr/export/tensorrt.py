@@ -11,66 +11,22 @@ import shlex
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Self
 
+import onnx
 import tensorrt  # pyright: ignore[reportMissingModuleSource]
 
-from rtdetr.errors import ConfigError, ExportError
+from rtdetr.errors import ExportError, WeightsError
 from rtdetr.export.onnx import export_onnx
-from rtdetr.export.options import ExportOptions, ExportResult
+from rtdetr.export.options import EngineOptions, ExportOptions, ExportResult
 from rtdetr.files import write_atomically
 from rtdetr.models import RTDETR
 from rtdetr.runtimes.cuda_memory import Stream
 from rtdetr.runtimes.engine_file import EngineHeader, write_engine
-from rtdetr.runtimes.metadata import ExportMetadata
+from rtdetr.runtimes.graph_form import existing, unreadable
+from rtdetr.runtimes.metadata import KEY, ExportMetadata
 
 _log = logging.getLogger(__name__)
 _GRAPH_OPSET = 18
-GIB = 1 << 30
-
-
-class Range(NamedTuple):
-    """What a free axis may be: the least, the one the engine is tuned for, the most."""
-
-    least: int
-    usual: int
-    most: int
-
-
-class Ranges(NamedTuple):
-    """The free axes of an engine; an axis that the graph fixes has that one value."""
-
-    batch: Range
-    height: Range
-    width: Range
-
-    @classmethod
-    def of(cls, metadata: ExportMetadata) -> Self:
-        """The usual ranges: 1 to 8 images, tuned for one, and half to double the model's own size."""
-        sides = [
-            Range(max(64, side // 64 * 32), side, 2 * side) if metadata.dynamic_size else Range(side, side, side)
-            for side in metadata.size_hw
-        ]
-        return cls(Range(1, 1, 8) if metadata.dynamic_batch else Range(1, 1, 1), *sides)
-
-    def shapes(self, metadata: ExportMetadata) -> dict[str, list[tuple[int, ...]]]:
-        """Shapes of the inputs at the least, usual and most.
-
-        Raises:
-            ConfigError: a range that does not rise, or a side that is not a multiple of 32.
-        """
-        for axis, one in self._asdict().items():
-            if not 1 <= one.least <= one.usual <= one.most:
-                raise ConfigError(f"{axis}: expected least <= usual <= most, from 1, got {tuple(one)}")
-            if axis != "batch" and any(side % 32 for side in one):
-                raise ConfigError(f"{axis}: expected multiples of 32, got {tuple(one)}")
-        cases = list(zip(*self, strict=True))
-        shapes: dict[str, list[tuple[int, ...]]] = {
-            "images": [(batch, metadata.in_channels, height, width) for batch, height, width in cases]
-        }
-        if metadata.postprocess == "boxes":
-            shapes["orig_target_sizes"] = [(batch, 2) for batch, _, _ in cases]
-        return shapes
 
 
 def export_tensorrt(
@@ -79,9 +35,6 @@ def export_tensorrt(
     *,
     options: ExportOptions,
     metadata: ExportMetadata,
-    ranges: Ranges | None = None,
-    workspace_bytes: int = 4 * GIB,
-    timing_cache: Path | None = None,
 ) -> ExportResult:
     """Compile a network for the GPU of this machine.
 
@@ -90,9 +43,6 @@ def export_tensorrt(
         path: the file to write, .engine.
         options: as for every format; `opset` means nothing here, and sampling is always by gathering.
         metadata: stored in the file.
-        ranges: of the free axes; None: `Ranges.of(metadata)`.
-        workspace_bytes: the most GPU memory that one operation may use.
-        timing_cache: a file of measurements that makes the next build faster; created or brought up to date.
 
     Raises:
         ExportError: settings that this format has not, a graph that TensorRT refuses, or a file that cannot be written.
@@ -101,38 +51,60 @@ def export_tensorrt(
     if options.precision not in ("fp32", "fp16"):
         raise ExportError(
             f"TensorRT engines are built in fp32 or fp16, got {options.precision!r}; for int8 quantise to ONNX with "
-            "'rtdetr quantize MODEL DATA --format onnx --symmetric' and give the file to "
-            "rtdetr.export.tensorrt.build_engine"
+            "'rtdetr quantize MODEL DATA --format onnx --symmetric', then run 'rtdetr export MODEL_int8.onnx --format "
+            "tensorrt'"
         )
     if options.preprocess:
         raise ExportError("TensorRT's resize is not the library's own: leave preprocess to the detector that runs it")
-    graph_options = options.replace(format="onnx", gather_only=True, opset=_GRAPH_OPSET)
+    graph_options = options.replace(format="onnx", gather_only=True, opset=_GRAPH_OPSET, engine=None)
+    engine = options.engine or EngineOptions()
+    engine.shapes(metadata)  # what is wrong with them is said before the work
     with tempfile.TemporaryDirectory() as folder:
-        graph = export_onnx(model, Path(folder) / "model.onnx", options=graph_options, metadata=metadata)
-        build_engine(
-            graph.path,
-            path,
-            metadata=metadata,
-            ranges=ranges,
-            workspace_bytes=workspace_bytes,
-            timing_cache=timing_cache,
-        )
+        graph = export_onnx(model, Path(folder) / f"{path.stem}.onnx", options=graph_options, metadata=metadata)
+        build_engine(graph.path, path, metadata=metadata, engine=engine)
     return ExportResult(path, path.stat().st_size, graph.num_nodes, metadata)
 
 
-def build_engine(
-    graph: Path,
-    path: Path,
-    *,
-    metadata: ExportMetadata,
-    ranges: Ranges | None = None,
-    workspace_bytes: int = 4 * GIB,
-    timing_cache: Path | None = None,
-) -> Path:
-    """Compile an ONNX file, with types and Q/DQ operators as they are in it; see `export_tensorrt`."""
-    shapes = (ranges or Ranges.of(metadata)).shapes(metadata)
-    line = trtexec_line(graph, path, shapes=shapes, workspace_bytes=workspace_bytes, timing_cache=timing_cache)
-    _log.info("the same with TensorRT's own tool, but without the description of the model: %s", line)
+def compile_onnx(graph: Path, path: Path, *, engine: EngineOptions | None = None) -> ExportResult:
+    """Compile an ONNX file of this library, for instance one of `rtdetr quantize --symmetric`.
+
+    Args:
+        graph: the file; its types, size and free axes are those of the engine.
+        path: the file to write, .engine.
+        engine: settings of the builder.
+
+    Raises:
+        WeightsError: the file is missing, damaged, or was not written by this library.
+        ExportError: a graph that TensorRT would compile wrongly or refuses, or a file that cannot be written.
+        ConfigError: ranges that do not fit, or no GPU.
+    """
+    if path.suffix != ".engine":
+        raise ExportError(f"{path}: expected a name ending in .engine for tensorrt")
+    try:
+        proto = onnx.load(existing(graph, kind="ONNX"))
+    except Exception as error:  # protobuf's own, of which onnx says nothing
+        raise unreadable(graph, engine="onnx", error=error) from None
+    text = {one.key: one.value for one in proto.metadata_props}.get(KEY)
+    if text is None:
+        raise WeightsError(f"{graph} was not written by rtdetr; TensorRT's own trtexec compiles files of other tools")
+    metadata = ExportMetadata.from_json(text, source=graph)
+    if metadata.preprocess == "in_graph" or any(node.op_type == "GridSample" for node in proto.graph.node):
+        raise ExportError(
+            f"{graph} resizes or samples in a way that TensorRT computes otherwise: export it with --gather-only and "
+            "without --preprocess, quantise it with --symmetric"
+        )
+    build_engine(graph, path, metadata=metadata, engine=engine or EngineOptions())
+    return ExportResult(path, path.stat().st_size, len(proto.graph.node), metadata)
+
+
+def build_engine(graph: Path, path: Path, *, metadata: ExportMetadata, engine: EngineOptions) -> Path:
+    """Compile an ONNX file, with types and Q/DQ operators as they are in it; see `compile_onnx`."""
+    shapes = engine.shapes(metadata)
+    _log.info(
+        "the same with TensorRT's own tool, from a file of 'rtdetr export --gather-only', but without the description "
+        "of the model: %s",
+        trtexec_line(graph, path, shapes=shapes, engine=engine),
+    )
     machine = Stream(0)  # its errors come before minutes of work
     logger = tensorrt.Logger(tensorrt.Logger.WARNING)
     builder = tensorrt.Builder(logger)
@@ -142,41 +114,35 @@ def build_engine(
         reasons = [parser.get_error(i).desc() for i in range(parser.num_errors)]
         raise ExportError(f"TensorRT {tensorrt.__version__} refuses the graph: {'; '.join(reasons)}")
     config = builder.create_builder_config()
-    config.set_memory_pool_limit(tensorrt.MemoryPoolType.WORKSPACE, workspace_bytes)
+    config.set_memory_pool_limit(tensorrt.MemoryPoolType.WORKSPACE, engine.workspace_bytes)
     profile = builder.create_optimization_profile()
     for name, (least, usual, most) in shapes.items():
         profile.set_shape(name, least, usual, most)
     config.add_optimization_profile(profile)
-    if timing_cache is not None:
-        known = timing_cache.read_bytes() if timing_cache.is_file() else b""
+    cache = engine.timing_cache
+    if cache is not None:
+        known = cache.read_bytes() if cache.is_file() else b""
         config.set_timing_cache(config.create_timing_cache(known), ignore_mismatch=False)
-    engine = builder.build_serialized_network(network, config)
-    if engine is None:
+    built = builder.build_serialized_network(network, config)
+    if built is None:
         raise ExportError(f"TensorRT {tensorrt.__version__} could not build the engine; its messages are above")
-    if timing_cache is not None:
+    if cache is not None:
         measured = bytes(config.get_timing_cache().serialize())
-        write_atomically(timing_cache, lambda file: file.write_bytes(measured), error=ExportError)
+        write_atomically(cache, lambda file: file.write_bytes(measured), error=ExportError)
     header = EngineHeader(metadata, tensorrt.__version__, machine.gpu, machine.compute_capability)
-    return write_engine(path, bytes(engine), header=header)
+    return write_engine(path, bytes(built), header=header)
 
 
-def trtexec_line(
-    graph: Path,
-    path: Path,
-    *,
-    shapes: dict[str, list[tuple[int, ...]]],
-    workspace_bytes: int,
-    timing_cache: Path | None = None,
-) -> str:
-    """The command of TensorRT's own tool that builds the same engine."""
-    words = ["trtexec", f"--onnx={graph}", f"--saveEngine={path}", "--stronglyTyped"]
-    words.append(f"--memPoolSize=workspace:{workspace_bytes >> 20}")
+def trtexec_line(graph: Path, path: Path, *, shapes: dict[str, list[tuple[int, ...]]], engine: EngineOptions) -> str:
+    """The command of TensorRT's own tool that builds the same engine; files are named without their folders."""
+    words = ["trtexec", f"--onnx={graph.name}", f"--saveEngine={path.name}", "--stronglyTyped"]
+    words.append(f"--memPoolSize=workspace:{engine.workspace_bytes >> 20}")
     if any(len(set(one)) > 1 for one in shapes.values()):
         for place, word in enumerate(("min", "opt", "max")):
             listed = ",".join(f"{name}:{_times(one[place])}" for name, one in shapes.items())
             words.append(f"--{word}Shapes={listed}")
-    if timing_cache is not None:
-        words.append(f"--timingCacheFile={timing_cache}")
+    if engine.timing_cache is not None:
+        words.append(f"--timingCacheFile={engine.timing_cache}")
     return shlex.join(words)
 
 

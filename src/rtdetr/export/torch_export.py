@@ -27,27 +27,25 @@ _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _MOST_IMAGES, _LONGEST_SIDE = 1024, 8192
 
 
-def export_torch(
-    model: RTDETR, path: Path, *, options: ExportOptions, metadata: ExportMetadata, compiled: bool = False
-) -> ExportResult:
+def export_torch(model: RTDETR, path: Path, *, options: ExportOptions, metadata: ExportMetadata) -> ExportResult:
     """Write a program with the inputs and outputs of `ExportGraph`.
 
     Args:
         model: the network; it is copied.
         path: the file to write, .pt2.
-        options: size, free axes, precision and what belongs into the graph; `opset` means nothing here.
+        options: size, free axes, precision, what belongs into the graph, and whether to compile it, which takes a C++
+            compiler and a minute or more; `opset` means nothing here.
         metadata: stored in the file.
-        compiled: compile it with AOTInductor for this machine's CPU, which takes a C++ compiler and a minute or more.
 
     Raises:
         ExportError: settings that this format has not, no C++ compiler, or the file cannot be written.
     """
-    program = trace(model, options)
-    if compiled and shutil.which("g++") is None and shutil.which("clang++") is None:
+    if options.compiled and shutil.which("g++") is None and shutil.which("clang++") is None:
         raise ExportError("AOTInductor needs a C++ compiler, found none: install g++, or export without it")
-    write = _compile if compiled else _save
+    program = trace(model, options)
+    write = _compile if options.compiled else _save
     write_atomically(path, lambda file: write(program, file, metadata.to_json()), error=ExportError)
-    calls = None if compiled else sum(node.op == "call_function" for node in program.graph.nodes)
+    calls = None if options.compiled else sum(node.op == "call_function" for node in program.graph.nodes)
     return ExportResult(path, path.stat().st_size, calls, metadata)
 
 
@@ -66,7 +64,11 @@ def trace(model: RTDETR, options: ExportOptions) -> ExportedProgram:
     if options.dynamic_size:
         network.decoder.eval_sizes_hw = None  # anchors stored for one size cannot serve all
     graph = ExportGraph(
-        network, preprocess=options.preprocess, postprocess=options.postprocess, size_hw=size_hw
+        network,
+        preprocess=options.preprocess,
+        postprocess=options.postprocess,
+        one_label=options.one_label,
+        size_hw=size_hw,
     ).requires_grad_(False)
     example, shapes = _example(options, size_hw, network.config.in_channels)
     with torch.no_grad(), warnings.catch_warnings():

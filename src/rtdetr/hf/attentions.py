@@ -20,7 +20,8 @@ def encoder_fields(network: RTDETR, trace: Trace, *, attentions: bool, hidden_st
     x = trace.coarsest_map
     assert x is not None
     height, width = x.shape[-2:]
-    code = sine_position_code(height, width, x.shape[1], encoder.config.temperature, x.device).to(x.dtype)
+    wide = torch.promote_types(x.dtype, torch.float32)
+    code = sine_position_code(height, width, x.shape[1], encoder.config.temperature, x.device, wide).to(x.dtype)
     tokens = x.flatten(2).transpose(1, 2)  # (b, h*w, d)
     states, weights = [tokens], []
     attending: Any = encoder.encoder[0]

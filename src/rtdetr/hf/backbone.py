@@ -1,7 +1,8 @@
 """The network of a configuration: this library's own, or around a backbone of timm or transformers."""
 
 import copy
-from typing import Any
+import re
+from typing import Any, Self
 
 import transformers
 from torch import Tensor, nn
@@ -22,8 +23,11 @@ def build_network(config: transformers.RTDetrV2Config) -> RTDETR:
     """
     described = model_config(config)
     if own_backbone(config) is not None or "backbone" in (getattr(config, "network_settings", None) or {}):
-        return RTDETR(described)
-    return RTDETR(described, backbone=AutoBackboneMaps(config))
+        network = RTDETR(described)
+    else:
+        network = RTDETR(described, backbone=AutoBackboneMaps(config))
+    network.encoder.wide_constants = network.decoder.wide_constants = True  # as transformers, in float64
+    return network
 
 
 class AutoBackboneMaps(Backbone):
@@ -41,9 +45,19 @@ class AutoBackboneMaps(Backbone):
                 f"backbone_config gives {len(channels)} maps, expected those of strides 8, 16 and 32; set out_indices"
             )
         self.out_channels = channels[-3:]
+        self.requires_grad_(True)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Train the backbone or not; frozen norms and what no output depends on are never trained."""
+        super().requires_grad_(requires_grad)
         if self.frozen_norms:
             for norm in self._norms():
                 norm.requires_grad_(False)
+        unread = self.model._keys_to_ignore_on_load_missing or ()  # files may lack it because nothing reads it
+        for name, parameter in self.model.named_parameters():
+            if any(re.search(pattern, name) for pattern in unread):
+                parameter.requires_grad_(False)
+        return self
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return the maps of strides 8, 16 and 32."""
@@ -57,7 +71,7 @@ class AutoBackboneMaps(Backbone):
                 )
         return maps
 
-    def train(self, mode: bool = True) -> "AutoBackboneMaps":
+    def train(self, mode: bool = True) -> Self:
         """Switch the mode; statistics of frozen norms stay as they are."""
         super().train(mode)
         if self.frozen_norms:

@@ -67,6 +67,22 @@ class RTDetrV2Config(transformers.RTDetrV2Config):
     network_settings: dict | None = None
 
     @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Return the configuration of a dictionary with the changes of a call, as transformers does.
+
+        Differs: classes that the call changes, by `id2label` or another `num_labels`, replace all that is stored about
+        classes; transformers warns of the stored `id2label`, and leaves a `label2id` that does not fit.
+        """
+        fields = dict(config_dict)
+        names, count = kwargs.pop("id2label", None), kwargs.get("num_labels")
+        if names is not None:
+            label2id = kwargs.pop("label2id", None) or {name: int(label) for label, name in names.items()}
+            fields |= {"id2label": names, "label2id": label2id}
+        elif count is not None and count != len(fields.get("id2label") or ()):
+            fields = {name: value for name, value in fields.items() if name not in ("id2label", "label2id")}
+        return super().from_dict(fields, **kwargs)
+
+    @classmethod
     def from_model_config(cls, config: ModelConfig, *, categories: Categories | None = None) -> Self:
         """Return the configuration of a model of this library, such as `rtdetr.zoo.model_config("rtdetrv2_r18vd")`.
 

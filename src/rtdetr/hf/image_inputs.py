@@ -98,6 +98,21 @@ def resized_size(size_hw: SizeHW, size: Size) -> SizeHW:
     return new
 
 
+def padded_size(sizes: list[SizeHW], pad_size: Size | None) -> SizeHW:
+    """Height and width of a padded batch: `pad_size`, or the largest of all.
+
+    Raises:
+        InputError: `pad_size` is too small.
+    """
+    height, width = max(size[0] for size in sizes), max(size[1] for size in sizes)
+    if pad_size is None:
+        return height, width
+    target = pad_size["height"], pad_size["width"]
+    if not all(isinstance(side, int) for side in target) or target[0] < height or target[1] < width:
+        raise InputError(f"expected a pad_size of at least {height}x{width} (height, width), got {dict(pad_size)}")
+    return target
+
+
 def resize_image(image: np.ndarray, size_hw: SizeHW, *, resample: int) -> np.ndarray:
     """Stretch (h, w, 3) with antialiasing; returns (3, h, w) of the same type.
 

@@ -22,7 +22,7 @@ from rtdetr.boxes import cxcywh_to_xyxy
 from rtdetr.errors import InputError, nearest
 from rtdetr.files import write_atomically
 from rtdetr.hf.coco_labels import Labels, SizeHW, make_labels
-from rtdetr.hf.image_inputs import Size, as_list, read_image, resize_image, resized_size
+from rtdetr.hf.image_inputs import Size, as_list, padded_size, read_image, resize_image, resized_size
 
 # accepted because code written for transformers passes them; here they change nothing
 _IGNORED = (
@@ -110,9 +110,9 @@ class RTDetrImageProcessor(BaseImageProcessor):
         channels_first = None if order is None else str(getattr(order, "value", order)) == "channels_first"
         pictures = [read_image(image, channels_first=channels_first) for image in as_list(images)]
         resized = [resized_size(_hw(picture), used.size) if used.do_resize else _hw(picture) for picture in pictures]
-        padded = [_padded_size(resized, used.pad_size)] * len(pictures) if used.do_pad else resized
+        padded = [padded_size(resized, used.pad_size)] * len(pictures) if used.do_pad else resized
         same = len(set(padded)) == 1
-        return_tensors = settings.get("return_tensors")
+        return_tensors = _return_tensors(settings.get("return_tensors"))
         if return_tensors is not None and not same:
             raise InputError(
                 f"images of {len(set(padded))} sizes make no tensor; pass do_pad=True, or a size with height and width"
@@ -128,7 +128,7 @@ class RTDetrImageProcessor(BaseImageProcessor):
             labels = _labels(annotations, pictures, resized, padded, used)
             data["labels"] = [BatchFeature(label._asdict()) for label in labels]
         batch = BatchFeature(data)
-        if str(getattr(return_tensors, "value", return_tensors)) == "np":
+        if return_tensors == "np":
             return _as_arrays(batch)
         if settings.get("device") is not None:
             batch.to(settings["device"])  # in place
@@ -138,7 +138,7 @@ class RTDetrImageProcessor(BaseImageProcessor):
         self,
         outputs: Any,
         threshold: float = 0.5,
-        target_sizes: Tensor | Sequence[tuple[int, int]] | None = None,
+        target_sizes: Tensor | Sequence[Any] | None = None,
         use_focal_loss: bool = True,
     ) -> list[dict[str, Tensor]]:
         """Turn a model's outputs into the detections of each image, best first.
@@ -149,7 +149,8 @@ class RTDetrImageProcessor(BaseImageProcessor):
         Args:
             outputs: with `logits` (b, q, k) and `pred_boxes` (b, q, 4), normalised cxcywh.
             threshold: detections of a higher score are kept.
-            target_sizes: height and width of each upright image, (b, 2); None leaves boxes in 0..1.
+            target_sizes: height and width of each upright image, a tensor (b, 2) or a list of pairs; None leaves boxes
+                in 0..1.
             use_focal_loss: scores are a sigmoid for each class, and a query may count for several; False: a softmax
                 over the classes, and a query counts for its best.
 
@@ -160,7 +161,7 @@ class RTDetrImageProcessor(BaseImageProcessor):
         last class, as if it were a background class, which RT-DETR does not have; here it is over all the classes.
 
         Raises:
-            InputError: another number of target sizes than images.
+            InputError: target sizes of another form, or for another number of images.
         """
         logits, boxes = outputs.logits, cxcywh_to_xyxy(outputs.pred_boxes)
         if logits.dtype in (torch.float16, torch.bfloat16):
@@ -169,10 +170,7 @@ class RTDetrImageProcessor(BaseImageProcessor):
         if share_hw is not None:
             boxes = boxes / share_hw.to(boxes).flip(1).repeat(1, 2)[:, None]
         if target_sizes is not None:
-            if len(target_sizes) != len(logits):
-                raise InputError(f"expected a target size for each of {len(logits)} images, got {len(target_sizes)}")
-            sizes_hw = torch.as_tensor(target_sizes).to(boxes)
-            boxes = boxes * sizes_hw.flip(1).repeat(1, 2)[:, None]
+            boxes = boxes * _sizes_hw(target_sizes, boxes).flip(1).repeat(1, 2)[:, None]
         if use_focal_loss:
             num_classes = logits.shape[2]
             scores, order = logits.sigmoid().flatten(1).topk(logits.shape[1], dim=1)
@@ -208,11 +206,19 @@ class RTDetrImageProcessor(BaseImageProcessor):
         return settings
 
 
-def content_share_hw(pixel_mask: Tensor) -> Tensor:
-    """Share of height and width of a padded input that is picture, float (b, 2), from its `pixel_mask` (b, h, w)."""
-    mask = pixel_mask.bool()
-    rows, columns = mask.any(dim=2).sum(dim=1), mask.any(dim=1).sum(dim=1)
-    return torch.stack([rows / mask.shape[1], columns / mask.shape[2]], dim=1)
+def _return_tensors(value: Any) -> str | None:
+    kind = getattr(value, "value", value)
+    if kind not in (None, "pt", "np"):
+        raise InputError(f"expected 'pt', 'np' or None as return_tensors, got {kind!r}")
+    return kind
+
+
+def _sizes_hw(target_sizes: Any, boxes: Tensor) -> Tensor:
+    """Height and width of each image (b, 2), of the boxes' type and device."""
+    sizes = torch.stack([torch.as_tensor(size) for size in target_sizes]) if len(target_sizes) else torch.empty(0)
+    if sizes.shape != (len(boxes), 2):
+        raise InputError(f"expected a height and a width for each of {len(boxes)} images, got {tuple(sizes.shape)}")
+    return sizes.to(boxes)
 
 
 def _standard(name: str, value: Any) -> Any:
@@ -249,17 +255,6 @@ def _hw(picture: np.ndarray) -> SizeHW:
 def _as_arrays(batch: BatchFeature) -> BatchFeature:
     labels = {"labels": [_as_arrays(label) for label in batch["labels"]]} if "labels" in batch else {}
     return BatchFeature({name: value.numpy() for name, value in batch.items() if name != "labels"} | labels)
-
-
-def _padded_size(sizes: list[SizeHW], pad_size: Size | None) -> SizeHW:
-    """Height and width of a padded batch."""
-    height, width = max(size[0] for size in sizes), max(size[1] for size in sizes)
-    if pad_size is None:
-        return height, width
-    target = pad_size["height"], pad_size["width"]
-    if not all(isinstance(side, int) for side in target) or target[0] < height or target[1] < width:
-        raise InputError(f"expected a pad_size of at least {height}x{width} (height, width), got {dict(pad_size)}")
-    return target
 
 
 def _pixels(picture: np.ndarray, resized_hw: SizeHW, padded_hw: SizeHW, used: _Settings) -> np.ndarray:

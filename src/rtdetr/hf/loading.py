@@ -25,9 +25,10 @@ from transformers.utils.hub import cached_file
 from rtdetr.errors import WeightsError
 from rtdetr.files import write_atomically
 from rtdetr.hf.configuration import RTDetrV2Config, model_config, own_backbone
+from rtdetr.hf.entries import NETWORK, in_memory, on_disk, renamed
 from rtdetr.weights.huggingface import CONFIG, INDEX, PICKLED, WEIGHTS, read_entries
 from rtdetr.weights.huggingface_config import inexpressible, read_categories
-from rtdetr.weights.names import State, from_huggingface, is_huggingface, to_huggingface, to_version, version_of
+from rtdetr.weights.names import State
 from rtdetr.weights.official import Metadata, metadata
 
 if TYPE_CHECKING:
@@ -38,13 +39,10 @@ else:
     _Base = object
 
 OWN_TYPE = "rtdetr"  # model type of what stock transformers cannot hold
-NETWORK = "model.network."  # before every name of a detection model's entries, and without "model." of a base model's
-_BACKBONE = "backbone.model."  # of a backbone from elsewhere, whose names are the same in memory and in files
 # fields that stock transformers does not have; written only where they say something
 _OWN_FIELDS = RTDetrV2Config().to_dict().keys() - transformers.RTDetrV2Config().to_dict().keys()
 # where files come from; transformers' and huggingface_hub's own arguments
 _HUB = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
-
 _PUSH = ("commit_message", "commit_description", "private", "token", "revision", "create_pr", "tags")
 
 
@@ -71,8 +69,9 @@ class HuggingFaceFiles(_Base):
             model_args: as for transformers.
             config: a configuration to use instead of the repository's, or where it is.
             options: transformers' own: cache_dir, force_download, local_files_only, revision, subfolder, token,
-                variant, use_safetensors (True refuses .bin files), dtype, device_map, ignore_mismatched_sizes,
-                output_loading_info, attn_implementation, and fields of the configuration such as id2label.
+                variant, use_safetensors (True refuses .bin files), dtype ("auto" or none: as stored), device_map,
+                ignore_mismatched_sizes, output_loading_info, attn_implementation, and fields of the configuration such
+                as id2label.
 
         Raises:
             OSError: no such repository, as in transformers.
@@ -81,10 +80,12 @@ class HuggingFaceFiles(_Base):
         source = pretrained_model_name_or_path
         if source is None or "state_dict" in options:
             if isinstance(config, PreTrainedConfig) and options.get("state_dict"):
-                options["state_dict"] = _renamed(options["state_dict"], config)
+                options["state_dict"] = renamed(options["state_dict"], config)
             return super().from_pretrained(source, *model_args, config=config, **options)
         hub = {name: options.pop(name) for name in _HUB if name in options}
         pickled = options.pop("use_safetensors", None) is not True
+        options.pop("trust_remote_code", None)  # there is none
+        dtype = {name: options.pop(name) for name in ("dtype", "torch_dtype") if name in options}
         stored = {}
         if not isinstance(config, PreTrainedConfig):
             stored, options = RTDetrV2Config.get_config_dict(config or source, **hub, **options)
@@ -97,10 +98,10 @@ class HuggingFaceFiles(_Base):
         if not isinstance(config, PreTrainedConfig):
             config, options = cls._configuration(stored, described, options)
         try:
-            entries = _in_memory(state, config)
+            entries = in_memory(state, config)
         except WeightsError as error:
             raise WeightsError(f"{file}: {error}") from None
-        result = super().from_pretrained(None, *model_args, config=config, state_dict=entries, **options)
+        result = super().from_pretrained(None, *model_args, config=config, state_dict=entries, **dtype, **options)
         model = result[0] if isinstance(result, tuple) else result
         model.config.name_or_path = model.name_or_path = str(source)
         return result
@@ -177,7 +178,7 @@ class HuggingFaceFiles(_Base):
 
         Transformers' `Trainer` reads a checkpoint's file and gives its entries to this method.
         """
-        state_dict = _renamed(state_dict, self.config)
+        state_dict = renamed(state_dict, self.config)
         if not self._is_detector:
             state_dict = {key.removeprefix("model."): value for key, value in state_dict.items()}
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
@@ -216,7 +217,7 @@ class HuggingFaceFiles(_Base):
         for name, keys in plan.filename_to_tensors.items():
             entries = {key: network[key] for key in keys}
             if not foreign:
-                entries = _on_disk(entries, self.config)
+                entries = on_disk(entries, self.config)
                 if not self._is_detector:
                     entries = {key.removeprefix("model."): value for key, value in entries.items()}
             # the format knows neither strides nor shared memory
@@ -261,35 +262,6 @@ def _shards(index: Path) -> list[str]:
     if wrong := [name for name in names if Path(name).name != name or not name.endswith((".safetensors", ".bin"))]:
         raise WeightsError(f"{index}: expected names of files beside it, got {wrong[0]!r}")
     return names
-
-
-def _renamed(entries: Mapping[str, Any], config: Any) -> Mapping[str, Any]:
-    """The names in memory for entries that have others."""
-    return entries if not entries or any("network." in key for key in entries) else _in_memory(dict(entries), config)
-
-
-def _in_memory(state: State, config: Any) -> State:
-    """Entries of a file, or of a part of one, under the names of a detection model in memory."""
-    if any(key.startswith("encoder_input_proj.") for key in state):  # transformers' base model, saved on its own
-        state = {f"model.{key}": value for key, value in state.items()}
-    if not is_huggingface(state):
-        state = to_version(state, "v2") if version_of(state) else state
-        return {NETWORK + key: value for key, value in state.items()}
-    elsewhere = f"model.{_BACKBONE}" if own_backbone(config) is None else None
-    backbone = {key: state[key] for key in state if elsewhere and key.startswith(elsewhere)}
-    network = from_huggingface({key: value for key, value in state.items() if key not in backbone})
-    network |= {key.removeprefix("model."): value for key, value in backbone.items()}
-    return {NETWORK + key: value for key, value in network.items()}
-
-
-def _on_disk(network: State, config: RTDetrV2Config) -> State:
-    """The network's entries under transformers' names; the reverse of `_in_memory`."""
-    elsewhere = own_backbone(config) is None
-    backbone = {key: network[key] for key in network if elsewhere and key.startswith(_BACKBONE)}
-    entries = to_huggingface({key: value for key, value in network.items() if key not in backbone})
-    frozen = config.freeze_backbone_batch_norms  # transformers' frozen norms do not count batches
-    kept = {key: backbone[key] for key in backbone if not (frozen and key.endswith("num_batches_tracked"))}
-    return entries | {f"model.{key}": value for key, value in kept.items()}
 
 
 def _with_variant(name: str, variant: str | None) -> str:

@@ -17,11 +17,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
 from transformers import RTDetrV2Config as StockConfig
 
-from rtdetr.errors import InputError
+from rtdetr.errors import ConfigError
+from rtdetr.hf.arguments import check_images, content_share_hw, targets_of
 from rtdetr.hf.attentions import decoder_attentions, encoder_fields
 from rtdetr.hf.backbone import build_network
 from rtdetr.hf.configuration import RTDetrV2Config
-from rtdetr.hf.image_processing import content_share_hw
 from rtdetr.hf.loading import HuggingFaceFiles
 from rtdetr.hf.losses import loss_terms
 from rtdetr.hf.outputs import (
@@ -64,6 +64,21 @@ class RTDetrV2PreTrainedModel(HuggingFaceFiles, PreTrainedModel):
     def __init__(self, config: StockConfig) -> None:
         own = isinstance(config, RTDetrV2Config)
         super().__init__(config if own else RTDetrV2Config.from_dict(config.to_dict()))
+
+    def _check_and_adjust_attn_implementation(self, attn_implementation: str | None, *args: Any, **options: Any) -> str:
+        """Refuse others before building and before a change; transformers' message names a page that is not there."""
+        if attn_implementation not in (None, "sdpa", "eager"):
+            raise ConfigError(f"expected attn_implementation 'sdpa' or 'eager', got {attn_implementation!r}")
+        return super()._check_and_adjust_attn_implementation(attn_implementation, *args, **options)
+
+    def set_attn_implementation(self, attn_implementation: str | dict[str, Any], *args: Any, **options: Any) -> None:
+        """Choose "sdpa" or "eager" for the detector; a backbone of timm or transformers keeps its own.
+
+        Raises:
+            ConfigError: another name.
+        """
+        chosen = {"": attn_implementation} if isinstance(attn_implementation, str) else attn_implementation
+        super().set_attn_implementation(chosen, *args, **options)
 
     @property
     def base(self) -> "RTDetrV2Model":
@@ -127,9 +142,8 @@ class RTDetrV2Model(RTDetrV2PreTrainedModel):
 
     def __init__(self, config: StockConfig) -> None:
         super().__init__(config)
-        ignored = [
-            name for name in ("dropout", "attention_dropout", "activation_dropout") if getattr(self.config, name)
-        ]
+        names = ("dropout", "attention_dropout", "activation_dropout")
+        ignored = [name for name in names if getattr(self.config, name)]
         if ignored:
             logger.warning(
                 "RT-DETRv2 is trained without dropout: %s of the configuration has no effect", ", ".join(ignored)
@@ -172,9 +186,10 @@ class RTDetrV2Model(RTDetrV2PreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        **unused: Any,
     ) -> RTDetrV2ModelOutput | tuple[Any, ...]:
         """Return everything but detections and loss."""
-        _refuse(encoder_outputs=encoder_outputs, inputs_embeds=inputs_embeds)
+        check_images(pixel_values, encoder_outputs=encoder_outputs, inputs_embeds=inputs_embeds)
         targets = None if labels is None else targets_of(labels)
         _, _, fields, make_token_boxes = self.run(
             pixel_values, targets, output_attentions=output_attentions, output_hidden_states=output_hidden_states
@@ -196,6 +211,7 @@ class RTDetrV2Model(RTDetrV2PreTrainedModel):
         given = targets
         if compatible and targets is not None and not any(len(target["labels"]) for target in targets):
             given = None  # transformers makes no denoising queries without objects
+        decoder.denoise_every_object = compatible
         if self.config._attn_implementation == "eager":
             with sdpa_kernel(SDPBackend.MATH):  # plain matrix products
                 output = network(pixel_values, given, trace)
@@ -236,6 +252,7 @@ class RTDetrV2ForObjectDetection(RTDetrV2PreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        **unused: Any,
     ) -> RTDetrV2ObjectDetectionOutput | tuple[Any, ...]:
         """Detect, and compare with labels if there are any.
 
@@ -243,17 +260,18 @@ class RTDetrV2ForObjectDetection(RTDetrV2PreTrainedModel):
             pixel_values: float (b, c, height, width) in [0, 1], both sides multiples of 32.
             pixel_mask: (b, height, width), 1 for picture and 0 for padding; the network does not use it, as in
                 transformers, but `post_process_object_detection` then undoes the padding.
-            encoder_outputs: not supported, as `inputs_embeds`.
-            inputs_embeds: see above.
+            encoder_outputs: not supported.
+            inputs_embeds: not supported.
             labels: one dict an image with `class_labels`, int64 (n,), and `boxes`, float (n, 4) cxcywh in 0..1.
             output_attentions: also return the weights of all attentions; default: the configuration's.
             output_hidden_states: also return what goes into and comes out of each attention layer.
             return_dict: False for a tuple of all that is not None.
+            unused: anything else, such as further columns of a batch; ignored, as in transformers.
 
         Raises:
-            InputError: images or labels of another form.
+            InputError: images, labels or a mask of another form, or an argument that is not supported.
         """
-        _refuse(encoder_outputs=encoder_outputs, inputs_embeds=inputs_embeds)
+        check_images(pixel_values, encoder_outputs=encoder_outputs, inputs_embeds=inputs_embeds)
         targets = None if labels is None else targets_of(labels)
         output, last, fields, make_token_boxes = self.model.run(
             pixel_values, targets, output_attentions=output_attentions, output_hidden_states=output_hidden_states
@@ -269,25 +287,6 @@ class RTDetrV2ForObjectDetection(RTDetrV2PreTrainedModel):
         result = RTDetrV2ObjectDetectionOutput(logits=last.logits, pred_boxes=last.boxes_cxcywh, **fields)
         result = result.with_token_boxes(make_token_boxes)
         return result if _or(return_dict, self.config.return_dict) else result.to_tuple()
-
-
-def targets_of(labels: list[dict[str, Any]]) -> list[Target]:
-    """Labels in transformers' words as the targets of this library.
-
-    Raises:
-        InputError: an entry is missing.
-    """
-    for i, label in enumerate(labels):
-        for name in ("class_labels", "boxes"):
-            if not isinstance(label.get(name), Tensor):
-                raise InputError(f"labels[{i}]: expected tensors 'class_labels' and 'boxes', got {sorted(label)}")
-    return [{"labels": label["class_labels"], "boxes": label["boxes"]} for label in labels]
-
-
-def _refuse(**arguments: Any) -> None:
-    for name, value in arguments.items():
-        if value is not None:
-            raise InputError(f"{name} is not supported; give pixel_values")
 
 
 def _or(value: bool | None, default: bool | None) -> bool:

@@ -40,6 +40,10 @@ class TokenBoxes(ModelOutput):
     def __getitem__(self, key: Any) -> Any:
         return self.enc_outputs_coord_logits if key == "enc_outputs_coord_logits" else super().__getitem__(key)
 
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value of a field, `enc_outputs_coord_logits` included."""
+        return self[key] if key in self or key == "enc_outputs_coord_logits" else default
+
     def to_tuple(self) -> tuple[Any, ...]:
         """All that is not None, in transformers' order."""
         values = dict(self.items())

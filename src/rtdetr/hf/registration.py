@@ -3,6 +3,7 @@
 from typing import Any
 
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForObjectDetection
+from transformers import RTDetrV2Config as StockConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
 
@@ -24,6 +25,7 @@ def register() -> None:
     CONFIG_MAPPING.register(OWN_TYPE, RTDetrV2Config, exist_ok=True)  # the same class for what transformers cannot hold
     for auto, model in _MODELS.items():
         auto.register(RTDetrV2Config, model, exist_ok=True)
+        auto._model_mapping.register(StockConfig, model, exist_ok=True)  # for code that builds its configuration
     backends = {"torchvision": RTDetrImageProcessor, "pil": RTDetrImageProcessor}
     AutoImageProcessor.register(RTDetrV2Config, image_processor_classes=backends, exist_ok=True)
 
@@ -34,4 +36,5 @@ def unregister() -> None:
     for model_type in (RTDetrV2Config.model_type, OWN_TYPE):
         CONFIG_MAPPING._extra_content.pop(model_type, None)
     for mapping in (*(auto._model_mapping for auto in _MODELS), IMAGE_PROCESSOR_MAPPING):
-        mapping._extra_content.pop(RTDetrV2Config, None)
+        for config in (RTDetrV2Config, StockConfig):
+            mapping._extra_content.pop(config, None)

@@ -32,6 +32,7 @@ def make_denoising_queries(
     config: DecoderConfig,
     *,
     num_queries: int,
+    every_object: bool = False,
 ) -> DenoisingQueries:
     """Build the denoising queries of a batch.
 
@@ -46,9 +47,12 @@ def make_denoising_queries(
         embedding: num_classes + 1 rows; the last one stands for "no object".
         config: num_denoising, label_noise_ratio and box_noise_scale.
         num_queries: matching queries that follow the denoising ones.
+        every_object: use all objects of an image, however many there are.
     """
     device = embedding.weight.device
-    chosen = [_choose(len(t["labels"]), config.num_denoising, device) for t in targets]
+    counts = [len(target["labels"]) for target in targets]
+    limit = max(counts) if every_object else config.num_denoising
+    chosen = [_choose(count, limit, device) for count in counts]
     most = max(len(index) for index in chosen)
     groups = max(1, config.num_denoising // most) if most else 1
     size = max(most, 1)

@@ -85,6 +85,7 @@ class HybridEncoder(nn.Module):
         self.config = config
         self.input_proj = nn.ModuleList(_projection(channels, width, version=version) for channels in in_channels)
         self.encoder = nn.ModuleList([TransformerEncoder(config)])
+        self.wide_constants = False  # make them in the type of the maps where that is wider than float32
         fusion = {"num_blocks": config.num_blocks, "expansion": config.expansion}
         steps = len(in_channels) - 1
         self.lateral_convs = nn.ModuleList()
@@ -121,8 +122,9 @@ class HybridEncoder(nn.Module):
 
     def _attend(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         height, width = x.shape[-2:]
-        code = sine_position_code(height, width, x.shape[1], self.config.temperature, x.device).to(x.dtype)
-        tokens = self.encoder[0](x.flatten(2).transpose(1, 2), code)  # (b, h*w, c)
+        dtype = torch.promote_types(x.dtype, torch.float32) if self.wide_constants else torch.float32
+        code = sine_position_code(height, width, x.shape[1], self.config.temperature, x.device, dtype)
+        tokens = self.encoder[0](x.flatten(2).transpose(1, 2), code.to(x.dtype))  # (b, h*w, c)
         return tokens.transpose(1, 2).unflatten(2, (height, width))
 
 

@@ -1,6 +1,7 @@
 """Constants that depend on a map's size: the sine position code of its tokens and the anchors of the detector.
 
-Computed in float32 for any size, rectangles included, and cached; the caller widens or narrows them.
+Computed for any size, rectangles included, and cached. Published code makes them in float32 even for float64 networks,
+which is the default; the caller widens or narrows them.
 """
 
 import functools
@@ -33,7 +34,7 @@ def _cached(function):
 
 @_cached
 def sine_position_code(
-    height: int, width: int, channels: int, temperature: float, device: torch.device
+    height: int, width: int, channels: int, temperature: float, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "1 s {channels}"]:
     """Sine code of a map's tokens, row by row: the first half of the channels encodes the row, the second the column.
 
@@ -41,26 +42,29 @@ def sine_position_code(
     Source: arXiv 2304.08069 section 4.2.
     """
     quarter = channels // 4
-    omega = 1.0 / temperature ** (torch.arange(quarter, dtype=torch.float32, device=device) / quarter)
-    rows = torch.arange(height, dtype=torch.float32, device=device)[:, None] * omega
-    columns = torch.arange(width, dtype=torch.float32, device=device)[:, None] * omega
+    omega = 1.0 / temperature ** (torch.arange(quarter, dtype=dtype, device=device) / quarter)
+    rows = torch.arange(height, dtype=dtype, device=device)[:, None] * omega
+    columns = torch.arange(width, dtype=dtype, device=device)[:, None] * omega
     row_code = torch.cat([rows.sin(), rows.cos()], dim=1)[:, None].expand(height, width, 2 * quarter)
     column_code = torch.cat([columns.sin(), columns.cos()], dim=1)[None].expand(height, width, 2 * quarter)
     return torch.cat([row_code, column_code], dim=-1).flatten(0, 1)[None]
 
 
 @_cached
-def make_anchors(sizes_hw: SizesHW, device: torch.device) -> tuple[Float[Tensor, "1 s 4"], Bool[Tensor, "1 s 1"]]:
+def make_anchors(
+    sizes_hw: SizesHW, device: torch.device, dtype: torch.dtype = torch.float32
+) -> tuple[Float[Tensor, "1 s 4"], Bool[Tensor, "1 s 1"]]:
     """One anchor a token, as logits of cxcywh, with the mask of valid ones; invalid anchors are +inf.
 
     Args:
         sizes_hw: the (height, width) of each map, finest first; tokens follow row by row.
         device: where the result lies.
+        dtype: of the result; 16 bits are too coarse.
     """
     anchors = []
     for level, (height, width) in enumerate(sizes_hw):
-        y = (torch.arange(height, dtype=torch.float32, device=device) + 0.5) / height
-        x = (torch.arange(width, dtype=torch.float32, device=device) + 0.5) / width
+        y = (torch.arange(height, dtype=dtype, device=device) + 0.5) / height
+        x = (torch.arange(width, dtype=dtype, device=device) + 0.5) / width
         grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
         side = torch.full_like(grid_x, BASE_SIZE * 2.0**level)
         anchors.append(torch.stack([grid_x, grid_y, side, side], dim=-1).flatten(0, 1))

@@ -76,13 +76,13 @@ class RTDETR(nn.Module):
         return self.decoder(self.encoder(self.backbone(images), trace), targets, trace)
 
     def _check(self, images: Tensor, targets: list[Target] | None) -> None:
+        expected = f"expected float images (batch, {self.config.in_channels}, height, width) in [0, 1]"
         if images.ndim != 4 or images.shape[1] != self.config.in_channels or not images.is_floating_point():
-            raise InputError(
-                f"expected float images (batch, {self.config.in_channels}, height, width) in [0, 1], "
-                f"got {images.dtype} {tuple(images.shape)}"
-            )
+            raise InputError(f"{expected}, got {images.dtype} {tuple(images.shape)}")
+        if images.shape[0] == 0:
+            raise InputError(f"{expected}, got an empty batch")
         height, width = images.shape[2:]
-        if height % 32 or width % 32 or 0 in images.shape:
+        if height % 32 or width % 32 or 0 in (height, width):
             raise InputError(f"height and width must be multiples of 32, got {height}x{width}; resize the images")
         if targets is None:
             return

@@ -65,7 +65,8 @@ class BaseDetector(ABC):
     Args:
         metadata: the network's classes, sizes and thresholds, and what its graph does itself.
         one_label: take the best class of each query only, where published evaluation takes every pair of a query and a
-            class. Of a graph that gives the best pairs, the best class of each query among these.
+            class. Of a graph that gives the best pairs, the best class of each query among these. A graph that gives
+            the best class of each query is used as it is.
         nms_iou: in each class drop detections that overlap a better one by more than this IoU; None: keep all, as
             published evaluation does.
 
@@ -85,7 +86,7 @@ class BaseDetector(ABC):
         self.names = metadata.names
         self.thresholds = metadata.thresholds
         self.size_hw = metadata.size_hw
-        self.one_label = one_label
+        self.one_label = one_label or metadata.one_label
         self.nms_iou = nms_iou
 
     @abstractmethod
@@ -212,7 +213,8 @@ class BaseDetector(ABC):
                 raise InputError(
                     f"{self.description} found class {found.labels.max()}, but has only {len(self.names)} class names"
                 )
-            found = first_of_each_box(found) if self.one_label else found
+            if self.one_label and not self.metadata.one_label:
+                found = first_of_each_box(found)
             found = found.take(np.arange(min(max_detections, len(found.scores))))
         found = found.take(found.scores > thresholds[found.labels])
         if self.nms_iou is not None:

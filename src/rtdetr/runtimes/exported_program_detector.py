@@ -5,7 +5,9 @@ constants: load only files whose origin you trust.
 """
 
 import json
+import logging
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -92,6 +94,7 @@ def _inspect(path: Path) -> tuple[str, bool]:
         TypeError,
         NotImplementedError,
         RuntimeError,
+        zlib.error,
     ) as error:
         raise unreadable(path, engine="torch.export", error=error) from None
     raise WeightsError(f"{path} was not exported by rtdetr: it has no entry {KEY!r}; use: rtdetr export --format torch")
@@ -99,6 +102,8 @@ def _inspect(path: Path) -> tuple[str, bool]:
 
 def _load(path: Path, *, compiled: bool) -> tuple[Callable[..., Any], torch.device]:
     """The program of a file, and the device it is for."""
+    log = logging.getLogger("torch.export")
+    was_disabled, log.disabled = log.disabled, True  # it tells of a damaged file in a page of traceback
     try:
         if compiled:
             package = torch._inductor.aoti_load_package(str(path))
@@ -106,4 +111,6 @@ def _load(path: Path, *, compiled: bool) -> tuple[Callable[..., Any], torch.devi
         program = torch.export.load(path)
     except Exception as error:  # every part of the archive has a reader of its own
         raise unreadable(path, engine="torch.export", error=error) from None
+    finally:
+        log.disabled = was_disabled
     return program.module(), next(iter(program.state_dict.values())).device

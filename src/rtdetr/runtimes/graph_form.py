@@ -66,6 +66,12 @@ def describe(
                 f"{source} is damaged: by its description it has the inputs {_listed(wanted)} and the outputs "
                 f"{_listed(OUTPUTS[metadata.postprocess])}, got {_listed(inputs)} and {_listed(outputs)}"
             )
+        expected = _shape_of_images(metadata)
+        if not _fits(inputs[IMAGES], expected):
+            raise WeightsError(
+                f"{source} is damaged: by its description {IMAGES} have the shape {_written(expected)}, "
+                f"got {_written(inputs[IMAGES])}; export the model again"
+            )
         return metadata
     if not published or len(inputs[IMAGES]) != 4:
         raise WeightsError(
@@ -108,6 +114,23 @@ def check_precision(precision: str, metadata: ExportMetadata, *, source: Path) -
             f"{source} was exported in {metadata.precision} and runs in that only, got precision {precision!r}; "
             "leave precision out, or export it again"
         )
+
+
+def _shape_of_images(metadata: ExportMetadata) -> Shape:
+    """What a description says about the input; of the batch it says nothing that a detector has to know."""
+    if metadata.preprocess == "in_graph":
+        return None, None, None, metadata.in_channels
+    size: Shape = (None, None) if metadata.dynamic_size else metadata.size_hw
+    return None, metadata.in_channels, *size
+
+
+def _fits(shape: Shape, expected: Shape) -> bool:
+    """Whether the sides of a graph's images are free, or those expected; the batch may be any."""
+    return len(shape) == 4 and all(side in (None, other) for side, other in zip(shape[1:], expected[1:], strict=True))
+
+
+def _written(shape: Shape) -> str:
+    return f"({', '.join('any' if side is None else str(side) for side in shape)})"
 
 
 def _listed(names: Collection[str]) -> str:

@@ -24,6 +24,7 @@ from rtdetr.runtimes.graph_form import (
 from rtdetr.runtimes.metadata import KEY
 
 _CUDA = "CUDAExecutionProvider"
+_WRONG_IN_FLOAT16 = "1.18."  # measured on CPUs: it finds other objects, and others again in the next run
 
 
 class OnnxDetector(BaseDetector):
@@ -40,7 +41,8 @@ class OnnxDetector(BaseDetector):
         num_threads: CPU threads of the network; None: one a core.
 
     Raises:
-        ConfigError: no such device, or another precision than the file's.
+        ConfigError: no such device, another precision than the file's, or a release of ONNX Runtime that computes it
+            wrongly.
         WeightsError: the file is missing, damaged or of another kind.
     """
 
@@ -60,13 +62,18 @@ class OnnxDetector(BaseDetector):
         self.where = f"{'CUDA' if _CUDA in self.session.get_providers() else 'CPU'} (ONNX Runtime)"
         shapes = {node.name: _shape(node.shape) for node in self.session.get_inputs()}
         metadata = describe(
-            self.session.get_modelmeta().custom_metadata_map.get(KEY),
+            _description(self.session, path),
             source=path,
             inputs=shapes,
             outputs=[node.name for node in self.session.get_outputs()],
             categories=categories,
         )
         check_precision(precision, metadata, source=path)
+        if metadata.precision == "float16" and onnxruntime.__version__.startswith(_WRONG_IN_FLOAT16):
+            raise ConfigError(
+                f"{path} is in float16, which ONNX Runtime {onnxruntime.__version__} computes wrongly; run: "
+                "pip install 'onnxruntime>=1.20'"
+            )
         super().__init__(metadata, one_label=one_label, nms_iou=nms_iou)
         self.batch_sizes = batch_sizes(shapes[IMAGES], metadata)
         self.num_threads = self.session.get_session_options().intra_op_num_threads or os.cpu_count()
@@ -96,18 +103,28 @@ def _session(path: Path, *, device: str, num_threads: int | None) -> onnxruntime
     providers: list[Any] = ["CPUExecutionProvider"]
     if kind != "cpu" and _CUDA in available:
         providers.insert(0, (_CUDA, {"device_id": number or "0"}))
-        onnxruntime.preload_dlls()  # CUDA's libraries from the packages that pip installed
+        if hasattr(onnxruntime, "preload_dlls"):  # 1.21 and later
+            onnxruntime.preload_dlls()  # CUDA's libraries from the packages that pip installed
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors; what it warns of is not for users
+    options.log_severity_level = 4  # errors come as exceptions too, and what it warns of is not for users
     if num_threads is not None:
         options.intra_op_num_threads = num_threads
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=providers, enable_fallback=len(providers) > 1
+        )
     except Exception as error:  # onnxruntime has no class of its own for all that it raises
         raise unreadable(path, engine="ONNX Runtime", error=error) from None
     if kind == "cuda" and _CUDA not in session.get_providers():
         raise ConfigError(f"ONNX Runtime cannot use {device!r}: its CUDA libraries do not load; use 'cpu'")
     return session
+
+
+def _description(session: onnxruntime.InferenceSession, path: Path) -> str | None:
+    try:
+        return session.get_modelmeta().custom_metadata_map.get(KEY)
+    except UnicodeDecodeError as error:
+        raise unreadable(path, engine="ONNX Runtime", error=error) from None
 
 
 def _shape(shape: list[Any]) -> Shape:

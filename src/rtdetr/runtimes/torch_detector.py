@@ -92,7 +92,9 @@ class TorchDetector(BaseDetector):
     def prepare(self, picture: Picture, size_hw: tuple[int, int]) -> Prepared:
         """Resize an image with torch, in a third of the time of `preprocessing.resize`.
 
-        Differs: torch rounds its weights to 16 bits; at 640x640 a pixel in a thousand differs, by 1 of 255.
+        Differs: torch rounds its weights to 16 bits, so some values differ from Pillow's by 1 of 255, rarely by 2.
+        At 640x640 none do for photos of 640x480 and 1280x960, mostly below 0.3 % for larger ones, and 4 % for those of
+        500x375, which are enlarged.
         """
         if not isinstance(picture, Image.Image) or picture.size == (size_hw[1], size_hw[0]):
             return super().prepare(picture, size_hw)

@@ -14,7 +14,7 @@ from rtdetr.categories import Categories
 from rtdetr.config import TrainConfig
 from rtdetr.data import DetectionDataset, TrainLoader
 from rtdetr.detections import Detections, Detector
-from rtdetr.evaluation import CocoEvaluator, EvaluationReport
+from rtdetr.evaluation import EvaluationReport
 from rtdetr.evaluation.evaluate import detect_dataset
 from rtdetr.losses import Criterion
 from rtdetr.models import RTDETR
@@ -112,8 +112,7 @@ class Job:
             progress=processes.is_main,
         )
         if processes.world_size > 1:
-            states = processes.gather(evaluator.state())
+            evaluator = evaluator.gathered(processes.gather)
             if not processes.is_main:
                 return None
-            evaluator = CocoEvaluator.merged(self.val_data, states)
         return EvaluationReport.of(evaluator, seconds=time.perf_counter() - started)

@@ -1,5 +1,7 @@
 """The two ends of the ONNX graph: from a picture to the network's images, from logits and boxes to detections."""
 
+from typing import NamedTuple
+
 import numpy as np
 from onnx import TensorProto
 from torch import Tensor
@@ -56,18 +58,21 @@ def raw_outputs(g: GraphBuilder, logits: str, boxes: str, *, num_queries: int, n
     g.op("Reshape", boxes, g.constant((-1, num_queries, 4)), name="boxes")
 
 
-def detections(
-    g: GraphBuilder,
-    logits: str,
-    boxes: str,
-    sizes_wh: str,
-    *,
-    num_queries: int,
-    num_classes: int,
-    batch: str | None,
-    nms_iou: float | None,
-) -> None:
-    """The best pairs of query and class as labels, boxes in pixels and scores; see `rtdetr.models.postprocess`."""
+class Best(NamedTuple):
+    """The best detections of each image, best first, as values of the graph.
+
+    logits: float32 (b, n).
+    rows: of their queries among those of all images, int64 (b, n).
+    count: n.
+    """
+
+    logits: str
+    rows: str
+    count: int
+
+
+def best_pairs(g: GraphBuilder, logits: str, *, num_queries: int, num_classes: int, batch: str | None) -> Best:
+    """The best pairs of a query and a class; adds the output `labels`."""
     pairs = num_queries * num_classes
     count = min(MAX_DETECTIONS, pairs)
     flat = g.wide(g.reshape(logits, (-1, pairs)))
@@ -75,19 +80,36 @@ def detections(
     classes = g.constant(num_classes)
     query = g.op("Div", index, classes)
     g.op("Mod", index, classes, name="labels")
-    center, extent = g.split(
-        g.op("Gather", boxes, rows_of(g, query, batch, g.constant(num_queries)), axis=0), (2, 2), axis=2
-    )
+    return Best(best, rows_of(g, query, batch, g.constant(num_queries)), count)
+
+
+def best_queries(g: GraphBuilder, logits: str, *, num_queries: int, num_classes: int, batch: str | None) -> Best:
+    """The best queries, each with its best class; adds the output `labels`."""
+    count = min(MAX_DETECTIONS, num_queries)
+    rows = g.wide(g.reshape(logits, (-1, num_classes)))
+    highest, label = g.split_op("TopK", rows, g.constant([1]), names=("class_logit", "class_label"), axis=-1)
+    by_image = g.reshape(highest, (-1, num_queries))
+    best, query = g.split_op("TopK", by_image, g.constant([count]), names=("best_logits", "best_query"), axis=-1)
+    chosen = rows_of(g, query, batch, g.constant(num_queries))
+    g.op("Gather", g.reshape(label, (-1,)), chosen, axis=0, name="labels")
+    return Best(best, chosen, count)
+
+
+def detections(
+    g: GraphBuilder, found: Best, boxes: str, sizes_wh: str, *, nms_iou: float | None, num_classes: int
+) -> None:
+    """Boxes in pixels and scores of the best detections; see `rtdetr.models.postprocess`."""
+    center, extent = g.split(g.op("Gather", boxes, found.rows, axis=0), (2, 2), axis=2)
     half = g.op("Mul", extent, g.constant(0.5, np.float32))
     corners = g.op("Concat", g.op("Sub", center, half), g.op("Add", center, half), axis=2)
     sides = g.op("Cast", sizes_wh, to=TensorProto.FLOAT)
     scale = g.reshape(g.op("Concat", sides, sides, axis=1), (-1, 1, 4))
     g.op("Mul", corners, scale, name="boxes")
     if nms_iou is None:
-        g.op("Sigmoid", best, name="scores")
+        g.op("Sigmoid", found.logits, name="scores")
         return
-    scores = g.op("Sigmoid", best)
-    g.op("Mul", scores, _survivors(g, scores, count, num_classes, nms_iou), name="scores")
+    scores = g.op("Sigmoid", found.logits)
+    g.op("Mul", scores, _survivors(g, scores, found.count, num_classes, nms_iou), name="scores")
 
 
 def _survivors(g: GraphBuilder, scores: str, count: int, num_classes: int, nms_iou: float) -> str:

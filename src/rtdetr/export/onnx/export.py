@@ -80,7 +80,9 @@ def build_onnx(network: RTDETR, options: ExportOptions) -> onnx.ModelProto:
     if options.postprocess == "raw":
         ends.raw_outputs(g, logits, boxes, **counts)
     else:
-        ends.detections(g, logits, boxes, sizes_wh, batch=batch, nms_iou=options.nms_iou, **counts)
+        best = ends.best_queries if options.one_label else ends.best_pairs
+        found = best(g, logits, batch=batch, **counts)
+        ends.detections(g, found, boxes, sizes_wh, nms_iou=options.nms_iou, num_classes=network.config.num_classes)
     proto = g.model(
         inputs=_inputs(network, options, size_hw), outputs=_outputs(network, options), name=network.config.name
     )
@@ -104,7 +106,7 @@ def _inputs(network: RTDETR, options: ExportOptions, size_hw: tuple[int, int]) -
 def _outputs(network: RTDETR, options: ExportOptions) -> list[onnx.ValueInfoProto]:
     batch = "batch" if options.dynamic_batch else 1
     queries, classes = network.num_queries, network.config.num_classes
-    count = min(ends.MAX_DETECTIONS, queries * classes)
+    count = min(ends.MAX_DETECTIONS, queries if options.one_label else queries * classes)
     shapes: dict[str, tuple[int, ...]] = {"labels": (count,), "boxes": (count, 4), "scores": (count,)}
     if options.postprocess == "raw":
         shapes = {"logits": (queries, classes), "boxes": (queries, 4)}

@@ -33,7 +33,7 @@ class CocoMetric:
 
     In a loop: `metric.add(outputs, labels)` for each batch, in each process its own, then `metric.compute()` in all.
 
-    Kept of an image are its detections, 8 kB of them; logits, hidden states and labels are forgotten with the batch.
+    Kept of an image are its detections, 8 kB on disk; logits, hidden states and labels are forgotten with the batch.
     """
 
     def __init__(self, dataset: DetectionDataset, *, per_class: bool = False, max_detections: int = 300) -> None:
@@ -45,7 +45,7 @@ class CocoMetric:
             max_detections: the most of an image.
         """
         self.dataset, self._per_class, self._max_detections = dataset, per_class, max_detections
-        self._found: dict[int, dict[str, np.ndarray]] = {}
+        self._evaluator = CocoEvaluator(dataset)
 
     def add(self, outputs: Any, labels: Sequence[Mapping[str, Tensor]]) -> None:
         """Take the detections of a batch; of an image that comes twice, the last ones.
@@ -61,14 +61,10 @@ class CocoMetric:
 
         Every process has to call it, and gets the same.
         """
-        evaluator = CocoEvaluator(self.dataset)
-        for image_id, columns in self._found.items():
-            evaluator.add(image_id, **columns)
-        self._found = {}
+        evaluator, self._evaluator = self._evaluator, CocoEvaluator(self.dataset)
         processes = _processes()
-        states = processes.gather(evaluator.state()) if processes.world_size > 1 else []
-        if states:
-            evaluator = CocoEvaluator.merged(self.dataset, states)
+        if processes.world_size > 1:
+            evaluator = evaluator.gathered(processes.gather)
         numbers = self._numbers(evaluator) if processes.is_main else {}
         return processes.gather_all(numbers)[0]
 
@@ -95,7 +91,7 @@ class CocoMetric:
         """
         if not compute_result:
             return {}
-        if not any(_processes().gather_all(bool(self._found))):
+        if not any(_processes().gather_all(self._evaluator.num_added > 0)):
             raise InputError(
                 "CocoMetric has no detections: give Trainer preprocess_logits_for_metrics=metric.collect as well"
             )
@@ -106,11 +102,13 @@ class CocoMetric:
         found = postprocess(logits, boxes, sizes_wh=sizes_wh, max_detections=self._max_detections)
         classes, boxes_xyxy, scores = (part.float().cpu().numpy() for part in found)
         for i, label in enumerate(labels):
-            self._found[int(label["image_id"])] = {
-                "boxes_xyxy": boxes_xyxy[i].copy(),  # or the whole batch stays in memory
-                "scores": scores[i].copy(),
-                "labels": classes[i].astype(np.int64),
-            }
+            self._evaluator.add(
+                int(label["image_id"]),
+                boxes_xyxy=boxes_xyxy[i],
+                scores=scores[i],
+                labels=classes[i].astype(np.int64),
+                replace=True,
+            )
 
     def _numbers(self, evaluator: CocoEvaluator) -> dict[str, float]:
         metrics = evaluator.summarize()

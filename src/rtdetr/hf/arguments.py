@@ -1,0 +1,51 @@
+"""What a call of a model is given beside images, in transformers' words: labels, masks, and what is not supported."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rtdetr.errors import InputError
+from rtdetr.structures import Target
+
+
+def targets_of(labels: Any) -> list[Target]:
+    """Labels in transformers' words as the targets of this library.
+
+    Raises:
+        InputError: they have another form.
+    """
+    if not isinstance(labels, Sequence) or not all(isinstance(label, Mapping) for label in labels):
+        raise InputError("expected labels as a list of one dict an image, with 'class_labels' and 'boxes'")
+    for i, label in enumerate(labels):
+        for name in ("class_labels", "boxes"):
+            if not isinstance(label.get(name), Tensor):
+                raise InputError(f"labels[{i}]: expected tensors 'class_labels' and 'boxes', got {sorted(label)}")
+    return [{"labels": label["class_labels"], "boxes": label["boxes"]} for label in labels]
+
+
+def content_share_hw(pixel_mask: Tensor) -> Tensor:
+    """Share of height and width of a padded input that is picture, float (b, 2), from its `pixel_mask` (b, h, w).
+
+    Raises:
+        InputError: the mask has another shape.
+    """
+    if pixel_mask.ndim != 3:
+        raise InputError(f"expected a pixel_mask (batch, height, width), got {tuple(pixel_mask.shape)}")
+    mask = pixel_mask.bool()
+    rows, columns = mask.any(dim=2).sum(dim=1), mask.any(dim=1).sum(dim=1)
+    return torch.stack([rows / mask.shape[1], columns / mask.shape[2]], dim=1)
+
+
+def check_images(pixel_values: Any, **alternatives: Any) -> None:
+    """Check that images came, and nothing of what transformers takes instead of them.
+
+    Raises:
+        InputError: they are no tensor, or an alternative is not None.
+    """
+    for name, value in alternatives.items():
+        if value is not None:
+            raise InputError(f"{name} is not supported; give pixel_values")
+    if not isinstance(pixel_values, Tensor):
+        raise InputError(f"expected pixel_values as a tensor, got {type(pixel_values).__name__}")
