@@ -33,7 +33,13 @@ def contact_sheet(pictures: list[Path], path: Path, *, columns: int = 4, side: i
 def command(*arguments: str) -> None:
     """Run an `rtdetr` command in a process of its own, as a user would type it."""
     print("\n$ rtdetr " + " ".join(arguments), flush=True)
-    subprocess.run([sys.executable, "-m", "rtdetr", *arguments], check=True)
+    process = subprocess.Popen([sys.executable, "-m", "rtdetr", *arguments])
+    try:
+        status = process.wait()
+    except KeyboardInterrupt:
+        status = process.wait()  # it got the signal too; a training saves its state and says how to go on
+    if status:
+        sys.exit(status)
 
 
 def check_folder(folder: Path) -> None:

@@ -42,6 +42,17 @@ def test_anchors_at_640() -> None:
         torch.testing.assert_close(anchors[0, token], torch.tensor(expected), rtol=0, atol=1e-4)
 
 
+def test_constants_of_float64() -> None:
+    for make, arguments in (
+        (lambda *a: make_anchors(*a)[0], (((8, 12), (4, 6)), CPU)),
+        (sine_position_code, (4, 6, 16, 10000.0, CPU)),
+    ):
+        narrow, wide = make(*arguments), make(*arguments, torch.float64)
+        assert (narrow.dtype, wide.dtype) == (torch.float32, torch.float64)
+        torch.testing.assert_close(wide.float(), narrow, atol=1e-6, rtol=1e-6)
+        assert not torch.equal(wide, narrow.double())
+
+
 def test_anchors_of_a_rectangle_stand_at_their_tokens() -> None:
     anchors, _ = make_anchors(((4, 8),), CPU)
     centers = anchors[0, :, :2].sigmoid().unflatten(0, (4, 8))

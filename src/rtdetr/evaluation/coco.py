@@ -83,13 +83,7 @@ class CocoEvaluator:
         return int((self._starts >= 0).sum())
 
     def add(
-        self,
-        image_id: int,
-        *,
-        boxes_xyxy: np.ndarray,
-        scores: np.ndarray,
-        labels: np.ndarray,
-        replace: bool = False,
+        self, image_id: int, *, boxes_xyxy: np.ndarray, scores: np.ndarray, labels: np.ndarray, replace: bool = False
     ) -> None:
         """Add all detections of one image.
 
@@ -122,17 +116,17 @@ class CocoEvaluator:
             )
         self._append(index, boxes_xyxy, scores, labels)
 
-    def state(self, images: range | None = None) -> dict[str, np.ndarray]:
+    def state(self, images: slice = slice(None)) -> dict[str, np.ndarray]:
         """What was added so far as plain arrays, to be sent to another process.
 
         Args:
-            images: positions in the dataset of those wanted; None: all.
+            images: positions in the dataset of those wanted.
 
         Returns:
             `images`: int64 (i,), the images added, as positions in the dataset; `counts`: int64 (i,), detections of
             each; `boxes_xyxy` (n, 4), `scores` (n,) and `labels` (n,) of all of them, image after image.
         """
-        indices = np.arange(len(self.dataset))[slice(None) if images is None else images]
+        indices = np.arange(len(self.dataset))[images]
         indices = indices[self._starts[indices] >= 0]
         return {**self._columns(indices)._asdict(), "images": indices, "counts": self._counts[indices]}
 
@@ -165,8 +159,7 @@ class CocoEvaluator:
         Returns:
             All detections in the main process, none in the others.
         """
-        firsts = range(0, len(self.dataset), _IMAGES_SENT)
-        parts = (range(first, min(first + _IMAGES_SENT, len(self.dataset))) for first in firsts)
+        parts = (slice(first, first + _IMAGES_SENT) for first in range(0, len(self.dataset), _IMAGES_SENT))
         return self.merged(self.dataset, (state for part in parts for state in gather(self.state(part))))
 
     def columns(self) -> "DetectionColumns":

@@ -19,6 +19,8 @@ from typing import Any, NoReturn, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.nn.parallel import DistributedDataParallel
 
 from rtdetr.errors import ConfigError
@@ -162,7 +164,7 @@ def without_option(name: str, arguments: list[str]) -> list[str]:
 
 
 def launch(num_processes: int, arguments: list[str]) -> NoReturn:
-    """Replace this process by torchrun with `num_processes` processes of `rtdetr ARGUMENTS` on this machine.
+    """Run `rtdetr ARGUMENTS` in `num_processes` processes of this machine, as torchrun does, and exit as they did.
 
     Raises:
         ConfigError: fewer than one process.
@@ -172,6 +174,14 @@ def launch(num_processes: int, arguments: list[str]) -> NoReturn:
     if num_processes < 1:
         raise ConfigError(f"expected at least 1 process, got {num_processes}")
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num_processes)))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
+    options = ["--standalone", f"--nproc-per-node={num_processes}", "-m", "rtdetr", *arguments]
     sys.stdout.flush()
-    os.execv(sys.executable, [*command, "-m", "rtdetr", *arguments])
+    from torch.distributed.run import get_args_parser, run
+
+    try:
+        run(get_args_parser().parse_args(options))
+    except SignalException as error:  # the processes got it too, saved their state and said how to go on
+        sys.exit(128 + error.sigval)
+    except ChildFailedError as error:  # it has printed why
+        sys.exit(error.get_first_failure()[1].exitcode)
+    sys.exit(0)
