@@ -3,6 +3,7 @@
 Accuracy is never judged on random weights: their scores are all alike, and any rounding changes the ranking.
 """
 
+import copy
 import functools
 
 import numpy as np
@@ -41,8 +42,13 @@ def pictures(count: int = 3) -> tuple[list[Image.Image], list[dict[str, torch.Te
     return images, targets
 
 
-@functools.cache
 def trained_model() -> RTDETR:
+    """A copy, so that no test changes the network of another."""
+    return copy.deepcopy(_train())
+
+
+@functools.cache
+def _train() -> RTDETR:
     """Train test-tiny on `pictures()`; takes some seconds."""
     before = torch.get_rng_state()
     torch.manual_seed(0)
