@@ -175,14 +175,13 @@ def dialects(stock_model: torch.nn.Module) -> dict[str, Callable[[dict[str, Any]
     "dialect",
     [
         "in memory, with tied copies",
-        "without constants",
         *(
             pytest.param(name, marks=pytest.mark.slow)
             for name in ("in memory, without tied copies", "on disk, with tied copies", "without counters")
         ),
         *(
             pytest.param(name, marks=pytest.mark.slow)
-            for name in ("official", "official with anchors", "half precision")
+            for name in ("official", "official with anchors", "without constants", "half precision")
         ),
     ],
 )

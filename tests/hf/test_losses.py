@@ -17,8 +17,14 @@ def images(count: int = 2) -> torch.Tensor:
     return torch.rand(count, 3, 64, 96, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("counts", [(3, 1), pytest.param((0, 2), marks=pytest.mark.slow), (0, 0), (12, 1)])
+@pytest.mark.parametrize(
+    ("counts", "training"),
+    [
+        *(((3, 1), True), ((3, 1), False), ((0, 0), True), ((12, 1), True)),
+        *(pytest.param(counts, True, marks=pytest.mark.slow) for counts in ((0, 2), (10, 10))),
+        *(pytest.param(counts, False, marks=pytest.mark.slow) for counts in ((0, 2), (0, 0))),
+    ],
+)
 def test_terms_of_transformers(counts: tuple[int, ...], training: bool) -> None:
     """12 objects in an image are more than `num_denoising`, which stock transformers does not limit."""
     ours, stock = pair()
