@@ -62,13 +62,18 @@ def main() -> None:
     check_folder(folder)
     print("drawing the dataset ...", flush=True)
     data = make_dataset(folder / "data")
-    run = folder / "run"
-    shutil.rmtree(run, ignore_errors=True)  # of an earlier demo, which this one repeats
+    run, sheet = folder / "run", folder / "pictures.png"
     length = [] if options.epochs is None else ["--epochs", str(options.epochs)]
-    # two processes that share each batch use two cores better than one process with two threads
-    processes = str(min(2, os.cpu_count() or 1))
-    training = ["--model", "demo", "--output", str(run), "--workers", "0", "--processes", processes]
-    command("train", str(data), *training, *length)
+    if (run / "last.pth").is_file() and not sheet.exists():
+        print("an earlier demo was interrupted; its training goes on", flush=True)
+        command("train", "--resume", str(run), *length)
+    else:
+        sheet.unlink(missing_ok=True)
+        shutil.rmtree(run, ignore_errors=True)  # of an earlier demo, which this one repeats
+        # two processes that share each batch use two cores better than one process with two threads
+        processes = str(min(2, os.cpu_count() or 1))
+        training = ["--model", "demo", "--output", str(run), "--workers", "0", "--processes", processes]
+        command("train", str(data), *training, *length)
 
     weights = str(run / "best.pth")
     command("evaluate", weights, str(data))
@@ -76,11 +81,11 @@ def main() -> None:
     held_out = sorted((data / "images" / "val").glob("*.jpg"))[:NUM_PICTURES]
     options_of_predict = ("--model", weights, "--save", str(folder / "pictures"))
     command("predict", *map(str, held_out), *options_of_predict, "--json", str(folder / "detections.json"))
-    contact_sheet(sorted((folder / "pictures").iterdir()), folder / "pictures.png")
+    contact_sheet(sorted((folder / "pictures").iterdir()), sheet)
 
     print(f"\ndone in {time.perf_counter() - begin:.0f} s")
     print(f"learning curve: {run / 'learning_curve.png'}\nreport of the run: {run / 'report.html'}")
-    print(f"annotated held-out pictures: {folder / 'pictures.png'}")
+    print(f"annotated held-out pictures: {sheet}")
 
 
 if __name__ == "__main__":

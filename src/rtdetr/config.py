@@ -4,15 +4,36 @@
 Defaults are the published RT-DETRv2-R50 values (arXiv 2407.17140); the zoo changes only what a model changes.
 """
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from rtdetr.errors import ConfigError, nearest
 
 Size = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+"""What a number type is called in exports, and in PyTorch; users may write either."""
+
+
+def pytorch_precision(name: Any) -> Any:
+    """The name that PyTorch has for a number type; other values as they are."""
+    return PRECISIONS.get(name, name) if isinstance(name, str) else name
+
+
 SizeHW = tuple[Size, Size]
+STRIDE = 32  # of the network's coarsest map: what both sides of its input are multiples of
+
+
+def size_problem(size_hw: tuple[int, int]) -> str | None:
+    """What is wrong with a size as the input of a network, on one line; None: nothing."""
+    height, width = size_hw
+    if height % STRIDE == 0 and width % STRIDE == 0 and height > 0 and width > 0:
+        return None
+    lower, upper = ([max(1, (side + more) // STRIDE) * STRIDE for side in size_hw] for more in (0, STRIDE - 1))
+    nearest_ones = " and ".join(dict.fromkeys(f"{one[0]}x{one[1]}" for one in (lower, upper)))
+    return f"height and width must be multiples of {STRIDE}, got {height}x{width}; the nearest are {nearest_ones}"
 
 
 class Strict(BaseModel):
@@ -55,7 +76,9 @@ def _explain(model: type[Strict], error: ValidationError) -> ConfigError:
     field, *rest = map(str, first["loc"] or ("",))
     if first["type"] == "extra_forbidden":
         known = sorted(model.model_fields)
-        return _Misfit(model, "", f"unknown setting {field!r}.{nearest(field, known)} Known: {', '.join(known)}.")
+        inner = next((path for path in _inner_fields(model) if path.rpartition(".")[2] == field), None)
+        guess = f" Did you mean {inner!r}?" if inner else nearest(field, known)
+        return _Misfit(model, "", f"unknown setting {field!r}.{guess} Known: {', '.join(known)}.")
     cause = (first.get("ctx") or {}).get("error")
     # what follows a field's name is a place in a list, or what pydantic calls a member of a union
     path = ".".join([field, *(part for part in rest if part.isdecimal())])
@@ -69,6 +92,14 @@ def _explain(model: type[Strict], error: ValidationError) -> ConfigError:
     expected = "expected " if first["msg"] != wanted[0] else ""
     more = f" ({len(problems) - len(wanted)} more)" if len(problems) > len(wanted) else ""
     return _Misfit(model, path, f"{expected}{' or '.join(dict.fromkeys(wanted))}; got {first.get('input')!r}.{more}")
+
+
+def _inner_fields(model: type[Strict]) -> Iterator[str]:
+    """Dotted names of the settings in the sections of a model."""
+    for name, field in model.model_fields.items():
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, Strict):
+                yield from (f"{name}.{inner}" for inner in kind.model_fields)
 
 
 class PResNetConfig(Strict):
@@ -150,10 +181,8 @@ class ModelConfig(Strict):
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
-        if self.eval_size_hw is not None and any(side % 32 for side in self.eval_size_hw):
-            raise ConfigError(
-                f"eval_size_hw must be multiples of 32, got {self.eval_size_hw[0]}x{self.eval_size_hw[1]}"
-            )
+        if self.eval_size_hw is not None and (problem := size_problem(self.eval_size_hw)):
+            raise ConfigError(f"eval_size_hw: {problem}")
         width, heads = self.encoder.width, self.encoder.num_heads
         if width % 4 or width % heads:
             raise ConfigError(f"encoder width {width} must be a multiple of 4 and of its {heads} heads")
@@ -234,7 +263,7 @@ class Recipe(Strict):
     multiscale_sizes: tuple[Size, ...] = (480, 512, 544, 576, 608, 640, 640, 640, 672, 704, 736, 768, 800)
     multiscale_stop_epoch: int | None = 71
     train_size_hw: SizeHW = (640, 640)
-    precision: Literal["float32", "bfloat16", "float16", "auto"] = "auto"
+    precision: Annotated[Literal["float32", "bfloat16", "float16", "auto"], BeforeValidator(pytorch_precision)] = "auto"
     non_finite: Literal["stop", "skip"] = "stop"  # a loss that is not finite ends the run, or its batch is left out
     sync_batch_norm: bool = True  # batch statistics over all processes; where there is one process, nothing changes
     gradient_checkpointing: bool = False  # less memory for more time: activations are computed a second time
@@ -253,6 +282,7 @@ class TrainConfig(Strict):
     val_data: str | tuple[str, ...] | None = None  # datasets that are evaluated; None: the validation part of `data`
     val_images: str | None = None
     bad_boxes: Literal["error", "drop"] = "error"  # what to do with boxes that have no area inside their image
+    bad_images: Literal["error", "skip"] = "error"  # what to do with images that cannot be read; skip: show others
     model: str  # name in the zoo, or of `network`
     in_channels: Size | None = None  # of the images: 3 RGB, 1 grey, other numbers as stored; None: the model's
     network: ModelConfig | None = None  # a model that is not in the zoo; its number of classes follows the data

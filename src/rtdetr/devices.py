@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from rtdetr.errors import ConfigError, nearest
+from rtdetr.errors import ConfigError, one_of
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -49,10 +49,7 @@ def inference_dtype(device: torch.device, precision: str) -> torch.dtype:
         if device.type == "cuda":
             return torch.float16
         return torch.bfloat16 if device.type == "cpu" and has_amx() else torch.float32
-    if precision not in DTYPES:
-        known = ["auto", *DTYPES]
-        raise ConfigError(f"unknown precision {precision!r}.{nearest(precision, known)} Known: {', '.join(known)}.")
-    return DTYPES[precision]
+    return DTYPES[one_of("precision", precision, ["auto", *DTYPES])]
 
 
 def has_amx() -> bool:

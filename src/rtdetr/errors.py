@@ -76,6 +76,18 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {lowered[close[0]]!r}?" if close else ""
 
 
+def one_of(what: str, value: str, known: Iterable[str]) -> str:
+    """Return a value if it is a known one.
+
+    Raises:
+        ConfigError: it is not; the message names the nearest one and all.
+    """
+    known = list(known)
+    if value not in known:
+        raise ConfigError(f"unknown {what} {value!r}.{nearest(value, known)} Known: {', '.join(known)}.")
+    return value
+
+
 @contextlib.contextmanager
 def naming_the_missing_extra() -> Iterator[None]:
     """Turn the failed import of an optional package inside the block into an error that names the extra to install.

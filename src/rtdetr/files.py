@@ -1,8 +1,9 @@
 """Write a file so that a reader, or a killed process, meets the old content or the new one, never half of it."""
 
+import contextlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rtdetr.errors import RTDETRError
@@ -40,3 +41,32 @@ def write_atomically(path: Path, write: Callable[[Path], object], *, error: type
         if temporary is not None:
             temporary.unlink(missing_ok=True)
     return path
+
+
+@contextlib.contextmanager
+def files_together(target: Path, *, error: type[RTDETRError]) -> Iterator[Path]:
+    """Give a path to write a file at, and others beside it; when the block is through, all appear, `target` last.
+
+    If the block fails, nothing is left, missing folders of `target` that were created for it included.
+
+    Args:
+        target: where the file will be.
+        error: the class of errors to raise for what the system refuses.
+
+    Raises:
+        RTDETRError: of class `error`: a folder or file cannot be written.
+    """
+    missing = [folder for folder in (target.parent, *target.parent.parents) if not folder.exists()]
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+            yield Path(folder) / target.name
+            for file in sorted(Path(folder).iterdir(), key=lambda file: file.name == target.name):
+                os.replace(file, target.parent / file.name)
+    except OSError as failure:
+        raise error(f"cannot write {target}: {failure.strerror or failure}. Choose another place.") from None
+    finally:
+        if not target.exists():
+            with contextlib.suppress(OSError):  # others may have used them meanwhile
+                for folder in missing:
+                    folder.rmdir()

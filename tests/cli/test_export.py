@@ -51,6 +51,19 @@ def test_a_checked_file(weights, tmp_path):
     assert [x.name for x in tmp_path.iterdir()] == ["model.onnx"]
 
 
+def test_the_format_by_the_name_of_the_file(weights, tmp_path):
+    pytest.importorskip("openvino")
+    result = run(weights, "-o", tmp_path / "model.xml", "--no-check", "--precision", "float16")
+    assert result.exit_code == 0, result.output
+    assert sorted(x.name for x in tmp_path.iterdir()) == ["model.bin", "model.xml"]
+
+
+def test_an_exported_file_is_no_checkpoint(weights, tmp_path):
+    assert run(weights, "-o", tmp_path / "model.onnx", "--no-check").exit_code == 0
+    result = run(tmp_path / "model.onnx", "-o", tmp_path / "again.onnx")
+    assert result.exit_code == 2 and "give the one that it was made from" in result.stderr
+
+
 def test_no_check_and_the_default_name(weights, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = run(weights, "--no-check", "--postprocess", "raw", "--layers", 1, "--queries", 9, "--opset", 13)
@@ -77,7 +90,7 @@ def test_a_model_that_differs_is_not_written(weights, tmp_path, monkeypatch):
     result = run(weights, "-o", path)
     assert result.exit_code == 3
     assert "refused" in result.stdout
-    assert "RefusedExportError" in result.stderr and "was not written" in result.stderr
+    assert "ExportError" in result.stderr and "was not written" in result.stderr
     assert path.read_bytes() == b"what was there before"
     assert [x.name for x in tmp_path.iterdir()] == ["model.onnx"]
 
@@ -91,7 +104,14 @@ def test_a_model_that_differs_is_not_written(weights, tmp_path, monkeypatch):
         (["--precision", "bf16"], "fp32 or fp16"),
         (["--layers", "9"], "at most the 2"),
         (["--opset", "99"], "opsets up to"),
+        (["--opset", "99", "-o", "a/b/model.onnx"], "opsets up to"),
         (["-o", "model.pt"], "ending in .onnx"),
+        (["-o", "model.xml", "--format", "onnx"], "format openvino has that ending"),
+        (["--precision", "int8"], "give a dataset with --data"),
+        (["--precision", "int8", "--data", ".", "--no-check"], "leave --no-check out"),
+        (["--max-drop", "0.1"], "--max-drop is for --precision int8"),
+        (["--queries", "5000", "--size", "64"], "at most the 84 tokens of an image of 64x64, got 5000"),
+        (["--size", "100x64"], "the nearest are 96x64 and 128x64"),
         (["--preprocess", "--dynamic", "batch"], "dynamic axes"),
         (["--compiled"], "--compiled is for --format torch, got --format onnx"),
         (["--workspace", "2"], "--workspace is for --format tensorrt, got --format onnx"),

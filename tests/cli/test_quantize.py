@@ -2,13 +2,15 @@
 
 import json
 
+import onnx
 import pytest
 from typer.testing import CliRunner
 
 from rtdetr.cli.main import app
+from rtdetr.export import quantize as module
 from rtdetr.weights import save_weights
 from tests.export.test_quantize import dataset  # noqa: F401  (a fixture)
-from tests.export.trained import CATEGORIES, trained_model
+from tests.export.trained import CATEGORIES, pictures, trained_model
 
 
 def run(*arguments):
@@ -33,3 +35,39 @@ def test_a_file_and_its_numbers(tmp_path, dataset) -> None:  # noqa: F811
     assert result.exit_code == 0, result.output
     assert "AP" in result.stdout and "passed" in result.stdout and (tmp_path / "int8.onnx").is_file()
     assert json.loads(numbers.read_text())["ap_drop"] <= 0.05
+
+
+@pytest.mark.slow
+def test_by_way_of_export(tmp_path, dataset) -> None:  # noqa: F811
+    save_weights(trained_model(), tmp_path / "model.pth", categories=CATEGORIES)
+    data = dataset.sources[0].annotations_file
+    command = ["export", tmp_path / "model.pth", "-o", tmp_path / "int8.onnx", "--precision", "int8", "--data", data]
+    result = CliRunner().invoke(app, [*map(str, command), "--max-drop", "0.05"])
+    assert result.exit_code == 0, result.output
+    assert "AP" in result.stdout and "passed" in result.stdout
+    nodes = onnx.load(tmp_path / "int8.onnx").graph.node
+    assert sum(node.op_type == "QuantizeLinear" for node in nodes) > 10
+
+
+@pytest.mark.slow
+def test_pictures_without_annotations(tmp_path, caplog) -> None:
+    save_weights(trained_model(), tmp_path / "model.pth", categories=CATEGORIES)
+    for number, picture in enumerate(pictures()[0]):
+        picture.save(tmp_path / f"{number}.png")
+    result = run(tmp_path / "model.pth", "--calibration", tmp_path, "--output", tmp_path / "int8.onnx")
+    assert result.exit_code == 0, result.output
+    assert "INT8 is judged by AP" in caplog.text and "matched" in result.stdout
+    result = run(tmp_path / "model.pth", "--output", tmp_path / "other.onnx")
+    assert result.exit_code == 2 and "INT8 is calibrated on pictures" in result.stderr
+
+
+@pytest.mark.slow
+def test_a_loss_that_stays_is_refused(tmp_path, dataset, monkeypatch) -> None:  # noqa: F811
+    save_weights(trained_model(), tmp_path / "model.pth", categories=CATEGORIES)
+    losses = iter([0.9])
+    monkeypatch.setattr(module, "measure_ap", lambda *arguments, **options: next(losses, 0.2))
+    monkeypatch.setattr(module, "_stages", lambda network: ["backbone.conv1", "encoder.input_proj.0"])
+    result = run(tmp_path / "model.pth", dataset.sources[0].annotations_file, "--output", tmp_path / "int8.onnx")
+    assert result.exit_code == 3
+    assert "AP falls by 0.7000" in result.stderr and "was not written" in result.stderr
+    assert not (tmp_path / "int8.onnx").exists()

@@ -56,6 +56,23 @@ def test_batches_are_what_the_network_takes(dataset):
     assert len({images.shape[2] for number in range(3) for images, _ in epoch(loader, number)}) == 3
 
 
+def test_images_that_cannot_be_read(tmp_path, caplog):
+    folder, file = write_dataset(tmp_path, many_images(8))
+    dataset = DetectionDataset(folder, file)
+    broken = dataset.path(3)
+    broken.write_bytes(broken.read_bytes()[:40])
+    with pytest.raises(DatasetError, match=r"image 4: .*'rtdetr data check' finds every such image; --bad-images skip"):
+        epoch(TrainLoader(dataset, RECIPE))
+    tolerant = TrainLoader(dataset.skipping_bad_images(), DENSE.replace(batch_size=8))
+    assert_same(epoch(tolerant), epoch(tolerant))
+    assert [len(targets) for _, targets in epoch(tolerant)] == [8]
+    assert caplog.text.count("left out") == 1 and str(broken) in caplog.text
+    for index in range(8):
+        dataset.path(index).write_bytes(b"")
+    with pytest.raises(DatasetError, match="none of its images can be read"):
+        epoch(TrainLoader(dataset.skipping_bad_images(), RECIPE))
+
+
 def test_workers_make_no_difference(dataset):
     alone = TrainLoader(dataset, DENSE, seed=5, balance=True)
     helped = TrainLoader(dataset, DENSE, seed=5, balance=True, num_workers=2)
@@ -305,7 +322,7 @@ def test_a_broken_image_is_reported_as_it_is(tmp_path, workers):
     loader = TrainLoader(dataset, RECIPE, num_workers=workers)
     with pytest.raises(DatasetError) as caught:
         epoch(loader)
-    assert str(caught.value).endswith("4.png is not an image in a format that Pillow reads")
+    assert "4.png is not an image in a format that Pillow reads." in str(caught.value)
     assert "Traceback" not in str(caught.value)
 
 

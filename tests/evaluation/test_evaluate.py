@@ -47,6 +47,22 @@ def test_a_perfect_detector_reaches_one(dataset):
     assert len(report.detections) == len(dataset.annotations.labels)
 
 
+def test_objects_of_an_image_that_cannot_be_read_are_missed(dataset, caplog):
+    dataset.path(0).write_bytes(b"")
+    with pytest.raises(DatasetError):
+        evaluate_dataset(Oracle(dataset), dataset)
+
+    class Blind(Oracle):
+        def __call__(self, images):
+            found = super().__call__(images)
+            grey = [image.getextrema() == ((128, 128),) * 3 for image in images]
+            return [one.above(1.0 if is_grey else 0.0) for one, is_grey in zip(found, grey, strict=True)]
+
+    report = evaluate_dataset(Blind(dataset), dataset.skipping_bad_images())
+    assert report.num_images == 11 and 0 < report.metrics.ap < 1
+    assert "its objects count as missed" in caplog.text
+
+
 def test_a_blind_detector_reaches_zero(dataset):
     def blind(images):
         empty = np.empty(0, np.int64)

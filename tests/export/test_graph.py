@@ -53,7 +53,9 @@ def test_more_layers_than_there_are(model):
 
 
 def test_no_more_queries_than_tokens(model):
-    assert prepared(model, ExportOptions(size_hw=(32, 32), num_queries=100)).num_queries == 21
+    assert prepared(model, ExportOptions(size_hw=(32, 32))).num_queries == 21
+    with pytest.raises(ConfigError, match="at most the 21 tokens of an image of 32x32, got 100"):
+        prepared(model, ExportOptions(size_hw=(32, 32), num_queries=100))
 
 
 def test_input_size(model):

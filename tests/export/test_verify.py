@@ -150,6 +150,17 @@ def test_nothing_to_compare_is_said() -> None:
     assert not verify(Fixed(FIRST), FixedReference()).passed  # something out of nothing
 
 
+def test_without_sure_detections_the_strongest_are_compared() -> None:
+    faint, other = (10, 10, 50, 50, 0.2, 0), (10, 10, 50, 50, 0.1, 1)
+    report = verify(Fixed(faint), FixedReference(faint))
+    assert report.passed and report.is_weak and report.agreement.num_reference == 0  # none is above itself
+    report = verify(Fixed(faint, other), FixedReference(faint, other))
+    assert report.passed and report.agreement.num_matched == report.num_images
+    assert report.threshold == pytest.approx(0.1) and "above 0.1 were compared" in (report.note or "")
+    report = verify(Fixed((60, 10, 90, 50, 0.2, 0), other), FixedReference(faint, other))
+    assert not report.passed and "give pictures with objects" in (report.reason or "")
+
+
 def test_int8_is_held_to_ap_only() -> None:
     report = verify(Fixed(FIRST), FixedReference(FIRST, SECOND), tolerance=int8_tolerance(0.01))
     assert report.passed and "give a dataset" in (report.note or "")

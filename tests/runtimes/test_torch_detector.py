@@ -251,7 +251,7 @@ def test_damaged_weights_are_told_apart_from_finding_nothing(rgb):
     ("options", "message"),
     [
         ({"size_hw": (640, 650)}, "got 640x650; the nearest are 640x640 and 640x672"),
-        ({"size_hw": (16, 64)}, "the nearest are 32x64 and 32x64"),
+        ({"size_hw": (16, 64)}, "the nearest are 32x64"),
         ({"size_hw": (0, 64)}, r"expected the size as \(height, width\)"),
         ({"threshold": 1.5}, r"threshold must be in 0\.\.1 or 'auto', got 1\.5"),
         ({"threshold": "auto"}, "these have not. Measure and store them with: rtdetr evaluate"),

@@ -127,7 +127,13 @@ def test_a_run_of_two_processes_from_the_command_line(data, tmp_path):
     assert (content["last_epoch"], len(content["rng"])) == (1, 2)
     assert config_of(tmp_path / "run")["recipe"]["batch_size"] == 4
     assert [len(numbers) for numbers in accuracies(tmp_path / "run")] == [12, 12]
-    resumed = train(None, resume=tmp_path / "run", epochs=3)  # by one process
+    command = [sys.executable, "-m", "rtdetr", "train", "--resume", str(tmp_path / "run"), "--epochs", "3"]
+    ran = subprocess.run(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert len(torch.load(tmp_path / "run/last.pth", weights_only=True)["rng"]) == 2  # as before
+    resumed = train(None, resume=tmp_path / "run", epochs=4)  # by one process
     assert resumed.finished
     assert len(losses(tmp_path / "run")) >= 1
 

@@ -10,6 +10,7 @@ from rtdetr.errors import TrainingError
 from rtdetr.training.environment import (
     describe_environment,
     peak_cuda_memory_gib,
+    processes_of,
     resident_memory_gib,
     write_environment,
 )
@@ -34,6 +35,20 @@ def test_a_resumed_run_keeps_what_was_there_before(tmp_path):
     assert content["loader_workers"] == 3
     assert [one["loader_workers"] for one in content["earlier"]] == [1, 2]
     assert all("earlier" not in one for one in content["earlier"])
+
+
+def test_how_many_processes_a_run_had(tmp_path, monkeypatch):
+    assert processes_of(tmp_path) is None
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    write_environment(tmp_path, device=CPU, workers=0)
+    assert processes_of(tmp_path) == processes_of(tmp_path / "last.pth") == 4
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")  # on two machines
+    write_environment(tmp_path, device=CPU, workers=0)
+    assert processes_of(tmp_path) is None
+    for text in ("", "[1]", '{"processes": "x", "processes_here": "x"}'):
+        (tmp_path / "environment.json").write_text(text)
+        assert processes_of(tmp_path) is None
 
 
 @pytest.mark.parametrize("text", ["", "[1, 2]", "{half", "null"])

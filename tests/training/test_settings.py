@@ -50,6 +50,16 @@ def test_single_values_and_whole_recipes(tmp_path):
     assert (own.batch_size, own.groups, own.epochs) == (3, (), 5)
 
 
+def test_settings_that_follow_from_others_and_those_of_a_section():
+    given = {"model": "test-tiny", "output_dir": "o"}
+    with pytest.raises(ConfigError, match=r"model\.num_classes cannot be set: .* that of the dataset"):
+        resolve("data", {**given, "set": {"model.num_classes": 5}})
+    with pytest.raises(ConfigError, match=r"Did you mean 'decoder\.num_queries'"):
+        resolve("data", {**given, "set": {"model.num_queries": 500}})
+    assert resolve("data", {**given, "set": {"model.decoder.num_queries": 500}}).network.decoder.num_queries == 500
+    assert resolve("data", {**given, "precision": "bf16"}).recipe.precision == "bfloat16"
+
+
 def test_weights_name_the_model(tmp_path):
     save_weights(build_model("test-tiny", num_classes=2), tmp_path / "w.pth")
     assert resolve("data", {"weights": "rtdetrv2_r34vd", "output_dir": "o"}).model == "rtdetrv2_r34vd"

@@ -143,6 +143,25 @@ def test_no_such_file(tmp_path: Path) -> None:
         load_model(tmp_path)
 
 
+def test_the_folder_of_a_run(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"data": "x"}')
+    save_weights(build_model("test-tiny", num_classes=3), tmp_path / "last.pth")
+    assert read_checkpoint(tmp_path).path == tmp_path / "last.pth"
+    save_weights(build_model("test-tiny", num_classes=2), tmp_path / "best.pth")
+    loaded = read_checkpoint(str(tmp_path))
+    assert (loaded.path, loaded.config.num_classes) == (tmp_path / "best.pth", 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("model.onnx", "is an exported model"), ("model.PT2", "is an exported model"), ("photo.jpg", "is no checkpoint")],
+)
+def test_files_of_other_kinds(name: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"anything")
+    with pytest.raises(WeightsError, match=message):
+        read_checkpoint(tmp_path / name)
+
+
 class Exploit:
     """Runs a command when unpickled carelessly."""
 

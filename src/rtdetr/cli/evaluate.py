@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rtdetr.cli.predict import parse_size, write_json
+from rtdetr.errors import one_of
 
 if TYPE_CHECKING:
     from rtdetr.data import DetectionDataset
@@ -21,6 +22,9 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Part of the dataset folder: train, val or test.")] = "val",
     images: Annotated[Path | None, typer.Option(help="Folder of the images, if not in a usual place.")] = None,
     bad_boxes: Annotated[str, typer.Option(help="Boxes without area in their image: error or drop.")] = "error",
+    bad_images: Annotated[
+        str, typer.Option(help="Images that cannot be read: error, or skip to count their objects as missed.")
+    ] = "error",
     size: Annotated[str | None, typer.Option(help="Network input: 640, or 480x640 (height x width).")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
@@ -52,6 +56,8 @@ def evaluate(
 
     size_hw = parse_size(size) if size else None
     dataset = open_dataset(data, split=split, images=images, on_bad_box=bad_boxes)
+    if one_of("--bad-images", bad_images, ("error", "skip")) == "skip":
+        dataset = dataset.skipping_bad_images()
     detector = load(model, device=device, precision=precision, one_label=one_label, nms_iou=nms)
     if save_thresholds:
         read_own(Path(model))  # said before the work, not after it

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rtdetr.cli.predict import find_images, parse_size
-from rtdetr.errors import ConfigError, nearest
+from rtdetr.errors import ConfigError, one_line, one_of
 
 if TYPE_CHECKING:
     from rtdetr.export import ExportResult
@@ -21,7 +21,9 @@ REFUSED = 3  # exit status
 
 def export(
     model: Annotated[str, typer.Argument(help="Model name (see 'rtdetr models'), weight file or folder.")],
-    format: Annotated[str, typer.Option(help="onnx, openvino, tensorrt or torch.")] = "onnx",
+    format: Annotated[
+        str | None, typer.Option(help="onnx, openvino, tensorrt or torch; default: as --output ends, else onnx.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File to write; its name by default that of the model.")
     ] = None,
@@ -30,7 +32,9 @@ def export(
     opset: Annotated[
         int | None, typer.Option(help="ONNX operator set, 13 or higher; below 16 the graph has no GridSample.")
     ] = None,
-    precision: Annotated[str, typer.Option(help="fp32, fp16, bf16 or int8, where the format has it.")] = "fp32",
+    precision: Annotated[
+        str, typer.Option(help="fp32, fp16, bf16, or int8 (onnx and openvino, with --data), where the format has it.")
+    ] = "fp32",
     preprocess: Annotated[
         bool, typer.Option("--preprocess", help="Take a uint8 picture of any size and resize it in the graph.")
     ] = False,
@@ -62,9 +66,13 @@ def export(
     ] = None,
     check: Annotated[bool, typer.Option(help="Compare the detections with PyTorch's before the file appears.")] = True,
     images: Annotated[
-        list[str] | None, typer.Option(help="Pictures for the check: files, folders or globs in quotes.")
+        list[str] | None,
+        typer.Option(help="Pictures for the check, for int8 those to calibrate on: files, folders or globs in quotes."),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Dataset for the check, to compare AP too.")] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="int8: largest loss of AP; 0.01 by default.")
+    ] = None,
 ) -> None:
     """Write a model as a file for another runtime.
 
@@ -72,12 +80,14 @@ def export(
     precision explains, no file is written and the exit status is 3. With --format tensorrt the model may also be an
     .onnx file of this library, which is compiled as it is and not compared.
     """
-    if format not in _FORMATS:
-        raise ConfigError(f"unknown format {format!r}.{nearest(format, _FORMATS)} Known: {', '.join(_FORMATS)}.")
     from rtdetr.export import ExportOptions
     from rtdetr.export import export as export_model
     from rtdetr.export.export import SUFFIXES, RefusedExportError
 
+    by_suffix = {suffix: kind for kind, suffix in SUFFIXES.items()}
+    if format is None:
+        format = "onnx" if output is None else by_suffix.get(output.suffix, "onnx")
+    format = one_of("format", format, _FORMATS)
     _refuse_others(
         format,
         opset=opset,
@@ -118,12 +128,14 @@ def export(
 
         _print_result(compile_onnx(Path(model), path, engine=options.engine))
         return
+    _refuse_for_int8(options.precision, check=check, data=data, images=images, max_drop=max_drop)
+    more: dict[str, Any] = {} if max_drop is None else {"max_drop": max_drop}
     pictures = find_images(images) if images else None
     try:
-        result = export_model(model, path, options=options, check=check, images=pictures, data=data)
+        result = export_model(model, path, options=options, check=check, images=pictures, data=data, **more)
     except RefusedExportError as error:
         _print_report(error.report)
-        typer.echo(f"{type(error).__name__}: {error}; {path} was not written", err=True)
+        typer.echo(f"{one_line(error)}; {path} was not written", err=True)
         raise typer.Exit(REFUSED) from None
     _print_result(result)
 
@@ -150,6 +162,21 @@ def _refuse_others(format: str, **given: Any) -> None:
             )
 
 
+def _refuse_for_int8(
+    precision: str, *, check: bool, data: Path | None, images: list[str] | None, max_drop: float | None
+) -> None:
+    """Refuse what INT8 cannot do without, and what only INT8 has."""
+    if precision != "int8" and max_drop is not None:
+        raise ConfigError(f"--max-drop is for --precision int8, got --precision {precision}: leave it out")
+    if precision == "int8" and not check:
+        raise ConfigError("--precision int8 is always measured: leave --no-check out")
+    if precision == "int8" and data is None and not images:
+        raise ConfigError(
+            "--precision int8 is calibrated on pictures: give a dataset with --data, which AP is measured on too, or "
+            "pictures alone with --images"
+        )
+
+
 def parse_axes(text: str) -> dict[str, Any]:
     """Read "batch", "size" or "batch,size" as settings.
 
@@ -157,10 +184,7 @@ def parse_axes(text: str) -> dict[str, Any]:
         ConfigError: anything else.
     """
     names = [name.strip() for name in text.split(",")] if text.strip() else []
-    for name in names:
-        if name not in AXES:
-            raise ConfigError(f"--dynamic: unknown axis {name!r}.{nearest(name, AXES)} Known: {', '.join(AXES)}.")
-    return {AXES[name]: True for name in names}
+    return {AXES[one_of("axis of --dynamic", name, AXES)]: True for name in names}
 
 
 def _engine_settings(

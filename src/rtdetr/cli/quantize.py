@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from rtdetr.cli.export import REFUSED
 from rtdetr.cli.predict import find_images, parse_size, write_json
-from rtdetr.errors import ConfigError, nearest
+from rtdetr.errors import one_line, one_of
 
 _log = logging.getLogger(__name__)
 _SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
@@ -15,8 +16,12 @@ _SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
 
 def quantize(
     model: Annotated[str, typer.Argument(help="Model name (see 'rtdetr models'), weight file or folder.")],
-    data: Annotated[Path, typer.Argument(help="Folder or annotation file of a dataset: AP is measured on its val.")],
-    format: Annotated[str, typer.Option(help="onnx or openvino.")] = "openvino",
+    data: Annotated[
+        Path | None, typer.Argument(help="Folder or annotation file of a dataset: AP is measured on its val.")
+    ] = None,
+    format: Annotated[
+        str | None, typer.Option(help="onnx or openvino; default: as --output ends, else openvino.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File to write; by default the name of the model and _int8.")
     ] = None,
@@ -33,26 +38,38 @@ def quantize(
     """Write a model in 8-bit integers for ONNX Runtime or OpenVINO.
 
     The decoder stays in float. If more than --max-drop of AP is lost, stages of the network go back to float, the
-    worst first, until the loss is small enough.
+    worst first, until the loss is small enough; if it never is, no file is written and the exit status is 3. Without
+    DATA nothing is measured.
     """
-    if format not in _SUFFIXES:
-        raise ConfigError(f"unknown format {format!r}.{nearest(format, _SUFFIXES)} Known: {', '.join(_SUFFIXES)}.")
+    if format is None:
+        format = "onnx" if output is not None and output.suffix == ".onnx" else "openvino"
+    one_of("format", format, _SUFFIXES)
     from rich.console import Console
 
     from rtdetr.export import ExportOptions
+    from rtdetr.export.export import RefusedExportError
     from rtdetr.export.quantize import quantize as quantize_model
 
-    done = quantize_model(
-        model,
-        output or Path(f"{Path(model.partition(':')[0]).stem}_int8{_SUFFIXES[format]}"),
-        data=data,
-        calibration=None if calibration is None else find_images(calibration),
-        num_calibration=num_calibration,
-        max_drop=max_drop,
-        options=ExportOptions(size_hw=parse_size(size) if size else None),
-        symmetric=symmetric,
-    )
-    Console(stderr=json_file == "-").print(done.report.table())
+    path = output or Path(f"{Path(model.partition(':')[0]).stem}_int8{_SUFFIXES[format]}")
+    console = Console(stderr=json_file == "-")
+    try:
+        done = quantize_model(
+            model,
+            path,
+            data=data,
+            calibration=None if calibration is None else find_images(calibration),
+            num_calibration=num_calibration,
+            max_drop=max_drop,
+            options=ExportOptions(size_hw=parse_size(size) if size else None),
+            symmetric=symmetric,
+        )
+    except RefusedExportError as error:
+        console.print(error.report.table())
+        typer.echo(f"{one_line(error)}; {path} was not written", err=True)
+        raise typer.Exit(REFUSED) from None
+    console.print(done.report.table())
+    if done.report.note:
+        _log.warning("%s", done.report.note)
     if done.kept_float:
         typer.echo(f"kept in float: {', '.join(done.kept_float)}", err=json_file == "-")
     if json_file:

@@ -1,5 +1,6 @@
 """`rtdetr train`: train a model on a dataset, or go on with a run."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -23,7 +24,8 @@ def train(
         typer.Option(help="Folder of a run to go on with; needs no other option. auto: that of --output, if any."),
     ] = None,
     processes: Annotated[
-        int | None, typer.Option(min=1, help="Processes that share each batch: as many as GPUs to use.")
+        int | None,
+        typer.Option(min=1, help="Processes that share each batch: as many as GPUs to use; --resume keeps the number."),
     ] = None,
     weights: Annotated[str | None, typer.Option(help="Start from a model name, a file, or none.")] = None,
     backbone_weights: Annotated[str | None, typer.Option(help="ImageNet weights: auto, a file, or none.")] = None,
@@ -56,6 +58,9 @@ def train(
     images: Annotated[Path | None, typer.Option(help="Folder of the images, if not in a usual place.")] = None,
     val_images: Annotated[Path | None, typer.Option(help="The same for --val-data.")] = None,
     bad_boxes: Annotated[str | None, typer.Option(help="Boxes without area in their image: error or drop.")] = None,
+    bad_images: Annotated[
+        str | None, typer.Option(help="Images that cannot be read: error, or skip to show others instead.")
+    ] = None,
     logger: Annotated[
         list[str] | None, typer.Option(help="Report to an experiment tracker too: wandb, mlflow; repeat it.")
     ] = None,
@@ -68,7 +73,12 @@ def train(
     """
     from rtdetr.training.distributed import is_main_process, launch, without_option
 
-    if processes is not None:
+    if processes is None and resume is not None and "RANK" not in os.environ:
+        from rtdetr.training.environment import processes_of
+
+        run = output if resume == "auto" else Path(resume)
+        processes = processes_of(run) if run is not None else None
+    if processes is not None and (processes > 1 or "RANK" in os.environ):
         launch(processes, without_option("--processes", sys.argv[1:]))
 
     from rtdetr.api import train as train_model
@@ -102,6 +112,7 @@ def train(
         images=images,
         val_images=val_images,
         bad_boxes=bad_boxes,
+        bad_images=bad_images,
         loggers=logger,
     )
     if result.signal is not None:

@@ -4,6 +4,7 @@ A `BatchKey` is all that a batch follows from, besides the seed: epoch, number a
 the training process; a worker process turns each into a `Batch`.
 """
 
+import logging
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from rtdetr.data.schedule import EpochPlan, plan
 from rtdetr.data.transforms import Picture, Sample, augment
 from rtdetr.errors import DatasetError, RTDETRError
 
+_log = logging.getLogger(__name__)
 _ORDER, _BATCH, _SAMPLE = range(3)  # independent random streams
 
 
@@ -97,6 +99,7 @@ class BatchBuilder(Dataset[Batch | RTDETRError]):
         """Read `dataset` with `num_channels` and augment it as the recipe says, or by a user's pipeline."""
         self._dataset, self._recipe, self._seed = dataset, recipe, seed
         self._num_channels, self._pipeline = num_channels, pipeline
+        self._warned: set[str] = set()
 
     def __getitem__(self, key: BatchKey) -> Batch | RTDETRError:
         try:
@@ -108,10 +111,11 @@ class BatchBuilder(Dataset[Batch | RTDETRError]):
         """Read and augment the images of a key.
 
         Raises:
-            DatasetError: an image is missing or broken, or the user's pipeline failed on it.
+            DatasetError: an image is missing or broken, or the user's pipeline failed on it; see also
+                `DetectionDataset.skipping_bad_images`.
         """
         samples = [
-            self._sample(index, epoch_plan, _generator(_SAMPLE, self._seed, key.epoch, position))
+            self._good_sample(index, epoch_plan, _generator(_SAMPLE, self._seed, key.epoch, position))
             for index, position in zip(key.indices, key.positions, strict=True)
         ]
         targets = [sample.target for sample in samples]
@@ -126,6 +130,19 @@ class BatchBuilder(Dataset[Batch | RTDETRError]):
             boxes=torch.cat([target["boxes"] for target in targets]),
             counts=[len(target["labels"]) for target in targets],
         )
+
+    def _good_sample(self, index: int, epoch_plan: EpochPlan, rng: np.random.Generator) -> Sample:
+        """The sample of an image; if that cannot be read and the dataset allows it, of the next one that can."""
+        for step in range(len(self._dataset)):
+            try:
+                return self._sample((index + step) % len(self._dataset), epoch_plan, rng)
+            except DatasetError as error:
+                if not self._dataset.skips_bad_images:
+                    raise
+                if str(error) not in self._warned:
+                    _log.warning("left out: %s", error)
+                    self._warned.add(str(error))
+        raise DatasetError(f"{self._dataset.annotations_file}: none of its images can be read")
 
     def _sample(self, index: int, epoch_plan: EpochPlan, rng: np.random.Generator) -> Sample:
         if self._pipeline is not None and epoch_plan.strong:

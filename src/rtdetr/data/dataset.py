@@ -23,6 +23,7 @@ from rtdetr.errors import DatasetError, InputError
 from rtdetr.preprocessing import ImageSource, load_image, open_image
 
 _EXIF_ORIENTATION = 0x0112
+_BAD_IMAGES = " 'rtdetr data check' finds every such image; --bad-images skip goes on without them"
 _Picture = TypeVar("_Picture", Image.Image, np.ndarray)
 
 
@@ -68,10 +69,12 @@ class DetectionDataset:
     Attributes:
         annotations: the columns, see `Annotations`.
         sources: where the images come from; one, unless several datasets were merged.
+        skips_bad_images: see `skipping_bad_images`.
     """
 
     annotations: Annotations
     sources: tuple[Source, ...]
+    skips_bad_images: bool = False
 
     def __init__(
         self,
@@ -189,6 +192,16 @@ class DetectionDataset:
         read = functools.partial(load_image, num_channels=num_channels, reduction=reduction)
         return self._read(index, target, read, reduction=reduction), target
 
+    def skipping_bad_images(self) -> "DetectionDataset":
+        """The same data, for which an image that cannot be read does not end a training or an evaluation.
+
+        There is a warning then. A training shows another image instead; in an evaluation its objects count as missed.
+        `load` and `load_array` raise as ever.
+        """
+        tolerant = copy.copy(self)
+        tolerant.skips_bad_images = True
+        return tolerant
+
     def with_categories(self, categories: Categories) -> "DetectionDataset":
         """The same data with the labels of another class list, such as a trained model's.
 
@@ -231,12 +244,12 @@ class DetectionDataset:
             if _size_wh(image) not in expected and isinstance(stored, Path) and stored.suffix.lower() != ".npy":
                 image = read(_unrotated(stored))
         except InputError as error:
-            raise DatasetError(f"{source.annotations_file}: image {image_id}: {error}") from None
+            raise DatasetError(f"{source.annotations_file}: image {image_id}: {error}.{_BAD_IMAGES}") from None
         if _size_wh(image) not in expected:
             stated, got = "{}x{}".format(*target["size_wh"]), "{}x{}".format(*_size_wh(image))
             raise DatasetError(
                 f"{source.annotations_file}: image {image_id} is {stated} pixels there, but {path} is {got}; its boxes "
-                "would be misplaced. Put the annotated image there or correct width, height and boxes"
+                f"would be misplaced. Put the annotated image there or correct width, height and boxes.{_BAD_IMAGES}"
             )
         return image
 

@@ -4,6 +4,7 @@
 of a model or a file and opens the dataset. What comes out is in `report.py`.
 """
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -15,11 +16,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from rtdetr.data import DetectionDataset
 from rtdetr.detections import Detections
+from rtdetr.errors import DatasetError
 from rtdetr.evaluation.coco import CocoEvaluator
 from rtdetr.evaluation.report import EvaluationReport
 
 Predict = Callable[[list[Image.Image]], list[Detections]]
 
+_log = logging.getLogger(__name__)
 _DECODING_THREADS = 4
 
 
@@ -36,7 +39,7 @@ def evaluate_dataset(
         progress: show a bar on standard error if that is a terminal.
 
     Raises:
-        DatasetError: an image is missing or broken.
+        DatasetError: an image is missing or broken; see also `DetectionDataset.skipping_bad_images`.
     """
     started = time.perf_counter()
     evaluator = detect_dataset(predict, dataset, batch_size=batch_size, progress=progress)
@@ -63,7 +66,7 @@ def detect_dataset(
         progress: as for `evaluate_dataset`.
 
     Raises:
-        DatasetError: an image is missing or broken.
+        DatasetError: an image is missing or broken; see also `DetectionDataset.skipping_bad_images`.
     """
     indices = range(len(dataset)) if indices is None else indices
     evaluator = CocoEvaluator(dataset)
@@ -84,11 +87,22 @@ def _decoded(dataset: DetectionDataset, indices: Sequence[int], *, ahead: int) -
     with ThreadPoolExecutor(_DECODING_THREADS) as pool:
         pending: deque[Future[Image.Image]] = deque()
         for index in indices:
-            pending.append(pool.submit(lambda i: dataset.load(i)[0], index))
+            pending.append(pool.submit(_load, dataset, index))
             if len(pending) > ahead:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
+
+
+def _load(dataset: DetectionDataset, index: int) -> Image.Image:
+    """Read an image; one that cannot be read is grey where the dataset allows it, so that nothing is found in it."""
+    try:
+        return dataset.load(index)[0]
+    except DatasetError as error:
+        if not dataset.skips_bad_images:
+            raise
+        _log.warning("its objects count as missed: %s", error)
+        return Image.new("RGB", dataset.target(index)["size_wh"], "grey")
 
 
 def _bar(*, shown: bool) -> Progress:

@@ -2,22 +2,22 @@
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rtdetr import __version__, zoo
 from rtdetr.categories import Categories
+from rtdetr.config import pytorch_precision
 from rtdetr.errors import ExportError, MissingDependencyError, naming_the_missing_extra
 from rtdetr.export.graph import input_size, prepared
 from rtdetr.export.options import ExportOptions, ExportResult
+from rtdetr.files import files_together
 from rtdetr.models import RTDETR
 from rtdetr.runtimes.metadata import ExportMetadata
 from rtdetr.weights import build_from, default_categories, read_checkpoint
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "tensorrt": ".engine", "torch": ".pt2"}
-PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "int8"}
 
 
 class Source(NamedTuple):
@@ -46,6 +46,7 @@ def export(
     check: bool = False,
     images: Sequence[Any] | None = None,
     data: str | os.PathLike[str] | None = None,
+    max_drop: float = 0.01,
 ) -> ExportResult:
     """Write a model as a file for another runtime.
 
@@ -54,8 +55,9 @@ def export(
         path: the file to write; a file that is there is replaced once the new one is complete.
         options: the format and its settings; None: ONNX for one 640x640 image in float32.
         check: compare its detections with those of the network in float32 first.
-        images: pictures for the check; None: built-in ones.
-        data: a dataset for the check, to compare the average precision too.
+        images: pictures for the check; None: some of `data`, else built-in ones. INT8 is calibrated on them.
+        data: a dataset for the check, to compare the average precision too. INT8 needs it, or `images`.
+        max_drop: largest loss of AP that INT8 may cost; see `quantize`.
 
     Raises:
         RefusedExportError: the check found a difference beyond the tolerance; nothing was written.
@@ -67,21 +69,23 @@ def export(
     options = options or ExportOptions()
     target = Path(path)
     if target.suffix != SUFFIXES[options.format]:
-        raise ExportError(f"{target}: expected a name ending in {SUFFIXES[options.format]} for {options.format}")
+        kind = next((kind for kind, suffix in SUFFIXES.items() if suffix == target.suffix), None)
+        instead = f"; format {kind} has that ending" if kind else ""
+        raise ExportError(
+            f"{target}: expected a name ending in {SUFFIXES[options.format]} for format {options.format}{instead}"
+        )
+    if options.precision == "int8" and options.format in ("onnx", "openvino"):
+        from rtdetr.export.quantize import quantize
+
+        done = quantize(model, target, data=data, calibration=images, max_drop=max_drop, options=options)
+        return done.result._replace(report=done.report)
     write = _exporter(options.format)  # a missing package is told before the work
     source = open_source(model)
     metadata = describe(source, options)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # a folder beside the target, because a format may write several files, and by their own names
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
-            result = write(source.model, Path(folder) / target.name, options=options, metadata=metadata)
-            if check:
-                result = result._replace(report=_checked(result.path, source, options, images, data))
-            for file in sorted(Path(folder).iterdir(), key=lambda file: file.name == target.name):
-                os.replace(file, target.parent / file.name)
-    except OSError as error:
-        raise ExportError(f"cannot write {target}: {error.strerror or error}. Choose another place.") from None
+    with files_together(target, error=ExportError) as file:
+        result = write(source.model, file, options=options, metadata=metadata)
+        if check:
+            result = result._replace(report=_checked(file, source, options, images, data))
     return result._replace(path=target)
 
 
@@ -121,7 +125,7 @@ def describe(source: Source, options: ExportOptions) -> ExportMetadata:
         mean=config.pixel_mean,
         std=config.pixel_std,
         thresholds=source.thresholds,
-        precision=PRECISIONS[options.precision],
+        precision=pytorch_precision(options.precision),
         num_queries=network.num_queries,
         one_label=options.one_label,
         licence=source.licence,

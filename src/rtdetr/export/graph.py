@@ -19,17 +19,17 @@ OUTPUT_NAMES = {"boxes": ("labels", "boxes", "scores"), "raw": ("logits", "boxes
 def prepared(model: RTDETR, options: ExportOptions) -> RTDETR:
     """Return a fused float32 copy with the layers, queries and sampling that `options` ask for.
 
-    Layers behind the evaluated one are gone. The number of queries is at most the number of tokens of an image of
-    `input_size`.
+    Layers behind the evaluated one are gone. The model's own number of queries is cut to the number of tokens of an
+    image of `input_size`.
 
     Raises:
-        ConfigError: more layers than the model has.
+        ConfigError: more layers than the model has, or more queries than an image has tokens.
     """
     network = fuse(model).float().cpu()
     decoder = network.decoder
     available = len(decoder.decoder.layers)
     if options.num_layers is not None and options.num_layers > available:
-        raise ConfigError(f"num_layers must be at most the {available} of the model, got {options.num_layers}")
+        raise ConfigError(f"layers: at most the {available} of the model, got {options.num_layers}")
     count = options.num_layers or decoder.config.eval_idx % available + 1
     decoder.config = decoder.config.replace(num_layers=count, eval_idx=count - 1)
     for layers in (decoder.decoder.layers, decoder.dec_score_head, decoder.dec_bbox_head):
@@ -40,6 +40,11 @@ def prepared(model: RTDETR, options: ExportOptions) -> RTDETR:
                 module.sampling = options.sampling
     sizes = level_sizes(input_size(network, options), len(decoder.config.num_points))
     tokens = sum(height * width for height, width in sizes)
+    if options.num_queries is not None and options.num_queries > tokens:
+        height, width = input_size(network, options)
+        raise ConfigError(
+            f"queries: at most the {tokens} tokens of an image of {height}x{width}, got {options.num_queries}"
+        )
     network.num_queries = min(options.num_queries or network.num_queries, tokens)
     return network
 

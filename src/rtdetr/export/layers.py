@@ -36,12 +36,17 @@ def stage_errors(path: Path, network: nn.Module, image: np.ndarray) -> dict[str,
         network: the float32 reference on the CPU.
         image: uint8 (c, h, w) of the size the file works at.
     """
-    read = {".onnx": _onnx_values, ".xml": _openvino_values}.get(path.suffix.lower())
-    if read is None:
+    if not shows_stages(path):
         return None
+    read = _onnx_values if path.suffix.lower() == ".onnx" else _openvino_values
     expected = _torch_values(network, torch.from_numpy(scale(image)[None]))
     found = read(path, list(expected), lambda shapes: _feeds(shapes, image))
     return {name: _error(value, found[name], name) for name, value in expected.items() if name in found}
+
+
+def shows_stages(path: Path) -> bool:
+    """Whether the format of a file lets `stage_errors` look inside."""
+    return path.suffix.lower() in (".onnx", ".xml")
 
 
 def first_diverging(errors: dict[str, float], tolerance: Tolerance) -> str | None:

@@ -2,19 +2,25 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from rtdetr.config import Size, SizeHW, Strict
+from rtdetr.config import PRECISIONS, Size, SizeHW, Strict, size_problem
 from rtdetr.errors import ConfigError
 
 if TYPE_CHECKING:
     from rtdetr.export.verify import VerifyReport
     from rtdetr.runtimes.metadata import ExportMetadata
 
+
+def _short_precision(name: object) -> object:
+    """The name that exports have for a number type."""
+    return next((short for short, long in PRECISIONS.items() if long == name), name)
+
+
 Format = Literal["onnx", "openvino", "tensorrt", "torch"]
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Precision = Annotated[Literal["fp32", "fp16", "bf16", "int8"], BeforeValidator(_short_precision)]
 Postprocess = Literal["raw", "boxes"]
 
 DEFAULT_OPSET = 18
@@ -38,6 +44,8 @@ class EngineOptions(Strict):
     Raises:
         ConfigError: a range that does not rise, or a side that is not a multiple of 32.
     """
+
+    section = "engine"
 
     batch: Range | None = None
     height: Range | None = None
@@ -128,6 +136,8 @@ class ExportOptions(Strict):
         ConfigError: a value out of range, or settings that contradict each other.
     """
 
+    section = ""
+
     format: Format = "onnx"
     dynamic_batch: bool = False
     dynamic_size: bool = False
@@ -147,8 +157,8 @@ class ExportOptions(Strict):
 
     @model_validator(mode="after")
     def _settings_agree(self) -> Self:
-        if self.size_hw is not None and any(side % 32 for side in self.size_hw):
-            raise ConfigError(f"size_hw must be multiples of 32, got {self.size_hw[0]}x{self.size_hw[1]}")
+        if self.size_hw is not None and (problem := size_problem(self.size_hw)):
+            raise ConfigError(f"size: {problem}")
         if self.preprocess and (self.dynamic_batch or self.dynamic_size):
             raise ConfigError("preprocess takes one image of any size and resizes it to size_hw: drop the dynamic axes")
         if self.postprocess == "raw" and (self.preprocess or self.nms_iou is not None or self.one_label):

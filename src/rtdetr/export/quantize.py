@@ -10,7 +10,6 @@ import importlib
 import logging
 import os
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,11 +20,20 @@ from PIL import Image
 
 from rtdetr.data import DetectionDataset, open_dataset
 from rtdetr.errors import ConfigError, ExportError, InputError, MissingSplitError, naming_the_missing_extra
-from rtdetr.export.export import SUFFIXES, Source, describe, open_source
+from rtdetr.export.export import SUFFIXES, RefusedExportError, Source, describe, open_source
 from rtdetr.export.graph import prepared
 from rtdetr.export.layers import STAGE, stage_errors
 from rtdetr.export.options import ExportOptions, ExportResult
-from rtdetr.export.verify import VerifyReport, count_nodes, int8_tolerance, measure_ap, size_in_bytes, verify
+from rtdetr.export.verify import (
+    NUM_OF_DATASET,
+    VerifyReport,
+    count_nodes,
+    int8_tolerance,
+    measure_ap,
+    size_in_bytes,
+    verify,
+)
+from rtdetr.files import files_together
 from rtdetr.models import RTDETR
 from rtdetr.preprocessing import open_image, preprocess, resize
 from rtdetr.runtimes import load
@@ -66,7 +74,7 @@ def quantize(
     model: str | os.PathLike[str] | RTDETR | Source,
     path: str | os.PathLike[str],
     *,
-    data: str | os.PathLike[str] | DetectionDataset,
+    data: str | os.PathLike[str] | DetectionDataset | None = None,
     calibration: Sequence[Any] | None = None,
     num_calibration: int = 100,
     max_drop: float = 0.01,
@@ -78,7 +86,7 @@ def quantize(
     Args:
         model: a name, checkpoint or folder as `rtdetr.load` takes them, or a network.
         path: the file to write, .onnx or .xml.
-        data: a dataset; AP is measured on its split `val`.
+        data: a dataset; AP is measured on its split `val`. None: nothing is measured, and the loss is not bounded.
         calibration: pictures to find the range of each value with; None: those of the split `train` of `data`, else
             those AP is measured on.
         num_calibration: at most so many of them, evenly spread.
@@ -88,7 +96,8 @@ def quantize(
             is by gathering.
 
     Raises:
-        ExportError: the loss is larger even with every stage in float, or the file cannot be written.
+        RefusedExportError: the loss is larger even with every stage in float; nothing was written.
+        ExportError: the file cannot be written.
         ConfigError: settings that INT8 does not have.
         DatasetError: the dataset is missing or broken, or has other classes.
         WeightsError: the checkpoint is missing, damaged or of another model.
@@ -105,33 +114,28 @@ def quantize(
     float_options = options.replace(precision="fp32")
     network = prepared(source.model, float_options)
     reference = TorchDetector(network, source.categories, device="cpu", precision="float32", size_hw=metadata.size_hw)
-    dataset = data if isinstance(data, DetectionDataset) else open_dataset(data, split="val")
-    feeds = _feeds(_pictures(calibration, data, dataset), metadata.size_hw, num_calibration, options)
+    dataset = data if data is None or isinstance(data, DetectionDataset) else open_dataset(data, split="val")
+    known = _pictures(calibration, data, dataset)
+    feeds = [_feed(one, metadata.size_hw, options) for one in _spread(known, num_calibration)]
     job = _Job(source.model, float_options, metadata, feeds, symmetric)
-    picture = resize(dataset.load(0)[0], metadata.size_hw)
-    before = measure_ap(reference, dataset)
+    compared = list(_spread(dataset or known, NUM_OF_DATASET))
+    before = measure_ap(reference, dataset) if dataset else None
     stages = _stages(network)
     kept: list[str] = []
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
-            file = Path(folder) / target.name
-            while True:
-                _WRITERS[options.format](file, [stage for stage in stages if stage not in kept], job)
-                after = measure_ap(load(file, device="cpu"), dataset)
-                if before - after <= max_drop or len(kept) == len(stages):
-                    break
-                _log.info("AP falls by %.4f with %d stages in INT8", before - after, len(stages) - len(kept))
-                kept.append(_worst(stage_errors(file, reference.network, picture) or {}, stages, kept))
-            report = verify(file, reference, tolerance=int8_tolerance(max_drop), images=_some(dataset))
-            report = replace(report, ap=after, reference_ap=before)
-            if not report.passed:
-                raise ExportError(f"{target}: {report.reason}, even with every stage in float")
-            result = ExportResult(target, size_in_bytes(file), count_nodes(file), metadata)
-            for one in sorted(Path(folder).iterdir(), key=lambda one: one.name == target.name):
-                os.replace(one, target.parent / one.name)
-    except OSError as error:
-        raise ExportError(f"cannot write {target}: {error.strerror or error}. Choose another place.") from None
+    with files_together(target, error=ExportError) as file:
+        while True:
+            _WRITERS[options.format](file, [stage for stage in stages if stage not in kept], job)
+            after = measure_ap(load(file, device="cpu"), dataset) if dataset else None
+            if before is None or after is None or before - after <= max_drop or len(kept) == len(stages):
+                break
+            _log.info("AP falls by %.4f with %d stages in INT8", before - after, len(stages) - len(kept))
+            errors = stage_errors(file, reference.network, resize(compared[0], metadata.size_hw))
+            kept.append(_worst(errors or {}, stages, kept))
+        report = verify(file, reference, tolerance=int8_tolerance(max_drop), images=compared)
+        report = replace(report, ap=after, reference_ap=before)
+        if not report.passed:
+            raise RefusedExportError(f"{report.reason}, even with every stage in float", report)
+        result = ExportResult(target, size_in_bytes(file), count_nodes(file), metadata)
     return QuantizeResult(result, report, tuple(kept))
 
 
@@ -164,12 +168,17 @@ def _worst(errors: dict[str, float], stages: list[str], kept: list[str]) -> str:
 
 
 def _pictures(
-    calibration: Sequence[Any] | None, data: str | os.PathLike[str] | DetectionDataset, dataset: DetectionDataset
+    calibration: Sequence[Any] | None,
+    data: str | os.PathLike[str] | DetectionDataset | None,
+    dataset: DetectionDataset | None,
 ) -> "Sequence[Any] | DetectionDataset":
+    """Pictures to calibrate on: those given, or those of the dataset to train on."""
+    if calibration is not None and not calibration:
+        raise InputError("expected at least one picture to calibrate on, got none")
     if calibration is not None:
-        if not calibration:
-            raise InputError("expected at least one picture to calibrate on, got none")
         return calibration
+    if data is None or dataset is None:
+        raise ConfigError("INT8 is calibrated on pictures: give a dataset, which AP is measured on too, or pictures")
     if isinstance(data, DetectionDataset):
         return dataset
     try:
@@ -178,26 +187,15 @@ def _pictures(
         return dataset
 
 
-def _feeds(
-    pictures: "Sequence[Any] | DetectionDataset", size_hw: tuple[int, int], count: int, options: ExportOptions
-) -> list[Feed]:
-    """Inputs of the graph for pictures that are spread evenly."""
-    chosen = np.linspace(0, len(pictures) - 1, min(count, len(pictures))).round().astype(int)
-    return [_feed(_picture(pictures, index), size_hw, options) for index in chosen.tolist()]
-
-
-def _picture(pictures: "Sequence[Any] | DetectionDataset", index: int) -> Image.Image:
-    return pictures.load(index)[0] if isinstance(pictures, DetectionDataset) else open_image(pictures[index])
+def _spread(pictures: "Sequence[Any] | DetectionDataset", count: int) -> Iterator[Image.Image]:
+    """At most so many of the pictures, spread evenly."""
+    for index in np.linspace(0, len(pictures) - 1, min(count, len(pictures))).round().astype(int).tolist():
+        yield pictures.load(index)[0] if isinstance(pictures, DetectionDataset) else open_image(pictures[index])
 
 
 def _feed(image: Image.Image, size_hw: tuple[int, int], options: ExportOptions) -> Feed:
     feed = {"images": preprocess(image, size_hw)[None]}
     return feed if options.postprocess == "raw" else {**feed, "orig_target_sizes": np.array([image.size])}
-
-
-def _some(dataset: DetectionDataset, count: int = 8) -> list[Image.Image]:
-    chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
-    return [dataset.load(index)[0] for index in chosen.tolist()]
 
 
 def _belongs(name: str, stages: Sequence[str]) -> bool:
@@ -223,22 +221,37 @@ def _write_onnx(file: Path, stages: list[str], job: _Job) -> None:
     wanted = [node.name for node in graph.graph.node if _belongs(node.name, stages)]
     if not wanted:
         return
-    quantize_static(
-        graph,
-        file,
-        Reader(),
-        quant_format=QuantFormat.QDQ,
-        per_channel=True,
-        op_types_to_quantize=["Conv", "Gemm", "MatMul"],
-        nodes_to_quantize=wanted,
-        activation_type=QuantType.QInt8 if job.symmetric else QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        extra_options={
-            "ActivationSymmetric": job.symmetric,
-            "WeightSymmetric": True,
-            "QuantizeBias": not job.symmetric,  # TensorRT has no biases of 32-bit integers
-        },
-    )
+    with _without_advice():
+        quantize_static(
+            graph,
+            file,
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            op_types_to_quantize=["Conv", "Gemm", "MatMul"],
+            nodes_to_quantize=wanted,
+            activation_type=QuantType.QInt8 if job.symmetric else QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            extra_options={
+                "ActivationSymmetric": job.symmetric,
+                "WeightSymmetric": True,
+                "QuantizeBias": not job.symmetric,  # TensorRT has no biases of 32-bit integers
+            },
+        )
+
+
+@contextlib.contextmanager
+def _without_advice() -> Iterator[None]:
+    """Keep back ONNX Runtime's advice to fold the graph first, which this one does not need."""
+
+    def is_no_advice(record: logging.LogRecord) -> bool:
+        return "pre-processing" not in record.getMessage()
+
+    logging.getLogger().addFilter(is_no_advice)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeFilter(is_no_advice)
 
 
 def _write_openvino(file: Path, stages: list[str], job: _Job) -> None:

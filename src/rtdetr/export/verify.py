@@ -22,7 +22,7 @@ from rtdetr.devices import DTYPES
 from rtdetr.errors import InputError
 from rtdetr.evaluation import evaluate_dataset
 from rtdetr.export.agreement import Agreement, Tolerance, class_difference, compare
-from rtdetr.export.layers import QUERY_STAGE, first_diverging, stage_errors
+from rtdetr.export.layers import QUERY_STAGE, first_diverging, shows_stages, stage_errors
 from rtdetr.export.pictures import built_in_pictures
 from rtdetr.models import RTDETR
 from rtdetr.preprocessing import open_image, resize
@@ -34,7 +34,9 @@ TOLERANCES = {"fp32": Tolerance(matched=1.0, iou=0.999, score=1e-3, ap_drop=0.00
 RESIZED = Tolerance(matched=0.95, iou=0.95, score=0.05, ap_drop=0.005)
 """What is allowed where the graph resizes: some of its pixels differ from the library's own by 1 of 255."""
 THRESHOLD = 0.3
+NUM_OF_DATASET = 8  # its pictures that are compared
 _TIMED_RUNS = 5
+_STRONGEST = 5  # detections a picture that are compared where none is above the threshold
 
 
 def int8_tolerance(max_drop: float) -> Tolerance:
@@ -51,6 +53,7 @@ class VerifyReport:
         reference: what it was compared with.
         num_images: pictures compared.
         threshold: detections above this score were compared.
+        is_weak: nothing was above the threshold asked for, so that it was lowered to the strongest detections.
         tolerance: what was allowed.
         agreement: what the comparison found.
         size_bytes: of the file with its weights; None: a detector was given.
@@ -74,6 +77,7 @@ class VerifyReport:
     num_nodes: int | None
     latency_ms: float
     reference_latency_ms: float
+    is_weak: bool = False
     class_difference: str | None = None
     stage_errors: dict[str, float] = field(default_factory=dict)
     diverging: str | None = None
@@ -97,6 +101,7 @@ class VerifyReport:
             return (
                 f"{self.agreement.matched_share:.1%} of the detections match with IoU >= {self.tolerance.iou} and "
                 f"scores within {self.tolerance.score}, expected at least {self.tolerance.matched:.0%}{where}"
+                f"{f'. {self._weakness}' if self.is_weak else ''}"
             )
         if not self.agreement.is_conclusive and self.diverging:
             return f"there is nothing to detect in these pictures, and stage {self.diverging} of the network differs"
@@ -112,6 +117,8 @@ class VerifyReport:
     @property
     def note(self) -> str | None:
         """What the report does not show, on one line."""
+        if self.is_weak:
+            return self._weakness
         if not self.agreement.is_conclusive:
             stages = "; only its stages were compared" if self.stage_errors else ""
             return (
@@ -124,12 +131,19 @@ class VerifyReport:
             return "this format shows no values inside the network, so the stage that differs is not known"
         return None
 
+    @property
+    def _weakness(self) -> str:
+        return (
+            "the model detects nothing in these pictures with confidence, so its detections above "
+            f"{self.threshold:.2g} were compared: give pictures with objects that it knows"
+        )
+
     def table(self) -> Table:
         """The report for a terminal, to be printed with rich."""
         found, allowed = self.agreement, self.tolerance
         table = Table("", "found", "allowed", title=f"{self.model}\nagainst {self.reference}", title_justify="left")
         table.add_row("pictures", str(self.num_images), "")
-        table.add_row(f"detections above {self.threshold}", f"{found.num_found} (of {found.num_reference})", "")
+        table.add_row(f"detections above {self.threshold:.2g}", f"{found.num_found} (of {found.num_reference})", "")
         judged = allowed.matched > 0  # INT8 is judged by AP
         table.add_row("matched", f"{found.matched_share:.2%}", f">= {allowed.matched:.0%}" if judged else "")
         table.add_row("missed, extra", f"{found.missed}, {found.extra}", "")
@@ -171,7 +185,8 @@ def verify(
     Args:
         exported: a file that `rtdetr.load` takes, or a loaded detector.
         reference: the checkpoint, network or float32 detector.
-        images: pictures with objects that the model knows, as a detector takes them; None: the built-in ones.
+        images: pictures with objects that the model knows, as a detector takes them; None: some of `data`, else the
+            built-in ones.
         tolerance: what is allowed; None: that of float32.
         threshold: only detections above this score are compared, 0..1.
         data: a dataset, to compare the average precision too; its split is `val`.
@@ -184,29 +199,28 @@ def verify(
     detector = _load(exported) if isinstance(exported, str | os.PathLike) else exported
     original = _reference(reference, detector.categories)
     tolerance = tolerance or TOLERANCES["fp32"]
-    pictures = [open_image(image) for image in (built_in_pictures() if images is None else images)]
-    if not pictures:
-        raise InputError("expected at least one image to verify the model on, got none")
+    dataset = data if data is None or isinstance(data, DetectionDataset) else open_dataset(data, split="val")
+    pictures = _pictures(images, dataset)
     size_hw: tuple[int, int] = getattr(detector, "size_hw", original.size_hw)
-    in_graph = getattr(getattr(detector, "metadata", None), "preprocess", "external") == "in_graph"
-    small = [_resized(one, size_hw) for one in pictures]  # here, so that only the network is compared
-    lowest = max(0.0, threshold - tolerance.score)
-    expected = [_detect(original, one, lowest, size_hw) for one in small]
-    if in_graph:
-        found = [_scaled(_detect(detector, one, lowest, size_hw), size_hw) for one in pictures]
-    else:
-        found = [_detect(detector, one, lowest, size_hw) for one in small]
-    agreement = compare(expected, found, threshold=threshold, tolerance=tolerance)
     path = Path(exported) if isinstance(exported, str | os.PathLike) else None
+    both = _detections(detector, original, pictures, max(0.0, threshold - tolerance.score), size_hw)
+    agreement = compare(*both, threshold=threshold, tolerance=tolerance)
+    is_weak = False
+    if not agreement.is_conclusive and (path is None or not shows_stages(path)):
+        both = _detections(detector, original, pictures, 0.0, size_hw)
+        scores = np.sort(np.concatenate([one.scores for one in both[0]]))[::-1]
+        if is_weak := len(scores) > 0:
+            threshold = float(scores[min(_STRONGEST * len(pictures), len(scores) - 1)])
+            agreement = compare(*both, threshold=threshold, tolerance=tolerance)
     errors: dict[str, float] = {}
     if path and (not agreement.is_conclusive or agreement.matched_share < tolerance.matched):
         errors = stage_errors(path, original.network, resize(pictures[0], size_hw)) or {}
         if not agreement.is_conclusive:  # scores that are all low select queries almost by chance
             errors = {name: error for name, error in errors.items() if not QUERY_STAGE.match(name)}
     other_class = class_difference(original.categories, detector.categories)
-    ap, reference_ap = None, None
-    if data is not None and other_class is None:
-        ap, reference_ap = _precision(detector, original, data, size_hw)
+    aps = (None, None)
+    if dataset is not None and other_class is None:
+        aps = (measure_ap(detector, dataset, size_hw=size_hw), measure_ap(original, dataset, size_hw=size_hw))
     return VerifyReport(
         model=path.name if path else str(getattr(detector, "description", detector)),
         reference=original.description,
@@ -218,12 +232,42 @@ def verify(
         num_nodes=count_nodes(path) if path else None,
         latency_ms=_latency_ms(detector, pictures[0], size_hw),
         reference_latency_ms=_latency_ms(original, pictures[0], size_hw),
+        is_weak=is_weak,
         class_difference=other_class,
         stage_errors=errors,
         diverging=first_diverging(errors, tolerance),
-        ap=ap,
-        reference_ap=reference_ap,
+        ap=aps[0],
+        reference_ap=aps[1],
     )
+
+
+def _pictures(images: Sequence[Any] | None, dataset: DetectionDataset | None) -> list[Image.Image]:
+    """The pictures given, else some of the dataset, else those that come with the library."""
+    if images is None and dataset is not None:
+        chosen = np.linspace(0, len(dataset) - 1, min(NUM_OF_DATASET, len(dataset))).round().astype(int)
+        return [dataset.load(index)[0] for index in chosen.tolist()]
+    pictures = [open_image(image) for image in (built_in_pictures() if images is None else images)]
+    if not pictures:
+        raise InputError("expected at least one image to verify the model on, got none")
+    return pictures
+
+
+def _detections(
+    detector: Detector,
+    original: TorchDetector,
+    pictures: Sequence[Image.Image],
+    lowest: float,
+    size_hw: tuple[int, int],
+) -> tuple[list[Detections], list[Detections]]:
+    """What the original and the detector find, in pixels of `size_hw`: pictures are resized here, unless a graph does.
+
+    So only the network is compared.
+    """
+    small = [_resized(one, size_hw) for one in pictures]
+    expected = [_detect(original, one, lowest, size_hw) for one in small]
+    if getattr(getattr(detector, "metadata", None), "preprocess", "external") != "in_graph":
+        return expected, [_detect(detector, one, lowest, size_hw) for one in small]
+    return expected, [_scaled(_detect(detector, one, lowest, size_hw), size_hw) for one in pictures]
 
 
 def size_in_bytes(path: Path) -> int:
@@ -289,17 +333,6 @@ def _latency_ms(detector: Detector, picture: Image.Image, size_hw: tuple[int, in
         _detect(detector, picture, 0.5, size_hw)
         times.append(time.perf_counter() - begin)
     return 1000 * statistics.median(times)
-
-
-def _precision(
-    detector: Detector,
-    original: TorchDetector,
-    data: str | os.PathLike[str] | DetectionDataset,
-    size_hw: tuple[int, int],
-) -> tuple[float, float]:
-    """AP of both on a dataset."""
-    dataset = data if isinstance(data, DetectionDataset) else open_dataset(data, split="val")
-    return measure_ap(detector, dataset, size_hw=size_hw), measure_ap(original, dataset, size_hw=size_hw)
 
 
 def measure_ap(detector: Detector, dataset: DetectionDataset, *, size_hw: tuple[int, int] | None = None) -> float:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from rtdetr import zoo
-from rtdetr.config import HGNetv2Config, ModelConfig, SizeHW
+from rtdetr.config import HGNetv2Config, ModelConfig, SizeHW, size_problem
 from rtdetr.errors import ConfigError, InputError
 from rtdetr.models.decoder import RTDETRDecoder
 from rtdetr.models.hgnetv2 import HGNetv2
@@ -82,8 +82,8 @@ class RTDETR(nn.Module):
         if images.shape[0] == 0:
             raise InputError(f"{expected}, got an empty batch")
         height, width = images.shape[2:]
-        if height % 32 or width % 32 or 0 in (height, width):
-            raise InputError(f"height and width must be multiples of 32, got {height}x{width}; resize the images")
+        if problem := size_problem((height, width)):
+            raise InputError(f"{problem}; resize the images")
         if targets is None:
             return
         if len(targets) != len(images):

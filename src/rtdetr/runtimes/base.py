@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from rtdetr.categories import Categories
+from rtdetr.config import size_problem
 from rtdetr.detections import Detections
 from rtdetr.errors import InputError, WeightsError
 from rtdetr.preprocessing import load_image, open_image, resize
@@ -282,12 +283,8 @@ def multiples_of_32(size_hw: Any) -> tuple[int, int]:
     if not isinstance(size_hw, Sequence) or [type(side) for side in size_hw] != [int, int] or min(size_hw) < 1:
         raise InputError(f"expected the size as (height, width) in pixels, like (640, 640), got {size_hw!r}")
     height, width = size_hw
-    if height % 32 or width % 32:
-        lower, upper = ([max(1, (side + more) // 32) * 32 for side in size_hw] for more in (0, 31))
-        raise InputError(
-            f"height and width must be multiples of 32, got {height}x{width}; "
-            f"the nearest are {lower[0]}x{lower[1]} and {upper[0]}x{upper[1]}"
-        )
+    if problem := size_problem((height, width)):
+        raise InputError(problem)
     return height, width
 
 

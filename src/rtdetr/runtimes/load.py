@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr.categories import Categories
+from rtdetr.config import pytorch_precision
 from rtdetr.errors import ConfigError, naming_the_missing_extra
 from rtdetr.runtimes.base import BaseDetector
 
@@ -27,13 +28,14 @@ def load(
 
     Args:
         source: a name of `list_models()` (its published weights are downloaded once), a `.pth` checkpoint, a Hugging
-            Face `.safetensors` file or a folder with `config.json` and `model.safetensors`; or what `rtdetr export`
-            writes: `.onnx`, `.xml` (OpenVINO), `.engine` or `.trt` (TensorRT), `.pt2` (torch.export, AOTInductor).
+            Face `.safetensors` file or a folder with `config.json` and `model.safetensors`, the folder of a training
+            run (its best weights); or what `rtdetr export` writes: `.onnx`, `.xml` (OpenVINO), `.engine` or `.trt`
+            (TensorRT), `.pt2` (torch.export, AOTInductor).
         device: "cpu", "cuda", "cuda:1", ...; for OpenVINO also "gpu" and "npu". "auto" is the first CUDA device where
             the runtime can use one, else the CPU; `description` of the result says which.
         model: the zoo name of the network, for a checkpoint that does not say which one it is.
-        precision: "float32", "bfloat16" or "float16"; "auto" is float16 on CUDA, bfloat16 on CPUs with AMX, else
-            float32. Exported files have theirs; OpenVINO alone can change it.
+        precision: "float32", "bfloat16" or "float16" (or "fp32", "bf16", "fp16"); "auto" is float16 on CUDA, bfloat16
+            on CPUs with AMX, else float32. Exported files have theirs; OpenVINO alone can change it.
         one_label: take the best class of each query only, where published evaluation takes every pair of a query and a
             class.
         nms_iou: in each class drop detections that overlap a better one by more than this IoU, 0..1; None: keep all, as
@@ -47,6 +49,7 @@ def load(
         WeightsError: the file is missing, damaged or of another model.
         MissingDependencyError: the package that runs this kind of file is not installed.
     """
+    precision = pytorch_precision(precision)
     options: dict[str, Any] = {"device": device, "precision": precision, "one_label": one_label, "nms_iou": nms_iou}
     given = {"model": model, "categories": categories, "num_threads": num_threads}
     given = {name: value for name, value in given.items() if value is not None}

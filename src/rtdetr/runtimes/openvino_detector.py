@@ -18,7 +18,7 @@ import openvino
 from openvino.preprocess import PrePostProcessor
 
 from rtdetr.categories import Categories
-from rtdetr.errors import ConfigError, WeightsError, nearest
+from rtdetr.errors import ConfigError, WeightsError, nearest, one_of
 from rtdetr.runtimes.base import BaseDetector, Batch, BoxOutput, Output, RawOutput
 from rtdetr.runtimes.graph_form import IMAGES, OUTPUTS, SIZES, Shape, batch_sizes, describe, existing, unreadable
 from rtdetr.runtimes.metadata import KEY
@@ -65,11 +65,12 @@ class OpenVINODetector(BaseDetector):
         self._options = _options(precision, self._device, num_threads)
         try:
             model = self._core.read_model(path)
+            stored = str(model.get_rt_info([KEY]).value) if model.has_rt_info([KEY]) else None
         except Exception as error:  # openvino raises plain RuntimeErrors, and what its parsers raise
             raise unreadable(path, engine="OpenVINO", error=error) from None
         shapes = {_name(port, (IMAGES, SIZES)): _shape(port) for port in model.inputs}
         metadata = describe(
-            str(model.get_rt_info([KEY]).value) if model.has_rt_info([KEY]) else None,
+            stored,
             source=path,
             inputs=shapes,
             outputs=[_name(port, (*OUTPUTS["boxes"], *OUTPUTS["raw"])) for port in model.outputs],
@@ -172,9 +173,7 @@ def _device(device: str, core: openvino.Core) -> str:
 
 
 def _options(precision: str, device: str, num_threads: int | None) -> dict[str, str | int]:
-    if precision != "auto" and precision not in TYPES:
-        known = ["auto", *TYPES]
-        raise ConfigError(f"unknown precision {precision!r}.{nearest(precision, known)} Known: {', '.join(known)}.")
+    one_of("precision", precision, ["auto", *TYPES])
     if precision == "auto" and device == "CPU" and platform.machine() in ("x86_64", "AMD64"):
         # OpenVINO takes bfloat16 wherever there are instructions for it; without AMX that is slower than float32
         information = Path("/proc/cpuinfo")

@@ -27,6 +27,11 @@ class RunDisplay:
         )
         self._task = self._bar.add_task("", status="")
 
+    @property
+    def is_live(self) -> bool:
+        """Whether `step` may be called at every step: a terminal shows the newest, elsewhere each is a line."""
+        return self._console.is_terminal
+
     def say(self, text: str) -> None:
         """Print a line, above the bar where there is one."""
         self._console.print(text, markup=False)
@@ -48,7 +53,7 @@ class RunDisplay:
 
     def step(self, record: StepRecord, *, batch: int, seconds_left: float) -> None:
         """Show the means of the last steps beside the bar, or on a line of their own."""
-        if self._console.is_terminal:
+        if self.is_live:
             self._bar.update(self._task, status=_status(record, seconds_left, wait_style="yellow"))
         else:
             status = _status(record, seconds_left)

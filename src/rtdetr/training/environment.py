@@ -43,6 +43,20 @@ def write_environment(folder: Path, *, device: torch.device, workers: int) -> Pa
     return write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), error=TrainingError)
 
 
+def processes_of(run: Path) -> int | None:
+    """How many processes of one machine trained a run when it stopped; None where unknown or there were more machines.
+
+    Args:
+        run: folder of the run, or a checkpoint in it.
+    """
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        text = ((run if run.is_dir() else run.parent) / ENVIRONMENT_FILE).read_text(encoding="utf-8")
+        content = json.loads(text)
+        if content["processes"] == content["processes_here"]:
+            return max(1, int(content["processes"]))
+    return None
+
+
 def describe_environment(device: torch.device, *, workers: int) -> dict[str, Any]:
     """Versions, processor, memory, threads and device of this process, as plain values for JSON."""
     versions = {"rtdetr": __version__, "python": platform.python_version()}
@@ -60,6 +74,7 @@ def describe_environment(device: torch.device, *, workers: int) -> dict[str, Any
         "threads": torch.get_num_threads(),
         "loader_workers": workers,
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "processes_here": int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
         "device": _describe_device(device),
     }
 

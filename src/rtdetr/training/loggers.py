@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rtdetr.errors import ConfigError, RTDETRError, TrainingError, naming_the_missing_extra, nearest
+from rtdetr.errors import RTDETRError, TrainingError, naming_the_missing_extra, one_of
 from rtdetr.files import write_atomically
 from rtdetr.training.metrics import EpochRecord, MetricsSink, StepRecord, flat, row_of
 
@@ -28,8 +28,7 @@ def require(name: str) -> ModuleType:
         ConfigError: no such tracker.
         MissingDependencyError: its package is not installed; the message names the extra.
     """
-    if name not in LOGGERS:
-        raise ConfigError(f"unknown logger {name!r}.{nearest(name, LOGGERS)} Known: {', '.join(sorted(LOGGERS))}.")
+    one_of("logger", name, sorted(LOGGERS))
     with naming_the_missing_extra():
         return importlib.import_module(name)
 

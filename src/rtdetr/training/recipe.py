@@ -4,11 +4,9 @@ from collections.abc import Mapping
 
 import yaml
 
-from rtdetr.config import Recipe, SizeHW
+from rtdetr.config import STRIDE, Recipe, SizeHW, size_problem
 from rtdetr.errors import ConfigError
 from rtdetr.training.yaml_files import parse_yaml
-
-STRIDE = 32
 
 
 def adapt(
@@ -115,8 +113,8 @@ def _with_epochs(recipe: Recipe, epochs: int) -> dict[str, object]:
 
 
 def _with_size(recipe: Recipe, size_hw: SizeHW) -> dict[str, object]:
-    if any(side % STRIDE for side in size_hw) or min(size_hw) < STRIDE:
-        raise ConfigError(f"image size: expected multiples of {STRIDE}, got {size_hw[0]}x{size_hw[1]}.")
+    if problem := size_problem(size_hw):
+        raise ConfigError(f"image size: {problem}")
     ratio = max(size_hw) / max(recipe.train_size_hw)
     sides = tuple(max(round(side * ratio / STRIDE), 1) * STRIDE for side in recipe.multiscale_sizes)
     return {"train_size_hw": size_hw, "multiscale_sizes": sides}

@@ -112,8 +112,13 @@ class RunLog:
                 sums.add(terms, gradient_norm=gradient_norm, **measured)
         self._display.advance()
         batch, length = self._progress.batch, self._progress.batches_per_epoch
-        if (batch % self._every == 0 or batch == length) and self._recent.steps:
-            self._report(learning_rates)
+        is_row = batch % self._every == 0 or batch == length
+        if self._recent.steps and (is_row or self._display.is_live):
+            record = self._record(learning_rates)
+            self._display.step(record, batch=batch, seconds_left=self._seconds_left())
+            if is_row:
+                self._writer.step(record)
+                self._recent = _Sums()
 
     def end_epoch(self, ap: Sequence[float] | None) -> None:
         """Report the epoch under way as finished, with the twelve COCO numbers where it was evaluated.
@@ -140,10 +145,11 @@ class RunLog:
             attempt("the learning curve", lambda: draw_learning_curve(self._folder))
             self._drawn = time.perf_counter()
 
-    def _report(self, learning_rates: list[float]) -> None:
+    def _record(self, learning_rates: list[float]) -> StepRecord:
+        """The means of the steps since the last row."""
         recent, progress = self._recent, self._progress
         terms = recent.mean_terms()
-        record = StepRecord(
+        return StepRecord(
             iteration=progress.iteration,
             epoch=progress.epoch + 1,
             loss=sum(terms.values()),
@@ -155,9 +161,6 @@ class RunLog:
             memory_gib=resident_memory_gib(),
             cuda_memory_gib=peak_cuda_memory_gib(self._device),
         )
-        self._writer.step(record)
-        self._display.step(record, batch=progress.batch, seconds_left=self._seconds_left())
-        self._recent = _Sums()
 
     def _seconds_left(self) -> float:
         """Estimate from the steps and the evaluations of this process; before its first evaluation without them."""

@@ -41,6 +41,7 @@ class TrainSettings(TypedDict, total=False):
     val_data: PathLike | Sequence[PathLike] | None  # dataset that is evaluated; default: the validation part of `data`
     val_images: PathLike | None  # folder of its images
     bad_boxes: str | None  # "error" or "drop" for boxes without an area inside their image
+    bad_images: str | None  # "error" or "skip" for images that cannot be read
     weights: PathLike | None  # zoo name (downloaded), file or "none"; classes are matched by name
     backbone_weights: PathLike | None  # "auto" (ImageNet's, downloaded), a file or "none"; not used with `weights`
     freeze: str | int | None  # "backbone", "encoder" (with the backbone), number of backbone stages, or "none"
@@ -162,6 +163,7 @@ def _assign(values: dict[str, Any], changes: dict[str, Any], name: str, value: A
     elif name == "model":
         values["model"], values["network"] = value, None
     elif section == "model" and rest:
+        _refuse_derived(name)
         if values.get("model") is None:
             weights = values.get("weights")
             values["model"] = DEFAULT_MODEL if weights in (None, "none") else _model_of(weights)
@@ -177,6 +179,16 @@ def _assign(values: dict[str, Any], changes: dict[str, Any], name: str, value: A
             guess = guess.replace(f"'{field}'", f"'train.{field}'")
         hint = "A setting of the recipe is called train.NAME, one of the network model.NAME, one of the run NAME."
         raise ConfigError(f"unknown setting {name!r}.{guess} {hint}")
+
+
+def _refuse_derived(name: str) -> None:
+    """Refuse settings of the network that follow from others."""
+    derived = {
+        "model.num_classes": "the number of classes is that of the dataset",
+        "model.eval_size_hw": "the network's size is that of the training images (--size, Python: size_hw)",
+    }
+    if name in derived:
+        raise ConfigError(f"{name} cannot be set: {derived[name]}; leave it out")
 
 
 def _recipe(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from rtdetr.data import DetectionDataset, TrainLoader, open_dataset
 from rtdetr.data.pipelines import Pipeline
 from rtdetr.data.sampling import epoch_length, repeat_factors
 from rtdetr.devices import choose_device, training_dtype
-from rtdetr.errors import ConfigError, TrainingError, nearest
+from rtdetr.errors import ConfigError, TrainingError, one_of
 from rtdetr.evaluation import CocoMetrics
 from rtdetr.files import write_atomically
 from rtdetr.losses import build_criterion
@@ -62,13 +62,14 @@ def prepare(
         ConfigError, DatasetError, WeightsError: what was asked for cannot be done.
         TrainingError: the output folder cannot be written.
     """
-    if config.best_metric not in METRICS:
-        suggestion = f"{nearest(config.best_metric, METRICS)} Known: {', '.join(METRICS)}"
-        raise ConfigError(f"unknown best_metric {config.best_metric!r}.{suggestion}")
+    one_of("best_metric", config.best_metric, METRICS)
     for name in config.loggers:
         require(name)
     device = _choose_device(config.device, processes)
     train_data, val_data = _open_data(config, given)
+    if config.bad_images == "skip":
+        train_data = train_data.skipping_bad_images()
+        val_data = None if val_data is None else val_data.skipping_bad_images()
     factors = repeat_factors(train_data.annotations) if config.balance else None
     shown = epoch_length(factors, num_images=len(train_data))
     config = fit(config, num_images=shown, class_names=train_data.categories.names)
@@ -128,6 +129,7 @@ def prepare(
         torch.manual_seed(config.seed + processes.rank)  # each process draws its own denoising noise
     if resume is not None:
         restore(resume, state, rank=processes.rank)
+        _warn_of_other_processes(len(resume.get("rng", [])), processes)
     _check_agreement(processes, state.progress, train_data)
     if processes.is_main:
         _warn_of_short_run(recipe, len(loader))
@@ -184,7 +186,8 @@ def _open_data(config: TrainConfig, given: GivenData | None) -> tuple[DetectionD
     val_data = config.val_data if given.val is None else given.val
     if val_data is None and not _has_parts(data):
         raise ConfigError(
-            f"{train.annotations_file} has no validation part; give one as val_data, or set evaluate_every to 0"
+            f"{train.annotations_file} has no validation part; give one with --val-data (Python: val_data), or do "
+            "without: --evaluate-every 0 (Python: evaluate_every=0)"
         )
     val_data = data if val_data is None else val_data
     val = open_dataset(val_data, split="val", images=config.val_images, categories=train.categories, **options)
@@ -251,6 +254,17 @@ def _open_folder(folder: Path, config: TrainConfig, *, is_new: bool, description
         )
     for leftover in folder.glob(".*.pth.*.tmp"):  # of a process that was killed while it saved
         leftover.unlink(missing_ok=True)
+
+
+def _warn_of_other_processes(former: int, processes: Processes) -> None:
+    if processes.is_main and former not in (0, processes.world_size):
+        _log.warning(
+            "the run had %d processes and has %d now: batches are shared out anew, so it goes on, but not as it would "
+            "have; --processes %d or torchrun brings the former number back",
+            former,
+            processes.world_size,
+            former,
+        )
 
 
 def _warn_of_short_run(recipe: Recipe, batches_per_epoch: int) -> None:

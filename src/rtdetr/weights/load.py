@@ -18,6 +18,9 @@ from rtdetr.weights.names import State, from_huggingface, is_huggingface, to_ver
 from rtdetr.weights.official import Metadata, read_pth, write_pth
 from rtdetr.weights.state import DENOISING, load_state, looks_like
 
+_EXPORTED = (".onnx", ".xml", ".engine", ".trt", ".pt2")
+_FOREIGN = (".json", ".yaml", ".yml", ".txt", ".jpg", ".jpeg", ".png", ".zip")
+
 
 class LoadedWeights(NamedTuple):
     """A checkpoint as read: entries under the names of `config.version`, the model, its classes where known.
@@ -41,7 +44,8 @@ def read_checkpoint(source: str | Path, *, model: str | None = None) -> LoadedWe
     Args:
         source: a zoo name ("rtdetrv2_r18vd", fetched into the cache; "rtdetr_r50vd:objects365" for its other file), an
             address "https://...", or a path: .pth file, .safetensors file, or folder in Hugging Face's layout
-            ("./rtdetrv2_r18vd" where a folder has the name of a model).
+            ("./rtdetrv2_r18vd" where a folder has the name of a model), or of a training run: best.pth in it, else
+            last.pth.
         model: zoo name of the network to use instead of what the file says; class count and channels stay the file's.
 
     Raises:
@@ -174,6 +178,7 @@ def _find(source: str | Path) -> tuple[Path, str | None]:
     if not isinstance(source, Path) and source.startswith(("http://", "https://")):
         return download(source), None
     path = Path(source).expanduser()
+    path = next((file for file in (path / "best.pth", path / "last.pth") if file.is_file()), path)  # of a run
     if not path.exists():
         hint = nearest(str(source), [*zoo.list_models(), *zoo.ALIASES]) if path.suffix == "" else ""
         raise WeightsError(f"no such file or model: {source}.{hint} Run 'rtdetr models' for the list of models.")
@@ -197,8 +202,12 @@ def _published(name: str, tag: str) -> Path:
 
 def _read(path: Path) -> tuple[State, Metadata | None]:
     """Read a file or folder of any format; names come out official."""
-    if path.is_dir() or path.suffix in (".safetensors", ".json", ".bin"):
+    if path.suffix.lower() in _EXPORTED and path.is_file():
+        raise WeightsError(f"{path} is an exported model, expected a checkpoint: give the one that it was made from")
+    if path.is_dir() or path.suffix in (".safetensors", ".bin") or path.name.endswith(".index.json"):
         return read_huggingface(path)
+    if path.suffix.lower() in _FOREIGN:
+        raise WeightsError(f"{path} is no checkpoint: expected a .pth or .safetensors file, or the folder of a model")
     state, described = read_pth(path)
     return (from_huggingface(state) if is_huggingface(state) else state), described
 

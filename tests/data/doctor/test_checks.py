@@ -292,7 +292,7 @@ def test_class_lists(tmp_path):
     splits = clean()
     _rename_class(splits)
     found = kinds(check(write(tmp_path, splits)))
-    assert found == {"class-lists-differ": 2, "untrained-class": 1}
+    assert found == {"class-lists-differ": 2, "untrained-class": 1, "unmeasured-class": 1}
     splits = clean()
     for split in splits.values():
         split["categories"].append({"id": 9, "name": "cow"})

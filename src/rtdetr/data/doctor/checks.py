@@ -44,11 +44,14 @@ def check_classes(survey: Survey, found: Collector) -> None:
     for name, total in totals.items():
         if not total:
             found.add_one("unused-class", Example("all", "", f"class {name!r}", "is unused"))
-    training = [count for part, count in zip(survey.parts, counts, strict=True) if part.split == "train"]
-    for name, total in totals.items():
-        if training and total and not any(count.get(name) for count in training):
-            detail = f"has none here and {total} elsewhere"
-            found.add_one("untrained-class", Example("train", "", f"class {name!r}", detail))
+    for split, kind in (("train", "untrained-class"), ("val", "unmeasured-class")):
+        own = [count for part, count in zip(survey.parts, counts, strict=True) if part.split == split]
+        if split == "val" and not any(map(any, (count.values() for count in own))):
+            continue  # it is empty, which is said elsewhere
+        for name, total in totals.items():
+            if own and total and not any(count.get(name) for count in own):
+                detail = f"has none here and {total} elsewhere"
+                found.add_one(kind, Example(split, "", f"class {name!r}", detail))
 
 
 def objects_by_class(survey: Survey, part: int) -> dict[str, int]:

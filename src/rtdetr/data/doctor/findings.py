@@ -114,6 +114,9 @@ KINDS: dict[str, Kind] = {
         "warning", "classes without objects in the training split", "Add examples, or remove the class."
     ),
     "unused-class": Kind("note", "classes without any object", "Remove them if they are not meant to come."),
+    "unmeasured-class": Kind(
+        "note", "classes without objects in the validation split", "Their accuracy is not measured: add examples."
+    ),
     "near-same-image": Kind(
         "note", "images nearly the same as another of their split", "Look at them; they add little to the training."
     ),

@@ -22,7 +22,7 @@ from rtdetr.runtimes.metadata import KEY, ExportMetadata
 
 _INSTEAD = (
     "ONNX Runtime has no bfloat16 convolutions: OpenVINO runs fp32 files in bf16 where the machine can. "
-    "For INT8 run 'rtdetr quantize' on the fp32 file"
+    "INT8 needs a dataset to calibrate on: rtdetr quantize MODEL DATA --format onnx"
 )
 
 
