@@ -288,6 +288,23 @@ def test_workers_end_with_the_loader(dataset):
     assert children() == before
 
 
+def test_workers_end_with_a_loader_that_failed(dataset):
+    before = children()
+
+    def fail():
+        loader = TrainLoader(dataset, RECIPE, transforms=lambda image, target: 1 / 0, num_workers=1)
+        try:
+            epoch(loader)
+        except DatasetError as error:
+            return error
+
+    error = fail()
+    assert error is not None and len(children() - before) == 1
+    del error  # its traceback holds the loader, in a circle
+    gc.collect()
+    assert children() == before
+
+
 def test_a_program_that_leaves_an_epoch_half_read_ends(tmp_path):
     code = """
 import sys; from pathlib import Path

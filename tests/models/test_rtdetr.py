@@ -40,7 +40,10 @@ def gflops(model: torch.nn.Module) -> float:
     return counter.get_total_flops() / 1e9
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if count > 6e7 else ()) for name, (count, *_) in PUBLISHED.items()],
+)
 def test_published_counts(name: str) -> None:
     parameters, trainable, train_gflops, fused_gflops = PUBLISHED[name]
     with torch.device("meta"):

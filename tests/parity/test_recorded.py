@@ -23,12 +23,15 @@ FILES = {
     "rtdetrv2_hgnetv2_l": "rtdetrv2_hgnetv2_l_6x_coco",
     "deim_rtdetrv2_r18vd": "deim_r18vd_120e_coco",
 }
-FAST = {"rtdetrv2_r18vd", "rtdetr_r18vd"}
+TRAINED = [name for name in FILES if not name.startswith("deim")]
 
 
-def models(*, trained: bool, fast: set[str] = FAST) -> list:
-    names = [name for name in FILES if not (trained and name.startswith("deim"))]
-    return [pytest.param(name, marks=() if name in fast else pytest.mark.slow) for name in names]
+def slow_but(*fast: object, among: list) -> list:
+    """Parameters of a test that is slow but for some of them."""
+    return [
+        pytest.param(*(one if isinstance(one, tuple) else (one,)), marks=() if one in fast else pytest.mark.slow)
+        for one in among
+    ]
 
 
 @functools.cache
@@ -49,8 +52,15 @@ def parts(full: torch.Tensor, channel_step: int) -> torch.Tensor:
     return full[0, :: max(channel_step, 1), :: max(height // 4, 1), :: max(width // 4, 1)]
 
 
-@pytest.mark.parametrize("name", models(trained=False, fast=FAST | {"deim_rtdetrv2_r18vd", "rtdetrv2_r18vd_dsp"}))
-@pytest.mark.parametrize("side", [640, 320])
+@pytest.mark.parametrize(
+    ("name", "side"),
+    slow_but(
+        ("rtdetrv2_r18vd", 640),
+        *((name, 320) for name in ("rtdetrv2_r18vd", "rtdetr_r18vd", "rtdetrv2_r18vd_dsp")),
+        ("deim_rtdetrv2_r18vd", 640),
+        among=[(name, side) for name in FILES for side in (640, 320)],
+    ),
+)
 def test_eval_outputs(name: str, side: int) -> None:
     facts, arrays = recorded(name)
     prefix = f"{side}x{side}/"
@@ -76,7 +86,7 @@ def test_eval_outputs(name: str, side: int) -> None:
         assert output.boxes_cxcywh.sum().item() == pytest.approx(facts[f"{prefix}pred_boxes_sum"], rel=1e-9)
 
 
-@pytest.mark.parametrize("name", models(trained=False, fast=set(FILES)))
+@pytest.mark.parametrize("name", FILES)
 def test_state_and_parameter_groups(name: str) -> None:
     facts, _ = recorded(name)
     model = build_model(name)
@@ -98,8 +108,10 @@ def test_state_and_parameter_groups(name: str) -> None:
     assert sum(p.numel() for p in model.parameters()) == facts["num_params"]
 
 
-@pytest.mark.parametrize("name", models(trained=True))
-@pytest.mark.parametrize("num_denoising", [0, 100])
+@pytest.mark.parametrize(
+    ("name", "num_denoising"),
+    slow_but(("rtdetrv2_r18vd", 100), among=[(name, number) for name in TRAINED for number in (0, 100)]),
+)
 def test_losses_and_gradients(name: str, num_denoising: int) -> None:
     facts, arrays = recorded(name)
     wanted = facts[f"train_dn{num_denoising}"]
@@ -127,7 +139,8 @@ def test_losses_and_gradients(name: str, num_denoising: int) -> None:
         assert meta.positive_indices[0].tolist() == wanted["dn"]["positive_idx0"]
 
 
-@pytest.mark.parametrize("name", models(trained=True, fast={"rtdetrv2_r18vd"}))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRAINED)
 def test_four_optimisation_steps(name: str) -> None:
     wanted = recorded(name)[0]["trajectory"]
     recipe = zoo.recipe(name)

@@ -107,6 +107,7 @@ def test_a_batch_in_parts_gives_the_same_steps(data, tmp_path):
     assert distance(parts, whole) < 1e-8
 
 
+@pytest.mark.slow
 def test_a_run_of_two_processes_from_the_command_line(data, tmp_path):
     content = json.loads((data / "train/_annotations.coco.json").read_text())
     kept = {image["id"] for image in content["images"][:3]}  # fewer than a batch, which is worked on in parts

@@ -11,11 +11,13 @@ they become float32, change size for multi-scale and are blended for mixup.
 import atexit
 import contextlib
 import multiprocessing
+import os
 import signal
 import sys
 import warnings
 import weakref
 from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
 
 import numpy as np
 import torch
@@ -34,6 +36,7 @@ from rtdetr.data.schedule import largest_size_hw, plan
 from rtdetr.errors import ConfigError, RTDETRError, TrainingError
 from rtdetr.structures import Target
 
+_DISMISSAL = getattr(signal, "SIGUSR1", signal.SIGTERM)  # ends a worker whose loader is no more
 TrainBatch = tuple[Float[Tensor, "b c h w"], list[Target]]
 
 
@@ -112,8 +115,10 @@ class TrainLoader:
                 generator=torch.Generator(),  # else DataLoader draws from the global one
                 worker_init_fn=_leave_signals_to_the_main_process,
             )
+        self._workers: list[BaseProcess] = []
         if num_workers:
             atexit.register(_end_workers, weakref.ref(self._loader))
+            weakref.finalize(self, _dismiss, self._workers).atexit = False
 
     def set_epoch(self, epoch: int, *, start_batch: int = 0) -> None:
         """Choose the epoch to iterate next, counted from 0, and how many of its batches to pass over."""
@@ -152,7 +157,9 @@ class TrainLoader:
 
     def __iter__(self) -> Iterator[TrainBatch]:
         try:
-            for batch in self._loader:
+            batches = iter(self._loader)
+            self._workers[:] = getattr(batches, "_workers", [])
+            for batch in batches:
                 if isinstance(batch, RTDETRError):
                     raise batch
                 yield self._finish(batch)
@@ -206,7 +213,17 @@ def _end_workers(reference: "weakref.ref[DataLoader[object]]") -> None:
         iterator._shutdown_workers()
 
 
+def _dismiss(workers: list[BaseProcess]) -> None:
+    """End the workers of a loader that is no more. PyTorch sends them SIGTERM at last, which they ignore."""
+    for worker in workers:
+        if worker.pid is not None and worker.is_alive():
+            os.kill(worker.pid, _DISMISSAL)
+    workers.clear()
+
+
 def _leave_signals_to_the_main_process(worker: int) -> None:
     """Ctrl-C and many a SIGTERM reach every process of a group; the main one decides when the workers end."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    if _DISMISSAL != signal.SIGTERM:
+        signal.signal(_DISMISSAL, lambda _number, _frame: os._exit(0))  # another status is an error for PyTorch
