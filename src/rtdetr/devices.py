@@ -9,6 +9,11 @@ from rtdetr.errors import ConfigError, one_of
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    """The type to compute in where 16 bits are too few; not `torch.promote_types`, which torch 2.6 would export."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
 def choose_device(device: str | torch.device) -> torch.device:
     """Return the device of a name; "auto" is the first CUDA device, else the CPU.
 

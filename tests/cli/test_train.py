@@ -58,7 +58,7 @@ def test_a_dry_run_says_what_would_be_done(data, tmp_path):
         (["--freeze", "head"], "ConfigError: freeze: expected 'backbone' or 'encoder'"),
         (["--freeze", "9"], "less than or equal to 4; got 9."),
         (["--epochs", "x"], "ConfigError: Invalid value for '--epochs'"),
-        (["--epoch", "3"], "ConfigError: No such option: --epoch"),
+        (["--epoch", "3"], "ConfigError: No such option"),
         (["--set", "keeplast=3"], "ConfigError: unknown setting 'keeplast'. Did you mean 'keep_last'?"),
         (["--set", "lr=3"], "ConfigError: unknown setting 'lr'. Did you mean 'train.lr'?"),
         (["--set", "model.decoder.queries=3"], "model.decoder: unknown setting 'queries'. Did you mean 'num_queries'?"),

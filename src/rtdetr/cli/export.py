@@ -25,7 +25,7 @@ def export(
         str | None, typer.Option(help="onnx, openvino, tensorrt or torch; default: as --output ends, else onnx.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File to write; its name by default that of the model.")
+        Path | None, typer.Option("--output", "-o", help="File to write; by default the model's name, in this folder.")
     ] = None,
     dynamic: Annotated[str, typer.Option(help="Axes left free: batch, size, or batch,size.")] = "",
     size: Annotated[str | None, typer.Option(help="Network input: 640, or 480x640 (height x width).")] = None,

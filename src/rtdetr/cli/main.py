@@ -41,9 +41,8 @@ def _usage_on_one_line() -> Iterator[None]:
         if type(error).__name__ == "NoArgsIsHelpError":
             raise
         command = "rtdetr" if error.ctx is None else " ".join(["rtdetr", *error.ctx.command_path.split()[1:]])
-        typer.echo(
-            f"ConfigError: {' '.join(error.format_message().split()).rstrip('.')}. See {command} --help", err=True
-        )
+        message = " ".join(error.format_message().split())
+        typer.echo(f"ConfigError: {message}{'' if message[-1:] in '.?' else '.'} See {command} --help", err=True)
         raise typer.Exit(2) from None
 
 

@@ -23,7 +23,7 @@ def quantize(
         str | None, typer.Option(help="onnx or openvino; default: as --output ends, else openvino.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File to write; by default the name of the model and _int8.")
+        Path | None, typer.Option("--output", "-o", help="File to write; by default MODEL_int8, in this folder.")
     ] = None,
     max_drop: Annotated[float, typer.Option(min=0.0, max=1.0, help="Largest loss of AP.")] = 0.01,
     calibration: Annotated[

@@ -7,6 +7,7 @@ verified in; for bfloat16 and float16 the weights are stored in 16 bits. Detecto
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import openvino
 
@@ -80,7 +81,7 @@ def count_operations(model: openvino.Model) -> int:
     return sum(not _is_value(op) for op in model.get_ops())
 
 
-def _is_value(op: openvino.Node) -> bool:
+def _is_value(op: Any) -> bool:
     kind = op.get_type_name()
     if kind == "Convert":
         return op.input_value(0).get_node().get_type_name() == "Constant"

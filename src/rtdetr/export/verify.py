@@ -3,6 +3,7 @@
 The counting is in `agreement.py`; where the two part is found by `layers.py`.
 """
 
+import contextlib
 import os
 import statistics
 import time
@@ -19,7 +20,7 @@ from rtdetr.categories import Categories
 from rtdetr.data import DetectionDataset, open_dataset
 from rtdetr.detections import Detections, Detector
 from rtdetr.devices import DTYPES
-from rtdetr.errors import InputError
+from rtdetr.errors import InputError, WeightsError
 from rtdetr.evaluation import evaluate_dataset
 from rtdetr.export.agreement import Agreement, Tolerance, class_difference, compare
 from rtdetr.export.layers import QUERY_STAGE, first_diverging, shows_stages, stage_errors
@@ -58,8 +59,9 @@ class VerifyReport:
         agreement: what the comparison found.
         size_bytes: of the file with its weights; None: a detector was given.
         num_nodes: operations in the graph; None: the format does not show them.
-        latency_ms: median time from one picture to its detections.
+        latency_ms: median time from one picture to its detections; None: it does not run.
         reference_latency_ms: the same of the reference.
+        failure: why the model does not run, or that it computes no numbers; None: it runs.
         class_difference: the first class that the model names otherwise than the reference; None: none.
         stage_errors: relative error of each stage of the network, where it was looked at and the format shows it.
         diverging: the first stage that differs too much; None: none, or not looked at.
@@ -75,9 +77,10 @@ class VerifyReport:
     agreement: Agreement
     size_bytes: int | None
     num_nodes: int | None
-    latency_ms: float
+    latency_ms: float | None
     reference_latency_ms: float
     is_weak: bool = False
+    failure: str | None = None
     class_difference: str | None = None
     stage_errors: dict[str, float] = field(default_factory=dict)
     diverging: str | None = None
@@ -94,8 +97,10 @@ class VerifyReport:
         """Why the model is refused, on one line; None: it passed."""
         if self.class_difference:
             return self.class_difference
+        where = f"; the first stage that differs is {self.diverging}" if self.diverging else ""
+        if self.failure:
+            return f"{self.failure}{where}"
         if self.agreement.matched_share < self.tolerance.matched:
-            where = f"; the first stage that differs is {self.diverging}" if self.diverging else ""
             if self.stage_errors and not self.diverging:
                 where = "; no stage of the network differs on the first picture: look at what is before and behind it"
             return (
@@ -160,7 +165,8 @@ class VerifyReport:
             table.add_row("first stage that differs", self.diverging, "")
         table.add_row("size", "-" if self.size_bytes is None else f"{self.size_bytes / 1e6:.1f} MB", "")
         table.add_row("operations", "-" if self.num_nodes is None else str(self.num_nodes), "")
-        speed = f"{self.latency_ms:.1f} ms (PyTorch float32 {self.reference_latency_ms:.1f} ms)"
+        own = "-" if self.latency_ms is None else f"{self.latency_ms:.1f} ms"
+        speed = f"{own} (PyTorch float32 {self.reference_latency_ms:.1f} ms)"
         table.add_row("one picture", speed, "")
         table.add_row("result", "passed" if self.passed else "refused", "")
         return table
@@ -203,23 +209,24 @@ def verify(
     pictures = _pictures(images, dataset)
     size_hw: tuple[int, int] = getattr(detector, "size_hw", original.size_hw)
     path = Path(exported) if isinstance(exported, str | os.PathLike) else None
-    both = _detections(detector, original, pictures, max(0.0, threshold - tolerance.score), size_hw)
+    both, failure = _detections(detector, original, pictures, max(0.0, threshold - tolerance.score), size_hw)
     agreement = compare(*both, threshold=threshold, tolerance=tolerance)
     is_weak = False
-    if not agreement.is_conclusive and (path is None or not shows_stages(path)):
-        both = _detections(detector, original, pictures, 0.0, size_hw)
+    if not failure and not agreement.is_conclusive and (path is None or not shows_stages(path)):
+        both, failure = _detections(detector, original, pictures, 0.0, size_hw)
         scores = np.sort(np.concatenate([one.scores for one in both[0]]))[::-1]
         if is_weak := len(scores) > 0:
             threshold = float(scores[min(_STRONGEST * len(pictures), len(scores) - 1)])
             agreement = compare(*both, threshold=threshold, tolerance=tolerance)
     errors: dict[str, float] = {}
-    if path and (not agreement.is_conclusive or agreement.matched_share < tolerance.matched):
-        errors = stage_errors(path, original.network, resize(pictures[0], size_hw)) or {}
+    if path and (failure or not agreement.is_conclusive or agreement.matched_share < tolerance.matched):
+        with contextlib.suppress(*([Exception] if failure else [])):  # whatever an engine raises that cannot run it
+            errors = stage_errors(path, original.network, resize(pictures[0], size_hw)) or {}
         if not agreement.is_conclusive:  # scores that are all low select queries almost by chance
             errors = {name: error for name, error in errors.items() if not QUERY_STAGE.match(name)}
     other_class = class_difference(original.categories, detector.categories)
     aps = (None, None)
-    if dataset is not None and other_class is None:
+    if dataset is not None and other_class is None and not failure:
         aps = (measure_ap(detector, dataset, size_hw=size_hw), measure_ap(original, dataset, size_hw=size_hw))
     return VerifyReport(
         model=path.name if path else str(getattr(detector, "description", detector)),
@@ -230,9 +237,10 @@ def verify(
         agreement=agreement,
         size_bytes=size_in_bytes(path) if path else None,
         num_nodes=count_nodes(path) if path else None,
-        latency_ms=_latency_ms(detector, pictures[0], size_hw),
+        latency_ms=None if failure else _latency_ms(detector, pictures[0], size_hw),
         reference_latency_ms=_latency_ms(original, pictures[0], size_hw),
         is_weak=is_weak,
+        failure=failure,
         class_difference=other_class,
         stage_errors=errors,
         diverging=first_diverging(errors, tolerance),
@@ -258,16 +266,19 @@ def _detections(
     pictures: Sequence[Image.Image],
     lowest: float,
     size_hw: tuple[int, int],
-) -> tuple[list[Detections], list[Detections]]:
-    """What the original and the detector find, in pixels of `size_hw`: pictures are resized here, unless a graph does.
+) -> tuple[tuple[list[Detections], list[Detections]], str | None]:
+    """What the original and the detector find, in pixels of `size_hw`, and why the detector failed if it did.
 
-    So only the network is compared.
+    Pictures are resized here, unless a graph does it, so that only the network is compared.
     """
     small = [_resized(one, size_hw) for one in pictures]
     expected = [_detect(original, one, lowest, size_hw) for one in small]
-    if getattr(getattr(detector, "metadata", None), "preprocess", "external") != "in_graph":
-        return expected, [_detect(detector, one, lowest, size_hw) for one in small]
-    return expected, [_scaled(_detect(detector, one, lowest, size_hw), size_hw) for one in pictures]
+    try:
+        if getattr(getattr(detector, "metadata", None), "preprocess", "external") != "in_graph":
+            return (expected, [_detect(detector, one, lowest, size_hw) for one in small]), None
+        return (expected, [_scaled(_detect(detector, one, lowest, size_hw), size_hw) for one in pictures]), None
+    except WeightsError as error:  # the engine refuses the graph, or computes NaN
+        return (expected, [one.above(1.0) for one in expected]), str(error)
 
 
 def size_in_bytes(path: Path) -> int:

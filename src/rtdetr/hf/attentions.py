@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rtdetr.devices import at_least_float32
 from rtdetr.models import RTDETR
 from rtdetr.models.decoder import RTDETRDecoder
 from rtdetr.models.deformable_attention import DeformableAttention
@@ -20,7 +21,7 @@ def encoder_fields(network: RTDETR, trace: Trace, *, attentions: bool, hidden_st
     x = trace.coarsest_map
     assert x is not None
     height, width = x.shape[-2:]
-    wide = torch.promote_types(x.dtype, torch.float32)
+    wide = at_least_float32(x.dtype)
     code = sine_position_code(height, width, x.shape[1], encoder.config.temperature, x.device, wide).to(x.dtype)
     tokens = x.flatten(2).transpose(1, 2)  # (b, h*w, d)
     states, weights = [tokens], []

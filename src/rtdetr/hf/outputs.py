@@ -95,7 +95,18 @@ class RTDetrV2ModelOutput(TokenBoxes):
 
 
 @dataclass
-class RTDetrV2ObjectDetectionOutput(TokenBoxes):
+class _Detections(ModelOutput):
+    """The fields that stand before those of `RTDetrV2ModelOutput`."""
+
+    loss: Tensor | None = None
+    loss_dict: dict[str, Tensor] | None = None
+    logits: Tensor | None = None
+    pred_boxes: Tensor | None = None
+    auxiliary_outputs: list[dict[str, Tensor]] | None = None
+
+
+@dataclass
+class RTDetrV2ObjectDetectionOutput(RTDetrV2ModelOutput, _Detections):
     """Detections, the loss if there were labels, and the fields of `RTDetrV2ModelOutput`.
 
     loss: the sum of `loss_dict`, whose terms are weighted.
@@ -106,28 +117,6 @@ class RTDetrV2ObjectDetectionOutput(TokenBoxes):
         transformers has no such field.
     """
 
-    loss: Tensor | None = None
-    loss_dict: dict[str, Tensor] | None = None
-    logits: Tensor | None = None
-    pred_boxes: Tensor | None = None
-    auxiliary_outputs: list[dict[str, Tensor]] | None = None
-    last_hidden_state: Tensor | None = None
-    intermediate_hidden_states: Tensor | None = None
-    intermediate_logits: Tensor | None = None
-    intermediate_reference_points: Tensor | None = None
-    intermediate_predicted_corners: Tensor | None = None
-    initial_reference_points: Tensor | None = None
-    decoder_hidden_states: tuple[Tensor, ...] | None = None
-    decoder_attentions: tuple[Tensor, ...] | None = None
-    cross_attentions: tuple[Tensor, ...] | None = None
-    encoder_last_hidden_state: list[Tensor] | None = None
-    encoder_hidden_states: tuple[Tensor, ...] | None = None
-    encoder_attentions: tuple[Tensor, ...] | None = None
-    init_reference_points: Tensor | None = None
-    enc_topk_logits: Tensor | None = None
-    enc_topk_bboxes: Tensor | None = None
-    enc_outputs_class: Tensor | None = None
-    denoising_meta_values: dict[str, Any] | None = None
     content_share_hw: Tensor | None = None
 
 

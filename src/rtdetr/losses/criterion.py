@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rtdetr import zoo
 from rtdetr.boxes import box_iou_giou, cxcywh_to_xyxy
 from rtdetr.config import LossConfig, ModelConfig
+from rtdetr.devices import at_least_float32
 from rtdetr.losses.classification import focal_loss, matchability_aware_loss, one_hot_rows, varifocal_loss
 from rtdetr.losses.matcher import Match, match
 from rtdetr.structures import DenoisingMeta, LayerOutput, RTDETROutput, Target
@@ -87,7 +88,7 @@ class Criterion(nn.Module):
         return items
 
     def _terms(self, item: Supervised, labels: Tensor, boxes_cxcywh: Tensor) -> dict[str, Tensor]:
-        wide = torch.promote_types(item.layer.logits.dtype, torch.float32)
+        wide = at_least_float32(item.layer.logits.dtype)
         logits, pairs = item.layer.logits.to(wide), item.match
         predicted = item.layer.boxes_cxcywh[pairs.image, pairs.query].to(wide)
         target = boxes_cxcywh[pairs.object].to(wide)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rtdetr.boxes import box_iou_giou, cxcywh_to_xyxy
 from rtdetr.config import LossConfig
+from rtdetr.devices import at_least_float32
 from rtdetr.structures import LayerOutput
 
 EPS = 1e-8
@@ -62,7 +63,7 @@ def _cost(
     layer: LayerOutput, image: Tensor, labels: Tensor, boxes_cxcywh: Tensor, config: LossConfig
 ) -> Float[Tensor, "n q"]:
     """Cost of every object with every query of its image."""
-    wide = torch.promote_types(layer.logits.dtype, torch.float32)
+    wide = at_least_float32(layer.logits.dtype)
     # the logits of each object's class: (n, q)
     logits = layer.logits[image, :, labels].to(wide)
     predicted = layer.boxes_cxcywh[image].to(wide)  # (n, q, 4)

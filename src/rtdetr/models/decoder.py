@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from rtdetr.config import DecoderConfig, ModelConfig
+from rtdetr.devices import at_least_float32
 from rtdetr.models.deformable_attention import DeformableAttention
 from rtdetr.models.denoising import make_denoising_queries
 from rtdetr.models.layers import MLP, ConvNorm, SelfAttention, activate, finite, linears
@@ -172,7 +173,7 @@ class RTDETRDecoder(nn.Module):
 
     def _select(self, memory: Tensor, sizes_hw: SizesHW, trace: Trace | None) -> tuple[Tensor, Tensor, LayerOutput]:
         """Pick the best tokens; return their content and reference logits, cut from the graph, and the proposals."""
-        wide = torch.promote_types(memory.dtype, torch.float32)
+        wide = at_least_float32(memory.dtype)
         anchors, valid = self.anchors_at(sizes_hw, memory.device, wide)
         features = self.enc_output(memory * valid.to(memory.dtype))
         logits = self.enc_score_head(features)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from rtdetr.config import DecoderConfig
+from rtdetr.devices import at_least_float32
 from rtdetr.models.positions import SizesHW
 
 OFFSET_SCALE = 0.5  # an offset of n points reaches half the reference box
@@ -178,7 +179,7 @@ class _SumRows(torch.autograd.Function):
         slices, table, shares = ctx.saved_tensors
         of_slices = of_shares = None
         if ctx.needs_input_grad[0]:
-            wide = torch.promote_types(slices.dtype, torch.float32)  # scipy has no 16-bit types
+            wide = at_least_float32(slices.dtype)  # scipy has no 16-bit types
             parts = [x.to(wide).contiguous().numpy() for x in (shares, gradient)]
             ends = np.arange(0, table.numel() + 1, table.shape[1])
             matrix = sparse.csr_array((parts[0].ravel(), table.numpy().ravel(), ends), shape=(len(table), len(slices)))

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rtdetr.config import EncoderConfig
+from rtdetr.devices import at_least_float32
 from rtdetr.models.layers import ConvNorm, SelfAttention, finite
 from rtdetr.models.positions import sine_position_code
 from rtdetr.structures import Trace
@@ -122,7 +123,7 @@ class HybridEncoder(nn.Module):
 
     def _attend(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         height, width = x.shape[-2:]
-        dtype = torch.promote_types(x.dtype, torch.float32) if self.wide_constants else torch.float32
+        dtype = at_least_float32(x.dtype) if self.wide_constants else torch.float32
         code = sine_position_code(height, width, x.shape[1], self.config.temperature, x.device, dtype)
         tokens = self.encoder[0](x.flatten(2).transpose(1, 2), code.to(x.dtype))  # (b, h*w, c)
         return tokens.transpose(1, 2).unflatten(2, (height, width))

@@ -1,10 +1,10 @@
 """From logits and normalised boxes to the best detections in pixels: no NMS, no clipping, as published."""
 
-import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from rtdetr.boxes import cxcywh_to_xyxy
+from rtdetr.devices import at_least_float32
 
 
 def postprocess(
@@ -27,7 +27,7 @@ def postprocess(
         max_detections: the most to return an image.
         one_label: take the best class of each query only; then there are at most min(max_detections, queries).
     """
-    wide = torch.promote_types(logits.dtype, torch.float32)
+    wide = at_least_float32(logits.dtype)
     classes = logits.shape[-1]
     scores = logits.to(wide).sigmoid()
     if one_label:
