@@ -1,0 +1,91 @@
+"""Our OpenVINO files beside transformers' eager RTDetrV2 and its export: same weights, same run, interleaved rounds.
+
+    python benchmarks/export_openvino.py [--models rtdetrv2_r18vd] [--rounds 15] [--photos FOLDER]
+
+Prints, for the network alone at 640x640 and batch 1 in OpenVINO on the CPU: operations in the file, median
+milliseconds, and the speed-up over transformers' eager float32. bfloat16 is fast with AMX, INT8 with VNNI or AMX. INT8
+is calibrated on the photos, or on pictures that come with the library: the weights are random, so these figures are of
+speed alone; docs/quantization.md has what INT8 costs a trained model.
+"""
+
+import argparse
+import functools
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import openvino
+import torch
+from export_onnx import peer
+from peers import environment, interleaved, make_pair, print_table
+
+from rtdetr.export import ExportOptions, export
+from rtdetr.export.openvino import count_operations
+from rtdetr.export.pictures import built_in_pictures
+from rtdetr.export.quantize import quantize
+from rtdetr.models import RTDETR
+
+Graph = tuple[openvino.Model, str]  # and the type its float layers compute in
+
+
+def main() -> None:
+    """Export, run and print."""
+    parser = argparse.ArgumentParser(description="Time our OpenVINO files beside transformers.")
+    parser.add_argument("--models", nargs="+", default=["rtdetrv2_r18vd"])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--photos", type=Path, help="folder of pictures that INT8 is calibrated on")
+    arguments = parser.parse_args()
+    pictures = sorted(arguments.photos.glob("*.jpg")) if arguments.photos else built_in_pictures()
+    print(environment("cpu"), f"openvino {openvino.__version__}")
+    for name in arguments.models:
+        compare(name, pictures, rounds=arguments.rounds)
+
+
+def compare(name: str, pictures: list, *, rounds: int) -> None:
+    """Print the table of a model."""
+    ours, theirs = make_pair(name)
+    images = torch.rand(1, 3, 640, 640)
+    with tempfile.TemporaryDirectory() as folder:
+        graphs = read(ours, theirs, Path(folder), pictures)
+        functions: dict[str, Callable[[], object]] = {
+            "transformers, eager float32": functools.partial(theirs, pixel_values=images)
+        }
+        for kind, (model, precision) in graphs.items():
+            compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": precision})
+            functions[kind] = functools.partial(compiled, {"images": images.numpy()})
+        with torch.inference_mode():
+            times = interleaved(functions, rounds=rounds)
+    base = times["transformers, eager float32"]
+    rows = [
+        (
+            kind,
+            str(count_operations(graphs[kind][0])) if kind in graphs else "-",
+            f"{seconds * 1e3:.1f}",
+            f"{base / seconds:.2f}x",
+        )
+        for kind, seconds in times.items()
+    ]
+    print_table((f"{name}: network, batch 1, 640x640", "operations", "ms", "speed-up"), rows)
+
+
+def read(ours: RTDETR, theirs: torch.nn.Module, folder: Path, pictures: list) -> dict[str, Graph]:
+    """The graphs to be run: transformers' by torch.onnx, ours, and ours in INT8."""
+    core, graphs = openvino.Core(), {}
+    exported = peer(theirs, dynamo=False)
+    if exported is not None:
+        onnx.save(exported, folder / "peer.onnx")
+        for precision in ("f32", "bf16"):
+            graphs[f"transformers, torch.onnx, {precision}"] = core.read_model(folder / "peer.onnx"), precision
+    options = ExportOptions(format="openvino", postprocess="raw")
+    export(ours, folder / "ours.xml", options=options)
+    for precision in ("f32", "bf16"):
+        graphs[f"ours, {precision}"] = core.read_model(folder / "ours.xml"), precision
+    quantize(ours, folder / "int8.xml", calibration=pictures, options=options)
+    graphs["ours, INT8 and f32"] = core.read_model(folder / "int8.xml"), "f32"
+    graphs["ours, INT8 and bf16"] = core.read_model(folder / "int8.xml"), "bf16"
+    return graphs
+
+
+if __name__ == "__main__":
+    main()
