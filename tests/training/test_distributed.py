@@ -100,6 +100,33 @@ def test_two_processes_give_the_losses_and_weights_of_one(data, tmp_path):
     assert expected_losses[-1] < expected_losses[0]
 
 
+def write_evaluated_statistics(data: Path, folder: Path) -> None:
+    """Evaluate in each process after its running statistics went their own way, and write what was evaluated."""
+    config = resolve(str(data), {**SETTINGS, "output_dir": folder, "rehearsal": False})
+    with join("cpu") as processes:
+        job = prepare(
+            config,
+            make_detector=lambda model, categories, device: TorchDetector(model, categories, device=device),
+            processes=processes,
+        )
+        statistics = [value for name, value in job.state.ema.module.named_buffers() if name.endswith("running_mean")]
+        for value in statistics:
+            value += processes.rank
+        report = job.evaluate()
+        assert (report is None) == (processes.rank > 0)
+        found = [value.mean().item() for value in statistics]
+        (folder / f"statistics-{processes.rank}.json").write_text(json.dumps(found))
+
+
+@pytest.mark.slow
+def test_every_process_evaluates_the_weights_that_are_saved(data, tmp_path):
+    code = "import sys; from pathlib import Path; from tests.training import test_distributed as t; "
+    ran = torchrun(code + "t.write_evaluated_statistics(*map(Path, sys.argv[1:]))", data, tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    first, second = (json.loads((tmp_path / f"statistics-{rank}.json").read_text()) for rank in range(2))
+    assert first == second and set(first) == {0.0}
+
+
 def test_a_batch_in_parts_gives_the_same_steps(data, tmp_path):
     whole_losses, whole = ten_steps(data, tmp_path / "whole")
     parts_losses, parts = ten_steps(data, tmp_path / "parts", accumulate=3)

@@ -97,6 +97,8 @@ class Job:
         """
         assert self.val_data is not None
         started = time.perf_counter()
+        # without synchronised batch norm each process has running statistics of its own, and the main one's are saved
+        self.processes.share(self.state.ema.module.buffers())
         detector = self.make_detector(self.state.ema.module, self.train_data.categories, str(self.device))
 
         def predict(images: list[Any]) -> list[Detections]:
