@@ -55,11 +55,12 @@ def _run(options: argparse.Namespace) -> int:
 
 def _train(data: Any, settings: dict[str, Any], resume: Path | None) -> int:
     import rtdetr
+    from rtdetr.evaluation.report import percent
     from rtdetr.training.signals import exit_status
 
     result = rtdetr.train(data, resume=resume, config=settings)
     if int(os.environ.get("RANK", "0")) == 0:
-        best = "" if result.best_ap is None else f", best AP {result.best_ap:.3f}: {result.best_weights}"
+        best = "" if result.best_ap is None else f", best AP {percent(result.best_ap)}: {result.best_weights}"
         print(f"{'finished' if result.finished else 'interrupted'}{best}; {result.last_weights}")
     return 0 if result.signal is None else exit_status(result.signal)
 

@@ -23,7 +23,7 @@ def test_plain_lines_where_there_is_no_terminal():
         "a line with [brackets]",
         "epoch 2/3  step 1/8  left 1:02:05  loss 3.00  12.0 images/s  data wait 25%  memory 1.5 GiB",
         "epoch 2/3  step 2/8  left 0:00:10  loss 3.00  12.0 images/s  data wait 25%  GPU 10.2 GiB",
-        "epoch 2/3  loss 3.00  AP 0.500  AP50 0.800  best AP 0.500 in epoch 1  0:01:01",
+        "epoch 2/3  loss 3.00  AP 50.0  AP50 80.0  best AP 50.0 in epoch 1  0:01:01",
         "epoch 3/3  0:01:01",
     ]
 

@@ -83,6 +83,7 @@ def train(
 
     from rtdetr.api import train as train_model
     from rtdetr.cli.predict import parse_size
+    from rtdetr.evaluation.report import percent
     from rtdetr.training.recipe import parse_assignments
     from rtdetr.training.signals import exit_status
 
@@ -126,4 +127,4 @@ def train(
     elif result.best_weights is None:
         typer.echo(f"finished: {result.last_weights}")
     else:
-        typer.echo(f"finished: best AP {result.best_ap:.3f}, {result.best_weights}")
+        typer.echo(f"finished: best AP {percent(result.best_ap)}, {result.best_weights}")

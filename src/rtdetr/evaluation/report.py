@@ -136,9 +136,9 @@ class EvaluationReport:
         for row, name in enumerate(("ap", "ap50")):
             if intervals and name in intervals:
                 low, high = intervals[name]
-                notes[row] += f"; 95 % confidence {_percent(low)} to {_percent(high)}"
+                notes[row] += f"; 95 % confidence {percent(low)} to {percent(high)}"
         values = zip(_ROWS, self.metrics.numbers, notes, strict=True)
-        lines = [f"{name:<10}{_percent(value):>6}   {note}" for (name, _), value, note in values]
+        lines = [f"{name:<10}{percent(value):>6}   {note}" for (name, _), value, note in values]
         lines += ["", *self._class_lines(), "", *self._error_lines()]
         speed = f" in {self.seconds:.1f} s, {self.num_images / self.seconds:.1f} images/s" if self.seconds else ""
         return "\n".join([*lines, "", f"{self.num_images} images{speed}"])
@@ -148,7 +148,7 @@ class EvaluationReport:
         lines = [f"{'class':<{width}}" + "".join(f"{name:>{_width(name)}}" for name in _CLASS_COLUMNS)]
         for row in self.classes:
             numbers = (row.ap, row.ap50, row.precision, row.recall, row.f1)
-            cells = [str(row.objects), *map(_percent, numbers), f"{row.threshold:.3f}"]
+            cells = [str(row.objects), *map(percent, numbers), f"{row.threshold:.3f}"]
             cells += [str(row.true_positives), str(row.false_positives)]
             aligned = zip(cells, _CLASS_COLUMNS, strict=True)
             lines.append(f"{row.name:<{width}}" + "".join(f"{cell:>{_width(name)}}" for cell, name in aligned))
@@ -200,7 +200,8 @@ class EvaluationReport:
         return write_atomically(Path(path), write, error=InputError)
 
 
-def _percent(value: float | None) -> str:
+def percent(value: float | None) -> str:
+    """A fraction in percent; "-" for what is not there, COCO's -1 included."""
     return "-" if value is None or value < 0 else f"{100 * value:.1f}"
 
 

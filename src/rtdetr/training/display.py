@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Column
 
+from rtdetr.evaluation.report import percent
 from rtdetr.training.metrics import EpochRecord, StepRecord
 
 
@@ -65,9 +66,9 @@ class RunDisplay:
         if record.loss is not None:
             words.append(f"loss {record.loss:.2f}")
         if record.ap is not None:
-            words += [f"AP {record.ap[0]:.3f}", f"AP50 {record.ap[1]:.3f}"]
+            words += [f"AP {percent(record.ap[0])}", f"AP50 {percent(record.ap[1])}"]
         if best is not None:
-            words.append(f"best AP {best[0]:.3f} in epoch {best[1]}")
+            words.append(f"best AP {percent(best[0])} in epoch {best[1]}")
         self.say("  ".join([*words, _duration(record.seconds)]))
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr.errors import TrainingError
+from rtdetr.evaluation.report import percent
 from rtdetr.files import write_atomically
 from rtdetr.training.metrics import AP_NAMES, read_records
 from rtdetr.training.page_parts import (
@@ -24,7 +25,6 @@ from rtdetr.training.page_parts import (
     folded,
     gallery,
     note,
-    percent,
     settings,
     table,
 )

@@ -93,11 +93,6 @@ def file_list(folder: Path, *, without: str) -> str:
     return f'<p class="files">{" ".join(links)}</p>' if links else ""
 
 
-def percent(value: float | None) -> str:
-    """A fraction in percent; "-" for what is not there, COCO's -1 included."""
-    return "-" if value is None or value < 0 else f"{100 * value:.1f}"
-
-
 def _cell(cell: str | Bar) -> str:
     if isinstance(cell, Bar):
         part = 100 * max(0.0, min(cell.share, 1.0))
