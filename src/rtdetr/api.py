@@ -51,12 +51,16 @@ def evaluate(
         ConfigError: unknown `split`, or device or precision given for a detector that is loaded already.
         InputError, WeightsError: the model cannot be loaded or run as asked.
     """
+    if batch_size < 1:
+        raise ConfigError(f"batch_size must be positive, got {batch_size}")
     dataset = data if isinstance(data, DetectionDataset) else open_dataset(data, split=split, images=images)
     if isinstance(model, RTDETR):
         unnamed = Categories.numbered(model.config.num_classes)
         detector: Detector = TorchDetector(model, unnamed, device=device, precision=precision)
     elif isinstance(model, str | os.PathLike):
         detector = load(model, device=device, precision=precision)
+    elif not callable(model) or not hasattr(model, "categories"):
+        raise ConfigError(f"expected the name or file of a model, a detector or a network, got {type(model).__name__}")
     elif (device, precision) == ("auto", "auto"):
         detector = model
     else:

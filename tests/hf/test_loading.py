@@ -25,7 +25,7 @@ from rtdetr.hf import loading  # noqa: E402
 from rtdetr.hf.configuration import RTDetrV2Config  # noqa: E402
 from rtdetr.hf.modeling import RTDetrV2ForObjectDetection, RTDetrV2Model  # noqa: E402
 from rtdetr.weights import load_model, save_huggingface  # noqa: E402
-from tests.hf.models import assert_same_outputs, filled, ours, stock, tiny  # noqa: E402
+from tests.hf.models import TINY, assert_same_outputs, filled, ours, stock, tiny  # noqa: E402
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 # every size, discrete sampling, and another number of points
@@ -169,6 +169,14 @@ def dialects(stock_model: torch.nn.Module) -> dict[str, Callable[[dict[str, Any]
         ),
         "half precision": lambda disk: {k: v.half() if v.is_floating_point() else v for k, v in disk.items()},
     }
+
+
+def test_what_the_configuration_freezes_stays_frozen(tmp_path: Path) -> None:
+    built = tiny(backbone={**TINY["backbone"], "freeze_at": 0})
+    frozen = [name for name, parameter in built.named_parameters() if not parameter.requires_grad]
+    built.save_pretrained(tmp_path)
+    loaded = RTDetrV2ForObjectDetection.from_pretrained(tmp_path)
+    assert frozen == [name for name, parameter in loaded.named_parameters() if not parameter.requires_grad] != []
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING  # noqa: 
 from rtdetr import zoo  # noqa: E402
 from rtdetr.hf import configuration, image_processing, modeling  # noqa: E402
 from rtdetr.hf.registration import register, unregister  # noqa: E402
+from rtdetr.weights import save_huggingface  # noqa: E402
 from tests.hf.models import filled, tiny  # noqa: E402
 
 
@@ -80,6 +81,17 @@ def test_a_model_that_is_ours_alone(tmp_path: Path) -> None:
     register()
     loaded = transformers.AutoModelForObjectDetection.from_pretrained(tmp_path)
     assert type(loaded) is OURS[2] and list(loaded.config.decoder_n_points) == [1, 3, 2]
+
+
+def test_what_the_command_line_writes(tmp_path: Path) -> None:
+    model = filled(zoo.model_config("test-tiny").replace(num_classes=4)).model.network
+    assert save_huggingface(model, tmp_path)  # transformers cannot hold it
+    register()
+    assert transformers.AutoConfig.from_pretrained(tmp_path).num_labels == 4
+    loaded = transformers.AutoModelForObjectDetection.from_pretrained(tmp_path)
+    assert type(loaded) is OURS[2] and loaded.config.d_model == 32
+    images = torch.rand(1, 3, 64, 64)
+    assert torch.allclose(loaded(images).logits, model.eval()(images).logits, atol=1e-5)
 
 
 def test_pipeline(folder: Path) -> None:

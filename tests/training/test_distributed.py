@@ -178,3 +178,5 @@ def test_alone_nothing_is_exchanged():
 def test_a_number_of_processes_that_cannot_be():
     with pytest.raises(ConfigError, match="at least 1"):
         launch(0, [])
+    with pytest.raises(ConfigError, match=r"at most \d+ processes"):
+        launch(100_000, [])

@@ -59,8 +59,11 @@ def evaluate(
     if one_of("--bad-images", bad_images, ("error", "skip")) == "skip":
         dataset = dataset.skipping_bad_images()
     detector = load(model, device=device, precision=precision, one_label=one_label, nms_iou=nms)
+    weights = Path(model)
+    if (weights / "best.pth").is_file():  # the folder of a run
+        weights /= "best.pth"
     if save_thresholds:
-        read_own(Path(model))  # said before the work, not after it
+        read_own(weights)  # said before the work, not after it
     report = evaluate_model(detector, dataset, batch_size=batch_size, size_hw=size_hw)
     intervals = report.intervals(num_resamples=bootstrap, seed=seed) if bootstrap else {}
     typer.echo(report.table(intervals=intervals), err=json_file == "-")
@@ -76,7 +79,7 @@ def evaluate(
             _save_pictures(report, dataset, output)
         _log.info("the report is in %s", output)
     if save_thresholds:
-        store_thresholds(Path(model), report.best_f1_thresholds)
+        store_thresholds(weights, report.best_f1_thresholds)
         _log.info("%s has the best thresholds now: rtdetr predict --threshold auto", model)
 
 

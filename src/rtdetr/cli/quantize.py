@@ -65,6 +65,8 @@ def quantize(
         )
     except RefusedExportError as error:
         console.print(error.report.table())
+        if json_file:
+            write_json({"file": None, **error.report.to_json()}, json_file)
         typer.echo(f"{one_line(error)}; {path} was not written", err=True)
         raise typer.Exit(REFUSED) from None
     console.print(done.report.table())

@@ -7,6 +7,7 @@ keep what the files call them. The annotations are flat arrays (`annotations.py`
 
 import copy
 import functools
+import logging
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -22,6 +23,7 @@ from rtdetr.data.image_files import check_files_exist
 from rtdetr.errors import DatasetError, InputError
 from rtdetr.preprocessing import ImageSource, load_image, open_image
 
+_log = logging.getLogger(__name__)
 _EXIF_ORIENTATION = 0x0112
 _BAD_IMAGES = " 'rtdetr data check' finds every such image; --bad-images skip goes on without them"
 _Picture = TypeVar("_Picture", Image.Image, np.ndarray)
@@ -176,6 +178,20 @@ class DetectionDataset:
         """
         target = self.target(index)
         return self._read(index, target, open_image), target
+
+    def load_or_blank(self, index: int) -> Image.Image:
+        """Read one image; one that cannot be read is grey where `skips_bad_images`, and there is a warning.
+
+        Raises:
+            DatasetError: as for `load`, unless `skips_bad_images`.
+        """
+        try:
+            return self.load(index)[0]
+        except DatasetError as error:
+            if not self.skips_bad_images:
+                raise
+            _log.warning("taken for grey, so that its objects count as missed: %s", error)
+            return Image.new("RGB", self.target(index)["size_wh"], "grey")
 
     def load_array(self, index: int, *, num_channels: int = 3, reduction: int = 1) -> tuple[np.ndarray, ImageTarget]:
         """Read one image as uint8 (h, w, num_channels), with its objects: what `preprocessing.load_image` makes of it.

@@ -4,7 +4,6 @@
 of a model or a file and opens the dataset. What comes out is in `report.py`.
 """
 
-import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -16,13 +15,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from rtdetr.data import DetectionDataset
 from rtdetr.detections import Detections
-from rtdetr.errors import DatasetError
 from rtdetr.evaluation.coco import CocoEvaluator
 from rtdetr.evaluation.report import EvaluationReport
 
 Predict = Callable[[list[Image.Image]], list[Detections]]
 
-_log = logging.getLogger(__name__)
 _DECODING_THREADS = 4
 
 
@@ -87,22 +84,11 @@ def _decoded(dataset: DetectionDataset, indices: Sequence[int], *, ahead: int) -
     with ThreadPoolExecutor(_DECODING_THREADS) as pool:
         pending: deque[Future[Image.Image]] = deque()
         for index in indices:
-            pending.append(pool.submit(_load, dataset, index))
+            pending.append(pool.submit(dataset.load_or_blank, index))
             if len(pending) > ahead:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
-
-
-def _load(dataset: DetectionDataset, index: int) -> Image.Image:
-    """Read an image; one that cannot be read is grey where the dataset allows it, so that nothing is found in it."""
-    try:
-        return dataset.load(index)[0]
-    except DatasetError as error:
-        if not dataset.skips_bad_images:
-            raise
-        _log.warning("its objects count as missed: %s", error)
-        return Image.new("RGB", dataset.target(index)["size_wh"], "grey")
 
 
 def _bar(*, shown: bool) -> Progress:

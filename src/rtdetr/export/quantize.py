@@ -26,6 +26,7 @@ from rtdetr.export.layers import STAGE, stage_errors
 from rtdetr.export.options import ExportOptions, ExportResult
 from rtdetr.export.verify import (
     NUM_OF_DATASET,
+    ROUNDING,
     VerifyReport,
     count_nodes,
     int8_tolerance,
@@ -126,7 +127,7 @@ def quantize(
         while True:
             _WRITERS[options.format](file, [stage for stage in stages if stage not in kept], job)
             after = measure_ap(load(file, device="cpu"), dataset) if dataset else None
-            if before is None or after is None or before - after <= max_drop or len(kept) == len(stages):
+            if before is None or after is None or before - after <= max_drop + ROUNDING or len(kept) == len(stages):
                 break
             _log.info("AP falls by %.4f with %d stages in INT8", before - after, len(stages) - len(kept))
             errors = stage_errors(file, reference.network, resize(compared[0], metadata.size_hw))

@@ -11,6 +11,7 @@ from rtdetr.errors import ConfigError
 from rtdetr.models.hgnetv2 import SHAPES
 from rtdetr.models.presnet import BLOCKS
 from rtdetr.weights.huggingface_config import FIXED, write_config
+from rtdetr.weights.official import read_metadata
 
 _SAMPLING: dict[str, Literal["bilinear", "discrete"]] = {"default": "bilinear", "discrete": "discrete"}
 _FREE = ("decoder_n_levels", "num_feature_levels", "learn_initial_query")  # of FIXED: not fixed here
@@ -74,6 +75,9 @@ class RTDetrV2Config(transformers.RTDetrV2Config):
         classes; transformers warns of the stored `id2label`, and leaves a `label2id` that does not fit.
         """
         fields = dict(config_dict)
+        if "rtdetr" in fields and "d_model" not in fields:  # what rtdetr.weights writes of models of ours alone
+            described = read_metadata(fields["rtdetr"])
+            fields = cls.from_model_config(described.config, categories=described.categories).to_dict()
         names, count = kwargs.pop("id2label", None), kwargs.get("num_labels")
         if names is not None:
             label2id = kwargs.pop("label2id", None) or {name: int(label) for label, name in names.items()}

@@ -81,7 +81,7 @@ class HuggingFaceFiles(_Base):
         if source is None or "state_dict" in options:
             if isinstance(config, PreTrainedConfig) and options.get("state_dict"):
                 options["state_dict"] = renamed(options["state_dict"], config)
-            return super().from_pretrained(source, *model_args, config=config, **options)
+            return _frozen_as_built(super().from_pretrained(source, *model_args, config=config, **options))
         hub = {name: options.pop(name) for name in _HUB if name in options}
         pickled = options.pop("use_safetensors", None) is not True
         options.pop("trust_remote_code", None)  # there is none
@@ -104,7 +104,7 @@ class HuggingFaceFiles(_Base):
         result = super().from_pretrained(None, *model_args, config=config, state_dict=entries, **dtype, **options)
         model = result[0] if isinstance(result, tuple) else result
         model.config.name_or_path = model.name_or_path = str(source)
-        return result
+        return _frozen_as_built(result)
 
     @classmethod
     def _configuration(
@@ -273,3 +273,13 @@ def _with_variant(name: str, variant: str | None) -> str:
 def _write_json(path: Path, data: dict[str, Any]) -> None:
     text = json.dumps(data, indent=2, sort_keys=True) + "\n"
     write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"), error=WeightsError)
+
+
+def _frozen_as_built(loaded: Any) -> Any:
+    """Freeze again what its configuration freezes: transformers makes every parameter that it loads trainable."""
+    model = loaded[0] if isinstance(loaded, tuple) else loaded
+    with torch.device("meta"):
+        built = type(model)(model.config)
+    for parameter, twin in zip(model.parameters(), built.parameters(), strict=True):
+        parameter.requires_grad_(twin.requires_grad)
+    return loaded

@@ -130,6 +130,8 @@ def build_model(
     Raises:
         ConfigError: unknown name or a value that does not fit.
     """
+    if not isinstance(model, str | ModelConfig):
+        raise ConfigError(f"expected the name of a model or a ModelConfig, got {type(model).__name__}")
     config = zoo.model_config(model) if isinstance(model, str) else model
     top = {"num_classes": num_classes, "in_channels": in_channels, "eval_size_hw": eval_size_hw}
     decoder = {

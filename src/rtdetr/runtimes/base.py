@@ -250,9 +250,11 @@ class BaseDetector(ABC):
             return self.size_hw
         size_hw = multiples_of_32(size_hw)
         if not self.metadata.dynamic_size and size_hw != self.size_hw:
+            in_graph = self.metadata.preprocess == "in_graph"
+            option = f"--size {size_hw[0]}x{size_hw[1]}" if in_graph else "--dynamic size"
             raise InputError(
                 f"{self.metadata.model} was exported for images of {self.size_hw[0]}x{self.size_hw[1]} only, "
-                f"got {size_hw[0]}x{size_hw[1]}; export it with: --dynamic size"
+                f"got {size_hw[0]}x{size_hw[1]}; export it with: {option}"
             )
         return size_hw
 

@@ -173,12 +173,17 @@ def launch(num_processes: int, arguments: list[str]) -> NoReturn:
     """Run `rtdetr ARGUMENTS` in `num_processes` processes of this machine, as torchrun does, and exit as they did.
 
     Raises:
-        ConfigError: fewer than one process.
+        ConfigError: fewer than one process, or more than there are GPUs and cores.
     """
     if "RANK" in os.environ:
         raise ConfigError("--processes starts processes itself; leave it out under torchrun, which has done so")
     if num_processes < 1:
         raise ConfigError(f"expected at least 1 process, got {num_processes}")
+    most = max(torch.cuda.device_count(), os.cpu_count() or 1)
+    if num_processes > most:
+        raise ConfigError(
+            f"expected at most {most} processes, as many as this machine has GPUs or cores, got {num_processes}"
+        )
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num_processes)))
     options = ["--standalone", f"--nproc-per-node={num_processes}", "-m", "rtdetr", *arguments]
     sys.stdout.flush()

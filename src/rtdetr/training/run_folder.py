@@ -42,7 +42,7 @@ def attempt(what: str, call: Callable[[], object]) -> None:
         call()
     except Exception as error:  # of whatever library draws or writes
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        _log.warning("%s could not be made: %s. The training is not affected", what, reason)
+        _log.warning("%s could not be made: %s. It goes on without", what, reason)
 
 
 def write_start(

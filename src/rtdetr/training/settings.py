@@ -123,6 +123,8 @@ def _checked(settings: Mapping[str, Any]) -> dict[str, Any]:
     if unknown is not None:
         raise ConfigError(f"unknown setting {unknown!r}.{nearest(unknown, known)} Known: {', '.join(known)}.")
     given = {name: value for name, value in settings.items() if value is not None}
+    if not isinstance(given.get("set", {}), Mapping):
+        raise ConfigError(f"set: expected values by name, such as {{'train.epochs': 12}}, got {given['set']!r}")
     return {name: _texts(value) if name in _PATHS else value for name, value in given.items()}
 
 

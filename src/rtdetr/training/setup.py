@@ -15,6 +15,7 @@ from rtdetr.config import Recipe, TrainConfig
 from rtdetr.data import DetectionDataset, TrainLoader, open_dataset
 from rtdetr.data.pipelines import Pipeline
 from rtdetr.data.sampling import epoch_length, repeat_factors
+from rtdetr.data.schedule import plan
 from rtdetr.devices import choose_device, training_dtype
 from rtdetr.errors import ConfigError, TrainingError, one_of
 from rtdetr.evaluation import CocoMetrics
@@ -132,6 +133,10 @@ def prepare(
         _warn_of_other_processes(len(resume.get("rng", [])), processes)
     _check_agreement(processes, state.progress, train_data)
     if processes.is_main:
+        if transforms is not None and not any(plan(recipe, epoch).strong for epoch in range(recipe.epochs)):
+            _log.warning("the transforms are not used: no epoch of this recipe is augmented (augmentation_stop_epoch)")
+        if train_data.annotations.iscrowd.all():
+            _log.warning("%s has no objects to train on", train_data.annotations_file)
         _warn_of_short_run(recipe, len(loader))
         _open_folder(folder, config, is_new=resume is None, description=description)
     return Job(
@@ -269,7 +274,7 @@ def _warn_of_other_processes(former: int, processes: Processes) -> None:
 
 def _warn_of_short_run(recipe: Recipe, batches_per_epoch: int) -> None:
     steps = recipe.epochs * batches_per_epoch
-    if recipe.warmup_iterations * 2 > steps:
+    if recipe.warmup_iterations * 2 > steps and recipe.warmup_iterations > max(steps // 20, 1):
         _log.warning(
             "warm-up takes %d of the run's %d steps, so the learning rate stays low; train longer, or shorten it: "
             "--set train.warmup_iterations=%d",

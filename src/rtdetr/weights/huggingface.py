@@ -95,14 +95,18 @@ def write_huggingface(
     entries = state if foreign else to_huggingface(state)
     # the format knows neither strides nor shared memory
     entries = {key: value.clone(memory_format=torch.contiguous_format) for key, value in entries.items()}
-    header = {"format": "pt", "rtdetr": json.dumps(metadata(config, categories, thresholds=thresholds))}
+    about = metadata(config, categories, thresholds=thresholds)
+    header = {"format": "pt", "rtdetr": json.dumps(about)}
     lone = path.suffix == ".safetensors"
     file = path if lone else path / WEIGHTS
     content = save(entries, metadata=header)  # save_file makes files that only their owner can read
     write_atomically(file, lambda temporary: temporary.write_bytes(content), error=WeightsError)
     if not lone:
         dtype = str(state["decoder.dec_score_head.0.weight"].dtype).removeprefix("torch.")
-        stored = {"model_type": "rtdetr"} if foreign else write_config(config, categories=categories, dtype=dtype)
+        if foreign:
+            stored = {"model_type": "rtdetr", "rtdetr": about}
+        else:
+            stored = write_config(config, categories=categories, dtype=dtype)
         _write_json(path / PREPROCESSOR, write_preprocessor(config))
         _write_json(path / CONFIG, stored)
     if foreign:
