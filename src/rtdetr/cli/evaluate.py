@@ -52,16 +52,14 @@ def evaluate(
     from rtdetr.api import evaluate as evaluate_model
     from rtdetr.data import open_dataset
     from rtdetr.runtimes import load
-    from rtdetr.weights import read_own, store_thresholds
+    from rtdetr.weights import of_run, read_own, store_thresholds
 
     size_hw = parse_size(size) if size else None
     dataset = open_dataset(data, split=split, images=images, on_bad_box=bad_boxes)
     if one_of("--bad-images", bad_images, ("error", "skip")) == "skip":
         dataset = dataset.skipping_bad_images()
     detector = load(model, device=device, precision=precision, one_label=one_label, nms_iou=nms)
-    weights = Path(model)
-    if (weights / "best.pth").is_file():  # the folder of a run
-        weights /= "best.pth"
+    weights = of_run(Path(model))
     if save_thresholds:
         read_own(weights)  # said before the work, not after it
     report = evaluate_model(detector, dataset, batch_size=batch_size, size_hw=size_hw)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler, default_collate
 
 from rtdetr.config import Recipe, SizeHW
-from rtdetr.data.dataset import DetectionDataset
+from rtdetr.data.dataset import BAD_IMAGES, DetectionDataset
 from rtdetr.data.mosaic import MIX_SHARES, NUM_TILES, mosaic
 from rtdetr.data.pipelines import Pipeline, apply_pipeline
 from rtdetr.data.sampling import epoch_length, epoch_order
@@ -139,9 +139,10 @@ class BatchBuilder(Dataset[Batch | RTDETRError]):
             except DatasetError as error:
                 if not self._dataset.skips_bad_images:
                     raise
-                if str(error) not in self._warned:
-                    _log.warning("left out: %s", error)
-                    self._warned.add(str(error))
+                reason = str(error).removesuffix(BAD_IMAGES)
+                if reason not in self._warned:
+                    _log.warning("left out: %s", reason)
+                    self._warned.add(reason)
         raise DatasetError(f"{self._dataset.annotations_file}: none of its images can be read")
 
     def _sample(self, index: int, epoch_plan: EpochPlan, rng: np.random.Generator) -> Sample:

@@ -25,7 +25,7 @@ from rtdetr.preprocessing import ImageSource, load_image, open_image
 
 _log = logging.getLogger(__name__)
 _EXIF_ORIENTATION = 0x0112
-_BAD_IMAGES = " 'rtdetr data check' finds every such image; --bad-images skip goes on without them"
+BAD_IMAGES = " 'rtdetr data check' finds every such image; --bad-images skip goes on without them"
 _Picture = TypeVar("_Picture", Image.Image, np.ndarray)
 
 
@@ -190,7 +190,7 @@ class DetectionDataset:
         except DatasetError as error:
             if not self.skips_bad_images:
                 raise
-            _log.warning("taken for grey, so that its objects count as missed: %s", error)
+            _log.warning("taken for grey, so that its objects count as missed: %s", str(error).removesuffix(BAD_IMAGES))
             return Image.new("RGB", self.target(index)["size_wh"], "grey")
 
     def load_array(self, index: int, *, num_channels: int = 3, reduction: int = 1) -> tuple[np.ndarray, ImageTarget]:
@@ -260,12 +260,12 @@ class DetectionDataset:
             if _size_wh(image) not in expected and isinstance(stored, Path) and stored.suffix.lower() != ".npy":
                 image = read(_unrotated(stored))
         except InputError as error:
-            raise DatasetError(f"{source.annotations_file}: image {image_id}: {error}.{_BAD_IMAGES}") from None
+            raise DatasetError(f"{source.annotations_file}: image {image_id}: {error}.{BAD_IMAGES}") from None
         if _size_wh(image) not in expected:
             stated, got = "{}x{}".format(*target["size_wh"]), "{}x{}".format(*_size_wh(image))
             raise DatasetError(
                 f"{source.annotations_file}: image {image_id} is {stated} pixels there, but {path} is {got}; its boxes "
-                f"would be misplaced. Put the annotated image there or correct width, height and boxes.{_BAD_IMAGES}"
+                f"would be misplaced. Put the annotated image there or correct width, height and boxes.{BAD_IMAGES}"
             )
         return image
 

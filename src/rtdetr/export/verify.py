@@ -217,7 +217,8 @@ def verify(
         both, failure = _detections(detector, original, pictures, 0.0, size_hw)
         scores = np.sort(np.concatenate([one.scores for one in both[0]]))[::-1]
         if is_weak := len(scores) > 0:
-            threshold = float(scores[min(_STRONGEST * len(pictures), len(scores) - 1)])
+            count = _STRONGEST * len(pictures)
+            threshold = float(scores[count]) if len(scores) > count else 0.0
             agreement = compare(*both, threshold=threshold, tolerance=tolerance)
     errors: dict[str, float] = {}
     if path and (failure or not agreement.is_conclusive or agreement.matched_share < tolerance.matched):

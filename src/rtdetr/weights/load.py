@@ -178,11 +178,16 @@ def _find(source: str | Path) -> tuple[Path, str | None]:
     if not isinstance(source, Path) and source.startswith(("http://", "https://")):
         return download(source), None
     path = Path(source).expanduser()
-    path = next((file for file in (path / "best.pth", path / "last.pth") if file.is_file()), path)  # of a run
+    path = of_run(path)
     if not path.exists():
         hint = nearest(str(source), [*zoo.list_models(), *zoo.ALIASES]) if path.suffix == "" else ""
         raise WeightsError(f"no such file or model: {source}.{hint} Run 'rtdetr models' for the list of models.")
     return path, None
+
+
+def of_run(path: Path) -> Path:
+    """The weights in the folder of a training run, the best ones if there are any; any other path as it is."""
+    return next((file for file in (path / "best.pth", path / "last.pth") if file.is_file()), path)
 
 
 def _published(name: str, tag: str) -> Path:
