@@ -26,7 +26,7 @@ ALLOWED = {
     "training": LEVEL_0 | LEVEL_1 | LEVEL_2 | {"weights", "evaluation"},
     "runtimes": LEVEL_0,
     "benchmark": LEVEL_0 | {"runtimes"},
-    "hf": LEVEL_0 | LEVEL_1 | LEVEL_2 | {"weights", "evaluation", "training"},
+    "hf": LEVEL_0 | LEVEL_1 | LEVEL_2 | {"weights", "evaluation", "training", "runtimes"},
     "export": LEVEL_0 | LEVEL_1 | {"models", "weights", "data", "evaluation", "runtimes"},
 }
 ALLOWED["api"] = set(ALLOWED)

@@ -1,10 +1,14 @@
 """Where a network runs and in which precision, from the words a user writes."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar, cast
 
 import torch
 
 from rtdetr.errors import ConfigError, one_of
+
+Function = TypeVar("Function", bound=Callable)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -12,6 +16,14 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
     """The type to compute in where 16 bits are too few; not `torch.promote_types`, which torch 2.6 would export."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def not_compiled(function: Function) -> Function:
+    """Keep `torch.compile` away from a function whose shapes depend on its values: it would trace it anew every batch.
+
+    `torch.compiler.disable` does the same, and imports the compiler at once, which takes a second.
+    """
+    return cast(Function, torch._disable_dynamo(function))
 
 
 def choose_device(device: str | torch.device) -> torch.device:

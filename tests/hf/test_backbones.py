@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
 
-from rtdetr.errors import ConfigError
+import rtdetr
+from rtdetr.errors import ConfigError, WeightsError
 from rtdetr.hf import RTDetrV2Config, RTDetrV2ForObjectDetection
 from tests.hf.pairs import labels
 
@@ -67,6 +69,21 @@ def test_trains_and_saves(name: str, tmp_path: Path) -> None:
     stock_config.encoder_in_channels = list(ours.model.backbone.out_channels)  # ours reads them off the backbone
     stock = transformers.RTDetrV2ForObjectDetection.from_pretrained(tmp_path, config=stock_config).eval()
     torch.testing.assert_close(stock(images()).logits, ours(images()).logits, atol=1e-5, rtol=0)
+
+
+def test_detector(tmp_path: Path) -> None:
+    """`rtdetr.load` does not build such backbones, and says who does."""
+    odd = transformers.RTDetrResNetConfig(**RESNET, layer_type="basic")
+    ours = model(odd, id2label=dict(enumerate("abcde"))).eval()
+    detector = ours.to_detector(device="cpu", precision="float32", size_hw=(64, 96))
+    assert detector.categories.names == list("abcde") and detector.network.is_fused
+    found = detector(np.zeros((30, 40, 3), np.uint8), threshold=0.0)
+    with torch.no_grad():
+        expected = ours(torch.zeros(1, 3, 64, 96)).logits.sigmoid().max()
+    np.testing.assert_allclose(found.scores.max(), expected, rtol=1e-4)
+    ours.save_pretrained(tmp_path)
+    with pytest.raises(WeightsError, match=r"a backbone 'rt_detr_resnet' of this shape .* to_detector\(\)"):
+        rtdetr.load(tmp_path)
 
 
 @pytest.mark.slow

@@ -116,6 +116,13 @@ def test_equal_to_transformers_setting_by_setting(stock: Any, change: dict[str, 
     assert_equal_batches(by_constructor, got, tolerance=0)
 
 
+@pytest.mark.parametrize("resample", range(6))
+def test_pixels_of_every_method_are_those_of_pillow(resample: int) -> None:
+    call = {"size": {"height": 96, "width": 160}, "resample": resample, "return_tensors": "pt"}
+    got, expected = RTDetrImageProcessor()(pictures(), **call), RTDetrImageProcessorPil()(pictures(), **call)
+    torch.testing.assert_close(got["pixel_values"], expected["pixel_values"], atol=1e-6, rtol=0)
+
+
 def test_the_same_pixels_as_the_rest_of_the_library() -> None:
     picture = pictures()[0]
     got = RTDetrImageProcessor()(picture, return_tensors="np")["pixel_values"][0]

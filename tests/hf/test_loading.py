@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 import rtdetr
 from rtdetr import zoo
 from rtdetr.errors import WeightsError
+from rtdetr.models.hgnetv2 import HGNetv2
 
 transformers = pytest.importorskip("transformers")
 
@@ -55,6 +56,30 @@ def test_saved_here_opens_in_transformers_and_the_reverse(folder: Path, tmp_path
     back = ours(tmp_path, dtype=torch.float64)
     assert_same_outputs(model, back)
     assert not back.training and back.config.name_or_path == str(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("affine", [False, True])
+def test_hgnetv2_of_transformers(affine: bool, tmp_path: Path) -> None:
+    """What stock transformers saves around its own HGNetV2 opens here, with this library's network, and the reverse."""
+    backbone = transformers.HGNetV2Config(out_indices=[2, 3, 4], use_learnable_affine_block=affine)
+    config = transformers.RTDetrV2Config(
+        backbone_config=backbone,
+        encoder_in_channels=[512, 1024, 2048],
+        freeze_backbone_batch_norms=not affine,
+        num_queries=50,
+    )
+    there = transformers.RTDetrV2ForObjectDetection(config).double().eval()
+    for key, value in there.state_dict().items():
+        if key.endswith("running_var"):
+            value.uniform_(0.5, 1.5)
+    there.save_pretrained(tmp_path / "theirs")
+    here = ours(tmp_path / "theirs", dtype=torch.float64)
+    assert isinstance(here.model.backbone, HGNetv2)
+    assert_same_outputs(there, here, tolerance=1e-10)
+    here.save_pretrained(tmp_path / "ours")
+    assert_same_outputs(there, stock(tmp_path / "ours", dtype=torch.float64), tolerance=1e-10)
+    assert load_model(tmp_path / "theirs")[0].config.backbone.use_lab == affine
 
 
 def test_config_json_is_what_transformers_writes(folder: Path, tmp_path: Path) -> None:
@@ -121,16 +146,13 @@ def test_a_repository_that_runs_all_layers_there_runs_them_here(tmp_path: Path) 
 @pytest.mark.parametrize(
     "changes",
     [
-        pytest.param({"backbone": {"kind": "HGNetv2", "size": "L"}}, marks=pytest.mark.slow),
         {"decoder": {"num_points": (1, 3, 2)}},
         pytest.param({"decoder": {"query_selection": "agnostic"}}, marks=pytest.mark.slow),
     ],
-    ids=["HGNetv2", "points a level", "query selection"],
+    ids=["points a level", "query selection"],
 )
 def test_what_transformers_cannot_hold_is_ours_alone(changes: dict[str, Any], tmp_path: Path) -> None:
-    base = zoo.model_config("test-tiny")
-    config = zoo.model_config("rtdetrv2_hgnetv2_l") if "backbone" in changes else base.replace(**changes)
-    model = filled(config)
+    model = filled(zoo.model_config("test-tiny").replace(**changes))
     model.save_pretrained(tmp_path / "facade")
     assert json.loads((tmp_path / "facade" / "config.json").read_text())["model_type"] == "rtdetr"
     with pytest.raises(ValueError, match="rtdetr"):
@@ -265,14 +287,19 @@ def assert_equal_states(first: torch.nn.Module, second: torch.nn.Module) -> None
     assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
 
 
-def test_another_number_of_classes_says_what_starts_fresh(folder: Path) -> None:
+def test_another_number_of_classes_says_what_starts_fresh(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     names = {0: "cat", 1: "dog", 2: "bird"}
     options = {"id2label": names, "label2id": {name: label for label, name in names.items()}}
+    transformers.logging.set_verbosity_warning()
+    transformers.logging.enable_propagation()
     with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
         RTDetrV2ForObjectDetection.from_pretrained(folder, **options)
     model, report = RTDetrV2ForObjectDetection.from_pretrained(
         folder, ignore_mismatched_sizes=True, output_loading_info=True, **options
     )
+    reports = [message for message in caplog.messages if "LOAD REPORT" in message]
+    transformers.logging.disable_propagation()
+    assert reports and all(f"from: {folder}\n" in message for message in reports)
     fresh = {key for key, *_ in report["mismatched_keys"]}
     assert fresh == {
         f"model.network.decoder.{key}"

@@ -144,6 +144,10 @@ def test_arguments_that_do_not_fit() -> None:
         model(images(), labels=[*labels(1), {"boxes": torch.rand(1, 4)}])
     with pytest.raises(InputError, match=r"label 5 is outside 0\.\.4"):
         model(images(1), labels=[{"class_labels": torch.tensor([5]), "boxes": torch.full((1, 4), 0.5)}])
+    for number in (31.0, torch.nan):  # pixels
+        boxes = torch.tensor([[0.5, 0.5, 0.1, 0.1], [0.5, 0.5, number, 0.1]])
+        with pytest.raises(InputError, match=r"target 0: expected boxes as cxcywh in 0\.\.1"):
+            model(images(1), labels=[{"class_labels": torch.tensor([1, 1]), "boxes": boxes}])
     for wrong in (3, ["cat"], {"boxes": torch.rand(1, 4)}):
         with pytest.raises(InputError, match="expected labels as a list of one dict an image"):
             model(images(), labels=wrong)
@@ -151,6 +155,16 @@ def test_arguments_that_do_not_fit() -> None:
         model(images(), pixel_mask=torch.ones(2, 1, 64, 96))
     with pytest.raises(InputError, match="expected one target an image"):
         model(images(), labels=labels(1))
+
+
+def test_an_image_without_objects_however_it_is_written() -> None:
+    model = facade().train()
+    empty = [{"class_labels": torch.tensor([]), "boxes": torch.tensor([])}, *labels(0)]
+    losses = []
+    for given in (empty, labels(0, 0)):
+        torch.manual_seed(0)
+        losses.append(model(images(), labels=given).loss)
+    torch.testing.assert_close(*losses)
 
 
 def test_further_columns_of_a_batch_are_ignored() -> None:
@@ -288,12 +302,21 @@ def test_zoo_models(name: str) -> None:
 
 COMPILE = """
 import torch
-from tests.hf.pairs import facade
-model, pixels = facade(), torch.rand(2, 3, 64, 96)
+from tests.hf.pairs import facade, labels
+model, pixels = facade(decoder={"num_denoising": 10}).double(), torch.rand(2, 3, 64, 96).double()
 with torch.no_grad():
-    output = torch.compile(model, backend="eager", fullgraph=True)(pixels)
+    output = torch.compile(model, backend="aot_eager", fullgraph=True)(pixels)
     torch.testing.assert_close(output.logits, model(pixels).logits)
 assert output.enc_outputs_coord_logits.shape == (2, 126, 4)
+gradients = []
+for one in (model.train(), torch.compile(model, backend="aot_eager")):
+    for count in (1, 3, 0):
+        torch.manual_seed(0)
+        model.zero_grad()
+        loss = one(pixels, labels=labels(count, 2)).loss
+        loss.backward()
+    gradients.append([loss.detach(), *(p.grad.clone() for p in model.parameters())])
+torch.testing.assert_close(*gradients)
 """
 
 
@@ -302,6 +325,7 @@ def test_compile() -> None:
     """In a process of its own: torch.compile does not see through the checks of shapes in tests."""
     done = subprocess.run([sys.executable, "-c", COMPILE], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert "failed while" not in done.stderr  # what the compiler prints about code that it cannot follow
 
 
 def test_unsupported_configuration() -> None:

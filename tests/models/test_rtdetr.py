@@ -156,6 +156,8 @@ def test_fused_model_agrees_and_leaves_the_original_alone() -> None:
         keys = list(model.state_dict())
         images = torch.rand(1, 3, 64, 64, dtype=torch.float64)
         fused = fuse(model)
+        with pytest.raises(ConfigError, match="a fused model is for inference only"):
+            fused.train()
         assert fused.is_fused and not model.is_fused and list(model.state_dict()) == keys
         assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in fused.modules())
         torch.testing.assert_close(fused(images).logits, model(images).logits, rtol=1e-8, atol=1e-8)

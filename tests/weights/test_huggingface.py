@@ -95,6 +95,18 @@ def test_16_bits(dtype: torch.dtype, tmp_path: Path) -> None:
         torch.testing.assert_close(value, model.state_dict()[key], rtol=1e-2, atol=1e-3)
 
 
+def test_pixels_that_the_repository_normalises(tmp_path: Path) -> None:
+    """The network does it here: its images are in [0, 1]."""
+    save_huggingface(small(), tmp_path)
+    forget(tmp_path)
+    edit(tmp_path, name="preprocessor_config.json", do_normalize=True)
+    config = load_model(tmp_path)[0].config
+    assert config.pixel_mean == (0.485, 0.456, 0.406) and config.pixel_std == (0.229, 0.224, 0.225)
+    edit(tmp_path, name="preprocessor_config.json", image_std=[0, 1, 1])
+    with pytest.raises(WeightsError, match="pixel_std needs a number"):
+        load_model(tmp_path)
+
+
 def test_shards_and_pickles(tmp_path: Path) -> None:
     model = small()
     save_huggingface(model, tmp_path)
@@ -133,6 +145,11 @@ def test_shards_and_pickles(tmp_path: Path) -> None:
         ({"decoder_method": ["default"]}, "decoder_method must be"),
         ({"num_queries": "many"}, "num_queries"),
         ({"decoder_attention_heads": 5}, "multiple of its 5 heads"),
+        ({"backbone_config": {"model_type": "swin"}}, "a backbone 'swin' of this shape .* rtdetr.hf opens it"),
+        ({"backbone_config": {"model_type": "timm_backbone", "backbone": "resnet18"}}, "a backbone 'resnet18' of this"),
+        ({"backbone_config": {"model_type": "rt_detr_resnet", "hidden_sizes": [8, 16, 24, 32]}}, "'rt_detr_resnet' of"),
+        ({"backbone_config": {"model_type": "rt_detr_resnet", "depths": 3}}, "backbone_config: .*int"),
+        ({"backbone_config": {"model_type": "hgnet_v2", "stem_channels": []}}, "backbone_config: .*range"),
         ({"id2label": {"0": "cat"}}, "names 1 classes, the weights have 80"),
         ({"id2label": {str(i): "x" for i in range(1, 81)}}, "names 80 classes"),
     ],
@@ -159,7 +176,6 @@ def test_class_names_of_repositories(tmp_path: Path) -> None:
 
 
 UNHELD = {
-    "HGNetv2 backbone": zoo.model_config("rtdetrv2_hgnetv2_l").replace(name="custom", num_classes=2),
     "activation 'silu' in all of the decoder": small(decoder={"activation": "silu"}).config,
     "number of points that differs between levels": small(decoder={"num_points": (1, 2, 3)}).config,
     "number of levels other than 3": small(decoder={"num_points": (2, 2, 2, 2)}).config,

@@ -22,7 +22,13 @@ def targets_of(labels: Any) -> list[Target]:
         for name in ("class_labels", "boxes"):
             if not isinstance(label.get(name), Tensor):
                 raise InputError(f"labels[{i}]: expected tensors 'class_labels' and 'boxes', got {sorted(label)}")
-    return [{"labels": label["class_labels"], "boxes": label["boxes"]} for label in labels]
+    return [_target(label["class_labels"], label["boxes"]) for label in labels]
+
+
+def _target(classes: Tensor, boxes: Tensor) -> Target:
+    if classes.numel() == 0 and boxes.numel() == 0:  # torch.tensor([]) is float and has no shape of boxes
+        return {"labels": classes.reshape(-1).long(), "boxes": boxes.reshape(-1, 4)}
+    return {"labels": classes, "boxes": boxes}
 
 
 def content_share_hw(pixel_mask: Tensor) -> Tensor:

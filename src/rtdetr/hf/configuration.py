@@ -8,9 +8,7 @@ from huggingface_hub.dataclasses import strict
 from rtdetr.categories import Categories
 from rtdetr.config import DecoderConfig, EncoderConfig, HGNetv2Config, ModelConfig, PResNetConfig
 from rtdetr.errors import ConfigError
-from rtdetr.models.hgnetv2 import SHAPES
-from rtdetr.models.presnet import BLOCKS
-from rtdetr.weights.huggingface_config import FIXED, write_config
+from rtdetr.weights.huggingface_config import FIXED, read_backbone, read_categories, write_config
 from rtdetr.weights.official import read_metadata
 
 _SAMPLING: dict[str, Literal["bilinear", "discrete"]] = {"default": "bilinear", "discrete": "discrete"}
@@ -100,9 +98,7 @@ class RTDetrV2Config(transformers.RTDetrV2Config):
         if config.version != "v2":
             raise ConfigError(f"RTDetrV2Config describes RT-DETRv2 models only, {config.name!r} is RT-DETR v1")
         decoder, points = config.decoder, config.decoder.num_points
-        own = isinstance(config.backbone, PResNetConfig)
-        described = config if own else config.replace(backbone=PResNetConfig().model_dump())
-        fields = write_config(described, categories=categories, dtype="float32") | {
+        fields = write_config(config, categories=categories, dtype="float32") | {
             "decoder_n_points": points[0] if len(set(points)) == 1 else list(points),
             "decoder_n_levels": len(points),
             "num_feature_levels": len(points),
@@ -173,38 +169,23 @@ def _check_fixed(config: transformers.RTDetrV2Config) -> None:
         raise ConfigError(f"RTDetrV2Config: decoder_method must be 'default' or 'discrete', got {method!r}")
 
 
+def categories_of(config: transformers.RTDetrV2Config) -> Categories | None:
+    """Return the classes of a configuration, None where it only numbers them."""
+    labels = {str(label): name for label, name in (config.id2label or {}).items()}
+    return read_categories({"id2label": labels}, config.num_labels or 2)
+
+
 def own_backbone(config: transformers.RTDetrV2Config) -> PResNetConfig | HGNetv2Config | None:
     """Return this library's backbone for a configuration; None where it has none, such as timm's."""
-    backbone: Any = config.backbone_config
-    read = {"rt_detr_resnet": _presnet, "hgnet_v2": _hgnetv2}.get(backbone.model_type)
-    if read is None or list(backbone.out_indices) != [2, 3, 4]:
+    stored: Any = config.backbone_config
+    found = read_backbone(stored.to_dict())
+    if found is None:
         return None
     training = {
         "freeze_at": getattr(config, "backbone_freeze_at", -1),
         "freeze_norm": config.freeze_backbone_batch_norms,
     }
-    return read(backbone, training)
-
-
-def _presnet(backbone: Any, training: dict[str, Any]) -> PResNetConfig | None:
-    basic, base, depths = backbone.layer_type == "basic", backbone.embedding_size, tuple(backbone.depths)
-    widths = [base * 2**i * (1 if basic else 4) for i in range(4)]
-    usual = backbone.hidden_act == "relu" and not backbone.downsample_in_first_stage
-    if not usual or backbone.downsample_in_bottleneck or list(backbone.hidden_sizes) != widths:
-        return None
-    depth = next((n for n, blocks in BLOCKS.items() if blocks == depths and (n < 50) == basic), None)
-    shape = {"depth": depth} if depth else {"depth": 18 if basic else 50, "blocks": depths}
-    return PResNetConfig(**shape, base_width=base, **training)
-
-
-def _hgnetv2(backbone: Any, training: dict[str, Any]) -> HGNetv2Config | None:
-    names = ("in_channels", "mid_channels", "out_channels", "num_blocks", "downsample", "light_block", "kernel_size")
-    columns = [*(getattr(backbone, f"stage_{name}") for name in names), backbone.stage_numb_of_layers]
-    found = (tuple(backbone.stem_channels[1:]), tuple(zip(*columns, strict=True)))
-    size = next((size for size, shape in SHAPES.items() if shape == found), None)
-    if size is None or backbone.hidden_act != "relu":
-        return None
-    return HGNetv2Config(**{"size": size, "use_lab": backbone.use_learnable_affine_block, **training})
+    return type(found).model_validate({**found.model_dump(), **training})
 
 
 def _changes(base: ModelConfig, wanted: ModelConfig) -> dict[str, Any]:

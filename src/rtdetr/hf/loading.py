@@ -4,13 +4,15 @@ In memory entries have the published names behind one prefix; files have transfo
 transformers opens what is saved here, and the reverse. Files of every dialect are read: transformers' names on disk and
 in memory, with and without tied copies, and official names; in one file, in shards, or pickled, without running code.
 
-What stock transformers cannot hold (HGNetv2, points a level, ...) is saved under official names with model type
+What stock transformers cannot hold (points a level, query selection, ...) is saved under official names with model type
 "rtdetr", which stock transformers refuses to open. A model that is evaluated before its last layer is saved with its
 `eval_idx`, which stock transformers does not know: there the last layer counts; `trim_decoder()` makes both agree.
 """
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -24,10 +26,10 @@ from transformers.utils.hub import cached_file
 
 from rtdetr.errors import WeightsError
 from rtdetr.files import write_atomically
-from rtdetr.hf.configuration import RTDetrV2Config, model_config, own_backbone
+from rtdetr.hf.configuration import RTDetrV2Config, categories_of, model_config, own_backbone
 from rtdetr.hf.entries import NETWORK, in_memory, on_disk, renamed
 from rtdetr.weights.huggingface import CONFIG, INDEX, PICKLED, WEIGHTS, read_entries
-from rtdetr.weights.huggingface_config import inexpressible, read_categories
+from rtdetr.weights.huggingface_config import inexpressible
 from rtdetr.weights.names import State
 from rtdetr.weights.official import Metadata, metadata
 
@@ -101,7 +103,8 @@ class HuggingFaceFiles(_Base):
             entries = in_memory(state, config)
         except WeightsError as error:
             raise WeightsError(f"{file}: {error}") from None
-        result = super().from_pretrained(None, *model_args, config=config, state_dict=entries, **dtype, **options)
+        with _naming_the_source(source):
+            result = super().from_pretrained(None, *model_args, config=config, state_dict=entries, **dtype, **options)
         model = result[0] if isinstance(result, tuple) else result
         model.config.name_or_path = model.name_or_path = str(source)
         return _frozen_as_built(result)
@@ -206,9 +209,7 @@ class HuggingFaceFiles(_Base):
         header = {"format": "pt"}
         if own_backbone(self.config) is not None:
             config = model_config(self.config)
-            labels = {str(label): name for label, name in (self.config.id2label or {}).items()}
-            categories = read_categories({"id2label": labels}, config.num_classes)
-            header["rtdetr"] = json.dumps(metadata(config, categories))
+            header["rtdetr"] = json.dumps(metadata(config, categories_of(self.config)))
         weights, index = _with_variant(WEIGHTS, variant), _with_variant(INDEX, variant)
         # split before names change: the three parts of one stacked projection stay in one file
         pattern = weights.replace(".safetensors", "{suffix}.safetensors")
@@ -234,6 +235,22 @@ class HuggingFaceFiles(_Base):
         for old in (folder / weights, folder / index, *folder.glob(f"{stem}-?????-of-?????.safetensors")):
             if old.name not in written:
                 old.unlink(missing_ok=True)
+
+
+@contextmanager
+def _naming_the_source(source: Any) -> Iterator[None]:
+    """Put the source into transformers' report on entries, which knows of none: it gets the entries themselves."""
+
+    def name(record: logging.LogRecord) -> bool:
+        record.msg = str(record.msg).replace("from: None\n", f"from: {source}\n")
+        return True
+
+    logger = logging.getLogger("transformers.modeling_utils")
+    logger.addFilter(name)
+    try:
+        yield
+    finally:
+        logger.removeFilter(name)
 
 
 def _weights_file(source: Any, *, variant: str | None, pickled: bool, hub: dict[str, Any]) -> Path:

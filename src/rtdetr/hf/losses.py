@@ -6,6 +6,7 @@ import transformers
 from torch import Tensor
 
 from rtdetr.config import LossConfig
+from rtdetr.devices import not_compiled
 from rtdetr.losses import Criterion
 from rtdetr.structures import RTDETROutput, Target
 
@@ -27,6 +28,7 @@ def criterion_of(config: transformers.RTDetrV2Config) -> Criterion:
     return Criterion(loss, encoder_is_auxiliary=True)
 
 
+@not_compiled
 def loss_terms(output: RTDETROutput, targets: list[Target], config: transformers.RTDetrV2Config) -> dict[str, Tensor]:
     """Return the weighted terms: loss_vfl, loss_bbox, loss_giou, the same `_aux_0`, ... and `_dn_0`, ...
 

@@ -21,7 +21,7 @@ from rtdetr.errors import ConfigError
 from rtdetr.hf.arguments import check_images, content_share_hw, targets_of
 from rtdetr.hf.attentions import decoder_attentions, encoder_fields
 from rtdetr.hf.backbone import build_network
-from rtdetr.hf.configuration import RTDetrV2Config
+from rtdetr.hf.configuration import RTDetrV2Config, categories_of
 from rtdetr.hf.loading import HuggingFaceFiles
 from rtdetr.hf.losses import loss_terms
 from rtdetr.hf.outputs import (
@@ -33,8 +33,10 @@ from rtdetr.hf.outputs import (
     without_look_forward_twice,
 )
 from rtdetr.models import RTDETR, fuse
+from rtdetr.runtimes.torch_detector import TorchDetector
 from rtdetr.structures import LayerOutput, RTDETROutput, Target, Trace
 from rtdetr.training.recompute import keep_activations, recompute_activations
+from rtdetr.weights import default_categories
 
 logger = logging.getLogger(__name__)
 
@@ -287,6 +289,31 @@ class RTDetrV2ForObjectDetection(RTDetrV2PreTrainedModel):
         result = RTDetrV2ObjectDetectionOutput(logits=last.logits, pred_boxes=last.boxes_cxcywh, **fields)
         result = result.with_token_boxes(make_token_boxes)
         return result if _or(return_dict, self.config.return_dict) else result.to_tuple()
+
+    def to_detector(
+        self,
+        *,
+        device: str | torch.device = "auto",
+        precision: str = "auto",
+        size_hw: tuple[int, int] | None = None,
+        one_label: bool = False,
+        nms_iou: float | None = None,
+    ) -> TorchDetector:
+        """Return this library's detector with a fused copy of the network, for `rtdetr.evaluate` and for predicting.
+
+        It stretches images to `size_hw` and divides by 255, whatever the image processor does. The arguments, and what
+        is raised, are `rtdetr.runtimes.torch_detector.TorchDetector`'s.
+        """
+        network = self.model.network
+        return TorchDetector(
+            network,
+            categories_of(self.config) or default_categories(network.config.num_classes),
+            device=device,
+            precision=precision,
+            size_hw=size_hw,
+            one_label=one_label,
+            nms_iou=nms_iou,
+        )
 
 
 def _or(value: bool | None, default: bool | None) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rtdetr import zoo
 from rtdetr.boxes import box_iou_giou, cxcywh_to_xyxy
 from rtdetr.config import LossConfig, ModelConfig
-from rtdetr.devices import at_least_float32
+from rtdetr.devices import at_least_float32, not_compiled
 from rtdetr.losses.classification import focal_loss, matchability_aware_loss, one_hot_rows, varifocal_loss
 from rtdetr.losses.matcher import Match, match
 from rtdetr.structures import DenoisingMeta, LayerOutput, RTDETROutput, Target
@@ -39,6 +39,7 @@ class Criterion(nn.Module):
         self.config = config
         self.encoder_is_auxiliary = encoder_is_auxiliary  # as v1 names its terms
 
+    @not_compiled
     def forward(
         self, output: RTDETROutput, targets: list[Target], *, num_boxes: float | None = None
     ) -> dict[str, Float[Tensor, ""]]:

@@ -160,7 +160,8 @@ def _weighted_rows(
 
 
 def _sum_rows_on_cpu(slices: Float[Tensor, "t c"], table: Int64[Tensor, "r n"], shares: Float[Tensor, "r n"]) -> Tensor:
-    if torch.is_grad_enabled() and (slices.requires_grad or shares.requires_grad):
+    trains = torch.is_grad_enabled() and (slices.requires_grad or shares.requires_grad)
+    if trains and not torch.compiler.is_compiling():  # which cannot see into scipy
         return _SumRows.apply(slices, table, shares)
     return F.embedding_bag(table, slices, mode="sum", per_sample_weights=shares)
 

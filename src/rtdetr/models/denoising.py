@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rtdetr.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from rtdetr.config import DecoderConfig
+from rtdetr.devices import not_compiled
 from rtdetr.models.positions import inverse_sigmoid
 from rtdetr.structures import DenoisingMeta, Target
 
@@ -26,6 +27,7 @@ class DenoisingQueries(NamedTuple):
     meta: DenoisingMeta
 
 
+@not_compiled
 def make_denoising_queries(
     targets: list[Target],
     embedding: nn.Embedding,

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from rtdetr import zoo
 from rtdetr.config import HGNetv2Config, ModelConfig, SizeHW, size_problem
+from rtdetr.devices import not_compiled
 from rtdetr.errors import ConfigError, InputError
 from rtdetr.models.decoder import RTDETRDecoder
 from rtdetr.models.hgnetv2 import HGNetv2
@@ -66,6 +67,16 @@ class RTDETR(nn.Module):
             raise ConfigError(f"this model learned {self.config.decoder.num_queries} queries, got num_queries={count}")
         self.decoder.num_queries = count
 
+    def train(self, mode: bool = True) -> "RTDETR":
+        """Switch between train and eval mode.
+
+        Raises:
+            ConfigError: train mode of a fused model.
+        """
+        if mode and self.is_fused:
+            raise ConfigError("a fused model is for inference only; train the model that it was made from")
+        return super().train(mode)
+
     def forward(self, images: Tensor, targets: list[Target] | None = None, trace: Trace | None = None) -> RTDETROutput:
         self._check(images, targets)
         images = images.to(next(self.parameters()).dtype)
@@ -84,10 +95,13 @@ class RTDETR(nn.Module):
         height, width = images.shape[2:]
         if problem := size_problem((height, width)):
             raise InputError(f"{problem}; resize the images")
-        if targets is None:
-            return
-        if len(targets) != len(images):
-            raise InputError(f"expected one target an image, got {len(targets)} targets for {len(images)} images")
+        if targets is not None:
+            self._check_targets(targets, len(images))
+
+    @not_compiled
+    def _check_targets(self, targets: list[Target], num_images: int) -> None:
+        if len(targets) != num_images:
+            raise InputError(f"expected one target an image, got {len(targets)} targets for {num_images} images")
         for i, target in enumerate(targets):
             self._check_target(i, target["labels"], target["boxes"])
 
@@ -99,6 +113,10 @@ class RTDETR(nn.Module):
             )
         if labels.device.type != "cpu" or len(labels) == 0:  # elsewhere a look at the values would wait for the device
             return
+        if not boxes.abs().max() <= 2:  # NaN is neither more nor less; boxes may reach over the border, not so far
+            raise InputError(
+                f"target {i}: expected boxes as cxcywh in 0..1 of the image, got {boxes[boxes.abs().amax(1).argmax()]}"
+            )
         if labels.min() < 0 or labels.max() >= self.config.num_classes:
             wrong = labels[(labels < 0) | (labels >= self.config.num_classes)][0].item()
             raise InputError(f"target {i}: label {wrong} is outside 0..{self.config.num_classes - 1}")

@@ -3,8 +3,8 @@
 Reading: a folder with `config.json` and `model.safetensors` (whole, in shards, or an old `pytorch_model.bin`), or a
 lone .safetensors file; names of transformers' files or memory, or official names; float32, float16 or bfloat16.
 
-Writing: a folder that stock transformers loads wherever it has the model. It cannot hold HGNetv2, points that differ
-between levels, other query selection, learned queries, DEIM's activation and query position head, or other than three
+Writing: a folder that stock transformers loads wherever it has the model. It cannot hold points that differ between
+levels, other query selection, learned queries, DEIM's activation and query position head, or other than three
 blocks in a fusion block: such a model is written under official names with model type "rtdetr", which only this
 library reads. Transformers evaluates the last decoder layer: a model with another `eval_idx` is written whole, and
 transformers' result is then the last layer's. The header of the safetensors file describes the model exactly
@@ -27,6 +27,7 @@ from rtdetr.errors import WeightsError
 from rtdetr.files import write_atomically
 from rtdetr.weights.huggingface_config import (
     TYPES,
+    check_backbone,
     inexpressible,
     read_categories,
     read_config,
@@ -59,6 +60,7 @@ def read_huggingface(path: Path) -> tuple[State, Metadata | None]:
     # a lone file that somebody renamed may lie beside the config.json of another model
     stored = _read_json(folder / CONFIG) if path.is_dir() or path.name in (WEIGHTS, INDEX, PICKLED) else {}
     if is_huggingface(state):
+        check_backbone(stored)
         state = from_huggingface(state)
         if _is_v1(state, stored):
             state = to_version(state, "v1")

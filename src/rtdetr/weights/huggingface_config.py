@@ -3,8 +3,9 @@
 from typing import Any
 
 from rtdetr.categories import COCO80, Categories, Category
-from rtdetr.config import ModelConfig, PResNetConfig
+from rtdetr.config import HGNetv2Config, ModelConfig, PResNetConfig
 from rtdetr.errors import ConfigError, WeightsError
+from rtdetr.models.hgnetv2 import SHAPES
 from rtdetr.models.presnet import BLOCKS
 from rtdetr.weights.identify import identify, observe
 from rtdetr.weights.names import State
@@ -52,6 +53,18 @@ _TRAINING: dict[str, Any] = {
     "weight_loss_giou": 2.0,
     "weight_loss_vfl": 1.0,
 }
+_NORMALISATION = {"pixel_mean": "image_mean", "pixel_std": "image_std"}
+# stages of HGNetV2: transformers' names and ours
+_STAGES = {
+    "in_channels": "in_channels",
+    "mid_channels": "mid_channels",
+    "out_channels": "out_channels",
+    "num_blocks": "num_blocks",
+    "numb_of_layers": "num_layers",
+    "downsample": "downsample",
+    "light_block": "light",
+    "kernel_size": "kernel",
+}
 # names in transformers' COCO repositories that differ from COCO's own
 _COCO_NAMES = {
     "motorbike": "motorcycle",
@@ -67,7 +80,6 @@ def inexpressible(config: ModelConfig) -> list[str]:
     """What of a model transformers' RTDetr and RTDetrV2 have no field for; empty where they can hold it."""
     decoder, encoder = config.decoder, config.encoder
     reasons = {
-        "HGNetv2 backbone": not isinstance(config.backbone, PResNetConfig),
         "number of points that differs between levels": len(set(decoder.num_points)) > 1,
         "number of levels other than 3": len(decoder.num_points) != 3,
         "learned queries that run": decoder.learned_queries,  # 5.23 has the setting, but its forward pass fails
@@ -93,7 +105,7 @@ def write_config(config: ModelConfig, *, categories: Categories | None, dtype: s
     names = (categories or Categories.numbered(config.num_classes)).names
     encoder, decoder = config.encoder, config.decoder
     model_type, architecture = TYPES[config.version]
-    backbone = _write_backbone(config)
+    backbone = _write_backbone(config.backbone, config.in_channels)
     fields: dict[str, Any] = {
         **FIXED,
         **_TRAINING,
@@ -128,23 +140,92 @@ def write_config(config: ModelConfig, *, categories: Categories | None, dtype: s
     return {key: value for key, value in fields.items() if config.version == "v2" or key not in _V2_FIELDS}
 
 
-def _write_backbone(config: ModelConfig) -> dict[str, Any]:
-    backbone = config.backbone
-    assert isinstance(backbone, PResNetConfig), "inexpressible() was not asked"
+def read_backbone(stored: dict[str, Any]) -> PResNetConfig | HGNetv2Config | None:
+    """Return this library's backbone for a `backbone_config`; None where it has none, such as for timm's.
+
+    What is trained of it is not said there, and left at its default.
+    """
+    found: PResNetConfig | HGNetv2Config
+    unread = {"num_channels", "out_features"}
+    match stored.get("model_type"):
+        case "rt_detr_resnet":
+            fields = {**_write_backbone(PResNetConfig(depth=50)), **stored}
+            basic, blocks = fields["layer_type"] == "basic", tuple(fields["depths"])
+            depth = next((n for n, usual in BLOCKS.items() if usual == blocks and (n < 50) == basic), None)
+            shape = {"depth": depth} if depth else {"depth": 18 if basic else 50, "blocks": blocks}
+            found = PResNetConfig.model_validate({**shape, "base_width": fields["embedding_size"]})
+        case "hgnet_v2":
+            unread |= {"depths", "embedding_size", "hidden_sizes"}
+            fields = {**_write_backbone(HGNetv2Config()), **stored}
+            fields["stem_channels"] = [3, *fields["stem_channels"][1:]]
+            stem = tuple(fields["stem_channels"][1:])
+            size = next((size for size, (ours, _) in SHAPES.items() if ours == stem), "L")
+            found = HGNetv2Config.model_validate({"size": size, "use_lab": fields["use_learnable_affine_block"]})
+        case _:
+            return None
+    built = _write_backbone(found)
+    same = all(_plain(fields[name]) == value for name, value in built.items() if name not in unread)
+    return found if same else None
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def check_backbone(stored: dict[str, Any]) -> None:
+    """Refuse the config.json of a repository with a backbone that this library does not have.
+
+    Raises:
+        WeightsError: as said.
+    """
+    backbone = stored.get("backbone_config")
+    try:
+        if not isinstance(backbone, dict) or read_backbone(backbone) is not None:
+            return
+    except (ConfigError, LookupError, TypeError, ValueError) as error:
+        raise WeightsError(f"config.json: backbone_config: {error}") from None
+    name = backbone.get("backbone") or backbone.get("model_type")
+    opens = "RTDetrV2ForObjectDetection.from_pretrained of rtdetr.hf opens it; to_detector() of that model detects"
+    if stored.get("model_type") == TYPES["v1"][0]:
+        opens = "expected ResNet-vd or HGNetV2"
+    raise WeightsError(
+        f"config.json: a backbone {name!r} of this shape is built by transformers or timm alone; {opens}"
+    )
+
+
+def _write_backbone(backbone: PResNetConfig | HGNetv2Config, in_channels: int = 3) -> dict[str, Any]:
+    common: dict[str, Any] = {
+        "hidden_act": "relu",
+        "num_channels": in_channels,
+        "out_features": ["stage2", "stage3", "stage4"],
+        "out_indices": [2, 3, 4],
+    }
+    if isinstance(backbone, HGNetv2Config):
+        (mid, out), stages = SHAPES[backbone.size]
+        widths = [stage.out_channels for stage in stages]
+        return {
+            **common,
+            **{f"stage_{name}": [getattr(stage, ours) for stage in stages] for name, ours in _STAGES.items()},
+            "depths": [stage.num_blocks for stage in stages],
+            "embedding_size": out,
+            "hidden_sizes": widths,
+            "model_type": "hgnet_v2",
+            "stage_downsample_strides": [2, 2, 2, 2],
+            "stem_channels": [in_channels, mid, out],
+            "stem_strides": [2, 1, 1, 2, 1],
+            "use_learnable_affine_block": backbone.use_lab,
+        }
     basic = backbone.depth < 50
     widths = [backbone.base_width * 2**i for i in range(4)]
     return {
+        **common,
         "depths": list(backbone.blocks or BLOCKS[backbone.depth]),
         "downsample_in_bottleneck": False,
         "downsample_in_first_stage": False,
         "embedding_size": backbone.base_width,
-        "hidden_act": "relu",
         "hidden_sizes": widths if basic else [4 * width for width in widths],
         "layer_type": "basic" if basic else "bottleneck",
         "model_type": "rt_detr_resnet",
-        "num_channels": config.in_channels,
-        "out_features": ["stage2", "stage3", "stage4"],
-        "out_indices": [2, 3, 4],
     }
 
 
@@ -196,8 +277,12 @@ def read_config(stored: dict[str, Any], state: State, *, preprocessor: dict[str,
             size_hw = (height, width)
         case _:
             size_hw = config.eval_size_hw
+    pixels = {}
+    if preprocessor.get("do_normalize"):  # which the network does here
+        pixels = {ours: preprocessor.get(name) for ours, name in _NORMALISATION.items()}
     try:
         return config.replace(
+            **pixels,
             eval_size_hw=size_hw,
             encoder={
                 "num_heads": stored.get("encoder_attention_heads", encoder.num_heads),

@@ -31,7 +31,29 @@ _PARTS = (("conv.", "convolution."), ("norm.", "normalization."))
 _ENCODER_LAYER, _HF_ENCODER_LAYER = "encoder.encoder.#.layers.#.", "model.encoder.encoder.#.layers.#."
 _DECODER_LAYER, _HF_DECODER_LAYER = "decoder.decoder.layers.#.", "model.decoder.layers.#."
 
+_STEM, _HF_STEM = "backbone.stem.stem", "model.backbone.model.embedder.stem"  # of HGNetv2
+_HG_STAGE, _HF_HG_STAGE = "backbone.stages.#.", "model.backbone.model.encoder.stages.#."
+_HG_PARTS = (("conv.", "convolution."), ("bn.", "normalization."), ("lab.", "lab."))
+_HG_LAYER = "blocks.#.layers.#."
+_HG_UNITS = (
+    ("downsample.", "downsample."),
+    *((f"{_HG_LAYER}{conv}", f"{_HG_LAYER}{conv}") for conv in ("conv1.", "conv2.", "")),
+    ("blocks.#.aggregation_squeeze_conv.", "blocks.#.aggregation.0."),
+    ("blocks.#.aggregation_excitation_conv.", "blocks.#.aggregation.1."),
+)
+
 V2_TO_HUGGINGFACE: Table = (
+    *((f"{_STEM}{n}.conv.1.", f"{_HF_STEM}{n}.convolution.") for n in ("2a", "2b")),
+    *(
+        (f"{_STEM}{n}.{ours}", f"{_HF_STEM}{n}.{theirs}")
+        for n in ("1", "2a", "2b", "3", "4")
+        for ours, theirs in _HG_PARTS
+    ),
+    *(
+        (f"{_HG_STAGE}{unit}{ours}", f"{_HF_HG_STAGE}{their_unit}{theirs}")
+        for unit, their_unit in _HG_UNITS
+        for ours, theirs in _HG_PARTS
+    ),
     *(
         (f"backbone.conv1.conv1_{n + 1}.{ours}", f"model.backbone.model.embedder.embedder.{n}.{theirs}")
         for n in range(3)

@@ -60,7 +60,9 @@ def backbone(g: GraphBuilder, module: nn.Module, x: str, name: str) -> list[str]
         x = apply(g, module.stem, x, f"{name}.stem")
         stages = module.stages, f"{name}.stages"
     else:
-        raise ExportError(f"cannot export the backbone: no ONNX form of {type(module).__name__} is known")
+        raise ExportError(
+            f"cannot export the backbone: no ONNX form of {type(module).__name__} is known; format torch exports it"
+        )
     maps = []
     for i, stage in enumerate(stages[0]):
         x = apply(g, stage, x, f"{stages[1]}.{i}")
