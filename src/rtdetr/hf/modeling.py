@@ -111,12 +111,12 @@ class RTDetrV2PreTrainedModel(HuggingFaceFiles, PreTrainedModel):
         self.base.gradient_checkpointing = enable
 
     def fuse(self) -> Self:
-        """Return a copy for inference with batch norms and RepVGG branches folded into their convolutions.
+        """Return a copy for inference: norms and RepVGG branches folded into convolutions, channels last in memory.
 
         It is faster and gives the same results up to rounding; it can be neither trained nor saved.
         """
         twin = copy.deepcopy(self).eval()
-        twin.base.network = fuse(twin.base.network)
+        twin.base.network = fuse(twin.base.network).to(memory_format=torch.channels_last)
         return twin.requires_grad_(False)
 
     def trim_decoder(self) -> Self:
