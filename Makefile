@@ -10,7 +10,7 @@ demo: .venv/.installed
 test: .venv/.installed
 	$(BIN)/python -m pytest -n 2
 
-test-slow: .venv/.installed
+test-slow: .venv/.installed .venv/onnxruntime
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not gpu and not network"
 
 test-oldest: .venv-oldest/.installed
@@ -32,6 +32,10 @@ bench: .venv/.installed
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --constraint requirements/constraints.txt --editable '.[dev]'
 	touch $@
+
+# for the C++ sample, whose test is skipped without them: elsewhere than on Debian there is no such package
+.venv/onnxruntime: .venv/.installed
+	-examples/cpp/onnxruntime_headers.sh $@
 
 .venv-oldest/.installed: pyproject.toml requirements/oldest.txt
 	$(PYTHON) -m venv .venv-oldest

@@ -1,0 +1,69 @@
+// What the samples share and your program has already: a picture, the names of the classes, and a way to print.
+#pragma once
+
+#include <cctype>
+#include <cstdint>
+#include <fstream>
+#include <iostream>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+struct Picture {
+    size_t width = 0, height = 0;
+    std::vector<uint8_t> pixels;  // RGB, row by row
+};
+
+// Reads binary PPM ("P6", 8 bits), which needs no library; replace it by the image library of your program.
+inline Picture read_ppm(const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    auto number = [&file]() {
+        while (std::isspace(file.peek()) || file.peek() == '#') {
+            if (file.get() == '#') file.ignore(1 << 20, '\n');
+        }
+        size_t value = 0;
+        file >> value;
+        return value;
+    };
+    std::string magic(2, ' ');
+    file.read(magic.data(), 2);
+    Picture picture;
+    picture.width = number(), picture.height = number();
+    const size_t deepest = number();
+    file.get();  // the single space before the pixels
+    if (!file || magic != "P6" || deepest != 255 || picture.width == 0 || picture.width > 65535 ||
+        picture.height == 0 || picture.height > 65535)
+        throw std::runtime_error(path + ": expected a binary PPM picture (P6) of 8 bits");
+    picture.pixels.resize(picture.width * picture.height * 3);
+    file.read(reinterpret_cast<char*>(picture.pixels.data()), picture.pixels.size());
+    if (!file) throw std::runtime_error(path + ": the picture ends too early");
+    return picture;
+}
+
+// Class names by label, from the JSON text that describes the model: {"names": ["person", ...], ...}.
+inline std::vector<std::string> class_names(const std::string& json) {
+    std::vector<std::string> names;
+    size_t place = json.find("\"names\": [");
+    if (place == std::string::npos) return names;
+    for (place += 10; place < json.size() && json[place] != ']'; ++place) {
+        if (json[place] != '"') continue;
+        std::string name;
+        while (++place < json.size() && json[place] != '"') {
+            if (json[place] == '\\') ++place;
+            name += json[place];
+        }
+        names.push_back(name);
+    }
+    return names;
+}
+
+// Prints the detections above a threshold; the best come first. Boxes: x1 y1 x2 y2 in pixels of the picture.
+inline void print_detections(size_t count, const float* scores, const float* boxes, const int64_t* labels,
+                             const std::vector<std::string>& names, float threshold) {
+    for (size_t i = 0; i < count && scores[i] > threshold; ++i) {
+        const float* box = boxes + 4 * i;
+        const size_t label = labels[i];
+        std::cout << scores[i] << ' ' << box[0] << ' ' << box[1] << ' ' << box[2] << ' ' << box[3] << ' ' << label
+                  << ' ' << (label < names.size() ? names[label] : "?") << '\n';
+    }
+}
