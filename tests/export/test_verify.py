@@ -1,5 +1,6 @@
 """The verdict on an exported model: what counts as the same detection, and that a wrong model is refused."""
 
+import importlib
 import io
 import json
 import re
@@ -10,7 +11,8 @@ import rich.console
 
 from rtdetr.categories import Categories, Category
 from rtdetr.detections import Detections
-from rtdetr.errors import InputError, WeightsError
+from rtdetr.errors import DatasetError, InputError, WeightsError
+from rtdetr.export import export
 from rtdetr.export.agreement import Tolerance, compare
 from rtdetr.export.layers import first_diverging
 from rtdetr.export.pictures import built_in_pictures
@@ -141,6 +143,18 @@ def test_other_class_names_are_refused(categories, reason) -> None:
     found.categories = categories
     report = verify(found, reference)
     assert not report.passed and re.search(reason, report.reason or "")
+
+
+@pytest.mark.parametrize(
+    ("given", "error"), [({"images": ["absent.jpg"]}, InputError), ({"data": "absent"}, DatasetError)]
+)
+def test_what_the_check_needs_is_read_before_the_build(given, error, tmp_path, monkeypatch) -> None:
+    def build(*_, **__):
+        raise AssertionError("it was built")
+
+    monkeypatch.setattr(importlib.import_module("rtdetr.export.export"), "_exporter", lambda _: build)
+    with pytest.raises(error, match="absent"):
+        export(build_model("test-tiny"), tmp_path / "model.onnx", check=True, **given)
 
 
 def test_nothing_to_compare_is_said() -> None:

@@ -72,12 +72,15 @@ def test_a_static_batch_is_filled_up(detectors, tmp_path):
             np.testing.assert_allclose(found.scores, detectors["boxes"](pixels, threshold=0.0).scores, atol=1e-5)
 
 
-def test_sizes(detectors):
+def test_sizes(detectors, monkeypatch):
     with pytest.raises(InputError, match=r"exported for images of 64x64 only, got 32x96; export it with: --dynamic"):
         detectors["boxes"](PICTURES[0], size_hw=(32, 96))
     with pytest.raises(InputError, match="multiples of 32"):
         detectors["dynamic"](PICTURES[0], size_hw=(50, 64))
     assert len(detectors["dynamic"](PICTURES[0], size_hw=(32, 96), threshold=0.0)) == QUERIES
+    monkeypatch.setattr(detectors["dynamic"], "metadata", make_metadata(dynamic_size=True, num_queries=64))
+    with pytest.raises(InputError, match="with 64 queries, and images of 32x96 have only 63 places for them"):
+        detectors["dynamic"](PICTURES[0], size_hw=(32, 96))
     assert len(detectors["boxes"](PICTURES[0], size_hw=(SIZE, SIZE), threshold=0.0)) == QUERIES
 
 

@@ -96,12 +96,18 @@ def test_files_that_are_no_model(files, tmp_path):
     with pytest.raises(WeightsError, match=r"has no weights: model\.bin must be beside it"):
         rtdetr.load(path)
     weights.write_bytes(files["boxes"].with_suffix(".bin").read_bytes()[:40])
-    with pytest.raises(WeightsError, match=r"model\.xml cannot be read by OpenVINO"):
+    with pytest.raises(
+        WeightsError, match=r"model\.xml cannot be read by OpenVINO; is it complete\? It says: Incorrect"
+    ):
         rtdetr.load(path)
+    with pytest.raises(WeightsError, match=r"has the weights of an OpenVINO model: give .*model\.xml"):
+        rtdetr.load(weights)
     shutil.copy(files["boxes"].with_suffix(".bin"), weights)
     for content in (text[: len(text) // 2], "<net/>", "\0\1 random", text.replace("mean-colour", "\0")):
         path.write_text(content)
-        with pytest.raises(WeightsError, match=r"model\.xml (cannot be read by OpenVINO|.* is damaged)"):
+        with pytest.raises(
+            WeightsError, match=r"model\.xml (cannot be read by OpenVINO|.* is damaged|is no OpenVINO model)"
+        ):
             rtdetr.load(path)
     with pytest.raises(WeightsError, match="no such OpenVINO file"):
         rtdetr.load(tmp_path / "none.xml")

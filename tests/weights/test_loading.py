@@ -134,6 +134,19 @@ def test_zoo_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         read_checkpoint("deim_rtdetrv2_r18vd")
 
 
+def test_untrained_models_are_the_same_each_time_and_leave_the_generator_alone() -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first, second = (read_checkpoint("test-tiny:untrained") for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert first.config == zoo.model_config("test-tiny") and first.categories == COCO80
+    assert all(torch.equal(value, second.state[key]) for key, value in first.state.items())
+    with pytest.raises(ConfigError, match=r"unknown model 'test-tny'\. Did you mean 'test-tiny'"):
+        read_checkpoint("test-tny:untrained")
+    with pytest.raises(WeightsError, match="expected weights of 'rtdetr_r18vd', got those of 'test-tiny'"):
+        read_checkpoint("test-tiny:untrained", model="rtdetr_r18vd")
+
+
 def test_no_such_file(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"no such file or model: .*best\.pth\."):
         load_model(tmp_path / "best.pth")

@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 from rtdetr import __version__, zoo
 from rtdetr.categories import Categories
 from rtdetr.config import pytorch_precision
+from rtdetr.data import DetectionDataset, open_dataset
 from rtdetr.errors import ExportError, MissingDependencyError, naming_the_missing_extra
 from rtdetr.export.graph import input_size, prepared
 from rtdetr.export.options import ExportOptions, ExportResult
 from rtdetr.files import files_together
 from rtdetr.models import RTDETR
+from rtdetr.preprocessing import open_image
 from rtdetr.runtimes.metadata import ExportMetadata
 from rtdetr.weights import build_from, default_categories, read_checkpoint
 
@@ -45,7 +47,7 @@ def export(
     options: ExportOptions | None = None,
     check: bool = False,
     images: Sequence[Any] | None = None,
-    data: str | os.PathLike[str] | None = None,
+    data: str | os.PathLike[str] | DetectionDataset | None = None,
     max_drop: float = 0.01,
 ) -> ExportResult:
     """Write a model as a file for another runtime.
@@ -63,6 +65,7 @@ def export(
         RefusedExportError: the check found a difference beyond the tolerance; nothing was written.
         ExportError: the model cannot be exported so, or the file cannot be written.
         ConfigError: options that do not fit the model.
+        InputError, DatasetError: an image or the dataset cannot be read, or has other classes; nothing was written.
         WeightsError: the checkpoint is missing, damaged or of another model.
         MissingDependencyError: the package that writes or runs the format is not installed.
     """
@@ -82,6 +85,11 @@ def export(
     write = _exporter(options.format)  # a missing package is told before the work
     source = open_source(model)
     metadata = describe(source, options)
+    if check and data is not None:
+        opened = data if isinstance(data, DetectionDataset) else open_dataset(data, split="val")
+        data = opened.with_categories(source.categories)
+    if check and images is not None:
+        images = [open_image(image) for image in images]
     with files_together(target, error=ExportError) as file:
         result = write(source.model, file, options=options, metadata=metadata)
         if check:

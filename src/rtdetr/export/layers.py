@@ -49,9 +49,14 @@ def shows_stages(path: Path) -> bool:
     return path.suffix.lower() in (".onnx", ".xml")
 
 
+def largest_error(tolerance: Tolerance) -> float:
+    """Relative error of a stage that these tolerances allow."""
+    return _LIMIT * tolerance.score
+
+
 def first_diverging(errors: dict[str, float], tolerance: Tolerance) -> str | None:
     """The first stage whose relative error is too large for these tolerances."""
-    limit = _LIMIT * tolerance.score
+    limit = largest_error(tolerance)
     return next((name for name, error in errors.items() if not error <= limit), None)
 
 

@@ -23,7 +23,7 @@ from rtdetr.devices import DTYPES
 from rtdetr.errors import InputError, WeightsError
 from rtdetr.evaluation import evaluate_dataset
 from rtdetr.export.agreement import Agreement, Tolerance, class_difference, compare
-from rtdetr.export.layers import QUERY_STAGE, first_diverging, shows_stages, stage_errors
+from rtdetr.export.layers import QUERY_STAGE, first_diverging, largest_error, shows_stages, stage_errors
 from rtdetr.export.pictures import built_in_pictures
 from rtdetr.models import RTDETR
 from rtdetr.preprocessing import open_image, resize
@@ -150,22 +150,28 @@ class VerifyReport:
         table = Table("", "found", "allowed", title=f"{self.model}\nagainst {self.reference}", title_justify="left")
         table.add_row("pictures", str(self.num_images), "")
         table.add_row(f"detections above {self.threshold:.2g}", f"{found.num_found} (of {found.num_reference})", "")
-        judged = allowed.matched > 0  # INT8 is judged by AP
-        table.add_row("matched", f"{found.matched_share:.2%}", f">= {allowed.matched:.0%}" if judged else "")
-        table.add_row("missed, extra", f"{found.missed}, {found.extra}", "")
-        table.add_row("IoU of pairs, lowest", f"{found.lowest_iou:.5f}", f">= {allowed.iou}" if judged else "")
-        table.add_row("IoU of pairs, mean", f"{found.mean_iou:.5f}", "")
-        table.add_row(
-            "score difference, largest",
-            f"{found.largest_score_difference:.5f}",
-            f"<= {allowed.score}" if judged else "",
-        )
+        if found.is_conclusive:
+            judged = allowed.matched > 0  # INT8 is judged by AP
+            table.add_row("matched", f"{found.matched_share:.2%}", f">= {allowed.matched:.0%}" if judged else "")
+            table.add_row("missed, extra", f"{found.missed}, {found.extra}", "")
+            table.add_row("IoU of pairs, lowest", f"{found.lowest_iou:.5f}", f">= {allowed.iou}" if judged else "")
+            table.add_row("IoU of pairs, mean", f"{found.mean_iou:.5f}", "")
+            table.add_row(
+                "score difference, largest",
+                f"{found.largest_score_difference:.5f}",
+                f"<= {allowed.score}" if judged else "",
+            )
+        elif self.stage_errors:
+            worst = max(self.stage_errors.values())
+            table.add_row("stages compared", str(len(self.stage_errors)), "")
+            table.add_row("error of a stage, largest", f"{worst:.2g}", f"<= {largest_error(allowed):g}")
         if self.ap is not None:
             table.add_row("AP", f"{self.ap:.4f} (of {self.reference_ap:.4f})", f"drop <= {allowed.ap_drop}")
         if self.diverging:
             table.add_row("first stage that differs", self.diverging, "")
         table.add_row("size", "-" if self.size_bytes is None else f"{self.size_bytes / 1e6:.1f} MB", "")
-        table.add_row("operations", "-" if self.num_nodes is None else str(self.num_nodes), "")
+        if self.num_nodes is not None:
+            table.add_row("operations", str(self.num_nodes), "")
         own = "-" if self.latency_ms is None else f"{self.latency_ms:.1f} ms"
         speed = f"{own} (PyTorch float32 {self.reference_latency_ms:.1f} ms)"
         table.add_row("one picture", speed, "")

@@ -77,6 +77,7 @@ class BaseDetector(ABC):
 
     where = "CPU"  # what runs the network, for `description`
     num_threads: int | None = None  # on the CPU, where the engine says how many
+    takes_all_queries = True  # an exported graph cannot run with fewer, as small images would need
     batch_sizes: tuple[int, int | None] = (1, None)  # fewest and most images that the engine takes at a time
 
     def __init__(self, metadata: ExportMetadata, *, one_label: bool = False, nms_iou: float | None = None) -> None:
@@ -255,6 +256,13 @@ class BaseDetector(ABC):
             raise InputError(
                 f"{self.metadata.model} was exported for images of {self.size_hw[0]}x{self.size_hw[1]} only, "
                 f"got {size_hw[0]}x{size_hw[1]}; export it with: {option}"
+            )
+        tokens = sum((size_hw[0] // stride) * (size_hw[1] // stride) for stride in (8, 16, 32))
+        if self.takes_all_queries and tokens < self.metadata.num_queries:
+            raise InputError(
+                f"{self.metadata.model} was exported with {self.metadata.num_queries} queries, and images of "
+                f"{size_hw[0]}x{size_hw[1]} have only {tokens} places for them; give a larger size, or export it with "
+                f"--queries {tokens}"
             )
         return size_hw
 

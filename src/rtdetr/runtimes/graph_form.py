@@ -5,6 +5,7 @@ images                                                                 ->  logit
 images uint8 (1, h, w, 3) of any size                                  ->  labels, boxes, scores   (preprocess)
 """
 
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -33,8 +34,15 @@ def existing(source: Path, *, kind: str) -> Path:
 
 def unreadable(source: Path, *, engine: str, error: Exception) -> WeightsError:
     """The error for a file that an engine refuses."""
-    reason = " ".join(str(error).split())
-    return WeightsError(f"{source} cannot be read by {engine}; is it complete? It says: {reason[:200]}")
+    return WeightsError(f"{source} cannot be read by {engine}; is it complete? It says: {reason(error)}")
+
+
+def reason(error: Exception) -> str:
+    """What an engine says, on one line, without the places in its own source that it came from."""
+    return _PLACES.sub("", " ".join(str(error).split()))[:200]
+
+
+_PLACES = re.compile(r"Exception from \S+:\d+: |Check '.*?' failed at \S+?:\d+: |\[ONNXRuntimeError\] : \d+ : \w+ : ")
 
 
 def describe(
@@ -92,6 +100,7 @@ def describe(
         dynamic_batch=batch is None,
         dynamic_size=height is None and width is None,
         in_channels=channels or 3,
+        num_queries=1,  # not known: no size is too small
         library_version=__version__,
     )
 

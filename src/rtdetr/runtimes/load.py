@@ -7,7 +7,7 @@ from typing import Any
 
 from rtdetr.categories import Categories
 from rtdetr.config import pytorch_precision
-from rtdetr.errors import ConfigError, naming_the_missing_extra
+from rtdetr.errors import ConfigError, WeightsError, naming_the_missing_extra
 from rtdetr.runtimes.base import BaseDetector
 
 _log = logging.getLogger(__name__)
@@ -81,6 +81,8 @@ def _detector(source: str | os.PathLike[str], options: dict[str, Any], given: di
                 from rtdetr.runtimes.tensorrt_detector import TensorRTDetector
 
                 return TensorRTDetector(path, **options, **_only((), given, path))
+            case ".bin" if path.with_suffix(".xml").is_file():
+                raise WeightsError(f"{path} has the weights of an OpenVINO model: give {path.with_suffix('.xml')}")
             case _:
                 from rtdetr.runtimes.torch_detector import load_torch_detector
 

@@ -19,6 +19,7 @@ from rtdetr.runtimes.graph_form import (
     check_precision,
     describe,
     existing,
+    reason,
     unreadable,
 )
 from rtdetr.runtimes.metadata import KEY
@@ -86,7 +87,7 @@ class OnnxDetector(BaseDetector):
         try:
             values: Any = self.session.run(OUTPUTS[self.metadata.postprocess], feed)
         except Exception as error:  # onnxruntime has no class of its own for all that it raises
-            raise WeightsError(f"{self.description} failed: {' '.join(str(error).split())[:300]}") from None
+            raise WeightsError(f"{self.description} failed: {reason(error)}") from None
         return RawOutput(*values) if self.metadata.postprocess == "raw" else BoxOutput(*values)
 
 

@@ -20,7 +20,17 @@ from openvino.preprocess import PrePostProcessor
 from rtdetr.categories import Categories
 from rtdetr.errors import ConfigError, WeightsError, nearest, one_of
 from rtdetr.runtimes.base import BaseDetector, Batch, BoxOutput, Output, RawOutput
-from rtdetr.runtimes.graph_form import IMAGES, OUTPUTS, SIZES, Shape, batch_sizes, describe, existing, unreadable
+from rtdetr.runtimes.graph_form import (
+    IMAGES,
+    OUTPUTS,
+    SIZES,
+    Shape,
+    batch_sizes,
+    describe,
+    existing,
+    reason,
+    unreadable,
+)
 from rtdetr.runtimes.metadata import KEY
 
 TYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
@@ -58,6 +68,9 @@ class OpenVINODetector(BaseDetector):
         num_threads: int | None = None,
     ) -> None:
         existing(path, kind="OpenVINO")
+        with path.open("rb") as file:
+            if b"<net" not in file.read(1000):  # else OpenVINO asks all of its parsers, and some print
+                raise WeightsError(f"{path} is no OpenVINO model: expected XML that begins with <net ...>")
         if not path.with_suffix(".bin").is_file():
             raise WeightsError(f"{path} has no weights: {path.with_suffix('.bin').name} must be beside it; copy both")
         self._core = openvino.Core()
@@ -132,9 +145,7 @@ class OpenVINODetector(BaseDetector):
         try:
             return self._core.compile_model(self._model, self._device, options)
         except RuntimeError as error:
-            raise ConfigError(
-                f"OpenVINO cannot run this model on {self._device}: {' '.join(str(error).split())[:200]}; use 'cpu'"
-            ) from None
+            raise ConfigError(f"OpenVINO cannot run this model on {self._device}: {reason(error)}; use 'cpu'") from None
 
     def _start(self, request: Any, batch: Batch) -> None:
         feed = {IMAGES: batch.pixels, SIZES: batch.padded_sizes_wh} if self._takes_sizes else {IMAGES: batch.pixels}
@@ -159,7 +170,7 @@ class OpenVINODetector(BaseDetector):
         return batch, output
 
     def _failure(self, error: Exception) -> WeightsError:
-        return WeightsError(f"{self.description} failed: {' '.join(str(error).split())[:300]}")
+        return WeightsError(f"{self.description} failed: {reason(error)}")
 
 
 def _device(device: str, core: openvino.Core) -> str:

@@ -47,6 +47,8 @@ class TorchDetector(BaseDetector):
             classes, or an `nms_iou` out of range.
     """
 
+    takes_all_queries = False
+
     def __init__(
         self,
         model: RTDETR,

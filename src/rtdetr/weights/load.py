@@ -6,6 +6,8 @@
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 from rtdetr import zoo
 from rtdetr.categories import COCO80, Categories
 from rtdetr.config import ModelConfig
@@ -18,6 +20,7 @@ from rtdetr.weights.names import State, from_huggingface, is_huggingface, to_ver
 from rtdetr.weights.official import Metadata, read_pth, write_pth
 from rtdetr.weights.state import DENOISING, load_state, looks_like
 
+_UNTRAINED = ":untrained"  # behind the name of a zoo model
 _EXPORTED = (".onnx", ".xml", ".engine", ".trt", ".pt2")
 _FOREIGN = (".json", ".yaml", ".yml", ".txt", ".jpg", ".jpeg", ".png", ".zip")
 
@@ -42,8 +45,9 @@ def read_checkpoint(source: str | Path, *, model: str | None = None) -> LoadedWe
     entries; where two zoo models look the same, from the file's name, else the zoo's first.
 
     Args:
-        source: a zoo name ("rtdetrv2_r18vd", fetched into the cache; "rtdetr_r50vd:objects365" for its other file), an
-            address "https://...", or a path: .pth file, .safetensors file, or folder in Hugging Face's layout
+        source: a zoo name ("rtdetrv2_r18vd", fetched into the cache; "rtdetr_r50vd:objects365" for its other file;
+            "rtdetrv2_r18vd:untrained" for fresh weights, the same each time, which serve for speed alone), an address
+            "https://...", or a path: .pth file, .safetensors file, or folder in Hugging Face's layout
             ("./rtdetrv2_r18vd" where a folder has the name of a model), or of a training run: best.pth in it, else
             last.pth.
         model: zoo name of the network to use instead of what the file says; class count and channels stay the file's.
@@ -52,6 +56,8 @@ def read_checkpoint(source: str | Path, *, model: str | None = None) -> LoadedWe
         WeightsError: missing, damaged, not RT-DETR's, or not this `model`'s.
         ConfigError: no such `model`.
     """
+    if isinstance(source, str) and source.endswith(_UNTRAINED) and not Path(source).exists():
+        return _untrained(source.removesuffix(_UNTRAINED), model)
     path, zoo_name = _find(source)
     model = model or zoo_name
     try:
@@ -190,11 +196,25 @@ def of_run(path: Path) -> Path:
     return next((file for file in (path / "best.pth", path / "last.pth") if file.is_file()), path)
 
 
+def _untrained(name: str, model: str | None) -> LoadedWeights:
+    """Fresh weights of a zoo model."""
+    config = zoo.model_config(name)
+    if model is not None and zoo.model_config(model) != config:
+        raise WeightsError(f"expected weights of {model!r}, got those of {name!r}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        state = build_model(config).state_dict()
+    return LoadedWeights(state, config, default_categories(config.num_classes), Path(name + _UNTRAINED))
+
+
 def _published(name: str, tag: str) -> Path:
     """Return the cached file of a zoo model."""
     checkpoints = zoo.entry(name).checkpoints
     if not checkpoints:
-        raise WeightsError(f"{name!r} has no published weights; train it, or give the path of a checkpoint")
+        raise WeightsError(
+            f"{name!r} has no published weights; train it, or give the path of a checkpoint, or "
+            f"'{name}{_UNTRAINED}' for fresh weights, which serve for speed alone"
+        )
     if tag and tag not in checkpoints:
         raise WeightsError(
             f"{name!r} has no weights {tag!r}.{nearest(tag, checkpoints)} Known: {', '.join(checkpoints)}."
