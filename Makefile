@@ -10,7 +10,7 @@ demo: .venv/.installed
 test: .venv/.installed
 	$(BIN)/python -m pytest -n 2
 
-test-slow: .venv/.installed .venv/onnxruntime
+test-slow: .venv/.installed .venv/onnxruntime .venv/bindings
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not gpu and not network"
 
 test-oldest: .venv-oldest/.installed
@@ -36,6 +36,12 @@ bench: .venv/.installed
 # for the C++ sample, whose test is skipped without them: elsewhere than on Debian there is no such package
 .venv/onnxruntime: .venv/.installed
 	-examples/cpp/onnxruntime_headers.sh $@
+
+# Python interfaces to compare typings/ with; TensorRT itself is elsewhere. Tests that miss one are skipped
+.venv/bindings: .venv/.installed
+	-$(BIN)/python -m pip install --quiet --no-deps --target $@/tensorrt-10 tensorrt-cu12-bindings==10.0.1
+	-$(BIN)/python -m pip install --quiet --no-deps --target $@/tensorrt-11 tensorrt-cu12-bindings==11.4.0.106
+	-$(BIN)/python -m pip install --quiet --target $@/cuda cuda-bindings==13.5.0
 
 .venv-oldest/.installed: pyproject.toml requirements/oldest.txt
 	$(PYTHON) -m venv .venv-oldest
