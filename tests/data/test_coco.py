@@ -133,7 +133,7 @@ BROKEN = {
     "rows are no objects": ({**document(), "images": [1]}, "'images' is no such list"),
     "no images": ({**document(), "images": []}, "'images' is empty"),
     "no categories": ({**document(), "categories": []}, "'categories' is empty"),
-    "NaN": (json.dumps(changed("annotations", 0, area=float("nan"))), "the number NaN"),
+    "NaN": (json.dumps(changed("annotations", 0, area=float("nan"))), "annotation 1 has the number NaN"),
     "infinite": (json.dumps(changed("annotations", 0, bbox=[1, 1, 1, float("inf")])), "the number Infinity"),
     "overflow": (json.dumps(document()).replace("600", "1e999"), "annotation 1 (image 30) has area inf"),
     "unknown category": (changed("annotations", 2, category_id=4), "annotation 3 (image 20) has category_id 4"),

@@ -16,6 +16,7 @@ Source: the "Object Detection" format of https://cocodataset.org/#format-data.
 import functools
 import json
 import math
+import re
 import reprlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -181,18 +182,28 @@ class _Rows(NamedTuple):
 
 
 def _load_json(file: Path) -> Any:
+    constants: list[str] = []  # NaN, Infinity, -Infinity
     try:
-        return json.loads(file.read_bytes(), parse_constant=_refuse_constant)
-    except DatasetError as error:
-        raise DatasetError(f"{file}: {error}") from None
+        data = json.loads(file.read_bytes(), parse_constant=constants.append)
     except OSError as error:
         raise DatasetError(f"cannot read the annotation file {file}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
         raise DatasetError(f"{file}: expected a COCO file in JSON, which this is not: {error}") from None
+    if constants:
+        data = json.loads(file.read_bytes())
+        raise DatasetError(f"{file}: {_holding_constant(data)}{constants[0]}; expected finite numbers only")
+    return data
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise DatasetError(f"contains the number {name}; expected finite numbers only")
+def _holding_constant(data: Any) -> str:
+    """Which entry of a COCO file has the first number that is not finite."""
+    lists = [(kind, data.get(f"{kind}s")) for kind in ("image", "annotation")] if isinstance(data, dict) else []
+    for kind, entries in lists:
+        for place, entry in enumerate(entries if isinstance(entries, list) else []):
+            if re.search("NaN|Infinity", re.sub(r'"(\\.|[^"\\])*"', "", json.dumps(entry))):
+                number = entry.get("id", f"number {place + 1}") if isinstance(entry, dict) else f"number {place + 1}"
+                return f"{kind} {number} has the number "
+    return "it has the number "
 
 
 def _categories(rows: _Rows) -> Categories:
