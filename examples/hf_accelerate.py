@@ -1,7 +1,8 @@
 """Fine-tune an RT-DETRv2 model in a loop of one's own with Hugging Face Accelerate.
 
     python examples/hf_accelerate.py DATASET --model PekingU/rtdetr_v2_r18vd
-    accelerate launch --num_processes 2 examples/hf_accelerate.py DATASET --batch-size 16
+    accelerate launch --num_processes 2 examples/hf_accelerate.py DATASET --batch-size 16          # two GPUs
+    torchrun --standalone --nproc-per-node 2 examples/hf_accelerate.py DATASET --batch-size 16     # or CPUs
 
 DATASET is a folder in COCO, YOLO or Pascal VOC form with a training and a validation part, MODEL a repository of the
 Hugging Face hub or a folder. The defaults suit a few hundred images and a CPU; for a GPU take --size 640 --workers 4.
@@ -77,6 +78,7 @@ def main() -> None:
     raw_model = accelerator.unwrap_model(model)
     ema = ModelEMA(raw_model, decay=recipe.ema_decay, warmup=recipe.ema_warmup)
     metric = CocoMetric(val_data)
+    accelerator.print(f"training in {accelerator.num_processes} process(es) on {accelerator.device}")
 
     step = 0
     for epoch in range(recipe.epochs):

@@ -16,7 +16,6 @@ from tests.hf.training_parts import tiny_model
 
 REPOSITORY = Path(__file__).parents[1]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-LAUNCH = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", "--num_machines=1", "--mixed_precision=no"]
 SMALL = ["--epochs=2", "--batch-size=4", "--size=64", "--threshold=0.0"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*lr_scheduler.step.*:UserWarning")]
@@ -57,13 +56,14 @@ def test_trainer(place: Path, launcher: list[str]) -> None:
         assert (place / output / name).is_file(), name
 
 
-@pytest.mark.parametrize("launcher", [[], LAUNCH], ids=["one process", "two processes"])
+@pytest.mark.parametrize("launcher", [[], TORCHRUN], ids=["one process", "two processes"])
 def test_accelerate(place: Path, launcher: list[str]) -> None:
     output = f"accelerate{len(launcher)}"
     script = str(REPOSITORY / "examples" / "hf_accelerate.py")
     printed = run([*launcher, script, "data", "--model=model", f"--output={output}", *SMALL], place)
     epochs = re.findall(r"^epoch (\d): loss (\d+\.\d+), AP (\d\.\d+), AP50", printed, flags=re.MULTILINE)
     assert [epoch for epoch, *_ in epochs] == ["1", "2"]
+    assert f"training in {2 if launcher else 1} process" in printed
     assert "30 objects in 1.png" in printed
     weights = load_file(place / output / "model.safetensors")
     assert all(torch.isfinite(value).all() for value in weights.values() if value.is_floating_point())

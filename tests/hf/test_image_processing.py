@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torchvision.transforms.v2 import InterpolationMode
 
 from rtdetr.errors import InputError
 from rtdetr.preprocessing import load_image, preprocess
@@ -121,6 +122,12 @@ def test_pixels_of_every_method_are_those_of_pillow(resample: int) -> None:
     call = {"size": {"height": 96, "width": 160}, "resample": resample, "return_tensors": "pt"}
     got, expected = RTDetrImageProcessor()(pictures(), **call), RTDetrImageProcessorPil()(pictures(), **call)
     torch.testing.assert_close(got["pixel_values"], expected["pixel_values"], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("resample", ["bicubic", Image.Resampling.BICUBIC, InterpolationMode.BICUBIC])
+def test_words_for_a_method(resample: Any) -> None:
+    got, expected = (RTDetrImageProcessor(resample=one)(pictures()[0]).pixel_values for one in (resample, 3))
+    assert torch.equal(got, expected) and RTDetrImageProcessor(resample=resample).resample == 3
 
 
 def test_the_same_pixels_as_the_rest_of_the_library() -> None:
@@ -234,6 +241,11 @@ def test_a_corrupt_file_is_named(tmp_path: Path) -> None:
         ({"size": {"height": "a", "width": 640}}, "expected a size with the keys"),
         ({"size": 6.5}, "Could not convert"),
         ({"resample": 9}, "0 to 5"),
+        ({"resample": "cubic"}, "0 to 5"),
+        (
+            {"input_data_format": "last"},
+            "expected 'channels_first' or 'channels_last' as input_data_format, got 'last'",
+        ),
         ({"rescale_factor": 0}, "above 0 as rescale_factor"),
         ({"image_std": [1, 0, 1]}, "above 0 in image_std"),
         ({"image_mean": [1, 1]}, "3 numbers as image_mean"),
@@ -304,7 +316,7 @@ def test_padding_is_undone() -> None:
     )
     annotation = {"image_id": 1, "annotations": [{"bbox": [10, 5, 30, 20], "category_id": 2}]}
     batch = processor(pictures()[0], annotation, return_tensors="pt")
-    share = content_share_hw(batch["pixel_mask"])
+    share = content_share_hw(batch["pixel_mask"], batch["pixel_values"])
     assert share.tolist() == [[0.5, pytest.approx(0.6)]]
     result = SimpleNamespace(
         logits=torch.full((1, 1, 3), 9.0), pred_boxes=batch["labels"][0]["boxes"][None], content_share_hw=share

@@ -58,6 +58,37 @@ def test_saved_here_opens_in_transformers_and_the_reverse(folder: Path, tmp_path
     assert not back.training and back.config.name_or_path == str(tmp_path)
 
 
+def test_four_levels_both_ways(tmp_path: Path) -> None:
+    model = tiny(decoder={"num_points": (2, 2, 2, 2)}).double()
+    model.save_pretrained(tmp_path / "ours")
+    there = stock(tmp_path / "ours", dtype=torch.float64)
+    assert_same_outputs(model, there, tolerance=1e-10)
+    there.save_pretrained(tmp_path / "theirs")
+    assert_same_outputs(model, ours(tmp_path / "theirs", dtype=torch.float64), tolerance=1e-10)
+
+
+def test_names_of_other_labels_than_the_networks(folder: Path, tmp_path: Path) -> None:
+    """Category ids taken for labels: what was trained is saved, and the classes are numbered."""
+    options = {"id2label": {1: "a", 2: "b", 3: "c"}, "ignore_mismatched_sizes": True}
+    model = RTDetrV2ForObjectDetection.from_pretrained(folder, **options)
+    model.save_pretrained(tmp_path)
+    assert ours(tmp_path).config.id2label == options["id2label"]
+    assert (
+        rtdetr.load(tmp_path).categories.names
+        == model.to_detector().categories.names
+        == [f"class {i}" for i in range(3)]
+    )
+
+
+def test_no_entries_given(folder: Path, tmp_path: Path) -> None:
+    assert_equal_states(ours(folder, state_dict=None), ours(folder))
+    entries = load_file(folder / WEIGHTS)
+    model = RTDetrV2ForObjectDetection.from_pretrained(None, config=folder, state_dict=entries)
+    assert_equal_states(model, ours(folder))
+    with pytest.raises(WeightsError, match="expected entries in state_dict, got none"):
+        model.save_pretrained(tmp_path, state_dict={})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("affine", [False, True])
 def test_hgnetv2_of_transformers(affine: bool, tmp_path: Path) -> None:
@@ -355,6 +386,12 @@ def corrupt(path: Path) -> None:
         (lambda f: (f / "config.json").unlink(), WeightsError, "has no config.json"),
         (lambda f: (f / "config.json").write_text('{"model_type": "rt_detr"}'), WeightsError, "rtdetr.load reads"),
         (lambda f: (f / "config.json").write_text('{"model_type": "bert"}'), WeightsError, "got 'bert'"),
+        (lambda f: (f / "config.json").write_text("[1]"), WeightsError, "config.json cannot be followed"),
+        (
+            lambda f: (f / "config.json").write_text('{"backbone_config": {"model_type": "nope"}}'),
+            WeightsError,
+            "broken: config.json cannot be followed: KeyError: 'nope'",
+        ),
         (lambda f: save_file({"model.bert": torch.zeros(1)}, f / WEIGHTS), WeightsError, "are not RT-DETR's"),
         (lambda f: (f / WEIGHTS).rename(f / "x") and (f / INDEX).write_text("[]"), WeightsError, "weight_map"),
         (

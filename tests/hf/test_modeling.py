@@ -144,15 +144,16 @@ def test_arguments_that_do_not_fit() -> None:
         model(images(), labels=[*labels(1), {"boxes": torch.rand(1, 4)}])
     with pytest.raises(InputError, match=r"label 5 is outside 0\.\.4"):
         model(images(1), labels=[{"class_labels": torch.tensor([5]), "boxes": torch.full((1, 4), 0.5)}])
-    for number in (31.0, torch.nan):  # pixels
+    for number in (31.0, torch.nan, -0.2):  # pixels
         boxes = torch.tensor([[0.5, 0.5, 0.1, 0.1], [0.5, 0.5, number, 0.1]])
         with pytest.raises(InputError, match=r"target 0: expected boxes as cxcywh in 0\.\.1"):
             model(images(1), labels=[{"class_labels": torch.tensor([1, 1]), "boxes": boxes}])
     for wrong in (3, ["cat"], {"boxes": torch.rand(1, 4)}):
         with pytest.raises(InputError, match="expected labels as a list of one dict an image"):
             model(images(), labels=wrong)
-    with pytest.raises(InputError, match=r"expected a pixel_mask \(batch, height, width\), got \(2, 1, 64, 96\)"):
-        model(images(), pixel_mask=torch.ones(2, 1, 64, 96))
+    for shape in ((2, 1, 64, 96), (2, 64, 64), (1, 64, 96)):
+        with pytest.raises(InputError, match=r"expected a pixel_mask \(batch, height, width\) \(2, 64, 96\), got"):
+            model(images(), pixel_mask=torch.ones(shape))
     with pytest.raises(InputError, match="expected one target an image"):
         model(images(), labels=labels(1))
 

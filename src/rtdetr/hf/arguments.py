@@ -31,14 +31,15 @@ def _target(classes: Tensor, boxes: Tensor) -> Target:
     return {"labels": classes, "boxes": boxes}
 
 
-def content_share_hw(pixel_mask: Tensor) -> Tensor:
+def content_share_hw(pixel_mask: Tensor, pixel_values: Tensor) -> Tensor:
     """Share of height and width of a padded input that is picture, float (b, 2), from its `pixel_mask` (b, h, w).
 
     Raises:
-        InputError: the mask has another shape.
+        InputError: the mask has another shape than the images.
     """
-    if pixel_mask.ndim != 3:
-        raise InputError(f"expected a pixel_mask (batch, height, width), got {tuple(pixel_mask.shape)}")
+    expected = (len(pixel_values), *pixel_values.shape[-2:])
+    if tuple(pixel_mask.shape) != expected:
+        raise InputError(f"expected a pixel_mask (batch, height, width) {expected}, got {tuple(pixel_mask.shape)}")
     mask = pixel_mask.bool()
     rows, columns = mask.any(dim=2).sum(dim=1), mask.any(dim=1).sum(dim=1)
     return torch.stack([rows / mask.shape[1], columns / mask.shape[2]], dim=1)

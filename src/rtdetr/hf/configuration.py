@@ -12,7 +12,7 @@ from rtdetr.weights.huggingface_config import FIXED, read_backbone, read_categor
 from rtdetr.weights.official import read_metadata
 
 _SAMPLING: dict[str, Literal["bilinear", "discrete"]] = {"default": "bilinear", "discrete": "discrete"}
-_FREE = ("decoder_n_levels", "num_feature_levels", "learn_initial_query")  # of FIXED: not fixed here
+_FREE = ("learn_initial_query",)  # of FIXED: not fixed here
 
 
 @strict(accept_kwargs=True)
@@ -171,7 +171,7 @@ def _check_fixed(config: transformers.RTDetrV2Config) -> None:
 
 def categories_of(config: transformers.RTDetrV2Config) -> Categories | None:
     """Return the classes of a configuration, None where it only numbers them."""
-    labels = {str(label): name for label, name in (config.id2label or {}).items()}
+    labels = {str(label): name for label, name in (config.id2label or {}).items()} or None
     return read_categories({"id2label": labels}, config.num_labels or 2)
 
 
@@ -185,7 +185,7 @@ def own_backbone(config: transformers.RTDetrV2Config) -> PResNetConfig | HGNetv2
         "freeze_at": getattr(config, "backbone_freeze_at", -1),
         "freeze_norm": config.freeze_backbone_batch_norms,
     }
-    return type(found).model_validate({**found.model_dump(), **training})
+    return type(found)(**{**found.model_dump(), **training})
 
 
 def _changes(base: ModelConfig, wanted: ModelConfig) -> dict[str, Any]:

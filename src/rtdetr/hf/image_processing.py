@@ -29,6 +29,7 @@ _IGNORED = (
     *("crop_size", "data_format", "default_to_square", "disable_grouping", "do_center_crop", "do_convert_rgb"),
     *("image_seq_length", "masks_path", "return_segmentation_masks"),
 )
+_METHODS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # in the order of PIL's numbers
 _CALL_ONLY = ("return_tensors", "device", "input_data_format")
 
 
@@ -107,7 +108,10 @@ class RTDetrImageProcessor(BaseImageProcessor):
         """
         used = self._settings(settings)
         order = settings.get("input_data_format")
-        channels_first = None if order is None else str(getattr(order, "value", order)) == "channels_first"
+        order = getattr(order, "value", order)
+        if order not in (None, "channels_first", "channels_last"):
+            raise InputError(f"expected 'channels_first' or 'channels_last' as input_data_format, got {order!r}")
+        channels_first = None if order is None else order == "channels_first"
         pictures = [read_image(image, channels_first=channels_first) for image in as_list(images)]
         resized = [resized_size(_hw(picture), used.size) if used.do_resize else _hw(picture) for picture in pictures]
         padded = [padded_size(resized, used.pad_size)] * len(pictures) if used.do_pad else resized
@@ -235,6 +239,9 @@ def _standard(name: str, value: Any) -> Any:
         if len(values) not in (1, 3) or not all(_is_number(x) and (x > 0 or name == "image_mean") for x in values):
             raise InputError(f"expected 3 numbers as {name}, above 0 in image_std, got {value!r}")
         return values if len(values) == 3 else value
+    if name == "resample":  # PIL's number, torchvision's mode or its name
+        word = str(getattr(value, "value", value)).lower()
+        value = _METHODS.index(word) if word in _METHODS else value
     wrong = {
         "resample": "a number of PIL's methods, 0 to 5" if value not in range(6) else None,
         "rescale_factor": "a number above 0" if not (_is_number(value) and value > 0) else None,

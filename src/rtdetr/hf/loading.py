@@ -24,7 +24,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils.hub import cached_file
 
-from rtdetr.errors import WeightsError
+from rtdetr.errors import RTDETRError, WeightsError
 from rtdetr.files import write_atomically
 from rtdetr.hf.configuration import RTDetrV2Config, categories_of, model_config, own_backbone
 from rtdetr.hf.entries import NETWORK, in_memory, on_disk, renamed
@@ -80,7 +80,11 @@ class HuggingFaceFiles(_Base):
             WeightsError: no weights in it, damaged ones, or those of another model.
         """
         source = pretrained_model_name_or_path
+        if options.get("state_dict") is None:
+            options.pop("state_dict", None)
         if source is None or "state_dict" in options:
+            if config is not None and not isinstance(config, PreTrainedConfig):
+                config = RTDetrV2Config.from_pretrained(config)
             if isinstance(config, PreTrainedConfig) and options.get("state_dict"):
                 options["state_dict"] = renamed(options["state_dict"], config)
             return _frozen_as_built(super().from_pretrained(source, *model_args, config=config, **options))
@@ -90,7 +94,8 @@ class HuggingFaceFiles(_Base):
         dtype = {name: options.pop(name) for name in ("dtype", "torch_dtype") if name in options}
         stored = {}
         if not isinstance(config, PreTrainedConfig):
-            stored, options = RTDetrV2Config.get_config_dict(config or source, **hub, **options)
+            with _bad_config(config or source):
+                stored, options = RTDetrV2Config.get_config_dict(config or source, **hub, **options)
             if not stored:
                 raise WeightsError(f"{config or source} has no {CONFIG}; pass config=RTDetrV2Config(...)")
             if config is None and stored.get("_commit_hash"):  # all files from the same state of the repository
@@ -98,7 +103,8 @@ class HuggingFaceFiles(_Base):
         file = _weights_file(source, variant=options.pop("variant", None), pickled=pickled, hub=hub)
         state, described = read_entries(file)
         if not isinstance(config, PreTrainedConfig):
-            config, options = cls._configuration(stored, described, options)
+            with _bad_config(config or source):
+                config, options = cls._configuration(stored, described, options)
         try:
             entries = in_memory(state, config)
         except WeightsError as error:
@@ -160,6 +166,8 @@ class HuggingFaceFiles(_Base):
             return
         folder = Path(save_directory)
         self._check_savable(folder)
+        if state_dict is not None and not state_dict:
+            raise WeightsError("expected entries in state_dict, got none; leave it out for the model's own")
         if not is_main_process:
             return
         self.config.architectures = [type(self).__name__]
@@ -235,6 +243,17 @@ class HuggingFaceFiles(_Base):
         for old in (folder / weights, folder / index, *folder.glob(f"{stem}-?????-of-?????.safetensors")):
             if old.name not in written:
                 old.unlink(missing_ok=True)
+
+
+@contextmanager
+def _bad_config(source: Any) -> Iterator[None]:
+    """Say whose configuration it is that transformers stumbles over, each time in another way."""
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        if isinstance(error, RTDETRError):
+            raise
+        raise WeightsError(f"{source}: {CONFIG} cannot be followed: {type(error).__name__}: {error}") from error
 
 
 @contextmanager

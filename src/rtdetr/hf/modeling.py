@@ -285,7 +285,7 @@ class RTDetrV2ForObjectDetection(RTDetrV2PreTrainedModel):
                 auxiliary = [*output.auxiliary, *output.encoder]
                 fields["auxiliary_outputs"] = [{"logits": x.logits, "pred_boxes": x.boxes_cxcywh} for x in auxiliary]
         if pixel_mask is not None:
-            fields["content_share_hw"] = content_share_hw(pixel_mask)
+            fields["content_share_hw"] = content_share_hw(pixel_mask, pixel_values)
         result = RTDetrV2ObjectDetectionOutput(logits=last.logits, pred_boxes=last.boxes_cxcywh, **fields)
         result = result.with_token_boxes(make_token_boxes)
         return result if _or(return_dict, self.config.return_dict) else result.to_tuple()

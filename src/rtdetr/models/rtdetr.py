@@ -113,10 +113,10 @@ class RTDETR(nn.Module):
             )
         if labels.device.type != "cpu" or len(labels) == 0:  # elsewhere a look at the values would wait for the device
             return
-        if not boxes.abs().max() <= 2:  # NaN is neither more nor less; boxes may reach over the border, not so far
-            raise InputError(
-                f"target {i}: expected boxes as cxcywh in 0..1 of the image, got {boxes[boxes.abs().amax(1).argmax()]}"
-            )
+        wrong = ~(boxes.abs().amax(1) <= 2) | (boxes[:, 2:].amin(1) < 0)  # NaN too; boxes may reach over the border
+        if wrong.any():
+            box = boxes[wrong][0].tolist()
+            raise InputError(f"target {i}: expected boxes as cxcywh in 0..1 of the image, got {box}")
         if labels.min() < 0 or labels.max() >= self.config.num_classes:
             wrong = labels[(labels < 0) | (labels >= self.config.num_classes)][0].item()
             raise InputError(f"target {i}: label {wrong} is outside 0..{self.config.num_classes - 1}")

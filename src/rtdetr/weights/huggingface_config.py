@@ -1,5 +1,6 @@
 """config.json and preprocessor_config.json of transformers' RTDetr and RTDetrV2: from a model's settings and back."""
 
+import logging
 from typing import Any
 
 from rtdetr.categories import COCO80, Categories, Category
@@ -10,13 +11,13 @@ from rtdetr.models.presnet import BLOCKS
 from rtdetr.weights.identify import identify, observe
 from rtdetr.weights.names import State
 
+_log = logging.getLogger(__name__)
 TYPES = {"v1": ("rt_detr", "RTDetrForObjectDetection"), "v2": ("rt_detr_v2", "RTDetrV2ForObjectDetection")}
 # what transformers can vary and this library cannot: a repository with another value is refused
 FIXED: dict[str, Any] = {
     "activation_function": "silu",
     "batch_norm_eps": 1e-5,
     "decoder_activation_function": "relu",
-    "decoder_n_levels": 3,
     "decoder_offset_scale": 0.5,
     "encode_proj_layers": [2],
     "encoder_activation_function": "gelu",
@@ -24,7 +25,6 @@ FIXED: dict[str, Any] = {
     "layer_norm_eps": 1e-5,
     "learn_initial_query": False,
     "normalize_before": False,
-    "num_feature_levels": 3,
     "use_focal_loss": True,
     "with_box_refine": True,
 }
@@ -81,7 +81,6 @@ def inexpressible(config: ModelConfig) -> list[str]:
     decoder, encoder = config.decoder, config.encoder
     reasons = {
         "number of points that differs between levels": len(set(decoder.num_points)) > 1,
-        "number of levels other than 3": len(decoder.num_points) != 3,
         "learned queries that run": decoder.learned_queries,  # 5.23 has the setting, but its forward pass fails
         f"query selection {decoder.query_selection!r}": decoder.query_selection != "default",
         f"activation {decoder.activation!r} in all of the decoder": decoder.activation != "relu",
@@ -118,7 +117,9 @@ def write_config(config: ModelConfig, *, categories: Categories | None, dtype: s
         "decoder_in_channels": [encoder.width] * 3,
         "decoder_layers": decoder.num_layers,
         "decoder_method": "default" if decoder.sampling == "bilinear" else decoder.sampling,
+        "decoder_n_levels": len(decoder.num_points),
         "decoder_n_points": decoder.num_points[0],
+        "num_feature_levels": len(decoder.num_points),
         "dtype": dtype,
         "encoder_attention_heads": encoder.num_heads,
         "encoder_ffn_dim": encoder.feedforward,
@@ -153,14 +154,14 @@ def read_backbone(stored: dict[str, Any]) -> PResNetConfig | HGNetv2Config | Non
             basic, blocks = fields["layer_type"] == "basic", tuple(fields["depths"])
             depth = next((n for n, usual in BLOCKS.items() if usual == blocks and (n < 50) == basic), None)
             shape = {"depth": depth} if depth else {"depth": 18 if basic else 50, "blocks": blocks}
-            found = PResNetConfig.model_validate({**shape, "base_width": fields["embedding_size"]})
+            found = PResNetConfig(**{**shape, "base_width": fields["embedding_size"]})
         case "hgnet_v2":
             unread |= {"depths", "embedding_size", "hidden_sizes"}
             fields = {**_write_backbone(HGNetv2Config()), **stored}
             fields["stem_channels"] = [3, *fields["stem_channels"][1:]]
             stem = tuple(fields["stem_channels"][1:])
-            size = next((size for size, (ours, _) in SHAPES.items() if ours == stem), "L")
-            found = HGNetv2Config.model_validate({"size": size, "use_lab": fields["use_learnable_affine_block"]})
+            size: Any = next((size for size, (ours, _) in SHAPES.items() if ours == stem), "L")
+            found = HGNetv2Config(size=size, use_lab=fields["use_learnable_affine_block"])
         case _:
             return None
     built = _write_backbone(found)
@@ -305,15 +306,24 @@ def read_config(stored: dict[str, Any], state: State, *, preprocessor: dict[str,
 def read_categories(stored: dict[str, Any], num_classes: int) -> Categories | None:
     """Classes of a repository, None where it only numbers them; those of COCO come with COCO's ids.
 
+    Names that are not those of the labels 0, 1, ... belong to other labels than the network's, and are left out with a
+    warning.
+
     Raises:
         WeightsError: it names more or fewer classes than the weights have.
     """
     labels = stored.get("id2label")
     if not isinstance(labels, dict):
         return None
-    names = [str(labels.get(str(label), "")) for label in range(len(labels))]
-    if len(names) != num_classes or not all(names):
+    if len(labels) != num_classes:
         raise WeightsError(f"config.json: id2label names {len(labels)} classes, the weights have {num_classes}")
+    found = (labels.get(str(label)) for label in range(num_classes))
+    names = [name for name in found if isinstance(name, str) and name]
+    if len(set(names)) < num_classes:
+        _log.warning(
+            "id2label has no name of its own for each of the labels 0..%d, so the classes are numbered", num_classes - 1
+        )
+        return None
     if all(name == f"LABEL_{label}" for label, name in enumerate(names)):
         return None
     if [_COCO_NAMES.get(name, name) for name in names] == COCO80.names:
