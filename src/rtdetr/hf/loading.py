@@ -96,6 +96,8 @@ class HuggingFaceFiles(_Base):
         if not isinstance(config, PreTrainedConfig):
             with _bad_config(config or source):
                 stored, options = RTDetrV2Config.get_config_dict(config or source, **hub, **options)
+            if not isinstance(stored, dict):
+                raise WeightsError(f"{config or source}: {CONFIG}: expected a JSON object, got {type(stored).__name__}")
             if not stored:
                 raise WeightsError(f"{config or source} has no {CONFIG}; pass config=RTDetrV2Config(...)")
             if config is None and stored.get("_commit_hash"):  # all files from the same state of the repository
