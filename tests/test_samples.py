@@ -13,6 +13,7 @@ from rtdetr.categories import Categories
 from rtdetr.export import ExportOptions
 from rtdetr.export.export import Source, export
 from rtdetr.models import build_model
+from rtdetr.runtimes import load
 from tests.export.trained import CATEGORIES, pictures, trained_detector, trained_model
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -105,6 +106,17 @@ def test_cpp_refuses_broken_pictures(name, built, tmp_path, content) -> None:
     command = [program(built, name), tmp_path / "absent", tmp_path / "broken.ppm"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and done.stderr.startswith(f"{name}: ") and "broken.ppm" in done.stderr
+
+
+@pytest.mark.slow
+def test_cpp_skips_what_suppression_removed(built, tmp_path) -> None:
+    options = ExportOptions(preprocess=True, nms_iou=0.0)
+    export(Source(trained_model(), CATEGORIES), tmp_path / "model.onnx", options=options)
+    pictures()[0][0].save(tmp_path / "picture.ppm")
+    command = [program(built, "detect_onnxruntime"), tmp_path / "model.onnx", tmp_path / "picture.ppm", "0.0001"]
+    lines = subprocess.check_output(command, text=True).splitlines()
+    expected = load(tmp_path / "model.onnx")(pictures()[0][0], threshold=0.0001)
+    assert len(lines) == len(expected) > 3
 
 
 @pytest.mark.slow

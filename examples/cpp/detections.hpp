@@ -17,6 +17,7 @@ struct Picture {
 // Reads binary PPM ("P6", 8 bits), which needs no library; replace it by the image library of your program.
 inline Picture read_ppm(const std::string& path) {
     std::ifstream file(path, std::ios::binary);
+    if (!file) throw std::runtime_error(path + ": cannot be opened");
     auto number = [&file]() {
         while (std::isspace(file.peek()) || file.peek() == '#') {
             if (file.get() == '#') file.ignore(1 << 20, '\n');
@@ -57,10 +58,12 @@ inline std::vector<std::string> class_names(const std::string& json) {
     return names;
 }
 
-// Prints the detections above a threshold; the best come first. Boxes: x1 y1 x2 y2 in pixels of the picture.
+// Prints the detections above a threshold. The best come first; those that non-maximum suppression in the graph
+// removed have the score 0 and stay in their places. Boxes: x1 y1 x2 y2 in pixels of the picture.
 inline void print_detections(size_t count, const float* scores, const float* boxes, const int64_t* labels,
                              const std::vector<std::string>& names, float threshold) {
-    for (size_t i = 0; i < count && scores[i] > threshold; ++i) {
+    for (size_t i = 0; i < count; ++i) {
+        if (scores[i] <= threshold) continue;
         const float* box = boxes + 4 * i;
         const size_t label = labels[i];
         std::cout << scores[i] << ' ' << box[0] << ' ' << box[1] << ' ' << box[2] << ' ' << box[3] << ' ' << label

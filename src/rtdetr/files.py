@@ -61,7 +61,10 @@ def files_together(target: Path, *, error: type[RTDETRError]) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
             yield Path(folder) / target.name
-            for file in sorted(Path(folder).iterdir(), key=lambda file: file.name == target.name):
+            files = sorted(Path(folder).iterdir(), key=lambda file: file.name == target.name)
+            if len(files) > 1:
+                target.unlink(missing_ok=True)  # never the old one beside others that are new
+            for file in files:
                 os.replace(file, target.parent / file.name)
     except OSError as failure:
         raise error(f"cannot write {target}: {failure.strerror or failure}. Choose another place.") from None

@@ -1,24 +1,28 @@
 """The verdict on an exported model: what counts as the same detection, and that a wrong model is refused."""
 
+import copy
 import importlib
 import io
 import json
 import re
 
 import numpy as np
+import onnx
 import pytest
 import rich.console
+import torch
 
 from rtdetr.categories import Categories, Category
 from rtdetr.detections import Detections
 from rtdetr.errors import DatasetError, InputError, WeightsError
-from rtdetr.export import export
+from rtdetr.export import ExportOptions, export
 from rtdetr.export.agreement import Tolerance, compare
 from rtdetr.export.layers import first_diverging
 from rtdetr.export.pictures import built_in_pictures
 from rtdetr.export.verify import TOLERANCES, int8_tolerance, verify
 from rtdetr.models import build_model
 from rtdetr.runtimes.torch_detector import TorchDetector
+from tests.export.trained import pictures, trained_model
 
 NAMES = ("a", "b")
 EXACT = TOLERANCES["fp32"]
@@ -157,10 +161,45 @@ def test_what_the_check_needs_is_read_before_the_build(given, error, tmp_path, m
         export(build_model("test-tiny"), tmp_path / "model.onnx", check=True, **given)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("key", ["decoder.decoder.layers.0.linear1.weight", "decoder.dec_score_head.1.weight"])
+def test_a_wrong_decoder_is_found_without_sure_detections(key, precision, tmp_path) -> None:
+    model = build_model("test-tiny").eval()
+    options = ExportOptions(precision=precision)
+    assert export(model, tmp_path / "good.onnx", options=options, check=True).report.is_weak
+    wrong = copy.deepcopy(model)
+    with torch.no_grad():
+        dict(wrong.named_parameters())[key].mul_(5)
+    export(wrong, tmp_path / "wrong.onnx", options=options)
+    report = verify(tmp_path / "wrong.onnx", model)
+    assert not report.passed and (report.diverging or "").startswith(".".join(key.split(".")[:2]))
+
+
+def test_a_free_batch_is_run_with_several_pictures(tmp_path) -> None:
+    model, file = trained_model(), tmp_path / "model.onnx"
+    images = pictures()[0]
+    assert export(model, file, options=ExportOptions(dynamic_batch=True), check=True, images=images).report.passed
+    graph = onnx.load(file)
+    place, rows = next((i, node) for i, node in enumerate(graph.graph.node) if node.op_type == "Range")
+    rows.output[0], name = "rows", rows.output[0]
+    graph.graph.initializer.append(onnx.numpy_helper.from_array(np.array(0), "nothing"))
+    graph.graph.node.insert(place + 1, onnx.helper.make_node("Mul", ["rows", "nothing"], [name]))
+    onnx.save(graph, file)  # now every picture of a batch reads the first one's rows
+    assert not verify(file, model, images=images).passed
+
+
+def test_free_sizes_are_run_in_another_size() -> None:
+    class Free(FixedReference):
+        def __call__(self, source, **options):
+            return self.rows.above(0.0 if options["size_hw"] == (64, 64) else 0.99)
+
+    assert not verify(Free(FIRST), FixedReference(FIRST)).passed
+
+
 def test_nothing_to_compare_is_said() -> None:
     report = verify(Fixed(), FixedReference())
     assert report.passed and not report.agreement.is_conclusive
-    assert "detects nothing above 0.3" in (report.note or "")
+    assert "detects nothing at all" in (report.note or "")
     assert not verify(Fixed(FIRST), FixedReference()).passed  # something out of nothing
 
 

@@ -77,7 +77,9 @@ def check(folder, metadata, *, compiled):
         np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
         np.testing.assert_allclose(found.boxes_xyxy, expected.boxes_xyxy, atol=1e-3)
         assert found.image_size_wh == expected.image_size_wh
-    with pytest.raises(ConfigError, match="was exported for cpu, got device 'cuda'"):
+    with pytest.raises(ConfigError, match="unknown device 'gpu'"):
+        rtdetr.load(folder / "model.pt2", device="gpu")
+    with pytest.raises(ConfigError, match="no device 'cuda' here"):
         ExportedProgramDetector(folder / "model.pt2", device="cuda")
     with pytest.raises(ConfigError, match="runs in that only"):
         ExportedProgramDetector(folder / "model.pt2", precision="bfloat16")

@@ -58,12 +58,13 @@ def test_options_that_a_kind_of_file_has_not(checkpoint, tmp_path):
     for file, option in (
         (checkpoint, {"categories": rtdetr.COCO80}),
         (tmp_path / "model.onnx", {"model": "test-tiny"}),
-        (tmp_path / "model.pt2", {"num_threads": 2}),
+        (tmp_path / "model.pt2", {"model": "test-tiny"}),
     ):
         with pytest.raises(ConfigError, match=f"{next(iter(option))} is not an option for {file.suffix} models"):
             rtdetr.load(file, **option)
-    with pytest.raises(ConfigError, match="num_threads must be positive, got 0"):
-        rtdetr.load(tmp_path / "model.onnx", num_threads=0)
+    for count in (0, 100_000):
+        with pytest.raises(ConfigError, match=rf"num_threads must be a whole number in 1\.\.1024, got {count}"):
+            rtdetr.load(tmp_path / "model.onnx", num_threads=count)
 
 
 def test_wrong_names_and_words(checkpoint):

@@ -129,6 +129,8 @@ def export(
         _print_result(compile_onnx(Path(model), path, engine=options.engine))
         return
     _refuse_for_int8(options.precision, check=check, data=data, images=images, max_drop=max_drop)
+    if not check and (images or data):
+        raise ConfigError("--images and --data are for the check: leave --no-check out, or them")
     more: dict[str, Any] = {} if max_drop is None else {"max_drop": max_drop}
     pictures = find_images(images) if images else None
     try:

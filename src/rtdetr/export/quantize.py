@@ -114,7 +114,15 @@ def quantize(
     metadata = describe(source, options)
     float_options = options.replace(precision="fp32")
     network = prepared(source.model, float_options)
-    reference = TorchDetector(network, source.categories, device="cpu", precision="float32", size_hw=metadata.size_hw)
+    reference = TorchDetector(
+        network,
+        source.categories,
+        device="cpu",
+        precision="float32",
+        size_hw=metadata.size_hw,
+        one_label=options.one_label,
+        nms_iou=options.nms_iou,
+    )
     dataset = data if data is None or isinstance(data, DetectionDataset) else open_dataset(data, split="val")
     known = _pictures(calibration, data, dataset)
     feeds = [_feed(one, metadata.size_hw, options) for one in _spread(known, num_calibration)]

@@ -231,7 +231,7 @@ class BaseDetector(ABC):
             InputError: out of 0..1, or "auto" where none are known.
         """
         if threshold != "auto":
-            if isinstance(threshold, str) or not 0 <= threshold <= 1:
+            if not isinstance(threshold, int | float | np.number) or not 0 <= threshold <= 1:
                 raise InputError(f"threshold must be in 0..1 or 'auto', got {threshold!r}")
             return np.full(len(self.names), threshold, dtype=np.float32)
         if self.thresholds is None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from rtdetr.devices import choose_device
 from rtdetr.errors import ConfigError, WeightsError
 from rtdetr.runtimes.base import BaseDetector, Batch, BoxOutput, Output, RawOutput
 from rtdetr.runtimes.graph_form import OUTPUTS, check_precision, existing, unreadable
@@ -29,6 +30,7 @@ class ExportedProgramDetector(BaseDetector):
         precision: "auto"; any other word must be what the file was exported in.
         one_label: see `BaseDetector`.
         nms_iou: see `BaseDetector`.
+        num_threads: CPU threads, of the whole process; None: one a core.
 
     Raises:
         ConfigError: another device or precision than the file's.
@@ -43,14 +45,18 @@ class ExportedProgramDetector(BaseDetector):
         precision: str = "auto",
         one_label: bool = False,
         nms_iou: float | None = None,
+        num_threads: int | None = None,
     ) -> None:
+        wanted = None if device == "auto" else choose_device(device).type
+        if num_threads is not None:
+            torch.set_num_threads(num_threads)
         text, compiled = _inspect(existing(path, kind="torch.export"))
         metadata = ExportMetadata.from_json(text, source=path)
         check_precision(precision, metadata, source=path)
         super().__init__(metadata, one_label=one_label, nms_iou=nms_iou)
         self.batch_sizes = (1, None) if metadata.dynamic_batch else (1, 1)
         self._program, self.device = _load(path, compiled=compiled)
-        if device != "auto" and torch.device(device).type != self.device.type:
+        if wanted not in (None, self.device.type):
             raise ConfigError(f"{path} was exported for {self.device.type}, got device {device!r}; export it again")
         self.num_threads = torch.get_num_threads() if self.device.type == "cpu" else None
         self.where = f"{self.device.type} ({'AOTInductor' if compiled else 'torch.export'})"
@@ -58,7 +64,8 @@ class ExportedProgramDetector(BaseDetector):
     @torch.inference_mode()
     def infer(self, batch: Batch) -> Output:
         """Run the network, and wait for its result."""
-        images = torch.from_numpy(batch.pixels).to(self.device)
+        pixels = batch.pixels if batch.pixels.flags.writeable else batch.pixels.copy()  # else torch warns
+        images = torch.from_numpy(pixels).to(self.device)
         if self.metadata.preprocess == "external":
             images = images.to(torch.float32).div_(255)
         feed = [images]
@@ -79,6 +86,8 @@ def _inspect(path: Path) -> tuple[str, bool]:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
+            if damaged := archive.testzip():
+                raise ValueError(f"{damaged} has another checksum")
             compiled = any("aotinductor" in name for name in names)
             for name in names:
                 if Path(name).parts[-2:] in (("extra", KEY), ("extra_files", KEY)):  # the second up to torch 2.7
@@ -113,4 +122,4 @@ def _load(path: Path, *, compiled: bool) -> tuple[Callable[..., Any], torch.devi
         raise unreadable(path, engine="torch.export", error=error) from None
     finally:
         log.disabled = was_disabled
-    return program.module(), next(iter(program.state_dict.values())).device
+    return program.module(), next((value.device for value in program.state_dict.values()), torch.device("cpu"))

@@ -10,6 +10,7 @@ from rtdetr.config import pytorch_precision
 from rtdetr.errors import ConfigError, WeightsError, naming_the_missing_extra
 from rtdetr.runtimes.base import BaseDetector
 
+_MOST_THREADS = 1024
 _log = logging.getLogger(__name__)
 
 
@@ -53,8 +54,10 @@ def load(
     options: dict[str, Any] = {"device": device, "precision": precision, "one_label": one_label, "nms_iou": nms_iou}
     given = {"model": model, "categories": categories, "num_threads": num_threads}
     given = {name: value for name, value in given.items() if value is not None}
-    if num_threads is not None and num_threads < 1:
-        raise ConfigError(f"num_threads must be positive, got {num_threads}")
+    if num_threads is not None and not (isinstance(num_threads, int) and 1 <= num_threads <= _MOST_THREADS):
+        raise ConfigError(f"num_threads must be a whole number in 1..{_MOST_THREADS}, got {num_threads}")
+    if not isinstance(device, str):
+        raise ConfigError(f"expected the name of a device, like 'cpu' or 'cuda:0', got {device!r}")
     detector = _detector(source, options, given)
     _log.info("detecting with %s", detector.description)
     return detector
@@ -76,7 +79,7 @@ def _detector(source: str | os.PathLike[str], options: dict[str, Any], given: di
             case ".pt2":
                 from rtdetr.runtimes.exported_program_detector import ExportedProgramDetector
 
-                return ExportedProgramDetector(path, **options, **_only((), given, path))
+                return ExportedProgramDetector(path, **options, **_only(("num_threads",), given, path))
             case ".engine" | ".trt":
                 from rtdetr.runtimes.tensorrt_detector import TensorRTDetector
 

@@ -127,6 +127,8 @@ def save_weights(model: RTDETR, path: str | Path, *, categories: Categories | No
         WeightsError: a fused model, the wrong number of classes, or a place that cannot be written.
     """
     check_savable(model, categories)
+    if Path(path).suffix in (".safetensors", *_EXPORTED):
+        raise WeightsError(f"{path}: save_weights writes .pth files; save_huggingface writes .safetensors ones")
     return write_pth(Path(path), _own_state(model), config=model.config, categories=categories)
 
 
