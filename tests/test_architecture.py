@@ -34,8 +34,11 @@ ALLOWED["cli"] = set(ALLOWED)
 # `import rtdetr` runs __init__ first, and that imports only `errors` on its own account
 ALLOWED["__init__"] = set(ALLOWED) - {"cli"}
 ALLOWED["__main__"] = {"cli"}
-# the one runtime that needs torch's networks
-ALLOWED_FILES = {"runtimes/torch_detector.py": LEVEL_0 | {"devices", "models", "weights"}}
+# the runtimes that need torch, and the one that needs the networks
+ALLOWED_FILES = {
+    "runtimes/torch_detector.py": LEVEL_0 | {"devices", "models", "weights"},
+    "runtimes/exported_program_detector.py": LEVEL_0 | {"devices"},
+}
 CLI_AT_THE_TOP = {"errors"}  # `rtdetr --help` imports every verb
 
 # third-party packages: rooms where they may be imported; level 0 has those of the base install that draw nothing

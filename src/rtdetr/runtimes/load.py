@@ -51,13 +51,16 @@ def load(
         MissingDependencyError: the package that runs this kind of file is not installed.
     """
     precision = pytorch_precision(precision)
-    options: dict[str, Any] = {"device": device, "precision": precision, "one_label": one_label, "nms_iou": nms_iou}
+    options: dict[str, Any] = {
+        "device": str(device),
+        "precision": precision,
+        "one_label": one_label,
+        "nms_iou": nms_iou,
+    }
     given = {"model": model, "categories": categories, "num_threads": num_threads}
     given = {name: value for name, value in given.items() if value is not None}
     if num_threads is not None and not (isinstance(num_threads, int) and 1 <= num_threads <= _MOST_THREADS):
         raise ConfigError(f"num_threads must be a whole number in 1..{_MOST_THREADS}, got {num_threads}")
-    if not isinstance(device, str):
-        raise ConfigError(f"expected the name of a device, like 'cpu' or 'cuda:0', got {device!r}")
     detector = _detector(source, options, given)
     _log.info("detecting with %s", detector.description)
     return detector
