@@ -14,7 +14,7 @@ import torch
 
 from rtdetr.categories import Categories, Category
 from rtdetr.detections import Detections
-from rtdetr.errors import DatasetError, InputError, WeightsError
+from rtdetr.errors import DatasetError, ExportError, InputError, WeightsError
 from rtdetr.export import ExportOptions, export
 from rtdetr.export.agreement import Tolerance, compare
 from rtdetr.export.layers import first_diverging
@@ -194,6 +194,16 @@ def test_free_sizes_are_run_in_another_size() -> None:
             return self.rows.above(0.0 if options["size_hw"] == (64, 64) else 0.99)
 
     assert not verify(Free(FIRST), FixedReference(FIRST)).passed
+
+
+def test_a_file_that_the_engine_here_does_not_know_is_not_kept(tmp_path, monkeypatch) -> None:
+    def load(path, **_):
+        raise WeightsError(f"{path} cannot be read")
+
+    monkeypatch.setattr("rtdetr.export.verify.load", load)
+    with pytest.raises(ExportError, match=r"not kept: model\.onnx cannot be read\. A lower opset may help"):
+        export(build_model("test-tiny"), tmp_path / "model.onnx", check=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_nothing_to_compare_is_said() -> None:

@@ -10,7 +10,7 @@ from rtdetr import __version__, zoo
 from rtdetr.categories import Categories
 from rtdetr.config import pytorch_precision
 from rtdetr.data import DetectionDataset, open_dataset
-from rtdetr.errors import ExportError, MissingDependencyError, naming_the_missing_extra
+from rtdetr.errors import ExportError, MissingDependencyError, WeightsError, naming_the_missing_extra
 from rtdetr.export.graph import input_size, prepared
 from rtdetr.export.options import ExportOptions, ExportResult
 from rtdetr.files import files_together
@@ -179,7 +179,12 @@ def _checked(file: Path, source: Source, options: ExportOptions, images: Sequenc
         nms_iou=options.nms_iou,
     )
     tolerance = RESIZED if options.preprocess else TOLERANCES[options.precision]
-    report = verify(file, reference, images=images, tolerance=tolerance, data=data)
+    try:
+        report = verify(file, reference, images=images, tolerance=tolerance, data=data)
+    except WeightsError as error:  # it cannot be read: the engine is older than the format
+        words = str(error).replace(f"{file.parent}{os.sep}", "")  # a folder that is gone by now
+        hint = " A lower opset may help." if options.format == "onnx" else ""
+        raise ExportError(f"the file does not load here, so it was not kept: {words}.{hint}") from None
     if not report.passed:
         raise RefusedExportError(f"the exported model is not the same model: {report.reason}", report)
     return report

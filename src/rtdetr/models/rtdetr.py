@@ -106,7 +106,7 @@ class RTDETR(nn.Module):
             self._check_target(i, target["labels"], target["boxes"])
 
     def _check_target(self, i: int, labels: Tensor, boxes: Tensor) -> None:
-        if boxes.shape != (len(labels), 4) or labels.dtype != torch.int64:
+        if labels.ndim != 1 or boxes.shape != (len(labels), 4) or labels.dtype != torch.int64:
             raise InputError(
                 f"target {i}: expected labels int64 (n,) and boxes (n, 4), "
                 f"got labels {labels.dtype} {tuple(labels.shape)} and boxes {tuple(boxes.shape)}"

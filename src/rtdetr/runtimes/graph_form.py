@@ -42,7 +42,10 @@ def reason(error: Exception) -> str:
     return _PLACES.sub("", " ".join(str(error).split()))[:200]
 
 
-_PLACES = re.compile(r"Exception from \S+:\d+: |Check '.*?' failed at \S+?:\d+: |\[ONNXRuntimeError\] : \d+ : \w+ : ")
+_PLACES = re.compile(
+    r"Exception from \S+:\d+: |Check '.*?' failed at \S+?:\d+: |\[ONNXRuntimeError\] : \d+ : \w+ : "
+    r"|/onnxruntime_src/\S+:\d+ \S+\(.*?\) (?=[A-Z])"
+)
 
 
 def describe(
