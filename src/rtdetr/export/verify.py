@@ -38,6 +38,7 @@ RESIZED = Tolerance(matched=0.95, iou=0.95, score=0.05, ap_drop=0.005)
 THRESHOLD = 0.3
 NUM_OF_DATASET = 8  # its pictures that are compared
 _TIMED_RUNS = 5
+_TOGETHER = 4  # pictures that are run in one batch, where it is free
 ROUNDING = 5e-5  # of AP, between two engines in float32
 _STRONGEST = 5  # detections a picture that are compared where none is above the threshold
 
@@ -278,20 +279,21 @@ def _detections(
 ) -> tuple[tuple[list[Detections], list[Detections]], str | None]:
     """What the original and the detector find, in pixels of `size_hw`, and why the detector failed if it did.
 
-    Where the batch is free, they go through the detector once more, all together; where the size is, one in another.
+    Where the batch is free, some go through the detector once more, together; where the size is, one in another.
     Pictures are resized here, unless a graph does it, so that only the network is compared.
     """
     small = [_resized(one, size_hw) for one in pictures]
     expected = [_detect(original, one, lowest, size_hw) for one in small]
-    metadata = detector.metadata if isinstance(detector, BaseDetector) else None
     try:
-        if metadata is not None and metadata.preprocess == "in_graph":
+        if isinstance(detector, BaseDetector) and detector.metadata.preprocess == "in_graph":
             return (expected, [_scaled(_detect(detector, one, lowest, size_hw), size_hw) for one in pictures]), None
         found = [_detect(detector, one, lowest, size_hw) for one in small]
-        if isinstance(detector, BaseDetector) and detector.metadata.dynamic_batch and len(small) > 1:
-            expected = [*expected, *expected]
-            found += _detect_together(detector, small, lowest, size_hw)
-        if metadata is not None and metadata.dynamic_size:
+        if not isinstance(detector, BaseDetector) or detector.has_ranges:
+            return (expected, found), None
+        if detector.metadata.dynamic_batch and len(small) > 1:
+            expected += expected[:_TOGETHER]
+            found += _detect_together(detector, small[:_TOGETHER], lowest, size_hw)
+        if detector.metadata.dynamic_size:
             other = (size_hw[0] + 32, size_hw[1] + 64)
             expected.append(_detect(original, _resized(pictures[0], other), lowest, other))
             found.append(_detect(detector, _resized(pictures[0], other), lowest, other))

@@ -168,10 +168,10 @@ class HuggingFaceFiles(_Base):
             return
         folder = Path(save_directory)
         self._check_savable(folder)
-        if state_dict is not None and not state_dict:
-            raise WeightsError("expected entries in state_dict, got none; leave it out for the model's own")
         if not is_main_process:
             return
+        if state_dict is not None and not state_dict:
+            raise WeightsError("expected entries in state_dict, got none; leave it out for the model's own")
         self.config.architectures = [type(self).__name__]
         self.config.dtype = str(self.dtype).removeprefix("torch.")
         foreign = own_backbone(self.config) is not None and bool(inexpressible(model_config(self.config)))

@@ -77,6 +77,7 @@ class BaseDetector(ABC):
 
     where = "CPU"  # what runs the network, for `description`
     num_threads: int | None = None  # on the CPU, where the engine says how many
+    has_ranges = False  # free axes have limits that the description does not name
     takes_all_queries = True  # an exported graph cannot run with fewer, as small images would need
     batch_sizes: tuple[int, int | None] = (1, None)  # fewest and most images that the engine takes at a time
 

@@ -44,6 +44,8 @@ class TensorRTDetector(BaseDetector):
         WeightsError: the file is missing, damaged, or was built for another GPU or version of TensorRT.
     """
 
+    has_ranges = True
+
     def __init__(
         self,
         path: Path,
