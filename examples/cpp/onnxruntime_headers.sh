@@ -11,7 +11,7 @@ trap 'rm -rf "$work"' EXIT
 mkdir -p "$work/lists/partial" "$work/cache/archives/partial"
 awk 'BEGIN { RS = "" } NR == 1' "$sources" | sed -E 's/^Suites:.*/Suites: trixie/' > "$work/trixie.sources"
 options=(
-  -qq -o APT::Sandbox::User="$(id -un)" -o Dir::Etc::sourcelist="$work/trixie.sources" -o Dir::Etc::sourceparts=-
+  -qq -o Acquire::http::Timeout=20 -o Acquire::Retries=1 -o APT::Sandbox::User="$(id -un)" -o Dir::Etc::sourcelist="$work/trixie.sources" -o Dir::Etc::sourceparts=-
   -o Dir::State::lists="$work/lists" -o Dir::Cache="$work/cache"
 )
 apt-get "${options[@]}" update
