@@ -67,7 +67,7 @@ def test_same_detections(tmp_path, precision) -> None:
     result = exported(trained_model(), tmp_path / "model.pt2", precision=precision)
     tolerance = TOLERANCES[precision]
     report = verify(result.path, trained_detector(), images=pictures()[0], tolerance=tolerance, threshold=0.5)
-    assert report.passed and report.agreement.num_reference == 9, report.reason
+    assert report.passed and report.agreement.num_reference >= 9, report.reason
 
 
 @pytest.mark.slow
