@@ -175,6 +175,7 @@ def test_a_wrong_decoder_is_found_without_sure_detections(key, precision, tmp_pa
     assert not report.passed and (report.diverging or "").startswith(".".join(key.split(".")[:2]))
 
 
+@pytest.mark.slow
 def test_a_free_batch_is_run_with_several_pictures(tmp_path) -> None:
     model, file = trained_model(), tmp_path / "model.onnx"
     images = pictures()[0]

@@ -49,7 +49,7 @@ def trained_model() -> RTDETR:
 
 @functools.cache
 def _train() -> RTDETR:
-    """Train test-tiny on `pictures()`; takes some seconds. In float64, which keeps the result the same on all machines."""
+    """Train test-tiny on `pictures()`, some seconds; in float64, so that machines agree on the result."""
     before = torch.get_rng_state()
     torch.manual_seed(0)
     model = build_model("test-tiny", num_classes=3, eval_size_hw=(SIZE, SIZE), num_denoising=20).double()
