@@ -134,6 +134,13 @@ def test_zoo_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         read_checkpoint("deim_rtdetrv2_r18vd")
 
 
+def test_names_of_other_formats_are_no_checkpoints(tmp_path: Path) -> None:
+    for name in ("x.safetensors", "x.onnx"):
+        with pytest.raises(WeightsError, match=r"save_weights writes \.pth files"):
+            save_weights(build_model("test-tiny"), tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
 def test_untrained_models_are_the_same_each_time_and_leave_the_generator_alone() -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()

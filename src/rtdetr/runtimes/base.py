@@ -258,6 +258,8 @@ class BaseDetector(ABC):
                 f"{self.metadata.model} was exported for images of {self.size_hw[0]}x{self.size_hw[1]} only, "
                 f"got {size_hw[0]}x{size_hw[1]}; export it with: {option}"
             )
+        if size_hw == self.size_hw:  # which it was exported for, and perhaps with more maps than three
+            return size_hw
         tokens = sum((size_hw[0] // stride) * (size_hw[1] // stride) for stride in (8, 16, 32))
         if self.takes_all_queries and tokens < self.metadata.num_queries:
             raise InputError(
