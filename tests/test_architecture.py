@@ -14,7 +14,7 @@ REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "src" / "rtdetr"
 
 # A room is a folder or a file directly under src/rtdetr.
-LEVEL_0 = {"errors", "config", "categories", "zoo", "detections", "preprocessing", "drawing", "files"}
+LEVEL_0 = {"errors", "config", "categories", "zoo", "detections", "images", "preprocessing", "drawing", "files"}
 LEVEL_1 = {"boxes", "devices", "structures"}
 LEVEL_2 = {"models", "losses", "data"}
 ALLOWED = {
@@ -49,6 +49,9 @@ TORCH |= {"runtimes/torch_detector.py", "runtimes/exported_program_detector.py"}
 THIRD_PARTY = {
     "numpy": ANYWHERE,
     "PIL": ANYWHERE,
+    "pillow_heif": {"images"},
+    "pillow_jxl": {"images"},
+    "tifffile": {"images"},
     "pydantic": ANYWHERE,
     "yaml": ANYWHERE,
     "rich": ABOVE_0,
@@ -71,7 +74,13 @@ THIRD_PARTY = {
     "nncf": {"export"},
     "cuda": {"runtimes/cuda_memory.py"},
 }
-DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "cuda": "cuda-bindings"}  # where the name to install is another
+DISTRIBUTIONS = {  # where the name to install is another
+    "PIL": "pillow",
+    "pillow_heif": "pillow-heif",
+    "pillow_jxl": "pillow-jxl-plugin",
+    "yaml": "pyyaml",
+    "cuda": "cuda-bindings",
+}
 
 
 def violations(file: str, source: str) -> list[str]:
@@ -122,6 +131,13 @@ def test_every_import_follows_the_directions() -> None:
     assert len(files) > 20
     found = [v for f in files for v in violations(f.relative_to(PACKAGE).as_posix(), f.read_text())]
     assert not found, "\n" + "\n".join(found)
+
+
+def test_images_are_opened_in_one_place() -> None:
+    opening = [
+        file.relative_to(PACKAGE).as_posix() for file in PACKAGE.rglob("*.py") if "Image.open(" in file.read_text()
+    ]
+    assert opening == ["images/decode.py"]
 
 
 def test_every_room_is_in_the_table() -> None:

@@ -5,14 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
-from PIL import Image
-
 from rtdetr.categories import Categories
 from rtdetr.data import DetectionDataset, open_dataset
 from rtdetr.data.pipelines import Pipeline
 from rtdetr.detections import Detections, Detector
 from rtdetr.errors import ConfigError
 from rtdetr.evaluation import EvaluationReport, evaluate_dataset
+from rtdetr.images import Picture
 from rtdetr.models import RTDETR
 from rtdetr.runtimes import load
 from rtdetr.runtimes.torch_detector import TorchDetector
@@ -67,11 +66,12 @@ def evaluate(
         raise ConfigError("device and precision belong to loading; this detector is loaded already. Leave them out")
     dataset = dataset.with_categories(detector.categories)
 
-    def predict(pictures: list[Image.Image]) -> list[Detections]:
+    def predict(pictures: list[Picture]) -> list[Detections]:
         found = detector(pictures, threshold=0.0, size_hw=size_hw, batch_size=batch_size)
         return found if isinstance(found, list) else [found]
 
-    return evaluate_dataset(predict, dataset, batch_size=batch_size)
+    channels = getattr(detector, "in_channels", 3)  # of a detector of the user's own that does not say: RGB
+    return evaluate_dataset(predict, dataset, num_channels=channels, batch_size=batch_size)
 
 
 def train(

@@ -137,6 +137,11 @@ class Detector(Protocol):
         """Class names by label."""
         ...
 
+    @property
+    def in_channels(self) -> int:
+        """Channels of the images that it takes."""
+        ...
+
     def __call__(
         self,
         source: Any,
@@ -149,7 +154,7 @@ class Detector(Protocol):
         """Detect objects in one image, or in a list of images, which gives a list.
 
         Args:
-            source: a path, file object, bytes, PIL image or array, as `rtdetr.preprocessing.load_image` takes them;
+            source: a path, file object, bytes, PIL image or array, as `rtdetr.images.load_image` takes them;
                 a list or tuple of those.
             threshold: only objects with a score above it, 0..1; "auto": above the threshold of their class that was
                 measured best and stored with the weights.

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from rtdetr.detections import Detection, Detections
 from rtdetr.errors import InputError
-from rtdetr.preprocessing import ImageSource, open_image
+from rtdetr.images import ImageSource, viewable
 
 Color = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]  # left, top, right, bottom in pixels; right and bottom are not part of it
@@ -61,7 +61,8 @@ def draw(
     """Return a copy of the picture with boxes and labels, the highest score on top.
 
     Args:
-        image: the picture that the detections belong to, in any form that `load_image` takes.
+        image: the picture that the detections belong to, in any form that `load_image` takes; of more than four
+            channels the first three are shown, of two the first.
         detections: what to draw; `detections.above(0.6)` draws less of it.
         show_scores: write the score after the class name.
         line_width: of the boxes, pixels; None: by the size of the picture.
@@ -72,7 +73,7 @@ def draw(
     Raises:
         InputError: the picture's size is not that of the detections, or the font file cannot be read.
     """
-    canvas = open_image(image).copy()
+    canvas = viewable(image).copy()
     if canvas.size != detections.image_size_wh:
         width, height = detections.image_size_wh
         raise InputError(

@@ -21,12 +21,11 @@ from rtdetr.data.annotations import Annotations, clamped_xyxy
 from rtdetr.data.coco import read_coco
 from rtdetr.data.image_files import check_files_exist
 from rtdetr.errors import DatasetError, InputError
-from rtdetr.preprocessing import ImageSource, load_image, open_image
+from rtdetr.images import ImageSource, Picture, load_image, open_image, read_picture, size_of, viewable
 
 _log = logging.getLogger(__name__)
-_EXIF_ORIENTATION = 0x0112
 BAD_IMAGES = " 'rtdetr data check' finds every such image; --bad-images skip goes on without them"
-_Picture = TypeVar("_Picture", Image.Image, np.ndarray)
+_Read = TypeVar("_Read", bound=Picture)
 
 
 class ImageTarget(TypedDict):
@@ -44,7 +43,7 @@ class ImageTable(Protocol):
     """Images that are in a table instead of files in a folder."""
 
     def image(self, index: int) -> ImageSource:
-        """One image of the source, in any form that `rtdetr.preprocessing` reads."""
+        """One image of the source, in any form that `rtdetr.images` reads."""
         ...
 
 
@@ -179,22 +178,42 @@ class DetectionDataset:
         target = self.target(index)
         return self._read(index, target, open_image), target
 
-    def load_or_blank(self, index: int) -> Image.Image:
-        """Read one image; one that cannot be read is grey where `skips_bad_images`, and there is a warning.
+    def picture(self, index: int, *, num_channels: int = 3) -> Picture:
+        """Read one image for a detector with `num_channels`: PIL's RGB for 3, else an array (h, w, num_channels).
+
+        An image that cannot be read is grey where `skips_bad_images`, and there is a warning.
 
         Raises:
             DatasetError: as for `load`, unless `skips_bad_images`.
         """
+        read = functools.partial(read_picture, num_channels=num_channels)
+        picture = self._read_or_none(index, read)
+        if picture is not None:
+            return picture
+        width, height = self.target(index)["size_wh"]
+        return read_picture(np.full((height, width, num_channels), 128, np.uint8), num_channels=num_channels)
+
+    def view(self, index: int) -> Image.Image:
+        """Read one image to show it to a person, RGB whatever its channels; see `images.viewable`.
+
+        An image that cannot be read is grey where `skips_bad_images`.
+
+        Raises:
+            DatasetError: as for `load`, unless `skips_bad_images`.
+        """
+        return self._read_or_none(index, viewable) or Image.new("RGB", self.target(index)["size_wh"], "grey")
+
+    def _read_or_none(self, index: int, read: Callable[..., _Read]) -> _Read | None:
         try:
-            return self.load(index)[0]
+            return self._read(index, self.target(index), read)
         except DatasetError as error:
             if not self.skips_bad_images:
                 raise
             _log.warning("taken for grey, so that its objects count as missed: %s", str(error).removesuffix(BAD_IMAGES))
-            return Image.new("RGB", self.target(index)["size_wh"], "grey")
+            return None
 
     def load_array(self, index: int, *, num_channels: int = 3, reduction: int = 1) -> tuple[np.ndarray, ImageTarget]:
-        """Read one image as uint8 (h, w, num_channels), with its objects: what `preprocessing.load_image` makes of it.
+        """Read one image as uint8 (h, w, num_channels), with its objects: what `images.load_image` makes of it.
 
         Args:
             index: of the image.
@@ -246,9 +265,8 @@ class DetectionDataset:
         relabelled.annotations = self.annotations._replace(categories=ids, labels=new_labels[self.annotations.labels])
         return relabelled
 
-    def _read(
-        self, index: int, target: ImageTarget, read: Callable[[ImageSource], _Picture], *, reduction: int = 1
-    ) -> _Picture:
+    def _read(self, index: int, target: ImageTarget, read: Callable[..., _Read], *, reduction: int = 1) -> _Read:
+        """Read an image; as its file stores it where only that has the size stated: some tools ignore EXIF rotation."""
         width, height = target["size_wh"]
         expected = {(-(-width // factor), -(-height // factor)) for factor in (1, 2, 4, 8) if factor <= reduction}
         source = self.source_of(index)
@@ -257,12 +275,12 @@ class DetectionDataset:
         try:
             stored = path if isinstance(table, Path) else table.image(index - source.first)
             image = read(stored)
-            if _size_wh(image) not in expected and isinstance(stored, Path) and stored.suffix.lower() != ".npy":
-                image = read(_unrotated(stored))
+            if size_of(image) not in expected and isinstance(stored, Path):
+                image = read(stored, upright=False)
         except InputError as error:
             raise DatasetError(f"{source.annotations_file}: image {image_id}: {error}.{BAD_IMAGES}") from None
-        if _size_wh(image) not in expected:
-            stated, got = "{}x{}".format(*target["size_wh"]), "{}x{}".format(*_size_wh(image))
+        if size_of(image) not in expected:
+            stated, got = "{}x{}".format(*target["size_wh"]), "{}x{}".format(*size_of(image))
             raise DatasetError(
                 f"{source.annotations_file}: image {image_id} is {stated} pixels there, but {path} is {got}; its boxes "
                 f"would be misplaced. Put the annotated image there or correct width, height and boxes.{BAD_IMAGES}"
@@ -281,18 +299,6 @@ def assign_ids(categories: Iterable[Category], id_of_name: dict[str, int]) -> Ca
             taken.add(number)
         chosen.append(Category(number, category.name))
     return Categories(chosen)
-
-
-def _size_wh(image: Image.Image | np.ndarray) -> tuple[int, int]:
-    return image.size if isinstance(image, Image.Image) else (image.shape[1], image.shape[0])
-
-
-def _unrotated(path: Path) -> Image.Image:
-    """Read an image as its file stores it: some tools annotate photos without applying their EXIF rotation."""
-    with Image.open(path) as image:
-        image.getexif().pop(_EXIF_ORIENTATION, None)
-        image.load()
-        return image
 
 
 def _listed(text: str, names: list[str]) -> str:

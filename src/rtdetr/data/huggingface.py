@@ -18,7 +18,7 @@ from rtdetr.categories import Categories, Category
 from rtdetr.data.annotations import LARGEST, Objects, arrange
 from rtdetr.data.dataset import DetectionDataset, Source
 from rtdetr.errors import DatasetError, InputError, nearest
-from rtdetr.preprocessing import ImageSource, image_size
+from rtdetr.images import ImageSource, image_size
 
 _CATEGORY_KEYS = ("category", "categories", "category_id", "label", "labels")
 _BOX_KEYS = ("bbox", "bboxes", "boxes")

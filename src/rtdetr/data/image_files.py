@@ -1,4 +1,7 @@
-"""Image files of a dataset: list them, see that they exist, and read their size without their pixels."""
+"""Image files of a dataset: see that they exist, and read their size without their pixels.
+
+Which files are images, and how a folder is searched for them, is in `rtdetr.images.files`.
+"""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -8,26 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from rtdetr.errors import DatasetError, InputError
-from rtdetr.preprocessing import image_size
+from rtdetr.images import image_size
+from rtdetr.images.files import images_below, is_image_name
 
-SUFFIXES = frozenset(
-    ".avif .bmp .dib .gif .jp2 .jpe .jpeg .jpg .mpo .npy .pbm .pgm .png .pnm .ppm .tga .tif .tiff .webp".split()
-)
+__all__ = ["check_files_exist", "common_folder", "images_below", "is_image_name", "listing", "sizes_of"]
+
 _THREADS = 8  # opening a file on a network drive is waiting
-
-
-def images_below(folder: Path) -> list[str]:
-    """Paths of all image files in a folder and the folders in it, sorted; hidden ones are left out."""
-    paths = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths += [os.path.join(parent, name) for name in names if is_image_name(name) and not name.startswith(".")]
-    return sorted(paths)
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a file is an image, by the end of its name."""
-    return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 def sizes_of(paths: Sequence[str]) -> np.ndarray:
@@ -61,9 +50,10 @@ def check_files_exist(annotations_file: Path, images_dir: Path, file_names: Sequ
 
 
 def listing(folder: Path) -> list[str]:
-    """Names in a folder; none where there is no such folder."""
+    """Names in a folder, without links to what is not there; none where there is no such folder."""
     try:
-        return os.listdir(folder)
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries if not entry.is_symlink() or os.path.exists(entry.path)]
     except (OSError, ValueError):
         return []
 

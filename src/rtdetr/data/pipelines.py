@@ -18,7 +18,7 @@ from torchvision.transforms import v2
 from rtdetr.config import SizeHW
 from rtdetr.data.transforms import Picture, Sample, resize, to_target
 from rtdetr.errors import ConfigError, DatasetError
-from rtdetr.preprocessing import FLOAT_MARGIN
+from rtdetr.images.arrays import FLOAT_MARGIN
 
 # torchvision's form: (image, {"boxes": BoundingBoxes, "labels": int64}) -> the same two; albumentations' is found out
 Pipeline = Callable[..., Any]

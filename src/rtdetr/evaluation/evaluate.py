@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -17,21 +16,28 @@ from rtdetr.data import DetectionDataset
 from rtdetr.detections import Detections
 from rtdetr.evaluation.coco import CocoEvaluator
 from rtdetr.evaluation.report import EvaluationReport
+from rtdetr.images import Picture
 
-Predict = Callable[[list[Image.Image]], list[Detections]]
+Predict = Callable[[list[Picture]], list[Detections]]
 
 _DECODING_THREADS = 4
 
 
 def evaluate_dataset(
-    predict: Predict, dataset: DetectionDataset, *, batch_size: int = 8, progress: bool = True
+    predict: Predict,
+    dataset: DetectionDataset,
+    *,
+    num_channels: int = 3,
+    batch_size: int = 8,
+    progress: bool = True,
 ) -> EvaluationReport:
     """Detect on every image of a dataset and compare with its annotations.
 
     Args:
-        predict: takes RGB images and returns the detections of each, of any score, labels as in `dataset.categories`.
+        predict: takes images and returns the detections of each, of any score, labels as in `dataset.categories`.
             A detector is such a callable with `threshold=0`.
         dataset: images and ground truth, with the labels of the detector; see `DetectionDataset.with_categories`.
+        num_channels: of the images that `predict` takes: 3 for PIL's RGB, any other number for arrays (h, w, c).
         batch_size: images that `predict` is given at a time. As many are decoded ahead.
         progress: show a bar on standard error if that is a terminal.
 
@@ -39,7 +45,7 @@ def evaluate_dataset(
         DatasetError: an image is missing or broken; see also `DetectionDataset.skipping_bad_images`.
     """
     started = time.perf_counter()
-    evaluator = detect_dataset(predict, dataset, batch_size=batch_size, progress=progress)
+    evaluator = detect_dataset(predict, dataset, num_channels=num_channels, batch_size=batch_size, progress=progress)
     return EvaluationReport.of(evaluator, seconds=time.perf_counter() - started)
 
 
@@ -48,6 +54,7 @@ def detect_dataset(
     dataset: DetectionDataset,
     *,
     indices: Sequence[int] | None = None,
+    num_channels: int = 3,
     batch_size: int = 8,
     progress: bool = True,
 ) -> CocoEvaluator:
@@ -59,6 +66,7 @@ def detect_dataset(
         predict: as for `evaluate_dataset`.
         dataset: as for `evaluate_dataset`.
         indices: positions of the images, such as range(rank, len(dataset), world_size); None: all.
+        num_channels: as for `evaluate_dataset`.
         batch_size: as for `evaluate_dataset`.
         progress: as for `evaluate_dataset`.
 
@@ -69,7 +77,7 @@ def detect_dataset(
     evaluator = CocoEvaluator(dataset)
     with _bar(shown=progress) as bar:
         task = bar.add_task("evaluating", total=len(indices))
-        images = _decoded(dataset, indices, ahead=batch_size)
+        images = _decoded(dataset, indices, num_channels=num_channels, ahead=batch_size)
         for first in range(0, len(indices), batch_size):
             image_ids = dataset.image_ids[list(indices[first : first + batch_size])].tolist()
             found = predict([next(images) for _ in image_ids])
@@ -79,12 +87,12 @@ def detect_dataset(
     return evaluator
 
 
-def _decoded(dataset: DetectionDataset, indices: Sequence[int], *, ahead: int) -> Iterator[Image.Image]:
+def _decoded(dataset: DetectionDataset, indices: Sequence[int], *, num_channels: int, ahead: int) -> Iterator[Picture]:
     """Images in order, read by threads while the network works."""
     with ThreadPoolExecutor(_DECODING_THREADS) as pool:
-        pending: deque[Future[Image.Image]] = deque()
+        pending: deque[Future[Picture]] = deque()
         for index in indices:
-            pending.append(pool.submit(dataset.load_or_blank, index))
+            pending.append(pool.submit(dataset.picture, index, num_channels=num_channels))
             if len(pending) > ahead:
                 yield pending.popleft().result()
         while pending:

@@ -67,7 +67,7 @@ def draw_comparison(report: "EvaluationReport", dataset: DetectionDataset, image
     matches = report.matches
     rows = np.flatnonzero(matches.images == index)
     rows = rows[matches.scores[rows] > np.asarray(report.best_f1_thresholds)[matches.labels[rows]]]
-    picture = dataset.load_or_blank(index)
+    picture = dataset.view(index)
     scale = max(1.0, _SMALLEST_SIDE / min(picture.size))
     picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.BICUBIC)
     halves = [

@@ -14,8 +14,8 @@ from rtdetr.errors import ExportError, MissingDependencyError, WeightsError, nam
 from rtdetr.export.graph import input_size, prepared
 from rtdetr.export.options import ExportOptions, ExportResult
 from rtdetr.files import files_together
+from rtdetr.images import read_picture
 from rtdetr.models import RTDETR
-from rtdetr.preprocessing import open_image
 from rtdetr.runtimes.metadata import ExportMetadata
 from rtdetr.weights import build_from, default_categories, read_checkpoint
 
@@ -89,7 +89,7 @@ def export(
         opened = data if isinstance(data, DetectionDataset) else open_dataset(data, split="val")
         data = opened.with_categories(source.categories)
     if check and images is not None:
-        images = [open_image(image) for image in images]
+        images = [read_picture(image, num_channels=source.model.config.in_channels) for image in images]
     with files_together(target, error=ExportError) as file:
         result = write(source.model, file, options=options, metadata=metadata)
         if check:

@@ -1,4 +1,4 @@
-"""Pictures to compare two models on where the user gives none: a photograph, and coloured shapes drawn here."""
+"""Images to compare two models on where the user gives none: a photograph, and colored shapes drawn here."""
 
 import colorsys
 import importlib.util
@@ -8,14 +8,26 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from rtdetr.images import Picture, open_image, read_picture
+
 _SIZES_WH = ((320, 240), (240, 320), (256, 256))
 _CORNERS = {"square": 4, "triangle": 3, "disk": 48, "star": 10}
 
 
-def built_in_pictures() -> list[Image.Image]:
-    """Return RGB pictures, the same ones at each call: three drawn ones and, with matplotlib, its photo of a person."""
+def built_in_pictures(num_channels: int = 3) -> list[Picture]:
+    """Return images, the same ones at each call: three drawn ones and, with matplotlib, its photo of a person.
+
+    Args:
+        num_channels: 3 for PIL's RGB, 1 for grey; for any other number red, green and blue in turn, again and again.
+    """
     drawn = [_drawn(np.random.default_rng(number), size_wh) for number, size_wh in enumerate(_SIZES_WH)]
-    return [*drawn, *_photos()]
+    return [_with_channels(picture, num_channels) for picture in (*drawn, *_photos())]
+
+
+def _with_channels(picture: Image.Image, num_channels: int) -> Picture:
+    if num_channels in (1, 3):
+        return read_picture(picture, num_channels=num_channels)
+    return np.asarray(picture)[:, :, np.arange(num_channels) % 3]
 
 
 def _photos() -> list[Image.Image]:
@@ -23,7 +35,7 @@ def _photos() -> list[Image.Image]:
     if found is None or found.origin is None:
         return []
     file = Path(found.origin).parent / "mpl-data" / "sample_data" / "grace_hopper.jpg"
-    return [Image.open(file).convert("RGB")] if file.is_file() else []
+    return [open_image(file)] if file.is_file() else []
 
 
 def _drawn(rng: np.random.Generator, size_wh: tuple[int, int]) -> Image.Image:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from rtdetr.data import DetectionDataset, open_dataset
 from rtdetr.errors import ConfigError, ExportError, InputError, MissingSplitError, naming_the_missing_extra
@@ -35,8 +34,9 @@ from rtdetr.export.verify import (
     verify,
 )
 from rtdetr.files import files_together
+from rtdetr.images import Picture, read_picture, size_of
 from rtdetr.models import RTDETR
-from rtdetr.preprocessing import open_image, preprocess, resize
+from rtdetr.preprocessing import preprocess, resize
 from rtdetr.runtimes import load
 from rtdetr.runtimes.metadata import ExportMetadata
 from rtdetr.runtimes.torch_detector import TorchDetector
@@ -125,9 +125,10 @@ def quantize(
     )
     dataset = data if data is None or isinstance(data, DetectionDataset) else open_dataset(data, split="val")
     known = _pictures(calibration, data, dataset)
-    feeds = [_feed(one, metadata.size_hw, options) for one in _spread(known, num_calibration)]
+    channels = metadata.in_channels
+    feeds = [_feed(one, metadata.size_hw, options) for one in _spread(known, num_calibration, channels)]
     job = _Job(source.model, float_options, metadata, feeds, symmetric)
-    compared = list(_spread(dataset or known, NUM_OF_DATASET))
+    compared = list(_spread(dataset or known, NUM_OF_DATASET, channels))
     before = measure_ap(reference, dataset) if dataset else None
     stages = _stages(network)
     kept: list[str] = []
@@ -196,15 +197,18 @@ def _pictures(
         return dataset
 
 
-def _spread(pictures: "Sequence[Any] | DetectionDataset", count: int) -> Iterator[Image.Image]:
+def _spread(pictures: "Sequence[Any] | DetectionDataset", count: int, num_channels: int) -> Iterator[Picture]:
     """At most so many of the pictures, spread evenly."""
     for index in np.linspace(0, len(pictures) - 1, min(count, len(pictures))).round().astype(int).tolist():
-        yield pictures.load(index)[0] if isinstance(pictures, DetectionDataset) else open_image(pictures[index])
+        if isinstance(pictures, DetectionDataset):
+            yield pictures.picture(index, num_channels=num_channels)
+        else:
+            yield read_picture(pictures[index], num_channels=num_channels)
 
 
-def _feed(image: Image.Image, size_hw: tuple[int, int], options: ExportOptions) -> Feed:
+def _feed(image: Picture, size_hw: tuple[int, int], options: ExportOptions) -> Feed:
     feed = {"images": preprocess(image, size_hw)[None]}
-    return feed if options.postprocess == "raw" else {**feed, "orig_target_sizes": np.array([image.size])}
+    return feed if options.postprocess == "raw" else {**feed, "orig_target_sizes": np.array([size_of(image)])}
 
 
 def _belongs(name: str, stages: Sequence[str]) -> bool:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from rich.table import Table
 
 from rtdetr.categories import Categories
@@ -25,8 +24,9 @@ from rtdetr.evaluation import evaluate_dataset
 from rtdetr.export.agreement import Agreement, Tolerance, class_difference, compare
 from rtdetr.export.layers import first_diverging, largest_error, shows_stages, stage_errors
 from rtdetr.export.pictures import built_in_pictures
+from rtdetr.images import Picture, read_picture
 from rtdetr.models import RTDETR
-from rtdetr.preprocessing import open_image, resize
+from rtdetr.preprocessing import resize
 from rtdetr.runtimes import load
 from rtdetr.runtimes.base import BaseDetector
 from rtdetr.runtimes.torch_detector import TorchDetector, load_torch_detector
@@ -214,7 +214,7 @@ def verify(
     original = _reference(reference, detector.categories)
     tolerance = tolerance or _own_tolerance(detector)
     dataset = data if data is None or isinstance(data, DetectionDataset) else open_dataset(data, split="val")
-    pictures = _pictures(images, dataset)
+    pictures = _pictures(images, dataset, original.in_channels)
     size_hw: tuple[int, int] = getattr(detector, "size_hw", original.size_hw)
     path = Path(exported) if isinstance(exported, str | os.PathLike) else None
     both, failure = _detections(detector, original, pictures, max(0.0, threshold - tolerance.score), size_hw)
@@ -259,12 +259,14 @@ def verify(
     )
 
 
-def _pictures(images: Sequence[Any] | None, dataset: DetectionDataset | None) -> list[Image.Image]:
+def _pictures(images: Sequence[Any] | None, dataset: DetectionDataset | None, num_channels: int) -> list[Picture]:
     """The pictures given, else some of the dataset, else those that come with the library."""
     if images is None and dataset is not None:
         chosen = np.linspace(0, len(dataset) - 1, min(NUM_OF_DATASET, len(dataset))).round().astype(int)
-        return [dataset.load(index)[0] for index in chosen.tolist()]
-    pictures = [open_image(image) for image in (built_in_pictures() if images is None else images)]
+        return [dataset.picture(index, num_channels=num_channels) for index in chosen.tolist()]
+    if images is None:
+        return built_in_pictures(num_channels)
+    pictures = [read_picture(image, num_channels=num_channels) for image in images]
     if not pictures:
         raise InputError("expected at least one image to verify the model on, got none")
     return pictures
@@ -273,7 +275,7 @@ def _pictures(images: Sequence[Any] | None, dataset: DetectionDataset | None) ->
 def _detections(
     detector: Detector,
     original: TorchDetector,
-    pictures: Sequence[Image.Image],
+    pictures: Sequence[Picture],
     lowest: float,
     size_hw: tuple[int, int],
 ) -> tuple[tuple[list[Detections], list[Detections]], str | None]:
@@ -340,14 +342,14 @@ def _reference(reference: str | os.PathLike[str] | RTDETR | TorchDetector, categ
     return load_torch_detector(reference, device="cpu", precision="float32")
 
 
-def _detect(detector: Detector, picture: Image.Image, threshold: float, size_hw: tuple[int, int]) -> Detections:
+def _detect(detector: Detector, picture: Picture, threshold: float, size_hw: tuple[int, int]) -> Detections:
     found = detector(picture, threshold=threshold, size_hw=size_hw)
     assert isinstance(found, Detections)  # one picture was given
     return found
 
 
 def _detect_together(
-    detector: BaseDetector, pictures: Sequence[Image.Image], threshold: float, size_hw: tuple[int, int]
+    detector: BaseDetector, pictures: Sequence[Picture], threshold: float, size_hw: tuple[int, int]
 ) -> list[Detections]:
     """In one batch, also where the detector itself would run them one by one."""
     batch = detector.batch([detector.prepare(one, size_hw) for one in pictures])
@@ -360,8 +362,8 @@ def _own_tolerance(detector: Detector) -> Tolerance:
     return _HALF if precision in ("float16", "bfloat16") else TOLERANCES["fp32"]
 
 
-def _resized(picture: Image.Image, size_hw: tuple[int, int]) -> Image.Image:
-    return Image.fromarray(np.ascontiguousarray(resize(picture, size_hw).transpose(1, 2, 0)))
+def _resized(picture: Picture, size_hw: tuple[int, int]) -> np.ndarray:
+    return np.ascontiguousarray(resize(picture, size_hw).transpose(1, 2, 0))
 
 
 def _scaled(found: Detections, size_hw: tuple[int, int]) -> Detections:
@@ -371,7 +373,7 @@ def _scaled(found: Detections, size_hw: tuple[int, int]) -> Detections:
     return replace(found, boxes_xyxy=found.boxes_xyxy * ratio, image_size_wh=(width, height))
 
 
-def _latency_ms(detector: Detector, picture: Image.Image, size_hw: tuple[int, int]) -> float:
+def _latency_ms(detector: Detector, picture: Picture, size_hw: tuple[int, int]) -> float:
     """Median time of one picture; the runs before have warmed the detector up."""
     times = []
     for _ in range(_TIMED_RUNS):
@@ -384,8 +386,9 @@ def _latency_ms(detector: Detector, picture: Image.Image, size_hw: tuple[int, in
 def measure_ap(detector: Detector, dataset: DetectionDataset, *, size_hw: tuple[int, int] | None = None) -> float:
     """COCO average precision of a detector, pictures one by one because an exported graph may take no more."""
     dataset = dataset.with_categories(detector.categories)
+    channels = getattr(detector, "in_channels", 3)
 
-    def predict(pictures: list[Image.Image]) -> list[Detections]:
+    def predict(pictures: list[Picture]) -> list[Detections]:
         return [_detect(detector, one, 0.0, size_hw or getattr(detector, "size_hw", (640, 640))) for one in pictures]
 
-    return float(np.nan_to_num(evaluate_dataset(predict, dataset, progress=False).metrics.ap))
+    return float(np.nan_to_num(evaluate_dataset(predict, dataset, num_channels=channels, progress=False).metrics.ap))

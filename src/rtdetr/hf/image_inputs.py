@@ -1,6 +1,6 @@
 """From whatever transformers' users pass as images to RGB arrays of one kind, and to their size in the network.
 
-The rest of the library reads images in the same way; see `rtdetr.preprocessing`.
+The rest of the library reads images in the same way; see `rtdetr.images`.
 """
 
 import functools
@@ -15,7 +15,9 @@ from transformers.image_utils import SizeDict
 from transformers.image_utils import load_image as load_transformers_image
 
 from rtdetr.errors import InputError
-from rtdetr.preprocessing import exif_orientation, load_image, resize
+from rtdetr.images import load_image
+from rtdetr.images.orientation import exif_orientation
+from rtdetr.preprocessing import resize
 
 SizeHW = tuple[int, int]
 Size = Mapping[str, int] | SizeDict

@@ -12,17 +12,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from rtdetr.categories import Categories
 from rtdetr.config import size_problem
 from rtdetr.detections import Detections
 from rtdetr.errors import InputError, WeightsError
-from rtdetr.preprocessing import load_image, open_image, resize
+from rtdetr.images import Picture, read_picture, size_of
+from rtdetr.preprocessing import resize
 from rtdetr.runtimes.metadata import ExportMetadata
 from rtdetr.runtimes.selection import Found, best_pairs, first_of_each_box, suppress
 
-Picture = Image.Image | np.ndarray
 Prepared = tuple[np.ndarray, tuple[int, int]]  # uint8 pixels as the engine takes them; original width and height
 
 
@@ -91,6 +90,11 @@ class BaseDetector(ABC):
         self.size_hw = metadata.size_hw
         self.one_label = one_label or metadata.one_label
         self.nms_iou = nms_iou
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the images: 3 for RGB, 1 for grey, any other number as stored."""
+        return self.metadata.in_channels
 
     @abstractmethod
     def infer(self, batch: Batch) -> Output:
@@ -161,12 +165,11 @@ class BaseDetector(ABC):
 
     def read(self, source: Any) -> Picture:
         """Decode one image: as PIL's, or an array (h, w, c) where the model has other channels than three."""
-        channels = self.metadata.in_channels
-        return open_image(source) if channels == 3 else load_image(source, num_channels=channels)
+        return read_picture(source, num_channels=self.in_channels)
 
     def prepare(self, picture: Picture, size_hw: tuple[int, int]) -> Prepared:
         """Resize an image to the network's input, unless the graph does that itself."""
-        size_wh = picture.size if isinstance(picture, Image.Image) else (picture.shape[1], picture.shape[0])
+        size_wh = size_of(picture)
         if self.metadata.preprocess == "in_graph":
             return np.asarray(picture), size_wh
         return resize(picture, size_hw), size_wh

@@ -110,6 +110,7 @@ class Job:
             predict,
             self.val_data,
             indices=range(processes.rank, len(self.val_data), processes.world_size),
+            num_channels=detector.in_channels,
             batch_size=max(1, self.config.recipe.batch_size // processes.world_size),
             progress=processes.is_main,
         )

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image
+from rtdetr.errors import InputError
+from rtdetr.images import open_image
 
 _JPEG_QUALITY = 88
 
@@ -63,15 +64,15 @@ def figure(path: Path, folder: Path, *, caption: str = "", is_photo: bool = Fals
         is_photo: embed it as JPEG, which takes a tenth of the room.
     """
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            content, kind = path.read_bytes(), "png"
-            if is_photo:
-                buffer, kind = io.BytesIO(), "jpeg"
-                image.convert("RGB").save(buffer, format="JPEG", quality=_JPEG_QUALITY)
-                content = buffer.getvalue()
-    except (OSError, ValueError, SyntaxError):
+        content, kind = path.read_bytes(), "png"
+        image = open_image(content)
+    except (OSError, InputError):
         return ""
+    width, height = image.size
+    if is_photo:
+        buffer, kind = io.BytesIO(), "jpeg"
+        image.save(buffer, format="JPEG", quality=_JPEG_QUALITY)
+        content = buffer.getvalue()
     data = base64.b64encode(content).decode("ascii")
     alt = html.escape(caption or path.stem.replace("_", " "))
     below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""

@@ -22,7 +22,7 @@ from rtdetr.data.doctor.survey import Position, Survey
 from rtdetr.data.open import SPLIT_NAMES
 from rtdetr.data.yolo import dataset_root
 from rtdetr.errors import DatasetError
-from rtdetr.preprocessing import open_image
+from rtdetr.images import open_image
 
 _SAVED_SUFFIXES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP"}
 _SAVED_MODES = {  # in another, an image is saved as RGB
@@ -265,8 +265,6 @@ def _write_image(source: Path, target: Path, facts: ImageFacts) -> None:
         image = open_image(source, mode=None)
         if image.mode not in _SAVED_MODES[file_format]:
             image = open_image(source)
-        # without the tag, which some releases of Pillow write again
-        image.info = {key: image.info[key] for key in ("transparency", "icc_profile") if key in image.info}
         image.save(target, format=file_format, quality=95)
     else:
         shutil.copyfile(source, target)

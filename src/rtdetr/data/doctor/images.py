@@ -5,7 +5,6 @@ takes a quarter of the time. Files are read by threads, whose decoders run at th
 """
 
 import hashlib
-import io
 import logging
 import time
 import warnings
@@ -18,7 +17,10 @@ import numpy as np
 from PIL import Image
 
 from rtdetr.errors import InputError
-from rtdetr.preprocessing import UPRIGHT, exif_orientation, load_image, open_image, upright_size
+from rtdetr.images import open_image, viewable
+from rtdetr.images.arrays import numpy_file
+from rtdetr.images.decode import opened
+from rtdetr.images.orientation import UPRIGHT, exif_orientation, exif_tag, upright_size
 
 _log = logging.getLogger(__name__)
 THUMB_SIDE = 16
@@ -95,39 +97,33 @@ def examine(path: Path) -> ImageFacts:
 
 
 def picture_of(path: Path) -> Image.Image:
-    """What to show of an image file: upright, 8 bits, of a NumPy file with odd channels their mean.
+    """What to show of an image file: upright, RGB in 8 bits.
 
     Raises:
         InputError: training could not read it with any number of channels.
     """
-    return _channel_mean(path) if path.suffix.lower() == ".npy" else open_image(path)
+    array = numpy_file(path)
+    if array is not None and array.ndim == 3 and array.shape[0] in (1, 3, 4):
+        return open_image(array)  # which refuses channels that come first
+    return viewable(path if array is None else array)
 
 
 def _facts(data: bytes) -> ImageFacts:
-    with Image.open(io.BytesIO(data)) as image:
-        orientation = exif_orientation(image)
+    with opened(data) as image:
+        orientation = exif_tag(image)
         width, height = upright_size(image)
         stored_wh = (height, width) if orientation >= 5 else (width, height)
-        if image.mode not in _PLAIN_MODES:
-            upright = open_image(data)
-            if image.mode.startswith("I"):
-                upright = _over_all_levels(np.asarray(open_image(data, mode=None)))
-            return _described(data, upright, stored_wh, orientation)
-        image.draft("L", (64, 64))
-        image.load()
-        upright = image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
-        return _described(data, upright, stored_wh, orientation)
-
-
-def _channel_mean(path: Path) -> Image.Image:
-    """The array in a NumPy file as a picture, grey where it has a number of channels that no picture has."""
-    try:
-        shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
-    except Exception:  # the header is Python text, and its parser raises whatever the tokenizer does
-        shape = ()
-    if len(shape) != 3 or shape[2] in (1, 3, 4) or shape[0] in (1, 3, 4):  # the last with channels first
-        return open_image(path)
-    return Image.fromarray(load_image(path, num_channels=shape[2]).mean(axis=2).astype(np.uint8))
+        mode, upright = image.mode, None
+        if mode in _PLAIN_MODES:
+            image.draft("L", (64, 64))
+            image.load()
+            turn = UPRIGHT.get(exif_orientation(image))
+            upright = image if turn is None else image.transpose(turn)
+    if upright is None:
+        upright = open_image(data)  # which refuses values that cannot be converted
+        if mode.startswith("I"):
+            upright = _over_all_levels(np.asarray(open_image(data, mode=None)))
+    return _described(data, upright, stored_wh, orientation)
 
 
 def _over_all_levels(values: np.ndarray) -> Image.Image:

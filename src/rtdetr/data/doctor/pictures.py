@@ -9,7 +9,7 @@ from rtdetr.data.doctor.findings import Example
 from rtdetr.data.doctor.images import picture_of
 from rtdetr.data.doctor.survey import Position, Survey
 from rtdetr.errors import InputError
-from rtdetr.preprocessing import UPRIGHT
+from rtdetr.images.orientation import turn_back
 
 THUMB_WH = (320, 240)
 _BEYOND = (226, 228, 232)  # colour of what lies beyond the border of the image
@@ -37,7 +37,7 @@ def pictures(survey: Survey, example: Example) -> list[Picture]:
         box = example.box if number == 0 else None
         caption = survey.file_name(position) if len(example.images) > 1 else ""
         if stated != facts.upright_wh and stated == facts.stored_wh:
-            stored = image.transpose(_inverse(facts.orientation))
+            stored = image.transpose(turn_back(facts.orientation))
             shown.append(Picture(_render(survey, position, stored, box), "as annotated"))
             if box is not None:
                 continue
@@ -53,11 +53,6 @@ def _open(survey: Survey, position: Position) -> Image.Image | None:
         return picture_of(survey.parts[position[0]].images[position[1]].path)
     except InputError:  # gone since it was examined
         return None
-
-
-def _inverse(orientation: int) -> Image.Transpose:
-    """What undoes turning upright: each transposition undoes itself but the quarter turns, which undo each other."""
-    return UPRIGHT[{6: 8, 8: 6}.get(orientation, orientation)]
 
 
 def _render(survey: Survey, position: Position, image: Image.Image, box: int | None) -> Image.Image:

@@ -1,0 +1,29 @@
+"""Reading images: anything that is an image becomes upright RGB pixels, or an array with the channels of the model.
+
+Start at `read.py`. Files are opened in `decode.py` and nowhere else in the library; `files.py` lists them.
+"""
+
+from rtdetr.images.decode import MAX_PIXELS_VARIABLE, max_pixels
+from rtdetr.images.read import (
+    ImageSource,
+    Picture,
+    image_size,
+    load_image,
+    open_image,
+    read_picture,
+    size_of,
+    viewable,
+)
+
+__all__ = [
+    "MAX_PIXELS_VARIABLE",
+    "ImageSource",
+    "Picture",
+    "image_size",
+    "load_image",
+    "max_pixels",
+    "open_image",
+    "read_picture",
+    "size_of",
+    "viewable",
+]

@@ -1,0 +1,138 @@
+"""Images as arrays: NumPy files, TIFF files with any number of bands, and pixel values of any type as uint8."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from rtdetr.errors import InputError
+from rtdetr.images.decode import File, existing, name_of, openable, opened
+from rtdetr.images.orientation import exif_tag, turn_array, turn_back
+
+FLOAT_MARGIN = 1e-3  # beyond [0, 1], for interpolated values
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def numpy_file(source: object) -> np.ndarray | None:
+    """The array (h, w) or (h, w, channels) in a file NAME.npy; None for any other source.
+
+    Raises:
+        InputError: the file is missing, damaged, or holds another array.
+    """
+    if not isinstance(source, str | os.PathLike) or Path(source).suffix.lower() != ".npy":
+        return None
+    file = existing(source)
+    try:  # mapped, so that a header that promises a huge array reserves no memory
+        array = np.array(np.lib.format.open_memmap(file, mode="r"))
+    except Exception as error:  # the header is Python text, and its parser raises whatever the tokenizer does
+        raise InputError(f"{file} cannot be read as a NumPy array: {' '.join(str(error).split())}") from None
+    if array.ndim not in (2, 3) or 0 in array.shape:
+        raise InputError(f"{file}: expected an array (h, w) or (h, w, channels), got {array.shape}")
+    return array
+
+
+def tiff_pages(source: File | Image.Image, num_channels: int, *, upright: bool = True) -> np.ndarray | None:
+    """Channels (h, w, num_channels) that are pages of a TIFF file, one grey page for each; None for other files.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    with opened(source) as image:
+        if image.format != "TIFF" or getattr(image, "n_frames", 1) != num_channels or len(image.getbands()) > 1:
+            return None
+        pages, turns = [], set()
+        for page in range(num_channels):
+            image.seek(page)
+            turns.add(exif_tag(image))  # asked before the pixels are read, which Pillow turns upright
+            pages.append(np.array(image))
+        if len({page.shape for page in pages}) > 1 or len(turns) > 1:
+            raise InputError(f"{name_of(source)}: expected pages of one size and orientation, to be used as channels")
+        stack = np.stack(pages, axis=2)
+        stated = turns.pop()
+        if not upright and stated != 1:
+            stack = np.stack([np.array(Image.fromarray(page).transpose(turn_back(stated))) for page in pages], axis=2)
+        return stack
+
+
+def tiff_bands(source: File, *, upright: bool = True) -> np.ndarray | None:
+    """All bands (h, w, k) of the first page of a TIFF file, in the type that they are stored in.
+
+    Pillow reads files of three bands and one for transparency, and in 8 bits; others need the package tifffile.
+
+    Returns:
+        None: not a TIFF file, or one that tifffile does not read either.
+
+    Raises:
+        InputError: tifffile is not installed.
+    """
+    file = openable(source)
+    stream = file.open("rb") if isinstance(file, Path) else file
+    try:
+        stream.seek(0)
+        start = stream.read(4)
+        stream.seek(0)
+        if start not in _TIFF_STARTS:
+            return None
+        try:
+            import tifffile
+        except ImportError:
+            raise InputError(
+                f"{name_of(source)} is a TIFF file with bands that Pillow does not read: pip install tifffile "
+                "(or 'rtdetr[formats]'), or save it as NAME.npy (h, w, channels)"
+            ) from None
+        try:
+            with tifffile.TiffFile(stream) as tiff:
+                page = tiff.pages.first
+                array, axes = np.asarray(page.asarray()), page.axes
+                tag = page.tags.get(0x0112)
+        except Exception:  # of a stranger's file; Pillow's message is as good
+            return None
+        finally:
+            stream.seek(0)
+    finally:
+        if isinstance(file, Path):
+            stream.close()
+    if axes in ("SYX", "CYX"):
+        array = array.transpose(1, 2, 0)
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.ndim != 3 or 0 in array.shape:
+        return None
+    orientation = int(tag.value) if tag is not None and upright else 1
+    return turn_array(array, orientation)
+
+
+def as_picture(array: np.ndarray) -> np.ndarray:
+    """Check an array's shape and give uint8 that PIL takes: (h, w), (h, w, 3) or (h, w, 4)."""
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in (3, 4)):
+        hint = (
+            "; it looks channels-first: transpose(1, 2, 0)" if array.ndim == 3 and array.shape[0] in (1, 3, 4) else ""
+        )
+        raise InputError(f"expected an array (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), got {array.shape}{hint}")
+    return np.ascontiguousarray(to_uint8(array))
+
+
+def to_uint8(array: np.ndarray) -> np.ndarray:
+    """Scale pixel values to 0..255: uint16 is divided by 257, floats in [0, 1] are multiplied by 255, both rounded.
+
+    Raises:
+        InputError: an empty array, or values of another type or range.
+    """
+    if 0 in array.shape:
+        raise InputError(f"expected an image of at least 1x1 pixels, got an array {array.shape}")
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8) * 255
+    if array.dtype == np.uint16:
+        return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if not np.issubdtype(array.dtype, np.floating):
+        raise InputError(f"expected pixels of type uint8, uint16, bool or float in [0, 1], got {array.dtype}")
+    low, high = float(array.min()), float(array.max())
+    if not (low >= -FLOAT_MARGIN and high <= 1 + FLOAT_MARGIN):  # written so that NaN fails
+        problem = "NaN" if np.isnan(low) else f"{low:g}..{high:g}"
+        raise InputError(f"expected float pixels in [0, 1], got {problem}; divide 8-bit values by 255")
+    return (array * 255.0).round().clip(0, 255).astype(np.uint8)

@@ -1,0 +1,300 @@
+"""Opening image files: the only place where the library calls Pillow's `open`.
+
+Whatever a decoder raises becomes an `InputError` that names the file. Formats that Pillow needs a plugin for are
+recognized by their first bytes, and the plugin is loaded when the first such file comes.
+"""
+
+import contextlib
+import ctypes
+import functools
+import io
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import PIL._imaging
+from PIL import Image, UnidentifiedImageError
+
+from rtdetr.errors import InputError, nearest
+from rtdetr.images.orientation import UPRIGHT, exif_orientation, exif_tag, plain, turn_back
+
+File = str | os.PathLike[str] | bytes | bytearray | BinaryIO
+MAX_PIXELS_VARIABLE = "RTDETR_MAX_PIXELS"
+FILMS = frozenset(".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .webm .wmv".split())
+_SLIDES = frozenset(".bif .czi .mrxs .ndpi .scn .svs .svslide .vms .vmu".split())
+_SLIDE_PIXELS = 400_000_000
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # two letters at least: C:/ is a drive
+_SINGLE_PAGE = ("MPO",)  # further pages of these are previews of the first
+_MOST_NAMED = 5
+_log = logging.getLogger(__name__)
+
+
+def max_pixels() -> int | None:
+    """The most pixels that an image may have: RTDETR_MAX_PIXELS, else what Pillow allows; None: any number.
+
+    Raises:
+        InputError: the variable is not a number.
+    """
+    text = os.environ.get(MAX_PIXELS_VARIABLE)
+    if text:
+        return parse_pixels(text)
+    return None if Image.MAX_IMAGE_PIXELS is None else 2 * Image.MAX_IMAGE_PIXELS
+
+
+def parse_pixels(text: str) -> int:
+    """Read a number of pixels: 250000000, 250M (millions) or 1G.
+
+    Raises:
+        InputError: anything else.
+    """
+    parts = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]?)\s*", text, re.IGNORECASE | re.ASCII)
+    count = round(float(parts[1]) * {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}[parts[2].lower()]) if parts else 0
+    if count < 1:
+        raise InputError(f"expected a number of pixels such as 250000000 or 250M, got {text!r}")
+    return count
+
+
+def decode(source: File | Image.Image, *, reduction: int = 1, upright: bool = True) -> Image.Image:
+    """Read the pixels of the first page and turn them upright; the mode is the file's own.
+
+    Args:
+        source: a file, or an image of PIL, which is not changed.
+        reduction: 2, 4 or 8 lets a JPEG file be decoded with sides smaller by up to this factor.
+        upright: apply EXIF rotation; False gives the pixels as the file stores them.
+
+    Returns:
+        An image that carries no orientation, so reading it again turns it no further.
+
+    Raises:
+        InputError: the file is missing, damaged, too large, or no image.
+    """
+    with opened(source) as image:
+        if reduction > 1 and image is not source:
+            image.draft(None, (max(image.width // reduction, 1), max(image.height // reduction, 1)))
+        if image is not source:
+            _say_pages(image, source)
+        stated = exif_tag(image)
+        image.load()
+        if 0 in image.size:
+            raise InputError(f"expected an image of at least 1x1 pixels, got {image.width}x{image.height}")
+        if stated == 1:
+            return image
+        orientation = exif_orientation(image)
+        if upright and orientation != 1:
+            return plain(image.transpose(UPRIGHT[orientation]))
+        if not upright and orientation == 1:  # a TIFF file, which Pillow has turned
+            return plain(image.transpose(turn_back(stated)))
+        return plain(image)
+
+
+@contextlib.contextmanager
+def opened(source: File | Image.Image) -> Iterator[Image.Image]:
+    """Open an image for the block, without its pixels; what goes wrong in the block is an InputError with its name.
+
+    Only decoding belongs into the block, because every exception there is taken for a decoder's.
+
+    Raises:
+        InputError: as for `decode`.
+    """
+    try:
+        if isinstance(source, Image.Image):
+            yield source
+        else:
+            with _open(openable(source)) as image:
+                _check_pixels(image, source)
+                yield image
+    except InputError:
+        raise
+    except UnidentifiedImageError:
+        raise InputError(_unidentified(source)) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InputError(_too_large(source, str(error))) from None
+    except BaseException as error:  # decoders raise what they like
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # of plugins written in Rust
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{name_of(source)} cannot be read as an image: {reason}") from None
+
+
+class _Plugin(NamedTuple):
+    """A format that Pillow reads with a plugin; `load` registers it."""
+
+    name: str
+    start: re.Pattern[bytes]
+    package: str
+    load: Callable[[], object]
+
+
+def _load_heif() -> None:
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+
+
+def _load_jxl() -> None:
+    pass  # registers itself
+
+
+def _load_avif() -> None:
+    if ".avif" not in Image.registered_extensions():
+        raise ImportError("this release of Pillow does not read AVIF")
+
+
+_PLUGINS = (
+    _Plugin("AVIF", re.compile(rb"....ftyp(avif|avis|.{8}.{0,12}avif)", re.DOTALL), "'pillow>=11.3'", _load_avif),
+    _Plugin("HEIF", re.compile(rb"....ftyp(hei[cxms]|hev[cxms]|mif1|msf1)", re.DOTALL), "pillow-heif", _load_heif),
+    _Plugin("JPEG XL", re.compile(rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n"), "pillow-jxl-plugin", _load_jxl),
+)
+
+
+def _open(file: Path | BinaryIO) -> Image.Image:
+    """Pillow's `open`, with the plugin that the file needs."""
+    _silence_libtiff()
+    if os.environ.get(MAX_PIXELS_VARIABLE):
+        Image.MAX_IMAGE_PIXELS = max_pixels()  # Pillow warns beyond it and refuses beyond twice as many
+    try:
+        return Image.open(file)
+    except UnidentifiedImageError:
+        plugin = _plugin_for(_head(file))
+        if plugin is None:
+            raise
+        try:
+            plugin.load()
+        except ImportError:
+            name = name_of(file)
+            raise InputError(
+                f"{name} is a {plugin.name} file, which needs a decoder: pip install {plugin.package}, or save the "
+                "image as PNG or JPEG"
+            ) from None
+        return Image.open(file)
+
+
+def _head(file: Path | BinaryIO) -> bytes:
+    if isinstance(file, Path):
+        with file.open("rb") as stream:
+            return stream.read(32)
+    file.seek(0)
+    head = file.read(32)
+    file.seek(0)
+    return head
+
+
+def _plugin_for(head: bytes) -> _Plugin | None:
+    return next((plugin for plugin in _PLUGINS if plugin.start.match(head)), None)
+
+
+@functools.cache
+def _silence_libtiff() -> None:
+    """Keep libtiff from writing to the terminal what Pillow raises as an exception anyway.
+
+    Pillow has no setting for it. The functions are found through Pillow's own module, so that other copies of the
+    library in the process go on as before; where libtiff is linked into the module they cannot be found.
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        library = ctypes.CDLL(PIL._imaging.__file__)
+        for set_handler in (library.TIFFSetErrorHandler, library.TIFFSetWarningHandler):
+            set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+            set_handler(None)
+
+
+def _check_pixels(image: Image.Image, source: File) -> None:
+    """Refuse an image beyond the limit before its pixels take memory."""
+    most = max_pixels()
+    if most is not None and image.width * image.height > most:
+        stated = f"{image.width}x{image.height} pixels, more than {most:,}"
+        raise InputError(_too_large(source, stated, image.width * image.height))
+
+
+def pixels_hint(pixels: int) -> str:
+    """What to do with an image that has more pixels than allowed."""
+    tiles = ""
+    if pixels >= _SLIDE_PIXELS:
+        tiles = "; for objects that are small in it, cut it into tiles (such as with libvips' dzsave) and use those"
+    millions = -(-pixels // 1_000_000)
+    return f"allow it with --max-pixels {millions}M (Python: the variable {MAX_PIXELS_VARIABLE}){tiles}"
+
+
+def _too_large(source: File | Image.Image, reason: str, pixels: int = 0) -> str:
+    if not pixels and (numbers := re.search(r"\((\d+) pixels\)", reason)):  # Pillow's own words
+        pixels = int(numbers[1])
+        reason = f"{pixels:,} pixels, more than {max_pixels() or 0:,}"
+    return f"{name_of(source)} is too large: {reason}; {pixels_hint(pixels)}"
+
+
+def _unidentified(source: File | Image.Image) -> str:
+    name = name_of(source)
+    suffix = os.path.splitext(name)[1].lower()
+    if suffix in FILMS:
+        return f"{name} is a film, and only images are read: take its frames out first (ffmpeg -i FILM %06d.png)"
+    if suffix in _SLIDES:
+        return f"{name} is a whole-slide image, which is not read: cut it into tiles (such as with libvips' dzsave)"
+    return f"{name} is not an image in a format that Pillow reads"
+
+
+def _say_pages(image: Image.Image, source: object) -> None:
+    """Say that of several pages or frames the first is used."""
+    if getattr(image, "is_animated", False) and image.format not in _SINGLE_PAGE:
+        _say_first_page(name_of(source), image.format or "image")
+
+
+@functools.lru_cache(maxsize=10_000)
+def _say_first_page(name: str, kind: str) -> None:
+    said = _say_first_page.cache_info().currsize
+    if said < _MOST_NAMED:
+        _log.warning("%s (%s) has several pages or frames: the first one is used", name, kind)
+    elif said == _MOST_NAMED:
+        _log.warning("%s too; further files with several pages are not named", name)
+
+
+def openable(source: File) -> Path | BinaryIO:
+    """What Pillow can open: an existing path or a binary file object.
+
+    Raises:
+        InputError: there is no such file, or the source is of another type.
+    """
+    if isinstance(source, bytes | bytearray):
+        return io.BytesIO(source)
+    if isinstance(source, str | os.PathLike):
+        return existing(source)
+    if not hasattr(source, "read"):
+        raise InputError(f"expected a path, bytes, PIL image or numpy array, got {type(source).__name__}")
+    return source
+
+
+def is_address(source: object) -> bool:
+    """Whether a text is an address such as https://host/image.jpg, also as a Path, which drops one of the slashes."""
+    return isinstance(source, str | os.PathLike) and _ADDRESS.match(os.fspath(source)) is not None
+
+
+def existing(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a file that exists and is not empty.
+
+    Raises:
+        InputError: says what is there instead.
+    """
+    file = Path(path)
+    if file.is_file():
+        if file.stat().st_size == 0:
+            raise InputError(f"{file} is empty (0 bytes): copy or download it again")
+        return file
+    if file.is_dir():
+        raise InputError(f"expected an image file, got the folder {file}; list its images and pass them one by one")
+    if is_address(path):
+        raise InputError(f"addresses are not opened: download {path} and pass the file")
+    if file.is_symlink():
+        raise InputError(f"{file} is a link to {os.readlink(file)}, which does not exist")
+    if not file.parent.is_dir():
+        raise InputError(f"no image {file}: the folder {file.parent} does not exist")
+    names = [entry.name for entry in file.parent.iterdir() if entry.is_file()]
+    raise InputError(f"no image {file}.{nearest(file.name, names)}")
+
+
+def name_of(source: object) -> str:
+    """What to call a source in a message."""
+    if isinstance(source, str | os.PathLike):
+        return str(source)
+    name = getattr(source, "name", None) or getattr(source, "filename", None)
+    return str(name) if isinstance(name, str) and name else "the given image"

@@ -1,0 +1,66 @@
+"""EXIF orientation: how the pixels of a file are turned, and how to turn them upright.
+
+Source: Exif standard (CIPA DC-008), tag 0x0112. Pillow turns the pixels of TIFF files by itself while it reads them.
+"""
+
+import struct
+
+import numpy as np
+from PIL import Image
+from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
+
+_TAG = 0x0112
+UPRIGHT = {  # the transposition that undoes each orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_KEPT = ("transparency", "icc_profile")  # what says how to read the pixels; all else in a file's metadata goes
+
+
+def exif_tag(image: Image.Image) -> int:
+    """The orientation that an opened file states, 1 to 8; 1, upright, where it states none."""
+    try:
+        orientation = image.getexif().get(_TAG)
+    except (OSError, SyntaxError, ValueError, KeyError, TypeError, struct.error):
+        return 1  # damaged metadata does not spoil the pixels
+    return orientation if orientation in UPRIGHT else 1
+
+
+def exif_orientation(image: Image.Image) -> int:
+    """How the decoded pixels of an opened file are turned, 1 to 8; 1 for a TIFF file, which Pillow turns itself."""
+    return 1 if isinstance(image, TiffImageFile) else exif_tag(image)
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of an opened file once it is upright; its pixels need not have been read."""
+    if isinstance(image, TiffImageFile):
+        # Pillow swaps the size when it opens the file or, before release 11, when it reads the pixels
+        turned = exif_tag(image) >= 5
+        return (image.tag_v2[IMAGELENGTH], image.tag_v2[IMAGEWIDTH]) if turned else image.size
+    return (image.height, image.width) if exif_orientation(image) >= 5 else image.size
+
+
+def turn_back(orientation: int) -> Image.Transpose:
+    """What undoes turning upright: each transposition undoes itself except the quarter turns, which undo each other."""
+    return UPRIGHT[{6: 8, 8: 6}.get(orientation, orientation)]
+
+
+def turn_array(array: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn an array (h, w, ...) upright."""
+    if orientation >= 5:
+        array = np.swapaxes(array, 0, 1)
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    return array[:, ::-1] if orientation in (2, 3, 6, 7) else array
+
+
+def plain(image: Image.Image) -> Image.Image:
+    """The same pixels without the file's metadata, so that whoever is given the image does not turn it once more."""
+    result = image if type(image) is Image.Image else image.copy()
+    result.info = {key: image.info[key] for key in _KEPT if key in image.info}
+    return result

@@ -1,0 +1,202 @@
+"""Read an image: `load_image` gives uint8 (h, w, channels), `open_image` PIL's RGB, both upright.
+
+Training, evaluation, prediction, export and every runtime read images here, so an image means the same to all of them.
+"""
+
+import contextlib
+import os
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from rtdetr.errors import InputError
+from rtdetr.images.arrays import as_picture, numpy_file, tiff_bands, tiff_pages, to_uint8
+from rtdetr.images.decode import File, decode, name_of, opened
+from rtdetr.images.orientation import upright_size
+
+ImageSource = str | os.PathLike[str] | bytes | bytearray | BinaryIO | Image.Image | np.ndarray
+Picture = Image.Image | np.ndarray  # an image that was read: PIL's RGB, or uint8 (h, w, channels)
+
+
+def load_image(source: ImageSource, *, num_channels: int = 3, reduction: int = 1, upright: bool = True) -> np.ndarray:
+    """Read an image as uint8 (h, w, num_channels), RGB and upright.
+
+    Args:
+        source: a path, the bytes of an image file, a file object, a PIL image, or an array (h, w), (h, w, 1), (h, w, 3)
+            or (h, w, 4) of uint8, bool, uint16 or floats in [0, 1]; colors are in the order RGB. A file NAME.npy is
+            the array in it.
+        num_channels: channels of the model. 1 converts to grey. Any number but 1 and 3 takes arrays (h, w, k) as they
+            are, images with as many bands (an RGBA file for 4 channels), TIFF files with as many grey pages, and with
+            the package tifffile TIFF files with any number of bands.
+        reduction: 2, 4 or 8 lets a JPEG file be decoded with sides that are smaller by up to this factor, rounded up,
+            which takes much less time; other files are read whole.
+        upright: apply EXIF rotation; False gives the pixels as the file stores them.
+
+    Transparency is dropped as PIL's `convert("RGB")` does, which is what published code trains with: what lies under
+    transparent pixels becomes visible. 16-bit values are divided by 257 and float values multiplied by 255, both
+    rounded; of 16-bit color files Pillow reads the upper 8 bits. Of several pages or frames the first is read, and a
+    log line says so.
+
+    Differs: published code clips 16-bit grey images at 255, which turns them white, and ignores EXIF rotation.
+
+    Raises:
+        InputError: no such file, not an image, a truncated or empty one, one with more pixels than allowed, or an array
+            of another shape, type or range.
+    """
+    array = numpy_file(source)
+    if array is not None:
+        source = array
+    if num_channels == 3:
+        return np.array(_convert(_rgb_source(source, reduction=reduction, upright=upright), "RGB"))
+    if num_channels == 1:
+        return np.array(_convert(_decoded(source, reduction=reduction, upright=upright), "L"))[:, :, None]
+    return _bands(source, num_channels, upright=upright)
+
+
+def open_image(source: ImageSource, *, mode: str | None = "RGB", upright: bool = True) -> Image.Image:
+    """Read an image as an upright PIL image; see `load_image`, of which this is the cheaper form.
+
+    The result carries no EXIF orientation: opening it again gives the same image.
+
+    Args:
+        source: as for `load_image`.
+        mode: "RGB", "L", or None for the mode that the file has.
+        upright: as for `load_image`.
+
+    Raises:
+        InputError: as for `load_image`.
+    """
+    array = numpy_file(source)
+    image = _rgb_source(source if array is None else array, upright=upright)
+    return image if mode is None else _convert(image, mode)
+
+
+def read_picture(source: ImageSource, *, num_channels: int = 3, upright: bool = True) -> Picture:
+    """Read an image for a model with `num_channels`: PIL's RGB for 3, which costs least, else an array.
+
+    Raises:
+        InputError: as for `load_image`.
+    """
+    if num_channels == 3:
+        return open_image(source, upright=upright)
+    return load_image(source, num_channels=num_channels, upright=upright)
+
+
+def viewable(source: ImageSource, *, upright: bool = True) -> Image.Image:
+    """What to show a person of an image: RGB; of more than four channels the first three, of two the first as grey.
+
+    Raises:
+        InputError: as for `load_image`, except that any number of channels is taken.
+    """
+    array = source if isinstance(source, np.ndarray) else numpy_file(source)
+    if array is None:
+        try:
+            return open_image(source, upright=upright)
+        except InputError:
+            array = None if isinstance(source, np.ndarray | Image.Image) else tiff_bands(source, upright=upright)
+            if array is None:
+                raise
+    if array.ndim == 3 and array.shape[2] not in (1, 3, 4):
+        array = array[:, :, :3] if array.shape[2] > 4 else array[:, :, :1]
+    return open_image(np.ascontiguousarray(array))
+
+
+def image_size(source: ImageSource) -> tuple[int, int]:
+    """Width and height in pixels, after EXIF rotation, of what `load_image` would read; pixels are not decoded.
+
+    Raises:
+        InputError: as for `load_image`, but damage behind the header of a file is not found.
+    """
+    array = source if isinstance(source, np.ndarray) else numpy_file(source)
+    if array is not None:
+        return array.shape[1], array.shape[0]
+    assert not isinstance(source, np.ndarray)
+    try:
+        with opened(source) as image:
+            # a PNG file may have it behind the pixels, which Pillow would decode to look there
+            return image.size if image.format == "PNG" and "exif" not in image.info else upright_size(image)
+    except InputError:
+        bands = None if isinstance(source, Image.Image) else tiff_bands(source)
+        if bands is None:
+            raise
+        return bands.shape[1], bands.shape[0]
+
+
+def size_of(picture: Picture) -> tuple[int, int]:
+    """Width and height in pixels of an image that was read."""
+    return picture.size if isinstance(picture, Image.Image) else (picture.shape[1], picture.shape[0])
+
+
+def _decoded(source: ImageSource, *, reduction: int = 1, upright: bool = True) -> Image.Image:
+    if isinstance(source, np.ndarray):
+        return Image.fromarray(as_picture(source))
+    return decode(source, reduction=reduction, upright=upright)
+
+
+def _rgb_source(source: ImageSource, *, reduction: int = 1, upright: bool = True) -> Image.Image:
+    """An image that can become RGB: also a TIFF file of three or four bands that Pillow does not read."""
+    try:
+        return _decoded(source, reduction=reduction, upright=upright)
+    except InputError:
+        bands = None
+        if not isinstance(source, np.ndarray | Image.Image):
+            bands = tiff_bands(source, upright=upright)
+        if bands is None:
+            raise
+        return Image.fromarray(as_picture(bands))
+
+
+def _bands(source: ImageSource, num_channels: int, *, upright: bool) -> np.ndarray:
+    """The channels as stored, which must be `num_channels`."""
+    array = source if isinstance(source, np.ndarray) else _stored_bands(source, num_channels, upright=upright)
+    if array.ndim != 3 or array.shape[2] != num_channels:
+        if isinstance(source, np.ndarray):
+            raise InputError(f"expected an array (h, w, {num_channels}) for this model, got {array.shape}")
+        found = array.shape[2] if array.ndim == 3 else 1
+        raise InputError(
+            f"expected an image with {num_channels} channels for this model, got {name_of(source)} with {found}; "
+            f"pass an array (h, w, {num_channels})"
+        )
+    return to_uint8(array)
+
+
+def _stored_bands(source: File | Image.Image, num_channels: int, *, upright: bool) -> np.ndarray:
+    """Grey pages, or what Pillow reads if that has as many bands, else all bands of a TIFF file."""
+    try:
+        pages = tiff_pages(source, num_channels, upright=upright)
+        if pages is not None:
+            return pages
+        array = np.array(decode(source, upright=upright))
+    except InputError:
+        bands = None if isinstance(source, Image.Image) else tiff_bands(source, upright=upright)
+        if bands is None or bands.shape[2] == 1:
+            raise
+        return bands
+    if array.ndim < 3 or array.shape[2] != num_channels:
+        with contextlib.suppress(InputError):  # Pillow leaves bands out without a word
+            bands = None if isinstance(source, Image.Image) else tiff_bands(source, upright=upright)
+            return array if bands is None else bands
+    return array
+
+
+def _convert(image: Image.Image, mode: str) -> Image.Image:
+    """Convert to RGB or L, with deep images scaled to 8 bits."""
+    if image.mode == mode:
+        return image
+    if image.mode == "F" or image.mode.startswith("I"):
+        values = np.asarray(image)
+        if image.mode != "F":
+            low, high = values.min(), values.max()
+            if low < 0 or high > 65535:
+                raise InputError(
+                    f"expected integer pixels in 0..65535, got {low}..{high} in an image of mode {image.mode}"
+                )
+            values = values.astype(np.uint16)
+        image = Image.fromarray(to_uint8(values))
+    elif image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # PIL warns about the direct way; the colors are the same
+    try:
+        return image.convert(mode)
+    except ValueError:
+        raise InputError(f"images of mode {image.mode} cannot be converted to {mode}: save the image as RGB") from None
