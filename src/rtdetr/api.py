@@ -65,6 +65,7 @@ def evaluate(
     else:
         raise ConfigError("device and precision belong to loading; this detector is loaded already. Leave them out")
     dataset = dataset.with_categories(detector.categories)
+    dataset.check_pixels()
 
     def predict(pictures: list[Picture]) -> list[Detections]:
         found = detector(pictures, threshold=0.0, size_hw=size_hw, batch_size=batch_size)

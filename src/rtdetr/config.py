@@ -283,6 +283,7 @@ class TrainConfig(Strict):
     val_images: str | None = None
     bad_boxes: Literal["error", "drop"] = "error"  # what to do with boxes that have no area inside their image
     bad_images: Literal["error", "skip"] = "error"  # what to do with images that cannot be read; skip: show others
+    max_pixels: Size | None = None  # of an image; None: RTDETR_MAX_PIXELS, or what Pillow allows, about 179 million
     model: str  # name in the zoo, or of `network`
     in_channels: Size | None = None  # of the images: 3 RGB, 1 grey, other numbers as stored; None: the model's
     network: ModelConfig | None = None  # a model that is not in the zoo; its number of classes follows the data

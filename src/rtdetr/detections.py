@@ -35,9 +35,10 @@ class Detections:
         labels: int64 (n,), positions in `names`.
         names: all class names by label, also of classes that were not found.
         image_size_wh: width and height of the original image in pixels.
+        category_ids: ids by label that the dataset gave the classes; None: not known.
 
     Raises:
-        InputError: an array has the wrong shape, is not finite, or a label has no name.
+        InputError: an array has the wrong shape, is not finite, or a label has no name or id.
     """
 
     boxes_xyxy: np.ndarray
@@ -45,6 +46,7 @@ class Detections:
     labels: np.ndarray
     names: tuple[str, ...]
     image_size_wh: tuple[int, int]
+    category_ids: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         boxes = np.asarray(self.boxes_xyxy, dtype=np.float32)
@@ -61,6 +63,8 @@ class Detections:
             raise InputError("detections need finite boxes and scores, got NaN or infinity: check the model's weights")
         if count and not 0 <= labels.min() <= labels.max() < len(self.names):
             raise InputError(f"labels must be in 0..{len(self.names) - 1}, got {labels.min()}..{labels.max()}")
+        if self.category_ids is not None and len(self.category_ids) != len(self.names):
+            raise InputError(f"expected {len(self.names)} category ids, one per name, got {len(self.category_ids)}")
         width, height = self.image_size_wh
         if min(width, height) < 1:
             raise InputError(f"image size must be at least 1x1 pixels, got {width}x{height} (width x height)")
@@ -92,13 +96,21 @@ class Detections:
         return dict(sorted(found, key=lambda row: (-row[1], row[0])))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for `json.dump`: boxes rounded to 1/1000 pixel, scores to six decimals."""
+        """Plain values for `json.dump`: boxes rounded to 1/1000 pixel, scores to six decimals.
+
+        `label` is the position in `names`, `category_id` the id in the dataset, where that is known.
+        """
         boxes = self.boxes_xyxy.astype(np.float64).round(3).tolist()
         scores = self.scores.astype(np.float64).round(6).tolist()
-        rows = zip(boxes, scores, self.labels.tolist(), self.class_names, strict=True)
+        labels = self.labels.tolist()
+        ids = [{} if self.category_ids is None else {"category_id": self.category_ids[label]} for label in labels]
+        rows = zip(boxes, scores, labels, ids, self.class_names, strict=True)
         return {
             "image_size_wh": list(self.image_size_wh),
-            "detections": [{"box_xyxy": b, "score": s, "label": label, "name": name} for b, s, label, name in rows],
+            "detections": [
+                {"box_xyxy": box, "score": score, "label": label, **number, "name": name}
+                for box, score, label, number, name in rows
+            ],
         }
 
     def __len__(self) -> int:

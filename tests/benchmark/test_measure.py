@@ -32,7 +32,7 @@ class Sleeper(BaseDetector):
 @pytest.fixture(scope="module")
 def found():
     detectors = {"a": Sleeper(), "b": Sleeper(largest=1)}
-    photos = [sample_photo((40, 30))]
+    photos = [sample_photo(size_wh=(40, 30))]
     found = measure(detectors, photos, batch_sizes=(1, 2), rounds=2, warmup=1, memory_mb={"a": 123.4})
     assert {1, 2} <= set(detectors["a"].seen)
     assert set(detectors["b"].seen) == {1}  # a larger batch runs one by one

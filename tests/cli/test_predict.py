@@ -13,8 +13,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from rtdetr.categories import Categories
+from rtdetr.cli.arguments import find_images
 from rtdetr.cli.main import app
-from rtdetr.cli.predict import find_images, parse_size, parse_threshold, plan_pictures
+from rtdetr.cli.predict import parse_size, parse_threshold, plan_pictures
 from rtdetr.errors import InputError
 from rtdetr.models import build_model
 from rtdetr.weights import save_weights
@@ -140,7 +141,7 @@ def test_an_interrupted_write_leaves_the_old_file(weights, photos, tmp_path, mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", fail)
-    result = run(weights, photos / "a.png", "--save", target.parent)
+    result = run(weights, photos / "a.png", "--save", target.parent, "--overwrite")
     assert result.exit_code == 2
     assert "No space left on device" in result.stderr
     assert target.read_bytes() == b"old"

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from rtdetr.errors import InputError
+from rtdetr.images import ImageSource
 from rtdetr.runtimes.base import BaseDetector
 
 STAGES = ("decode", "preprocess", "network", "postprocess")
@@ -67,7 +68,7 @@ class Measurement:
 
 def measure(
     detectors: Mapping[str, BaseDetector],
-    photos: Sequence[bytes],
+    photos: Sequence[ImageSource],
     *,
     batch_sizes: Sequence[int] = (1,),
     size_hw: tuple[int, int] | None = None,
@@ -79,7 +80,7 @@ def measure(
 
     Args:
         detectors: by name.
-        photos: image files; a batch takes as many as it needs, in turn.
+        photos: contents of image files, or arrays; a batch takes as many as it needs, in turn.
         batch_sizes: images that go through together. A graph with a smaller batch runs several times.
         size_hw: height and width for the networks, multiples of 32; None: each one's own.
         rounds: timed runs of each detector.
@@ -120,7 +121,7 @@ def measure(
     return found
 
 
-def _timed(detector: BaseDetector, sources: Sequence[bytes], size_hw: tuple[int, int]) -> list[float]:
+def _timed(detector: BaseDetector, sources: Sequence[ImageSource], size_hw: tuple[int, int]) -> list[float]:
     """Seconds of each stage for one batch."""
     thresholds = detector.by_class(_THRESHOLD)
     step = detector.batch_sizes[1] or len(sources)
@@ -138,7 +139,9 @@ def _timed(detector: BaseDetector, sources: Sequence[bytes], size_hw: tuple[int,
     return np.diff(marks).tolist()
 
 
-def _throughput(detector: BaseDetector, photos: Sequence[bytes], batch_size: int, size_hw: tuple[int, int]) -> float:
+def _throughput(
+    detector: BaseDetector, photos: Sequence[ImageSource], batch_size: int, size_hw: tuple[int, int]
+) -> float:
     """Images a second of a list of files in memory."""
     sources = [photos[place % len(photos)] for place in range(max(8, 3 * batch_size))]
     fixed = None if size_hw == detector.size_hw else size_hw
@@ -148,11 +151,17 @@ def _throughput(detector: BaseDetector, photos: Sequence[bytes], batch_size: int
     return len(sources) / (time.perf_counter() - start)
 
 
-def sample_photo(size_wh: tuple[int, int] = (1280, 960)) -> bytes:
-    """A JPEG file of soft colours, the same everywhere, for those who bring no photos."""
-    colours = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+def sample_photo(num_channels: int = 3, *, size_wh: tuple[int, int] = (1280, 960)) -> bytes | np.ndarray:
+    """A JPEG file of soft colors, the same everywhere, for those who bring no photos.
+
+    For a number of channels that JPEG does not have, an array (h, w, num_channels) of its colors in turn.
+    """
+    colors = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    photo = Image.fromarray(colors).resize(size_wh, Image.Resampling.BICUBIC)
+    if num_channels not in (1, 3):
+        return np.asarray(photo)[:, :, np.arange(num_channels) % 3]
     file = io.BytesIO()
-    Image.fromarray(colours).resize(size_wh, Image.Resampling.BICUBIC).save(file, format="JPEG", quality=90)
+    photo.save(file, format="JPEG", quality=90)
     return file.getvalue()
 
 

@@ -20,5 +20,5 @@ def highest_mb() -> float | None:
 if __name__ == "__main__":
     job = json.loads(sys.argv[1])
     detector = load(job["source"], **job["options"])
-    detector([sample_photo()] * job["batch_size"], batch_size=job["batch_size"])
+    detector([sample_photo(detector.in_channels)] * job["batch_size"], batch_size=job["batch_size"])
     sys.stdout.write(f"{highest_mb()}\n")

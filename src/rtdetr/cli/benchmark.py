@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
-from rtdetr.cli.predict import find_images, parse_size, write_json
+from rtdetr.cli.arguments import MaxPixels, Recursive, find_images
+from rtdetr.cli.predict import parse_size, write_json
+from rtdetr.errors import ConfigError
 
 
 def benchmark(
@@ -21,6 +23,8 @@ def benchmark(
     rounds: Annotated[int, typer.Option(min=1, help="Timed runs of each model.")] = 30,
     warmup: Annotated[int, typer.Option(min=0, help="Runs before these.")] = 3,
     memory: Annotated[bool, typer.Option(help="Measure memory, in a process of its own for each model.")] = True,
+    recursive: Recursive = False,
+    max_pixels: MaxPixels = None,
     json_file: Annotated[str | None, typer.Option("--json", help="File for all numbers; - is stdout.")] = None,
     chart: Annotated[Path | None, typer.Option(help="File for a bar chart: .png, .svg or .pdf.")] = None,
 ) -> None:
@@ -39,9 +43,15 @@ def benchmark(
     options: dict[str, object] = {"device": device, "precision": precision}
     if threads is not None:
         options["num_threads"] = threads
-    photos = [path.read_bytes() for path in find_images(images)] if images else [sample_photo()]
     names = list(dict.fromkeys(model))
+    paths = find_images(images, recursive=recursive) if images else []
     detectors = {name: load(name, device=device, precision=precision, num_threads=threads) for name in names}
+    channels = sorted({detector.in_channels for detector in detectors.values()})
+    if len(channels) > 1 and not {1, 3}.issuperset(channels):
+        raise ConfigError(f"the models take images of {channels} channels: measure those apart, no image fits all")
+    # files in memory, so that the disk is not measured; a NumPy file is opened by its name
+    photos = [path if path.suffix.lower() == ".npy" else path.read_bytes() for path in paths]
+    photos = photos or [sample_photo(channels[-1])]
     used = {name: peak_memory(name, options=options, batch_size=max(batch_sizes)) if memory else None for name in names}
     size_hw = parse_size(size) if size else None
     found = measure(

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from rtdetr.cli.arguments import MaxPixels
+
 log = logging.getLogger(__name__)
 data = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 
@@ -22,6 +24,7 @@ def check(
         list[Path], typer.Argument(metavar="DATA", help="Folder or annotation file: COCO, YOLO or Pascal VOC.")
     ],
     images: Annotated[Path | None, typer.Option(help="Folder of the images, if not in a usual place.")] = None,
+    max_pixels: MaxPixels = None,
     size: Annotated[str, typer.Option(help="Network input: 640, or 480x640 (height x width).")] = "640",
     queries: Annotated[int, typer.Option(min=1, help="Objects that the model can find in an image.")] = 300,
     examples: Annotated[int, typer.Option(min=1, help="Examples of each finding.")] = 8,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rtdetr.cli.arguments import MaxPixels
 from rtdetr.cli.predict import parse_size, write_json
 from rtdetr.errors import one_of
 
@@ -25,6 +26,7 @@ def evaluate(
     bad_images: Annotated[
         str, typer.Option(help="Images that cannot be read: error, or skip to count their objects as missed.")
     ] = "error",
+    max_pixels: MaxPixels = None,
     size: Annotated[str | None, typer.Option(help="Network input: 640, or 480x640 (height x width).")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rtdetr.cli.predict import find_images, parse_size
+from rtdetr.cli.arguments import MaxPixels, Recursive, find_images
+from rtdetr.cli.predict import parse_size
 from rtdetr.errors import ConfigError, one_line, one_of
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ def export(
         list[str] | None,
         typer.Option(help="Pictures for the check, for int8 those to calibrate on: files, folders or globs in quotes."),
     ] = None,
+    recursive: Recursive = False,
+    max_pixels: MaxPixels = None,
     data: Annotated[Path | None, typer.Option(help="Dataset for the check, to compare AP too.")] = None,
     max_drop: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="int8: largest loss of AP; 0.01 by default.")
@@ -132,7 +135,7 @@ def export(
     if not check and (images or data):
         raise ConfigError("--images and --data are for the check: leave --no-check out, or them")
     more: dict[str, Any] = {} if max_drop is None else {"max_drop": max_drop}
-    pictures = find_images(images) if images else None
+    pictures = find_images(images, recursive=recursive) if images else None
     try:
         result = export_model(model, path, options=options, check=check, images=pictures, data=data, **more)
     except RefusedExportError as error:

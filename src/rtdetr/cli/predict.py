@@ -1,24 +1,25 @@
 """`rtdetr predict`: detect objects in image files, print them, save annotated pictures and JSON."""
 
-import glob
 import json
 import logging
 from collections.abc import Callable, Iterator
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from rtdetr.cli.arguments import MaxPixels, Recursive, find_images
 from rtdetr.errors import InputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from rtdetr.detections import Detections, Detector
+    from rtdetr.images import Picture
 
 _log = logging.getLogger(__name__)
 SAVED_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}  # pictures of other kinds are saved as PNG
-IMAGE_SUFFIXES = SAVED_SUFFIXES | {".gif", ".avif", ".jp2", ".ppm", ".pgm"}
 
 
 def predict(
@@ -33,18 +34,21 @@ def predict(
     batch_size: Annotated[int, typer.Option(min=1, help="Images that go through the network together.")] = 8,
     save: Annotated[Path | None, typer.Option(help="Folder for annotated pictures.")] = None,
     json_file: Annotated[str | None, typer.Option("--json", help="File for all detections; - is stdout.")] = None,
+    recursive: Recursive = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Let --save replace files of an earlier run.")] = False,
+    max_pixels: MaxPixels = None,
 ) -> None:
     """Detect objects in images.
 
-    Prints one line an image with the number of objects of each class. An image that cannot be read is reported and the
+    Prints one line per image with the number of objects of each class. An image that cannot be read is reported and the
     others go on; the exit status is then 2.
     """
     from rtdetr.runtimes import load
 
     size_hw = parse_size(size) if size else None
     lowest = parse_threshold(threshold)
-    paths = find_images(source)
-    targets = plan_pictures(paths, save) if save else {}
+    paths = find_images(source, recursive=recursive)
+    targets = plan_pictures(paths, save, overwrite=overwrite) if save else {}
     detector = load(model, device=device, precision=precision)
     rows: list[dict[str, Any]] = []
     for path, found in _detect(detector, paths, targets, threshold=lowest, size_hw=size_hw, batch_size=batch_size):
@@ -54,7 +58,8 @@ def predict(
             continue
         objects = ", ".join(f"{count} {name}" for name, count in found.counts().items()) or "nothing found"
         typer.echo(f"{path}: {objects}", err=json_file == "-")
-        rows.append({"file": str(path), **found.to_json()})
+        annotated = {"annotated": str(targets[path])} if path in targets else {}
+        rows.append({"file": str(path), **annotated, **found.to_json()})
     if json_file:
         write_json({"model": model, "threshold": lowest, "images": rows}, json_file)
     if save:
@@ -81,7 +86,7 @@ def _detect(
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(paths), batch_size):
             batch = paths[start : start + batch_size]
-            images = list(pool.map(_read, batch))
+            images = list(pool.map(_read, batch, repeat(detector.in_channels)))
             good = [image for image in images if not isinstance(image, InputError)]
             results = detector(good, threshold=threshold, size_hw=size_hw, batch_size=batch_size)
             assert isinstance(results, list)
@@ -96,11 +101,11 @@ def _detect(
                 yield path, found
 
 
-def _read(path: Path) -> "Image | InputError":
-    from rtdetr.preprocessing import open_image
+def _read(path: Path, num_channels: int) -> "Picture | InputError":
+    from rtdetr.images import read_picture
 
     try:
-        return open_image(path)
+        return read_picture(path, num_channels=num_channels)
     except InputError as error:
         return error
 
@@ -134,38 +139,11 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(height), int(width or height)
 
 
-def find_images(sources: list[str]) -> list[Path]:
-    """List the image files of paths, folders (one level, by suffix, sorted) and globs, each file once.
-
-    A path that does not exist is kept, so that it is reported with the files that cannot be read.
+def plan_pictures(paths: list[Path], folder: Path, *, overwrite: bool = False) -> dict[Path, Path]:
+    """Name the annotated image of each file: its own name in `folder`, with a number where two would be the same.
 
     Raises:
-        InputError: a folder or glob without images.
-    """
-    paths: list[Path] = []
-    for source in sources:
-        path = Path(source)
-        if path.is_dir():
-            matches = sorted(path.iterdir())
-        elif path.exists() or not glob.has_magic(source):
-            paths.append(path)
-            continue
-        else:
-            matches = sorted(Path(match) for match in glob.glob(source, recursive=True))
-        images = [match for match in matches if match.suffix.lower() in IMAGE_SUFFIXES and match.is_file()]
-        if not images:
-            raise InputError(
-                f"no image found in {source}: expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}"
-            )
-        paths += images
-    return list(dict.fromkeys(paths))
-
-
-def plan_pictures(paths: list[Path], folder: Path) -> dict[Path, Path]:
-    """Name the annotated picture of each file: its own name in `folder`, with a number where two would be the same.
-
-    Raises:
-        InputError: a source file would be overwritten.
+        InputError: a source file would be overwritten, or without `overwrite` any file.
     """
     taken: set[str] = set()
     targets: dict[Path, Path] = {}
@@ -181,6 +159,12 @@ def plan_pictures(paths: list[Path], folder: Path) -> dict[Path, Path]:
     for target in targets.values():
         if target.resolve() in sources:
             raise InputError(f"--save {folder} would overwrite the image {target}: choose another folder")
+    there = [target for target in targets.values() if target.exists()]
+    if there and not overwrite:
+        raise InputError(
+            f"--save {folder} would overwrite {len(there)} of {len(targets)} files there, the first is {there[0]}: add "
+            "--overwrite, or choose another folder"
+        )
     return targets
 
 

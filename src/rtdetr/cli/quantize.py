@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from rtdetr.cli.arguments import MaxPixels, Recursive, find_images
 from rtdetr.cli.export import REFUSED
-from rtdetr.cli.predict import find_images, parse_size, write_json
+from rtdetr.cli.predict import parse_size, write_json
 from rtdetr.errors import one_line, one_of
 
 _log = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ def quantize(
         typer.Option(help="Pictures to calibrate on: files, folders or globs. Default: the train split."),
     ] = None,
     num_calibration: Annotated[int, typer.Option(min=1, help="At most so many of them.")] = 100,
+    recursive: Recursive = False,
+    max_pixels: MaxPixels = None,
     size: Annotated[str | None, typer.Option(help="Network input: 640, or 480x640 (height x width).")] = None,
     symmetric: Annotated[bool, typer.Option("--symmetric", help="As TensorRT needs it: ranges around zero.")] = False,
     json_file: Annotated[str | None, typer.Option("--json", help="File for all numbers; - is stdout.")] = None,
@@ -57,7 +60,7 @@ def quantize(
             model,
             path,
             data=data,
-            calibration=None if calibration is None else find_images(calibration),
+            calibration=None if calibration is None else find_images(calibration, recursive=recursive),
             num_calibration=num_calibration,
             max_drop=max_drop,
             options=ExportOptions(size_hw=parse_size(size) if size else None),

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from rtdetr.cli.arguments import MaxPixels
+
 
 def train(
     data: Annotated[
@@ -61,6 +63,7 @@ def train(
     bad_images: Annotated[
         str | None, typer.Option(help="Images that cannot be read: error, or skip to show others instead.")
     ] = None,
+    max_pixels: MaxPixels = None,
     logger: Annotated[
         list[str] | None, typer.Option(help="Report to an experiment tracker too: wandb, mlflow; repeat it.")
     ] = None,
@@ -114,6 +117,7 @@ def train(
         val_images=val_images,
         bad_boxes=bad_boxes,
         bad_images=bad_images,
+        max_pixels=max_pixels,
         loggers=logger,
     )
     if result.signal is not None:

@@ -21,7 +21,8 @@ from rtdetr.data.annotations import Annotations, clamped_xyxy
 from rtdetr.data.coco import read_coco
 from rtdetr.data.image_files import check_files_exist
 from rtdetr.errors import DatasetError, InputError
-from rtdetr.images import ImageSource, Picture, load_image, open_image, read_picture, size_of, viewable
+from rtdetr.images import ImageSource, Picture, load_image, max_pixels, open_image, read_picture, size_of, viewable
+from rtdetr.images.decode import pixels_hint
 
 _log = logging.getLogger(__name__)
 BAD_IMAGES = " 'rtdetr data check' finds every such image; --bad-images skip goes on without them"
@@ -236,6 +237,22 @@ class DetectionDataset:
         tolerant = copy.copy(self)
         tolerant.skips_bad_images = True
         return tolerant
+
+    def check_pixels(self) -> None:
+        """See that no image has more pixels than may be read, by the sizes that the annotations state.
+
+        Raises:
+            DatasetError: names the largest, unless `skips_bad_images`.
+        """
+        most, pixels = max_pixels(), self.annotations.sizes_wh.prod(axis=1)
+        if most is None or self.skips_bad_images or pixels.max(initial=0) <= most:
+            return
+        index = int(pixels.argmax())
+        width, height = self.annotations.sizes_wh[index].tolist()
+        raise DatasetError(
+            f"{self.source_of(index).annotations_file}: {(pixels > most).sum()} of {len(self)} images have more than "
+            f"{most:,} pixels, the largest is {self.path(index)} with {width}x{height}; {pixels_hint(width * height)}"
+        )
 
     def with_categories(self, categories: Categories) -> "DetectionDataset":
         """The same data with the labels of another class list, such as a trained model's.

@@ -173,7 +173,10 @@ class EvaluationReport:
         return {
             "metrics": {name: None if value < 0 else value for name, value in numbers.items()},
             "confidence_95": {name: list(interval) for name, interval in (intervals or {}).items()},
-            "classes": [row._asdict() for row in self.classes],
+            "classes": [
+                {"category_id": number, **row._asdict()}
+                for number, row in zip(self.evaluator.dataset.categories.ids, self.classes, strict=True)
+            ],
             "confusion": {"names": [*self.names, "background"], "counts": self.confusion.tolist()},
             "errors": {
                 kind: {"count": self.errors.counts[kind], "ap50_cost": self.errors.ap50_cost[kind]} for kind in KINDS

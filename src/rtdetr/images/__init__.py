@@ -3,7 +3,7 @@
 Start at `read.py`. Files are opened in `decode.py` and nowhere else in the library; `files.py` lists them.
 """
 
-from rtdetr.images.decode import MAX_PIXELS_VARIABLE, max_pixels
+from rtdetr.images.decode import allow_pixels, max_pixels
 from rtdetr.images.read import (
     ImageSource,
     Picture,
@@ -16,9 +16,9 @@ from rtdetr.images.read import (
 )
 
 __all__ = [
-    "MAX_PIXELS_VARIABLE",
     "ImageSource",
     "Picture",
+    "allow_pixels",
     "image_size",
     "load_image",
     "max_pixels",

@@ -57,6 +57,11 @@ def parse_pixels(text: str) -> int:
     return count
 
 
+def allow_pixels(count: int) -> None:
+    """Set the limit of `max_pixels` for this process and for those that it starts from now on."""
+    os.environ[MAX_PIXELS_VARIABLE] = str(count)
+
+
 def decode(source: File | Image.Image, *, reduction: int = 1, upright: bool = True) -> Image.Image:
     """Read the pixels of the first page and turn them upright; the mode is the file's own.
 

@@ -118,7 +118,7 @@ def find_images(sources: Iterable[str], *, recursive: bool = False) -> tuple[lis
             found = Listing()
             for match in sorted(glob.glob(source, recursive=True)):
                 name = os.path.basename(match)
-                if not os.path.isdir(match) and not any(map(is_hidden, Path(match).parts)):
+                if not os.path.isdir(match) and _ARCHIVE_LEFTOVERS not in Path(match).parts:
                     _sort_in(found, match, name)
         if not found.paths:
             raise InputError(_nothing_in(source, found))
@@ -127,7 +127,7 @@ def find_images(sources: Iterable[str], *, recursive: bool = False) -> tuple[lis
         skipped.hidden += found.hidden
         skipped.others += found.others
         skipped.below += found.below
-    return [Path(path) for path in dict.fromkeys(paths)], skipped
+    return list(dict.fromkeys(map(Path, paths))), skipped
 
 
 def _sort_in(listing: Listing, path: str, name: str) -> None:

@@ -86,6 +86,7 @@ class BaseDetector(ABC):
         self.metadata = metadata
         self.categories: Categories = metadata.categories
         self.names = metadata.names
+        self.category_ids = tuple(metadata.categories.ids)
         self.thresholds = metadata.thresholds
         self.size_hw = metadata.size_hw
         self.one_label = one_label or metadata.one_label
@@ -226,7 +227,7 @@ class BaseDetector(ABC):
         if self.nms_iou is not None:
             found = suppress(found, iou=self.nms_iou)
         width, height = size_wh.tolist()
-        return Detections(found.boxes_xyxy, found.scores, found.labels, self.names, (width, height))
+        return Detections(found.boxes_xyxy, found.scores, found.labels, self.names, (width, height), self.category_ids)
 
     def by_class(self, threshold: float | str) -> np.ndarray:
         """The score threshold of each class, float32 (k,).

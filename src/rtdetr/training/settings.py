@@ -42,6 +42,7 @@ class TrainSettings(TypedDict, total=False):
     val_images: PathLike | None  # folder of its images
     bad_boxes: str | None  # "error" or "drop" for boxes without an area inside their image
     bad_images: str | None  # "error" or "skip" for images that cannot be read
+    max_pixels: int | None  # most pixels of an image; default: about 179 million
     weights: PathLike | None  # zoo name (downloaded), file or "none"; classes are matched by name
     backbone_weights: PathLike | None  # "auto" (ImageNet's, downloaded), a file or "none"; not used with `weights`
     freeze: str | int | None  # "backbone", "encoder" (with the backbone), number of backbone stages, or "none"

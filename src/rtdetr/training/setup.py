@@ -20,6 +20,7 @@ from rtdetr.devices import choose_device, training_dtype
 from rtdetr.errors import ConfigError, TrainingError, one_of
 from rtdetr.evaluation import CocoMetrics
 from rtdetr.files import write_atomically
+from rtdetr.images import allow_pixels
 from rtdetr.losses import build_criterion
 from rtdetr.models import RTDETR, build_model
 from rtdetr.training.checkpoint import Progress, TrainingState, restore
@@ -67,10 +68,15 @@ def prepare(
     for name in config.loggers:
         require(name)
     device = _choose_device(config.device, processes)
+    if config.max_pixels is not None:
+        allow_pixels(config.max_pixels)
     train_data, val_data = _open_data(config, given)
     if config.bad_images == "skip":
         train_data = train_data.skipping_bad_images()
         val_data = None if val_data is None else val_data.skipping_bad_images()
+    for dataset in (train_data, val_data):
+        if dataset is not None:
+            dataset.check_pixels()
     factors = repeat_factors(train_data.annotations) if config.balance else None
     shown = epoch_length(factors, num_images=len(train_data))
     config = fit(config, num_images=shown, class_names=train_data.categories.names)

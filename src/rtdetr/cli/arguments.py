@@ -1,0 +1,49 @@
+"""Options and arguments that several verbs share."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_log = logging.getLogger(__name__)
+
+
+def _set_max_pixels(text: str | None) -> int | None:
+    """Raise the limit for this process and for the worker processes that it starts."""
+    if text is None:
+        return None
+    from rtdetr.images import allow_pixels
+    from rtdetr.images.decode import parse_pixels
+
+    count = parse_pixels(text)
+    allow_pixels(count)
+    return count
+
+
+MaxPixels = Annotated[
+    int | None,
+    typer.Option(
+        "--max-pixels",
+        parser=str,
+        metavar="COUNT",
+        callback=_set_max_pixels,
+        help="Most pixels of an image, such as 400M; default: about 179M, as a guard against damaged files.",
+    ),
+]
+Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Also take images in the subfolders of folders.")]
+
+
+def find_images(sources: Sequence[str], *, recursive: bool = False) -> list[Path]:
+    """Image files of paths, folders and globs; what was passed over is said on one line.
+
+    Raises:
+        InputError: as for `rtdetr.images.files.find_images`.
+    """
+    from rtdetr.images.files import find_images as find
+
+    paths, skipped = find(sources, recursive=recursive)
+    if text := skipped.skipped():
+        _log.info("skipped: %s", text)
+    return paths
