@@ -8,7 +8,7 @@ from PIL import Image
 
 from rtdetr.errors import InputError
 from rtdetr.images.decode import File, existing, name_of, openable, opened
-from rtdetr.images.orientation import exif_tag, turn_array, turn_back
+from rtdetr.images.orientation import exif_tag, load_pixels, turn_array, turn_back
 
 FLOAT_MARGIN = 1e-3  # beyond [0, 1], for interpolated values
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -45,6 +45,7 @@ def tiff_pages(source: File | Image.Image, num_channels: int, *, upright: bool =
         for page in range(num_channels):
             image.seek(page)
             turns.add(exif_tag(image))  # asked before the pixels are read, which Pillow turns upright
+            load_pixels(image)
             pages.append(np.array(image))
         if len({page.shape for page in pages}) > 1 or len(turns) > 1:
             raise InputError(f"{name_of(source)}: expected pages of one size and orientation, to be used as channels")

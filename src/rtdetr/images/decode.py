@@ -19,7 +19,7 @@ import PIL._imaging
 from PIL import Image, UnidentifiedImageError
 
 from rtdetr.errors import InputError, nearest
-from rtdetr.images.orientation import UPRIGHT, exif_orientation, exif_tag, plain, turn_back
+from rtdetr.images.orientation import UPRIGHT, exif_orientation, exif_tag, load_pixels, plain, turn_back
 
 File = str | os.PathLike[str] | bytes | bytearray | BinaryIO
 MAX_PIXELS_VARIABLE = "RTDETR_MAX_PIXELS"
@@ -82,7 +82,7 @@ def decode(source: File | Image.Image, *, reduction: int = 1, upright: bool = Tr
         if image is not source:
             _say_pages(image, source)
         stated = exif_tag(image)
-        image.load()
+        load_pixels(image)
         if 0 in image.size:
             raise InputError(f"expected an image of at least 1x1 pixels, got {image.width}x{image.height}")
         if stated == 1:

@@ -45,6 +45,22 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     return (image.height, image.width) if exif_orientation(image) >= 5 else image.size
 
 
+def load_pixels(image: Image.Image) -> None:
+    """Read the pixels of an opened file.
+
+    Pillow maps uncompressed files into memory by their upright size, which mixes up the rows of a TIFF file that has to
+    be turned by a quarter; it does not where it knows no file name.
+    """
+    if isinstance(image, TiffImageFile) and exif_tag(image) >= 5:
+        name, image.filename = image.filename, ""
+        try:
+            image.load()
+        finally:
+            image.filename = name
+    else:
+        image.load()
+
+
 def turn_back(orientation: int) -> Image.Transpose:
     """What undoes turning upright: each transposition undoes itself except the quarter turns, which undo each other."""
     return UPRIGHT[{6: 8, 8: 6}.get(orientation, orientation)]
