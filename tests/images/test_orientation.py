@@ -94,7 +94,9 @@ def test_pages_and_bands_of_tiff_files_are_turned_as_one(tmp_path, orientation):
     )
     with tifffile.TiffWriter(tmp_path / "pages.tif") as writer:
         for band in range(5):
-            writer.write(np.ascontiguousarray(bands[:, :, band]), photometric="minisblack", extratags=tag, metadata=None)
+            writer.write(
+                np.ascontiguousarray(bands[:, :, band]), photometric="minisblack", extratags=tag, metadata=None
+            )
     expected = load_image(levels, num_channels=5)
     for name in ("bands.tif", "planes.tif", "pages.tif"):
         assert image_size(tmp_path / name) == (8, 5)

@@ -140,7 +140,7 @@ def _load_heif() -> None:
 
 
 def _load_jxl() -> None:
-    pass  # registers itself
+    import pillow_jxl  # noqa: F401  # registers itself
 
 
 def _load_avif() -> None:

@@ -26,7 +26,7 @@ class Listing:
         broken_links: links named like images whose targets do not exist, sorted.
         hidden: how many files or folders are hidden, macOS's `._` and `__MACOSX` included.
         others: how many other files there are, by suffix.
-        below: how many images are in subfolders that were not looked into; at most one folder is looked at for each.
+        below: how many images are in subfolders that were not asked for.
     """
 
     paths: list[str] = field(default_factory=list)
@@ -77,10 +77,11 @@ def list_images(folder: str | os.PathLike[str], *, recursive: bool = True) -> Li
         listing.hidden += sum(map(is_hidden, (*folders, *names)))
         folders[:] = [name for name in folders if not is_hidden(name)]
         if not recursive:
-            listing.below = sum(len(list_images(os.path.join(parent, name)).paths) for name in folders)
             folders.clear()
         for name in names:
             _sort_in(listing, os.path.join(parent, name), name)
+    if not recursive:
+        listing.below = len(set(list_images(folder).paths) - set(listing.paths))
     listing.paths.sort()
     listing.broken_links.sort()
     return listing
@@ -115,11 +116,7 @@ def find_images(sources: Iterable[str], *, recursive: bool = False) -> tuple[lis
             paths.append(source)
             continue
         else:
-            found = Listing()
-            for match in sorted(glob.glob(source, recursive=True)):
-                name = os.path.basename(match)
-                if not os.path.isdir(match) and _ARCHIVE_LEFTOVERS not in Path(match).parts:
-                    _sort_in(found, match, name)
+            found = _matching(source)
         if not found.paths:
             raise InputError(_nothing_in(source, found))
         paths += found.paths
@@ -128,6 +125,19 @@ def find_images(sources: Iterable[str], *, recursive: bool = False) -> tuple[lis
         skipped.others += found.others
         skipped.below += found.below
     return list(dict.fromkeys(map(Path, paths))), skipped
+
+
+def _matching(pattern: str) -> Listing:
+    """What a glob matches; a folder that links lead to again and again is taken once."""
+    found, entered = Listing(), {}
+    for match in sorted(glob.glob(pattern, recursive=True), key=lambda match: (match.count(os.sep), match)):
+        parent, name = os.path.split(match)
+        if os.path.isdir(match) or _ARCHIVE_LEFTOVERS in Path(match).parts:
+            continue
+        if entered.setdefault(os.path.realpath(parent), parent) == parent:
+            _sort_in(found, match, name)
+    found.paths.sort()
+    return found
 
 
 def _sort_in(listing: Listing, path: str, name: str) -> None:

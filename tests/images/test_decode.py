@@ -1,0 +1,216 @@
+"""Formats that need a plugin, files of several pages, huge images, and decoders that fail in their own ways."""
+
+import contextlib
+import io
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from rtdetr.errors import InputError
+from rtdetr.images import allow_pixels, decode, image_size, load_image, max_pixels, open_image
+from rtdetr.images.decode import MAX_PIXELS_VARIABLE, parse_pixels
+from tests.images.pictures import smooth
+
+
+@pytest.fixture
+def limit(monkeypatch):
+    """Puts Pillow's limit and ours back."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+    monkeypatch.setenv(MAX_PIXELS_VARIABLE, "")
+    return monkeypatch
+
+
+def encoded(format, **options):
+    file = io.BytesIO()
+    smooth().save(file, format=format, **options)
+    return file.getvalue()
+
+
+def heic():
+    pillow_heif = pytest.importorskip("pillow_heif")
+    file = io.BytesIO()
+    pillow_heif.from_pillow(smooth()).save(file, quality=95)
+    return file.getvalue()
+
+
+def jxl():
+    pytest.importorskip("pillow_jxl")
+    return encoded("JXL", lossless=True)
+
+
+@pytest.mark.parametrize(("suffix", "make", "allowed"), [(".heic", heic, 24), (".jxl", jxl, 0)])
+def test_a_format_with_a_plugin_is_read(tmp_path, suffix, make, allowed):
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(make())
+    for source in (path, path.read_bytes()):
+        assert image_size(source) == (48, 32)
+        assert np.abs(load_image(source).astype(int) - np.asarray(smooth())).max() <= allowed
+
+
+@pytest.mark.parametrize(("suffix", "make", "package"), [(".heic", heic, "pillow_heif"), (".jxl", jxl, "pillow_jxl")])
+def test_without_the_plugin_its_package_is_named(tmp_path, suffix, make, package):
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(make())
+    program = (
+        f"import sys; sys.modules[{package!r}] = None\n"
+        "from rtdetr.images import load_image\n"
+        "from rtdetr.errors import InputError\n"
+        "try: load_image(sys.argv[1])\n"
+        "except InputError as error: print(error)"
+    )
+    result = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True)
+    assert f"a{suffix} is a " in result.stdout
+    assert f"which needs a decoder: pip install {package.replace('_', '-')}" in result.stdout
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "GIF", "PNG", "WEBP"])
+def test_of_several_pages_the_first_is_used_and_that_is_said_once(tmp_path, kind, caplog):
+    decode._say_first_page.cache_clear()
+    path = tmp_path / f"a.{kind.lower()}"
+    smooth().convert("L").save(path, format=kind, save_all=True, append_images=[Image.new("L", (48, 32))])
+    for _ in range(2):
+        assert open_image(path).size == (48, 32)
+    assert [record.message for record in caplog.records] == [
+        f"{path} ({kind}) has several pages or frames: the first one is used"
+    ]
+    assert np.abs(load_image(path)[:, :, 0].astype(int) - np.asarray(smooth().convert("L"))).mean() < 8
+
+
+def test_only_some_files_with_several_pages_are_named(tmp_path, caplog):
+    decode._say_first_page.cache_clear()
+    for number in range(10):
+        Image.new("L", (4, 4)).save(tmp_path / f"{number}.tif", save_all=True, append_images=[Image.new("L", (4, 4))])
+        open_image(tmp_path / f"{number}.tif")
+    assert len(caplog.records) == 6
+    assert "further files with several pages are not named" in caplog.records[-1].message
+
+
+def test_the_limit_of_pixels_can_be_raised_and_lowered(limit, tmp_path):
+    path = tmp_path / "a.png"
+    Image.new("L", (200, 100)).save(path)
+    limit.setattr(Image, "MAX_IMAGE_PIXELS", 9_000)
+    with pytest.raises(InputError, match=r"a\.png is too large: .*; allow it with --max-pixels 1M"):
+        open_image(path)
+    allow_pixels(20_000)
+    assert max_pixels() == 20_000
+    assert open_image(path).size == (200, 100)
+    assert image_size(path) == (200, 100)
+    allow_pixels(19_999)
+    with pytest.raises(InputError, match=r"a\.png is too large: .* pixels, more than 19,999; allow it with"):
+        image_size(path)
+
+
+def test_a_slide_gets_a_hint_at_tiles(limit, tmp_path):
+    path = tmp_path / "a.pbm"
+    path.write_bytes(b"P4\n40000 20000\n")  # the header is enough
+    allow_pixels(1000)
+    with pytest.raises(InputError, match=r"more than 1,000; allow it with --max-pixels 800M .*cut it into tiles"):
+        open_image(path)
+    (tmp_path / "b.svs").write_bytes(b"no slide")
+    with pytest.raises(InputError, match="whole-slide image, which is not read: cut it into tiles"):
+        open_image(tmp_path / "b.svs")
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("1000", 1000), ("250M", 250_000_000), ("1.5g", 1_500_000_000), ("3k", 3000)]
+)
+def test_numbers_of_pixels(text, count):
+    assert parse_pixels(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "0", "M", "-5", "1e9", "1.2.3M", "٣", "lots"])
+def test_bad_numbers_of_pixels(text):
+    with pytest.raises(InputError, match="expected a number of pixels such as"):
+        parse_pixels(text)
+
+
+class Panic(BaseException):
+    """What a plugin written in Rust raises."""
+
+
+Panic.__name__ = "PanicException"
+
+
+@pytest.mark.parametrize(
+    "raised", [RuntimeError("Failed to decode frame 0"), Panic("index out of bounds"), KeyError(3)]
+)
+def test_whatever_a_decoder_raises_names_the_file(tmp_path, monkeypatch, raised):
+    path = tmp_path / "a.png"
+    smooth().save(path)
+
+    def fail(self):
+        raise raised
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail)
+    with pytest.raises(InputError, match=r"a\.png cannot be read as an image: "):
+        open_image(path)
+
+
+def test_what_is_no_decoders_fault_passes(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    smooth().save(path)
+
+    def interrupt(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        open_image(path)
+
+
+_FILES = {
+    "AVIF": encoded("AVIF"),
+    "WEBP": encoded("WEBP"),
+    "JPEG2000": encoded("JPEG2000"),
+    "TIFF": encoded("TIFF", compression="tiff_lzw"),
+    "MPO": encoded("MPO"),
+    "TGA": encoded("TGA"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # of damaged metadata
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    kind=st.sampled_from(sorted(_FILES)),
+    places=st.lists(st.floats(0, 1), min_size=1, max_size=6),
+    junk=st.binary(min_size=6, max_size=6),
+)
+def test_damaged_files_give_the_librarys_error(limit, kind, places, junk):
+    data = bytearray(_FILES[kind])
+    for place, byte in zip(places, junk, strict=False):
+        data[int(place * (len(data) - 1))] = byte
+    allow_pixels(10_000_000)
+    for read in (open_image, image_size):
+        with contextlib.suppress(InputError):
+            read(bytes(data))
+
+
+def test_libtiff_does_not_write_to_the_terminal(tmp_path):
+    """Its lines go past Python, so a process of its own shows them."""
+    good = _FILES["TIFF"]
+    for number in range(40):
+        damaged = bytearray(good)
+        damaged[8 + number * 7 : 12 + number * 7] = b"\xff\xfe\xfd\xfc"
+        (tmp_path / f"{number}.tif").write_bytes(damaged)
+    program = (
+        "import sys, warnings, pathlib; warnings.simplefilter('ignore')\n"
+        "from rtdetr.images import load_image\nfrom rtdetr.errors import InputError\n"
+        "for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):\n"
+        "    try: load_image(path)\n    except InputError: print('refused')"
+    )
+    result = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=True)
+    assert result.stdout.count("refused") > 3
+    assert result.stderr == ""
+
+
+def test_the_limit_reaches_other_processes(limit):
+    allow_pixels(1234)
+    program = "from rtdetr.images import max_pixels; print(max_pixels())"
+    environment = {**os.environ}
+    assert subprocess.check_output([sys.executable, "-c", program], env=environment, text=True).strip() == "1234"

@@ -1,0 +1,116 @@
+"""Which files a folder holds, for every verb."""
+
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from rtdetr.data import open_dataset
+from rtdetr.errors import DatasetError, InputError
+from rtdetr.images.files import SUFFIXES, find_images, images_below, is_image_name, list_images
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Images of two kinds, one below, and what is passed over."""
+    root = tmp_path / "photos"
+    for name in ("b.PNG", "a.jfif", "sub/c.tga", "._a.jpg", ".cache/d.png", "__MACOSX/a.jpg", "notes.txt", "more.txt"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"x")
+    (root / "gone.jpg").symlink_to(root / "nowhere.jpg")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/e.mpo").write_bytes(b"x")
+    (root / "linked").symlink_to(tmp_path / "elsewhere")
+    (root / "sub/loop").symlink_to(root)
+    return root
+
+
+def names(paths, root):
+    return [os.path.relpath(path, root) for path in paths]
+
+
+def test_a_folder_is_searched_with_what_is_below_it(folder):
+    found = list_images(folder)
+    assert names(found.paths, folder) == ["a.jfif", "b.PNG", "linked/e.mpo", "sub/c.tga"]
+    assert names(found.broken_links, folder) == ["gone.jpg"]
+    assert (found.hidden, dict(found.others), found.below) == (3, {".txt": 2}, 0)
+    assert found.skipped() == (
+        f"1 broken link (the first is {folder / 'gone.jpg'}), 3 hidden files, 2 files of other kinds (.txt)"
+    )
+    assert names(images_below(folder), folder) == ["a.jfif", "b.PNG", "gone.jpg", "linked/e.mpo", "sub/c.tga"]
+
+
+def test_one_level_counts_what_is_below(folder):
+    paths, skipped = find_images([str(folder)])
+    assert names(paths, folder) == ["a.jfif", "b.PNG"]
+    assert skipped.below == 2
+    assert "2 images in subfolders" in skipped.skipped()
+    paths, _ = find_images([str(folder)], recursive=True)
+    assert names(paths, folder) == ["a.jfif", "b.PNG", "linked/e.mpo", "sub/c.tga"]
+    paths, _ = find_images([f"{folder}/**"])
+    assert names(paths, folder) == ["a.jfif", "b.PNG", "linked/e.mpo", "sub/c.tga"]
+
+
+def test_a_folder_with_images_only_in_subfolders_says_so(tmp_path):
+    (tmp_path / "top/sub").mkdir(parents=True)
+    (tmp_path / "top/sub/a.png").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"no image in .*top itself, but 1 in its subfolders: add --recursive"):
+        find_images([str(tmp_path / "top")])
+    (tmp_path / "top/sub/a.png").unlink()
+    with pytest.raises(InputError, match=r"no image found in .*top: expected files ending in \.avif"):
+        find_images([str(tmp_path / "top")])
+
+
+def test_each_file_once_and_missing_ones_kept(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    paths, _ = find_images(["b.PNG", "./b.PNG", "missing.jpg", "*.PNG", "gone.jpg"])
+    assert paths == [Path("b.PNG"), Path("missing.jpg"), Path("gone.jpg")]
+
+
+@pytest.mark.parametrize("source", ["https://host/a.jpg", "http://host/v.mp4", "rtsp://host/1", "s3://bucket/a.png"])
+def test_addresses_are_said_to_be_none(source):
+    with pytest.raises(InputError, match="addresses are not opened: download"):
+        find_images([source])
+
+
+def test_films_are_said_to_be_none(tmp_path):
+    (tmp_path / "clip.MP4").write_bytes(b"x")
+    for source in ("clip.MP4", str(tmp_path / "clip.MP4")):
+        with pytest.raises(InputError, match=r"clip\.MP4 is a film, and only images are read: take its frames out"):
+            find_images([source])
+
+
+def test_every_suffix_in_any_case():
+    assert {".mpo", ".jpe", ".jfif", ".tga", ".npy", ".heic", ".avif", ".jxl"} <= SUFFIXES
+    assert all(is_image_name(f"a{suffix.upper()}") for suffix in SUFFIXES)
+    assert not is_image_name("a.txt")
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".tga", ".mpo"])
+def test_datasets_take_the_same_suffixes(tmp_path, suffix):
+    (tmp_path / "images/train").mkdir(parents=True)
+    (tmp_path / "labels/train").mkdir(parents=True)
+    format = {".tga": "TGA", ".mpo": "MPO"}.get(suffix, "JPEG")
+    Image.new("RGB", (20, 10)).save(tmp_path / f"images/train/a{suffix}", format=format)
+    (tmp_path / "labels/train/a.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    (tmp_path / "data.yaml").write_text("names: [a]\ntrain: images/train\n")
+    dataset = open_dataset(tmp_path, split="train")
+    assert dataset.load(0)[1]["boxes_xyxy"].tolist() == [[5, 2.5, 15, 7.5]]
+
+
+def test_a_broken_link_in_a_dataset_is_told_before_the_first_step(tmp_path):
+    (tmp_path / "images/train").mkdir(parents=True)
+    (tmp_path / "labels/train").mkdir(parents=True)
+    (tmp_path / "images/train/a.png").symlink_to(tmp_path / "gone.png")
+    (tmp_path / "labels/train/a.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    (tmp_path / "data.yaml").write_text("names: [a]\ntrain: images/train\n")
+    with pytest.raises(DatasetError, match=r"a\.png is a link to .*gone\.png, which does not exist"):
+        open_dataset(tmp_path, split="train")
+    document = {"images": [{"id": 1, "file_name": "a.png", "width": 4, "height": 4}], "annotations": []}
+    document["categories"] = [{"id": 1, "name": "a"}]
+    import json
+
+    (tmp_path / "train.json").write_text(json.dumps(document))
+    with pytest.raises(DatasetError, match="1 of its 1 images are not in"):
+        open_dataset(tmp_path / "train.json", split="train", images=tmp_path / "images/train")
