@@ -190,8 +190,9 @@ def test_the_doctor_and_its_copy(upright, turned, tmp_path):
         assert len(copy) == len(CASES)
         images = [[one.load(number)[0] for number in range(len(CASES))] for one in (original, copy)]
         assert_equal_pictures(*images, lossless=("TIFF", "PNG"))  # the copy of a turned WebP file is compressed anew
-        for index in range(len(CASES)):
-            assert copy.target(index)["boxes_xyxy"].tolist() == [[20, 10, 50, 50]]
+        for index, (_, orientation) in enumerate(CASES):
+            if root == turned or orientation in (1, 5, 6, 7, 8):  # of the others nothing tells how they are annotated
+                assert copy.target(index)["boxes_xyxy"].tolist() == [[20, 10, 50, 50]]
             with Image.open(copy.path(index)) as image:
                 assert image.getexif().get(0x0112) in (None, 1)
 
