@@ -167,6 +167,80 @@ def test_find_images(photos, monkeypatch):
         find_images(["*.txt"])
 
 
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("https://host/a.jpg", "addresses are not opened: download https://host/a.jpg and pass the file"),
+        ("clip.mp4", "clip.mp4 is a film, and only images are read"),
+    ],
+)
+def test_addresses_and_films(weights, photos, source, message):
+    result = run(weights, photos / "a.png", source)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "does not exist" not in result.stderr
+
+
+def test_what_is_skipped_is_one_line(weights, photos, caplog):
+    (photos / "._a.png").write_bytes(b"x")
+    (photos / "gone.jpg").symlink_to(photos / "nowhere")
+    result = run(weights, photos)
+    assert result.exit_code == 0
+    skipped = [record.message for record in caplog.records if record.message.startswith("skipped")]
+    assert skipped == [
+        f"skipped: 1 broken link (the first is {photos / 'gone.jpg'}), 1 hidden file, 1 file of other kinds (.txt), "
+        "1 image in subfolders"
+    ]
+    below = run(weights, photos, "--recursive")
+    assert below.stdout.count("bolt") == 3
+    only = run(weights, photos / "more" / "..", "--recursive")
+    assert only.stdout.count("bolt") == 3
+
+
+def test_equal_names_of_different_folders(weights, photos, tmp_path):
+    out = tmp_path / "found.json"
+    sources = [photos / "a.png", photos / "more/a.png"]
+    assert run(weights, *sources, "--save", tmp_path / "out", "--json", out).exit_code == 0
+    rows = json.loads(out.read_text())["images"]
+    assert [(row["file"], Path(row["annotated"]).name) for row in rows] == [
+        (str(sources[0]), "a.png"),
+        (str(sources[1]), "a-2.png"),
+    ]
+    for row in rows:
+        with Image.open(row["annotated"]) as drawn:
+            assert list(drawn.size) == row["image_size_wh"]
+    assert {(found["label"], found["category_id"], found["name"]) for row in rows for found in row["detections"]} == {
+        (0, 1, "bolt")
+    }
+
+
+def test_a_second_run_does_not_overwrite_silently(weights, photos, tmp_path):
+    out = tmp_path / "out"
+    assert run(weights, photos / "a.png", "--save", out).exit_code == 0
+    before = (out / "a.png").read_bytes()
+    again = run(weights, photos, "--save", out, "--threshold", "1")
+    assert again.exit_code == 2
+    assert "would overwrite 1 of 2 files there, the first is" in again.stderr
+    assert "add --overwrite, or choose another folder" in again.stderr
+    assert (out / "a.png").read_bytes() == before
+    assert sorted(path.name for path in out.iterdir()) == ["a.png"]
+    assert run(weights, photos, "--save", out, "--threshold", "1", "--overwrite").exit_code == 0
+    assert (out / "a.png").read_bytes() != before
+
+
+def test_large_images(weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    monkeypatch.setenv("RTDETR_MAX_PIXELS", "")
+    Image.new("RGB", (100, 80)).save(tmp_path / "a.png")
+    refused = run(weights, tmp_path / "a.png")
+    assert refused.exit_code == 2
+    assert "a.png is too large: 8,000 pixels, more than 2,000; allow it with --max-pixels 1M" in refused.stderr
+    assert run(weights, tmp_path / "a.png", "--max-pixels", "0.01M").exit_code == 0
+    wrong = run(weights, tmp_path / "a.png", "--max-pixels", "many")
+    assert wrong.exit_code == 2
+    assert "expected a number of pixels such as 250000000 or 250M, got 'many'" in wrong.stderr
+
+
 def test_plan_pictures(tmp_path):
     paths = [Path("x/a.gif"), Path("y/a.png"), Path("z/A.PNG"), Path("x/b")]
     names = [target.name for target in plan_pictures(paths, tmp_path).values()]

@@ -18,6 +18,7 @@ import contextlib
 import importlib
 import logging
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -104,6 +105,8 @@ def _options(
     ] = False,
 ) -> None:
     """Real-time detection transformers: train, evaluate and detect with RT-DETR and RT-DETRv2."""
+    # Pillow's own words for images of half the limit, which is said once it is reached
+    warnings.filterwarnings("ignore", message=r"Image size \(\d+ pixels\) exceeds limit")
     logging.basicConfig(stream=sys.stderr, format="%(levelname)s: %(message)s")
     logging.getLogger("rtdetr").setLevel(logging.DEBUG if debug else logging.INFO)
 

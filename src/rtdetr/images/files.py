@@ -51,8 +51,8 @@ class Listing:
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file is an image, by the end of its name."""
-    return os.path.splitext(name)[1].lower() in SUFFIXES
+    """Whether a file is an image, by the end of its name; hidden ones are none."""
+    return os.path.splitext(name)[1].lower() in SUFFIXES and not is_hidden(name)
 
 
 def is_hidden(name: str) -> bool:
