@@ -53,8 +53,9 @@ def predict(
     rows: list[dict[str, Any]] = []
     for path, found in _detect(detector, paths, targets, threshold=lowest, size_hw=size_hw, batch_size=batch_size):
         if isinstance(found, InputError):
-            typer.echo(f"{path}: {found}", err=True)
-            rows.append({"file": str(path), "error": str(found)})
+            reason = str(found).removeprefix(f"{path} ")
+            typer.echo(f"{path}: {reason}", err=True)
+            rows.append({"file": str(path), "error": reason})
             continue
         objects = ", ".join(f"{count} {name}" for name, count in found.counts().items()) or "nothing found"
         typer.echo(f"{path}: {objects}", err=json_file == "-")
