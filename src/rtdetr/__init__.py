@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # what editors and type checkers read; a test keeps it equal 
     from rtdetr import data as data
     from rtdetr import evaluation as evaluation
     from rtdetr import export as export
+    from rtdetr import images as images
     from rtdetr import losses as losses
     from rtdetr import models as models
     from rtdetr import preprocessing as preprocessing
@@ -40,9 +41,7 @@ if TYPE_CHECKING:  # what editors and type checkers read; a test keeps it equal 
 
 __version__ = "0.1.0"
 
-_MODULES = (
-    "boxes config data evaluation export losses models preprocessing runtimes structures training weights zoo".split()
-)
+_MODULES = "boxes config data evaluation export images losses models preprocessing runtimes structures training weights zoo".split()
 _HOMES = {  # public name -> the module it is taken from
     "evaluate": "api",
     "train": "api",

@@ -219,7 +219,7 @@ def pixels_hint(pixels: int) -> str:
     if pixels >= _SLIDE_PIXELS:
         tiles = "; for objects that are small in it, cut it into tiles (such as with libvips' dzsave) and use those"
     millions = -(-pixels // 1_000_000)
-    return f"allow it with --max-pixels {millions}M (Python: the variable {MAX_PIXELS_VARIABLE}){tiles}"
+    return f"allow it with --max-pixels {millions}M (Python: rtdetr.images.allow_pixels({millions}_000_000)){tiles}"
 
 
 def _too_large(source: File | Image.Image, reason: str, pixels: int = 0) -> str:
