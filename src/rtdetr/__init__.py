@@ -41,7 +41,10 @@ if TYPE_CHECKING:  # what editors and type checkers read; a test keeps it equal 
 
 __version__ = "0.1.0"
 
-_MODULES = "boxes config data evaluation export images losses models preprocessing runtimes structures training weights zoo".split()
+_MODULES = (
+    *("boxes", "config", "data", "evaluation", "export", "images", "losses", "models", "preprocessing", "runtimes"),
+    *("structures", "training", "weights", "zoo"),
+)
 _HOMES = {  # public name -> the module it is taken from
     "evaluate": "api",
     "train": "api",
