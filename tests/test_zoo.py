@@ -1,8 +1,12 @@
 """The published configurations, by the names they are published under."""
 
+from pathlib import Path
+
 import pytest
 
 from rtdetr import zoo
+from rtdetr.errors import WeightsError
+from rtdetr.weights import read_checkpoint
 
 # name -> epochs, end of augmentation, end of multi-scale (0: there is none), batch, weights it starts from
 PUBLISHED = {
@@ -12,6 +16,8 @@ PUBLISHED = {
     "rtdetrv2_r18vd_sp2_120e_coco": (120, 117, 0, 16, None),
     "rtdetrv2_r18vd_sp3_120e_coco": (120, 117, 0, 16, None),
     "rtdetrv2_r18vd_dsp_3x_coco": (36, 33, 0, 16, "rtdetrv2_r18vd:coco_v0.1"),
+    "rtdetrv2_r18vd_dsp1_1x_coco": (12, 10, 0, 16, "rtdetrv2_r18vd_sp1"),
+    "rtdetrv2_r18vd_dsp1_120e_coco": (120, 117, 0, 16, None),
     "rtdetrv2_r34vd_120e_coco": (120, 117, 117, 16, None),
     "rtdetrv2_r34vd_dsp_1x_coco": (12, 10, 10, 16, "rtdetrv2_r34vd"),
     "rtdetrv2_r50vd_m_7x_coco": (84, 81, 81, 16, None),
@@ -66,3 +72,38 @@ def test_backbone_weights_are_those_of_the_backbone():
         "PPHGNetV2_H_ssld_pretrained_from_paddle.pth"
     )
     assert zoo.backbone_url(zoo.model_config("test-tiny")) is None
+
+
+# AP and AP50 as published, and the file, for every name that is new to the zoo
+FILES = {
+    "rtdetrv2_r18vd:objects365": (49.0, 66.5, "rtdetrv2_r18vd_5x_coco_objects365_from_paddle.pth"),
+    "rtdetrv2_r50vd:objects365": (55.2, 73.4, "rtdetrv2_r50vd_2x_coco_objects365_from_paddle.pth"),
+    "rtdetrv2_r101vd:objects365": (56.2, 74.5, "rtdetrv2_r101vd_2x_coco_objects365_from_paddle.pth"),
+    "rtdetrv2_r18vd_dsp1": (46.3, 63.9, "rtdetrv2_r18vd_dsp1_1x_coco.pth"),
+    "rtdetrv2_r18vd_dsp1_1x_coco": (46.3, 63.9, "rtdetrv2_r18vd_dsp1_1x_coco.pth"),
+    "rtdetrv2_r18vd_dsp1:coco_120e": (45.5, 63.0, "rtdetrv2_r18vd_dsp1_120e_coco.pth"),
+    "rtdetrv2_r18vd_dsp1_120e_coco": (45.5, 63.0, "rtdetrv2_r18vd_dsp1_120e_coco.pth"),
+}
+
+
+@pytest.mark.parametrize("typed", FILES)
+def test_a_name_stands_for_one_file(typed, monkeypatch, tmp_path):
+    """What `rtdetr.load` looks for is the file that the table says, at the address of the publisher's release."""
+    monkeypatch.setenv("RTDETR_CACHE", str(tmp_path))
+    monkeypatch.setenv("RTDETR_OFFLINE", "1")
+    ap, ap50, file = FILES[typed]
+    name, _, tag = typed.partition(":")
+    checkpoint = zoo.entry(name).checkpoints[tag or zoo.tag(name)]
+    assert (checkpoint.ap, checkpoint.ap50, checkpoint.filename) == (ap, ap50, file)
+    with pytest.raises(WeightsError, match=f"Get {zoo.RELEASES}v0.1/{file} by other means"):
+        read_checkpoint(typed)
+
+
+def test_every_file_has_one_name_to_type():
+    pairs = [(name, tag) for name in zoo.list_models() for tag in zoo.entry(name).checkpoints]
+    typed = [zoo.full_name(*pair) for pair in pairs]
+    others = [alias for pair in pairs for alias in zoo.aliases(*pair)]
+    assert len({*typed, *others}) == len(typed) + len(others)
+    assert {"rtdetrv2_r18vd_120e_voc"} == set(zoo.ALIASES) - set(others)  # a recipe without weights
+    page = (Path(__file__).parents[1] / "docs" / "models.md").read_text()
+    assert all(page.count(f"\n| `{name}` |") == 1 for name in typed)

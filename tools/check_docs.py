@@ -20,8 +20,13 @@ Written by `python tools/check_docs.py --write` from `src/rtdetr/zoo.py`. `rtdet
 licence of each file. AP and AP50 are the publisher's, in percent on COCO val2017; parameters are those of the network
 that is trained, in millions.
 
-| model | parameters | AP | AP50 | weights | trained on |
-|---|---:|---:|---:|---|---|
+The first column is what to type to get these weights, such as in `rtdetr predict --model NAME`,
+`rtdetr train --weights NAME` or `rtdetr.load("NAME")`: a model, and behind a colon the tag of a file that is not its
+first one. `NAME:untrained` is any of these models with fresh weights. `rtdetrv2_r18vd_120e_voc` is `rtdetrv2_r18vd`
+with the recipe for Pascal VOC, for which no weights are published.
+
+| name | other names | parameters | AP | AP50 | weights | trained on |
+|---|---|---:|---:|---:|---|---|
 """
 
 
@@ -31,14 +36,16 @@ def models_page() -> str:
     for name in rtdetr.list_models():
         with torch.device("meta"):
             parameters = sum(p.numel() for p in rtdetr.build_model(name).parameters())
-        aliases = "".join(f", `{alias}`" for alias, target in rtdetr.zoo.ALIASES.items() if target == name)
-        start = f"| `{name}`{aliases} | {parameters / 1e6:.1f}"
-        checkpoints = rtdetr.zoo.entry(name).checkpoints.values()
-        for file in checkpoints:
+        checkpoints = rtdetr.zoo.entry(name).checkpoints
+        for tag, file in checkpoints.items():
+            others = ", ".join(f"`{alias}`" for alias in rtdetr.zoo.aliases(name, tag))
             weights = f"[{file.filename}]({file.url})" if file.url else file.note
-            rows.append(f"{start} | {file.ap} | {file.ap50 or ''} | {weights} | {file.training_data} |")
+            numbers = f"{parameters / 1e6:.1f} | {file.ap} | {file.ap50 or ''}"
+            rows.append(
+                f"| `{rtdetr.zoo.full_name(name, tag)}` | {others} | {numbers} | {weights} | {file.training_data} |"
+            )
         if not checkpoints:
-            rows.append(f"{start} | | | none published | |")
+            rows.append(f"| `{rtdetr.zoo.full_name(name, None)}` | | {parameters / 1e6:.1f} | | | none published | |")
     return HEAD + "\n".join(rows) + "\n"
 
 

@@ -66,6 +66,7 @@ _CONFIGURATIONS = {  # published names of model and length
     "rtdetrv2_r18vd": ("120e_coco", "120e_voc"),
     **{f"rtdetrv2_r18vd_sp{points}": ("120e_coco",) for points in (1, 2, 3)},
     "rtdetrv2_r18vd_dsp": ("3x_coco",),
+    "rtdetrv2_r18vd_dsp1": ("1x_coco", "120e_coco"),
     "rtdetrv2_r34vd": ("120e_coco",),
     "rtdetrv2_r34vd_dsp": ("1x_coco",),
     "rtdetrv2_r50vd_m": ("7x_coco",),
@@ -75,7 +76,11 @@ _CONFIGURATIONS = {  # published names of model and length
     **{f"rtdetrv2_{size}": ("6x_coco",) for size in ("r101vd", "hgnetv2_l", "hgnetv2_x", "hgnetv2_h")},
     **{f"rtdetr_{size}": ("6x_coco",) for size in ("r18vd", "r34vd", "r50vd_m", "r50vd", "r101vd")},
 }
-_OTHER_RECIPES: dict[str, dict[str, Any]] = {"rtdetrv2_r18vd_120e_voc": {"batch_size": 32}}  # than the model's
+_OTHER_RECIPES: dict[str, dict[str, Any]] = {  # than the model's
+    "rtdetrv2_r18vd_120e_voc": {"batch_size": 32},
+    "rtdetrv2_r18vd_dsp1_120e_coco": {"epochs": 120, "augmentation_stop_epoch": 117, "tuning_from": None},
+}
+_OTHER_FILES = {"rtdetrv2_r18vd_dsp1_120e_coco": "coco_120e"}  # tag of the weights, other than the model's first
 
 ALIASES = {
     **{f"{name}_{length}": name for name, lengths in _CONFIGURATIONS.items() for length in lengths},
@@ -220,11 +225,18 @@ _V2_CHECKPOINTS = {
     "rtdetrv2_r18vd": {
         "coco": _coco("v0.2/rtdetrv2_r18vd_120e_coco_rerun_48.1.pth", 48.1, 65.1),
         "coco_v0.1": _coco("v0.1/rtdetrv2_r18vd_120e_coco.pth", 47.9, 64.9),
+        "objects365": _coco("v0.1/rtdetrv2_r18vd_5x_coco_objects365_from_paddle.pth", 49.0, 66.5, OBJECTS365),
     },
     "rtdetrv2_r34vd": {"coco": _coco("v0.1/rtdetrv2_r34vd_120e_coco_ema.pth", 49.9, 67.5)},
     "rtdetrv2_r50vd_m": {"coco": _coco("v0.1/rtdetrv2_r50vd_m_7x_coco_ema.pth", 51.9, 69.9)},
-    "rtdetrv2_r50vd": {"coco": _coco("v0.1/rtdetrv2_r50vd_6x_coco_ema.pth", 53.4, 71.6)},
-    "rtdetrv2_r101vd": {"coco": _coco("v0.1/rtdetrv2_r101vd_6x_coco_from_paddle.pth", 54.3, 72.8)},
+    "rtdetrv2_r50vd": {
+        "coco": _coco("v0.1/rtdetrv2_r50vd_6x_coco_ema.pth", 53.4, 71.6),
+        "objects365": _coco("v0.1/rtdetrv2_r50vd_2x_coco_objects365_from_paddle.pth", 55.2, 73.4, OBJECTS365),
+    },
+    "rtdetrv2_r101vd": {
+        "coco": _coco("v0.1/rtdetrv2_r101vd_6x_coco_from_paddle.pth", 54.3, 72.8),
+        "objects365": _coco("v0.1/rtdetrv2_r101vd_2x_coco_objects365_from_paddle.pth", 56.2, 74.5, OBJECTS365),
+    },
     "rtdetrv2_hgnetv2_l": {"coco": _coco("v0.1/rtdetrv2_hgnetv2_l_6x_coco_from_paddle.pth", 52.9, 71.5)},
     "rtdetrv2_hgnetv2_x": {"coco": _coco("v0.1/rtdetrv2_hgnetv2_x_6x_coco_from_paddle.pth", 54.7, 72.9)},
     "rtdetrv2_hgnetv2_h": {"coco": _coco("v0.1/rtdetrv2_hgnetv2_h_6x_coco_from_paddle.pth", 56.3, 74.8)},
@@ -232,6 +244,10 @@ _V2_CHECKPOINTS = {
     "rtdetrv2_r18vd_sp2": {"coco": _coco("v0.1/rtdetrv2_r18vd_sp2_120e_coco.pth", 47.7, 64.7)},
     "rtdetrv2_r18vd_sp3": {"coco": _coco("v0.1/rtdetrv2_r18vd_sp3_120e_coco.pth", 47.8, 64.8)},
     "rtdetrv2_r18vd_dsp": {"coco": _coco("v0.1/rtdetrv2_r18vd_dsp_3x_coco.pth", 47.4, 64.8)},
+    "rtdetrv2_r18vd_dsp1": {
+        "coco": _coco("v0.1/rtdetrv2_r18vd_dsp1_1x_coco.pth", 46.3, 63.9),
+        "coco_120e": _coco("v0.1/rtdetrv2_r18vd_dsp1_120e_coco.pth", 45.5, 63.0),
+    },
     # the doubled letter is the publisher's
     "rtdetrv2_r34vd_dsp": {"coco": _coco("v0.1/rrtdetrv2_r34vd_dsp_1x_coco.pth", 49.2, 67.1)},
     "rtdetrv2_r50vd_m_dsp": {"coco": _coco("v0.1/rtdetrv2_r50vd_m_dsp_3x_coco.pth", 51.4, 69.7)},
@@ -307,6 +323,15 @@ _ENTRIES: dict[str, ZooEntry] = {
         _v2("hgnetv2_h", 72),
         *(_v2("r18vd", 120, suffix=f"_sp{n}", num_points=(n, n, n)) for n in (1, 2, 3)),
         _v2("r18vd", 36, suffix="_dsp", sampling="discrete", tuning_from="rtdetrv2_r18vd:coco_v0.1"),
+        # no configuration is published for this one: its length is in the files' names, the rest as in the others
+        _v2(
+            "r18vd",
+            12,
+            suffix="_dsp1",
+            sampling="discrete",
+            num_points=(1, 1, 1),
+            tuning_from="rtdetrv2_r18vd_sp1",
+        ),
         _v2("r34vd", 12, suffix="_dsp", sampling="discrete", tuning_from="rtdetrv2_r34vd"),
         _v2("r50vd_m", 36, suffix="_dsp", sampling="discrete", tuning_from="rtdetrv2_r50vd_m"),
         _v2("r50vd", 12, suffix="_dsp", sampling="discrete", tuning_from="rtdetrv2_r50vd"),
@@ -338,6 +363,22 @@ def entry(name: str) -> ZooEntry:
         known = [*_ENTRIES, *ALIASES]
         raise ConfigError(f"unknown model {name!r}.{nearest(name, known)} Run 'rtdetr models' for the list.")
     return found
+
+
+def tag(name: str) -> str | None:
+    """Return the tag of the weight file that a name or alias stands for by itself; None where none is published."""
+    return _OTHER_FILES.get(name) or next(iter(entry(name).checkpoints), None)
+
+
+def full_name(name: str, file_tag: str | None) -> str:
+    """Return what to type for a weight file of a model, or for the model where it has none: "demo:untrained"."""
+    return name if file_tag is not None and file_tag == tag(name) else f"{name}:{file_tag or 'untrained'}"
+
+
+def aliases(name: str, file_tag: str | None) -> list[str]:
+    """Return the other names of a weight file; a recipe's name that says another dataset than COCO is none of them."""
+    of_model = [alias for alias, target in ALIASES.items() if target == name and tag(alias) == file_tag]
+    return [alias for alias in of_model if alias not in _OTHER_RECIPES or alias in _OTHER_FILES]
 
 
 def model_config(name: str) -> ModelConfig:

@@ -92,7 +92,8 @@ def test_models_lists_every_model_and_file() -> None:
     table = CliRunner().invoke(app, ["models"]).stdout
     rows = json.loads(CliRunner().invoke(app, ["models", "--json"]).stdout)
     for name in zoo.list_models():
-        assert f"\n{name} " in table
+        for tag in list(zoo.entry(name).checkpoints) or [None]:
+            assert table.count(f"\n{zoo.full_name(name, tag)} ") == 1
         tags = [row["tag"] for row in rows if row["name"] == name]
         assert tags == (list(zoo.entry(name).checkpoints) or [None])
     assert {alias for row in rows for alias in row["aliases"]} == set(zoo.ALIASES)

@@ -18,6 +18,7 @@ PUBLISHED = {
     "rtdetrv2_r18vd_sp2": [(162, 1e-4, UNDECAYED), (164, 1e-4, DECAYED)],
     "rtdetrv2_r18vd_sp3": [(162, 1e-4, UNDECAYED), (164, 1e-4, DECAYED)],
     "rtdetrv2_r18vd_dsp": [(162, 1e-4, UNDECAYED), (158, 1e-4, DECAYED)],
+    "rtdetrv2_r18vd_dsp1": [(162, 1e-4, UNDECAYED), (158, 1e-4, DECAYED)],
     "rtdetrv2_r34vd": [(39, 5e-5, DECAYED), (78, 5e-5, UNDECAYED), (181, 1e-4, UNDECAYED), (106, 1e-4, DECAYED)],
     "rtdetrv2_r34vd_dsp": [(39, 5e-5, DECAYED), (78, 5e-5, UNDECAYED), (177, 1e-4, UNDECAYED), (102, 1e-4, DECAYED)],
     "rtdetrv2_r50vd": [(52, 1e-5, DECAYED), (126, 1e-4, UNDECAYED), (209, 1e-4, DECAYED)],

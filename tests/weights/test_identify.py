@@ -32,7 +32,7 @@ def test_every_zoo_model(name: str) -> None:
     assert observation.facts == {k: v for k, v in expect(config).items() if k in observation.facts}
     found = identify(observation)
     # the name of the file decides where sampling, which has no entry, is the only difference
-    assert found == (zoo.model_config(name.removesuffix("_dsp")))
+    assert found == zoo.model_config(name.replace("_dsp1", "_sp1").removesuffix("_dsp"))
     assert identify(observation, hint=f"{name}_1x_coco.pth") == config
 
 

@@ -13,8 +13,7 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON inst
         typer.echo(json.dumps(rows, indent=2))
         return
     header = {
-        "name": "model",
-        "tag": "weights",
+        "full_name": "model",
         "ap": "AP",
         "ap50": "AP50",
         "training_data": "trained on",
@@ -36,10 +35,11 @@ def _rows() -> list[dict[str, Any]]:
         aliases = [alias for alias, target in zoo.ALIASES.items() if target == name]
         checkpoints = zoo.entry(name).checkpoints
         for tag, file in checkpoints.items():
-            rows.append({"name": name, "aliases": aliases, "tag": tag, **file._asdict()})
+            rows.append({"name": name, "aliases": aliases, "tag": tag, "full_name": zoo.full_name(name, tag)})
+            rows[-1] |= file._asdict()
         if not checkpoints:
-            empty = dict.fromkeys(zoo.Checkpoint._fields)
-            rows.append({"name": name, "aliases": aliases, "tag": None, **empty, "note": "no published weights"})
+            rows.append({"name": name, "aliases": aliases, "tag": None, "full_name": zoo.full_name(name, None)})
+            rows[-1] |= {**dict.fromkeys(zoo.Checkpoint._fields), "note": "no published weights"}
     return rows
 
 

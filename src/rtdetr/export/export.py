@@ -195,8 +195,7 @@ def _licence(name: str) -> str | None:
     name, _, tag = name.partition(":")
     if name not in (*zoo.list_models(), *zoo.ALIASES):
         return None
-    checkpoints = zoo.entry(name).checkpoints
-    found = checkpoints.get(tag) if tag else next(iter(checkpoints.values()), None)
+    found = zoo.entry(name).checkpoints.get(tag or str(zoo.tag(name)))
     return found.licence if found else None
 
 

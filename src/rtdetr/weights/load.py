@@ -221,7 +221,7 @@ def _published(name: str, tag: str) -> Path:
         raise WeightsError(
             f"{name!r} has no weights {tag!r}.{nearest(tag, checkpoints)} Known: {', '.join(checkpoints)}."
         )
-    checkpoint = checkpoints[tag or next(iter(checkpoints))]
+    checkpoint = checkpoints[tag or str(zoo.tag(name))]
     if checkpoint.url is None:
         raise WeightsError(f"{name!r} cannot be downloaded from here: {checkpoint.note}")
     return download(checkpoint.url, sha256=checkpoint.sha256)
