@@ -71,7 +71,7 @@ def test_settings_that_only_the_config_holds(tmp_path: Path) -> None:
     forget(tmp_path)
     config = read_checkpoint(tmp_path).config
     assert config == model.config
-    edit(tmp_path, name="preprocessor_config.json", size={"shortest_edge": 640})
+    edit(tmp_path, name="preprocessor_config.json", size=None)
     assert read_checkpoint(tmp_path).config == model.config.replace(eval_size_hw=(640, 640))
 
 
@@ -103,7 +103,7 @@ def test_pixels_that_the_repository_normalises(tmp_path: Path) -> None:
     config = load_model(tmp_path)[0].config
     assert config.pixel_mean == (0.485, 0.456, 0.406) and config.pixel_std == (0.229, 0.224, 0.225)
     edit(tmp_path, name="preprocessor_config.json", image_std=[0, 1, 1])
-    with pytest.raises(WeightsError, match="pixel_std needs a number"):
+    with pytest.raises(WeightsError, match=r"image_std is .* above 0"):
         load_model(tmp_path)
 
 
@@ -142,12 +142,15 @@ def test_shards_and_pickles(tmp_path: Path) -> None:
         ({"normalize_before": True}, "normalize_before True is not supported"),
         ({"decoder_activation_function": "silu"}, "decoder_activation_function 'silu' is not supported"),
         ({"decoder_method": "nearest"}, "decoder_method must be"),
-        ({"decoder_method": ["default"]}, "decoder_method must be"),
+        ({"decoder_method": ["default"]}, "decoder_method .* is of a wrong type, expected a text"),
         ({"num_queries": "many"}, "num_queries"),
         ({"decoder_attention_heads": 5}, "multiple of its 5 heads"),
         ({"backbone_config": {"model_type": "swin"}}, "a backbone 'swin' of this shape .* rtdetr.hf opens it"),
         ({"backbone_config": {"model_type": "timm_backbone", "backbone": "resnet18"}}, "a backbone 'resnet18' of this"),
-        ({"backbone_config": {"model_type": "rt_detr_resnet", "hidden_sizes": [8, 16, 24, 32]}}, "'rt_detr_resnet' of"),
+        (
+            {"backbone_config": {"model_type": "rt_detr_resnet", "hidden_sizes": [8, 16, 24, 32]}},
+            r"'rt_detr_resnet' of this shape \(.*hidden_sizes",
+        ),
         ({"backbone_config": {"model_type": "rt_detr_resnet", "depths": 3}}, "backbone_config: .*int"),
         ({"backbone_config": {"model_type": "hgnet_v2", "stem_channels": []}}, "a backbone 'hgnet_v2' of this"),
         ({"id2label": {"0": "cat"}}, "names 1 classes, the weights have 80"),

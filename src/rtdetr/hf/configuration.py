@@ -8,7 +8,8 @@ from huggingface_hub.dataclasses import strict
 from rtdetr.categories import Categories
 from rtdetr.config import DecoderConfig, EncoderConfig, HGNetv2Config, ModelConfig, PResNetConfig
 from rtdetr.errors import ConfigError
-from rtdetr.weights.huggingface_config import FIXED, read_backbone, read_categories, write_config
+from rtdetr.weights.huggingface_config import FIXED, read_backbone, write_config
+from rtdetr.weights.huggingface_reading import read_categories
 from rtdetr.weights.official import read_metadata
 
 _SAMPLING: dict[str, Literal["bilinear", "discrete"]] = {"default": "bilinear", "discrete": "discrete"}

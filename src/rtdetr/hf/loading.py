@@ -28,8 +28,9 @@ from rtdetr.errors import RTDETRError, WeightsError
 from rtdetr.files import write_atomically
 from rtdetr.hf.configuration import RTDetrV2Config, categories_of, model_config, own_backbone
 from rtdetr.hf.entries import NETWORK, in_memory, on_disk, renamed
-from rtdetr.weights.huggingface import CONFIG, INDEX, PICKLED, WEIGHTS, read_entries
-from rtdetr.weights.huggingface_config import inexpressible
+from rtdetr.weights.huggingface import INDEX, PICKLED, WEIGHTS, read_entries
+from rtdetr.weights.huggingface_config import OWN_TYPE, inexpressible
+from rtdetr.weights.huggingface_reading import CONFIG
 from rtdetr.weights.names import State
 from rtdetr.weights.official import Metadata, metadata
 
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 else:
     _Base = object
 
-OWN_TYPE = "rtdetr"  # model type of what stock transformers cannot hold
 # fields that stock transformers does not have; written only where they say something
 _OWN_FIELDS = RTDetrV2Config().to_dict().keys() - transformers.RTDetrV2Config().to_dict().keys()
 # where files come from; transformers' and huggingface_hub's own arguments
@@ -128,7 +128,7 @@ class HuggingFaceFiles(_Base):
                 f"{CONFIG}: expected model type {RTDetrV2Config.model_type!r}, got {model_type!r}. "
                 "rtdetr.load reads RT-DETR v1 as well."
             )
-        if model_type == OWN_TYPE and "d_model" not in stored:  # written by rtdetr.weights, which has its own header
+        if model_type == OWN_TYPE and not stored.keys() & {"d_model", "rtdetr"}:  # the header of the weights may say it
             if described is None:
                 raise WeightsError(f"{CONFIG} has no configuration, and the weights have no description of the model")
             own = RTDetrV2Config.from_model_config(described.config, categories=described.categories)

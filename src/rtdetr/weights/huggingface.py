@@ -25,25 +25,18 @@ from rtdetr.categories import Categories
 from rtdetr.config import ModelConfig
 from rtdetr.errors import WeightsError
 from rtdetr.files import write_atomically
-from rtdetr.weights.huggingface_config import (
-    TYPES,
-    check_backbone,
-    inexpressible,
-    read_categories,
-    read_config,
-    write_config,
+from rtdetr.weights.huggingface_config import OWN_TYPE, check_backbone, inexpressible, write_config
+from rtdetr.weights.huggingface_preprocessor import (
+    PREPROCESSOR,
+    read_preprocessor,
+    with_preprocessing,
     write_preprocessor,
 )
+from rtdetr.weights.huggingface_reading import CONFIG, describes_a_model, read_description, said_version
 from rtdetr.weights.names import State, from_huggingface, is_huggingface, to_huggingface, to_version
 from rtdetr.weights.official import Metadata, checked_state, load_pickle, metadata, read_metadata
 
-WEIGHTS, INDEX, PICKLED, CONFIG = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "config.json",
-)
-PREPROCESSOR = "preprocessor_config.json"
+WEIGHTS, INDEX, PICKLED = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
 
 def read_huggingface(path: Path) -> tuple[State, Metadata | None]:
@@ -58,15 +51,22 @@ def read_huggingface(path: Path) -> tuple[State, Metadata | None]:
     state, described = read_entries(path)
     folder = path if path.is_dir() else path.parent
     # a lone file that somebody renamed may lie beside the config.json of another model
-    stored = _read_json(folder / CONFIG) if path.is_dir() or path.name in (WEIGHTS, INDEX, PICKLED) else {}
+    whole = path.is_dir() or path.name in (WEIGHTS, INDEX, PICKLED)
+    stored = _read_json(folder / CONFIG) if whole else {}
+    stored = stored if describes_a_model(stored) else {}
+    preprocessor = _read_json(folder / PREPROCESSOR) if whole else {}
+    version = said_version(stored)
     if is_huggingface(state):
         check_backbone(stored)
         state = from_huggingface(state)
-        if _is_v1(state, stored):
-            state = to_version(state, "v1")
-        if described is None and stored:
-            config = read_config(stored, state, preprocessor=_read_json(folder / PREPROCESSOR), hint=path.name)
-            described = Metadata(config, read_categories(stored, config.num_classes))
+        # the constant that only v2 stores says it where config.json does not
+        v1 = version == "v1" or (version is None and not any(key.endswith(".num_points_scale") for key in state))
+        state = to_version(state, "v1" if v1 else "v2")
+    if stored or (preprocessor and described is None):
+        described = read_description(stored, state, described=described, hint=path.name)
+    if described is not None:
+        asked = read_preprocessor(preprocessor, in_channels=described.config.in_channels)
+        described = described._replace(config=with_preprocessing(described.config, asked))
     return state, described
 
 
@@ -106,7 +106,7 @@ def write_huggingface(
     if not lone:
         dtype = str(state["decoder.dec_score_head.0.weight"].dtype).removeprefix("torch.")
         if foreign:
-            stored = {"model_type": "rtdetr", "rtdetr": about}
+            stored = {"model_type": OWN_TYPE, "rtdetr": about}
         else:
             stored = write_config(config, categories=categories, dtype=dtype)
         _write_json(path / PREPROCESSOR, write_preprocessor(config))
@@ -119,17 +119,6 @@ def write_huggingface(
             f"transformers evaluates decoder layer {last} of the result, this model is evaluated at layer {evaluated}"
         ]
     return []
-
-
-def _is_v1(state: State, stored: dict[str, Any]) -> bool:
-    """Whether a repository holds RT-DETR v1: its config.json says so, else the constant that only v2 stores."""
-    found = stored.get("model_type")
-    known = {model_type: version for version, (model_type, _) in TYPES.items()}
-    if found is not None and found not in known:
-        raise WeightsError(f"config.json: model type {found!r} is not RT-DETR's, expected one of {sorted(known)}")
-    if found is not None:
-        return known[found] == "v1"
-    return not any(key.endswith(".num_points_scale") for key in state)
 
 
 def read_entries(path: Path) -> tuple[State, Metadata | None]:

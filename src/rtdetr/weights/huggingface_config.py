@@ -1,17 +1,17 @@
-"""config.json and preprocessor_config.json of transformers' RTDetr and RTDetrV2: from a model's settings and back."""
+"""config.json of transformers' RTDetr and RTDetrV2: what a model's settings are called there.
 
-import logging
+The way back, from what other people wrote, is in `huggingface_reading`.
+"""
+
 from typing import Any
 
-from rtdetr.categories import COCO80, Categories, Category
+from rtdetr.categories import Categories
 from rtdetr.config import HGNetv2Config, ModelConfig, PResNetConfig
 from rtdetr.errors import ConfigError, WeightsError
 from rtdetr.models.hgnetv2 import SHAPES
 from rtdetr.models.presnet import BLOCKS
-from rtdetr.weights.identify import identify, observe
-from rtdetr.weights.names import State
 
-_log = logging.getLogger(__name__)
+OWN_TYPE = "rtdetr"  # model type of what stock transformers cannot hold
 TYPES = {"v1": ("rt_detr", "RTDetrForObjectDetection"), "v2": ("rt_detr_v2", "RTDetrV2ForObjectDetection")}
 # what transformers can vary and this library cannot: a repository with another value is refused
 FIXED: dict[str, Any] = {
@@ -21,6 +21,7 @@ FIXED: dict[str, Any] = {
     "decoder_offset_scale": 0.5,
     "encode_proj_layers": [2],
     "encoder_activation_function": "gelu",
+    "eval_size": None,  # another value takes the position code away
     "feat_strides": [8, 16, 32],
     "layer_norm_eps": 1e-5,
     "learn_initial_query": False,
@@ -28,16 +29,15 @@ FIXED: dict[str, Any] = {
     "use_focal_loss": True,
     "with_box_refine": True,
 }
-_V2_FIELDS = ("decoder_n_levels", "decoder_offset_scale", "decoder_method")
+V2_FIELDS = ("decoder_n_levels", "decoder_offset_scale", "decoder_method")
 # the published objective and regularisation: training settings that are no part of our model
-_TRAINING: dict[str, Any] = {
+TRAINING: dict[str, Any] = {
     "activation_dropout": 0.0,
     "anchor_image_size": None,
     "attention_dropout": 0.0,
     "auxiliary_loss": True,
     "dropout": 0.0,
     "eos_coefficient": 1e-4,
-    "eval_size": None,
     "focal_loss_alpha": 0.75,
     "focal_loss_gamma": 2.0,
     "initializer_bias_prior_prob": None,
@@ -53,7 +53,6 @@ _TRAINING: dict[str, Any] = {
     "weight_loss_giou": 2.0,
     "weight_loss_vfl": 1.0,
 }
-_NORMALISATION = {"pixel_mean": "image_mean", "pixel_std": "image_std"}
 # stages of HGNetV2: transformers' names and ours
 _STAGES = {
     "in_channels": "in_channels",
@@ -65,15 +64,8 @@ _STAGES = {
     "light_block": "light",
     "kernel_size": "kernel",
 }
-# names in transformers' COCO repositories that differ from COCO's own
-_COCO_NAMES = {
-    "motorbike": "motorcycle",
-    "aeroplane": "airplane",
-    "sofa": "couch",
-    "pottedplant": "potted plant",
-    "diningtable": "dining table",
-    "tvmonitor": "tv",
-}
+# of HGNetV2, whose stages say the same
+BACKBONE_REPEATS = {"depths", "embedding_size", "hidden_sizes"}
 
 
 def inexpressible(config: ModelConfig) -> list[str]:
@@ -104,10 +96,10 @@ def write_config(config: ModelConfig, *, categories: Categories | None, dtype: s
     names = (categories or Categories.numbered(config.num_classes)).names
     encoder, decoder = config.encoder, config.decoder
     model_type, architecture = TYPES[config.version]
-    backbone = _write_backbone(config.backbone, config.in_channels)
+    backbone = write_backbone(config.backbone, config.in_channels)
     fields: dict[str, Any] = {
         **FIXED,
-        **_TRAINING,
+        **TRAINING,
         "architectures": [architecture],
         "backbone_config": backbone,
         "box_noise_scale": decoder.box_noise_scale,
@@ -138,7 +130,7 @@ def write_config(config: ModelConfig, *, categories: Categories | None, dtype: s
     }
     if decoder.eval_idx % decoder.num_layers != decoder.num_layers - 1:
         fields["eval_idx"] = decoder.eval_idx  # read by this library alone
-    return {key: value for key, value in fields.items() if config.version == "v2" or key not in _V2_FIELDS}
+    return {key: value for key, value in fields.items() if config.version == "v2" or key not in V2_FIELDS}
 
 
 def read_backbone(stored: dict[str, Any]) -> PResNetConfig | HGNetv2Config | None:
@@ -146,27 +138,32 @@ def read_backbone(stored: dict[str, Any]) -> PResNetConfig | HGNetv2Config | Non
 
     What is trained of it is not said there, and left at its default.
     """
+    closest = _closest(stored)
+    return closest[0] if closest and not closest[1] else None
+
+
+def _closest(stored: dict[str, Any]) -> tuple[PResNetConfig | HGNetv2Config, list[str]] | None:
+    """The backbone of a `backbone_config` but for the fields that are named; None for another kind of network."""
     found: PResNetConfig | HGNetv2Config
     unread = {"num_channels", "out_features"}
     match stored.get("model_type"):
         case "rt_detr_resnet":
-            fields = {**_write_backbone(PResNetConfig(depth=50)), **stored}
+            fields = {**write_backbone(PResNetConfig(depth=50)), **stored}
             basic, blocks = fields["layer_type"] == "basic", tuple(fields["depths"])
             depth = next((n for n, usual in BLOCKS.items() if usual == blocks and (n < 50) == basic), None)
             shape = {"depth": depth} if depth else {"depth": 18 if basic else 50, "blocks": blocks}
             found = PResNetConfig(**{**shape, "base_width": fields["embedding_size"]})
         case "hgnet_v2":
-            unread |= {"depths", "embedding_size", "hidden_sizes"}
-            fields = {**_write_backbone(HGNetv2Config()), **stored}
+            unread |= BACKBONE_REPEATS
+            fields = {**write_backbone(HGNetv2Config()), **stored}
             fields["stem_channels"] = [3, *fields["stem_channels"][1:]]
             stem = tuple(fields["stem_channels"][1:])
             size: Any = next((size for size, (ours, _) in SHAPES.items() if ours == stem), "L")
             found = HGNetv2Config(size=size, use_lab=fields["use_learnable_affine_block"])
         case _:
             return None
-    built = _write_backbone(found)
-    same = all(_plain(fields[name]) == value for name, value in built.items() if name not in unread)
-    return found if same else None
+    built = write_backbone(found)
+    return found, [name for name, value in built.items() if name not in unread and _plain(fields[name]) != value]
 
 
 def _plain(value: Any) -> Any:
@@ -181,7 +178,10 @@ def check_backbone(stored: dict[str, Any]) -> None:
     """
     backbone = stored.get("backbone_config")
     try:
-        if not isinstance(backbone, dict) or read_backbone(backbone) is not None:
+        if not isinstance(backbone, dict):
+            return
+        closest = _closest(backbone)
+        if closest and not closest[1]:
             return
     except (ConfigError, LookupError, TypeError, ValueError) as error:
         raise WeightsError(f"config.json: backbone_config: {error}") from None
@@ -189,12 +189,15 @@ def check_backbone(stored: dict[str, Any]) -> None:
     opens = "RTDetrV2ForObjectDetection.from_pretrained of rtdetr.hf opens it; to_detector() of that model detects"
     if stored.get("model_type") == TYPES["v1"][0]:
         opens = "expected ResNet-vd or HGNetV2"
+    shown = [key for key in ("embedding_size", *(closest[1][:1] if closest else ())) if key in backbone]
+    odd = f" ({', '.join(f'{key} {backbone[key]!r}' for key in shown)})" if shown else ""
     raise WeightsError(
-        f"config.json: a backbone {name!r} of this shape is built by transformers or timm alone; {opens}"
+        f"config.json: a backbone {name!r} of this shape{odd} is built by transformers or timm alone; {opens}"
     )
 
 
-def _write_backbone(backbone: PResNetConfig | HGNetv2Config, in_channels: int = 3) -> dict[str, Any]:
+def write_backbone(backbone: PResNetConfig | HGNetv2Config, in_channels: int = 3) -> dict[str, Any]:
+    """Return transformers' `backbone_config` of a backbone."""
     common: dict[str, Any] = {
         "hidden_act": "relu",
         "num_channels": in_channels,
@@ -228,104 +231,3 @@ def _write_backbone(backbone: PResNetConfig | HGNetv2Config, in_channels: int = 
         "layer_type": "basic" if basic else "bottleneck",
         "model_type": "rt_detr_resnet",
     }
-
-
-def write_preprocessor(config: ModelConfig) -> dict[str, Any]:
-    """Return the content of preprocessor_config.json: stretch to the model's size, divide by 255."""
-    height, width = config.eval_size_hw or (640, 640)
-    return {
-        "do_convert_annotations": True,
-        "do_normalize": False,
-        "do_pad": False,
-        "do_rescale": True,
-        "do_resize": True,
-        "format": "coco_detection",
-        "image_mean": [0.485, 0.456, 0.406],
-        "image_processor_type": "RTDetrImageProcessor",
-        "image_std": [0.229, 0.224, 0.225],
-        "resample": 2,
-        "rescale_factor": 1 / 255,
-        "size": {"height": height, "width": width},
-    }
-
-
-def read_config(stored: dict[str, Any], state: State, *, preprocessor: dict[str, Any], hint: str) -> ModelConfig:
-    """Return the model of a repository: structure from its entries, the rest from its config.json.
-
-    The evaluated layer is the last one, as in transformers, unless the repository says otherwise.
-
-    Args:
-        stored: content of config.json.
-        state: the entries under official names.
-        preprocessor: content of preprocessor_config.json, which has the image size; may be empty.
-        hint: name of the folder, as for `identify`.
-
-    Raises:
-        WeightsError: it has a setting that RT-DETR as implemented here cannot follow.
-    """
-    for key, value in FIXED.items():
-        found = stored.get(key, value)
-        if found != value:
-            raise WeightsError(f"config.json: {key} {found!r} is not supported, expected {value!r}")
-    method = stored.get("decoder_method", "default")
-    if method not in ("default", "discrete"):
-        raise WeightsError(f"config.json: decoder_method must be 'default' or 'discrete', got {method!r}")
-    sampling = "bilinear" if method == "default" else method
-    config = identify(observe(state), hint=hint, sampling=sampling)
-    decoder, encoder = config.decoder, config.encoder
-    match preprocessor.get("size"):
-        case {"height": int(height), "width": int(width)} if {height, width} <= set(range(32, 8193, 32)):
-            size_hw = (height, width)
-        case _:
-            size_hw = config.eval_size_hw
-    pixels = {}
-    if preprocessor.get("do_normalize"):  # which the network does here
-        pixels = {ours: preprocessor.get(name) for ours, name in _NORMALISATION.items()}
-    try:
-        return config.replace(
-            **pixels,
-            eval_size_hw=size_hw,
-            encoder={
-                "num_heads": stored.get("encoder_attention_heads", encoder.num_heads),
-                "temperature": stored.get("positional_encoding_temperature", encoder.temperature),
-            },
-            decoder={
-                "eval_idx": stored.get("eval_idx", -1),
-                "num_heads": stored.get("decoder_attention_heads", decoder.num_heads),
-                "num_points": (stored.get("decoder_n_points", decoder.num_points[0]),) * len(decoder.num_points),
-                "num_queries": stored.get("num_queries", decoder.num_queries),
-                "num_denoising": stored.get("num_denoising", decoder.num_denoising),
-                "label_noise_ratio": stored.get("label_noise_ratio", decoder.label_noise_ratio),
-                "box_noise_scale": stored.get("box_noise_scale", decoder.box_noise_scale),
-            },
-        )
-    except ConfigError as error:
-        raise WeightsError(f"config.json: {error}") from None
-
-
-def read_categories(stored: dict[str, Any], num_classes: int) -> Categories | None:
-    """Classes of a repository, None where it only numbers them; those of COCO come with COCO's ids.
-
-    Names that are not those of the labels 0, 1, ... belong to other labels than the network's, and are left out with a
-    warning.
-
-    Raises:
-        WeightsError: it names more or fewer classes than the weights have.
-    """
-    labels = stored.get("id2label")
-    if not isinstance(labels, dict):
-        return None
-    if len(labels) != num_classes:
-        raise WeightsError(f"config.json: id2label names {len(labels)} classes, the weights have {num_classes}")
-    found = (labels.get(str(label)) for label in range(num_classes))
-    names = [name for name in found if isinstance(name, str) and name]
-    if len(set(names)) < num_classes:
-        _log.warning(
-            "id2label has no name of its own for each of the labels 0..%d, so the classes are numbered", num_classes - 1
-        )
-        return None
-    if all(name == f"LABEL_{label}" for label, name in enumerate(names)):
-        return None
-    if [_COCO_NAMES.get(name, name) for name in names] == COCO80.names:
-        return COCO80
-    return Categories(Category(label, name) for label, name in enumerate(names))

@@ -66,8 +66,8 @@ def read_checkpoint(source: str | Path, *, model: str | None = None) -> LoadedWe
         if model is not None:
             config = _as_named(zoo.model_config(model), observation)
             if described is not None:  # no entry of a checkpoint shows these
-                pixels = {name: getattr(described.config, name) for name in ("pixel_mean", "pixel_std")}
-                config = config.replace(**pixels)
+                said = {name: getattr(described.config, name) for name in ("pixel_mean", "pixel_std", "eval_size_hw")}
+                config = config.replace(**{**said, "eval_size_hw": said["eval_size_hw"] or config.eval_size_hw})
         elif described is not None:
             config = described.config
             _check_fits(config, observation)

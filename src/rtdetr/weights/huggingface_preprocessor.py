@@ -1,0 +1,204 @@
+"""preprocessor_config.json of transformers' RTDetrImageProcessor: from a model's settings, and what it asks of a model.
+
+This library stretches every image to one size, bilinear, and divides it by 255; the network itself then subtracts
+`pixel_mean` and divides by `pixel_std`. So every rescaling and normalization of a file is followed, and every size that
+the network takes. Padding, sizes that keep the aspect ratio and other resampling are refused by name. No setting is
+ignored: those that change no pixels are listed here, and a key that is not known is named in a warning.
+"""
+
+import logging
+import math
+from typing import Any, NamedTuple
+
+from rtdetr.config import ModelConfig, SizeHW, size_problem
+from rtdetr.errors import WeightsError, nearest
+
+_log = logging.getLogger(__name__)
+PREPROCESSOR = "preprocessor_config.json"
+_PROCESSORS = ("RTDetrImageProcessor", "RTDetrImageProcessorFast", "RTDetrImageProcessorPil")
+_DEFAULTS: dict[str, Any] = {  # transformers'
+    "do_resize": True,
+    "size": {"height": 640, "width": 640},
+    "resample": 2,
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": False,
+    "image_mean": [0.485, 0.456, 0.406],
+    "image_std": [0.229, 0.224, 0.225],
+    "do_pad": False,
+    "pad_size": None,
+}
+_NAMES = ("image_processor_type", "feature_extractor_type")
+# settings that RTDetrImageProcessor accepts and that change no pixels, and what files say about themselves
+_WITHOUT_EFFECT = (
+    *("format", "do_convert_annotations", "masks_path", "return_segmentation_masks", "crop_size", "do_center_crop"),
+    *(
+        "data_format",
+        "input_data_format",
+        "default_to_square",
+        "disable_grouping",
+        "do_convert_rgb",
+        "image_seq_length",
+    ),
+    *("device", "return_tensors", "processor_class", "_processor_class", "_valid_processor_keys", "_name_or_path"),
+    *("transformers_version", "use_fast", "backend"),
+)
+_METHODS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # in the order of PIL's numbers
+_KEEP_RATIO = {"shortest_edge", "longest_edge", "max_height", "max_width"}
+_LARGEST = 8192  # side of an image for the network
+_NUMBERS = (1e-30, 1e30)  # what is left of float32 on either side is for the pixels
+_SAME_FACTOR = 1e-6  # relative; 1/255 as float32 is 1/255
+_ELSEWHERE = "The image processor of rtdetr.hf follows it"
+_STRETCHING = (
+    f'{_ELSEWHERE}. To stretch images instead, which gives other detections, put "do_pad": false and '
+    '"size": {"height": 640, "width": 640} there'
+)
+
+
+class Preprocessing(NamedTuple):
+    """What images go through before they reach a network that gets them in [0, 1].
+
+    size_hw: height and width that they are stretched to; None where no file says.
+    mean, std: what is subtracted from each channel, and what the rest is divided by; None: 0 and 1.
+    """
+
+    size_hw: SizeHW | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+def write_preprocessor(config: ModelConfig) -> dict[str, Any]:
+    """Return the content of preprocessor_config.json: stretch to the model's size, divide by 255."""
+    height, width = config.eval_size_hw or (640, 640)
+    return {
+        **{key: value for key, value in _DEFAULTS.items() if key != "pad_size"},
+        "do_convert_annotations": True,
+        "format": "coco_detection",
+        "image_processor_type": _PROCESSORS[0],
+        "size": {"height": height, "width": width},
+    }
+
+
+def read_preprocessor(stored: dict[str, Any], *, in_channels: int) -> Preprocessing:
+    """Return what a preprocessor_config.json asks for; a key that it lacks has transformers' default.
+
+    Args:
+        stored: its content; empty where there is no such file.
+        in_channels: image channels of the network.
+
+    Raises:
+        WeightsError: a setting that cannot be followed, or a value that is none; the message names it.
+    """
+    if not stored:
+        return Preprocessing()
+    _check_keys(stored)
+    values = _DEFAULTS | stored
+    size_hw = _size(values)
+    factor = _factor(values) if _flag(values, "do_rescale") else 1.0
+    scale = factor * 255  # of pixels that were divided by 255
+    scale = 1.0 if math.isclose(scale, 1, rel_tol=_SAME_FACTOR) else scale
+    mean = std = None
+    if _flag(values, "do_normalize"):
+        mean = tuple(value / scale for value in _channels(values, "image_mean", in_channels))
+        std = tuple(value / scale for value in _channels(values, "image_std", in_channels))
+    elif scale != 1:
+        std = (1 / scale,) * in_channels
+    lowest, highest = _NUMBERS
+    if not all(lowest < one < highest for one in std or ()) or not all(abs(one) < highest for one in mean or ()):
+        raise _refused(
+            "rescale_factor", factor, "the pixels would not fit into float32", "Correct it, image_mean or image_std"
+        )
+    return Preprocessing(size_hw, mean, std)
+
+
+def with_preprocessing(config: ModelConfig, preprocessing: Preprocessing) -> ModelConfig:
+    """Return a model that does itself what a file asks for, before what it does already."""
+    size_hw, mean, std = preprocessing
+    changes: dict[str, Any] = {}
+    if size_hw not in (None, config.eval_size_hw or (640, 640)):
+        changes["eval_size_hw"] = size_hw
+    if mean is not None or std is not None:
+        zero, one = (0.0,) * config.in_channels, (1.0,) * config.in_channels
+        shift, divisor = mean or zero, std or one
+        inner = zip(shift, divisor, config.pixel_mean or zero, config.pixel_std or one, strict=True)
+        both = [(first + step * then, step * last) for first, step, then, last in inner]
+        changes["pixel_mean"] = None if mean is config.pixel_mean is None else tuple(one for one, _ in both)
+        changes["pixel_std"] = tuple(one for _, one in both)
+    return config.replace(**changes) if changes else config
+
+
+def _check_keys(stored: dict[str, Any]) -> None:
+    """Refuse the file of another image processor, and tell of keys that no RTDetrImageProcessor has."""
+    for key in _NAMES:
+        if stored.get(key) is not None and stored[key] not in _PROCESSORS:
+            raise _refused(key, stored[key], f"expected {_PROCESSORS[0]!r}", "Put it there if the settings are for it")
+    known = (*_DEFAULTS, *_NAMES, *_WITHOUT_EFFECT)
+    for key in sorted(stored.keys() - set(known)):
+        _log.warning(
+            "%s: %r is no setting of RTDetrImageProcessor and has no effect.%s", PREPROCESSOR, key, nearest(key, known)
+        )
+
+
+def _size(values: dict[str, Any]) -> SizeHW:
+    """The size that images are stretched to, if nothing else is done to their shape."""
+    if not _flag(values, "do_resize"):
+        raise _refused("do_resize", values["do_resize"], "images are always resized here", f"{_ELSEWHERE}")
+    method = values["resample"]
+    if isinstance(method, bool) or method not in (2, "bilinear"):
+        name = _METHODS[method] if type(method) is int and 0 <= method < len(_METHODS) else None
+        reason = f"images are resized by 2 (bilinear) here{f', and this is {name}' if name else ''}"
+        raise _refused("resample", method, reason, f"{_ELSEWHERE}. With 2 there the pixels differ a little")
+    size_hw = _sides(values, "size")
+    if problem := size_problem(size_hw):
+        raise _refused("size", values["size"], problem, "Put one of them there")
+    if max(size_hw) > _LARGEST:
+        raise _refused("size", values["size"], f"expected sides of at most {_LARGEST}", "Put smaller ones there")
+    if _flag(values, "do_pad") and values["pad_size"] is not None and _sides(values, "pad_size") != size_hw:
+        raise _refused("pad_size", values["pad_size"], "images are not padded here", _STRETCHING)
+    return size_hw
+
+
+def _sides(values: dict[str, Any], key: str) -> SizeHW:
+    """Height and width from an object with these keys alone, or from a list of both."""
+    match values[key]:
+        case {"height": height, "width": width, **more} if not more and type(height) is type(width) is int:
+            return height, width
+        case [height, width] if type(height) is type(width) is int:
+            return height, width
+        case dict(found) if key == "size" and _KEEP_RATIO & found.keys():
+            raise _refused(key, found, "images are stretched here, and this keeps their aspect ratio", _STRETCHING)
+    raise _refused(key, values[key], "expected an object with a height and a width", _STRETCHING)
+
+
+def _flag(values: dict[str, Any], key: str) -> bool:
+    """A switch; null is off, as in transformers."""
+    if values[key] is not None and not isinstance(values[key], bool):
+        raise _refused(key, values[key], "expected true or false", "Put one of them there")
+    return bool(values[key])
+
+
+def _factor(values: dict[str, Any]) -> float:
+    factor = values["rescale_factor"]
+    if not _is_number(factor) or factor <= 0:
+        raise _refused("rescale_factor", factor, "expected a number above 0", "Put one there, such as 1/255")
+    return float(factor)
+
+
+def _channels(values: dict[str, Any], key: str, count: int) -> tuple[float, ...]:
+    """A number for each channel; one stands for all of them."""
+    found = values[key]
+    numbers = found if isinstance(found, list) else [found]
+    fit = len(numbers) in (1, count) and all(_is_number(one) and (one > 0 or key == "image_mean") for one in numbers)
+    if not fit:
+        expected = f"expected {count} numbers{', above 0' if key == 'image_std' else ''}, or one for all channels"
+        raise _refused(key, found, expected, "Put them there, or set do_normalize to false")
+    return tuple(float(one) for one in numbers) * (count if len(numbers) == 1 else 1)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300
+
+
+def _refused(key: str, value: Any, reason: str, remedy: str) -> WeightsError:
+    shown = repr(value) if len(repr(value)) <= 100 else f"{repr(value)[:100]}..."
+    return WeightsError(f"{PREPROCESSOR}: {key} is {shown}: {reason}. {remedy}.")
