@@ -208,3 +208,21 @@ def test_damaged_weights_are_told_apart_from_finding_nothing(tmp_path):
     onnx.save(graph, tmp_path / "model.onnx")
     with pytest.raises(WeightsError, match="gave NaN or infinity"):
         OnnxDetector(tmp_path / "model.onnx")(PICTURES[0])
+
+
+def test_a_description_of_another_graph_is_refused(tmp_path):
+    """Two records of one thing: what the file says about itself, and its graph."""
+    fewer = make_metadata(postprocess="raw", names=("bolt", "nut"), category_ids=(4, 9))
+    graph = make_graph(make_metadata(postprocess="raw"))
+    graph.graph.output[0].type.tensor_type.shape.dim[2].dim_value = CLASSES
+    onnx.helper.set_model_props(graph, {"rtdetr": fewer.to_json()})
+    onnx.save(graph, tmp_path / "fewer.onnx")
+    with pytest.raises(WeightsError, match=r"fewer\.onnx is damaged: .* 2 classes, and the graph has 3"):
+        OnnxDetector(tmp_path / "fewer.onnx")
+
+
+def test_classes_of_a_file_that_names_its_own(tmp_path):
+    file = save_graph(tmp_path / "named.onnx")
+    assert rtdetr.load(file, categories=make_metadata().categories).names == ("bolt", "nut", "washer")
+    with pytest.raises(ConfigError, match=r"named\.onnx names its 3 classes itself; leave categories out"):
+        rtdetr.load(file, categories=VOC20)

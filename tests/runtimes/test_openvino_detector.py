@@ -8,6 +8,7 @@ import pytest
 
 import rtdetr
 from rtdetr.errors import ConfigError, InputError, WeightsError
+from rtdetr.export.openvino import save_ir
 from rtdetr.runtimes.onnx_detector import OnnxDetector
 from rtdetr.runtimes.openvino_detector import OpenVINODetector
 from tests.runtimes.graphs import make_metadata, save_graph
@@ -121,3 +122,17 @@ def test_files_of_other_models(tmp_path):
     with pytest.raises(WeightsError, match="does not name its classes"):
         rtdetr.load(published)
     assert rtdetr.load(published, categories=rtdetr.VOC20, num_threads=1).names[1] == "bicycle"
+
+
+def test_weights_of_another_export_are_refused(tmp_path):
+    """Same network, same sizes of files: only the content of the .bin tells."""
+    for name in ("one", "two"):
+        onnx_file = save_graph(tmp_path / f"{name}.onnx")
+        save_ir(openvino.Core().read_model(onnx_file), tmp_path / f"{name}.xml", metadata=make_metadata(), half=False)
+    weights = bytearray((tmp_path / "two.bin").read_bytes())
+    weights[100] ^= 1
+    (tmp_path / "two.bin").write_bytes(weights)
+    assert make_detector(tmp_path / "one.xml").names == ("bolt", "nut", "washer")
+    shutil.copy(tmp_path / "two.bin", tmp_path / "one.bin")
+    with pytest.raises(WeightsError, match=r"one\.xml and one\.bin are not of one export"):
+        make_detector(tmp_path / "one.xml")

@@ -4,6 +4,7 @@ The description of the model is in the IR's `rt_info` under "rtdetr". Its precis
 verified in; for bfloat16 and float16 the weights are stored in 16 bits. Detectors choose theirs by the processor.
 """
 
+import hashlib
 import os
 import tempfile
 from pathlib import Path
@@ -16,8 +17,9 @@ from rtdetr.export.graph import prepared
 from rtdetr.export.onnx import build_onnx
 from rtdetr.export.options import ExportOptions, ExportResult
 from rtdetr.models import RTDETR
-from rtdetr.runtimes.metadata import KEY, ExportMetadata
+from rtdetr.runtimes.metadata import KEY, WEIGHTS_KEY, ExportMetadata
 
+_TO_COME = "0" * 64  # in place of the hash of weights that are not written yet
 _GRAPH_OPSET = 18  # of the ONNX graph in between; OpenVINO 2025.1 and before cannot read GridSample of opset 20
 
 
@@ -63,11 +65,14 @@ def save_ir(model: openvino.Model, path: Path, *, metadata: ExportMetadata, half
     if path.suffix.lower() != ".xml":
         raise ExportError(f"OpenVINO models are files .xml with a .bin beside them, got {path}")
     model.set_rt_info(metadata.to_json(), [KEY])
+    model.set_rt_info(_TO_COME, [WEIGHTS_KEY])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             new = Path(folder) / path.name
             openvino.save_model(model, new, compress_to_fp16=half)
+            sha256 = hashlib.sha256(new.with_suffix(".bin").read_bytes()).hexdigest()
+            new.write_bytes(new.read_bytes().replace(_TO_COME.encode(), sha256.encode()))
             path.unlink(missing_ok=True)  # never the old description with new weights
             os.replace(new.with_suffix(".bin"), path.with_suffix(".bin"))
             os.replace(new, path)

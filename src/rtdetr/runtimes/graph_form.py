@@ -53,7 +53,7 @@ def describe(
     *,
     source: Path,
     inputs: Mapping[str, Shape],
-    outputs: Collection[str],
+    outputs: Mapping[str, Shape],
     categories: Categories | None = None,
 ) -> ExportMetadata:
     """Find out what a graph is and how to feed it.
@@ -62,11 +62,12 @@ def describe(
         text: what the file holds under the key "rtdetr"; None: nothing.
         source: the file, for messages.
         inputs: shape of each input.
-        outputs: names of the outputs.
+        outputs: shape of each output.
         categories: classes of a file that does not name them.
 
     Raises:
-        WeightsError: a graph of another kind, a damaged description, or no class names.
+        WeightsError: a graph of another kind, a description that is damaged or of another graph, or no class names.
+        ConfigError: `categories` for a file that names other ones.
     """
     published = set(inputs) == {IMAGES, SIZES} and set(OUTPUTS["boxes"]) <= set(outputs)
     if text is not None:
@@ -77,12 +78,10 @@ def describe(
                 f"{source} is damaged: by its description it has the inputs {_listed(wanted)} and the outputs "
                 f"{_listed(OUTPUTS[metadata.postprocess])}, got {_listed(inputs)} and {_listed(outputs)}"
             )
-        expected = _shape_of_images(metadata)
-        if not _fits(inputs[IMAGES], expected):
-            raise WeightsError(
-                f"{source} is damaged: by its description {IMAGES} have the shape {_written(expected)}, "
-                f"got {_written(inputs[IMAGES])}; export the model again"
-            )
+        check_images(inputs[IMAGES], metadata, source=source)
+        _check_classes(metadata, outputs, source=source)
+        if categories is not None and categories != metadata.categories:
+            raise ConfigError(f"{source} names its {len(metadata.names)} classes itself; leave categories out")
         return metadata
     if not published or len(inputs[IMAGES]) != 4:
         raise WeightsError(
@@ -128,17 +127,41 @@ def check_precision(precision: str, metadata: ExportMetadata, *, source: Path) -
         )
 
 
+def check_images(shape: Shape, metadata: ExportMetadata, *, source: Path) -> None:
+    """Compare the input of a graph with its description.
+
+    Args:
+        shape: of `images`; free sides are None. The batch may be any.
+        metadata: the description.
+        source: the file, for messages.
+
+    Raises:
+        WeightsError: they disagree.
+    """
+    expected = _shape_of_images(metadata)
+    if len(shape) != 4 or any(side not in (None, other) for side, other in zip(shape[1:], expected[1:], strict=True)):
+        raise WeightsError(
+            f"{source} is damaged: by its description {IMAGES} have the shape {_written(expected)}, "
+            f"got {_written(shape)}; export the model again"
+        )
+
+
+def _check_classes(metadata: ExportMetadata, outputs: Mapping[str, Shape], *, source: Path) -> None:
+    """Compare the number of classes with what a graph gives, where it gives logits of a known shape."""
+    shape = outputs.get(OUTPUTS["raw"][0], ())
+    if metadata.postprocess == "raw" and shape and shape[-1] not in (None, len(metadata.names)):
+        raise WeightsError(
+            f"{source} is damaged: by its description it has {len(metadata.names)} classes, and the graph has "
+            f"{shape[-1]}; export the model again"
+        )
+
+
 def _shape_of_images(metadata: ExportMetadata) -> Shape:
     """What a description says about the input; of the batch it says nothing that a detector has to know."""
     if metadata.preprocess == "in_graph":
         return None, None, None, metadata.in_channels
     size: Shape = (None, None) if metadata.dynamic_size else metadata.size_hw
     return None, metadata.in_channels, *size
-
-
-def _fits(shape: Shape, expected: Shape) -> bool:
-    """Whether the sides of a graph's images are free, or those expected; the batch may be any."""
-    return len(shape) == 4 and all(side in (None, other) for side, other in zip(shape[1:], expected[1:], strict=True))
 
 
 def _written(shape: Shape) -> str:

@@ -14,6 +14,7 @@ from rtdetr.config import Fraction, Size, SizeHW, Strict
 from rtdetr.errors import ConfigError, WeightsError
 
 KEY = "rtdetr"
+WEIGHTS_KEY = "rtdetr_weights_sha256"  # beside it in OpenVINO's `.xml`: the hash of the `.bin` that belongs to it
 FORMAT_VERSION = 1
 
 

@@ -66,7 +66,7 @@ class OnnxDetector(BaseDetector):
             _description(self.session, path),
             source=path,
             inputs=shapes,
-            outputs=[node.name for node in self.session.get_outputs()],
+            outputs={node.name: _shape(node.shape) for node in self.session.get_outputs()},
             categories=categories,
         )
         check_precision(precision, metadata, source=path)

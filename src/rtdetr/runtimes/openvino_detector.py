@@ -4,6 +4,7 @@ One image runs on all cores, for the shortest wait. Lists run as single images o
 more images a second and the same result for each image whatever `batch_size` is.
 """
 
+import hashlib
 import platform
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
@@ -31,7 +32,7 @@ from rtdetr.runtimes.graph_form import (
     reason,
     unreadable,
 )
-from rtdetr.runtimes.metadata import KEY
+from rtdetr.runtimes.metadata import KEY, WEIGHTS_KEY
 
 TYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 """What OpenVINO calls each precision."""
@@ -78,15 +79,22 @@ class OpenVINODetector(BaseDetector):
         self._options = _options(precision, self._device, num_threads)
         try:
             model = self._core.read_model(path)
-            stored = str(model.get_rt_info([KEY]).value) if model.has_rt_info([KEY]) else None
+            stored, sha256 = (
+                str(model.get_rt_info([key]).value) if model.has_rt_info([key]) else None for key in (KEY, WEIGHTS_KEY)
+            )
         except Exception as error:  # openvino raises plain RuntimeErrors, and what its parsers raise
             raise unreadable(path, engine="OpenVINO", error=error) from None
+        if sha256 is not None and sha256 != _sha256(path.with_suffix(".bin")):
+            raise WeightsError(
+                f"{path} and {path.with_suffix('.bin').name} are not of one export: the weights are not those that the "
+                ".xml was written with. Copy both files, or export the model again"
+            )
         shapes = {_name(port, (IMAGES, SIZES)): _shape(port) for port in model.inputs}
         metadata = describe(
             stored,
             source=path,
             inputs=shapes,
-            outputs=[_name(port, (*OUTPUTS["boxes"], *OUTPUTS["raw"])) for port in model.outputs],
+            outputs={_name(port, (*OUTPUTS["boxes"], *OUTPUTS["raw"])): _shape(port) for port in model.outputs},
             categories=categories,
         )
         super().__init__(metadata, one_label=one_label, nms_iou=nms_iou)
@@ -206,6 +214,11 @@ def _scaling_itself(model: openvino.Model) -> openvino.Model:
 def _name(port: Any, wanted: Collection[str]) -> str:
     """The name of an input or output that we know it by; a tensor has several where operators were folded."""
     return next((name for name in wanted if name in port.names), min(port.names, default="without a name"))
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _shape(port: Any) -> Shape:

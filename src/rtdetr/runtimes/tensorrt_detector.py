@@ -17,7 +17,7 @@ from rtdetr.preprocessing import scale
 from rtdetr.runtimes.base import BaseDetector, Batch, BoxOutput, Output, RawOutput
 from rtdetr.runtimes.cuda_memory import Buffer, Stream
 from rtdetr.runtimes.engine_file import check_machine, read_engine
-from rtdetr.runtimes.graph_form import IMAGES, OUTPUTS, SIZES, check_precision
+from rtdetr.runtimes.graph_form import IMAGES, OUTPUTS, SIZES, check_images, check_precision
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
@@ -73,6 +73,8 @@ class TensorRTDetector(BaseDetector):
             raise WeightsError(f"{path} is damaged: its description does not fit its inputs and outputs {names}")
         fewest, _, most = engine.get_tensor_profile_shape(IMAGES, 0)
         self.batch_sizes = fewest[0], most[0]
+        if not (self.metadata.dynamic_size or self.metadata.preprocess == "in_graph"):
+            check_images(tuple(most), self.metadata, source=path)
         self._recorded: dict[Shapes, _Recorded] = {}
         self._busy = Lock()
         self.where = f"{gpu} (TensorRT {tensorrt.__version__})"
