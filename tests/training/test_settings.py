@@ -1,15 +1,19 @@
 """What a run is made of, from what is asked for, what is published and what was before."""
 
+import json
+import re
 from pathlib import Path
 
 import pytest
 
 from rtdetr import zoo
+from rtdetr.api import train
 from rtdetr.config import Recipe, TrainConfig
 from rtdetr.errors import ConfigError
 from rtdetr.models import build_model
 from rtdetr.training import resolve
-from rtdetr.weights import save_weights
+from rtdetr.weights import save_huggingface, save_weights
+from tests.training.small import TINY, write_folder
 
 
 def test_defaults_are_the_published_recipe(tmp_path, monkeypatch):
@@ -65,6 +69,42 @@ def test_weights_name_the_model(tmp_path):
     assert resolve("data", {"weights": "rtdetrv2_r34vd", "output_dir": "o"}).model == "rtdetrv2_r34vd"
     assert resolve("data", {"weights": "rtdetr_r50vd:objects365", "output_dir": "o"}).model == "rtdetr_r50vd"
     assert resolve("data", {"weights": tmp_path / "w.pth", "output_dir": "o"}).model == "test-tiny"
+
+
+def test_weights_bring_the_settings_of_their_network(tmp_path):
+    """What a file says and no entry of it shows is trained on, or refused where another model is asked for."""
+    save_huggingface(build_model("test-tiny"), tmp_path / "folder")
+    about = tmp_path / "folder" / "preprocessor_config.json"
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"do_normalize": True}))
+    network = resolve("data", {"weights": tmp_path / "folder", "output_dir": "o"}).network
+    assert network == zoo.model_config("test-tiny").replace(
+        pixel_mean=(0.485, 0.456, 0.406), pixel_std=(0.229, 0.224, 0.225)
+    )
+    changed = resolve(
+        "data", {"weights": tmp_path / "folder", "output_dir": "o", "set": {"model.decoder.num_queries": 9}}
+    ).network
+    assert changed == network.replace(decoder={"num_queries": 9})
+    save_weights(build_model("test-tiny", num_classes=2), tmp_path / "w.pth")
+    assert resolve("data", {"weights": tmp_path / "w.pth", "output_dir": "o"}).network is None
+    given = {**TINY, "model": "test-tiny", "weights": tmp_path / "folder", "output_dir": tmp_path / "run"}
+    with pytest.raises(
+        ConfigError, match=r"folder was trained with pixel_mean \[0\.485.*, and test-tiny has None."
+    ) as e:
+        train(write_folder(tmp_path / "data"), **given)
+    for setting in re.findall(r"model\.pixel_mean=\S+(?=,)", str(e.value)):
+        with pytest.raises(ConfigError, match="was trained with pixel_std"):  # the advice works, and the next is due
+            train(tmp_path / "data", **given, set=dict([setting.split("=")]))
+
+
+def test_a_config_file_that_was_edited_is_told_on_resuming(tmp_path, caplog):
+    saved = resolve("data", {"model": "test-tiny", "output_dir": tmp_path}).model_dump(mode="json")
+    for content in (saved, {**saved, "seed": 3, "recipe": {**saved["recipe"], "epochs": 9}}, [], {"x": 1}):
+        (tmp_path / "config.json").write_text(json.dumps(content))
+        assert resolve(None, {}, resume=tmp_path / "last.pth", saved=saved).seed == 0
+    assert sorted(record.message.partition("config.json has ")[2] for record in caplog.records) == [
+        "seed 3, the checkpoint has 0, and the run goes on with that. To change it: --set seed=3",
+        "train.epochs 9, the checkpoint has 72, and the run goes on with that. To change it: --set train.epochs=9",
+    ]
 
 
 def test_a_resumed_run_keeps_its_settings():

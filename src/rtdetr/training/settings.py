@@ -4,8 +4,10 @@ Layers, each over the one before: the recipe of a name, or that of a resumed run
 values by their dotted name. A recipe that fits the data is only known when the data is: `fit` completes it then.
 """
 
+import json
+import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -15,9 +17,10 @@ from rtdetr.errors import ConfigError, nearest
 from rtdetr.training.config_file import read_config
 from rtdetr.training.named_recipes import named_recipe, published
 from rtdetr.training.recipe import change, parse
-from rtdetr.training.setup import LAST_FILE
+from rtdetr.training.setup import CONFIG_FILE, LAST_FILE
 from rtdetr.weights import read_checkpoint
 
+_log = logging.getLogger(__name__)
 DEFAULT_MODEL = "rtdetrv2_r18vd"
 PathLike = str | os.PathLike[str]
 
@@ -93,6 +96,8 @@ def resolve(
     if data is not None:
         given["data"] = _texts(data)
     where = {} if resume is None else {"output_dir": str(resume if resume.is_dir() else resume.parent)}
+    if saved is not None and resume is not None:
+        _tell_edits(Path(where["output_dir"]) / CONFIG_FILE, saved)
     values: dict[str, Any] = {**(saved or {}), **where, **file, **given}
     if "model" in given and "network" not in given:
         values["network"] = None
@@ -108,8 +113,7 @@ def resolve(
         values[name] = None if values.get(name) == "none" else values.get(name)
     if "data" not in values:
         raise ConfigError("no dataset given: give the folder or annotation file of the images to train on")
-    if values.get("model") is None:
-        values["model"] = _model_of(values["weights"]) if values["weights"] else DEFAULT_MODEL
+    _take_model(values)
     if "output_dir" not in values:
         values["output_dir"] = str(_free_folder(values["model"]))
     values |= _recipe(values, changes)
@@ -143,6 +147,34 @@ def _pop_changes(given: dict[str, Any]) -> dict[str, Any]:
     return changes
 
 
+def _tell_edits(file: Path, saved: Mapping[str, Any]) -> None:
+    """Say where a run's config.json differs from its checkpoint, by which the run goes on: somebody may have edited it.
+
+    The two also differ where a run was resumed with other settings and ended before its first checkpoint.
+    """
+    try:
+        written = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    stored = dict(_dotted(saved))
+    for name, value in _dotted(written) if isinstance(written, dict) else ():
+        if name in stored and stored[name] != value and name != "output_dir":
+            _log.warning(
+                "%s has %s %s, the checkpoint has %s, and the run goes on with that. To change it: --set %s=%s",
+                *(file, name, json.dumps(value), json.dumps(stored[name]), name, json.dumps(value)),
+            )
+
+
+def _dotted(values: Mapping[str, Any], start: str = "") -> Iterator[tuple[str, Any]]:
+    """Single values by the names that `--set` has for them."""
+    sections = {"recipe.": "train.", "network.": "model."}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _dotted(value, sections.get(f"{start}{key}.", f"{start}{key}."))
+        else:
+            yield f"{start}{key}", value
+
+
 def _file(config: PathLike | Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a file; a run's config.json is without its folder, so that it starts another run."""
     if isinstance(config, Mapping):
@@ -167,9 +199,7 @@ def _assign(values: dict[str, Any], changes: dict[str, Any], name: str, value: A
         values["model"], values["network"] = value, None
     elif section == "model" and rest:
         _refuse_derived(name)
-        if values.get("model") is None:
-            weights = values.get("weights")
-            values["model"] = DEFAULT_MODEL if weights in (None, "none") else _model_of(weights)
+        _take_model(values)
         network = values.get("network") or zoo.model_config(values["model"])
         for part in reversed(rest.split(".")[1:]):
             value = {part: value}
@@ -208,15 +238,28 @@ def _recipe(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return {"recipe": change(named_recipe(name, model, network), changes), "recipe_name": name, "recipe_changes": None}
 
 
-def _model_of(weights: str) -> str:
-    """The zoo name of the network that weights are for."""
-    name = weights.partition(":")[0]
-    if name in (*zoo.list_models(), *zoo.ALIASES):
-        return name
-    found = read_checkpoint(weights).config.name
-    if found not in zoo.list_models():
+def _take_model(values: dict[str, Any]) -> None:
+    """Where no model is given, take that of the weights, with the settings that their file says; else the usual one."""
+    if values.get("model") is not None:
+        return
+    weights = values.get("weights")
+    if weights in (None, "none"):
+        values["model"] = DEFAULT_MODEL
+        return
+    values["model"] = weights.partition(":")[0]
+    if values["model"] in (*zoo.list_models(), *zoo.ALIASES):
+        return
+    found = read_checkpoint(weights).config
+    if found.name not in zoo.list_models():
         raise ConfigError(f"{weights} does not say which model of the zoo it is for; give its name as model")
-    return found
+    values["model"] = found.name
+    usual = zoo.model_config(found.name)
+    decoder = {"num_denoising": found.decoder.num_denoising or usual.decoder.num_denoising}  # 0: for inference alone
+    trained = {name: getattr(usual.backbone, name) for name in ("freeze_at", "freeze_norm")}
+    found = found.replace(num_classes=usual.num_classes, eval_size_hw=usual.eval_size_hw, backbone=trained)
+    found = found.replace(decoder=decoder)
+    if found.in_channels == usual.in_channels and found != usual and values.get("network") is None:
+        values["network"] = found
 
 
 def _free_folder(model: str) -> Path:

@@ -3,6 +3,7 @@
 import logging
 import random
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -11,7 +12,7 @@ import torch
 
 from rtdetr import zoo
 from rtdetr.categories import Categories
-from rtdetr.config import Recipe, TrainConfig
+from rtdetr.config import ModelConfig, Recipe, TrainConfig
 from rtdetr.data import DetectionDataset, TrainLoader, open_dataset
 from rtdetr.data.pipelines import Pipeline
 from rtdetr.data.sampling import epoch_length, repeat_factors
@@ -38,6 +39,8 @@ from rtdetr.weights import load_backbone, read_checkpoint, transfer
 _log = logging.getLogger(__name__)
 ALONE = Processes()
 METRICS = [name for name in CocoMetrics._fields if name != "per_class"]
+# settings of a network that learned weights depend on and do not show
+_UNSEEN = ("encoder.num_heads", "encoder.temperature", "decoder.num_heads", "pixel_mean", "pixel_std")
 LAST_FILE, BEST_FILE, CONFIG_FILE, PLAN_FILE = "last.pth", "best.pth", "config.json", "plan.txt"
 
 
@@ -235,6 +238,7 @@ def _start_from(config: TrainConfig, model: RTDETR, categories: Categories, *, d
         return
     if config.weights is not None:
         loaded = read_checkpoint(config.weights, model=None if config.network else config.model)
+        _check_unseen(config.weights, loaded.said, model.config)
         names = None if loaded.categories is None else loaded.categories.names
         report = transfer(model, loaded.state, source_names=names, target_names=categories.names)
         _log.info("weights of %s: %s", loaded.path, report)
@@ -243,6 +247,22 @@ def _start_from(config: TrainConfig, model: RTDETR, categories: Categories, *, d
         _log.info("backbone weights of %s", backbone_weights)
     elif config.network is None and zoo.entry(published.partition(":")[0]).checkpoints:
         _log.info("starting from random weights; --weights %s starts from the published ones", published)
+
+
+def _check_unseen(weights: str, said: ModelConfig | None, config: ModelConfig) -> None:
+    """Refuse to start a network from weights that were trained with other settings which no entry of them shows.
+
+    Raises:
+        ConfigError: as said, with what to set.
+    """
+    for name in () if said is None else _UNSEEN:
+        theirs, ours = (attrgetter(name)(one) for one in (said, config))
+        if theirs != ours and not (theirs is None and name.startswith("pixel_")):  # unsaid: the run may set it
+            value = str(list(theirs) if isinstance(theirs, tuple) else theirs).replace(" ", "")
+            raise ConfigError(
+                f"{weights} was trained with {name} {value}, and {config.name} has {ours}. Take it over: "
+                f"--set model.{name}={value}, or leave the model's name out"
+            )
 
 
 def _is_fetched(source: str | None) -> bool:

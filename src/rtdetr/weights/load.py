@@ -29,6 +29,8 @@ class LoadedWeights(NamedTuple):
     """A checkpoint as read: entries under the names of `config.version`, the model, its classes where known.
 
     `thresholds` are scores by label above which a detection counts for `threshold="auto"`, where they were measured.
+    `said` is the model that the file itself names, which another one asked for by name may differ from; None: it does
+    not say.
     """
 
     state: State
@@ -36,6 +38,7 @@ class LoadedWeights(NamedTuple):
     categories: Categories | None
     path: Path
     thresholds: tuple[float, ...] | None = None
+    said: ModelConfig | None = None
 
 
 def read_checkpoint(source: str | Path, *, model: str | None = None) -> LoadedWeights:
@@ -80,8 +83,8 @@ def read_checkpoint(source: str | Path, *, model: str | None = None) -> LoadedWe
     categories = described.categories if described else None
     if categories is None and zoo_name is not None and config.num_classes == len(COCO80):
         categories = COCO80
-    thresholds = described.thresholds if described else None
-    return LoadedWeights(to_version(state, config.version), config, categories, path, thresholds)
+    thresholds, said = (described.thresholds, described.config) if described else (None, None)
+    return LoadedWeights(to_version(state, config.version), config, categories, path, thresholds, said)
 
 
 def load_model(source: str | Path, *, model: str | None = None) -> tuple[RTDETR, Categories]:
