@@ -10,7 +10,7 @@ demo: .venv/.installed
 test: .venv/.installed
 	$(BIN)/python -m pytest -n 2
 
-test-slow: .venv/.installed .venv/onnxruntime .venv/bindings
+test-slow: .venv/.installed .venv/onnxruntime .venv/bindings .venv/fonts
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not gpu and not network"
 
 test-oldest: .venv-oldest/.installed
@@ -36,6 +36,10 @@ bench: .venv/.installed
 # for the C++ sample, whose test is skipped without them: elsewhere than on Debian there is no such package
 .venv/onnxruntime: .venv/.installed
 	-examples/cpp/onnxruntime_headers.sh $@
+
+# 2 MB of fonts, for the tests that draw class names in scripts which most machines have no font for
+.venv/fonts: .venv/.installed
+	-tools/unpack_debian.sh $@ fonts-wqy-microhei fonts-lohit-deva fonts-lohit-beng-bengali fonts-lohit-taml fonts-tlwg-garuda-ttf
 
 # Python interfaces to compare typings/ with; TensorRT itself is elsewhere. Tests that miss one are skipped
 .venv/bindings: .venv/.installed

@@ -308,3 +308,4 @@ class TrainConfig(Strict):
     save_every: int = Field(default=1000, ge=0)  # steps between the checkpoints within an epoch; 0: at its end only
     log_every: Size = 50  # steps between the rows of metrics.jsonl
     loggers: tuple[Literal["wandb", "mlflow"], ...] = ()  # experiment trackers to report to as well
+    font: str | None = None  # font file for class names in pictures, for the letters that it has

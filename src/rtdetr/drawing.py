@@ -3,17 +3,18 @@
 Lines and letters scale with the picture and, for small objects, with the object. Nothing is drawn outside the picture.
 """
 
+import itertools
 import math
-import os
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from rtdetr.detections import Detection, Detections
 from rtdetr.errors import InputError
+from rtdetr.fonts import FontPath, TextLine, cut, lay_out, shown_names
 from rtdetr.images import ImageSource, viewable
 
 Color = tuple[int, int, int]
@@ -22,7 +23,6 @@ Rectangle = tuple[int, int, int, int]  # left, top, right, bottom in pixels; rig
 _SMOOTHING = 4  # curves are drawn so many times larger and reduced
 _GOLDEN_ANGLE = 137.50776405
 _SMALLEST_FONT = 10.0
-_SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "Arial Unicode.ttf", "arial.ttf")
 
 
 class _Style(NamedTuple):
@@ -31,7 +31,8 @@ class _Style(NamedTuple):
     line_width: int
     font_size: float
     fixed: bool
-    font: str | None
+    font: FontPath
+    names: Sequence[str]
     show_scores: bool
     colors: Sequence[Color] | None
 
@@ -42,8 +43,8 @@ class _Style(NamedTuple):
 class _Label(NamedTuple):
     """A text with the coloured area around it."""
 
-    text: str
-    font: ImageFont.FreeTypeFont
+    line: TextLine
+    margin: int
     area: Rectangle
     color: Color
 
@@ -55,7 +56,7 @@ def draw(
     show_scores: bool = True,
     line_width: int | None = None,
     font_size: int | None = None,
-    font: str | os.PathLike[str] | None = None,
+    font: FontPath = None,
     colors: Sequence[Color] | None = None,
 ) -> Image.Image:
     """Return a copy of the picture with boxes and labels, the highest score on top.
@@ -67,7 +68,8 @@ def draw(
         show_scores: write the score after the class name.
         line_width: of the boxes, pixels; None: by the size of the picture.
         font_size: pixels; None: by the size of the picture and of the object.
-        font: a TrueType file, for class names in a script that Pillow's own font lacks.
+        font: a .ttf or .otf file for class names, used for the letters that it has. Others come from an installed font;
+            where there is none, "class 7" stands for the name, and a warning says once what to install.
         colors: one for each class, 0..255 RGB; None: `class_color`.
 
     Raises:
@@ -85,7 +87,8 @@ def draw(
         line_width=line_width or max(1, round(scale / 220)),
         font_size=font_size or max(_SMALLEST_FONT, scale * min(1 / 29, math.sqrt(0.02 / max(len(detections), 1)))),
         fixed=font_size is not None,
-        font=None if font is None else os.fspath(font),
+        font=font,
+        names=shown_names(detections.names, font=font),
         show_scores=show_scores,
         colors=colors,
     )
@@ -183,7 +186,8 @@ def _place_labels(
     taken = np.zeros((0, 4))
     labels = []
     for row, frame in zip(rows, frames, strict=True):
-        text, font, width, height = _fit_text(row, frame, style, size_wh)
+        line, margin = _fit_text(row, frame, style, size_wh)
+        width, height = min(line.width + 2 * margin, size_wh[0]), min(line.ascent + line.descent, size_wh[1])
         places = _candidates(frame, (width, height), size_wh)
         cost = 4 * _share(places, taken, of_first=True) + _share(places, objects, of_first=False)
         cost += np.arange(len(places)) * 0.02  # of equally good places, the usual one
@@ -191,7 +195,7 @@ def _place_labels(
         taken = np.vstack([taken, place])
         left, top = round(place[0]), round(place[1])
         area = (left, top, left + width, top + height)
-        labels.append(_Label(text, font, area, style.color(row.label)))
+        labels.append(_Label(line, margin, area, style.color(row.label)))
     return labels
 
 
@@ -227,41 +231,22 @@ def _share(first: np.ndarray, second: np.ndarray, *, of_first: bool) -> np.ndarr
     return (shared / (whole[..., 2:] - whole[..., :2]).prod(-1)).sum(1)
 
 
-def _fit_text(
-    row: Detection, frame: Rectangle, style: _Style, size_wh: tuple[int, int]
-) -> tuple[str, ImageFont.FreeTypeFont, int, int]:
-    """Text, font, width and height of a label that is not wider than the picture."""
+def _fit_text(row: Detection, frame: Rectangle, style: _Style, size_wh: tuple[int, int]) -> tuple[TextLine, int]:
+    """A label that is not wider than the picture, and the margin beside its text in pixels."""
     size = style.font_size
     if not style.fixed:
         object_size = math.sqrt((frame[2] - frame[0]) * (frame[3] - frame[1]))
         size = max(_SMALLEST_FONT, min(size, max(0.3 * object_size, 0.6 * size)))
-    font = _font(style.font, round(size), row.name.isascii())
-    ascent, descent = font.getmetrics()
-    name = " ".join(row.name.split())
+    margin = max(2, round(round(size) * 0.3))
+    name = style.names[row.label]
     texts = [f"{name} {row.score:.2f}"] if style.show_scores else []
-    texts += [name, *(f"{name[:length]}..." for length in range(len(name) - 1, 0, -1)), ""]
-    widths = (math.ceil(font.getlength(text)) + 2 * _margin(font) for text in texts)
+    shortened = (cut(name, length) for length in range(len(name) - 1, 0, -1))
     # of a text wider than the picture the score goes first, then letters
-    text, width = next((t, w) for t, w in zip(texts, widths, strict=True) if w <= size_wh[0] or not t)
-    return text, font, min(width, size_wh[0]), min(ascent + descent, size_wh[1])
-
-
-@lru_cache(maxsize=64)
-def _font(path: str | None, size: int, ascii_only: bool) -> ImageFont.FreeTypeFont:
-    """The font asked for; else Pillow's own, which has English letters only, or a common one of the system."""
-    for candidate in [path] if path else [] if ascii_only else _SYSTEM_FONTS:
-        try:
-            return ImageFont.truetype(candidate, size)
-        except OSError as error:
-            if path:
-                raise InputError(f"cannot read the font {path}: {error}; give a .ttf or .otf file") from None
-    font = ImageFont.load_default(size)
-    assert isinstance(font, ImageFont.FreeTypeFont)
-    return font
-
-
-def _margin(font: ImageFont.FreeTypeFont) -> int:
-    return max(2, round(font.size * 0.3))
+    for text in itertools.chain(texts, [name], shortened):
+        line = TextLine(lay_out(text, font=style.font), round(size))
+        if line.width + 2 * margin <= size_wh[0]:
+            return line, margin
+    return TextLine((), round(size)), margin
 
 
 def _draw_label(canvas: Image.Image, label: _Label) -> None:
@@ -271,6 +256,5 @@ def _draw_label(canvas: Image.Image, label: _Label) -> None:
     pen = ImageDraw.Draw(mask)
     pen.rounded_rectangle((0, 0, mask.width - 1, mask.height - 1), radius=_SMOOTHING * height // 5, fill=255)
     canvas.paste(label.color, label.area, mask.reduce(_SMOOTHING))
-    ascent, _ = label.font.getmetrics()
-    position = (left + _margin(label.font), top + ascent)
-    ImageDraw.Draw(canvas).text(position, label.text, fill=_text_color(label.color), font=label.font, anchor="ls")
+    pen = ImageDraw.Draw(canvas)
+    label.line.draw(pen, left + label.margin, top + label.line.ascent, color=_text_color(label.color))

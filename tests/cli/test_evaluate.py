@@ -1,5 +1,7 @@
 import json
+from pathlib import Path
 
+import matplotlib
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -9,6 +11,8 @@ from rtdetr.categories import Categories
 from rtdetr.cli.main import app
 from rtdetr.weights import convert, read_checkpoint, save_weights
 from tests.coco_files import annotation, many_images, write_dataset
+
+FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSerif-Bold.ttf"
 
 
 def run(*arguments):
@@ -65,7 +69,7 @@ def test_numbers_as_json(folder):
 
 def test_an_output_folder_holds_everything(folder, tmp_path):
     output = tmp_path / "new" / "out"
-    result = run(folder / "tiny.pth", folder, "--output", output, "--bootstrap", "5", "--seed", "1")
+    result = run(folder / "tiny.pth", folder, "--output", output, "--bootstrap", "5", "--seed", "1", "--font", FONT)
     assert result.exit_code == 0, result.output
     names = ["class_ap", "confusion_matrix", "f1_curve", "p_curve", "pr_curve", "r_curve"]
     assert sorted(path.stem for path in output.glob("*.png")) == names
@@ -132,6 +136,7 @@ def test_thresholds_cannot_be_stored_in_foreign_files(folder, tmp_path):
     ("arguments", "problem"),
     [
         (["{f}/tiny.pth", "{f}/none"], "DatasetError: no dataset"),
+        (["{f}/tiny.pth", "{f}", "--font", "{f}/val.json"], "InputError: cannot read the font"),
         (["{f}/tiny.pth", "{f}", "--split", "train"], "has no annotations for 'train'"),
         (
             ["{f}/tiny.pth", "{f}", "--split", "vall"],

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -77,6 +78,17 @@ def test_pictures_and_json_are_written(weights, photos, tmp_path):
     first = images[0]["detections"][0]
     assert (first["label"], first["name"], first["score"]) == (0, "bolt", pytest.approx(0.8808, abs=1e-4))
     assert len(first["box_xyxy"]) == 4
+
+
+def test_the_font_of_class_names(weights, photos, tmp_path):
+    font = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSerif-Bold.ttf"
+    for folder, options in (("own", ()), ("given", ("--font", font))):
+        assert run(weights, photos / "a.png", "--save", tmp_path / folder, *options).exit_code == 0
+    own, given = (np.asarray(Image.open(tmp_path / folder / "a.png")) for folder in ("own", "given"))
+    assert (own != given).any()
+    refused = run(weights, photos / "a.png", "--font", photos / "notes.txt")
+    assert refused.exit_code == 2
+    assert "InputError: cannot read the font" in refused.stderr and "bolt" not in refused.stdout
 
 
 def test_json_on_stdout_is_only_json(weights, photos):

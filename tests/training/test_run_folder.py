@@ -25,8 +25,8 @@ def dataset_of(folder, content=None):
     return DetectionDataset(*write_dataset(folder, content or many_images(12)))
 
 
-def start(folder, data, **changes):
-    config = TrainConfig(data="data", model="test-tiny", output_dir=str(folder), recipe=RECIPE, workers=0)
+def start(folder, data, *, font=None, **changes):
+    config = TrainConfig(data="data", model="test-tiny", output_dir=str(folder), recipe=RECIPE, workers=0, font=font)
     values = {"train_data": data, "val_data": data, "loader": TrainLoader(data, RECIPE), **changes}
     write_start(folder, config=config, device=torch.device("cpu"), **values)
 
@@ -63,6 +63,19 @@ def test_the_start_of_a_run(tmp_path, caplog):
         "report.html",
     }
     assert caplog.text == ""
+
+
+def test_the_font_of_the_settings_is_used_for_every_picture(tmp_path, monkeypatch):
+    used = []
+    for name in ("write_statistics", "draw_batches", "save_plots"):
+        monkeypatch.setattr(run_folder, name, lambda *_, font, name=name, **__: used.append((name, font)))
+    monkeypatch.setattr(run_folder, "draw_comparison", lambda *_, font: used.append(("compared", font)) or picture)
+    picture = Image.new("RGB", (8, 8))
+    data = dataset_of(tmp_path / "data")
+    start(tmp_path / "run", data, font="a.ttf")
+    with EvaluationPages(tmp_path / "run", font="a.ttf") as pages:
+        pages.better(evaluated(data, shift=9.0))
+    assert set(used) == {(name, "a.ttf") for name in ("write_statistics", "draw_batches", "save_plots", "compared")}
 
 
 def test_a_resumed_run_keeps_its_previews(tmp_path):
@@ -118,7 +131,7 @@ def test_what_cannot_be_drawn_is_named_and_the_rest_is_written(tmp_path, monkeyp
     data = dataset_of(tmp_path / "data")
     monkeypatch.setattr(run_folder, "draw_batches", lambda *_, **__: 1 / 0)
     monkeypatch.setattr(run_folder, "write_statistics", lambda *_, **__: [][1])
-    monkeypatch.setattr(run_folder, "save_plots", lambda *_: (_ for _ in ()).throw(RuntimeError("two\nlines")))
+    monkeypatch.setattr(run_folder, "save_plots", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("two\nlines")))
     with caplog.at_level(logging.WARNING, logger="rtdetr"):
         start(tmp_path, data)
         end(tmp_path, evaluated(data))
@@ -143,7 +156,7 @@ def test_a_folder_that_cannot_be_written_ends_nothing(tmp_path, caplog):
 def test_better_evaluations_are_drawn_now_and_then_and_at_the_end(tmp_path, monkeypatch):
     drawn: list[object] = []
     clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(run_folder, "write_end", lambda folder, *, report: drawn.append(report))
+    monkeypatch.setattr(run_folder, "write_end", lambda folder, *, report, font: drawn.append(report))
     monkeypatch.setattr(run_folder, "time", SimpleNamespace(perf_counter=lambda: clock.now))
     data = dataset_of(tmp_path / "data")
     reports = [evaluated(data, shift=shift) for shift in (8.0, 4.0, 2.0, 0.0)]

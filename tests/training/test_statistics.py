@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from rtdetr.data import DetectionDataset
-from rtdetr.training.statistics import _short, label_statistics, network_box_sizes, write_statistics
+from rtdetr.training.statistics import label_statistics, network_box_sizes, write_statistics
 from tests.coco_files import annotation, document, many_images, write_dataset
 
 
@@ -65,8 +65,3 @@ def test_the_picture_is_drawn_whatever_there_is(tmp_path, kind):
     assert list(json.loads((tmp_path / "label_statistics.json").read_text())) == list(parts)
     with Image.open(tmp_path / "label_statistics.png") as picture:
         assert picture.size == (1440, 840)
-
-
-def test_names_do_not_become_formulas():
-    assert _short("a $1  and\n $2") == r"a \$1 and \$2"
-    assert _short("x" * 40) == "x" * 23 + "…"

@@ -91,6 +91,8 @@ def save_chart(found: Sequence[Measurement], path: Path) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    from rtdetr.fonts.figure import figure_names
+
     kind = chart_kind(path)
     figure = Figure(figsize=(9, 1.4 + 0.55 * len(found)), layout="constrained")
     FigureCanvasAgg(figure)
@@ -102,8 +104,10 @@ def save_chart(found: Sequence[Measurement], path: Path) -> Path:
         left = [start + width for start, width in zip(left, widths, strict=True)]
     for place, end in enumerate(left):
         axes.annotate(f"{end:.1f}", (end, place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=9)
-    labels = [f"{one.name}\n{one.precision}, batch {one.batch_size}" for one in found]
-    axes.set_yticks(range(len(found)), labels, fontsize=9)
+    names = figure_names([one.name for one in found], stand_in="model")
+    notes = [f"{one.precision}, batch {one.batch_size}" for one in found]
+    labels = [f"{name}\n{note}" for name, note in zip(names.names, notes, strict=True)]
+    axes.set_yticks(range(len(found)), labels, fontsize=9, fontfamily=names.families)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.1 * max(left))
     axes.set_xlabel("median milliseconds an image")

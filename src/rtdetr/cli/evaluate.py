@@ -44,6 +44,9 @@ def evaluate(
     ] = False,
     output: Annotated[Path | None, typer.Option(help="Folder for report.json, detections.json and pictures.")] = None,
     plots: Annotated[bool, typer.Option(help="Whether --output gets pictures.")] = True,
+    font: Annotated[
+        Path | None, typer.Option(help="Font file for class names in images; default: installed ones.")
+    ] = None,
     detections: Annotated[Path | None, typer.Option(help="File for the detections, in COCO's results format.")] = None,
     json_file: Annotated[str | None, typer.Option("--json", help="File for all numbers; - is stdout.")] = None,
 ) -> None:
@@ -53,10 +56,13 @@ def evaluate(
     """
     from rtdetr.api import evaluate as evaluate_model
     from rtdetr.data import open_dataset
+    from rtdetr.fonts import given_face
     from rtdetr.runtimes import load
     from rtdetr.weights import of_run, read_own, store_thresholds
 
     size_hw = parse_size(size) if size else None
+    if font is not None:
+        given_face(font)  # said before the work, not after it
     dataset = open_dataset(data, split=split, images=images, on_bad_box=bad_boxes)
     if one_of("--bad-images", bad_images, ("error", "skip")) == "skip":
         dataset = dataset.skipping_bad_images()
@@ -76,15 +82,15 @@ def evaluate(
         write_json(document, str(output / "report.json"))
         report.save_detections(output / "detections.json")
         if plots:
-            _save_pictures(report, dataset, output)
+            _save_pictures(report, dataset, output, font)
         _log.info("the report is in %s", output)
     if save_thresholds:
         store_thresholds(weights, report.best_f1_thresholds)
         _log.info("%s has the best thresholds now: rtdetr predict --threshold auto", model)
 
 
-def _save_pictures(report: "EvaluationReport", dataset: "DetectionDataset", folder: Path) -> None:
+def _save_pictures(report: "EvaluationReport", dataset: "DetectionDataset", folder: Path, font: Path | None) -> None:
     from rtdetr.evaluation import save_plots, save_worst_images
 
-    save_plots(report, folder)
-    save_worst_images(report, dataset, folder / "worst_images")
+    save_plots(report, folder, font=font)
+    save_worst_images(report, dataset, folder / "worst_images", font=font)

@@ -33,6 +33,7 @@ def predict(
     precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Images that go through the network together.")] = 8,
     save: Annotated[Path | None, typer.Option(help="Folder for annotated pictures.")] = None,
+    font: Annotated[Path | None, typer.Option(help="Font file for class names; default: installed ones.")] = None,
     json_file: Annotated[str | None, typer.Option("--json", help="File for all detections; - is stdout.")] = None,
     recursive: Recursive = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Let --save replace files of an earlier run.")] = False,
@@ -43,15 +44,19 @@ def predict(
     Prints one line per image with the number of objects of each class. An image that cannot be read is reported and the
     others go on; the exit status is then 2.
     """
+    from rtdetr.fonts import given_face
     from rtdetr.runtimes import load
 
     size_hw = parse_size(size) if size else None
     lowest = parse_threshold(threshold)
     paths = find_images(source, recursive=recursive)
     targets = plan_pictures(paths, save, overwrite=overwrite) if save else {}
+    if font is not None:
+        given_face(font)  # said before the work, not after it
     detector = load(model, device=device, precision=precision)
     rows: list[dict[str, Any]] = []
-    for path, found in _detect(detector, paths, targets, threshold=lowest, size_hw=size_hw, batch_size=batch_size):
+    options: dict[str, Any] = {"threshold": lowest, "size_hw": size_hw, "batch_size": batch_size}
+    for path, found in _detect(detector, paths, targets, options, font=font):
         if isinstance(found, InputError):
             reason = str(found).removeprefix(f"{path} ")
             typer.echo(f"{path}: {reason}", err=True)
@@ -74,22 +79,22 @@ def _detect(
     detector: "Detector",
     paths: list[Path],
     targets: dict[Path, Path],
+    options: dict[str, Any],
     *,
-    threshold: "float | Literal['auto']",
-    size_hw: tuple[int, int] | None,
-    batch_size: int,
+    font: Path | None,
 ) -> Iterator[tuple[Path, "Detections | InputError"]]:
     """Yield what is found in each file, or why it cannot be read; save pictures on the way."""
     from concurrent.futures import ThreadPoolExecutor
 
     from rtdetr.drawing import draw
 
+    batch_size = options["batch_size"]
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(paths), batch_size):
             batch = paths[start : start + batch_size]
             images = list(pool.map(_read, batch, repeat(detector.in_channels)))
             good = [image for image in images if not isinstance(image, InputError)]
-            results = detector(good, threshold=threshold, size_hw=size_hw, batch_size=batch_size)
+            results = detector(good, **options)
             assert isinstance(results, list)
             in_order = iter(results)
             for path, image in zip(batch, images, strict=True):
@@ -98,7 +103,7 @@ def _detect(
                     continue
                 found = next(in_order)
                 if path in targets:
-                    _write_picture(draw(image, found), targets[path])
+                    _write_picture(draw(image, found, font=font), targets[path])
                 yield path, found
 
 

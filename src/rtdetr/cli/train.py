@@ -67,6 +67,9 @@ def train(
     logger: Annotated[
         list[str] | None, typer.Option(help="Report to an experiment tracker too: wandb, mlflow; repeat it.")
     ] = None,
+    font: Annotated[
+        Path | None, typer.Option(help="Font file for class names in images; default: installed ones.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop there.")] = False,
 ) -> None:
     """Train a model on a dataset.
@@ -119,6 +122,7 @@ def train(
         bad_images=bad_images,
         max_pixels=max_pixels,
         loggers=logger,
+        font=font,
     )
     if result.signal is not None:
         if is_main_process():

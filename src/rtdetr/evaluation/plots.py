@@ -14,6 +14,8 @@ from rtdetr.errors import InputError
 from rtdetr.evaluation.precision import RECALL_POINTS
 from rtdetr.evaluation.report import EvaluationReport
 from rtdetr.files import write_atomically
+from rtdetr.fonts import FontPath
+from rtdetr.fonts.figure import FigureNames, figure_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,19 +24,23 @@ if TYPE_CHECKING:
 BLUE, GREY = "#2a6fbb", "#4c5b70"
 _MOST_COLORS = 12  # classes with a line of their own colour and a place in the legend
 _MOST_NUMBERS = 25  # classes up to which the cells of the confusion matrix have numbers
-_LONGEST_NAME = 24
 
 
-def save_plots(report: EvaluationReport, folder: Path) -> list[Path]:
+def save_plots(report: EvaluationReport, folder: Path, *, font: FontPath = None) -> list[Path]:
     """Write all pictures of a report into a folder, which is created where missing.
+
+    Args:
+        report: of an evaluation.
+        folder: for the pictures.
+        font: a .ttf or .otf file for class names; None, and for letters that it lacks: an installed font that has them.
 
     Returns:
         The files: pr_curve.png, p_curve.png, r_curve.png, f1_curve.png, confusion_matrix.png and class_ap.png.
 
     Raises:
-        InputError: a file cannot be written.
+        InputError: a file cannot be written, or the font cannot be read.
     """
-    plots: dict[str, Callable[[EvaluationReport], Figure]] = {
+    plots: dict[str, Callable[[EvaluationReport, FigureNames], Figure]] = {
         "pr_curve.png": plot_precision_recall,
         "p_curve.png": plot_precision,
         "r_curve.png": plot_recall,
@@ -42,33 +48,34 @@ def save_plots(report: EvaluationReport, folder: Path) -> list[Path]:
         "confusion_matrix.png": plot_confusion,
         "class_ap.png": plot_class_ap,
     }
-    return [_save(folder / name, plot(report)) for name, plot in plots.items()]
+    names = figure_names(report.names, font=font)
+    return [_save(folder / name, plot(report, names)) for name, plot in plots.items()]
 
 
-def plot_precision_recall(report: EvaluationReport) -> "Figure":
+def plot_precision_recall(report: EvaluationReport, names: FigureNames) -> "Figure":
     """Precision over recall at IoU 0.5, with AP50 in the legend."""
     precision = report.precision.precision()[:, 0]
     notes = ["no objects" if row.ap50 is None else f"{row.ap50:.3f}" for row in report.classes]
     mean = "AP50 -" if report.metrics.ap50 < 0 else f"AP50 {report.metrics.ap50:.3f}"
     labels = "recall", "precision"
-    return _lines(report, RECALL_POINTS, precision, labels=labels, title=f"Precision over recall, {mean}", notes=notes)
+    return _lines(names, RECALL_POINTS, precision, labels=labels, title=f"Precision over recall, {mean}", notes=notes)
 
 
-def plot_precision(report: EvaluationReport) -> "Figure":
+def plot_precision(report: EvaluationReport, names: FigureNames) -> "Figure":
     """Precision over the score threshold at IoU 0.5."""
     curves = report.curves
     return _lines(
-        report, curves.scores, curves.precision, labels=("score threshold", "precision"), title="Precision over score"
+        names, curves.scores, curves.precision, labels=("score threshold", "precision"), title="Precision over score"
     )
 
 
-def plot_recall(report: EvaluationReport) -> "Figure":
+def plot_recall(report: EvaluationReport, names: FigureNames) -> "Figure":
     """Recall over the score threshold at IoU 0.5."""
     curves = report.curves
-    return _lines(report, curves.scores, curves.recall, labels=("score threshold", "recall"), title="Recall over score")
+    return _lines(names, curves.scores, curves.recall, labels=("score threshold", "recall"), title="Recall over score")
 
 
-def plot_f1(report: EvaluationReport) -> "Figure":
+def plot_f1(report: EvaluationReport, names: FigureNames) -> "Figure":
     """F1 over the score threshold at IoU 0.5, with the best threshold of each class in the legend."""
     curves = report.curves
     mean, title = _mean(curves.f1), "F1 over score"
@@ -77,16 +84,16 @@ def plot_f1(report: EvaluationReport) -> "Figure":
         what = "best mean" if len(report.names) > 1 else "best"
         title += f", {what} {mean[best]:.3f} at {curves.scores[best]:.2f}"
     notes = ["no objects" if row.f1 is None else f"{row.f1:.2f} at {row.threshold:.2f}" for row in report.classes]
-    return _lines(report, curves.scores, curves.f1, labels=("score threshold", "F1"), title=title, notes=notes)
+    return _lines(names, curves.scores, curves.f1, labels=("score threshold", "F1"), title=title, notes=notes)
 
 
-def plot_confusion(report: EvaluationReport) -> "Figure":
+def plot_confusion(report: EvaluationReport, names: FigureNames) -> "Figure":
     """The confusion matrix at the best F1 thresholds: colour by share of the row, numbers are counts."""
     from matplotlib.figure import Figure
 
     counts = report.confusion
-    names = [*map(_shortened, report.names), "background"]
-    side = len(names)
+    ticks = [*names.names, "background"]
+    side = len(ticks)
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     inches = float(np.clip(0.55 * side + 2.5, 5, 16))
     letters = float(np.clip(0.6 * 72 * (inches - 2) / side, 4, 10))
@@ -97,10 +104,11 @@ def plot_confusion(report: EvaluationReport) -> "Figure":
     if side <= _MOST_NUMBERS + 1:
         for row, column in np.argwhere(counts).tolist():
             color = "white" if share[row, column] > 0.55 else "#222222"
-            text = f"{counts[row, column]}"
-            axes.text(column, row, text, ha="center", va="center", color=color, fontsize=min(letters, 9))
-    axes.set_xticks(range(side), names, rotation=90 if side > 4 else 0, fontsize=letters)
-    axes.set_yticks(range(side), names, fontsize=letters)
+            count = f"{counts[row, column]}"
+            axes.text(column, row, count, ha="center", va="center", color=color, fontsize=min(letters, 9))
+    text: Any = {"fontsize": letters, "fontfamily": names.families}
+    axes.set_xticks(range(side), ticks, rotation=90 if side > 4 else 0, **text)
+    axes.set_yticks(range(side), ticks, **text)
     axes.set_xticks(np.arange(side + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(side + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="#e4e4e4", linewidth=0.6 if side <= 40 else 0.3)
@@ -112,18 +120,19 @@ def plot_confusion(report: EvaluationReport) -> "Figure":
     return figure
 
 
-def plot_class_ap(report: EvaluationReport) -> "Figure":
+def plot_class_ap(report: EvaluationReport, names: FigureNames) -> "Figure":
     """AP and AP50 of every class that has objects, best first."""
     from matplotlib.figure import Figure
 
-    rows = sorted((row for row in report.classes if row.ap is not None), key=lambda row: row.ap or 0.0)
+    named = zip(report.classes, names.names, strict=True)
+    rows = sorted(((row, name) for row, name in named if row.ap is not None), key=lambda pair: pair[0].ap or 0.0)
     figure = Figure(figsize=(7, 1.6 + 0.2 * max(len(rows), 4)), layout="constrained", dpi=120)
     axes = figure.subplots()
     places = np.arange(len(rows))
     height = 0.72 if len(rows) > 2 else 0.4
-    axes.barh(places, [row.ap50 or 0.0 for row in rows], height, color="#c3d7ea", label="AP50")
-    axes.barh(places, [row.ap or 0.0 for row in rows], height, color=BLUE, label="AP")
-    for place, row in enumerate(rows):
+    axes.barh(places, [row.ap50 or 0.0 for row, _ in rows], height, color="#c3d7ea", label="AP50")
+    axes.barh(places, [row.ap or 0.0 for row, _ in rows], height, color=BLUE, label="AP")
+    for place, (row, _) in enumerate(rows):
         axes.text(
             (row.ap50 or 0.0) + 0.01,
             place,
@@ -132,7 +141,8 @@ def plot_class_ap(report: EvaluationReport) -> "Figure":
             fontsize=7.5,
             color="#444444",
         )
-    axes.set_yticks(places, [f"{_shortened(row.name)} ({row.objects})" for row in rows], fontsize=8)
+    ticks = [f"{name} ({row.objects})" for row, name in rows]
+    axes.set_yticks(places, ticks, fontsize=8, fontfamily=names.families)
     axes.set(xlim=(0, 1.15), xticks=np.linspace(0, 1, 6), ylim=(-0.7, max(len(rows), 1) - 0.3))
     axes.set_title("AP / AP50 of each class (number of objects)", loc="left")
     _clean(axes)
@@ -144,7 +154,7 @@ def plot_class_ap(report: EvaluationReport) -> "Figure":
 
 
 def _lines(
-    report: EvaluationReport,
+    names: FigureNames,
     x: np.ndarray,
     values: np.ndarray,
     *,
@@ -158,9 +168,9 @@ def _lines(
     few = len(values) <= _MOST_COLORS
     figure = Figure(figsize=(8.4 if few else 7, 5), layout="constrained", dpi=120)
     axes = figure.subplots()
-    for label, (name, line) in enumerate(zip(report.names, values, strict=True)):
+    for label, (name, line) in enumerate(zip(names.names, values, strict=True)):
         note = f"  {notes[label]}" if notes else ""
-        text = _shortened(name) + note if few else ("single classes" if label == 0 else None)
+        text = name + note if few else ("single classes" if label == 0 else None)
         color: Any = tuple(c / 255 for c in class_color(label)) if few else GREY
         axes.plot(x, line, color=color, linewidth=1.5 if few else 0.6, alpha=1 if few else 0.3, label=text)
     if len(values) > 1:
@@ -169,7 +179,8 @@ def _lines(
     axes.set_title(title, loc="left")
     _clean(axes)
     place: Any = {"loc": "outside right upper"} if few else {"loc": "outside lower center", "ncols": 2}
-    figure.legend(*axes.get_legend_handles_labels(), frameon=False, fontsize=9, **place)
+    prop = {"family": names.families, "size": 9}
+    figure.legend(*axes.get_legend_handles_labels(), frameon=False, prop=prop, **place)
     return figure
 
 
@@ -184,13 +195,6 @@ def _clean(axes: "Axes") -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     axes.set_axisbelow(True)
-
-
-def _shortened(name: str) -> str:
-    # matplotlib takes dollar signs for formulas and hides legend entries that begin with an underscore
-    name = " ".join(name.split()).replace("$", r"\$")
-    name = name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 3] + "..."
-    return f" {name}" if name.startswith("_") else name
 
 
 def _save(path: Path, figure: "Figure") -> Path:

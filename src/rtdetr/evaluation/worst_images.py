@@ -3,9 +3,10 @@
 Boxes are those above each class's best F1 threshold, compared with the objects at IoU 0.5.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -17,6 +18,7 @@ from rtdetr.errors import InputError
 from rtdetr.evaluation.error_types import DETECTION_KINDS
 from rtdetr.evaluation.operating_points import is_shown
 from rtdetr.files import write_atomically
+from rtdetr.fonts import FontPath, shown_names
 
 if TYPE_CHECKING:
     from rtdetr.evaluation.report import EvaluationReport
@@ -51,13 +53,16 @@ def worst_images(report: "EvaluationReport", dataset: DetectionDataset, n: int =
     return [(int(dataset.image_ids[index]), float(badness[index])) for index in worst if badness[index] > 0]
 
 
-def draw_comparison(report: "EvaluationReport", dataset: DetectionDataset, image_id: int) -> Image.Image:
+def draw_comparison(
+    report: "EvaluationReport", dataset: DetectionDataset, image_id: int, *, font: FontPath = None
+) -> Image.Image:
     """The ground truth of one image beside what was detected: right in green, wrong in red, missed in amber.
 
     Wrong detections carry the kind of their error (`error_types`). Crowd regions and detections on them are grey.
+    `font` is a file for class names, see `drawing.draw`.
 
     Raises:
-        InputError: no such image in the dataset.
+        InputError: no such image in the dataset, or the font cannot be read.
         DatasetError: the image is missing or broken.
     """
     indices = np.flatnonzero(dataset.image_ids == image_id)
@@ -70,10 +75,12 @@ def draw_comparison(report: "EvaluationReport", dataset: DetectionDataset, image
     picture = dataset.view(index)
     scale = max(1.0, _SMALLEST_SIDE / min(picture.size))
     picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.BICUBIC)
+    names = shown_names(report.names, font=font)  # `draw` gets a class for each box, and knows no numbers
     halves = [
-        _draw_objects(report, index, picture, scale=scale, found=set(matches.found[rows].tolist())),
-        _draw_detections(report, rows, picture, scale=scale),
+        _Boxes.of_objects(report, index, names, found=set(matches.found[rows].tolist())),
+        _Boxes.of_detections(report, rows, names),
     ]
+    halves = [boxes.draw(picture, scale=scale, font=font) for boxes in halves]
     both = Image.new("RGB", (2 * picture.width + _GAP, picture.height), "white")
     both.paste(halves[0], (0, 0))
     both.paste(halves[1], (picture.width + _GAP, 0))
@@ -81,61 +88,56 @@ def draw_comparison(report: "EvaluationReport", dataset: DetectionDataset, image
 
 
 def save_worst_images(
-    report: "EvaluationReport", dataset: DetectionDataset, folder: Path, *, n: int = 12
+    report: "EvaluationReport", dataset: DetectionDataset, folder: Path, *, n: int = 12, font: FontPath = None
 ) -> list[Path]:
-    """Write a comparison of each of the worst images, named by rank and image id.
+    """Write a comparison of each of the worst images, named by rank and image id; see `draw_comparison`.
 
     Raises:
-        InputError: a file cannot be written.
+        InputError: a file cannot be written, or the font cannot be read.
         DatasetError: an image is missing or broken.
     """
     paths = []
     for rank, (image_id, _) in enumerate(worst_images(report, dataset, n), start=1):
-        picture = draw_comparison(report, dataset, image_id)
+        picture = draw_comparison(report, dataset, image_id, font=font)
         path = folder / f"{rank:02d}_{image_id}.jpg"
         paths.append(write_atomically(path, partial(picture.save, format="JPEG", quality=92), error=InputError))
     return paths
 
 
-def _draw_objects(
-    report: "EvaluationReport", index: int, picture: Image.Image, *, scale: float, found: set[int]
-) -> Image.Image:
-    target, first = report.evaluator.dataset.target(index), report.evaluator.dataset.annotations.starts[index]
-    # a position in the annotations as a row among the objects, which leave crowds out
-    rows = np.searchsorted(report.matches.object_rows, first + np.arange(len(target["labels"])))
-    texts, colors = [], []
-    for row, label, crowd in zip(rows.tolist(), target["labels"].tolist(), target["iscrowd"].tolist(), strict=True):
-        note, color = (" (crowd)", IGNORED) if crowd else ("", RIGHT) if row in found else (" (missed)", MISSED)
-        texts.append(report.names[label] + note)
-        colors.append(color)
-    return _draw(picture, target["boxes_xyxy"] * scale, np.ones(len(texts)), texts, colors, show_scores=False)
+class _Boxes(NamedTuple):
+    """Boxes with a text and colour each, which are drawn by giving every box a class of its own."""
 
+    boxes_xyxy: np.ndarray
+    scores: np.ndarray | None
+    texts: list[str]
+    colors: list[Color]
 
-def _draw_detections(
-    report: "EvaluationReport", rows: np.ndarray, picture: Image.Image, *, scale: float
-) -> Image.Image:
-    matches = report.matches
-    texts, colors = [], []
-    for label, kind, hit in zip(
-        matches.labels[rows].tolist(), report.errors.kinds[rows].tolist(), matches.found[rows] >= 0, strict=True
-    ):
-        note, color = ("", RIGHT if hit else IGNORED) if kind < 0 else (f" ({_NOTES[kind]})", WRONG)
-        texts.append(report.names[label] + note)
-        colors.append(color)
-    low, size = np.split(matches.boxes_xywh[rows], 2, axis=1)
-    boxes = np.concatenate([low, low + size], axis=1) * scale
-    return _draw(picture, boxes, matches.scores[rows], texts, colors, show_scores=True)
+    @classmethod
+    def of_objects(cls, report: "EvaluationReport", index: int, names: Sequence[str], *, found: set[int]) -> "_Boxes":
+        target, first = report.evaluator.dataset.target(index), report.evaluator.dataset.annotations.starts[index]
+        # a position in the annotations as a row among the objects, which leave crowds out
+        rows = np.searchsorted(report.matches.object_rows, first + np.arange(len(target["labels"])))
+        texts, colors = [], []
+        for row, label, crowd in zip(rows.tolist(), target["labels"].tolist(), target["iscrowd"].tolist(), strict=True):
+            note, color = (" (crowd)", IGNORED) if crowd else ("", RIGHT) if row in found else (" (missed)", MISSED)
+            texts.append(names[int(label)] + note)
+            colors.append(color)
+        return cls(target["boxes_xyxy"], None, texts, colors)
 
+    @classmethod
+    def of_detections(cls, report: "EvaluationReport", rows: np.ndarray, names: Sequence[str]) -> "_Boxes":
+        matches = report.matches
+        texts, colors = [], []
+        for label, kind, hit in zip(
+            matches.labels[rows].tolist(), report.errors.kinds[rows].tolist(), matches.found[rows] >= 0, strict=True
+        ):
+            note, color = ("", RIGHT if hit else IGNORED) if kind < 0 else (f" ({_NOTES[kind]})", WRONG)
+            texts.append(names[int(label)] + note)
+            colors.append(color)
+        low, size = np.split(matches.boxes_xywh[rows], 2, axis=1)
+        return cls(np.concatenate([low, low + size], axis=1), matches.scores[rows], texts, colors)
 
-def _draw(
-    picture: Image.Image,
-    boxes_xyxy: np.ndarray,
-    scores: np.ndarray,
-    texts: list[str],
-    colors: list[Color],
-    *,
-    show_scores: bool,
-) -> Image.Image:
-    """Draw boxes with a text and colour each, by giving every box a class of its own."""
-    found = Detections(boxes_xyxy, scores, np.arange(len(texts)), tuple(texts), picture.size)
-    return draw(picture, found, show_scores=show_scores, colors=colors)
+    def draw(self, picture: Image.Image, *, scale: float, font: FontPath) -> Image.Image:
+        scores = np.ones(len(self.texts)) if self.scores is None else self.scores
+        found = Detections(self.boxes_xyxy * scale, scores, np.arange(len(self.texts)), tuple(self.texts), picture.size)
+        return draw(picture, found, show_scores=self.scores is not None, colors=self.colors, font=font)

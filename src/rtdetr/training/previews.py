@@ -15,6 +15,7 @@ from rtdetr.detections import Detections
 from rtdetr.drawing import draw
 from rtdetr.errors import TrainingError
 from rtdetr.files import write_atomically
+from rtdetr.fonts import FontPath
 from rtdetr.structures import Target
 from rtdetr.training.checkpoint import random_state, set_random_state
 
@@ -22,7 +23,9 @@ CELL, GAP = 320, 8  # pixels
 MOST_CELLS = 16
 
 
-def draw_batches(loader: TrainLoader, folder: Path, *, names: Sequence[str], counts: Mapping[int, int]) -> None:
+def draw_batches(
+    loader: TrainLoader, folder: Path, *, names: Sequence[str], counts: Mapping[int, int], font: FontPath = None
+) -> None:
     """Draw the first batches of some epochs with their boxes, as the network will see them: batch_epochE_B.png.
 
     A batch depends on seed, epoch and position only, so looking at it changes nothing; the global random generators are
@@ -33,6 +36,7 @@ def draw_batches(loader: TrainLoader, folder: Path, *, names: Sequence[str], cou
         folder: for the pictures.
         names: of the classes, by label.
         counts: how many batches to draw of which epoch, counted from 0.
+        font: a file for class names; see `drawing.draw`.
 
     Raises:
         DatasetError: an image is missing or broken.
@@ -44,19 +48,20 @@ def draw_batches(loader: TrainLoader, folder: Path, *, names: Sequence[str], cou
             loader.set_epoch(epoch)
             for number, (images, targets) in enumerate(islice(loader, count), start=1):
                 samples = islice(zip(images, targets, strict=True), MOST_CELLS)
-                cells = [draw_target(image, target, names=names) for image, target in samples]
+                cells = [draw_target(image, target, names=names, font=font) for image, target in samples]
                 save_picture(contact_sheet(cells), folder / f"batch_epoch{epoch + 1}_{number}.png")
     finally:
         set_random_state(before)
 
 
-def draw_target(image: Tensor, target: Target, *, names: Sequence[str]) -> Image.Image:
+def draw_target(image: Tensor, target: Target, *, names: Sequence[str], font: FontPath = None) -> Image.Image:
     """Draw a training sample's boxes on it.
 
     Args:
         image: float (c, h, w) in [0, 1]; of one or two channels the first one is shown, else the first three.
         target: labels and normalised cxcywh boxes.
         names: of the classes, by label.
+        font: a file for class names; see `drawing.draw`.
     """
     values = image.detach().float().cpu()
     values = values[:3] if len(values) >= 3 else values[:1].expand(3, -1, -1)
@@ -66,7 +71,7 @@ def draw_target(image: Tensor, target: Target, *, names: Sequence[str]) -> Image
     corners = np.concatenate([centers - sizes / 2, centers + sizes / 2], axis=1) * [width, height, width, height]
     labels = target["labels"].cpu().numpy()
     objects = Detections(corners, np.ones(len(labels)), labels, tuple(names), (width, height))
-    return draw(pixels, objects, show_scores=False)
+    return draw(pixels, objects, show_scores=False, font=font)
 
 
 def contact_sheet(pictures: Sequence[Image.Image]) -> Image.Image:

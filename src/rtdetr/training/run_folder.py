@@ -23,6 +23,7 @@ from rtdetr.evaluation import EvaluationReport
 from rtdetr.evaluation.plots import save_plots
 from rtdetr.evaluation.worst_images import draw_comparison, worst_images
 from rtdetr.files import write_atomically
+from rtdetr.fonts import FontPath
 from rtdetr.training.curves import draw_learning_curve
 from rtdetr.training.environment import write_environment
 from rtdetr.training.page import PICTURES_FOLDER, write_page
@@ -66,26 +67,31 @@ def write_start(
     """
     pictures = folder / PICTURES_FOLDER
     datasets = {"train": train_data} if val_data is None else {"train": train_data, "val": val_data}
+    size_hw, font = config.recipe.train_size_hw, config.font
     names, counts = train_data.categories.names, preview_epochs(config.recipe)
     attempt("environment.json", lambda: write_environment(folder, device=device, workers=config.workers))
-    attempt("the label statistics", lambda: write_statistics(folder, datasets, size_hw=config.recipe.train_size_hw))
+    attempt("the label statistics", lambda: write_statistics(folder, datasets, size_hw=size_hw, font=font))
     if not any(pictures.glob("batch_*.png")):  # a resumed run has them
-        attempt("the batch previews", lambda: draw_batches(loader, pictures, names=names, counts=counts))
+        attempt(
+            "the batch previews",
+            lambda: draw_batches(loader, pictures, names=names, counts=counts, font=font),
+        )
     attempt("report.html", lambda: write_page(folder))
 
 
-def write_end(folder: Path, *, report: EvaluationReport | None = None) -> None:
+def write_end(folder: Path, *, report: EvaluationReport | None = None, font: FontPath = None) -> None:
     """Draw the pictures of an evaluation and the learning curve, and write report.html anew.
 
     Args:
         folder: of the run.
         report: the evaluation of the best weights; None: what the folder has of an earlier one stays.
+        font: a file for class names; see `drawing.draw`.
     """
     attempt("the learning curve", lambda: draw_learning_curve(folder))
     if report is not None:
         pictures = folder / PICTURES_FOLDER
-        attempt("the pictures of the evaluation", lambda: save_plots(report, pictures))
-        attempt("the pictures of the detections", lambda: _write_detections(report, pictures))
+        attempt("the pictures of the evaluation", lambda: save_plots(report, pictures, font=font))
+        attempt("the pictures of the detections", lambda: _write_detections(report, pictures, font))
     attempt("report.html", lambda: write_page(folder))
 
 
@@ -95,9 +101,9 @@ class EvaluationPages:
     As a context it draws what there is when the run ends, whatever ends it.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Write into a run's `folder`."""
-        self._folder = folder
+    def __init__(self, folder: Path, *, font: FontPath = None) -> None:
+        """Write into a run's `folder`; `font` is a file for class names."""
+        self._folder, self._font = folder, font
         self._pending: EvaluationReport | None = None
         self._written = time.perf_counter()
 
@@ -118,12 +124,12 @@ class EvaluationPages:
 
     def write(self) -> None:
         """Draw what there is."""
-        write_end(self._folder, report=self._pending)
+        write_end(self._folder, report=self._pending, font=self._font)
         self._pending = None
         self._written = time.perf_counter()
 
 
-def _write_detections(report: EvaluationReport, pictures: Path) -> None:
+def _write_detections(report: EvaluationReport, pictures: Path, font: FontPath) -> None:
     """Draw some images and the worst ones: annotations on the left, detections on the right."""
     dataset = report.evaluator.dataset
     for leftover in (*pictures.glob("predictions_*.png"), *pictures.glob("worst_*.png")):
@@ -132,7 +138,7 @@ def _write_detections(report: EvaluationReport, pictures: Path) -> None:
     worst_ids = [image_id for image_id, _ in worst_images(report, dataset, NUM_COMPARED)]
     for kind, image_ids in (("predictions", any_ids), ("worst", worst_ids)):
         for number, image_id in enumerate(image_ids, start=1):
-            picture = draw_comparison(report, dataset, image_id)
+            picture = draw_comparison(report, dataset, image_id, font=font)
             picture.thumbnail((WIDEST, WIDEST))
             save_picture(picture, pictures / f"{kind}_{number}_image_{image_id}.png")
 

@@ -62,12 +62,13 @@ class TrainSettings(TypedDict, total=False):
     keep_last: int | None  # checkpoints to resume from that are kept; 1 if left out
     log_every: int | None  # steps between rows of metrics.jsonl
     loggers: Sequence[str] | None  # experiment trackers to report to as well: "wandb", "mlflow"
+    font: PathLike | None  # font file for class names in pictures, or "none"; installed fonts have what it lacks
 
 
-_PATHS = ("output_dir", "images", "val_data", "val_images", "weights", "backbone_weights")
+_PATHS = ("output_dir", "images", "val_data", "val_images", "weights", "backbone_weights", "font")
 _OF_RECIPE = {"epochs": "epochs", "batch_size": "batch_size", "lr": "lr", "precision": "precision"}
 _OF_RECIPE["size_hw"] = "train_size_hw"
-_MAY_BE_NONE = ("weights", "backbone_weights", "freeze")  # "none" undoes what a file or a resumed run says
+_MAY_BE_NONE = ("weights", "backbone_weights", "freeze", "font")  # "none" undoes what a file or a resumed run says
 _NOT_SET_BY_NAME = {"recipe", "recipe_name", "recipe_changes", "model", "network"}
 
 

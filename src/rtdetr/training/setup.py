@@ -21,6 +21,7 @@ from rtdetr.devices import choose_device, training_dtype
 from rtdetr.errors import ConfigError, TrainingError, one_of
 from rtdetr.evaluation import CocoMetrics
 from rtdetr.files import write_atomically
+from rtdetr.fonts import given_face
 from rtdetr.images import allow_pixels
 from rtdetr.losses import build_criterion
 from rtdetr.models import RTDETR, build_model
@@ -64,12 +65,14 @@ def prepare(
     """Build a run, and bring it to where the checkpoint `resume` was saved; in a dry run without fetching weights.
 
     Raises:
-        ConfigError, DatasetError, WeightsError: what was asked for cannot be done.
+        ConfigError, DatasetError, InputError, WeightsError: what was asked for cannot be done.
         TrainingError: the output folder cannot be written.
     """
     one_of("best_metric", config.best_metric, METRICS)
     for name in config.loggers:
         require(name)
+    if config.font is not None:
+        given_face(config.font)
     device = _choose_device(config.device, processes)
     if config.max_pixels is not None:
         allow_pixels(config.max_pixels)

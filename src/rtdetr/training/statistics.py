@@ -11,6 +11,7 @@ from rtdetr.config import SizeHW
 from rtdetr.data import DetectionDataset
 from rtdetr.errors import TrainingError
 from rtdetr.files import write_atomically
+from rtdetr.fonts.figure import FigureNames, figure_names
 
 STATISTICS_FILE, STATISTICS_PICTURE = "label_statistics.json", "label_statistics.png"
 GREY, PALE, ORANGE, BLUE = "#4c5b70", "#c3ccd6", "#e08a2e", "#2a6fbb"
@@ -74,16 +75,20 @@ def network_box_sizes(dataset: DetectionDataset, *, size_hw: SizeHW) -> np.ndarr
     return scaled[~columns.iscrowd]
 
 
-def write_statistics(folder: Path, datasets: Mapping[str, DetectionDataset], *, size_hw: SizeHW) -> None:
+def write_statistics(
+    folder: Path, datasets: Mapping[str, DetectionDataset], *, size_hw: SizeHW, font: str | None = None
+) -> None:
     """Write label_statistics.json and the picture of the same name.
 
     Args:
         folder: of the run.
         datasets: by split, such as {"train": ..., "val": ...}, all with the same labels.
         size_hw: height and width of the network's input.
+        font: a font file for class names, for the letters that it has.
 
     Raises:
         TrainingError: a file cannot be written.
+        InputError: the font cannot be read.
     """
     found = {split: label_statistics(dataset, size_hw=size_hw) for split, dataset in datasets.items()}
     text = json.dumps(found, indent=1) + "\n"
@@ -91,11 +96,14 @@ def write_statistics(folder: Path, datasets: Mapping[str, DetectionDataset], *, 
         folder / STATISTICS_FILE, lambda path: path.write_text(text, encoding="utf-8"), error=TrainingError
     )
     sizes = {split: network_box_sizes(dataset, size_hw=size_hw) for split, dataset in datasets.items()}
-    figure = _draw(found, sizes, size_hw)
+    names = figure_names(next(iter(datasets.values())).categories.names, font=font)
+    figure = _draw(found, sizes, size_hw, names)
     write_atomically(folder / STATISTICS_PICTURE, lambda path: figure.savefig(path, format="png"), error=TrainingError)
 
 
-def _draw(found: Mapping[str, dict[str, Any]], sizes: Mapping[str, np.ndarray], size_hw: SizeHW) -> Any:
+def _draw(
+    found: Mapping[str, dict[str, Any]], sizes: Mapping[str, np.ndarray], size_hw: SizeHW, names: FigureNames
+) -> Any:
     from matplotlib.figure import Figure
 
     num_classes = len(next(iter(found.values()))["classes"])
@@ -104,7 +112,7 @@ def _draw(found: Mapping[str, dict[str, Any]], sizes: Mapping[str, np.ndarray], 
     left, right = figure.subfigures(1, 2, width_ratios=(1, 1))
     classes = left.subplots()
     (by_size, by_image) = right.subplots(2, 1)
-    (_draw_ranking if num_classes > BARS else _draw_bars)(classes, found)
+    (_draw_ranking if num_classes > BARS else _draw_bars)(classes, found, names)
     _draw_sizes(by_size, sizes, size_hw)
     _draw_crowding(by_image, found)
     for axes in (classes, by_size, by_image):
@@ -114,7 +122,7 @@ def _draw(found: Mapping[str, dict[str, Any]], sizes: Mapping[str, np.ndarray], 
     return figure
 
 
-def _draw_bars(axes: Any, found: Mapping[str, dict[str, Any]]) -> None:
+def _draw_bars(axes: Any, found: Mapping[str, dict[str, Any]], names: FigureNames) -> None:
     """A bar a class, the most frequent one on top; the parts of the data by share, so that they can be compared."""
     first = next(iter(found.values()))
     order = sorted(range(len(first["classes"])), key=lambda label: first["classes"][label]["objects"])
@@ -125,14 +133,14 @@ def _draw_bars(axes: Any, found: Mapping[str, dict[str, Any]]) -> None:
         shift = 0.4 - thickness * (number + 0.5)
         bars = axes.barh(places + shift, shares, thickness * 0.92, color=color, label=_described(split, values))
         axes.bar_label(bars, [f"{count:,}" for count in counts], padding=3, fontsize=8, color=GREY)
-    axes.set_yticks(places, [_short(first["classes"][label]["name"]) for label in order])
+    axes.set_yticks(places, [names.names[label] for label in order], fontfamily=names.families)
     axes.margins(x=0.12)
     axes.set_ylim(min(-0.5, len(order) - 5.5), len(order) - 0.5)  # few bars do not get thicker
     axes.set(title="Objects by class", xlabel="share of all objects, %")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), frameon=False)
 
 
-def _draw_ranking(axes: Any, found: Mapping[str, dict[str, Any]]) -> None:
+def _draw_ranking(axes: Any, found: Mapping[str, dict[str, Any]], names: FigureNames) -> None:
     """Many classes as one curve from the most frequent to the rarest, with some names on it."""
     first = next(iter(found.values()))["classes"]
     order = sorted(range(len(first)), key=lambda label: -first[label]["objects"])
@@ -141,9 +149,10 @@ def _draw_ranking(axes: Any, found: Mapping[str, dict[str, Any]]) -> None:
         axes.step(np.arange(1, len(order) + 1), counts, where="mid", color=color, label=_described(split, values))
     axes.set_yscale("symlog", linthresh=1)
     axes.set_ylim(bottom=0)
-    lines = [f"{first[label]['objects']:,}  {_short(first[label]['name'])}" for label in order]
+    lines = [f"{first[label]['objects']:,}  {names.names[label]}" for label in order]
     text = "most\n" + "\n".join(lines[:8]) + "\n\nfewest\n" + "\n".join(lines[-8:])
-    axes.text(0.97, 0.97, text, transform=axes.transAxes, ha="right", va="top", fontsize=8, color=GREY, zorder=5)
+    style = {"fontsize": 8, "fontfamily": names.families, "color": GREY}
+    axes.text(0.97, 0.97, text, transform=axes.transAxes, ha="right", va="top", zorder=5, **style)
     axes.set(title=f"Objects by class, {len(order)} classes", xlabel="classes, the most frequent first")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), frameon=False)
 
@@ -183,8 +192,3 @@ def _draw_crowding(axes: Any, found: Mapping[str, dict[str, Any]]) -> None:
 
 def _described(split: str, values: Mapping[str, Any]) -> str:
     return f"{split}: {values['objects']:,} objects in {values['images']:,} images, {values['empty_images']:,} empty"
-
-
-def _short(name: str) -> str:
-    text = " ".join(name.split())
-    return (text if len(text) <= 24 else text[:23] + "…").replace("$", r"\$")  # else it may start a formula

@@ -107,7 +107,7 @@ def _run(job: Job) -> TrainResult:
     is_main = job.processes.is_main
     with (
         StopSignals(patient=job.processes.world_size > 1) as stop,
-        EvaluationPages(job.folder) if is_main else contextlib.nullcontext() as pages,
+        EvaluationPages(job.folder, font=job.config.font) if is_main else contextlib.nullcontext() as pages,
         _log(job) as log,
     ):
         log.say(job.description)

@@ -1,0 +1,226 @@
+"""A text as parts that one font each can draw, side by side, and what to draw for a name that no font can.
+
+Pillow shapes letters and orders them from right to left where it is built with Raqm and finds FriBiDi; it does not
+look for letters in a second font, so that is done here.
+"""
+
+import logging
+import math
+import os
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, lru_cache
+from typing import NamedTuple
+
+from PIL import ImageDraw, features
+
+from rtdetr.fonts.search import OWN, Face, find_face, given_face, has_all, open_face
+
+_log = logging.getLogger(__name__)
+LEFT_TO_RIGHT = "\u200e"  # ends a name that is read from the right, so that what follows stays on its right
+_KEPT_CONTROLS = "\u200c\u200d" + LEFT_TO_RIGHT  # the first two say which letters are joined
+_EAST_ASIAN = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "IDEOGRAPHIC", "KANGXI", "FULLWIDTH", "HALFWIDTH")
+_EUROPEAN = ("LATIN", "GREEK", "CYRILLIC", "ARMENIAN", "GEORGIAN")
+FontPath = str | os.PathLike[str] | None
+
+
+class Part(NamedTuple):
+    """Characters that are drawn with one font."""
+
+    text: str
+    face: Face
+
+
+class TextLine:
+    """One line of text at one size, to be measured and drawn."""
+
+    def __init__(self, parts: Iterable[Part], size: int) -> None:
+        """Open the fonts of the parts, which are in order from the left, at a size in pixels."""
+        self._drawn = [(part.text, open_face(part.face, size)) for part in parts]
+        metrics = [font.getmetrics() for _, font in self._drawn] or [open_face(OWN, size).getmetrics()]
+        self.ascent, self.descent = max(above for above, _ in metrics), max(below for _, below in metrics)
+
+    @property
+    def width(self) -> int:
+        """Pixels."""
+        return math.ceil(sum(font.getlength(text) for text, font in self._drawn))
+
+    def draw(self, pen: ImageDraw.ImageDraw, left: float, baseline: float, *, color: tuple[int, int, int]) -> None:
+        """Draw the line from `left` on, its letters standing on `baseline`."""
+        for text, font in self._drawn:
+            pen.text((left, baseline), text, fill=color, font=font, anchor="ls")
+            left += font.getlength(text)
+
+
+def lay_out(text: str, *, font: FontPath = None) -> tuple[Part, ...]:
+    """Cut a text into parts for `TextLine`, the leftmost one first; characters that no font has are left out.
+
+    Args:
+        text: of one line; names as `shown_names` gives them lose nothing.
+        font: a font file that is used for whatever it has.
+
+    Raises:
+        InputError: the font cannot be read.
+    """
+    face = None if font is None else given_face(font)
+    found: list[Part] = []
+    for section in clean(text).split(LEFT_TO_RIGHT):
+        parts = [part for part in _parts(section, face) if isinstance(part, Part)] if section else []
+        found += parts[::-1] if reads_from_right(section) else parts
+    return tuple(found)
+
+
+def cut(text: str, length: int) -> str:
+    """The first `length` characters and "...", or some less where that would take a letter apart."""
+    while 0 < length < len(text) and unicodedata.category(text[length])[0] in "MC":
+        length -= 1
+    return text if length >= len(text) else text[:length] + "..."
+
+
+def shown_names(names: Sequence[str], *, font: FontPath = None) -> tuple[str, ...]:
+    """Class names as they can be drawn in images: "class 7" in place of one for which no font is there.
+
+    A warning says once which names that concerns and what to install.
+
+    Args:
+        names: by label.
+        font: a font file that is used for whatever it has.
+
+    Raises:
+        InputError: the font cannot be read.
+    """
+    return _shown(tuple(names), None if font is None else given_face(font))
+
+
+@lru_cache(maxsize=256)
+def _shown(names: tuple[str, ...], face: Face | None) -> tuple[str, ...]:
+    def lacking(text: str) -> str:
+        return "".join(part for part in _parts(text, face) if isinstance(part, str))
+
+    unshaped = "" if features.check("raqm") else "Pillow shapes such text only with FriBiDi (apt install libfribidi0)"
+    return replace_names(names, lacking=lacking, unshaped=unshaped)
+
+
+def replace_names(
+    names: Sequence[str], *, lacking: Callable[[str], str], unshaped: str, stand_in: str = "class"
+) -> tuple[str, ...]:
+    """Names that can be drawn, and a number for each of the others, of which a warning tells.
+
+    Args:
+        names: by number.
+        lacking: gives the characters of a name for which there is no font.
+        unshaped: why letters cannot be joined and put in order, for scripts that need it; empty: they can.
+        stand_in: what the numbers count.
+    """
+    shown, without_font, unshapable, missing = [], [], [], ""
+    for number, name in enumerate(names):
+        text = clean(name)
+        lacks = lacking(text)
+        if lacks:
+            without_font.append(text)
+            missing += lacks
+        elif unshaped and _needs_shaping(text):
+            unshapable.append(text)
+        else:
+            shown.append(f"{LEFT_TO_RIGHT}{text}{LEFT_TO_RIGHT}" if reads_from_right(text) else text)
+            continue
+        shown.append(f"{stand_in} {number}")
+    if without_font:
+        packages = " ".join(sorted({_package(character) for character in missing}))
+        _warn_once(
+            f"no installed font has the letters of {_some(without_font, stand_in)}: numbers are drawn instead. Install "
+            f"one (Debian, Ubuntu: apt install {packages}), or give a font file with --font (Python: font)"
+        )
+    if unshapable:
+        _warn_once(
+            f"the letters of {_some(unshapable, stand_in)} cannot be joined: numbers are drawn instead. {unshaped}"
+        )
+    return tuple(shown)
+
+
+def clean(text: str) -> str:
+    """One line in composed letters, without control characters and what only chooses between looks of a letter."""
+    text = unicodedata.normalize("NFC", " ".join(text.split()))
+    return "".join(
+        character
+        for character in text
+        if character in _KEPT_CONTROLS
+        or not (unicodedata.category(character) in ("Cc", "Cf", "Cs") or "\ufe00" <= character <= "\ufe0f")
+    )
+
+
+@lru_cache(maxsize=4096)
+def _parts(text: str, font: Face | None) -> tuple[Part | str, ...]:
+    """The text as parts with a font, one if possible; what no font has stays a plain text."""
+    whole = find_face(frozenset(text), font)
+    if whole is not None:
+        return (Part(text, whole),)
+    parts: list[Part | str] = []
+    for stretch in _stretches(text):
+        together = find_face(frozenset(stretch), font) is not None
+        for piece in [stretch] if together else stretch:
+            _append(parts, piece, font)
+    return tuple(parts)
+
+
+def _append(parts: list[Part | str], text: str, font: Face | None) -> None:
+    """Add a text to the parts before it: to the last one if its font has it, else with a font of its own."""
+    last = parts[-1] if parts else None
+    if isinstance(last, Part) and has_all(last.face, text):
+        parts[-1] = Part(last.text + text, last.face)
+    else:
+        face = find_face(frozenset(text), font)
+        parts.append(text if face is None else Part(text, face))
+
+
+def _stretches(text: str) -> list[str]:
+    """Cut where the script changes; spaces and marks go with what is before them."""
+    found: list[str] = []
+    former = None
+    for character in text:
+        kind = unicodedata.category(character)[0]
+        script = former if kind in "MZC" and found else _script(character)
+        if script == former and found:
+            found[-1] += character
+        else:
+            found.append(character)
+        former = script
+    return found
+
+
+def _script(character: str) -> str:
+    """The script of a letter by its Unicode name, which begins with it; empty for digits and signs."""
+    if unicodedata.category(character)[0] not in "LM":
+        return ""
+    return unicodedata.name(character, "").partition(" ")[0].partition("-")[0]
+
+
+def reads_from_right(text: str) -> bool:
+    """Whether the first letter that has a direction is of a script written from right to left."""
+    directions = (unicodedata.bidirectional(character) for character in text)
+    return next((one != "L" for one in directions if one in ("L", "R", "AL")), False)
+
+
+def _needs_shaping(text: str) -> bool:
+    """Whether letters have to be joined, stacked or put in another order: Arabic, Hebrew, Hindi, Thai and others."""
+    return any(unicodedata.bidirectional(c) in ("R", "AL") or unicodedata.category(c)[0] == "M" for c in text)
+
+
+def _package(character: str) -> str:
+    """The Debian package that has a font for a character."""
+    name = unicodedata.name(character, "")
+    if name.startswith(_EAST_ASIAN):
+        return "fonts-noto-cjk"
+    if name.startswith(_EUROPEAN):
+        return "fonts-dejavu-core"
+    return "fonts-noto-core" if unicodedata.category(character)[0] in "LMN" else "fonts-symbola"
+
+
+def _some(names: Sequence[str], what: str) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{', '.join(map(repr, names[:3]))}{more} ({what} name{'s' if len(names) > 1 else ''})"
+
+
+@cache
+def _warn_once(message: str) -> None:
+    _log.warning("%s", message)
