@@ -26,6 +26,7 @@ from rtdetr.training.checkpoint import Progress, newest_whole
 from rtdetr.training.job import Job
 from rtdetr.training.run_log import RunLog
 from rtdetr.weights import load_model, save_weights
+from tests.coco_files import exchanged
 from tests.training.small import STEPS, TINY, accuracies, config_of, losses, run_tiny, write_folder
 
 
@@ -124,7 +125,7 @@ def whole(data, tmp_path_factory) -> TrainResult:
 
 
 @pytest.mark.parametrize("stop", [4, 2 * STEPS, 3 * STEPS])
-def test_an_interrupted_run_equals_one_that_was_not(data, whole, tmp_path, monkeypatch, stop):
+def test_an_interrupted_run_equals_one_that_was_not(data, whole, tmp_path, monkeypatch, caplog, stop):
     with monkeypatch.context() as patch:
         stop_after(patch, stop)
         part = run_tiny(data, tmp_path / "part", epochs=3)
@@ -137,6 +138,31 @@ def test_an_interrupted_run_equals_one_that_was_not(data, whole, tmp_path, monke
     assert accuracies(tmp_path / "part") == accuracies(whole.output_dir)
     assert training_state(tmp_path / "part") == training_state(whole.output_dir)
     assert training_state(tmp_path / "part")["/last_epoch"] == 2
+    assert "resume:" not in caplog.text
+
+
+def test_a_run_goes_on_the_same_after_an_export_that_exchanged_class_numbers(whole, tmp_path, monkeypatch, caplog):
+    data, part = write_folder(tmp_path / "data"), tmp_path / "part"
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4)
+        run_tiny(data, part, epochs=3)
+    files = [data / split / "_annotations.coco.json" for split in ("train", "valid")]
+    for file in files:
+        file.write_text(json.dumps(exchanged(json.loads(file.read_text()))))
+    run_tiny(None, resume=part)
+    assert [text for text in caplog.messages if text.startswith("resume:")] == [
+        "resume: 2 of 3 classes have another number in the data than in the run, such as 'dog'; they are matched by "
+        "name and keep the run's numbers"
+    ]
+    assert losses(part) == losses(whole.output_dir)
+    assert accuracies(part) == accuracies(whole.output_dir)
+    assert training_state(part) == training_state(whole.output_dir)
+    assert load_model(part / "best.pth")[1].names == load_model(whole.output_dir / "best.pth")[1].names
+    content = json.loads(files[0].read_text())
+    content["categories"].append({"id": 91, "name": "fox"})
+    files[0].write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match="only the data has 'fox'"):
+        run_tiny(None, resume=part, epochs=4)
 
 
 def test_a_run_that_died_in_an_evaluation_is_evaluated_when_resumed(data, whole, tmp_path, monkeypatch):

@@ -1,7 +1,8 @@
 """Checkpoints: one file with everything a run needs to go on exactly where it stood.
 
 The file is a `torch.save` of plain containers and tensors (it loads with `weights_only=True`) in the published layout
-("date", "last_epoch", "model", "ema", "optimizer", "scaler"), plus "progress", "rng" and our "rtdetr" metadata.
+("date", "last_epoch", "model", "ema", "optimizer", "scaler"), plus "progress", "rng", "data" (fingerprints of the
+datasets) and our "rtdetr" metadata.
 `best.pth` has the same layout with the averaged weights only.
 """
 
@@ -85,7 +86,13 @@ class TrainingState:
 
 
 def save_last(
-    path: Path, state: TrainingState, *, metadata: Mapping[str, Any], rng: list[dict[str, Any]], keep: int = 1
+    path: Path,
+    state: TrainingState,
+    *,
+    metadata: Mapping[str, Any],
+    rng: list[dict[str, Any]],
+    keep: int = 1,
+    data: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
     """Write everything needed to resume. The file at `path` is replaced whole or not at all.
 
@@ -95,6 +102,7 @@ def save_last(
         metadata: see `Job.metadata`.
         rng: `random_state` of every process.
         keep: how many checkpoints to keep: `path` and, with 2, the one before it as last-1.pth.
+        data: fingerprints of the datasets, where known (`fingerprint.py`).
 
     Raises:
         TrainingError: the file cannot be written; the old one is untouched.
@@ -104,6 +112,7 @@ def save_last(
         "optimizer": state.optimizer.state_dict(),
         "scaler": state.scaler.state_dict(),
         "rng": rng,
+        **({} if data is None else {"data": dict(data)}),
     }
     if path.exists():
         for age in range(keep - 1, 0, -1):

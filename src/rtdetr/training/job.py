@@ -44,6 +44,7 @@ class Job:
         network: `state.model`, or what averages its gradients over the processes.
         log: for what a person should know.
         description: what the run is going to do; empty but in the main process.
+        fingerprints: of the training and the validation data, for checkpoints; see `fingerprint.py`.
     """
 
     config: TrainConfig
@@ -60,6 +61,7 @@ class Job:
     network: nn.Module
     log: logging.Logger
     description: str
+    fingerprints: dict[str, torch.Tensor]
 
     @property
     def memory_format(self) -> torch.memory_format:

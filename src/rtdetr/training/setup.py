@@ -28,6 +28,7 @@ from rtdetr.models import RTDETR, build_model
 from rtdetr.training.checkpoint import Progress, TrainingState, restore
 from rtdetr.training.distributed import Processes, wrap
 from rtdetr.training.ema import ModelEMA
+from rtdetr.training.fingerprint import fingerprint, tell_changes, with_former_labels
 from rtdetr.training.freeze import freeze
 from rtdetr.training.job import Job, MakeDetector
 from rtdetr.training.loggers import require
@@ -80,9 +81,14 @@ def prepare(
     if config.bad_images == "skip":
         train_data = train_data.skipping_bad_images()
         val_data = None if val_data is None else val_data.skipping_bad_images()
-    for dataset in (train_data, val_data):
-        if dataset is not None:
-            dataset.check_pixels()
+    say = _log.warning if processes.is_main else lambda _: None
+    datasets = {"train": train_data} if val_data is None else {"train": train_data, "val": val_data}
+    if resume is not None:
+        datasets = with_former_labels(resume, datasets, say=say)
+        train_data, val_data = datasets["train"], datasets.get("val")
+    for dataset in datasets.values():
+        dataset.check_pixels()
+    fingerprints = {part: fingerprint(dataset) for part, dataset in datasets.items()}
     factors = repeat_factors(train_data.annotations) if config.balance else None
     shown = epoch_length(factors, num_images=len(train_data))
     config = fit(config, num_images=shown, class_names=train_data.categories.names)
@@ -143,7 +149,8 @@ def prepare(
     if resume is not None:
         restore(resume, state, rank=processes.rank)
         _warn_of_other_processes(len(resume.get("rng", [])), processes)
-    _check_agreement(processes, state.progress, train_data)
+        tell_changes(resume, fingerprints, say=say)
+    _check_agreement(processes, state.progress, train_data, fingerprints)
     if processes.is_main:
         if transforms is not None and not any(plan(recipe, epoch).strong for epoch in range(recipe.epochs)):
             _log.warning("the transforms are not used: no epoch of this recipe is augmented (augmentation_stop_epoch)")
@@ -166,17 +173,21 @@ def prepare(
         network=wrap(model, processes, device),
         log=_log,
         description=description,
+        fingerprints=fingerprints,
     )
 
 
-def _check_agreement(processes: Processes, progress: Progress, data: DetectionDataset) -> None:
+def _check_agreement(
+    processes: Processes, progress: Progress, data: DetectionDataset, fingerprints: Mapping[str, torch.Tensor]
+) -> None:
     """See that all processes stand at the same step of the same data: machines may hold different files.
 
     Raises:
         ConfigError: they do not.
     """
     place = {"epoch": progress.epoch, "batch": progress.batch, "step": progress.iteration}
-    found = processes.gather_all({**place, "images": len(data), "classes": len(data.categories)})
+    content = {part: int(rows.sum()) for part, rows in fingerprints.items()}  # wraps around
+    found = processes.gather_all({**place, "images": len(data), "classes": len(data.categories), "content": content})
     if any(one != found[0] for one in found):
         rank = next(rank for rank, one in enumerate(found) if one != found[0])
         raise ConfigError(

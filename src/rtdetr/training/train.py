@@ -221,7 +221,7 @@ def _save(job: Job, log: RunLog | SilentLog, *, keep: int = 1) -> None:
         return
     path = job.folder / LAST_FILE
     try:
-        save_last(path, job.state, metadata=job.metadata, rng=rng, keep=keep)
+        save_last(path, job.state, metadata=job.metadata, rng=rng, keep=keep, data=job.fingerprints)
     except TrainingError as error:
         if not path.exists() or job.state.progress.epoch >= job.config.recipe.epochs:
             raise

@@ -1,0 +1,140 @@
+"""A resumed run has the classes it had, whatever their numbers in the data are now, and says what else changed."""
+
+import pytest
+
+from rtdetr.categories import Categories, Category
+from rtdetr.data import DetectionDataset, open_dataset
+from rtdetr.errors import ConfigError
+from rtdetr.training import fingerprint as module
+from rtdetr.training.fingerprint import fingerprint, tell_changes, with_former_labels
+from tests.coco_files import document, exchanged, many_images, write_dataset
+
+
+def dataset_of(folder, content=None):
+    return DetectionDataset(*write_dataset(folder, content))
+
+
+def checkpoint_of(dataset, *, without=()):
+    """The entries of a checkpoint that tell of its data."""
+    content = {"rtdetr": {"categories": dataset.categories.to_json()}, "data": {"train": fingerprint(dataset)}}
+    return {key: value for key, value in content.items() if key not in without}
+
+
+def resumed(former, dataset, val=None):
+    """The datasets of a run that goes on, and what is said."""
+    said = []
+    datasets = {"train": dataset} | ({} if val is None else {"val": val})
+    datasets = with_former_labels(former, datasets, say=said.append)
+    tell_changes(former, {part: fingerprint(one) for part, one in datasets.items()}, say=said.append)
+    return datasets, said
+
+
+def test_unchanged_data_is_as_it_was(tmp_path):
+    before = dataset_of(tmp_path / "a")
+    moved = dataset_of(tmp_path / "b")
+    datasets, said = resumed(checkpoint_of(before), moved)
+    assert datasets["train"] is moved and said == []
+
+
+def test_the_order_of_objects_and_the_last_digits_do_not_count(tmp_path):
+    content = document()
+    content["annotations"] = content["annotations"][::-1]
+    for row in content["annotations"]:
+        row["bbox"] = [value + 1e-9 for value in row["bbox"]]
+    assert resumed(checkpoint_of(dataset_of(tmp_path / "a")), dataset_of(tmp_path / "b", content))[1] == []
+
+
+def test_classes_with_other_numbers_keep_those_of_the_run(tmp_path):
+    before, now = dataset_of(tmp_path / "a"), dataset_of(tmp_path / "b", exchanged(document()))
+    val = now.with_categories(now.categories)
+    datasets, said = resumed(checkpoint_of(before), now, val)
+    for dataset in datasets.values():
+        assert dataset.categories.names == before.categories.names
+        assert dataset.annotations.labels.tolist() == before.annotations.labels.tolist()
+        assert dataset.categories.ids == [7, 3, 90]  # those of the files as they are now
+    assert len(said) == 1 and "2 of 3 classes have another number" in said[0]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_boxes_images_and_classes_of_objects_that_changed_are_counted(tmp_path, seed):
+    content = many_images(6, seed=seed)
+    before = dataset_of(tmp_path / "a", content)
+    first, second, *_ = (row for row in content["annotations"] if row["image_id"] != 6)
+    first["bbox"][2] += 1
+    second["category_id"] = {3: 7, 7: 90, 90: 3}[second["category_id"]]
+    content["images"][5]["file_name"] = "new.png"
+    changed = len({first["image_id"], second["image_id"]})
+    (said,) = resumed(checkpoint_of(before), dataset_of(tmp_path / "b", content))[1]
+    assert f"{changed} of 6 images have other boxes, classes or sizes, 1 are new, 1 are gone" in said
+
+
+def test_images_in_another_order_are_told(tmp_path):
+    content = document()
+    content["images"][1]["id"] = 99
+    (said,) = resumed(checkpoint_of(dataset_of(tmp_path / "a")), dataset_of(tmp_path / "b", content))[1]
+    assert "another order" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: rows.append({"id": 91, "name": "fox"}), "other classes than the run: only the data has 'fox'."),
+        (lambda rows: rows.pop(2), "the run: only the run has 'bird'."),
+        (
+            lambda rows: rows[0].update(name="fox") or rows.pop(2),
+            "only the data has 'fox'; only the run has 'cat', 'bird'.",
+        ),
+    ],
+)
+def test_added_and_removed_classes_are_refused_by_name(tmp_path, change, message):
+    content = document()
+    content["annotations"].pop(0)  # the bird
+    before = dataset_of(tmp_path / "a", content)
+    change(content["categories"])
+    with pytest.raises(ConfigError, match=message) as error:
+        resumed(checkpoint_of(before), dataset_of(tmp_path / "b", content))
+    assert "--weights RUN" in str(error.value)
+
+
+def test_a_renamed_class_is_told_where_its_objects_are_the_same(tmp_path):
+    content = document()
+    before = dataset_of(tmp_path / "a", content)
+    content["categories"][1]["name"] = "hound"
+    now = dataset_of(tmp_path / "b", content)
+    datasets, said = resumed(checkpoint_of(before), now)
+    assert datasets["train"].annotations.labels.tolist() == before.annotations.labels.tolist()
+    assert said == ["resume: 1 classes have another name and the same objects: 'dog' is now 'hound'"]
+    with pytest.raises(ConfigError, match="only the data has 'hound'; only the run has 'dog'"):
+        resumed(checkpoint_of(before, without=["data"]), now)
+    content["annotations"][2]["bbox"][0] += 1  # a hound that no dog was at
+    with pytest.raises(ConfigError, match="only the data has 'hound'"):
+        resumed(checkpoint_of(before), dataset_of(tmp_path / "c", content))
+
+
+def test_older_and_foreign_checkpoints_are_resumed_and_that_is_said(tmp_path):
+    dataset = dataset_of(tmp_path)
+    old = checkpoint_of(dataset, without=["data"])
+    assert [text.partition(",")[0] for text in resumed(old, dataset)[1]] == [
+        "resume: the checkpoint has no fingerprint of its data"
+    ]
+    datasets, said = resumed({}, dataset)
+    assert datasets["train"] is dataset
+    assert "does not name its classes" in said[0] and "no fingerprint" in said[1]
+
+
+def test_data_without_objects_and_of_one_pixel_boxes(tmp_path):
+    content = document()
+    content["annotations"] = [row for row in content["annotations"] if row["bbox"][2:] == [1, 1]]
+    one = fingerprint(dataset_of(tmp_path / "one", content))
+    content["annotations"] = []
+    none = fingerprint(dataset_of(tmp_path / "none", content))
+    assert one.shape == none.shape == (3, 2) and (one[:, 0] == none[:, 0]).all() and (one != none).sum() == 1
+
+
+def test_a_table_in_python_is_matched_by_name_too(tmp_path):
+    before = dataset_of(tmp_path / "a")
+    other = before.with_categories(Categories([Category(1, "bird"), Category(2, "dog"), Category(3, "cat")]))
+    assert resumed(checkpoint_of(before), open_dataset(other, split="train"))[0]["train"].categories.names == [
+        *("cat", "dog", "bird")
+    ]
+    assert module._some(list("abcdefg")) == "'a', 'b', 'c', 'd', 'e' and 2 more"
