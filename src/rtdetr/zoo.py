@@ -82,6 +82,7 @@ _OTHER_RECIPES: dict[str, dict[str, Any]] = {  # than the model's
 }
 _OTHER_FILES = {"rtdetrv2_r18vd_dsp1_120e_coco": "coco_120e"}  # tag of the weights, other than the model's first
 
+UNTRAINED = ":untrained"  # behind the name of a model: with fresh weights instead of the published ones
 ALIASES = {
     **{f"{name}_{length}": name for name, lengths in _CONFIGURATIONS.items() for length in lengths},
     "rtdetrv2_s": "rtdetrv2_r18vd",
@@ -353,12 +354,13 @@ def list_models() -> list[str]:
 
 
 def entry(name: str) -> ZooEntry:
-    """Look a model up by name or alias.
+    """Look a model up by name or alias, with or without `UNTRAINED` behind it.
 
     Raises:
         ConfigError: no such model; the message names the nearest one.
     """
-    found = _ENTRIES.get(ALIASES.get(name, name))
+    plain = name.removesuffix(UNTRAINED)
+    found = _ENTRIES.get(ALIASES.get(plain, plain))
     if found is None:
         known = [*_ENTRIES, *ALIASES]
         raise ConfigError(f"unknown model {name!r}.{nearest(name, known)} Run 'rtdetr models' for the list.")

@@ -107,6 +107,23 @@ def test_a_config_file_that_was_edited_is_told_on_resuming(tmp_path, caplog):
     ]
 
 
+def test_untrained_models_start_from_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert resolve("data", {"model": "rtdetrv2_r50vd_dsp"}).weights == "rtdetrv2_r50vd"
+    for settings in ({"model": "rtdetrv2_r50vd_dsp:untrained"}, {"set": {"model": "rtdetrv2_r50vd_dsp:untrained"}}):
+        config = resolve("data", settings)
+        assert config == resolve("data", {"model": "rtdetrv2_r50vd_dsp", "weights": "none"})
+        assert config.output_dir == "runs/rtdetrv2_r50vd_dsp"
+    resolve("data", {"model": "test-tiny:untrained", "set": {"model.decoder.num_queries": 7}})
+    for name in ("weights", "backbone_weights"):
+        with pytest.raises(
+            ConfigError, match=f"'test-tiny:untrained' asks for fresh weights, {name} for those of 'auto'"
+        ):
+            resolve("data", {"model": "test-tiny:untrained", name: "auto"})
+    with pytest.raises(ConfigError, match=r"unknown model 'test-tny'\. Did you mean 'test-tiny'"):
+        resolve("data", {"model": "test-tny:untrained"})
+
+
 def test_a_resumed_run_keeps_its_settings():
     first = resolve("data", {"model": "test-tiny", "seed": 7, "output_dir": "old", "recipe": {"lr": 0.5}, "epochs": 9})
     saved = first.model_dump(mode="json")

@@ -16,7 +16,7 @@ from torch import Tensor
 from rtdetr.api import train
 from rtdetr.categories import Categories, Category
 from rtdetr.data import open_dataset
-from rtdetr.errors import ConfigError, DatasetError, TrainingError, WeightsError
+from rtdetr.errors import ConfigError, DatasetError, InputError, TrainingError, WeightsError
 from rtdetr.evaluation import EvaluationReport
 from rtdetr.losses import Criterion, build_criterion
 from rtdetr.models import build_model
@@ -274,6 +274,22 @@ def test_starting_from_weights_of_other_classes(data, tmp_path, caplog):
     model, _ = load_model(tmp_path / "run/last.pth")
     torch.testing.assert_close(model.encoder.input_proj[0].conv.weight, source.encoder.input_proj[0].conv.weight)
     torch.testing.assert_close(model.decoder.enc_score_head.weight[2], source.decoder.enc_score_head.weight[0])
+
+
+def test_weights_without_class_names_go_by_position_and_that_is_said(data, tmp_path, caplog):
+    source = build_model("test-tiny", num_classes=3)
+    save_weights(source, tmp_path / "source.pth")
+    given = {"weights": tmp_path / "source.pth", "recipe": {"lr": 1e-12}, "evaluate_every": 0}
+    with caplog.at_level(logging.INFO, logger="rtdetr"):
+        run_tiny(data, tmp_path / "run", epochs=1, **given)
+    assert "does not name its 3 classes" in caplog.text and "3 classes carried over" in caplog.text
+
+
+def test_a_font_that_cannot_be_read_is_refused_at_once(data, tmp_path):
+    (tmp_path / "font.ttf").write_text("no font")
+    with pytest.raises(InputError, match=r"cannot read the font .*font\.ttf"):
+        run_tiny(data, tmp_path / "run", font=tmp_path / "font.ttf")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_warm_up_longer_than_the_run_is_warned_of(data, tmp_path, caplog):

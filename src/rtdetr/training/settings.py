@@ -29,7 +29,7 @@ class TrainSettings(TypedDict, total=False):
     """What `rtdetr.train` can be asked for, all of it optional. None is the same as left out."""
 
     config: PathLike | Mapping[str, Any] | None  # file with settings (see config_file.py), or what was read from one
-    model: str | None  # name in the zoo; default: the one of `weights`, else rtdetrv2_r18vd
+    model: str | None  # name in the zoo, or NAME:untrained; default: the one of `weights`, else rtdetrv2_r18vd
     network: ModelConfig | None  # a model that is not in the zoo
     output_dir: PathLike | None  # folder for checkpoints and metrics; default: runs/MODEL, then runs/MODEL-2, ...
     recipe: str | Recipe | Mapping[str, Any] | None  # "published", "finetune", "deim"; one's own; or single values
@@ -110,6 +110,8 @@ def resolve(
     for name in sorted(assignments, key=lambda name: name not in ("model", "weights")):  # before the network's parts
         _assign(values, changes, name, assignments[name])
     from_nothing = "none" in (values.get("weights"), values.get("backbone_weights")) or resume is not None
+    if _untrained(values):
+        values["model"], from_nothing = values["model"].removesuffix(zoo.UNTRAINED), True
     for name in _MAY_BE_NONE:
         values[name] = None if values.get(name) == "none" else values.get(name)
     if "data" not in values:
@@ -223,6 +225,24 @@ def _refuse_derived(name: str) -> None:
     }
     if name in derived:
         raise ConfigError(f"{name} cannot be set: {derived[name]}; leave it out")
+
+
+def _untrained(values: Mapping[str, Any]) -> bool:
+    """Whether the model is asked for with fresh weights, by `zoo.UNTRAINED` behind its name.
+
+    Raises:
+        ConfigError: there are weights to start from as well.
+    """
+    model = values.get("model")
+    if not isinstance(model, str) or not model.endswith(zoo.UNTRAINED):
+        return False
+    for name in ("weights", "backbone_weights"):
+        if values.get(name) not in (None, "none"):
+            raise ConfigError(
+                f"model {model!r} asks for fresh weights, {name} for those of {values[name]!r}: leave out {name}, or "
+                f"write {model.removesuffix(zoo.UNTRAINED)!r}"
+            )
+    return True
 
 
 def _recipe(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

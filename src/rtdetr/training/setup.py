@@ -36,7 +36,7 @@ from rtdetr.training.named_recipes import fit
 from rtdetr.training.optimizer import build_optimizer
 from rtdetr.training.plan import describe, estimate_memory
 from rtdetr.training.recompute import recompute_activations
-from rtdetr.weights import load_backbone, read_checkpoint, transfer
+from rtdetr.weights import default_categories, load_backbone, read_checkpoint, transfer
 
 _log = logging.getLogger(__name__)
 ALONE = Processes()
@@ -253,7 +253,14 @@ def _start_from(config: TrainConfig, model: RTDETR, categories: Categories, *, d
     if config.weights is not None:
         loaded = read_checkpoint(config.weights, model=None if config.network else config.model)
         _check_unseen(config.weights, loaded.said, model.config)
-        names = None if loaded.categories is None else loaded.categories.names
+        known = loaded.categories or default_categories(loaded.config.num_classes)
+        names = None if known == Categories.numbered(len(known)) else known.names
+        if names is None and len(known) == len(categories):
+            _log.warning(
+                "%s does not name its %d classes: its rows are taken for the classes of the data in their order",
+                loaded.path,
+                len(known),
+            )
         report = transfer(model, loaded.state, source_names=names, target_names=categories.names)
         _log.info("weights of %s: %s", loaded.path, report)
     elif backbone_weights is not None:

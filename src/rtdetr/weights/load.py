@@ -20,7 +20,6 @@ from rtdetr.weights.names import State, from_huggingface, is_huggingface, to_ver
 from rtdetr.weights.official import Metadata, read_pth, write_pth
 from rtdetr.weights.state import DENOISING, load_state, looks_like
 
-_UNTRAINED = ":untrained"  # behind the name of a zoo model
 _EXPORTED = (".onnx", ".xml", ".engine", ".trt", ".pt2")
 _FOREIGN = (".json", ".yaml", ".yml", ".txt", ".jpg", ".jpeg", ".png", ".zip")
 
@@ -59,8 +58,8 @@ def read_checkpoint(source: str | Path, *, model: str | None = None) -> LoadedWe
         WeightsError: missing, damaged, not RT-DETR's, or not this `model`'s.
         ConfigError: no such `model`.
     """
-    if isinstance(source, str) and source.endswith(_UNTRAINED) and not Path(source).exists():
-        return _untrained(source.removesuffix(_UNTRAINED), model)
+    if isinstance(source, str) and source.endswith(zoo.UNTRAINED) and not Path(source).exists():
+        return _untrained(source.removesuffix(zoo.UNTRAINED), model)
     path, zoo_name = _find(source)
     model = model or zoo_name
     try:
@@ -209,7 +208,7 @@ def _untrained(name: str, model: str | None) -> LoadedWeights:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         state = build_model(config).state_dict()
-    return LoadedWeights(state, config, default_categories(config.num_classes), Path(name + _UNTRAINED))
+    return LoadedWeights(state, config, default_categories(config.num_classes), Path(name + zoo.UNTRAINED))
 
 
 def _published(name: str, tag: str) -> Path:
@@ -218,7 +217,7 @@ def _published(name: str, tag: str) -> Path:
     if not checkpoints:
         raise WeightsError(
             f"{name!r} has no published weights; train it, or give the path of a checkpoint, or "
-            f"'{name}{_UNTRAINED}' for fresh weights, which serve for speed alone"
+            f"'{name}{zoo.UNTRAINED}' for fresh weights, which serve for speed alone"
         )
     if tag and tag not in checkpoints:
         raise WeightsError(
