@@ -11,7 +11,14 @@ from rtdetr.fonts import figure, search, text
 
 REAL_FONTS = Path(__file__).parents[2] / ".venv" / "fonts" / "usr" / "share"  # `make .venv/fonts` puts them there
 CACHED = (
-    *(search.has, search._probe, search._candidates, search._usual_faces, search._installed_faces),
+    *(
+        search.has,
+        search._probe,
+        search._candidates,
+        search._usual_faces,
+        search._faces_of_fontconfig,
+        search._installed_faces,
+    ),
     *(text._shown, text._parts, text._warn_once, figure._prepared, figure._characters),
 )
 

@@ -57,7 +57,7 @@ def test_fontconfig_decides_where_it_is_there(machine, tmp_path):
     program.parent.mkdir()
     # what it answers is not believed: of these, only the last one has the letter
     answer = "".join(rf"{path}\t{index}\n" for path, index in ((DEJAVU, 0), ("/gone.ttf", 0), (second, 65536)))
-    program.write_text(f"#!/bin/sh\n[ \"$4\" = 'sans-serif:charset=4eba' ] && printf '{answer}'\n")
+    program.write_text(f"#!/bin/sh\n[ $# = 4 ] && printf '{answer}'\n")
     program.chmod(0o755)
     assert face_of("人") == Face(str(second))
 

@@ -6,16 +6,16 @@ Pillow, and holds for every kind of font that Pillow opens.
 
 import contextlib
 import importlib.util
+import itertools
 import os
 import subprocess
 import sys
 import unicodedata
-from collections.abc import Iterator
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import ImageFont
 
 from rtdetr.errors import InputError
 
@@ -92,15 +92,21 @@ def has(face: Face, character: str) -> bool:
     if unicodedata.category(character) in ("Zs", "Cf"):
         return True
     try:
-        return _drawn(face, character) != _drawn(face, _NO_CHARACTER)
+        return _drawn(face, character) != _unknown(face)
     except OSError:  # a bitmap font, which has no such size
         return False
 
 
-def _drawn(face: Face, character: str) -> tuple[float, bytes]:
-    font, canvas = _probe(face), Image.new("L", (3 * _PROBE_SIZE, 3 * _PROBE_SIZE))
-    ImageDraw.Draw(canvas).text((_PROBE_SIZE, _PROBE_SIZE), character, fill=255, font=font)
-    return font.getlength(character), canvas.tobytes()
+def _drawn(face: Face, character: str) -> tuple[Any, ...]:
+    font = _probe(face)
+    mask: Any = font.getmask(character, mode="L")
+    return font.getlength(character), font.getbbox(character), bytes(mask)
+
+
+@cache
+def _unknown(face: Face) -> tuple[Any, ...]:
+    """What a font draws for a character that it lacks."""
+    return _drawn(face, _NO_CHARACTER)
 
 
 @cache
@@ -110,19 +116,15 @@ def _probe(face: Face) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(face.path, _PROBE_SIZE, index=face.index, layout_engine=ImageFont.Layout.BASIC)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=65536)
 def _candidates(characters: frozenset[str]) -> tuple[Face, ...]:
-    """Fonts of this machine that have all of the characters, the most suitable ones first."""
-    found: dict[Face, None] = {}
-    for source in (_usual_faces, lambda: _of_fontconfig(characters), _installed_faces):
-        for face in source():
-            if has_all(face, characters):
-                found[face] = None
-            if len(found) == _MOST_CANDIDATES:
-                break
-        if found:
-            break
-    return tuple(found)
+    """Some fonts of this machine that have all of the characters, the most suitable ones first."""
+    for faces in (_usual_faces, _faces_of_fontconfig, _installed_faces):
+        found = (face for face in faces() if has_all(face, characters))
+        first = tuple(itertools.islice(found, _MOST_CANDIDATES))
+        if first:
+            return first
+    return ()
 
 
 @cache
@@ -134,17 +136,19 @@ def _usual_faces() -> list[Face]:
     return faces
 
 
-def _of_fontconfig(characters: frozenset[str]) -> Iterator[Face]:
-    """What fontconfig would write the characters with, best first; nothing where it is not installed."""
-    pattern = f"sans-serif:charset={' '.join(f'{ord(character):x}' for character in sorted(characters))}"
-    command = ["fc-match", "--sort", "--format", r"%{file}\t%{index}\n", pattern]
+@cache
+def _faces_of_fontconfig() -> list[Face]:
+    """Every font in the order in which fontconfig would look for a character; none where it is not installed."""
+    command = ["fc-match", "--all", "--format", r"%{file}\t%{index}\n", "sans-serif"]
+    faces = []
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         ran = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=True)
         for line in ran.stdout.splitlines():
             path, _, index = line.partition("\t")
             if _is_font(path):
                 # in the upper half is which of its weights a variable font shows
-                yield Face(path, int(index) & 0xFFFF if index.isdecimal() else 0)
+                faces.append(Face(path, int(index) & 0xFFFF if index.isdecimal() else 0))
+    return faces
 
 
 @cache
