@@ -77,17 +77,11 @@ def prepare(
     device = _choose_device(config.device, processes)
     if config.max_pixels is not None:
         allow_pixels(config.max_pixels)
-    train_data, val_data = _open_data(config, given)
-    if config.bad_images == "skip":
-        train_data = train_data.skipping_bad_images()
-        val_data = None if val_data is None else val_data.skipping_bad_images()
     say = _log.warning if processes.is_main else lambda _: None
-    datasets = {"train": train_data} if val_data is None else {"train": train_data, "val": val_data}
+    datasets = _open_data(config, given)
     if resume is not None:
         datasets = with_former_labels(resume, datasets, say=say)
-        train_data, val_data = datasets["train"], datasets.get("val")
-    for dataset in datasets.values():
-        dataset.check_pixels()
+    train_data, val_data = datasets["train"], datasets.get("val")
     fingerprints = {part: fingerprint(dataset) for part, dataset in datasets.items()}
     factors = repeat_factors(train_data.annotations) if config.balance else None
     shown = epoch_length(factors, num_images=len(train_data))
@@ -204,7 +198,18 @@ def _choose_device(name: str, processes: Processes) -> torch.device:
     return device
 
 
-def _open_data(config: TrainConfig, given: GivenData | None) -> tuple[DetectionDataset, DetectionDataset | None]:
+def _open_data(config: TrainConfig, given: GivenData | None) -> dict[str, DetectionDataset]:
+    """The data "train" and, where it is evaluated, "val", with the same labels."""
+    train, val = _open_parts(config, given)
+    datasets = {"train": train} if val is None else {"train": train, "val": val}
+    if config.bad_images == "skip":
+        datasets = {part: dataset.skipping_bad_images() for part, dataset in datasets.items()}
+    for dataset in datasets.values():
+        dataset.check_pixels()
+    return datasets
+
+
+def _open_parts(config: TrainConfig, given: GivenData | None) -> tuple[DetectionDataset, DetectionDataset | None]:
     given = given or GivenData(None, None)
     options: dict[str, Any] = {"on_bad_box": config.bad_boxes}
     data = config.data if given.train is None else given.train
