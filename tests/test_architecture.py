@@ -15,7 +15,7 @@ PACKAGE = REPOSITORY / "src" / "rtdetr"
 
 # A room is a folder or a file directly under src/rtdetr.
 LEVEL_0 = {"errors", "config", "categories", "zoo", "detections", "images", "preprocessing", "drawing", "files"}
-LEVEL_0 |= {"fonts"}
+LEVEL_0 |= {"fonts", "text_files"}
 LEVEL_1 = {"boxes", "devices", "structures"}
 LEVEL_2 = {"models", "losses", "data"}
 ALLOWED = {

@@ -8,11 +8,12 @@ import torch
 import rtdetr
 from rtdetr import zoo
 from rtdetr.config import Recipe, TrainConfig
+from rtdetr.data import open_dataset
 from rtdetr.models import build_model
 from rtdetr.training.freeze import freeze
 from rtdetr.training.named_recipes import deim, finetune
-from rtdetr.training.plan import describe, estimate_memory
-from tests.coco_files import many_images, write_dataset
+from rtdetr.training.plan import SplitCounts, describe, estimate_memory
+from tests.coco_files import document, many_images, write_dataset
 from tests.training.small import config_of
 
 
@@ -96,12 +97,12 @@ def test_finetune_counts_the_steps_that_balancing_adds(tmp_path):
     assert steps[0] == 12 < steps[1]
 
 
-def plan(recipe, **changes):
+def plan(recipe, *, val=None, **changes):
     model = build_model("test-tiny", num_classes=3)
     values = {"data": "d", "model": "test-tiny", "output_dir": "runs/x", "recipe": recipe}
     config = TrainConfig(**{**values, **{k: v for k, v in changes.items() if k in TrainConfig.model_fields}})
     more = {k: v for k, v in changes.items() if k not in TrainConfig.model_fields}
-    return describe(config, model=model, num_images=1000, num_val_images=None, steps_per_epoch=62, **more)
+    return describe(config, model=model, train=SplitCounts(1000, 12), val=val, steps_per_epoch=62, **more)
 
 
 def test_the_words():
@@ -109,7 +110,7 @@ def test_the_words():
     lines = plan(recipe, recipe_name="finetune", weights="w.pth", freeze=2).splitlines()
     assert lines == [
         "model    test-tiny, 0.4 M parameters (0.4 M trained, frozen: stem and 2 stages), from the weights w.pth",
-        "data     1,000 images, 3 classes; none is evaluated",
+        "data     1,000 images, 12 of them without objects; 3 classes; none is evaluated",
         "recipe   finetune: made for these images; the published one is --recipe published",
         "length   72 epochs of 62 steps of 16 images: 4,464 steps",
         "rate     0.000145; 223 steps of warm-up; flat for 36 epochs, then a cosine down to 5%",
@@ -120,6 +121,16 @@ def test_the_words():
         "time     unknown until the rehearsal",
         "results  runs/x",
     ]
+
+
+def test_crowd_regions_are_no_objects(tmp_path):
+    content = document()  # of its three images one is empty
+    for row in content["annotations"]:
+        row["iscrowd"] = int(row["image_id"] == content["annotations"][0]["image_id"])
+    counts = SplitCounts.of(open_dataset(write_dataset(tmp_path, content)[1], split="train"))
+    assert counts == (3, 2)
+    text = plan(Recipe(), val=SplitCounts(1, 1))
+    assert "; 3 classes; for validation 1 image, 1 of them without objects\n" in text
 
 
 def test_other_recipes():

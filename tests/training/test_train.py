@@ -104,7 +104,7 @@ def test_a_run_leaves_everything_in_its_folder(data, tmp_path, capsys):
     model, categories = load_model(result.best_weights)
     assert (model.config.name, categories.names, categories.ids) == ("test-tiny", ["cat", "dog", "bird"], [3, 7, 90])
     shown = capsys.readouterr().err
-    assert "12 images, 3 classes" in shown
+    assert "data     12 images, 3 of them without objects; 3 classes; for validation 4 images, 0 of them" in shown
     assert "epoch 2/2  step 3/3  left 0:00:0" in shown
     assert "epoch 2/2  loss" in shown
 

@@ -62,6 +62,7 @@ class Found(NamedTuple):
     read: gives the annotations; its argument is `on_bad_box`.
     split: what the reader of the format knows about its files; None for COCO.
     part: which part of `annotations_file` it is, where that describes several.
+    warning: what to tell whoever uses it; may be empty.
     """
 
     format: Literal["coco", "yolo", "voc"]
@@ -71,6 +72,7 @@ class Found(NamedTuple):
     read: Callable[[str], Annotations]
     split: Any = None
     part: str = ""
+    warning: str = ""
 
 
 def arrange(objects: Objects, *, source: object, on_bad_box: str, where: Callable[[int], str]) -> Annotations:

@@ -27,6 +27,7 @@ import numpy as np
 from rtdetr.categories import Categories
 from rtdetr.data.annotations import LARGEST, Annotations, Found, Objects, arrange
 from rtdetr.errors import DatasetError
+from rtdetr.text_files import read_text
 
 PATTERNS = (
     "annotations/instances_{}2017.json",
@@ -182,15 +183,14 @@ class _Rows(NamedTuple):
 
 
 def _load_json(file: Path) -> Any:
+    text = read_text(file, what="annotation file", error=DatasetError)
     constants: list[str] = []  # NaN, Infinity, -Infinity
     try:
-        data = json.loads(file.read_bytes(), parse_constant=constants.append)
-    except OSError as error:
-        raise DatasetError(f"cannot read the annotation file {file}: {error.strerror or error}") from None
+        data = json.loads(text, parse_constant=constants.append)
     except (ValueError, RecursionError) as error:
         raise DatasetError(f"{file}: expected a COCO file in JSON, which this is not: {error}") from None
     if constants:
-        data = json.loads(file.read_bytes())
+        data = json.loads(text)
         raise DatasetError(f"{file}: {_holding_constant(data)}{constants[0]}; expected finite numbers only")
     return data
 

@@ -4,6 +4,7 @@ The layouts that are recognised stand at the top of `coco.py`, `yolo.py` and `vo
 the first of these three wins.
 """
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from rtdetr.data.voc import find_voc, is_voc_list, voc_list
 from rtdetr.data.yolo import find_yolo, yolo_file
 from rtdetr.errors import ConfigError, DatasetError, MissingSplitError, nearest
 
+_log = logging.getLogger(__name__)
 SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 
@@ -122,5 +124,7 @@ def _from_file(file: Path, split: str, images: Path | None) -> Found:
 
 def _read(found: Found, on_bad_box: str) -> DetectionDataset:
     annotations = read_cached(found, on_bad_box=on_bad_box)
+    if found.warning:
+        _log.warning("%s", found.warning)
     check_files_exist(found.annotations_file, found.images_dir, annotations.file_names.tolist())
     return DetectionDataset.of(annotations, Source(found.annotations_file, found.images_dir, annotations.categories))

@@ -25,19 +25,19 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
-from xml.etree.ElementTree import Element, TreeBuilder
-from xml.parsers import expat
 
 import numpy as np
 
 from rtdetr.categories import VOC20, Categories, Category
-from rtdetr.data.annotations import LARGEST, Annotations, Found, Objects, arrange, ids_of_names
+from rtdetr.data.annotations import Annotations, Found, Objects, arrange, ids_of_names
 from rtdetr.data.image_files import images_below, is_image_name, listing, sizes_of
+from rtdetr.data.label_files import MOST_UNLABELED, LabelFiles, composed, label_stems
+from rtdetr.data.voc_xml import Picture, read_picture
 from rtdetr.errors import DatasetError, MissingSplitError
+from rtdetr.text_files import read_text
 
 _LIST_NAMES = {"train": ("train", "trainval"), "val": ("val", "valid", "validation"), "test": ("test",)}
 LABEL_FILES = ("label_list.txt", "labels.txt", "classes.txt")
-_CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 class _Item(NamedTuple):
@@ -47,26 +47,11 @@ class _Item(NamedTuple):
     image: str | None  # relative to the folder of images; None: the one with the name of the XML file
 
 
-class _Object(NamedTuple):
-    """One object of an XML file."""
-
-    name: str
-    corners: tuple[float, float, float, float]  # as the file has them
-    difficult: bool
-
-
-class Picture(NamedTuple):
-    """What one XML file says."""
-
-    file_name: str
-    size_wh: tuple[int, int] | None
-    objects: list[_Object]
-
-
 class VocSplit(NamedTuple):
     """The files of one split.
 
     every: all XML files of the dataset, so that each split counts classes and pixels the same way.
+    absent: the XML files of items that do not exist, each with the path of one that lies near it, or nothing.
     """
 
     root: Path
@@ -74,6 +59,7 @@ class VocSplit(NamedTuple):
     images_dir: Path
     items: list[_Item]
     every: list[Path]
+    absent: dict[Path, str]
 
 
 def find_voc(root: Path, split: str, *, images: Path | None) -> Found | None:
@@ -96,8 +82,10 @@ def find_voc(root: Path, split: str, *, images: Path | None) -> Found | None:
             return voc_list(root / f"{name}.txt", images=images)
         if xml := _xml_in(root / name):
             others = [_xml_in(root / other) for names in _LIST_NAMES.values() for other in names]
-            items = [_Item(file, None) for file in xml]
-            return _found(VocSplit(root, root / name, images or root / name, items, sorted(itertools.chain(*others))))
+            items, every = [_Item(file, None) for file in xml], sorted(itertools.chain(*others))
+            folder = images or root / name
+            found = _found(VocSplit(root, root / name, folder, items, every, {}))
+            return found._replace(warning=_unlabeled(root / name, folder, xml))
     return None
 
 
@@ -106,10 +94,10 @@ def is_voc_list(file: Path) -> bool:
     if file.parent.parts[-2:] == ("ImageSets", "Main"):
         return file.is_file()
     try:
-        with file.open(encoding="utf-8") as opened:
-            return opened.readline(10_000).rstrip().endswith(".xml")
-    except (OSError, ValueError):
+        first, *_ = read_text(file, what="list of images", error=DatasetError).splitlines() or [""]
+    except DatasetError:
         return False
+    return first.rstrip().lower().endswith(".xml")
 
 
 def voc_list(file: Path, *, images: Path | None) -> Found:
@@ -118,28 +106,57 @@ def voc_list(file: Path, *, images: Path | None) -> Found:
     Raises:
         DatasetError: the list cannot be read or is empty.
     """
-    try:
-        lines = [line.split() for line in file.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"cannot read the list of images {file}: {error}") from None
-    lines = [fields for fields in lines if fields]
-    if not lines or any("\0" in field for fields in lines for field in fields):
-        raise DatasetError(f"{file}: expected one image a line, {'got none' if not lines else 'got a zero byte'}")
+    text = read_text(file, what="list of images", error=DatasetError)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise DatasetError(f"{file}: expected one image a line, got none")
+    finder = LabelFiles(".xml", images="jpegimages", labels="annotations")
     if file.parent.parts[-2:] == ("ImageSets", "Main"):
         root = file.parents[2]
-        folder = root / "Annotations"
-        items = [_Item(folder / f"{fields[0]}.xml", None) for fields in dict.fromkeys(map(tuple, lines))]
-        return _found(VocSplit(root, file, images or root / "JPEGImages", items, _xml_in(folder)))
-    short = next((number for number, fields in enumerate(lines, 1) if len(fields) != 2), None)
+        folder, images_dir = root / "Annotations", images or root / "JPEGImages"
+        found = {_named_xml(finder, line, folder, images_dir): None for line in lines}
+        items = [_Item(xml, None) for xml in found]
+        absent = _absent(finder, items, images_dir, root)
+        return _found(VocSplit(root, file, images_dir, items, _xml_in(folder), absent))
+    pairs = [line.split() for line in lines]
+    short = next((number for number, fields in enumerate(pairs, 1) if len(fields) != 2), None)
     if short is not None:
         raise DatasetError(
             f"{file}: entry {short}: expected 'image.jpg annotation.xml', paths relative to {file.parent}"
         )
-    items = [_Item(file.parent / xml, image) for image, xml in lines]
+    items = [_Item(_present(finder, file.parent / xml), image) for image, xml in pairs]
     every = {item.xml for item in items}
     for other in _lists_in(file.parent):
-        every.update(xml for xml in _xml_listed(other) if xml.is_file())
-    return _found(VocSplit(file.parent, file, images or file.parent, items, sorted(every)))
+        every.update(xml for xml in _xml_listed(finder, other) if _exists(finder, xml))
+    absent = _absent(finder, items, file.parent, file.parent)
+    return _found(VocSplit(file.parent, file, images or file.parent, items, sorted(every), absent))
+
+
+def _named_xml(finder: LabelFiles, line: str, folder: Path, images_dir: Path) -> Path:
+    """The XML file of an image in a list, by its name, which may have a suffix, and a mark behind it."""
+    for name in dict.fromkeys([line, line.split()[0]]):  # a name may have spaces in it
+        parent, base = os.path.split(name)
+        for place in (folder, images_dir):
+            found = finder.find(os.path.join(place, parent), base)
+            if found is not None:
+                return Path(found)
+    return folder / f"{line.split()[0]}.xml"
+
+
+def _present(finder: LabelFiles, xml: Path) -> Path:
+    """The XML file itself, or the one that is there in another Unicode form."""
+    name = finder.listing(str(xml.parent)).find(xml.name)
+    return xml if name is None else xml.with_name(name)
+
+
+def _exists(finder: LabelFiles, xml: Path) -> bool:
+    return xml.name in finder.listing(str(xml.parent)).names
+
+
+def _absent(finder: LabelFiles, items: Sequence[_Item], images_dir: Path, root: Path) -> dict[Path, str]:
+    missing = {str(images_dir / f"{item.xml.stem}.jpg"): item.xml for item in items if not _exists(finder, item.xml)}
+    near = finder.near(list(missing), [str(root)]) if missing else {}
+    return {xml: near.get(image, "") for image, xml in missing.items()}
 
 
 def _lists_in(folder: Path) -> list[Path]:
@@ -147,19 +164,29 @@ def _lists_in(folder: Path) -> list[Path]:
     return [folder / f"{name}.txt" for name in itertools.chain(*_LIST_NAMES.values())]
 
 
-def _xml_listed(file: Path) -> list[Path]:
+def _xml_listed(finder: LabelFiles, file: Path) -> list[Path]:
     """XML files in the list of another split; what is no such list has none, and its faults are not this split's."""
     if not is_voc_list(file):
         return []
-    try:
-        lines = [line.split() for line in file.read_text(encoding="utf-8").splitlines() if "\0" not in line]
-    except (OSError, ValueError):
-        return []
-    return [file.parent / fields[1] for fields in lines if len(fields) == 2]
+    lines = [line.split() for line in read_text(file, what="list of images", error=DatasetError).splitlines()]
+    return [_present(finder, file.parent / fields[1]) for fields in lines if len(fields) == 2]
 
 
 def _xml_in(folder: Path) -> list[Path]:
-    return sorted(folder / name for name in listing(folder) if name.endswith(".xml"))
+    return sorted(map(Path, LabelFiles(".xml").files_in(str(folder))))
+
+
+def _unlabeled(source: Path, images_dir: Path, xml_files: Sequence[Path]) -> str:
+    """What to say about images without an XML file in a folder of both; nothing about a few."""
+    known = {composed(file.stem) for file in xml_files}
+    images = images_below(images_dir)
+    bare = [image for image in images if not label_stems(image) & known]
+    if len(bare) <= MOST_UNLABELED * len(images):
+        return ""
+    return (
+        f"{source}: {len(bare)} of the {len(images)} images in {images_dir} have no XML file and are not used, the "
+        f"first is {bare[0]}. Add the files; one without objects makes an image background"
+    )
 
 
 def _found(split: VocSplit) -> Found:
@@ -170,13 +197,15 @@ def _found(split: VocSplit) -> Found:
     # images too: the size of one is read from it where its XML file does not state any
     listed = [str(split.images_dir / item.image) for item in split.items if item.image]
     images = listed if len(listed) == len(split.items) else images_below(split.images_dir)
-    inputs = [str(split.source), str(split.images_dir), *labels, *lists, *sorted(files), *images]
+    near = filter(None, split.absent.values())
+    inputs = [str(split.source), str(split.images_dir), *labels, *lists, *sorted(files), *images, *near]
     return Found("voc", split.source, split.images_dir, inputs, functools.partial(_read, split), split)
 
 
 def _read(split: VocSplit, on_bad_box: str) -> Annotations:
+    _refuse_absent(split)
     xml_files = dict.fromkeys([item.xml for item in split.items] + split.every)
-    pictures = {file: _parse(file) for file in xml_files}
+    pictures = {file: read_picture(file) for file in xml_files}
     categories = _categories(split.root, pictures)
     label_of_name = {name: label for label, name in enumerate(categories.names)}
     names = image_names(split, pictures)
@@ -207,10 +236,32 @@ def _read(split: VocSplit, on_bad_box: str) -> Annotations:
     return arrange(objects, source=split.source, on_bad_box=on_bad_box, where=where)
 
 
+def _refuse_absent(split: VocSplit) -> None:
+    if split.absent:
+        xml = next((xml for xml, near in split.absent.items() if near), next(iter(split.absent)))
+        near = split.absent[xml]
+        raise DatasetError(
+            f"{split.source}: {len(split.absent)} of its {len(split.items)} images have no XML file, for one there is "
+            f"no {xml}"
+            + (f", but {near} lies near it: move it there" if near else ". Put it there, or correct the list")
+        )
+
+
+def class_list(root: Path) -> tuple[Path | None, list[str]]:
+    """The file of class names that a dataset has, if any, and its lines.
+
+    Raises:
+        DatasetError: the file cannot be read.
+    """
+    file = next((root / name for name in LABEL_FILES if (root / name).is_file()), None)
+    text = "" if file is None else read_text(file, what="list of class names", error=DatasetError)
+    return file, [line.strip() for line in text.splitlines() if line.strip()]
+
+
 def _categories(root: Path, pictures: dict[Path, Picture]) -> Categories:
     """The classes of the dataset; every object's must be in the list where there is one."""
     file_of_name = {thing.name: file for file, picture in pictures.items() for thing in picture.objects}
-    file = next((root / name for name in LABEL_FILES if (root / name).is_file()), None)
+    file, names = class_list(root)
     if file is None:
         if not file_of_name:
             raise DatasetError(
@@ -218,10 +269,6 @@ def _categories(root: Path, pictures: dict[Path, Picture]) -> Categories:
             )
         names = VOC20.names if set(file_of_name) <= set(VOC20.names) else sorted(file_of_name)
         return Categories(Category(label, name) for label, name in enumerate(names))
-    try:
-        names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"cannot read the class names {file}: {error}") from None
     if not names or len(set(names)) < len(names):
         raise DatasetError(f"{file}: expected the class names, one a line, each once")
     unknown = sorted(set(file_of_name) - set(names))
@@ -238,11 +285,16 @@ def first_pixel(pictures: dict[Path, Picture]) -> int:
 
 def image_names(split: VocSplit, pictures: dict[Path, Picture]) -> list[str]:
     """The image file of each item: the one listed, else with the name of the XML file, else the one that it names."""
-    present = {os.path.splitext(name)[0]: name for name in listing(split.images_dir) if is_image_name(name)}
-    return [
-        item.image or present.get(item.xml.stem) or pictures[item.xml].file_name or f"{item.xml.stem}.jpg"
-        for item in split.items
-    ]
+    images = sorted(filter(is_image_name, listing(split.images_dir)))
+    present = {os.path.splitext(name)[0]: name for name in images} | {name: name for name in images}
+    alike = {composed(stem): name for stem, name in present.items()}
+
+    def image(item: _Item) -> str:
+        stem = item.xml.stem
+        found = item.image or present.get(stem) or alike.get(composed(stem))
+        return found or pictures[item.xml].file_name or f"{stem}.jpg"
+
+    return [image(item) for item in split.items]
 
 
 def _sizes(split: VocSplit, pictures: dict[Path, Picture], names: Sequence[str]) -> np.ndarray:
@@ -251,70 +303,3 @@ def _sizes(split: VocSplit, pictures: dict[Path, Picture], names: Sequence[str])
     unstated = [i for i, size in enumerate(stated) if size is None]
     sizes_wh[unstated] = sizes_of([str(split.images_dir / names[i]) for i in unstated])
     return sizes_wh
-
-
-def _parse(file: Path) -> Picture:
-    """Read one XML file."""
-    root = load_xml(file)
-    objects = [object_of(file, number, element) for number, element in enumerate(root.iterfind("object"), 1)]
-    return Picture((root.findtext("filename") or "").strip().replace("\0", ""), size_of(file, root), objects)
-
-
-def size_of(file: Path, root: Element) -> tuple[int, int] | None:
-    """Width and height that an XML file states, pixels; None where it does not say."""
-    size = tuple(_number(file, "size", root.find(f"size/{side}"), missing=0.0) for side in ("width", "height"))
-    if not all(side.is_integer() and 0 <= side < LARGEST for side in size):
-        raise DatasetError(f"{file}: expected width and height in whole pixels, got {size[0]:.10g}x{size[1]:.10g}")
-    return (int(size[0]), int(size[1])) if 0 not in size else None
-
-
-def load_xml(file: Path) -> Element:
-    """The elements of an XML file without a document type: entities could make a small file fill the memory."""
-    builder = TreeBuilder()
-    parser = expat.ParserCreate()
-    parser.buffer_text = True
-    parser.StartElementHandler = builder.start
-    parser.EndElementHandler = builder.end
-    parser.CharacterDataHandler = builder.data
-    parser.StartDoctypeDeclHandler = _refuse_document_type
-    try:
-        parser.Parse(file.read_bytes(), True)
-        return builder.close()
-    except DatasetError as error:
-        raise DatasetError(f"{file}: {error}") from None
-    except OSError as error:
-        raise DatasetError(f"cannot read the annotation file {file}: {error.strerror or error}") from None
-    except (expat.ExpatError, LookupError, ValueError) as error:
-        raise DatasetError(f"{file}: expected a VOC annotation in XML, which this is not: {error}") from None
-
-
-def _refuse_document_type(*_: object) -> None:
-    raise DatasetError("has a document type declaration (DOCTYPE), which is not read. Remove it")
-
-
-def object_of(file: Path, number: int, element: Element) -> _Object:
-    """The object that an element describes, the `number`-th of its file."""
-    name = (element.findtext("name") or "").strip()
-    where = f"object {number} ({name!r})" if name else f"object {number}"
-    if not name:
-        raise DatasetError(f"{file}: {where} has no name; expected that of a class")
-    box = element.find("bndbox")
-    if box is None:
-        raise DatasetError(f"{file}: {where} has no bndbox; expected one with {', '.join(_CORNERS)}")
-    x1, y1, x2, y2 = (_number(file, f"{where}: {corner}", box.find(corner)) for corner in _CORNERS)
-    difficult = _number(file, f"{where}: difficult", element.find("difficult"), missing=0.0)
-    return _Object(name, (x1, y1, x2, y2), difficult != 0)
-
-
-def _number(file: Path, what: str, element: Element | None, *, missing: float | None = None) -> float:
-    """The number in an element, such as `12` or `12.5`."""
-    if element is None and missing is not None:
-        return missing
-    text = "nothing" if element is None else (element.text or "").strip()
-    try:
-        value = float(text)
-    except ValueError:
-        value = np.inf
-    if not abs(value) < LARGEST:
-        raise DatasetError(f"{file}: {what}: expected a number, got {text[:40]!r}")
-    return value

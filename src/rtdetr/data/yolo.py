@@ -5,17 +5,17 @@
     val: images/val
     names: [cat, dog]       # or {0: cat, 1: dog}; ids may have gaps
 
-The labels of images/train/a.jpg are in labels/train/a.txt (the last "images" in the path becomes "labels"; beside the
-image where there is none), one object a line: `class cx cy w h`, or an outline `class x1 y1 x2 y2 x3 y3 ...` of which
-the surrounding box is taken, all numbers but the class as fractions of the upright image's sides. An image without a
-label file, or with an empty one, has no objects. Where the YAML file has `kpt_shape: [17, 3]`, so many numbers of body
-points follow each box; they are passed over.
+The labels of images/train/a.jpg are in labels/train/a.txt or beside the image (`label_files.py` has the whole rule),
+one object per line (`label_rows.py`). An image without a label file, or with an empty one, has no objects; but a label
+file that lies near an image, in no usual place, is an error, and more than a few images without one are told. Where the
+YAML file has `kpt_shape: [17, 3]`, so many numbers of body points follow each box; they are passed over.
 
 Source: https://docs.ultralytics.com/datasets/detect/ (the description of the format).
 """
 
 import functools
 import os
+import unicodedata
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,11 +27,13 @@ import yaml
 from rtdetr.categories import Categories, Category
 from rtdetr.data.annotations import Annotations, Found, Objects, arrange, ids_of_names
 from rtdetr.data.image_files import common_folder, images_below, is_image_name, listing, sizes_of
+from rtdetr.data.label_files import MOST_UNLABELED, LabelFiles, folders_around, usual_label_file
+from rtdetr.data.label_rows import has_objects, objects_of
 from rtdetr.errors import DatasetError, MissingSplitError
+from rtdetr.text_files import read_text
 
 _MOST_CLASSES = 100_000  # where only their number is given
-_SLACK = 0.01  # fractions beyond the border that are taken for rounding; such boxes are cut there
-_ROW = "expected 'class cx cy w h' or 'class x1 y1 x2 y2 x3 y3 ...', numbers divided by spaces"
+_FORMS = ("NFC", "NFD")  # of Unicode: systems differ in how they store accents
 
 
 def find_yolo(root: Path, names: Sequence[str]) -> Found | None:
@@ -40,7 +42,7 @@ def find_yolo(root: Path, names: Sequence[str]) -> Found | None:
     Raises:
         DatasetError: several files could be meant, or the file is broken or lacks the split.
     """
-    files = sorted(root / name for name in listing(root) if name.endswith((".yaml", ".yml")))
+    files = sorted(root / name for name in listing(root) if name.lower().endswith((".yaml", ".yml")))
     described = [file for file in files if file.is_file() and _describes_data(file)]
     preferred = [file for file in described if file.stem in ("data", "dataset")] or described
     if len(preferred) > 1:
@@ -67,16 +69,21 @@ def yolo_file(file: Path, names: Sequence[str]) -> Found:
     images = sorted({image for entry in entries for image in _images_of(file, document, key, entry)})
     if not images:
         raise DatasetError(f"{file}: {key} {document[key]!r} has no image files")
-    labels = [label_file(image) for image in images]
-    if not any(map(os.path.isfile, labels)):
+    finder = LabelFiles()
+    labels = [finder.of(image) for image in images]
+    missing = [image for image, label in zip(images, labels, strict=True) if label is None]
+    around = finder.near(missing, _dataset_folders(file, document, missing)) if missing else {}
+    near = {image: path for image, path in around.items() if has_objects(path)}
+    if len(missing) == len(images) and not near:
         raise DatasetError(
-            f"{file}: no label file for any of the {len(images)} images of {key}, the first would be {labels[0]}. "
-            "Put the labels there, or one empty file if no image has objects"
+            f"{file}: no label file for any of the {len(images)} images of {key}, the first would be "
+            f"{usual_label_file(images[0])}. Put the labels there, or one empty file if no image has objects"
         )
     images_dir = common_folder(images)
-    split = YoloSplit(file, categories, images_dir, images, labels, _point_numbers(file, document))
-    inputs = [str(file), *images, *labels]
-    return Found("yolo", file, images_dir, inputs, functools.partial(_read, split), split, key)
+    split = YoloSplit(file, categories, images_dir, images, labels, near, _point_numbers(file, document))
+    inputs = [str(file), *images, *filter(None, labels), *near.values()]
+    read = functools.partial(_read, split)
+    return Found("yolo", file, images_dir, inputs, read, split, key, _unlabeled(file, key, images, missing))
 
 
 class YoloSplit(NamedTuple):
@@ -86,8 +93,26 @@ class YoloSplit(NamedTuple):
     categories: Categories
     images_dir: Path
     images: list[str]  # paths, sorted
-    labels: list[str]  # the label file that each image would have
+    labels: list[str | None]  # the label file of each image; None: it has none
+    near: dict[str, str]  # images without one -> a label file that lies near
     point_numbers: int = 0  # that follow each box in a data set of poses
+
+
+def _dataset_folders(file: Path, document: dict[str, Any], images: Sequence[str]) -> set[str]:
+    """Where to look for labels that are not in a usual place: the folders of the data set that have these images."""
+    described = {os.path.abspath(file.parent), os.path.abspath(_root(file, document))}
+    above = {folder for folder in described if any(image.startswith(os.path.join(folder, "")) for image in images)}
+    return above | folders_around(images)
+
+
+def _unlabeled(file: Path, key: str, images: Sequence[str], missing: Sequence[str]) -> str:
+    """What to say about images without a label file; nothing about a few."""
+    if len(missing) <= MOST_UNLABELED * len(images):
+        return ""
+    return (
+        f"{file}: {len(missing)} of the {len(images)} images of {key} have no label file and are taken for background, "
+        f"the first is {missing[0]}. If that is right, empty files such as {usual_label_file(missing[0])} say so"
+    )
 
 
 def _describes_data(file: Path) -> bool:
@@ -101,9 +126,10 @@ def _describes_data(file: Path) -> bool:
 def _load_yaml(file: Path) -> dict[str, Any]:
     """Read a YAML mapping with all values as text, so that classes named `no` or `1` keep their names."""
     try:
-        document = yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
-    except OSError as error:
-        raise DatasetError(f"cannot read {file}: {error.strerror or error}") from None
+        text = read_text(file, what="description of a data set", error=DatasetError)
+        document = yaml.load(text, Loader=yaml.BaseLoader)
+    except DatasetError:
+        raise
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise DatasetError(f"{file}: expected a YAML file with 'names', 'train' and 'val': {reason}") from None
@@ -180,20 +206,14 @@ def _exists(path: Path) -> bool:
 
 
 def _lines(file: Path) -> Iterator[str]:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"cannot read the list of images {file}: {error}") from None
-    for number, line in enumerate(text.splitlines(), 1):
-        if "\0" in line:
-            raise DatasetError(f"{file}:{number}: expected the path of an image")
-        if line.strip():
-            yield line.strip()
+    text = read_text(file, what="list of images", error=DatasetError)
+    return filter(None, map(str.strip, text.splitlines()))
 
 
 def _listed_image(line: str, beside: Path, listed_as: Path) -> str:
     """Path of an image in a list: relative to the list's folder, or to the folder that the list is relative to."""
-    candidates = [beside / line, listed_as.parent / line]
+    forms = dict.fromkeys([line] if line.isascii() else [line, *(unicodedata.normalize(f, line) for f in _FORMS)])
+    candidates = [folder / form for form in forms for folder in (beside, listed_as.parent)]
     return os.path.abspath(next((path for path in candidates if _exists(path)), candidates[0]))
 
 
@@ -203,24 +223,20 @@ def dataset_root(file: Path) -> Path:
     Raises:
         DatasetError: the file is broken.
     """
-    path = _load_yaml(file).get("path")
+    return _root(file, _load_yaml(file))
+
+
+def _root(file: Path, document: dict[str, Any]) -> Path:
+    path = document.get("path")
     return file.parent / path if isinstance(path, str) else file.parent
 
 
-def label_file(image: str) -> str:
-    """Path of the label file that an image would have."""
-    parts = os.path.splitext(image)[0].split(os.sep)
-    folders = parts[:-1]
-    if "images" in folders:
-        parts[len(folders) - 1 - folders[::-1].index("images")] = "labels"
-    return os.sep.join(parts) + ".txt"
-
-
 def _read(split: YoloSplit, on_bad_box: str) -> Annotations:
+    _refuse_misplaced(split)
     label_of_id = split.categories.label_of_id
     corners, labels, images, lines = array("d"), array("q"), array("q"), array("q")
     for image, label_file in enumerate(split.labels):
-        for line, number, box in _rows(label_file, split.point_numbers):
+        for line, number, box in objects_of(label_file, split.point_numbers) if label_file else ():
             label = label_of_id.get(number)  # type: ignore[arg-type]  # 3.0 finds 3
             if label is None:
                 _refuse_class(split, f"{label_file}:{line}", number)
@@ -252,42 +268,14 @@ def _read(split: YoloSplit, on_bad_box: str) -> Annotations:
     return arrange(objects, source=split.file, on_bad_box=on_bad_box, where=where)
 
 
-def _rows(file: str, point_numbers: int) -> Iterator[tuple[int, float, tuple[float, float, float, float]]]:
-    """Line, class number and corners, as fractions of the image's sides, of each object in a label file."""
-    try:
-        with open(file, encoding="utf-8") as opened:
-            text = opened.read()
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"cannot read the label file {file}: {error}") from None
-    for line, content in enumerate(text.splitlines(), 1):
-        fields = content.split()
-        if not fields:
-            continue
-        try:
-            number, *values = map(float, fields)
-        except ValueError:
-            raise DatasetError(f"{file}:{line}: {_ROW}; got {content[:60]!r}") from None
-        if point_numbers:
-            if len(values) not in (4, 4 + point_numbers):
-                raise DatasetError(
-                    f"{file}:{line}: expected 'class cx cy w h' and {point_numbers} numbers of points, as kpt_shape "
-                    f"says; got {len(fields)} numbers"
-                )
-            values = values[:4]
-        if len(values) != 4 and (len(values) < 6 or len(values) % 2):
-            raise DatasetError(f"{file}:{line}: {_ROW}; got {len(fields)} numbers")
-        if not all(-_SLACK <= value <= 1 + _SLACK for value in values):
-            raise DatasetError(
-                f"{file}:{line}: expected fractions of the image's sides, 0 to 1, got {content[:60]!r}. "
-                "Divide pixels by the width and height of the image"
-            )
-        if len(values) == 4:
-            x, y, width, height = values
-            yield line, number, (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
-        else:
-            yield line, number, (min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2]))
+def _refuse_misplaced(split: YoloSplit) -> None:
+    if split.near:
+        image, path = next(iter(split.near.items()))
+        more = f". There are {len(split.near) - 1} more like it" if len(split.near) > 1 else ""
+        raise DatasetError(
+            f"{image} has no label file in a usual place, but {path} lies near it. Move it to "
+            f"{usual_label_file(image)}, or put an empty file there if the image has no objects{more}"
+        )
 
 
 def _refuse_class(split: YoloSplit, where: str, number: float) -> NoReturn:

@@ -28,6 +28,7 @@ from rtdetr.errors import RTDETRError, WeightsError
 from rtdetr.files import write_atomically
 from rtdetr.hf.configuration import RTDetrV2Config, categories_of, model_config, own_backbone
 from rtdetr.hf.entries import NETWORK, in_memory, on_disk, renamed
+from rtdetr.text_files import read_text
 from rtdetr.weights.huggingface import INDEX, PICKLED, WEIGHTS, read_entries
 from rtdetr.weights.huggingface_config import OWN_TYPE, inexpressible
 from rtdetr.weights.huggingface_reading import CONFIG
@@ -293,7 +294,7 @@ def _weights_file(source: Any, *, variant: str | None, pickled: bool, hub: dict[
 def _shards(index: Path) -> list[str]:
     """Files that an index names; they must lie beside it."""
     try:
-        files = json.loads(index.read_bytes())["weight_map"].values()
+        files = json.loads(read_text(index, what="index of weights", error=WeightsError))["weight_map"].values()
         names = sorted({str(name) for name in files})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise WeightsError(f"{index}: expected an object 'weight_map' of names and files") from None

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from rtdetr import __version__
-from rtdetr.errors import TrainingError
+from rtdetr.errors import ConfigError, TrainingError
 from rtdetr.files import write_atomically
+from rtdetr.text_files import read_text
 
 ENVIRONMENT_FILE = "environment.json"
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pydantic", "scipy", "hotcoco", "safetensors", "matplotlib")
@@ -34,8 +35,8 @@ def write_environment(folder: Path, *, device: torch.device, workers: int) -> Pa
     """
     path = folder / ENVIRONMENT_FILE
     earlier: list[Any] = []
-    with contextlib.suppress(OSError, ValueError):
-        former = json.loads(path.read_text(encoding="utf-8"))
+    with contextlib.suppress(ValueError):  # a ConfigError is one too
+        former = json.loads(read_text(path, what="record", error=ConfigError))
         if isinstance(former, dict):
             earlier = [*former.pop("earlier", []), former]
     content = describe_environment(device, workers=workers) | ({"earlier": earlier} if earlier else {})
@@ -49,9 +50,9 @@ def processes_of(run: Path) -> int | None:
     Args:
         run: folder of the run, or a checkpoint in it.
     """
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-        text = ((run if run.is_dir() else run.parent) / ENVIRONMENT_FILE).read_text(encoding="utf-8")
-        content = json.loads(text)
+    with contextlib.suppress(ValueError, LookupError, TypeError):  # a ConfigError is a ValueError
+        file = (run if run.is_dir() else run.parent) / ENVIRONMENT_FILE
+        content = json.loads(read_text(file, what="record", error=ConfigError))
         if content["processes"] == content["processes_here"]:
             return max(1, int(content["processes"]))
     return None

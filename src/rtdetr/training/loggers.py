@@ -13,8 +13,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rtdetr.errors import RTDETRError, TrainingError, naming_the_missing_extra, one_of
+from rtdetr.errors import ConfigError, RTDETRError, TrainingError, naming_the_missing_extra, one_of
 from rtdetr.files import write_atomically
+from rtdetr.text_files import read_text
 from rtdetr.training.metrics import EpochRecord, MetricsSink, StepRecord, flat, row_of
 
 NAMES_FILE = "loggers.json"
@@ -148,7 +149,7 @@ def _remember(logger: str, folder: Path, name: str) -> None:
 
 def _names(folder: Path) -> dict[str, str]:
     try:
-        names = json.loads((folder / NAMES_FILE).read_text(encoding="utf-8"))
+        names = json.loads(read_text(folder / NAMES_FILE, what="record", error=ConfigError))
         return {logger: name for logger, name in names.items() if isinstance(name, str)}
-    except (OSError, ValueError, AttributeError):
+    except (ValueError, AttributeError):  # a ConfigError is a ValueError
         return {}

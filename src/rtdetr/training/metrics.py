@@ -101,7 +101,9 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     """Return the rows of a run's metrics.jsonl, none without such a file; a line that a kill cut off is left out."""
     path = folder / METRICS_FILE
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    # a crash may leave zero bytes, which are no reason to lose the other lines; some editors add a byte-order mark
+    text = path.read_text(encoding="utf-8-sig", errors="replace") if path.exists() else ""
+    for line in text.splitlines():
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:

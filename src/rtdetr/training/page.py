@@ -13,9 +13,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from rtdetr.errors import TrainingError
+from rtdetr.errors import ConfigError, TrainingError
 from rtdetr.evaluation.report import percent
 from rtdetr.files import write_atomically
+from rtdetr.text_files import read_text
 from rtdetr.training.metrics import AP_NAMES, read_records
 from rtdetr.training.page_parts import (
     Bar,
@@ -199,14 +200,14 @@ def _caption(path: Path) -> str:
 
 
 def _text(path: Path) -> str:
-    return f"<pre>{html.escape(path.read_text(encoding='utf-8', errors='replace'))}</pre>" if path.exists() else ""
+    return f"<pre>{html.escape(path.read_text(encoding='utf-8-sig', errors='replace'))}</pre>" if path.exists() else ""
 
 
 def _json(path: Path) -> dict[str, Any]:
     """A file's object; empty where there is none."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        values = json.loads(read_text(path, what="record", error=ConfigError))
+    except ValueError:  # a ConfigError is one too
         return {}
     return values if isinstance(values, dict) else {}
 

@@ -5,9 +5,11 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from rtdetr.config import Recipe, TrainConfig
+from rtdetr.data import DetectionDataset
 from rtdetr.errors import TrainingError
 from rtdetr.files import write_atomically
 from rtdetr.models import RTDETR
@@ -16,6 +18,23 @@ from rtdetr.training.recompute import recompute_activations, recomputed_parts
 
 _WEIGHTS = 4 + 4  # bytes a parameter: itself and its average
 _TRAINING = 4 + 8  # its gradient and the optimiser's two moments
+
+
+class SplitCounts(NamedTuple):
+    """How many images a split has, and how many of them have no object to be found; crowd regions are none."""
+
+    images: int
+    without_objects: int
+
+    @classmethod
+    def of(cls, dataset: DetectionDataset) -> "SplitCounts":
+        """Count a dataset."""
+        columns = dataset.annotations
+        image_of_box = np.repeat(np.arange(len(dataset)), np.diff(columns.starts))
+        return cls(len(dataset), len(dataset) - len(np.unique(image_of_box[~columns.iscrowd])))
+
+    def __str__(self) -> str:
+        return f"{_some(self.images, 'image')}, {self.without_objects:,} of them without objects"
 
 
 class Memory(NamedTuple):
@@ -99,8 +118,8 @@ def describe(
     config: TrainConfig,
     *,
     model: RTDETR,
-    num_images: int,
-    num_val_images: int | None,
+    train: SplitCounts,
+    val: SplitCounts | None,
     steps_per_epoch: int,
     memory: Memory | None = None,
     device: str = "cpu",
@@ -111,8 +130,8 @@ def describe(
     Args:
         config: the settings, with the final recipe.
         model: with its first weights, as far frozen as it is to be.
-        num_images: trained on.
-        num_val_images: evaluated; None: none are.
+        train: what is trained on.
+        val: what is evaluated; None: nothing is.
         steps_per_epoch: batches of an epoch.
         memory: what `estimate_memory` found; None: it is not said.
         device: where the network runs.
@@ -124,11 +143,11 @@ def describe(
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad) / 1e6
     frozen = "" if config.freeze is None else f", frozen: {_frozen(config.freeze)}"
     start = _start(config)
-    val = "none is evaluated" if num_val_images is None else f"{num_val_images:,} for validation"
+    validation = "none is evaluated" if val is None else f"for validation {val}"
     when = "unknown until the rehearsal" if config.rehearsal else "unknown until the first steps"
     rows = {
         "model": f"{config.model}, {total:.1f} M parameters ({trained:.1f} M trained{frozen}), {start}",
-        "data": f"{num_images:,} images, {model.config.num_classes} classes; {val}",
+        "data": f"{train}; {model.config.num_classes} classes; {validation}",
         "recipe": f"{config.recipe_name}{_reason(config)}",
         "length": f"{_some(recipe.epochs, 'epoch')} of {_some(steps_per_epoch, 'step')} "
         f"of {_some(recipe.batch_size, 'image')}: {_some(steps, 'step')}",

@@ -34,7 +34,7 @@ from rtdetr.training.job import Job, MakeDetector
 from rtdetr.training.loggers import require
 from rtdetr.training.named_recipes import fit
 from rtdetr.training.optimizer import build_optimizer
-from rtdetr.training.plan import describe, estimate_memory
+from rtdetr.training.plan import SplitCounts, describe, estimate_memory
 from rtdetr.training.recompute import recompute_activations
 from rtdetr.weights import default_categories, load_backbone, read_checkpoint, transfer
 
@@ -114,8 +114,8 @@ def prepare(
         description = describe(
             config,
             model=model,
-            num_images=len(train_data),
-            num_val_images=None if val_data is None else len(val_data),
+            train=SplitCounts.of(train_data),
+            val=None if val_data is None else SplitCounts.of(val_data),
             steps_per_epoch=len(loader),
             memory=estimate_memory(model, recipe, dtype=dtype, world_size=processes.world_size),
             device=f"{device}" if processes.world_size == 1 else f"{device}, {processes.world_size} processes",

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from rtdetr.errors import ConfigError
+from rtdetr.text_files import decode_text
 
 INCLUDE = "__include__"
 _LARGEST_FILE = 1_000_000  # bytes
@@ -92,10 +93,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: expected a YAML file, but it cannot be read ({error.strerror}). Check it") from None
     if len(content) > _LARGEST_FILE:
         raise ConfigError(f"{path}: expected a YAML file of at most {_LARGEST_FILE} bytes, got {len(content)}")
+    text = decode_text(content, source=path, error=ConfigError)
     try:
-        values = parse_yaml(content.decode())
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: expected a YAML file in UTF-8, got other bytes") from None
+        values = parse_yaml(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = "" if mark is None else f", line {mark.line + 1}"

@@ -25,6 +25,7 @@ from rtdetr.categories import Categories
 from rtdetr.config import ModelConfig
 from rtdetr.errors import WeightsError
 from rtdetr.files import write_atomically
+from rtdetr.text_files import read_text
 from rtdetr.weights.huggingface_config import OWN_TYPE, check_backbone, inexpressible, write_config
 from rtdetr.weights.huggingface_preprocessor import (
     PREPROCESSOR,
@@ -169,13 +170,10 @@ def _read_shards(index: Path) -> tuple[State, Metadata | None]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return _parse(path.read_bytes(), path) if path.is_file() else {}
-    except OSError as error:
-        raise WeightsError(f"cannot read {path}: {error.strerror}") from None
+    return _parse(read_text(path, what="description", error=WeightsError), path) if path.is_file() else {}
 
 
-def _parse(text: str | bytes, path: Path) -> dict[str, Any]:
+def _parse(text: str, path: Path) -> dict[str, Any]:
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:

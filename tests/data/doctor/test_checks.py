@@ -192,7 +192,9 @@ def test_missing_corrupt_and_unlisted_files(tmp_path):
     (root / "images/train/b.jpg").write_bytes(whole)
     picture(1).save(root / "images/val/more.png")
     (root / "images/val/notes.txt").write_text("no image")
-    _, example = only(check(root), "unlisted-file")
+    _, example = only(check(root), "unlabeled-image")  # one of six is more than a few
+    assert example.file == str(root / "images/val/more.png")
+    _, example = only(check([root / "annotations/train.json", root / "annotations/val.json"]), "unlisted-file")
     assert example.file == str(root / "images/val/more.png")
 
 

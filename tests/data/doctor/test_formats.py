@@ -169,7 +169,7 @@ def test_voc_class_lists(tmp_path):
     (root / "labels.txt").write_text("dog\ndog\n")
     assert kinds(root) == {"unknown-class": 5, "same-class-name": 2}
     (root / "Annotations/b.xml").unlink()
-    assert kinds(root) == {"unknown-class": 4, "same-class-name": 2, "unreadable-entry": 1, "unlisted-file": 1}
+    assert kinds(root) == {"unknown-class": 4, "same-class-name": 2, "unreadable-entry": 1, "unlabeled-image": 1}
 
 
 JSON = st.recursive(

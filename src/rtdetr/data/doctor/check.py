@@ -6,7 +6,14 @@ from pathlib import Path
 
 from rtdetr.config import SizeHW
 from rtdetr.data.doctor.box_checks import check_boxes
-from rtdetr.data.doctor.checks import check_classes, check_contents, check_copies, check_entries, check_files
+from rtdetr.data.doctor.checks import (
+    check_classes,
+    check_contents,
+    check_copies,
+    check_entries,
+    check_files,
+    check_labels,
+)
 from rtdetr.data.doctor.find import find_parts
 from rtdetr.data.doctor.report import Report
 from rtdetr.data.doctor.survey import Collector, survey
@@ -54,6 +61,8 @@ def check(
     check_entries(examined, found)
     check_classes(examined, found)
     check_files(examined, found)
+    is_whole = any(path.is_dir() or path.suffix.lower() in (".yaml", ".yml") for path in paths)
+    check_labels(examined, found, is_whole=is_whole)
     check_contents(examined, found, size_hw=size_hw, queries=queries)
     check_copies(examined, found)
     check_boxes(examined, found, size_hw=size_hw)

@@ -3,7 +3,6 @@
 Each function looks at a `Survey` and adds what it finds to a `Collector`.
 """
 
-import math
 import os
 from pathlib import Path
 
@@ -13,7 +12,8 @@ from rtdetr.config import SizeHW
 from rtdetr.data.doctor.findings import Example
 from rtdetr.data.doctor.survey import Collector, Position, Survey
 from rtdetr.data.image_files import is_image_name, listing
-from rtdetr.data.yolo import label_file
+from rtdetr.data.label_files import MOST_UNLABELED, LabelFiles
+from rtdetr.data.label_rows import has_objects
 
 _MOST_STRETCH = 2.0
 
@@ -26,6 +26,8 @@ def check_entries(survey: Survey, found: Collector) -> None:
         empty = Example(part.name, part.source.name, "", "has none")
         if not part.images:
             found.add_one("no-image", empty)
+        elif part.iscrowd.all():  # also where there is no box at all
+            found.add_one("no-object", empty)
         if not part.categories:
             found.add_one("no-class", empty)
 
@@ -87,10 +89,44 @@ def check_files(survey: Survey, found: Collector) -> None:
         examples("exif-rotation", sorted(as_stored), "is annotated as {stated}, but is {upright} once turned upright")
         examples("exif-tag", turned, "is {stored} in the file and {upright} once turned upright")
         examples("size-mismatch", neither, "is annotated as {stated}, but the file has {upright}")
-    for path in _unlisted(survey):
-        found.add_one("unlisted-file", Example("all", str(path), "", "is not listed"))
     for path in labels_without_image(survey):
         found.add_one("label-without-image", Example("all", path, "", "has no image"))
+
+
+def check_labels(survey: Survey, found: Collector, *, is_whole: bool) -> None:
+    """Images without any label: a few are background, more are taken for a mistake.
+
+    Args:
+        survey: the data set.
+        found: takes the findings.
+        is_whole: all annotations of the data set were read, not single files of them.
+    """
+    for p, part in enumerate(survey.parts):
+
+        def near(image: int, p: int = p) -> Example:
+            label = survey.parts[p].images[image].misplaced_label
+            return survey.example((p, image), f"has no label file in a usual place, but {label} lies near it")
+
+        found.add("misplaced-label", [i for i, image in enumerate(part.images) if image.misplaced_label], near)
+        found.add("unlabeled-image", unlabeled(survey, p), lambda i, p=p: survey.example((p, i), "has no label file"))
+    unlisted = _unlisted(survey)
+    bare = {path for path in unlisted if not any(part.is_annotated(str(path)) for part in survey.parts)}
+    listed = {image.path for part in survey.parts for image in part.images}
+    is_much = is_whole and len(bare) > MOST_UNLABELED * (len(listed) + len(bare))
+    for path in unlisted:
+        if is_much and path in bare:
+            found.add_one("unlabeled-image", Example("all", str(path), "", "is not listed and has no annotations"))
+        else:
+            found.add_one("unlisted-file", Example("all", str(path), "", "is not listed"))
+
+
+def unlabeled(survey: Survey, part: int) -> list[int]:
+    """The images of a split without a label file if they are more than a few, those with one near left out."""
+    images = survey.parts[part].images
+    missing = [i for i, image in enumerate(images) if not image.has_label]
+    if len(missing) <= MOST_UNLABELED * len(images):
+        return []
+    return [i for i in missing if not images[i].misplaced_label]
 
 
 def _unlisted(survey: Survey) -> list[Path]:
@@ -104,23 +140,12 @@ def _unlisted(survey: Survey) -> list[Path]:
 
 def labels_without_image(survey: Survey) -> list[str]:
     """Label files of YOLO, not empty, of images that are neither listed nor beside those that are."""
-    listed = {str(image.path) for part in survey.parts if part.format == "yolo" for image in part.images}
-    folders = {os.path.dirname(path) for path in listed}
-    beside = {os.path.join(folder, name) for folder in folders for name in listing(Path(folder)) if is_image_name(name)}
-    labels = {label_file(path) for path in listed | beside}
-    places = sorted({os.path.dirname(label) for label in labels})
-    texts = (os.path.join(place, name) for place in places for name in sorted(listing(Path(place))))
-    return [path for path in texts if path.endswith(".txt") and path not in labels and _has_labels(path)]
-
-
-def _has_labels(path: str) -> bool:
-    """Whether a text file begins with a row of numbers, as a list of images or of classes does not."""
-    try:
-        with open(path, encoding="utf-8") as opened:
-            row = opened.readline(1000).split()
-        return len(row) >= 5 and all(math.isfinite(float(field)) for field in row)
-    except (OSError, ValueError):
-        return False
+    images = [str(image.path) for part in survey.parts if part.format == "yolo" for image in part.images]
+    finder = LabelFiles()
+    folders = {place for folder in {os.path.dirname(path) for path in images} for place in finder.places(folder)}
+    reported = {image.misplaced_label for part in survey.parts for image in part.images}
+    files = (path for folder in sorted(folders) for path in finder.without_image(folder) if path not in reported)
+    return [path for path in files if has_objects(path)]
 
 
 def check_contents(survey: Survey, found: Collector, *, size_hw: SizeHW, queries: int) -> None:
@@ -128,7 +153,9 @@ def check_contents(survey: Survey, found: Collector, *, size_hw: SizeHW, queries
     for p, part in enumerate(survey.parts):
         objects = np.bincount(part.box_images[~part.iscrowd], minlength=len(part.images))
         boxes = np.bincount(part.box_images, minlength=len(part.images))
-        found.add("empty-image", np.flatnonzero(boxes == 0), lambda i, p=p: survey.example((p, i), "has no box"))
+        told = {*unlabeled(survey, p), *(i for i, image in enumerate(part.images) if image.misplaced_label)}
+        empty = [i for i in np.flatnonzero(boxes == 0).tolist() if i not in told]
+        found.add("empty-image", empty, lambda i, p=p: survey.example((p, i), "has no box"))
         found.add(
             "too-many-objects",
             np.flatnonzero(objects > queries),

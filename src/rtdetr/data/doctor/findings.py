@@ -46,6 +46,15 @@ KINDS: dict[str, Kind] = {
     ),
     "same-class-name": Kind("error", "classes with one name", "Merge or rename them.", "merged"),
     "no-image": Kind("error", "splits without an image", "List the images, or leave the split out."),
+    "no-object": Kind(
+        "error", "splits without an object", "Add the labels, or leave the split out: it teaches and measures nothing."
+    ),
+    "misplaced-label": Kind(
+        "error",
+        "images whose label file is not in a usual place",
+        "Move it there, or put an empty file there if the image has no objects.",
+        "left out",
+    ),
     "no-class": Kind("error", "splits without a class", "Add the list of classes."),
     "class-lists-differ": Kind(
         "error", "splits with other classes", "Give all splits the same list of classes.", "all get the joint list"
@@ -72,6 +81,12 @@ KINDS: dict[str, Kind] = {
         "images that are in two splits",
         "Remove them from the split that is trained on: accuracy measured on them is false.",
         "left out of the earlier split: train before val before test",
+    ),
+    "unlabeled-image": Kind(
+        "warning",
+        "images without any label",
+        "Add the labels. Where an image has no objects, say so: with an empty label file, or by listing it.",
+        "left out",
     ),
     "label-without-image": Kind(
         "warning",

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rtdetr.data.doctor.box_checks import bad_boxes, overhang, repeated_boxes
-from rtdetr.data.doctor.checks import labels_without_image
+from rtdetr.data.doctor.checks import labels_without_image, unlabeled
 from rtdetr.data.doctor.findings import KINDS, printable
 from rtdetr.data.doctor.images import ImageFacts
 from rtdetr.data.doctor.report import Report
@@ -129,8 +129,11 @@ def _choose_images(survey: Survey, changes: list[Change]) -> list[np.ndarray]:
         changes.append(Change(kind, survey.file_name(position)))
 
     for p, (part, facts) in enumerate(zip(survey.parts, survey.facts, strict=True)):
+        no_label = set(unlabeled(survey, p))
         for i, (image, one) in enumerate(zip(part.images, facts, strict=True)):
-            if not one.usable:
+            if image.misplaced_label or i in no_label:
+                leave_out("misplaced-label" if image.misplaced_label else "unlabeled-image", (p, i))
+            elif not one.usable:
                 leave_out("missing-file" if one.missing else "corrupt-image", (p, i))
             elif image.size_wh not in (None, one.upright_wh, one.stored_wh):
                 leave_out("size-mismatch", (p, i))

@@ -12,6 +12,7 @@ from typing import Any
 from rtdetr.data.annotations import LARGEST
 from rtdetr.data.doctor.records import UNKNOWN, BoxRecord, CategoryRecord, ImageRecord, Part
 from rtdetr.errors import DatasetError
+from rtdetr.text_files import read_text
 
 
 def read_coco(annotations_file: Path, images_dir: Path, *, name: str) -> Part:
@@ -29,10 +30,9 @@ def read_coco(annotations_file: Path, images_dir: Path, *, name: str) -> Part:
 
 
 def _load(file: Path) -> dict[str, Any]:
+    text = read_text(file, what="annotation file", error=DatasetError)
     try:
-        document = json.loads(file.read_bytes())
-    except OSError as error:
-        raise DatasetError(f"cannot read the annotation file {file}: {error.strerror or error}") from None
+        document = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DatasetError(f"{file}: expected a COCO file in JSON, which this is not: {error}") from None
     if not isinstance(document, dict) or not isinstance(document.get("images"), list):

@@ -5,14 +5,20 @@ from pathlib import Path
 from rtdetr.categories import VOC20
 from rtdetr.data.annotations import ids_of_names
 from rtdetr.data.doctor.records import UNKNOWN, BoxRecord, CategoryRecord, ImageRecord, Part
-from rtdetr.data.voc import LABEL_FILES, Picture, VocSplit, first_pixel, image_names, load_xml, object_of, size_of
+from rtdetr.data.label_files import composed, label_stems
+from rtdetr.data.voc import VocSplit, class_list, first_pixel, image_names
+from rtdetr.data.voc_xml import Picture, load_xml, object_of, size_of
 from rtdetr.errors import DatasetError
 
 
 def read_voc(split: VocSplit, *, name: str) -> Part:
     """Read the XML files of a split; the others of the data set too, which decide on classes and counting from 0."""
-    part = Part(name, split.source, "voc")
-    own = {item.xml for item in split.items}
+    stems = {composed(file.stem) for file in split.every}
+    part = Part(name, split.source, "voc", is_annotated=lambda path: bool(label_stems(path) & stems))
+    for file, near in split.absent.items():
+        detail = "does not exist" + (f", but {near} lies near it" if near else "")
+        part.defect("misplaced-label" if near else "unreadable-entry", file=file.name, detail=detail)
+    own = {item.xml for item in split.items} - set(split.absent)
     pictures = {
         file: picture for file in dict.fromkeys([*own, *split.every]) if (picture := _picture(part, file, file in own))
     }
@@ -68,15 +74,13 @@ def _note(part: Part, kind: str, file: Path, error: DatasetError) -> None:
 
 def _class_names(part: Part, root: Path, pictures: dict[Path, Picture]) -> list[str]:
     used = {thing.name for picture in pictures.values() for thing in picture.objects}
-    file = next((root / name for name in LABEL_FILES if (root / name).is_file()), None)
+    try:
+        file, names = class_list(root)
+    except DatasetError as error:
+        part.defect("unreadable-entry", file=root.name, detail=str(error))
+        return sorted(used)
     if file is None:
         return VOC20.names if used and used <= set(VOC20.names) else sorted(used)
-    try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
-        part.defect("unreadable-entry", file=file.name, detail=f"cannot be read: {error}")
-        return sorted(used)
-    names = [line for line in lines if line]
     for name in sorted({name for name in names if names.count(name) > 1}):
         part.defect("same-class-name", file=file.name, annotation=f"class {name!r}", detail="is listed again")
     return list(dict.fromkeys(names))

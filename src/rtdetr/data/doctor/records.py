@@ -5,6 +5,7 @@ entry it could not use. Unlike `rtdetr.data.open_dataset` it refuses nothing but
 all. `checks.py` and `box_checks.py` find everything else.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,8 @@ class ImageRecord(NamedTuple):
     file_name: str
     path: Path
     size_wh: tuple[int, int] | None  # as stated by the annotations; None where they do not say
+    has_label: bool = True  # False: the format has a file for each image, and this one's is missing
+    misplaced_label: str = ""  # a label file that lies near such an image; it is not read
 
 
 class BoxRecord(NamedTuple):
@@ -62,6 +65,7 @@ class Part:
         split: "train", "val" or "test"; the stem of the file where that tells nothing and there are several such.
         images_dir: the folder that the file names are relative to.
         relative: the boxes are fractions of the upright image's sides, as YOLO has them, instead of pixels.
+        is_annotated: whether an image file that no split lists, given as its path, has annotations nevertheless.
     """
 
     name: str
@@ -70,6 +74,7 @@ class Part:
     relative: bool = False
     split: str = field(default="", kw_only=True)
     images_dir: Path = field(default=Path(), kw_only=True)
+    is_annotated: Callable[[str], bool] = field(default=lambda path: False, kw_only=True)
     categories: list[CategoryRecord] = field(default_factory=list)
     images: list[ImageRecord] = field(default_factory=list)
     boxes: list[BoxRecord] = field(default_factory=list)
