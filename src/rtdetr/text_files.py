@@ -86,17 +86,14 @@ def _without_mark(content: bytes) -> str | None:
     """Text in UTF-16 that has no byte-order mark; None where that is not certain.
 
     It is certain if one byte order alone gives text that is mostly ASCII, as rows of numbers are; or if one alone
-    gives text at all, and the bytes are no UTF-8 either.
+    gives text at all, and the bytes are not UTF-8 either, into which zeros could have got by damage.
     """
     readings = [text for order in ("utf-16-le", "utf-16-be") if (text := _decoded(content, order)) is not None]
     plain = [text for text in readings if 2 * len(text.encode("ascii", "ignore")) > len(text)]
-    if len(plain) == 1:
+    if len(plain) == 1 and len(plain[0]) > 1:  # one pair of bytes alone may be a Latin or a Chinese character
         return plain[0]
-    try:
-        content.decode()
-    except UnicodeDecodeError:
-        return readings[0] if len(readings) == 1 else None
-    return None
+    may_be_utf8 = _decoded(content.replace(b"\0", b""), "utf-8") is not None
+    return readings[0] if len(readings) == 1 and not may_be_utf8 else None
 
 
 def _decoded(content: bytes, encoding: str) -> str | None:

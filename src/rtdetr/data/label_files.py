@@ -182,7 +182,8 @@ class LabelFiles:
             parts, places = folder.split(os.sep), []
             for at in reversed(range(len(parts))):
                 if parts[at].lower() == word:
-                    places += self._like(os.sep.join([*parts[:at], ""]), [other, *parts[at + 1 :]])
+                    base = os.sep.join(parts[:at] if at > 1 else [*parts[:at], ""])  # "/", never "", for a drive
+                    places += self._like(base or os.curdir, [other, *parts[at + 1 :]])
             self._places[folder, word] = places
         return self._places[folder, word]
 
