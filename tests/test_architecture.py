@@ -1,6 +1,7 @@
 """Reads every import under src/rtdetr, those inside functions too, and fails on an arrow that the table forbids."""
 
 import ast
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -184,6 +185,20 @@ def test_a_planted_import_is_found(file: str, source: str) -> None:
 )
 def test_allowed_imports_pass(file: str, source: str) -> None:
     assert violations(file, source) == []
+
+
+# files of this library's own, and of the system: no stranger writes them
+OWN_TEXT = {"devices", "benchmark/report", "benchmark/memory", "runtimes/openvino_detector", "weights/download"}
+OWN_TEXT |= {"training/environment", "training/metrics", "training/page", "training/sinks", "cli/train"}
+
+
+def test_text_of_strangers_is_read_in_one_place() -> None:
+    """`read_text` and `decode_text` of text_files.py know byte-order marks and UTF-16; nothing else may decode."""
+    forbidden = re.compile(r"\.read_text\(|loads\([^)]*read_bytes|\.read_bytes\(\)\.decode|open\([^)]*encoding=")
+    files = {file: file.relative_to(PACKAGE).with_suffix("").as_posix() for file in PACKAGE.rglob("*.py")}
+    found = {name for file, name in files.items() if forbidden.search(file.read_text())}
+    assert found - {"evaluation/report"} == OWN_TEXT  # which only writes
+    assert forbidden.search("json.loads(file.read_bytes())") and forbidden.search("file.read_text(encoding='utf-8')")
 
 
 def test_every_package_is_declared() -> None:

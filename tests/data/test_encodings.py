@@ -1,4 +1,4 @@
-"""The text files of a dataset as programs on other systems write them: the same boxes and classes, or one clear line."""
+"""The text files of a dataset as other programs write them: the same boxes and classes, or one clear line."""
 
 import json
 import re
@@ -137,6 +137,13 @@ def test_encodings_that_no_annotation_has_are_refused(tmp_path, declared):
         open_dataset(root, split="train")
 
 
+def what_the_doctor_says(root):
+    try:
+        return check(root).text()
+    except DatasetError as error:
+        return str(error)
+
+
 FILES = {
     "yolo": ["data.yaml", "labels/train/a.txt"],
     "yolo list": ["train.txt"],
@@ -156,13 +163,8 @@ def test_another_encoding_is_named_with_its_file(tmp_path, kind, name):
     message = str(caught.value)
     assert f"{file}: expected text in UTF-8" in message and "tried UTF-8 and byte " in message
     assert f"in line {line}, does not fit. Save the file as UTF-8" in message and "\n" not in message
-    try:
-        report = check(root)
-    except DatasetError as error:
-        assert f"{file}: expected text" in str(error)
-    else:
-        assert not report.sound
-        assert "tried UTF-8 and byte" in report.text()
+    told = what_the_doctor_says(root)
+    assert "tried UTF-8 and byte" in told and "sound" not in told
 
 
 ROWS = {
@@ -176,7 +178,15 @@ ROWS = {
     "0 0.5": [0, 0.5],
     " \t": [],
 }
-AMBIGUOUS = ["0,1,0,1,0", "0,0,5,0,5,0,1,0,1", "0 0.1,0.2 0.3,0.4", "0 0,5 0,5 0,1 0,1,", "0,0.5,0.25,0.1,", ",", "0 ,5 1 1 1"]
+AMBIGUOUS = [
+    "0,1,0,1,0",
+    "0,0,5,0,5,0,1,0,1",
+    "0 0.1,0.2 0.3,0.4",
+    "0 0,5 0,5 0,1 0,1,",
+    "0,0.5,0.25,0.1,",
+    ",",
+    "0 ,5 1 1 1",
+]
 WRONG = ["0;0.5;0.5;1;1", "a,b", "0 0,a 1 1 1", "0, a, 1, 1, 1", "1'000"]
 
 
@@ -187,7 +197,7 @@ def test_commas_that_mean_one_thing(row):
 
 @pytest.mark.parametrize("row", [*AMBIGUOUS, *WRONG])
 def test_commas_that_may_mean_two_things_are_refused(tmp_path, row):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"could not convert|commas that may be"):
         numbers_of(row)
     root = write_yolo(tmp_path / "set")
     file = root / "labels/train/a.txt"
@@ -203,7 +213,11 @@ def test_numbers_with_commas_give_the_same_boxes(tmp_path, written):
     root = write_yolo(tmp_path / "set")
     for file in (root / "labels").rglob("*.txt"):
         text = file.read_text()
-        text = text.replace(".", ",") if written == "decimal" else text.replace(" ", "," if written == "separated" else ", ")
+        text = (
+            text.replace(".", ",")
+            if written == "decimal"
+            else text.replace(" ", "," if written == "separated" else ", ")
+        )
         file.write_text(text)
     names, labels, boxes, files = content_of(root)
     assert (names, labels, files) == (expected[0], expected[1], expected[3])
@@ -215,7 +229,7 @@ def test_decimal_commas_in_xml(tmp_path):
     root = write_voc(tmp_path / "set")
     file = root / "Annotations/a.xml"
     text = file.read_text()
-    first = re.search(r"<xmin>([\d.]+)</xmin>", text)
+    first = re.search(r"<xmin>([\d.]+)</xmin>", text) or [""]
     file.write_text(text.replace(first[0], "<xmin>12,5</xmin>", 1))
     assert content_of(root)[2][0][0] == 11.5
     assert kinds(root) == {}
@@ -241,7 +255,9 @@ def test_any_row_is_read_or_refused(row):
 
 
 @settings(max_examples=150, deadline=None)
-@given(content=st.binary(max_size=40) | st.text("01.,- \n\r\t\ufeff", max_size=40).map(lambda text: text.encode("utf-16")))
+@given(
+    content=st.binary(max_size=40) | st.text("01.,- \n\r\t\ufeff", max_size=40).map(lambda text: text.encode("utf-16"))
+)
 def test_any_label_file_is_read_or_refused(tmp_path_factory, content):
     file = tmp_path_factory.getbasetemp() / "fuzz.txt"
     file.write_bytes(content)
@@ -249,7 +265,9 @@ def test_any_label_file_is_read_or_refused(tmp_path_factory, content):
     for points in (0, 6):
         try:
             found = list(objects_of(str(file), points))
-        except DatasetError as error:
-            assert str(file) in str(error) and "\n" not in str(error)
+        except DatasetError as caught:
+            message, found = str(caught), []
         else:
-            assert all(-0.6 <= corner <= 1.6 for *_, box in found for corner in box)
+            message = str(file)
+        assert str(file) in message and "\n" not in message
+        assert all(-0.6 <= corner <= 1.6 for *_, box in found for corner in box)

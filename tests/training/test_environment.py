@@ -37,6 +37,17 @@ def test_a_resumed_run_keeps_what_was_there_before(tmp_path):
     assert all("earlier" not in one for one in content["earlier"])
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_record_that_an_editor_saved_in_another_encoding_is_still_read(tmp_path, encoding, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    file = write_environment(tmp_path, device=CPU, workers=1)
+    file.write_text(file.read_text(), encoding=encoding)
+    assert processes_of(tmp_path) == 2
+    write_environment(tmp_path, device=CPU, workers=2)
+    assert [one["loader_workers"] for one in json.loads(file.read_text())["earlier"]] == [1]
+
+
 def test_how_many_processes_a_run_had(tmp_path, monkeypatch):
     assert processes_of(tmp_path) is None
     monkeypatch.setenv("WORLD_SIZE", "4")

@@ -77,6 +77,15 @@ def test_aliases_do_not_blow_up(tmp_path):
         read_yaml(write(tmp_path, main=bomb))
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_encodings_and_line_ends(tmp_path, encoding, end):
+    (tmp_path / "base.yml").write_text(f"data: träume{end}train:{end}  epochs: 3{end}", encoding=encoding, newline="")
+    (tmp_path / "main.yml").write_text(f"__include__: [base.yml]{end}lr: 1e-4{end}", encoding=encoding, newline="")
+    values = read_with_includes(tmp_path / "main.yml").values
+    assert values == {"data": "träume", "train": {"epochs": 3}, "lr": 1e-4}
+
+
 def test_files_that_are_no_text_and_folders(tmp_path):
     (tmp_path / "bytes.yml").write_bytes(b"a: \x80")
     with pytest.raises(

@@ -63,6 +63,21 @@ def test_round_trip(version: str, described: bool, tmp_path: Path) -> None:
     torch.testing.assert_close(loaded(images).logits, model(images).logits)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_json_files_that_an_editor_saved_in_another_encoding(encoding: str, tmp_path: Path) -> None:
+    model = small(num_classes=2, decoder={"num_queries": 7})
+    save_huggingface(model, tmp_path, categories=Categories([Category(0, "猫"), Category(1, "犬")]))
+    forget(tmp_path)
+    for name in ("config.json", "preprocessor_config.json"):
+        text = json.dumps(json.loads((tmp_path / name).read_text()), ensure_ascii=False, indent=1)
+        (tmp_path / name).write_text(text.replace("\n", "\r\n"), encoding=encoding, newline="")
+    loaded, categories = load_model(tmp_path)
+    assert loaded.config == model.config and categories.names == ["猫", "犬"]
+    (tmp_path / "config.json").write_bytes("é".encode("latin-1"))
+    with pytest.raises(WeightsError, match=r"config\.json: expected text in UTF-8.*tried UTF-8 and byte 1, in line 1"):
+        load_model(tmp_path)
+
+
 def test_settings_that_only_the_config_holds(tmp_path: Path) -> None:
     decoder = {"sampling": "discrete", "num_queries": 17, "num_denoising": 9, "num_heads": 2, "num_points": (3, 3, 3)}
     noise = {"label_noise_ratio": 0.25, "box_noise_scale": 0.5}

@@ -16,6 +16,8 @@ A folder is listed once and nothing is asked for each image: on a network drive 
 """
 
 import errno
+import functools
+import itertools
 import os
 import unicodedata
 from collections import defaultdict, deque
@@ -54,7 +56,9 @@ class Listing:
 
     @cached_property
     def _by_key(self) -> dict[str, str]:
-        return {_key(name): name for name in sorted(self.names, reverse=True)}
+        # of the others, which are most, name and key are the same
+        irregular = [name for name in self.names if not (name.isascii() and name[-len(".txt") :].islower())]
+        return {_key(name): name for name in sorted(irregular, reverse=True)}
 
     @cached_property
     def _by_fold(self) -> dict[str, list[str]]:
@@ -66,18 +70,23 @@ class Listing:
     @cached_property
     def claims(self) -> set[str]:
         """The names, without suffix and composed, that labels of the image files in the folder have."""
-        images = [name for name in self.names if is_image_name(name)]
-        return set().union(*map(label_stems, images))
+        parts = (composed(name).rpartition(".") for name in self.names)
+        images = [(stem, stem + dot + suffix) for stem, dot, suffix in parts if stem and _is_image(suffix)]
+        return set(itertools.chain.from_iterable(images))
 
     @cached_property
     def folders(self) -> list[str]:
         """Names of the visible folders in it, links left out, sorted."""
+        # to ask whether an entry is a folder costs a call on some network drives
         may_be = (entry for entry in self._entries if not _is_file_name(entry.name) and entry.name[0] != ".")
         return sorted(entry.name for entry in may_be if entry.is_dir(follow_symlinks=False))
 
     def find(self, name: str) -> str | None:
         """The name itself, or one that differs in the case of its suffix or in its Unicode form."""
-        return name if name in self.names else self._by_key.get(_key(name))
+        if name in self.names:
+            return name
+        key = _key(name)
+        return key if key in self.names else self._by_key.get(key)
 
     def alike(self, name: str) -> list[str]:
         """The names that differ in case and Unicode form at most, the name itself first."""
@@ -109,18 +118,22 @@ class LabelFiles:
 
     def of(self, image: str) -> str | None:
         """Path of the label file of an image, in the first of its usual places that has one."""
-        folder, name = os.path.split(image)
+        folder, _, name = image.rpartition(os.sep)
+        stems = (os.path.splitext(name)[0], name)
         for place in self.places(folder):
-            found = self.find(place, name)
+            found = self._find(place, stems)
             if found is not None:
                 return found
         return None
 
     def find(self, folder: str, image_name: str) -> str | None:
         """Path of the label file that a folder has for an image of this name, which may lack its suffix."""
-        listing = self.listing(folder)
         short = [os.path.splitext(image_name)[0]] if is_image_name(image_name) else []
-        for stem in (*short, image_name):
+        return self._find(folder, (*short, image_name))
+
+    def _find(self, folder: str, stems: Sequence[str]) -> str | None:
+        listing = self.listing(folder)
+        for stem in stems:
             found = listing.find(stem + self.suffix)
             if listing.is_hidden and os.path.isfile(os.path.join(folder, stem + self.suffix)):
                 found = stem + self.suffix
@@ -140,7 +153,7 @@ class LabelFiles:
         claims = [
             self.listing(place).claims for place in [*self._counterparts(folder, self._labels, self._images), folder]
         ]
-        stems = [composed(os.path.basename(path)[: -len(self.suffix)]) for path in paths]
+        stems = [composed(path[len(folder) :].lstrip(os.sep)[: -len(self.suffix)]) for path in paths]
         return [path for path, stem in zip(paths, stems, strict=True) if not any(stem in known for known in claims)]
 
     def near(self, images: Sequence[str], roots: Iterable[str]) -> dict[str, str]:
@@ -222,7 +235,13 @@ def folders_around(images: Iterable[str]) -> set[str]:
 
 
 def _is_file_name(name: str) -> bool:
-    return is_image_name(name) or name.lower().endswith((".txt", ".xml", ".json"))
+    stem, _, suffix = name.rpartition(".")
+    return bool(stem) and (_is_image(suffix) or suffix.lower() in ("txt", "xml", "json"))
+
+
+@functools.cache
+def _is_image(suffix: str) -> bool:
+    return is_image_name(f"x.{suffix}")
 
 
 def _key(name: str) -> str:

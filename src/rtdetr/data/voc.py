@@ -240,10 +240,10 @@ def _refuse_absent(split: VocSplit) -> None:
     if split.absent:
         xml = next((xml for xml, near in split.absent.items() if near), next(iter(split.absent)))
         near = split.absent[xml]
+        remedy = f", but {near} lies near it. Move it there" if near else ". Put it there, or correct the list"
         raise DatasetError(
-            f"{split.source}: {len(split.absent)} of its {len(split.items)} images have no XML file, for one there is "
-            f"no {xml}"
-            + (f", but {near} lies near it: move it there" if near else ". Put it there, or correct the list")
+            f"{split.source}: {len(split.absent)} of its {len(split.items)} images have no XML file: {xml} does not "
+            f"exist{remedy}"
         )
 
 

@@ -115,7 +115,7 @@ def check_labels(survey: Survey, found: Collector, *, is_whole: bool) -> None:
     is_much = is_whole and len(bare) > MOST_UNLABELED * (len(listed) + len(bare))
     for path in unlisted:
         if is_much and path in bare:
-            found.add_one("unlabeled-image", Example("all", str(path), "", "is not listed and has no annotations"))
+            found.add_one("unlabeled-image", Example("all", str(path), "", "has no annotations, and no split uses it"))
         else:
             found.add_one("unlisted-file", Example("all", str(path), "", "is not listed"))
 
