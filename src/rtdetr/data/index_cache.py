@@ -21,7 +21,7 @@ from rtdetr.errors import DatasetError, InputError
 from rtdetr.files import write_atomically
 
 _log = logging.getLogger(__name__)
-_VERSION = 2  # to be raised whenever a reader gives other columns for the same files
+_VERSION = 3  # to be raised whenever a reader gives other columns for the same files
 _LEAST_ROWS = 20_000  # images and boxes; fewer are read anew in about a second
 _DIGEST_SIZE = 32
 
