@@ -1,8 +1,14 @@
 # Every target first builds the virtual environment it needs, once. On a fresh machine: make demo, make test.
+# Pip's own variables and configuration say where packages come from: an index, a proxy, PyTorch's CPU wheels.
+GIVEN := $(PYTHON)
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow test-oldest check bench
+# an environment of another Python is built anew, with PYTHON given (make test PYTHON=python3.13) at once
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+OTHER := $(foreach folder,.venv .venv-oldest .venv-newest,$(if $(wildcard $(folder)/lib/python$(VERSION)),,$(wildcard $(folder))))
+
+.PHONY: demo test test-slow test-oldest test-newest check bench lock $(if $(GIVEN),$(OTHER:=/.installed))
 
 demo: .venv/.installed
 	$(BIN)/python examples/demo/run.py
@@ -16,6 +22,12 @@ test-slow: .venv/.installed .venv/onnxruntime .venv/bindings .venv/fonts
 test-oldest: .venv-oldest/.installed
 	.venv-oldest/bin/python -m pytest -n 2
 
+# updated every time: what is newest changes
+test-newest:
+	$(call environment,.venv-newest,14)
+	.venv-newest/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable '.[dev]'
+	.venv-newest/bin/python -m pytest -n 2
+
 check: .venv/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -27,10 +39,23 @@ bench: .venv/.installed
 	$(BIN)/python benchmarks/forward.py
 	$(BIN)/python benchmarks/train_step.py
 
-# pip builds the environment in place, so an interrupted installation is continued by the next make
-.venv/.installed: pyproject.toml requirements/constraints.txt
-	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --constraint requirements/constraints.txt --editable '.[dev]'
+# the newest version of every package that works with the torch of requirements/lock.in
+lock:
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet --upgrade uv
+	.venv-lock/bin/python tools/write_lock.py .venv-lock/bin/uv
+
+# $(1): folder; $(2): the last Python 3 with wheels of all packages. pip builds the environment in place, so an
+# interrupted installation is continued by the next make
+define environment
+	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info[:2] <= (3, $(2)) or sys.exit("$@: expected Python 3.11 to 3.$(2), but $(PYTHON) is %d.%d. Name another, such as PYTHON=python3.12" % sys.version_info[:2])'
+	$(PYTHON) -m venv $(if $(filter $(1),$(OTHER)),--clear) $(1)
+endef
+
+.venv/.installed: pyproject.toml requirements/lock.txt requirements/torch.txt
+	$(call environment,.venv,14)
+	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements/lock.txt
+	$(BIN)/python -m pip install --quiet --no-build-isolation --constraint requirements/torch.txt --editable '.[dev]'
 	touch $@
 
 # for the C++ sample, whose test is skipped without them: elsewhere than on Debian there is no such package
@@ -48,6 +73,6 @@ bench: .venv/.installed
 	-$(BIN)/python -m pip install --quiet --target $@/cuda cuda-bindings==13.5.0
 
 .venv-oldest/.installed: pyproject.toml requirements/oldest.txt
-	$(PYTHON) -m venv .venv-oldest
+	$(call environment,.venv-oldest,12)
 	.venv-oldest/bin/python -m pip install --quiet --constraint requirements/oldest.txt --editable '.[dev]'
 	touch $@

@@ -1,0 +1,51 @@
+"""Write requirements/lock.txt and requirements/torch.txt, the packages that `make demo` and `make test` install.
+
+python tools/write_lock.py UV    UV: the uv program
+
+Both files together hold every direct and indirect dependency, for every supported Python and platform.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+REQUIREMENTS = Path(__file__).parents[1] / "requirements"
+OLDEST_PYTHON = "3.11"
+# PyTorch and the CUDA libraries that only its default Linux wheels need
+TORCH = re.compile(r"(torch|torchvision|triton|(nvidia|cuda)-[a-z0-9-]+)==")
+LOCK_HEAD = """\
+# Written by `make lock` from pyproject.toml and lock.in: everything but PyTorch, with hashes.
+# Install it with --no-deps: a hash is demanded of each package that pip adds by itself.
+"""
+TORCH_HEAD = """\
+# Written by `make lock` from pyproject.toml and lock.in: PyTorch and the CUDA libraries of its default Linux wheels.
+# Used as constraints and without hashes, so that a CPU build (+cpu) from PyTorch's own index fits too: it has another
+# hash and needs no CUDA library.
+"""
+
+
+def resolve(uv: str) -> str:
+    """Return the lines for the newest versions of all packages, with hashes and the reason for each package."""
+    command = [uv, "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--no-header"]
+    command += ["--python-version", OLDEST_PYTHON, "--extra", "dev", "pyproject.toml", "requirements/lock.in"]
+    index = os.environ.get("PIP_INDEX_URL")
+    environment = os.environ | ({"UV_DEFAULT_INDEX": index} if index else {})
+    return subprocess.run(
+        command, check=True, env=environment, cwd=REQUIREMENTS.parent, stdout=subprocess.PIPE, text=True
+    ).stdout
+
+
+def main() -> None:
+    """Write the two files anew."""
+    packages = re.split(r"^(?=[a-z0-9])", resolve(sys.argv[1]), flags=re.MULTILINE)[1:]
+    locked = [package for package in packages if not TORCH.match(package)]
+    constraints = [package for package in packages if TORCH.match(package)]
+    without_hashes = [re.sub(r" \\\n +--hash=\S+", "", package) for package in constraints]
+    (REQUIREMENTS / "lock.txt").write_text(LOCK_HEAD + "".join(locked))
+    (REQUIREMENTS / "torch.txt").write_text(TORCH_HEAD + "".join(without_hashes))
+
+
+if __name__ == "__main__":
+    main()
