@@ -70,5 +70,7 @@ def make_anchors(
         anchors.append(torch.stack([grid_x, grid_y, side, side], dim=-1).flatten(0, 1))
     boxes = torch.cat(anchors)[None]
     valid = ((boxes > EPS) & (boxes < 1 - EPS)).all(-1, keepdim=True)
-    logits = torch.log(boxes / (1 - boxes)).masked_fill(~valid, torch.inf)
-    return logits, valid
+    odds = boxes / (1 - boxes)
+    if not torch.compiler.is_compiling() and device.type != "mps":  # MPS has no float64, nor have most runtimes
+        odds = odds.double()  # the last bit of a float32 logarithm depends on the processor
+    return odds.log().to(dtype).masked_fill(~valid, torch.inf), valid
