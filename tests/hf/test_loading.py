@@ -54,7 +54,9 @@ def test_saved_here_opens_in_transformers_and_the_reverse(folder: Path, tmp_path
     there.save_pretrained(tmp_path)
     assert set(load_file(tmp_path / WEIGHTS)) == set(load_file(folder / WEIGHTS))
     back = ours(tmp_path, dtype=torch.float64)
-    assert_same_outputs(model, back)
+    for key, value in back.state_dict().items():
+        assert torch.equal(value, model.state_dict()[key]), key
+    assert_same_outputs(model, back, tolerance=1e-10)  # sums are rounded according to where in memory the weights lie
     assert not back.training and back.config.name_or_path == str(tmp_path)
 
 

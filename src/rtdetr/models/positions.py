@@ -21,6 +21,18 @@ def inverse_sigmoid(x: Float[Tensor, "*n"], *, eps: float = 1e-5) -> Float[Tenso
     return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))
 
 
+def repeatable_inverse_sigmoid(x: Float[Tensor, "*n"], *, eps: float = 1e-5) -> Float[Tensor, "*n"]:
+    """`inverse_sigmoid` with the same bits on every processor: the logarithm is rounded from float64.
+
+    MKL's float32 logarithm differs in the last bit between processors with and without AVX-512.
+    """
+    x = x.clamp(0, 1)
+    odds = x.clamp(min=eps) / (1 - x).clamp(min=eps)
+    if torch.compiler.is_compiling() or x.device.type == "mps":  # runtimes and Apple's GPUs have no float64
+        return odds.log()
+    return odds.double().log().to(x.dtype)
+
+
 def _cached(function):
     """Cache ordinary tensors (never inference-mode ones, which autograd would refuse later); no cache while tracing."""
     cached = functools.lru_cache(maxsize=64)(torch.inference_mode(False)(torch.no_grad()(function)))
@@ -70,7 +82,5 @@ def make_anchors(
         anchors.append(torch.stack([grid_x, grid_y, side, side], dim=-1).flatten(0, 1))
     boxes = torch.cat(anchors)[None]
     valid = ((boxes > EPS) & (boxes < 1 - EPS)).all(-1, keepdim=True)
-    odds = boxes / (1 - boxes)
-    if not torch.compiler.is_compiling() and device.type != "mps":  # MPS has no float64, nor have most runtimes
-        odds = odds.double()  # the last bit of a float32 logarithm depends on the processor
-    return odds.log().to(dtype).masked_fill(~valid, torch.inf), valid
+    logits = repeatable_inverse_sigmoid(boxes).masked_fill(~valid, torch.inf)
+    return logits, valid
