@@ -31,6 +31,7 @@ from rtdetr.data.label_files import MOST_UNLABELED, LabelFiles, folders_around, 
 from rtdetr.data.label_rows import has_objects, objects_of
 from rtdetr.errors import DatasetError, MissingSplitError
 from rtdetr.text_files import read_text
+from rtdetr.yaml_loaders import TextLoader
 
 _MOST_CLASSES = 100_000  # where only their number is given
 _FORMS = ("NFC", "NFD")  # of Unicode: systems differ in how they store accents
@@ -127,7 +128,7 @@ def _load_yaml(file: Path) -> dict[str, Any]:
     """Read a YAML mapping with all values as text, so that classes named `no` or `1` keep their names."""
     try:
         text = read_text(file, what="description of a data set", error=DatasetError)
-        document = yaml.load(text, Loader=yaml.BaseLoader)
+        document = yaml.load(text, Loader=TextLoader)
     except DatasetError:
         raise
     except (yaml.YAMLError, ValueError, RecursionError) as error:

@@ -1,9 +1,8 @@
 """YAML files of strangers: read without surprises, with `__include__`, and with the file that each value came from.
 
-Differs from plain PyYAML: `1e-4` is a number, a key given twice is an error, and a file cannot blow up.
+A file cannot blow up; `yaml_loaders.py` says what else differs from plain PyYAML.
 """
 
-import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,43 +10,13 @@ import yaml
 
 from rtdetr.errors import ConfigError
 from rtdetr.text_files import decode_text
+from rtdetr.yaml_loaders import ValuesLoader
 
 INCLUDE = "__include__"
 _LARGEST_FILE = 1_000_000  # bytes
 _MOST_VALUES = 100_000  # with everything counted that aliases repeat
 _DEEPEST = 50  # levels of nesting, and files that include each other
 KeyPath = tuple[str, ...]  # keys from the top of a document
-
-
-class _Loader(yaml.SafeLoader):
-    def __init__(self, stream: str) -> None:
-        super().__init__(stream)
-        self._flat: set[yaml.MappingNode] = set()
-
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        if node in self._flat:  # by way of an alias; what was merged into it may repeat its keys
-            return
-        self._flat.add(node)
-        seen: set[str] = set()
-        for key, value in node.value:
-            problem = None
-            if not isinstance(key, yaml.ScalarNode):
-                problem = "a key that is no text"
-            elif key.value in seen:
-                problem = f"the key {key.value!r} a second time"
-            elif key.value == "<<" and isinstance(value, yaml.SequenceNode):  # these can double at each level
-                problem = "a list of mappings to merge; expected one"
-            if problem:
-                raise yaml.constructor.ConstructorError(None, None, f"found {problem}", key.start_mark)
-            seen.add(key.value)
-        super().flatten_mapping(node)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
-    list("-+.0123456789"),
-)
 
 
 class Document(NamedTuple):
@@ -74,7 +43,7 @@ def parse_yaml(text: str) -> Any:
         yaml.YAMLError: it is none, or one that is too deep or too large.
     """
     try:
-        value = yaml.load(text, Loader=_Loader)  # a SafeLoader: plain values only
+        value = yaml.load(text, Loader=ValuesLoader)
     except (RecursionError, ValueError, OverflowError, AttributeError, TypeError, KeyError) as error:
         raise yaml.YAMLError(f"{type(error).__name__}: {error}"[:200]) from None
     _check_size(value)
