@@ -14,6 +14,7 @@ from typing import Any, TypedDict
 from rtdetr import zoo
 from rtdetr.config import ModelConfig, Recipe, SizeHW, TrainConfig
 from rtdetr.errors import ConfigError, nearest
+from rtdetr.text_files import read_text
 from rtdetr.training.config_file import read_config
 from rtdetr.training.named_recipes import named_recipe, published
 from rtdetr.training.recipe import change, parse
@@ -156,8 +157,8 @@ def _tell_edits(file: Path, saved: Mapping[str, Any]) -> None:
     The two also differ where a run was resumed with other settings and ended before its first checkpoint.
     """
     try:
-        written = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        written = json.loads(read_text(file, what="record", error=ConfigError))
+    except ValueError:  # and ConfigError, which is one
         return
     stored = dict(_dotted(saved))
     for name, value in _dotted(written) if isinstance(written, dict) else ():
