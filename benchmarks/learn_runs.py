@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import torch
 import transformers
-from PIL import Image
 from torch import Tensor, nn
 
 import rtdetr
@@ -23,6 +22,7 @@ from rtdetr.config import DecoderConfig, EncoderConfig, ModelConfig, PResNetConf
 from rtdetr.data import DetectionDataset, TrainLoader, open_dataset
 from rtdetr.detections import Detections
 from rtdetr.evaluation import evaluate_dataset
+from rtdetr.images import Picture, size_of
 from rtdetr.losses import build_criterion
 from rtdetr.models import build_model
 from rtdetr.models.postprocess import postprocess
@@ -220,13 +220,13 @@ def measure(
     names = tuple(dataset.categories.names)
 
     @torch.inference_mode()
-    def predict(pictures: list[Image.Image]) -> list[Detections]:
+    def predict(pictures: list[Picture]) -> list[Detections]:
         images = torch.stack([torch.from_numpy(preprocess(picture, size_hw)) for picture in pictures]).to(device)
         logits, boxes = forward(images)
-        sizes_wh = torch.tensor([picture.size for picture in pictures], device=device)
+        sizes_wh = torch.tensor([size_of(picture) for picture in pictures], device=device)
         found = postprocess(logits, boxes, sizes_wh=sizes_wh)
         parts = zip(*(part.cpu().numpy() for part in found), pictures, strict=True)
-        return [Detections(box, score, label, names, picture.size) for label, box, score, picture in parts]
+        return [Detections(box, score, label, names, size_of(picture)) for label, box, score, picture in parts]
 
     metrics = evaluate_dataset(predict, dataset, batch_size=25, progress=False).metrics
     return Point(done, metrics.ap, metrics.ap50)

@@ -8,20 +8,19 @@ resize of a PIL image, which is Pillow's. The network's output is the same rando
 """
 
 import argparse
-import io
 import time
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from peers import environment, print_table
-from PIL import Image
 from torchvision.transforms import v2
 from transformers import RTDetrImageProcessor
 from transformers.models.rt_detr_v2.modeling_rt_detr_v2 import RTDetrV2ObjectDetectionOutput
 
 from rtdetr.benchmark.measure import sample_photo
 from rtdetr.categories import COCO80
+from rtdetr.images import open_image
 from rtdetr.models import build_model, postprocess
 from rtdetr.preprocessing import preprocess, scale
 from rtdetr.runtimes.base import RawOutput
@@ -40,7 +39,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     print(environment("cpu"), "\n")
 
-    image = Image.open(options.photo or io.BytesIO(sample_photo())).convert("RGB")
+    image = open_image(options.photo or sample_photo())
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(1, 300, 80, generator=generator) * 2 - 3
     boxes = torch.rand(1, 300, 4, generator=generator)

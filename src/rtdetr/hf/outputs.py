@@ -34,7 +34,7 @@ class TokenBoxes(ModelOutput):
 
     def with_token_boxes(self, make: Callable[[], Tensor]) -> Self:
         """Say how to compute the field."""
-        self.__dict__["_make_token_boxes"] = make
+        vars(self)["_make_token_boxes"] = make
         return self
 
     def __getitem__(self, key: Any) -> Any:
