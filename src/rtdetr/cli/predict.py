@@ -58,8 +58,8 @@ def predict(
     options: dict[str, Any] = {"threshold": lowest, "size_hw": size_hw, "batch_size": batch_size}
     for path, found in _detect(detector, paths, targets, options, font=font):
         if isinstance(found, InputError):
-            reason = str(found).removeprefix(f"{path} ")
-            typer.echo(f"{path}: {reason}", err=True)
+            reason = str(found)
+            typer.echo(reason if str(path) in reason else f"{path}: {reason}", err=True)
             rows.append({"file": str(path), "error": reason})
             continue
         objects = ", ".join(f"{count} {name}" for name, count in found.counts().items()) or "nothing found"
