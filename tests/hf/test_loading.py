@@ -1,5 +1,6 @@
 """What is saved here opens in stock transformers with equal outputs, the reverse, and every dialect of names."""
 
+import functools
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 import rtdetr
 from rtdetr import zoo
-from rtdetr.errors import WeightsError
+from rtdetr.errors import RTDETRError, WeightsError
 from rtdetr.models.hgnetv2 import HGNetv2
 
 transformers = pytest.importorskip("transformers")
@@ -25,7 +26,7 @@ transformers = pytest.importorskip("transformers")
 from rtdetr.hf import loading  # noqa: E402
 from rtdetr.hf.configuration import RTDetrV2Config  # noqa: E402
 from rtdetr.hf.modeling import RTDetrV2ForObjectDetection, RTDetrV2Model  # noqa: E402
-from rtdetr.weights import load_model, save_huggingface  # noqa: E402
+from rtdetr.weights import load_model, read_checkpoint, save_huggingface  # noqa: E402
 from tests.hf.models import TINY, assert_same_outputs, filled, ours, stock, tiny  # noqa: E402
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -490,3 +491,33 @@ def test_load_state_dict_takes_every_dialect(folder: Path) -> None:
     base = RTDetrV2Model.from_pretrained(folder)
     assert base.load_state_dict(load_file(folder / WEIGHTS)) == ([], [])
     assert expected.load_state_dict({}, strict=False).missing_keys
+
+
+def test_an_edited_config_decides_here_and_in_the_facade(tmp_path: Path) -> None:
+    """Also for models that only this library holds, whose config.json another of its rooms may have written."""
+    changed = {"decoder": {"activation": "silu", "num_points": (1, 2, 3), "num_denoising": 4}}
+    model = tiny(**changed)
+    model.save_pretrained(tmp_path / "facade")
+    save_huggingface(model.model.network, tmp_path / "weights")
+    for name, place in (("facade", ()), ("weights", ("rtdetr", "model", "decoder"))):
+        file = tmp_path / name / "config.json"
+        stored = json.loads(file.read_text())
+        functools.reduce(dict.__getitem__, place, stored)["num_queries"] = 11
+        file.write_text(json.dumps(stored))
+        expected = model.model.network.config.replace(decoder={"num_queries": 11}, eval_size_hw=None)
+        assert ours(tmp_path / name).model.network.config == expected.replace(name="custom")
+        assert read_checkpoint(tmp_path / name).config.replace(eval_size_hw=None) == expected
+        del functools.reduce(dict.__getitem__, place, stored)["num_denoising"]
+        file.write_text(json.dumps(stored))
+        default = zoo.model_config("rtdetrv2_r18vd").decoder.num_denoising
+        assert ours(tmp_path / name).config.num_denoising == default
+        assert read_checkpoint(tmp_path / name).config.decoder.num_denoising == default
+
+
+def test_eval_size_takes_the_position_code_away_and_is_refused(tmp_path: Path) -> None:
+    tiny().save_pretrained(tmp_path)
+    stored = json.loads((tmp_path / "config.json").read_text()) | {"eval_size": 640}
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    for load in (ours, read_checkpoint):
+        with pytest.raises(RTDETRError, match="eval_size 640 is not supported, expected None"):
+            load(tmp_path)

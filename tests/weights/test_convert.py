@@ -75,6 +75,13 @@ def test_official_files_hold_nothing_else(tmp_path: Path) -> None:
     assert list(content) == ["ema"] and set(content["ema"]) == {"module", "updates"}
 
 
+def test_what_the_official_format_cannot_say_is_told(tmp_path: Path) -> None:
+    save_weights(small(pixel_std=(0.5, 0.5, 0.25)), tmp_path / "a.pth")
+    (note,) = convert(tmp_path / "a.pth", tmp_path / "b.pth", format="official").notes
+    assert "0 is subtracted and that are then divided by (0.5, 0.5, 0.25)" in note
+    assert convert(tmp_path / "a.pth", tmp_path / "c.pth").notes == []
+
+
 def test_over_itself(tmp_path: Path) -> None:
     model = small()
     save_weights(model, tmp_path / "x.pth")

@@ -149,6 +149,8 @@ def test_what_only_ours_can_hold_is_edited(edited: Any) -> None:
     ):
         with pytest.raises(WeightsError, match=rf"config\.json: {message}"):
             edited(KINDS[2], changes, inside=where)
+    with pytest.raises(WeightsError, match=r"image_size_hw \[64, 64\] contradicts its eval_size_hw \(96, 96\)"):
+        edited(KINDS[2], {"eval_size_hw": [96, 96]}, inside=where[:2])
     with pytest.raises(WeightsError, match=r"rtdetr\.model\.in_channels 4 contradicts the weights, which have 3"):
         edited(KINDS[2], {"in_channels": 4}, inside=where[:2])
 
@@ -196,9 +198,8 @@ def test_all_fields_of_a_wrong_type_are_refused_by_name(edited: Any) -> None:
     known = json.loads((edited("ours", {}).path / "config.json").read_text())
     for key, value in known.items():
         wrong = [[]] if isinstance(value, str) else "text"
-        for kind in KINDS[:2]:
-            with pytest.raises(WeightsError, match=rf"config\.json: (model type|{key}) .*expected"):
-                edited(kind, {key: wrong})
+        with pytest.raises(WeightsError, match=rf"config\.json: (model type|{key}) .*expected"):
+            edited("ours", {key: wrong})
 
 
 @pytest.mark.parametrize("key", ["num_queries", "encoder_attention_heads", "decoder_method", "label_noise_ratio"])
@@ -227,7 +228,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(KINDS), st.data())
 def test_any_value_is_followed_or_refused(edited: Any, kind: str, data: st.DataObject) -> None:
     """The model is the one that config.json says, or there is none."""

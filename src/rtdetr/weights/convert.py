@@ -15,7 +15,7 @@ Format = Literal["rtdetr", "official", "huggingface"]
 
 
 class Conversion(NamedTuple):
-    """What was written where, and what stock transformers cannot do with it."""
+    """What was written where, and what other programs cannot know of it or do with it."""
 
     path: Path
     format: Format
@@ -54,6 +54,11 @@ def convert(
     else:
         described = chosen == "rtdetr"
         write_pth(target, state, config=config, categories=categories, thresholds=thresholds, describe=described)
+        if not described and (config.pixel_mean or config.pixel_std):
+            notes = [
+                "the official format cannot say that the network normalizes its images: it needs images from which "
+                f"{config.pixel_mean or 0} is subtracted and that are then divided by {config.pixel_std or 1}"
+            ]
     return Conversion(target, chosen, weights.config, len(state), notes)
 
 

@@ -48,7 +48,7 @@ _KEEP_RATIO = {"shortest_edge", "longest_edge", "max_height", "max_width"}
 _LARGEST = 8192  # side of an image for the network
 _NUMBERS = (1e-30, 1e30)  # what is left of float32 on either side is for the pixels
 _SAME_FACTOR = 1e-6  # relative; 1/255 as float32 is 1/255
-_ELSEWHERE = "The image processor of rtdetr.hf follows it"
+_ELSEWHERE = "The image processor of rtdetr.hf, or transformers', follows it"
 _STRETCHING = (
     f'{_ELSEWHERE}. To stretch images instead, which gives other detections, put "do_pad": false and '
     '"size": {"height": 640, "width": 640} there'

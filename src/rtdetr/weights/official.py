@@ -64,6 +64,11 @@ def read_metadata(data: object) -> Metadata:
                 config = ModelConfig(**{str(key): value for key, value in model.items()})
             except (RTDETRError, TypeError, AttributeError) as error:
                 raise WeightsError(f"its description of the model is damaged: {error}") from None
+            size_hw = config.eval_size_hw
+            if more.get("image_size_hw", size_hw) not in (size_hw, None if size_hw is None else list(size_hw)):
+                raise WeightsError(
+                    f"its image_size_hw {more['image_size_hw']!r} contradicts its eval_size_hw {size_hw}"
+                )
             if categories is not None and len(categories) != config.num_classes:
                 raise WeightsError(f"it names {len(categories)} classes for a model of {config.num_classes}")
             return Metadata(config, categories, _checked_thresholds(more.get("thresholds"), config.num_classes))
