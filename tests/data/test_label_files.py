@@ -357,6 +357,18 @@ def test_voc_names_in_another_unicode_form_are_found(tmp_path, images, files, li
     assert kinds(root) == {}
 
 
+@pytest.mark.parametrize("make", [write_yolo, write_voc])
+def test_what_macos_puts_beside_files_is_no_annotation(tmp_path, make):
+    root = make(tmp_path / "set")
+    expected = boxes(root)
+    for file in [path for path in root.rglob("*.*") if path.is_file()]:
+        file.with_name(f"._{file.name}").write_bytes(b"\0\5\x16\7Mac OS X")
+    (root / "__MACOSX").mkdir()
+    (root / "__MACOSX/a.txt").write_text(LABEL)
+    assert boxes(root) == expected
+    assert kinds(root) == {}
+
+
 def test_a_listed_voc_image_without_a_file_is_told(tmp_path):
     root = write_voc(tmp_path / "set")
     (root / "Annotations/b.xml").unlink()

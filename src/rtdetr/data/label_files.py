@@ -26,6 +26,7 @@ from functools import cached_property
 
 from rtdetr.data.image_files import is_image_name
 from rtdetr.errors import DatasetError
+from rtdetr.images.files import is_hidden
 
 MOST_UNLABELED = 0.05  # share of images without a label file that may be meant as background without a word
 _MOST_FOLDERS = 1000  # searched for a label that is not in a usual place
@@ -78,7 +79,7 @@ class Listing:
     def folders(self) -> list[str]:
         """Names of the visible folders in it, links left out, sorted."""
         # to ask whether an entry is a folder costs a call on some network drives
-        may_be = (entry for entry in self._entries if not _is_file_name(entry.name) and entry.name[0] != ".")
+        may_be = (entry for entry in self._entries if not _is_file_name(entry.name) and not is_hidden(entry.name))
         return sorted(entry.name for entry in may_be if entry.is_dir(follow_symlinks=False))
 
     def find(self, name: str) -> str | None:
@@ -175,9 +176,9 @@ class LabelFiles:
         return found
 
     def files_in(self, folder: str) -> list[str]:
-        """Paths of all annotation files in a folder, sorted."""
-        names = self.listing(folder).names
-        return [os.path.join(folder, name) for name in sorted(names) if name.lower().endswith(self.suffix)]
+        """Paths of all annotation files in a folder, sorted; hidden ones are left out, which macOS makes for others."""
+        names = (name for name in self.listing(folder).names if name.lower().endswith(self.suffix))
+        return [os.path.join(folder, name) for name in sorted(names) if not is_hidden(name)]
 
     def _walk(self, roots: Iterable[str]) -> Iterator[str]:
         queue, seen = deque(sorted(roots)), set()
