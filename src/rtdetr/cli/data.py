@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from rtdetr.cli.arguments import MaxPixels
+from rtdetr.errors import ConfigError
 
 log = logging.getLogger(__name__)
 data = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
@@ -33,12 +34,15 @@ def check(
     fix_out: Annotated[
         Path | None, typer.Option("--fix", metavar="OUT", help="New folder for a cleaned copy, in COCO form.")
     ] = None,
+    allow_loss: Annotated[
+        bool, typer.Option("--allow-loss", help="Write the copy even if over 5% of a split's images or boxes are lost.")
+    ] = False,
 ) -> None:
     """Examine a data set before it is trained on.
 
     Reads every split and every image, and changes nothing. Several files are taken for splits of one data set. The exit
     status is 0 for sound data (notes do not count), 1 where errors or warnings are found, 2 where DATA cannot be read.
-    With --fix it is that of the copy, which is examined too.
+    With --fix it is that of the copy, which is examined too, and 2 if too much would be lost.
     """
     from rtdetr.cli.predict import parse_size
     from rtdetr.data.doctor import check as examine
@@ -46,6 +50,8 @@ def check(
     from rtdetr.data.doctor.fix import summary
     from rtdetr.data.doctor.page import refuse_other_files
 
+    if allow_loss and not fix_out:
+        raise ConfigError("--allow-loss is for a cleaned copy: give its folder with --fix OUT, or leave it out")
     size_hw = parse_size(size)
     if html:
         refuse_other_files(html)
@@ -54,7 +60,7 @@ def check(
     if html:
         log.info("the page with pictures is %s", report.save_html(html))
     if fix_out:
-        changes = fix(report, fix_out)
+        changes = fix(report, fix_out, allow_loss=allow_loss)
         typer.echo(
             f"\nWrote {fix_out}. Changes, listed in its changes.txt: {len(changes)}\n{summary(changes)}", err=as_json
         )

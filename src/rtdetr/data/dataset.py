@@ -19,7 +19,7 @@ from PIL import Image
 from rtdetr.categories import Categories, Category
 from rtdetr.data.annotations import Annotations, clamped_xyxy
 from rtdetr.data.coco import read_coco
-from rtdetr.data.image_files import check_files_exist
+from rtdetr.data.image_paths import with_images
 from rtdetr.errors import DatasetError, InputError
 from rtdetr.images import ImageSource, Picture, load_image, max_pixels, open_image, read_picture, size_of, viewable
 from rtdetr.images.decode import pixels_hint
@@ -98,9 +98,8 @@ class DetectionDataset:
             DatasetError: a file is missing, broken or contradicts another, or the classes are not those given.
         """
         file, folder = Path(annotations_file), Path(images_dir)
-        self.annotations = read_coco(file, on_bad_box=on_bad_box)
+        self.annotations = with_images(read_coco(file, on_bad_box=on_bad_box), file, folder)
         self.sources = (Source(file, folder, self.annotations.categories),)
-        check_files_exist(file, folder, self.annotations.file_names.tolist())
         if categories is not None:
             self.annotations = self.with_categories(categories).annotations
 

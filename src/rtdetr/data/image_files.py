@@ -1,6 +1,7 @@
-"""Image files of a dataset: see that they exist, and read their size without their pixels.
+"""Image files of a dataset: read their size without their pixels.
 
-Which files are images, and how a folder is searched for them, is in `rtdetr.images.files`.
+Which files are images, and how a folder is searched for them, is in `rtdetr.images.files`; where those are that an
+annotation names, in `image_paths.py`.
 """
 
 import os
@@ -14,7 +15,7 @@ from rtdetr.errors import DatasetError, InputError
 from rtdetr.images import image_size
 from rtdetr.images.files import images_below, is_image_name
 
-__all__ = ["check_files_exist", "common_folder", "images_below", "is_image_name", "listing", "sizes_of"]
+__all__ = ["common_folder", "images_below", "is_image_name", "listing", "sizes_of"]
 
 _THREADS = 8  # opening a file on a network drive is waiting
 
@@ -31,22 +32,6 @@ def sizes_of(paths: Sequence[str]) -> np.ndarray:
     except InputError as error:
         raise DatasetError(str(error)) from None
     return np.array(sizes, dtype=np.int64).reshape(-1, 2)
-
-
-def check_files_exist(annotations_file: Path, images_dir: Path, file_names: Sequence[str]) -> None:
-    """Find missing images now, with one listing a folder, and not in the middle of an epoch.
-
-    Raises:
-        DatasetError: says how many are missing, and names one.
-    """
-    folders = {os.path.dirname(name) for name in file_names}
-    present = {(folder, name) for folder in folders for name in listing(images_dir / folder)}
-    missing = [name for name in file_names if os.path.split(name) not in present]
-    if missing:
-        raise DatasetError(
-            f"{annotations_file}: {len(missing)} of its {len(file_names)} images are not in {images_dir}, "
-            f"the first is {missing[0]!r}. Copy them there or give the right folder with --images"
-        )
 
 
 def listing(folder: Path) -> list[str]:

@@ -4,6 +4,7 @@ The layouts that are recognised stand at the top of `coco.py`, `yolo.py` and `vo
 the first of these three wins.
 """
 
+import itertools
 import logging
 import os
 from collections.abc import Sequence
@@ -12,10 +13,10 @@ from typing import Any
 
 from rtdetr.categories import Categories
 from rtdetr.data.annotations import Found
-from rtdetr.data.coco import PATTERNS, coco_file, find_coco
+from rtdetr.data.coco import PATTERNS, coco_file, find_coco, find_only_coco
 from rtdetr.data.dataset import DetectionDataset, Source
 from rtdetr.data.huggingface import is_saved_table, is_table, open_table
-from rtdetr.data.image_files import check_files_exist
+from rtdetr.data.image_paths import REMEDY, with_images
 from rtdetr.data.index_cache import read_cached
 from rtdetr.data.merge import merge
 from rtdetr.data.voc import find_voc, is_voc_list, voc_list
@@ -93,17 +94,25 @@ def find_dataset(path: Path, *, split: str, images: Path | None = None) -> Found
 def _in_folder(root: Path, split: str, images: Path | None) -> Found:
     names = SPLIT_NAMES[split]
     found = find_coco(root, names, images=images) or find_yolo(root, names) or find_voc(root, split, images=images)
+    only = None if found else find_only_coco(root, itertools.chain(*SPLIT_NAMES.values()), images=images)
+    if split == "train":
+        found = found or only
     if found is None and is_saved_table(root):
         raise DatasetError(
             f"{root} holds a table of Hugging Face datasets, which is read in Python only: "
             "rtdetr.train(datasets.load_from_disk(FOLDER)), or load_dataset(FOLDER), and rtdetr.data.open_dataset"
+        )
+    if found is None and only is not None:
+        raise MissingSplitError(
+            f"{root} has no annotations for '{split}': its only annotation file {only.annotations_file} names no "
+            f"split and is taken for 'train'. Give a file for '{split}', or this one itself"
         )
     if found is None:
         coco = ", ".join(pattern.format(names[0]) for pattern in PATTERNS)
         raise MissingSplitError(
             f"{root} has no annotations for '{split}'; looked for {coco} (COCO), data.yaml or another YAML file with "
             f"'names' (YOLO), Annotations with ImageSets/Main/{names[0]}.txt, {names[0]}.txt listing XML files, or "
-            f"{names[0]}/*.xml (Pascal VOC). Give the annotation file itself, with --images for its folder of images"
+            f"{names[0]}/*.xml (Pascal VOC). Give the annotation file itself, and if its images are elsewhere {REMEDY}"
         )
     return found
 
@@ -126,5 +135,5 @@ def _read(found: Found, on_bad_box: str) -> DetectionDataset:
     annotations = read_cached(found, on_bad_box=on_bad_box)
     if found.warning:
         _log.warning("%s", found.warning)
-    check_files_exist(found.annotations_file, found.images_dir, annotations.file_names.tolist())
+    annotations = with_images(annotations, found.annotations_file, found.images_dir)
     return DetectionDataset.of(annotations, Source(found.annotations_file, found.images_dir, annotations.categories))

@@ -31,6 +31,7 @@ import numpy as np
 from rtdetr.categories import VOC20, Categories, Category
 from rtdetr.data.annotations import Annotations, Found, Objects, arrange, ids_of_names
 from rtdetr.data.image_files import images_below, is_image_name, listing, sizes_of
+from rtdetr.data.image_paths import folder_of, locate
 from rtdetr.data.label_files import MOST_UNLABELED, LabelFiles, composed, label_stems
 from rtdetr.data.voc_xml import Picture, read_picture
 from rtdetr.errors import DatasetError, MissingSplitError
@@ -301,5 +302,6 @@ def _sizes(split: VocSplit, pictures: dict[Path, Picture], names: Sequence[str])
     stated = [pictures[item.xml].size_wh for item in split.items]
     sizes_wh = np.array([size or (0, 0) for size in stated], dtype=np.int64).reshape(-1, 2)
     unstated = [i for i, size in enumerate(stated) if size is None]
-    sizes_wh[unstated] = sizes_of([str(split.images_dir / names[i]) for i in unstated])
+    located = locate([names[i] for i in unstated], split.images_dir, beside=folder_of(split.source))
+    sizes_wh[unstated] = sizes_of([str(split.images_dir / name) for name in located.names])
     return sizes_wh

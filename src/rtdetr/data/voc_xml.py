@@ -46,7 +46,13 @@ def read_picture(file: Path) -> Picture:
     """
     root = load_xml(file)
     objects = [object_of(file, number, element) for number, element in enumerate(root.iterfind("object"), 1)]
-    return Picture((root.findtext("filename") or "").strip().replace("\0", ""), size_of(file, root), objects)
+    return Picture(image_of(root), size_of(file, root), objects)
+
+
+def image_of(root: Element) -> str:
+    """The image that an XML file names: the `filename`, else the `path`; nothing where it has neither."""
+    texts = (root.findtext(key) or "" for key in ("filename", "path"))
+    return next(filter(None, (text.strip().replace("\0", "") for text in texts)), "")
 
 
 def size_of(file: Path, root: Element) -> tuple[int, int] | None:

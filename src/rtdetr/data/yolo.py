@@ -14,6 +14,7 @@ Source: https://docs.ultralytics.com/datasets/detect/ (the description of the fo
 """
 
 import functools
+import logging
 import os
 import unicodedata
 from array import array
@@ -27,12 +28,14 @@ import yaml
 from rtdetr.categories import Categories, Category
 from rtdetr.data.annotations import Annotations, Found, Objects, arrange, ids_of_names
 from rtdetr.data.image_files import common_folder, images_below, is_image_name, listing, sizes_of
+from rtdetr.data.image_paths import locate, refuse_ambiguous
 from rtdetr.data.label_files import MOST_UNLABELED, LabelFiles, folders_around, usual_label_file
 from rtdetr.data.label_rows import has_objects, objects_of
 from rtdetr.errors import DatasetError, MissingSplitError
 from rtdetr.text_files import read_text
 from rtdetr.yaml_loaders import TextLoader
 
+_log = logging.getLogger(__name__)
 _MOST_CLASSES = 100_000  # where only their number is given
 _FORMS = ("NFC", "NFD")  # of Unicode: systems differ in how they store accents
 
@@ -188,7 +191,7 @@ def _images_of(file: Path, document: dict[str, Any], key: str, entry: Any) -> li
         return images_below(Path(os.path.abspath(found)))
     if is_image_name(found.name):
         return [os.path.abspath(found)]
-    return [_listed_image(line, found.parent, places[0]) for line in _lines(found)]
+    return _listed_images(found, places[0].parent)
 
 
 def _places(beside: Path, root: str, entry: str) -> list[Path]:
@@ -211,10 +214,25 @@ def _lines(file: Path) -> Iterator[str]:
     return filter(None, map(str.strip, text.splitlines()))
 
 
-def _listed_image(line: str, beside: Path, listed_as: Path) -> str:
-    """Path of an image in a list: relative to the list's folder, or to the folder that the list is relative to."""
+def _listed_images(file: Path, root: Path) -> list[str]:
+    """Paths of the images in a list: relative to the list's folder, or to the folder that the list is relative to."""
+    lines = list(_lines(file))
+    paths = [_listed_image(line, file.parent, root) for line in lines]
+    absent = [i for i, path in enumerate(paths) if not _exists(Path(path))]
+    if absent:
+        listed = [lines[i] for i in absent]
+        located = locate(listed, root, beside=file.parent)
+        refuse_ambiguous(located, file, listed)
+        for i, name in zip(absent, located.names, strict=True):
+            paths[i] = os.path.abspath(root / name)
+        if located.ways:
+            _log.warning("%s", located.note(file, listed))
+    return paths
+
+
+def _listed_image(line: str, beside: Path, root: Path) -> str:
     forms = dict.fromkeys([line] if line.isascii() else [line, *(unicodedata.normalize(f, line) for f in _FORMS)])
-    candidates = [folder / form for form in forms for folder in (beside, listed_as.parent)]
+    candidates = [folder / form for form in forms for folder in (beside, root)]
     return os.path.abspath(next((path for path in candidates if _exists(path)), candidates[0]))
 
 

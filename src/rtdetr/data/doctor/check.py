@@ -15,7 +15,7 @@ from rtdetr.data.doctor.checks import (
     check_labels,
 )
 from rtdetr.data.doctor.find import find_parts
-from rtdetr.data.doctor.report import Report
+from rtdetr.data.doctor.report import Report, is_whole
 from rtdetr.data.doctor.survey import Collector, survey
 from rtdetr.errors import ConfigError
 
@@ -61,8 +61,7 @@ def check(
     check_entries(examined, found)
     check_classes(examined, found)
     check_files(examined, found)
-    is_whole = any(path.is_dir() or path.suffix.lower() in (".yaml", ".yml") for path in paths)
-    check_labels(examined, found, is_whole=is_whole)
+    check_labels(examined, found, is_whole=is_whole(paths))
     check_contents(examined, found, size_hw=size_hw, queries=queries)
     check_copies(examined, found)
     check_boxes(examined, found, size_hw=size_hw)

@@ -109,11 +109,11 @@ def check_labels(survey: Survey, found: Collector, *, is_whole: bool) -> None:
 
         found.add("misplaced-label", [i for i, image in enumerate(part.images) if image.misplaced_label], near)
         found.add("unlabeled-image", unlabeled(survey, p), lambda i, p=p: survey.example((p, i), "has no label file"))
-    unlisted = _unlisted(survey)
-    bare = {path for path in unlisted if not any(part.is_annotated(str(path)) for part in survey.parts)}
+    beside = unlisted(survey)
+    bare = {path for path in beside if not any(part.is_annotated(str(path)) for part in survey.parts)}
     listed = {image.path for part in survey.parts for image in part.images}
     is_much = is_whole and len(bare) > MOST_UNLABELED * (len(listed) + len(bare))
-    for path in unlisted:
+    for path in beside:
         if is_much and path in bare:
             found.add_one("unlabeled-image", Example("all", str(path), "", "has no annotations, and no split uses it"))
         else:
@@ -129,13 +129,13 @@ def unlabeled(survey: Survey, part: int) -> list[int]:
     return [i for i in missing if not images[i].misplaced_label]
 
 
-def _unlisted(survey: Survey) -> list[Path]:
+def unlisted(survey: Survey) -> list[Path]:
     """Image files beside listed ones that no split lists."""
     listed = {os.path.normpath(image.path) for part in survey.parts for image in part.images}
     folders = sorted({os.path.dirname(path) for path in listed})
     beside = (os.path.join(folder, name) for folder in folders for name in sorted(listing(Path(folder))))
-    unlisted = (path for path in beside if is_image_name(path) and path not in listed)
-    return [Path(path) for path in unlisted if not os.path.basename(path).startswith(".")]
+    others = (path for path in beside if is_image_name(path) and path not in listed)
+    return [Path(path) for path in others if not os.path.basename(path).startswith(".")]
 
 
 def labels_without_image(survey: Survey) -> list[str]:

@@ -10,6 +10,7 @@ from rtdetr.data.doctor.read_coco import read_coco
 from rtdetr.data.doctor.read_voc import read_voc
 from rtdetr.data.doctor.read_yolo import read_yolo
 from rtdetr.data.doctor.records import Part
+from rtdetr.data.image_paths import folder_of, locate
 from rtdetr.data.open import SPLIT_NAMES, find_dataset
 from rtdetr.errors import ConfigError, DatasetError, MissingSplitError
 
@@ -85,4 +86,18 @@ def _read(found: Found, name: str) -> Part:
     else:
         part = _READERS[found.format](found.split, name=name)
     part.split, part.images_dir = name, found.images_dir
+    if found.format != "yolo":  # whose images were found as files
+        _locate(part, found)
     return part
+
+
+def _locate(part: Part, found: Found) -> None:
+    """Set the paths of images that are not where the annotations say, as training does."""
+    listed = [image.file_name for image in part.images]
+    located = locate(listed, found.images_dir, beside=folder_of(found.annotations_file))
+    for i, way in located.ways.items():
+        name = located.names[i]
+        part.defect("other-path", file=listed[i], detail=f"is read from {name}, found {way}")
+        part.images[i] = part.images[i]._replace(file_name=name, path=found.images_dir / name)
+    for i, (first, second) in located.ambiguous.items():
+        part.defect("ambiguous-file", file=listed[i], detail=f"is not there and could be {first} or {second}")

@@ -59,6 +59,12 @@ KINDS: dict[str, Kind] = {
     "class-lists-differ": Kind(
         "error", "splits with other classes", "Give all splits the same list of classes.", "all get the joint list"
     ),
+    "ambiguous-file": Kind(
+        "error",
+        "listed images that several files could be",
+        "Correct their paths, or give the right folder with --images.",
+        "left out",
+    ),
     "missing-file": Kind(
         "error", "listed images without a file", "Copy them there, or give the right folder with --images.", "left out"
     ),
@@ -128,6 +134,18 @@ KINDS: dict[str, Kind] = {
     "untrained-class": Kind(
         "warning", "classes without objects in the training split", "Add examples, or remove the class."
     ),
+    "other-form": Kind(
+        "note",
+        "annotation files with values in another form",
+        "They are read as meant; other programs may not read them.",
+        "written as the format has them",
+    ),
+    "other-path": Kind(
+        "note",
+        "images found under another path than listed",
+        "Check that these are the images meant; other programs may not find them.",
+        "written as they are",
+    ),
     "unused-class": Kind("note", "classes without any object", "Remove them if they are not meant to come."),
     "unmeasured-class": Kind(
         "note", "classes without objects in the validation split", "Their accuracy is not measured: add examples."
@@ -145,7 +163,10 @@ KINDS: dict[str, Kind] = {
         "pixels are turned upright",
     ),
     "unlisted-file": Kind(
-        "note", "image files that no split lists", "They are not used. Annotate them, or list them as empty images."
+        "note",
+        "image files that no split lists",
+        "They are not used. Annotate them, or list them as empty images.",
+        "left out",
     ),
     "tiny-box": Kind(
         "note",

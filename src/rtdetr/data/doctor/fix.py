@@ -8,15 +8,17 @@ import json
 import os
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rtdetr.data.doctor.box_checks import bad_boxes, overhang, repeated_boxes
-from rtdetr.data.doctor.checks import labels_without_image, unlabeled
+from rtdetr.data.doctor.checks import labels_without_image, unlabeled, unlisted
 from rtdetr.data.doctor.findings import KINDS, printable
 from rtdetr.data.doctor.images import ImageFacts
+from rtdetr.data.doctor.loss import refuse_loss
 from rtdetr.data.doctor.report import Report
 from rtdetr.data.doctor.survey import Position, Survey
 from rtdetr.data.open import SPLIT_NAMES
@@ -41,7 +43,7 @@ class Change(NamedTuple):
     text: str
 
 
-def fix(report: Report, out: str | os.PathLike[str]) -> list[Change]:
+def fix(report: Report, out: str | os.PathLike[str], *, allow_loss: bool = False) -> list[Change]:
     """Write a cleaned copy into a new folder.
 
     Boxes without an area inside their image, boxes of unknown classes and repeated boxes are left out; the others are
@@ -53,22 +55,35 @@ def fix(report: Report, out: str | os.PathLike[str]) -> list[Change]:
     Args:
         report: from `check`.
         out: folder to create, outside the data; it may exist if it is empty.
+        allow_loss: write it even if more than a few percent of the images or boxes of a split, or a whole split, are
+            left out; copies of images and boxes do not count.
 
     Raises:
         DatasetError: `out` has content, lies inside the data or cannot be written; several parts are of one split, or
-            of unknown ones; or nothing is left to write.
+            of unknown ones; too much would be left out; or nothing is left to write.
     """
     target, parts = Path(out).resolve(), report.survey.parts
     _refuse(target, report)
     changes = [Change(f.kind, e.line()) for f in report.findings if f.kind == "unreadable-split" for e in f.examples]
-    changes += [Change(d.kind, f"{part.name}: {d.file} {d.annotation}") for part in parts for d in part.defects]
+    if changes and not allow_loss:
+        raise DatasetError(
+            f"{changes[0].text}. A cleaned copy would be without this split: correct it, or accept the loss with "
+            "--allow-loss (Python: allow_loss=True); nothing was written"
+        )
+    noted = [(part, defect) for part in parts for defect in (*part.defects, *part.changes)]
+    changes += [Change(d.kind, " ".join(filter(None, (f"{part.name}:", d.file, d.annotation)))) for part, d in noted]
     changes += [Change("label-without-image", path) for path in labels_without_image(report.survey)]
-    kept_images = _choose_images(report.survey, changes)
+    if report.is_whole:
+        changes += [Change("unlisted-file", str(path)) for path in unlisted(report.survey)]
+    kept_images, copies = _choose_images(report.survey, changes)
     changes += _turned_images(report.survey, kept_images) + _joined_classes(report.survey)
     kept_boxes = [_choose_boxes(report.survey, part, kept_images[part], changes) for part in range(len(parts))]
     ids = _category_ids(report.survey)
     if not ids or not all(images.any() for images in kept_images):
         raise DatasetError(f"{parts[0].source}: a split has no class or no sound image, so there is nothing to write")
+    if not allow_loss:
+        kinds = Counter(change.kind for change in changes)
+        refuse_loss(report.survey, kept_images, copies, kept_boxes, kinds)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         partial.mkdir(parents=True)
@@ -120,19 +135,25 @@ def _root_of(source: Path) -> Path:
     return folder.parent if folder.name == "annotations" else folder
 
 
-def _choose_images(survey: Survey, changes: list[Change]) -> list[np.ndarray]:
-    """Which images of each split to copy, bool (images,)."""
+def _choose_images(survey: Survey, changes: list[Change]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Which images of each split to copy, and which to leave out as copies of another; bool (images,)."""
     kept = [np.ones(len(part.images), dtype=bool) for part in survey.parts]
+    copies = [np.zeros(len(part.images), dtype=bool) for part in survey.parts]
+    boxes_of = _boxes_of_images(survey)
 
     def leave_out(kind: str, position: Position) -> None:
-        kept[position[0]][position[1]] = False
-        changes.append(Change(kind, survey.file_name(position)))
+        part, image = position
+        kept[part][image] = False
+        copies[part][image] = kind in ("same-image", "leak")
+        changes.append(Change(kind, survey.file_name(position) + boxes_of(position)))
 
     for p, (part, facts) in enumerate(zip(survey.parts, survey.facts, strict=True)):
         no_label = set(unlabeled(survey, p))
         for i, (image, one) in enumerate(zip(part.images, facts, strict=True)):
             if image.misplaced_label or i in no_label:
                 leave_out("misplaced-label" if image.misplaced_label else "unlabeled-image", (p, i))
+            elif not image.is_label_read:
+                leave_out("unreadable-entry", (p, i))
             elif not one.usable:
                 leave_out("missing-file" if one.missing else "corrupt-image", (p, i))
             elif image.size_wh not in (None, one.upright_wh, one.stored_wh):
@@ -149,7 +170,21 @@ def _choose_images(survey: Survey, changes: list[Change]) -> list[np.ndarray]:
                 best[p] = (p, i)
         for p in sorted(best)[:-1]:
             leave_out("leak", best[p])
-    return kept
+    return kept, copies
+
+
+def _boxes_of_images(survey: Survey) -> Callable[[Position], str]:
+    """A function that names the boxes of an image, which are left out with it."""
+    orders = [np.argsort(part.box_images, kind="stable") for part in survey.parts]
+    images = [part.box_images[order] for part, order in zip(survey.parts, orders, strict=True)]
+
+    def boxes_of(position: Position) -> str:
+        part, image = position
+        own = orders[part][slice(*np.searchsorted(images[part], [image, image + 1]))]
+        names = [survey.parts[part].boxes[box].name for box in own.tolist()]
+        return f" with its boxes {', '.join(names)}" if names else ""
+
+    return boxes_of
 
 
 def _turned_images(survey: Survey, kept: list[np.ndarray]) -> list[Change]:
@@ -276,7 +311,7 @@ def _write_image(source: Path, target: Path, facts: ImageFacts) -> None:
 def _free_name(file_name: str, encoded: bool, taken: set[str]) -> str:
     """The image's own name below the new folder: never outside it, and no name twice."""
     path = Path(file_name)
-    folders = [folder for folder in path.parent.parts if folder not in ("..", path.anchor)]
+    folders = [] if path.is_absolute() else [folder for folder in path.parent.parts if folder != ".."]
     suffix = ".png" if encoded and path.suffix.lower() not in _SAVED_SUFFIXES else path.suffix
     name, number = Path(*folders, path.stem + suffix).as_posix(), 1
     while name.lower() in taken:  # some file systems ignore case

@@ -3,16 +3,17 @@
 Source: the "Object Detection" format of https://cocodataset.org/#format-data.
 """
 
-import json
 import math
 import reprlib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from rtdetr.data.annotations import LARGEST
+from rtdetr.data.coco import load_json
+from rtdetr.data.coco_values import OTHER_BOXES, OTHER_NUMBERS, READ, WITHOUT_ID, box_of
 from rtdetr.data.doctor.records import UNKNOWN, BoxRecord, CategoryRecord, ImageRecord, Part
 from rtdetr.errors import DatasetError
-from rtdetr.text_files import read_text
 
 
 def read_coco(annotations_file: Path, images_dir: Path, *, name: str) -> Part:
@@ -21,31 +22,45 @@ def read_coco(annotations_file: Path, images_dir: Path, *, name: str) -> Part:
     Raises:
         DatasetError: the file cannot be read, or is not an object with a list of images.
     """
-    document = _load(annotations_file)
+    document, problem = load_json(annotations_file)
+    if not isinstance(document, dict) or not isinstance(document.get("images"), list):
+        raise DatasetError(
+            f"{annotations_file}: expected a COCO file, an object with a list 'images', which this is not"
+        )
     part = Part(name, annotations_file, "coco")
-    label_of_id = _read_categories(part, document.get("categories"))
-    image_of_id = _read_images(part, document["images"], images_dir)
-    _read_boxes(part, document.get("annotations"), label_of_id, image_of_id)
+    values = _Values()
+    label_of_id = _read_categories(part, values, document.get("categories"))
+    image_of_id = _read_images(part, values, document["images"], images_dir)
+    _read_boxes(part, values, document.get("annotations"), label_of_id, image_of_id)
+    if problem and not part.defects:  # it is in a value that nothing is read from
+        part.defect("wrong-value", file=annotations_file.name, detail=f"{problem}; expected finite numbers only")
+    for form, count in values.forms.items():
+        part.defect("other-form", file=annotations_file.name, detail=f"has {form}: {count}")
     return part
 
 
-def _load(file: Path) -> dict[str, Any]:
-    text = read_text(file, what="annotation file", error=DatasetError)
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{file}: expected a COCO file in JSON, which this is not: {error}") from None
-    if not isinstance(document, dict) or not isinstance(document.get("images"), list):
-        raise DatasetError(f"{file}: expected a COCO file, an object with a list 'images', which this is not")
-    return document
+class _Values:
+    """Reads values as training does, and counts those in another form."""
+
+    def __init__(self) -> None:
+        self.forms: Counter[str] = Counter()
+
+    def of(self, row: dict[str, Any], key: str) -> Any:
+        written = row.get(key)
+        if type(written) is int:
+            return written
+        value = READ[key](written)
+        if type(value) is not type(written) and key in row:
+            self.forms[OTHER_NUMBERS] += 1
+        return value
 
 
-def _read_categories(part: Part, rows: Any) -> dict[Any, int]:
+def _read_categories(part: Part, values: _Values, rows: Any) -> dict[Any, int]:
     """Fill in the classes; returns the label of each id. A second class of the same name is merged with the first."""
     label_of_id: dict[Any, int] = {}
     label_of_name: dict[str, int] = {}
     for number, row in _rows(part, "categories", rows):
-        category_id, name = row.get("id"), row.get("name")
+        category_id, name = values.of(row, "id"), row.get("name")
         if not _is_id(category_id) or not isinstance(name, str):
             _unreadable(part, "category", number, row, "expected an id and a name")
             continue
@@ -64,25 +79,30 @@ def _read_categories(part: Part, rows: Any) -> dict[Any, int]:
     return label_of_id
 
 
-def _read_images(part: Part, rows: list[Any], images_dir: Path) -> dict[Any, int | None]:
+def _read_images(part: Part, values: _Values, rows: list[Any], images_dir: Path) -> dict[Any, int | None]:
     """Fill in the images; returns the position of each id, None for ids whose boxes could belong to several files."""
     image_of_id: dict[Any, int | None] = {}
+    part.num_listed_images = len(rows)
     for number, row in _rows(part, "images", rows):
-        image_id, file_name = row.get("id"), row.get("file_name")
+        image_id, file_name = values.of(row, "id"), row.get("file_name")
         if not _is_id(image_id) or not isinstance(file_name, str) or not file_name or "\0" in file_name:
             _unreadable(part, "image", number, row, "expected an id and a file name")
             continue
         if image_id in image_of_id:
             first = image_of_id[image_id]
             detail = "is listed again under the same id"
+            part.num_listed_images -= 1
             if first is None or part.images[first].file_name != file_name:
+                part.num_listed_images += 1  # not a copy
                 detail = "has an id that another file has too: whose boxes are they?"
+                if first is not None:
+                    part.change("duplicate-id", file=part.images[first].file_name, annotation=f"image {image_id}")
                 image_of_id[image_id] = None
             part.defect("duplicate-id", file=file_name, annotation=f"image {image_id}", detail=detail)
             continue
         _note_id(part, "image", image_id, file=file_name)
         image_of_id[image_id] = len(part.images)
-        part.images.append(ImageRecord(image_id, file_name, images_dir / file_name, _size(part, row)))
+        part.images.append(ImageRecord(image_id, file_name, images_dir / file_name, _size(part, values, row)))
     return _without_ambiguous(part, image_of_id)
 
 
@@ -95,8 +115,8 @@ def _without_ambiguous(part: Part, image_of_id: dict[Any, int | None]) -> dict[A
     return {**dict.fromkeys(image_of_id), **{image.image_id: position for position, image in enumerate(kept)}}
 
 
-def _size(part: Part, row: dict[str, Any]) -> tuple[int, int] | None:
-    width, height = row.get("width"), row.get("height")
+def _size(part: Part, values: _Values, row: dict[str, Any]) -> tuple[int, int] | None:
+    width, height = values.of(row, "width"), values.of(row, "height")
     if type(width) is int and type(height) is int and 0 < width < LARGEST and 0 < height < LARGEST:
         return width, height
     stated = f"width {reprlib.repr(width)} and height {reprlib.repr(height)}; expected integers > 0"
@@ -104,47 +124,68 @@ def _size(part: Part, row: dict[str, Any]) -> tuple[int, int] | None:
     return None
 
 
-def _read_boxes(part: Part, rows: Any, label_of_id: dict[Any, int], image_of_id: dict[Any, int | None]) -> None:
+def _read_boxes(
+    part: Part, values: _Values, rows: Any, label_of_id: dict[Any, int], image_of_id: dict[Any, int | None]
+) -> None:
+    part.num_listed_boxes = len(rows) if isinstance(rows, list) else 0
     seen: set[Any] = set()
     for number, row in _rows(part, "annotations", rows):
-        annotation_id, image_id, category_id = row.get("id"), row.get("image_id"), row.get("category_id")
-        if not _is_id(annotation_id) or not _is_id(image_id) or not _is_id(category_id):
+        annotation_id, image_id = values.of(row, "id"), values.of(row, "image_id")
+        category_id = values.of(row, "category_id")
+        if not _is_id(annotation_id, optional=True) or not _is_id(image_id) or not _is_id(category_id):
             _unreadable(part, "annotation", number, row, "expected id, image_id and category_id")
             continue
         name = f"annotation {annotation_id}"
+        if annotation_id is None:
+            name = f"annotation number {number} of the list"
+            values.forms[WITHOUT_ID] += 1
         if image_id not in image_of_id:
             detail = f"has image_id {reprlib.repr(image_id)}, which is not listed"
             part.defect("unknown-image", file=part.source.name, annotation=name, detail=detail)
             continue
         image = image_of_id[image_id]
         if image is None:
-            continue  # reported with the image
+            part.change("duplicate-id", file=part.source.name, annotation=name)  # reported with the image
+            continue
         file_name = part.images[image].file_name
-        if annotation_id in seen:
+        if annotation_id is not None and annotation_id in seen:
             detail = "has an id that another annotation has too"
             part.defect("duplicate-id", file=file_name, annotation=name, detail=detail)
         seen.add(annotation_id)
         for value in (annotation_id, image_id, category_id):
-            _note_id(part, "annotation", value, file=file_name)
-        xywh = _numbers(row.get("bbox"))
-        if xywh is None:
-            detail = f"has bbox {reprlib.repr(row.get('bbox'))}; expected 4 numbers [x, y, width, height]"
-            part.defect("unreadable-entry", file=file_name, annotation=name, detail=detail)
+            if value is not None:
+                _note_id(part, "annotation", value, file=file_name)
+        try:
+            xywh, form = box_of(row, part.images[image].size_wh)
+        except ValueError as error:
+            part.defect("unreadable-entry", file=file_name, annotation=name, detail=str(error))
             continue
+        if form != "numbers":
+            values.forms[OTHER_BOXES[form]] += 1
+        if form == "outline":
+            part.change("other-form", file=file_name, annotation=name)
         label = label_of_id.get(category_id, UNKNOWN)
         if label == UNKNOWN:
             detail = f"has category_id {reprlib.repr(category_id)}, which is not listed"
             part.defect("unknown-class", file=file_name, annotation=name, detail=detail)
-        area, iscrowd = row.get("area"), row.get("iscrowd", 0)
-        if area is not None and not (_is_number(area) and 0 <= area < LARGEST):
-            detail = f"has area {reprlib.repr(area)}; expected a number of square pixels"
-            part.defect("wrong-value", file=file_name, annotation=name, detail=detail)
-            area = None
-        if not isinstance(iscrowd, int):
-            detail = f"has iscrowd {reprlib.repr(iscrowd)}; expected 0 or 1"
-            part.defect("wrong-value", file=file_name, annotation=name, detail=detail)
-            iscrowd = 0
-        part.boxes.append(BoxRecord(image, label, xywh, name, area, iscrowd != 0))
+        area, iscrowd = _area_and_crowd(part, values, row, file_name, name)
+        x, y, width, height = map(float, xywh)
+        part.boxes.append(BoxRecord(image, label, (x, y, width, height), name, area, iscrowd))
+
+
+def _area_and_crowd(
+    part: Part, values: _Values, row: dict[str, Any], file_name: str, name: str
+) -> tuple[int | float | None, bool]:
+    area, iscrowd = values.of(row, "area"), values.of(row, "iscrowd")
+    if area is not None and not (_is_number(area) and 0 <= area < LARGEST):
+        detail = f"has area {reprlib.repr(area)}; expected a number of square pixels"
+        part.defect("wrong-value", file=file_name, annotation=name, detail=detail)
+        area = None
+    if not isinstance(iscrowd, int):
+        detail = f"has iscrowd {reprlib.repr(iscrowd)}; expected 0 or 1"
+        part.defect("wrong-value", file=file_name, annotation=name, detail=detail)
+        iscrowd = 0
+    return area, iscrowd != 0
 
 
 def _rows(part: Part, kind: str, rows: Any) -> list[tuple[int, dict[str, Any]]]:
@@ -170,18 +211,13 @@ def _note_id(part: Part, kind: str, value: Any, *, file: str | None = None) -> N
     part.defect("wrong-id", file=file or part.source.name, annotation=f"{kind} {reprlib.repr(value)}", detail=detail)
 
 
-def _is_id(value: Any) -> bool:
-    return isinstance(value, (int, str)) or (isinstance(value, float) and math.isfinite(value))
+def _is_id(value: Any, *, optional: bool = False) -> bool:
+    return (
+        (optional and value is None)
+        or isinstance(value, (int, str))
+        or (isinstance(value, float) and math.isfinite(value))
+    )
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _numbers(box: Any) -> tuple[float, float, float, float] | None:
-    if not isinstance(box, list) or len(box) != 4:
-        return None
-    if not all(_is_number(value) and abs(value) < LARGEST for value in box):
-        return None
-    x, y, width, height = map(float, box)
-    return x, y, width, height

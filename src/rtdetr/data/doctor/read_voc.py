@@ -7,7 +7,7 @@ from rtdetr.data.annotations import ids_of_names
 from rtdetr.data.doctor.records import UNKNOWN, BoxRecord, CategoryRecord, ImageRecord, Part
 from rtdetr.data.label_files import composed, label_stems
 from rtdetr.data.voc import VocSplit, class_list, first_pixel, image_names
-from rtdetr.data.voc_xml import Picture, load_xml, object_of, size_of
+from rtdetr.data.voc_xml import Picture, image_of, load_xml, object_of, size_of
 from rtdetr.errors import DatasetError
 
 
@@ -22,6 +22,7 @@ def read_voc(split: VocSplit, *, name: str) -> Part:
     pictures = {
         file: picture for file in dict.fromkeys([*own, *split.every]) if (picture := _picture(part, file, file in own))
     }
+    part.num_listed_images = len(split.items)
     names = _class_names(part, split.root, pictures)
     part.categories = [CategoryRecord(label, class_name) for label, class_name in enumerate(names)]
     shift = first_pixel(pictures)
@@ -54,6 +55,7 @@ def _picture(part: Part, file: Path, noted: bool) -> Picture | None:
         return None
     objects = []
     for number, element in enumerate(root.iterfind("object"), start=1):
+        part.num_listed_boxes += noted
         try:
             objects.append(object_of(file, number, element))
         except DatasetError as error:
@@ -65,7 +67,7 @@ def _picture(part: Part, file: Path, noted: bool) -> Picture | None:
         size_wh = None
         if noted:
             _note(part, "wrong-value", file, error)
-    return Picture((root.findtext("filename") or "").strip().replace("\0", ""), size_wh, objects)
+    return Picture(image_of(root), size_wh, objects)
 
 
 def _note(part: Part, kind: str, file: Path, error: DatasetError) -> None:

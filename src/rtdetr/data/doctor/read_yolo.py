@@ -20,25 +20,30 @@ def read_yolo(split: YoloSplit, *, name: str) -> Part:
     part.categories = [CategoryRecord(category.id, category.name) for category in split.categories]
     names = [os.path.relpath(image, split.images_dir) for image in split.images]
     ids = ids_of_names(names).tolist()
+    part.num_listed_images = len(names)
     for image, (path, label_file) in enumerate(zip(split.images, split.labels, strict=True)):
         near = split.near.get(path, "")
-        part.images.append(ImageRecord(ids[image], names[image], Path(path), None, label_file is not None, near))
-        if label_file is not None:
-            _read_labels(part, image, label_file, split)
+        part.images.append(
+            ImageRecord(ids[image], names[image], Path(path), None, label_file is not None, misplaced_label=near)
+        )
+        if label_file is not None and not _read_labels(part, image, label_file, split):
+            part.images[image] = part.images[image]._replace(is_label_read=False)
     return part
 
 
-def _read_labels(part: Part, image: int, file: str, split: YoloSplit) -> None:
+def _read_labels(part: Part, image: int, file: str, split: YoloSplit) -> bool:
+    """Read the rows of a label file; False: it cannot be read at all."""
     file_name = part.images[image].file_name
     try:
         lines = read_text(file, what="label file", error=DatasetError).splitlines()
     except DatasetError as error:
         part.defect("unreadable-entry", file=file_name, annotation=file, detail=str(error).removeprefix(f"{file}: "))
-        return
+        return False
     for number, line in enumerate(lines, start=1):
         name = f"{os.path.basename(file)} line {number}"
         if not line.strip():
             continue
+        part.num_listed_boxes += 1
         values = _numbers(line)
         if split.point_numbers and len(values) == 5 + split.point_numbers:
             values = values[:5]
@@ -56,6 +61,7 @@ def _read_labels(part: Part, image: int, file: str, split: YoloSplit) -> None:
             part.defect("unknown-class", file=file_name, annotation=name, detail=detail)
         x1, y1, x2, y2 = box_of(values[1:])
         part.boxes.append(BoxRecord(image, label, (x1, y1, x2 - x1, y2 - y1), name))
+    return True
 
 
 def _numbers(row: str) -> list[float]:

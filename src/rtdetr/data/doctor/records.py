@@ -24,6 +24,7 @@ class ImageRecord(NamedTuple):
     path: Path
     size_wh: tuple[int, int] | None  # as stated by the annotations; None where they do not say
     has_label: bool = True  # False: the format has a file for each image, and this one's is missing
+    is_label_read: bool = True  # False: there is one, but what it says cannot be read
     misplaced_label: str = ""  # a label file that lies near such an image; it is not read
 
 
@@ -65,6 +66,10 @@ class Part:
         split: "train", "val" or "test"; the stem of the file where that tells nothing and there are several such.
         images_dir: the folder that the file names are relative to.
         relative: the boxes are fractions of the upright image's sides, as YOLO has them, instead of pixels.
+        num_listed_images, num_listed_boxes: entries in its files, those included that cannot be used; a cleaned copy
+            that has many fewer is refused.
+        changes: what a cleaned copy leaves out or changes that no defect names, such as the boxes of an image that is
+            left out for its id.
         is_annotated: whether an image file that no split lists, given as its path, has annotations nevertheless.
     """
 
@@ -74,6 +79,9 @@ class Part:
     relative: bool = False
     split: str = field(default="", kw_only=True)
     images_dir: Path = field(default=Path(), kw_only=True)
+    num_listed_images: int = field(default=0, kw_only=True)
+    num_listed_boxes: int = field(default=0, kw_only=True)
+    changes: list[Defect] = field(default_factory=list, kw_only=True)
     is_annotated: Callable[[str], bool] = field(default=lambda path: False, kw_only=True)
     categories: list[CategoryRecord] = field(default_factory=list)
     images: list[ImageRecord] = field(default_factory=list)
@@ -98,3 +106,7 @@ class Part:
     def defect(self, kind: str, *, file: str, annotation: str = "", detail: str) -> None:
         """Note an entry that cannot be used."""
         self.defects.append(Defect(kind, file, annotation, detail))
+
+    def change(self, kind: str, *, file: str, annotation: str) -> None:
+        """Note what a cleaned copy leaves out or changes, which no defect names."""
+        self.changes.append(Defect(kind, file, annotation, ""))

@@ -1,6 +1,7 @@
 """The doctor's report: what was found, as values, as text, as JSON; `page.py` makes the page with pictures."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +36,11 @@ class ClassRow(NamedTuple):
     images: list[int]
 
 
+def is_whole(data: Iterable[Path]) -> bool:
+    """Whether these stand for data sets, with all their splits, and not for single annotation files."""
+    return any(path.is_dir() or path.suffix.lower() in (".yaml", ".yml") for path in data)
+
+
 @dataclass
 class Report:
     """The result of `check`.
@@ -48,6 +54,11 @@ class Report:
     data: list[Path]
     survey: Survey = field(repr=False)
     findings: list[Finding]
+
+    @property
+    def is_whole(self) -> bool:
+        """All annotations of a data set were read, not single files of them."""
+        return is_whole(self.data)
 
     @property
     def sound(self) -> bool:

@@ -1,0 +1,252 @@
+"""Where the image files are that annotations name: paths as other programs and other machines write them.
+
+A name is tried in this order, each form first in the folder of images, then in that of the annotations:
+
+1. as written; this includes whole paths;
+2. with / for the backslash of Windows;
+3. decoded: %20 for a space and so on, the path in an address such as file:///data/x.png or /data/local-files/?d=x.png;
+4. by its last part alone, if the folder of images and those in it have one file of that name, in either Unicode form;
+5. the same in any case.
+
+One file for two names of the last two kinds would be a guess, and so is one of several files for a name: both are
+refused. A folder is listed once and nothing is asked for each image: on a network drive an answer takes milliseconds.
+"""
+
+import logging
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+
+from rtdetr.data.annotations import Annotations
+from rtdetr.data.image_files import listing
+from rtdetr.data.label_files import composed
+from rtdetr.errors import DatasetError
+from rtdetr.images.files import list_images
+
+_log = logging.getLogger(__name__)
+_LOCAL_FILES = "?d="  # Label Studio: /data/local-files/?d=FOLDER/x.png
+BESIDE, SLASH, DECODED, NAME, CASE = (
+    "relative to the annotations' own folder",
+    "with / for the backslash",
+    "by the decoded name",
+    "by the last part of the path",
+    "by the last part of the path in another case",
+)
+REMEDY = (
+    "give the right folder with --images of 'train', 'evaluate' and 'data check' (for --val-data --val-images; Python: "
+    "images=)"
+)
+
+
+class Located(NamedTuple):
+    """Where the images of a dataset are.
+
+    names: for each name listed, the file's path relative to the folder of images, or its whole path elsewhere; as
+        listed where there is none.
+    ways: how those were found that are not where the annotations say, by position.
+    missing: positions of those that were not found.
+    ambiguous: the two files, or names of one file, between which nothing decides, by position.
+    """
+
+    names: list[str]
+    ways: dict[int, str]
+    missing: list[int]
+    ambiguous: dict[int, tuple[str, str]]
+
+    def note(self, source: object, listed: Sequence[str]) -> str:
+        """What was done, in one line; nothing where all images are where the annotations say."""
+        if not self.ways:
+            return ""
+        first = next(iter(self.ways))
+        counts = ", ".join(f"{count} {way}" for way, count in Counter(self.ways.values()).items())
+        return (
+            f"{source}: {len(self.ways)} of its {len(listed)} images are not where it says and were found otherwise: "
+            f"{counts}; the first, {listed[first]!r}, is {self.names[first]}"
+        )
+
+
+def locate(names: Sequence[str], images_dir: Path, *, beside: Path) -> Located:
+    """Find the files of images.
+
+    Args:
+        names: as the annotations have them.
+        images_dir: the folder that they are relative to.
+        beside: the folder of the annotations.
+    """
+    folders = {os.path.dirname(name) for name in names}
+    present = {(folder, name) for folder in folders for name in listing(images_dir / folder)}
+    absent = [i for i, name in enumerate(names) if os.path.split(name) not in present]
+    located = Located(list(names), {}, [], {})
+    if not absent:
+        return located
+    finder = _Finder(images_dir, beside)
+    for i in absent:
+        found = finder.find(names[i])
+        if not found:
+            located.missing.append(i)
+        elif len(found) > 1:
+            located.ambiguous[i] = found[0][0], found[1][0]
+        else:
+            [(located.names[i], located.ways[i])] = found
+    _refuse_shared(located, names)
+    return located
+
+
+def _refuse_shared(located: Located, listed: Sequence[str]) -> None:
+    """A file that was found by the last part of a path must not be that of another name too."""
+    guessed = {i for i, way in located.ways.items() if way in (NAME, CASE)}
+    if not guessed:
+        return
+    names_of = defaultdict(dict[str, int])
+    for i, name in enumerate(located.names):
+        names_of[os.path.normpath(name)].setdefault(decoded(listed[i]), i)
+    for i in sorted(guessed):
+        others = [name for name in names_of[os.path.normpath(located.names[i])] if name != decoded(listed[i])]
+        if others:
+            located.ambiguous[i] = f"{located.names[i]} as {listed[i]!r}", f"as {others[0]!r}, which is listed too"
+    for i in guessed & set(located.ambiguous):
+        located.names[i] = listed[i]
+        del located.ways[i]
+
+
+class _Finder:
+    """Looks for single files, listing each folder once."""
+
+    def __init__(self, images_dir: Path, beside: Path) -> None:
+        self._images_dir, self._beside = str(images_dir), str(beside)
+        self._root = os.path.realpath(self._images_dir)
+        self._listings: dict[str, set[str]] = {}
+
+    def find(self, name: str) -> list[tuple[str, str]]:
+        """Names to use and ways they were found; none, one, or several between which nothing decides."""
+        for form, way in forms(name):
+            for folder in (self._images_dir, self._beside):
+                path = os.path.join(folder, form)
+                if self._exists(path):
+                    return [(self._name(path), way if folder == self._images_dir else way or BESIDE)]
+        last = os.path.basename(decoded(name))
+        for key, files, way in ((composed, self._files, NAME), (_fold, self._folded, CASE)):
+            if found := files.get(key(last)):
+                return [(self._name(path), way) for path in found]
+        return []
+
+    def _exists(self, path: str) -> bool:
+        folder, name = os.path.split(path)
+        if folder not in self._listings:
+            self._listings[folder] = set(listing(Path(folder)))
+        return name in self._listings[folder]
+
+    def _name(self, path: str) -> str:
+        folder, name = os.path.split(path)
+        target = os.path.join(os.path.realpath(folder), name)
+        is_inside = target.startswith(os.path.join(self._root, ""))
+        return os.path.relpath(target, self._root) if is_inside else target
+
+    @cached_property
+    def _paths(self) -> list[str]:
+        return list_images(self._images_dir).paths if os.path.isdir(self._images_dir) else []
+
+    @cached_property
+    def _files(self) -> dict[str, list[str]]:
+        return self._by(composed)
+
+    @cached_property
+    def _folded(self) -> dict[str, list[str]]:
+        return self._by(_fold)
+
+    def _by(self, key: Callable[[str], str]) -> dict[str, list[str]]:
+        files = defaultdict(list)
+        for path in self._paths:
+            files[key(os.path.basename(path))].append(path)
+        return files
+
+
+def forms(name: str) -> Iterator[tuple[str, str]]:
+    """A path as written and in the forms that it may stand for, each with what was done to it; nothing at first."""
+    yield name, ""
+    slashed = name.replace("\\", "/")
+    if slashed != name:
+        yield slashed, SLASH
+    plain = decoded(name)
+    if plain not in (name, slashed):
+        yield plain, DECODED
+
+
+def decoded(name: str) -> str:
+    """A path with / between its parts and without what addresses add to it."""
+    path = name.replace("\\", "/")
+    scheme, divider, _ = path.partition("://")
+    if divider and len(scheme) > 1 and scheme.isalnum():
+        try:
+            parts = urlsplit(path)
+        except ValueError:  # an address that is none
+            parts = None
+        if parts is not None:
+            path = parts.path or path
+    if _LOCAL_FILES in name:
+        path = name.partition(_LOCAL_FILES)[2].partition("&")[0]
+    return unquote(path).replace("\\", "/")
+
+
+def check_files_exist(annotations_file: Path, images_dir: Path, file_names: Sequence[str]) -> list[str]:
+    """Find the images now, and not in the middle of an epoch; says so if they are not where the annotations say.
+
+    Returns:
+        Their paths, relative to `images_dir` or whole.
+
+    Raises:
+        DatasetError: images are missing, of which it says how many and names one; or several files could be meant.
+    """
+    located = locate(file_names, images_dir, beside=folder_of(annotations_file))
+    if located.missing:
+        raise DatasetError(
+            f"{annotations_file}: {len(located.missing)} of its {len(file_names)} images are not in {images_dir}, "
+            f"the first is {file_names[located.missing[0]]!r}. Copy them there or {REMEDY}"
+        )
+    refuse_ambiguous(located, annotations_file, file_names)
+    if located.ways:
+        _log.warning("%s", located.note(annotations_file, file_names))
+    return located.names
+
+
+def refuse_ambiguous(located: Located, source: Path, listed: Sequence[str]) -> None:
+    """Refuse names that several files could be.
+
+    Raises:
+        DatasetError: there are any; the message has the first with both files.
+    """
+    if located.ambiguous:
+        i, (first, second) = next(iter(located.ambiguous.items()))
+        more = f" There are {len(located.ambiguous) - 1} more like it" if len(located.ambiguous) > 1 else ""
+        raise DatasetError(
+            f"{source}: image {listed[i]!r} is not there and could be {first} or {second}. Correct its path or "
+            f"{REMEDY}.{more}"
+        )
+
+
+def folder_of(annotations_file: Path) -> Path:
+    """The folder of an annotation file, or the one of annotation files itself."""
+    return annotations_file if annotations_file.is_dir() else annotations_file.parent
+
+
+def with_images(annotations: Annotations, annotations_file: Path, images_dir: Path) -> Annotations:
+    """The annotations with the paths of the images as `check_files_exist` finds them.
+
+    Raises:
+        DatasetError: as there.
+    """
+    listed = annotations.file_names.tolist()
+    names = check_files_exist(annotations_file, images_dir, listed)
+    if names == listed:
+        return annotations
+    return annotations._replace(file_names=np.array(names, dtype=np.str_))
+
+
+def _fold(name: str) -> str:
+    return composed(name).casefold()
