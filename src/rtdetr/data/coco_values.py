@@ -34,7 +34,7 @@ EXPECTED_BOX = "expected 4 numbers [x, y, width, height] in pixels"
 class Box(NamedTuple):
     """A box [x, y, width, height] in pixels, and how the file has it: as "numbers", as "text" or as an "outline"."""
 
-    xywh: list[float]
+    xywh: list[int | float]
     form: str
 
 
@@ -104,7 +104,7 @@ def box_of(row: dict[str, Any], size_wh: tuple[int, int] | None) -> Box:
     return Box(values, "text")
 
 
-def _numbers_in(text: str) -> list[float] | None:
+def _numbers_in(text: str) -> list[int | float] | None:
     """The numbers of a box written as text, divided as in JSON or by spaces."""
     found = _BOX_TEXT.fullmatch(text.strip())
     if found is None:
@@ -119,7 +119,7 @@ def _numbers_in(text: str) -> list[float] | None:
         return None
 
 
-def _box_around(segmentation: Any, size_wh: tuple[int, int] | None) -> list[float]:
+def _box_around(segmentation: Any, size_wh: tuple[int, int] | None) -> list[int | float]:
     if isinstance(segmentation, dict):
         return _box_of_mask(segmentation, size_wh)
     polygons = segmentation if isinstance(segmentation, list) else [None]
@@ -142,13 +142,13 @@ def _are_pixels(values: Sequence[Any]) -> bool:
     return set(map(type, values)) <= {int, float} and all(abs(value) < LARGEST for value in values)
 
 
-def _box_of_mask(mask: dict[str, Any], size_wh: tuple[int, int] | None) -> list[float]:
+def _box_of_mask(mask: dict[str, Any], size_wh: tuple[int, int] | None) -> list[int | float]:
     """The box around the mask {"size": [height, width], "counts": runs of 0 and 1 by turns, column after column}."""
     size, counts = mask.get("size"), mask.get("counts")
     sides = [whole(side) for side in size] if isinstance(size, list) else []
     runs = _decoded(counts) if isinstance(counts, str) else counts
     runs = [whole(run) for run in runs] if isinstance(runs, list) else []
-    if len(sides) != 2 or set(map(type, [*sides, *runs])) != {int} or min(*sides, *runs, 0) < 0:
+    if len(sides) != 2 or not runs or set(map(type, [*sides, *runs])) != {int} or min(*sides, *runs, 0) < 0:
         raise ValueError("has no 'bbox', and a mask that is not like {'size': [height, width], 'counts': run lengths}")
     height, width = sides
     if size_wh is not None and (width, height) != tuple(size_wh):

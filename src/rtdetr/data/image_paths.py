@@ -215,7 +215,9 @@ def check_files_exist(annotations_file: Path, images_dir: Path, file_names: Sequ
     return located.names
 
 
-def refuse_ambiguous(located: Located, source: Path, listed: Sequence[str]) -> None:
+def refuse_ambiguous(
+    located: Located, source: Path, listed: Sequence[str], *, remedy: str = f"Correct its path or {REMEDY}"
+) -> None:
     """Refuse names that several files could be.
 
     Raises:
@@ -225,8 +227,7 @@ def refuse_ambiguous(located: Located, source: Path, listed: Sequence[str]) -> N
         i, (first, second) = next(iter(located.ambiguous.items()))
         more = f" There are {len(located.ambiguous) - 1} more like it" if len(located.ambiguous) > 1 else ""
         raise DatasetError(
-            f"{source}: image {listed[i]!r} is not there and could be {first} or {second}. Correct its path or "
-            f"{REMEDY}.{more}"
+            f"{source}: image {listed[i]!r} is not there and could be {first} or {second}. {remedy}.{more}"
         )
 
 

@@ -109,6 +109,7 @@ def _in_folder(root: Path, split: str, images: Path | None) -> Found:
         )
     if found is None:
         coco = ", ".join(pattern.format(names[0]) for pattern in PATTERNS)
+        coco += " or a single file in COCO form" if split == "train" else ""
         raise MissingSplitError(
             f"{root} has no annotations for '{split}'; looked for {coco} (COCO), data.yaml or another YAML file with "
             f"'names' (YOLO), Annotations with ImageSets/Main/{names[0]}.txt, {names[0]}.txt listing XML files, or "

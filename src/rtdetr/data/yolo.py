@@ -222,7 +222,7 @@ def _listed_images(file: Path, root: Path) -> list[str]:
     if absent:
         listed = [lines[i] for i in absent]
         located = locate(listed, root, beside=file.parent)
-        refuse_ambiguous(located, file, listed)
+        refuse_ambiguous(located, file, listed, remedy="Correct its path in the list")
         for i, name in zip(absent, located.names, strict=True):
             paths[i] = os.path.abspath(root / name)
         if located.ways:

@@ -47,7 +47,7 @@ class _Values:
 
     def of(self, row: dict[str, Any], key: str) -> Any:
         written = row.get(key)
-        if type(written) is int:
+        if type(written) is int or (type(written) is float and key == "area"):
             return written
         value = READ[key](written)
         if type(value) is not type(written) and key in row:
