@@ -53,7 +53,10 @@ def test_page(broken, tmp_path):
 
 
 def test_fix(broken, tmp_path):
-    result = run(broken, "--fix", tmp_path / "out")
+    refused = run(broken, "--fix", tmp_path / "out")
+    assert refused.exit_code == 2
+    assert "1 of 6 boxes of 'train'" in refused.stderr and "--allow-loss" in refused.stderr
+    result = run(broken, "--fix", tmp_path / "out", "--allow-loss")
     assert result.exit_code == 0, result.output
     assert "Changes, listed in its changes.txt: 1" in result.stdout
     assert result.stdout.endswith("Of the copy: The data is sound.\n")
@@ -64,7 +67,7 @@ def test_fix(broken, tmp_path):
 
 
 def test_a_copy_that_is_not_sound_is_status_1(broken, tmp_path):
-    result = run(broken, "--fix", tmp_path / "out", "--queries", 1)
+    result = run(broken, "--fix", tmp_path / "out", "--allow-loss", "--queries", 1)
     assert result.exit_code == 1
     assert "Of the copy: Found 1 kind of warning." in result.stdout
 

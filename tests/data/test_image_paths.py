@@ -16,8 +16,8 @@ from rtdetr.data import image_paths as module
 from rtdetr.data.doctor import fix
 from rtdetr.data.image_paths import BESIDE, CASE, DECODED, NAME, SLASH, locate
 from rtdetr.errors import DatasetError, MissingSplitError
-from tests.data.doctor_files import clean, picture, write
 from tests.data.doctor.test_formats import write_voc, write_yolo
+from tests.data.doctor_files import clean, picture, write
 
 FILES = ("a b.jpg", "b.jpg", "é.jpg")
 
@@ -215,11 +215,8 @@ def test_the_command_line_trains_and_evaluates(tmp_path, caplog):
     result = runner.invoke(app, ["train", str(root), "--val-data", str(root / "result.json"), *options, *more])
     assert result.exit_code == 0, result.output
     assert any("3 of its 3 images are not where it says" in message for message in caplog.messages)
-    result = runner.invoke(
-        app,
-        ["evaluate", str(tmp_path / "run/last.pth"), str(root / "result.json"), "--device", "cpu"]
-        + ["--output", str(tmp_path / "report")],
-    )
+    evaluate = ["evaluate", str(tmp_path / "run/last.pth"), str(root / "result.json"), "--device", "cpu"]
+    result = runner.invoke(app, [*evaluate, "--output", str(tmp_path / "report")])
     assert result.exit_code == 0, result.output
     assert list((tmp_path / "report/worst_images").iterdir())
 

@@ -12,7 +12,7 @@ import json
 import re
 import reprlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -70,7 +70,7 @@ READ = {
 }
 
 
-def is_box(value: Any) -> bool:
+def is_box(value: Any) -> TypeGuard[list[int | float]]:
     """Whether a value is a box as the format has it: 4 plain numbers."""
     return (
         type(value) is list

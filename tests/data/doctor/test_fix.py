@@ -304,7 +304,8 @@ def test_a_leak_leaves_the_split_that_is_trained_on(tmp_path):
     root = write(tmp_path / "set")
     shutil.copy(root / "images/val/d.jpg", root / "images/train/b.jpg")
     changes = fix(check([root / "annotations/val.json", root / "annotations/train.json"]), tmp_path / "out")
-    assert [(change.kind, change.text) for change in changes] == [("leak", "train/b.jpg with its boxes annotation 3, annotation 4")]
+    told = [(change.kind, change.text) for change in changes]
+    assert told == [("leak", "train/b.jpg with its boxes annotation 3, annotation 4")]
     assert [len(open_dataset(tmp_path / "out", split=split)) for split in ("train", "val")] == [2, 2]
 
 
@@ -361,7 +362,8 @@ def test_names_that_are_no_text(tmp_path):
     assert "train: \\ud800\\x1b[31m.jpg there is no such file" in report.text()
     report.save_html(tmp_path / "page.html")
     fix(report, tmp_path / "out", allow_loss=True)
-    assert "missing-file: train/\\ud800\\x1b[31m.jpg with its boxes annotation 1, annotation 2\n" in (tmp_path / "out/changes.txt").read_text()
+    line = "missing-file: train/\\ud800\\x1b[31m.jpg with its boxes annotation 1, annotation 2\n"
+    assert line in (tmp_path / "out/changes.txt").read_text()
     assert len(open_dataset(tmp_path / "out", split="train")) == 1
 
 
