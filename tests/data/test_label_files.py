@@ -225,7 +225,9 @@ def test_a_share_of_images_without_a_label_is_told(tmp_path, caplog):
     found = {finding.kind: finding.count for finding in report.findings}
     assert not report.sound
     assert (found["unlabeled-image"], found["empty-image"]) == (3, 37)
-    changes = [change.text for change in fix(report, tmp_path / "out", allow_loss=True) if change.kind == "unlabeled-image"]
+    changes = [
+        change.text for change in fix(report, tmp_path / "out", allow_loss=True) if change.kind == "unlabeled-image"
+    ]
     assert changes == ["train/x0.png", "train/x1.png", "train/x2.png"]
 
 
