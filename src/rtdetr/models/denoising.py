@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rtdetr.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from rtdetr.config import DecoderConfig
 from rtdetr.devices import not_compiled
-from rtdetr.models.positions import repeatable_inverse_sigmoid
+from rtdetr.models.positions import inverse_sigmoid
 from rtdetr.structures import DenoisingMeta, Target
 
 PLACEHOLDER = (0.5, 0.5, 0.1, 0.1)  # keeps the embedding in the graph when no image has an object
@@ -71,7 +71,7 @@ def make_denoising_queries(
     boxes = _noisy_boxes(boxes, negative, config.box_noise_scale)
     meta = DenoisingMeta(positives, tuple(chosen), groups, 2 * size * groups)
     allowed = _allowed(meta.num_queries, num_queries, 2 * size, device)
-    return DenoisingQueries(embedding(labels), repeatable_inverse_sigmoid(boxes), allowed, meta)
+    return DenoisingQueries(embedding(labels), inverse_sigmoid(boxes), allowed, meta)
 
 
 def _choose(count: int, limit: int, device: torch.device) -> Tensor:
