@@ -155,6 +155,15 @@ def test_a_file_of_two_names_is_refused(tmp_path, names):
     assert located.names == names
 
 
+def test_an_image_that_is_missing_among_others_is_not_taken_from_elsewhere(tmp_path):
+    for name in ("one/a.png", "one/b.png", "two/c.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    located = locate(["one/a.png", "one/c.png", "one/B.PNG"], tmp_path, beside=tmp_path)
+    assert (located.missing, located.names[2], located.ways) == ([1], "one/b.png", {2: CASE})
+    assert locate(["one/c.png"], tmp_path / "two", beside=tmp_path).names == ["c.png"]
+
+
 def test_two_spellings_of_one_path_are_one_name(tmp_path):
     (tmp_path / "x.png").touch()
     located = locate(["up/x.png", "up\\x.png", "up%2Fx.png"], tmp_path, beside=tmp_path)

@@ -8,8 +8,9 @@ A name is tried in this order, each form first in the folder of images, then in 
 4. by its last part alone, if the folder of images and those in it have one file of that name, in either Unicode form;
 5. the same in any case.
 
-One file for two names of the last two kinds would be a guess, and so is one of several files for a name: both are
-refused. A folder is listed once and nothing is asked for each image: on a network drive an answer takes milliseconds.
+The last two ways look nowhere else if other images are in the folder that the name has: there, this one is missing. One
+file for two names would be a guess, and so is one of several files for a name: both are refused. A folder is listed
+once and nothing is asked for each image: on a network drive an answer takes milliseconds.
 """
 
 import logging
@@ -85,7 +86,9 @@ def locate(names: Sequence[str], images_dir: Path, *, beside: Path) -> Located:
     located = Located(list(names), {}, [], {})
     if not absent:
         return located
-    finder = _Finder(images_dir, beside)
+    missing = set(absent)
+    right = {os.path.dirname(decoded(name)) for i, name in enumerate(names) if i not in missing}
+    finder = _Finder(images_dir, beside, right)
     for i in absent:
         found = finder.find(names[i])
         if not found:
@@ -116,10 +119,17 @@ def _refuse_shared(located: Located, listed: Sequence[str]) -> None:
 
 
 class _Finder:
-    """Looks for single files, listing each folder once."""
+    """Looks for single files, listing each folder once.
 
-    def __init__(self, images_dir: Path, beside: Path) -> None:
-        self._images_dir, self._beside = str(images_dir), str(beside)
+    Args:
+        images_dir: the folder of images.
+        beside: the folder of the annotations.
+        right: folders as the annotations have them that hold images where they say: one missing there is no other's.
+    """
+
+    def __init__(self, images_dir: Path, beside: Path, right: set[str]) -> None:
+        self._images_dir, self._beside, self._right = str(images_dir), str(beside), right
+        self._real: dict[str, str] = {}
         self._root = os.path.realpath(self._images_dir)
         self._listings: dict[str, set[str]] = {}
 
@@ -130,9 +140,12 @@ class _Finder:
                 path = os.path.join(folder, form)
                 if self._exists(path):
                     return [(self._name(path), way if folder == self._images_dir else way or BESIDE)]
-        last = os.path.basename(decoded(name))
+        written, last = os.path.split(decoded(name))
+        own = os.path.normpath(os.path.join(self._images_dir, written)) if written in self._right else None
         for key, files, way in ((composed, self._files, NAME), (_fold, self._folded, CASE)):
-            if found := files.get(key(last)):
+            found = files.get(key(last), [])
+            found = [path for path in found if own in (None, os.path.normpath(os.path.dirname(path)))]
+            if found:
                 return [(self._name(path), way) for path in found]
         return []
 
@@ -144,7 +157,9 @@ class _Finder:
 
     def _name(self, path: str) -> str:
         folder, name = os.path.split(path)
-        target = os.path.join(os.path.realpath(folder), name)
+        if folder not in self._real:
+            self._real[folder] = os.path.realpath(folder)
+        target = os.path.join(self._real[folder], name)
         is_inside = target.startswith(os.path.join(self._root, ""))
         return os.path.relpath(target, self._root) if is_inside else target
 
