@@ -19,8 +19,9 @@ from rtdetr.data.doctor import fix
 from rtdetr.data.doctor.findings import KINDS
 from rtdetr.data.doctor.read_coco import read_coco as read_broken
 from rtdetr.errors import ConfigError, DatasetError
-from tests.coco_files import document
+from tests.coco_files import document, many_images
 from tests.data.doctor_files import clean, write
+from tests.data.formats import write_format
 from tests.data.test_coco import outcome_of
 
 
@@ -319,6 +320,34 @@ def test_copies_are_no_loss(tmp_path):
     (root / "images/train/c.jpg").write_bytes((root / "images/val/d.jpg").read_bytes())
     fix(check(root), tmp_path / "out")
     assert open_dataset(tmp_path / "out", split="train").annotations.starts.tolist() == [0, 2]
+
+
+def labeled_yolo(root):
+    """12 images, and their label files that have objects; the others have empty ones."""
+    write_format(root, "yolo", many_images(12), split="train")
+    labeled = sorted((root / "labels/train").iterdir())
+    for number in range(1, 13):
+        (root / f"labels/train/{number}.txt").touch()
+    return root, labeled
+
+
+def test_labels_without_images_are_a_loss(tmp_path):
+    root, labeled = labeled_yolo(tmp_path / "set")
+    for file in labeled[:6]:
+        (root / "images/train" / f"{file.stem}.png").unlink()
+    with pytest.raises(DatasetError, match=r"objects of 6 label files, whose images .* 6 images .*--allow-loss"):
+        fix(check(root), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    changes = fix(check(root), tmp_path / "out", allow_loss=True)
+    assert [change.text for change in changes if change.kind == "label-without-image"] == list(map(str, labeled[:6]))
+
+
+def test_a_label_file_that_cannot_be_read_is_one_change(tmp_path):
+    root, [file, *_] = labeled_yolo(tmp_path / "set")
+    file.write_bytes(b"\xff\xfe\x00")
+    changes = fix(check(root), tmp_path / "out", allow_loss=True)
+    assert [change.kind for change in changes if f"{file.stem}.png" in change.text.split()] == ["unreadable-entry"]
+    assert not (tmp_path / "out/images/train" / f"{file.stem}.png").exists()
 
 
 def test_the_command_line_refuses_and_allows_the_loss(tmp_path):

@@ -168,8 +168,6 @@ def _read(file: Path, on_bad_box: str) -> Annotations:
 
 def _images_of(file: Path) -> Path:
     beside = file.parent
-    if file.name == "_annotations.coco.json":
-        return beside
     root = beside.parent if beside.name == "annotations" else beside
     part = file.stem.removeprefix("instances_")
     candidates = [root / "images" / part, root / part, root / "images"]

@@ -153,7 +153,7 @@ def _choose_images(survey: Survey, changes: list[Change]) -> tuple[list[np.ndarr
             if image.misplaced_label or i in no_label:
                 leave_out("misplaced-label" if image.misplaced_label else "unlabeled-image", (p, i))
             elif not image.is_label_read:
-                leave_out("unreadable-entry", (p, i))
+                kept[p][i] = False  # the defect names it
             elif not one.usable:
                 leave_out("missing-file" if one.missing else "corrupt-image", (p, i))
             elif image.size_wh not in (None, one.upright_wh, one.stored_wh):

@@ -1,4 +1,4 @@
-"""What a cleaned copy would lose: images and boxes that are listed, and in no split of the copy."""
+"""What a cleaned copy would lose: images and boxes that are listed or labeled, and in no split of the copy."""
 
 from collections import Counter
 
@@ -11,6 +11,7 @@ from rtdetr.errors import DatasetError
 
 MOST_LOST = 0.05  # share of a split's images or boxes that may be left out without being asked for
 _MOST_REASONS = 4
+_REMEDY = "Correct the data, or accept the loss with --allow-loss (Python: allow_loss=True); nothing was written"
 
 
 def refuse_loss(
@@ -32,7 +33,7 @@ def refuse_loss(
         kinds: how often something was left out or changed for which reason.
 
     Raises:
-        DatasetError: names the split, both numbers and the reasons.
+        DatasetError: names the split, both numbers and the reasons; or says how many label files have no image.
     """
     for p, part in enumerate(survey.parts):
         is_copy = copies[p][part.box_images] | (kept_images[p][part.box_images] & repeated_boxes(survey, p))
@@ -43,8 +44,13 @@ def refuse_loss(
             continue
         raise DatasetError(
             f"{part.source}: a cleaned copy would lose {images} of {part.num_listed_images} images and {boxes} of "
-            f"{part.num_listed_boxes} boxes of {part.name!r} ({_reasons(kinds)}). Correct the data, or accept the "
-            "loss with --allow-loss (Python: allow_loss=True); nothing was written"
+            f"{part.num_listed_boxes} boxes of {part.name!r} ({_reasons(kinds)}). {_REMEDY}"
+        )
+    images, labels = sum(part.num_listed_images for part in survey.parts), kinds["label-without-image"]
+    if labels > MOST_LOST * (images + labels):
+        raise DatasetError(
+            f"{survey.parts[0].source}: a cleaned copy would lose the objects of {labels} label files, whose images "
+            f"are missing; {images} images are there. {_REMEDY}"
         )
 
 
