@@ -56,7 +56,6 @@ def parts(full: torch.Tensor, channel_step: int) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("name", "side"),
     slow_but(
-        ("rtdetrv2_r18vd", 640),
         *((name, 320) for name in ("rtdetrv2_r18vd", "rtdetr_r18vd", "rtdetrv2_r18vd_dsp")),
         ("deim_rtdetrv2_r18vd", 640),
         among=[(name, side) for name in FILES for side in (640, 320)],
