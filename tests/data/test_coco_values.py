@@ -91,7 +91,7 @@ def _runs(row, compressed):
         return {"size": [64, 96], "counts": encoded}
     flat = mask.flatten(order="F")
     changes = np.flatnonzero(np.diff(flat)) + 1
-    return {"size": [64, 96], "counts": np.diff([0, *changes, flat.size]).tolist()}
+    return {"size": [64, 96], "counts": np.diff(np.concatenate([[0], changes, [flat.size]])).tolist()}
 
 
 def _masks(rows):

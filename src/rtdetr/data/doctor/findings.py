@@ -136,7 +136,7 @@ KINDS: dict[str, Kind] = {
     ),
     "other-form": Kind(
         "note",
-        "annotation files with values in another form",
+        "forms of values that are not COCO's",
         "They are read as meant; other programs may not read them.",
         "written as the format has them",
     ),
