@@ -11,7 +11,7 @@ from typing import Any
 
 from rtdetr.data.annotations import LARGEST
 from rtdetr.data.coco import load_json
-from rtdetr.data.coco_values import OTHER_BOXES, OTHER_NUMBERS, READ, WITHOUT_ID, box_of
+from rtdetr.data.coco_values import OTHER_BOXES, OTHER_NUMBERS, READ, WITHOUT_ID, box_of, is_box
 from rtdetr.data.doctor.records import UNKNOWN, BoxRecord, CategoryRecord, ImageRecord, Part
 from rtdetr.errors import DatasetError
 
@@ -153,10 +153,11 @@ def _read_boxes(
             part.defect("duplicate-id", file=file_name, annotation=name, detail=detail)
         seen.add(annotation_id)
         for value in (annotation_id, image_id, category_id):
-            if value is not None:
+            if value is not None and not (type(value) is int and 0 <= value < 2**63):
                 _note_id(part, "annotation", value, file=file_name)
         try:
-            xywh, form = box_of(row, part.images[image].size_wh)
+            bbox = row.get("bbox")
+            xywh, form = (bbox, "numbers") if is_box(bbox) else box_of(row, part.images[image].size_wh)
         except ValueError as error:
             part.defect("unreadable-entry", file=file_name, annotation=name, detail=str(error))
             continue
