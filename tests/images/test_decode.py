@@ -69,6 +69,33 @@ def test_without_the_plugin_its_package_is_named(tmp_path, suffix, make, package
     assert f"which needs a decoder: pip install {package.replace('_', '-')}" in result.stdout
 
 
+@pytest.mark.parametrize(
+    ("bands", "extra", "asked", "message"),
+    [
+        (5, "minisblack", 5, "not an image in a format that Pillow reads; TIFF files with other bands need"),
+        (6, "rgb", 6, "expected an image with 6 channels for this model, got"),
+    ],
+)
+def test_without_tifffile_its_package_is_named(tmp_path, bands, extra, asked, message):
+    tifffile = pytest.importorskip("tifffile")
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((8, 9, bands), np.uint8), photometric=extra, planarconfig="contig")
+    assert load_image(path, num_channels=asked).shape == (8, 9, bands)
+    program = (
+        "import sys, importlib.util; sys.modules['tifffile'] = None\n"
+        "find = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name: None if name == 'tifffile' else find(name)\n"
+        "from rtdetr.images import load_image\n"
+        "from rtdetr.errors import InputError\n"
+        "try: load_image(sys.argv[1], num_channels=int(sys.argv[2]))\n"
+        "except InputError as error: print(error)"
+    )
+    command = [sys.executable, "-c", program, path, str(asked)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert message in said
+    assert "pip install tifffile (or 'rtdetr[formats]')" in said
+
+
 @pytest.mark.parametrize("kind", ["TIFF", "GIF", "PNG", "WEBP"])
 def test_of_several_pages_the_first_is_used_and_that_is_said_once(tmp_path, kind, caplog):
     decode._say_first_page.cache_clear()

@@ -7,11 +7,10 @@ import numpy as np
 from PIL import Image
 
 from rtdetr.errors import InputError
-from rtdetr.images.decode import File, existing, name_of, openable, opened
+from rtdetr.images.decode import TIFF_STARTS, File, existing, name_of, openable, opened
 from rtdetr.images.orientation import exif_tag, load_pixels, turn_array, turn_back
 
 FLOAT_MARGIN = 1e-3  # beyond [0, 1], for interpolated values
-_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def numpy_file(source: object) -> np.ndarray | None:
@@ -62,10 +61,10 @@ def tiff_bands(source: File, *, upright: bool = True) -> np.ndarray | None:
     Pillow reads files of three bands and one for transparency, and in 8 bits; others need the package tifffile.
 
     Returns:
-        None: not a TIFF file, or one that tifffile does not read either.
+        None: not a TIFF file, one that tifffile does not read either, or tifffile is not installed (see `tiff_hint`).
 
     Raises:
-        InputError: tifffile is not installed.
+        InputError: there is no such file.
     """
     file = openable(source)
     stream = file.open("rb") if isinstance(file, Path) else file
@@ -73,15 +72,12 @@ def tiff_bands(source: File, *, upright: bool = True) -> np.ndarray | None:
         stream.seek(0)
         start = stream.read(4)
         stream.seek(0)
-        if start not in _TIFF_STARTS:
+        if start not in TIFF_STARTS:
             return None
         try:
             import tifffile
         except ImportError:
-            raise InputError(
-                f"{name_of(source)} is a TIFF file with bands that Pillow does not read: pip install tifffile "
-                "(or 'rtdetr[formats]'), or save it as NAME.npy (h, w, channels)"
-            ) from None
+            return None
         try:
             with tifffile.TiffFile(stream) as tiff:
                 page = tiff.pages.first

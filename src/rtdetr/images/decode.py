@@ -7,6 +7,7 @@ recognized by their first bytes, and the plugin is loaded when the first such fi
 import contextlib
 import ctypes
 import functools
+import importlib.util
 import io
 import logging
 import os
@@ -29,6 +30,7 @@ _SLIDE_PIXELS = 400_000_000
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # two letters at least: C:/ is a drive
 _SINGLE_PAGE = ("MPO",)  # further pages of these are previews of the first
 _MOST_NAMED = 5
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _log = logging.getLogger(__name__)
 
 
@@ -236,7 +238,17 @@ def _unidentified(source: File | Image.Image) -> str:
         return f"{name} is a film, and only images are read: take its frames out first (ffmpeg -i FILM %06d.png)"
     if suffix in _SLIDES:
         return f"{name} is a whole-slide image, which is not read: cut it into tiles (such as with libvips' dzsave)"
-    return f"{name} is not an image in a format that Pillow reads"
+    return f"{name} is not an image in a format that Pillow reads{tiff_hint(source)}"
+
+
+def tiff_hint(source: object) -> str:
+    """What helps with a TIFF file of which Pillow reads nothing or only some bands; nothing for other files."""
+    if not isinstance(source, str | os.PathLike | bytes | bytearray) or importlib.util.find_spec("tifffile"):
+        return ""
+    start = bytes(source[:4]) if isinstance(source, bytes | bytearray) else _head(Path(source))[:4]
+    if start not in TIFF_STARTS:
+        return ""
+    return "; TIFF files with other bands need the package tifffile: pip install tifffile (or 'rtdetr[formats]')"
 
 
 def _say_pages(image: Image.Image, source: object) -> None:

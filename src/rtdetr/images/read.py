@@ -3,7 +3,6 @@
 Training, evaluation, prediction, export and every runtime read images here, so an image means the same to all of them.
 """
 
-import contextlib
 import os
 from typing import BinaryIO
 
@@ -12,7 +11,7 @@ from PIL import Image
 
 from rtdetr.errors import InputError
 from rtdetr.images.arrays import as_picture, numpy_file, tiff_bands, tiff_pages, to_uint8
-from rtdetr.images.decode import File, decode, name_of, opened
+from rtdetr.images.decode import File, decode, name_of, opened, tiff_hint
 from rtdetr.images.orientation import upright_size
 
 ImageSource = str | os.PathLike[str] | bytes | bytearray | BinaryIO | Image.Image | np.ndarray
@@ -156,7 +155,7 @@ def _bands(source: ImageSource, num_channels: int, *, upright: bool) -> np.ndarr
         found = array.shape[2] if array.ndim == 3 else 1
         raise InputError(
             f"expected an image with {num_channels} channels for this model, got {name_of(source)} with {found}; "
-            f"pass an array (h, w, {num_channels})"
+            f"pass an array (h, w, {num_channels}){tiff_hint(source)}"
         )
     return to_uint8(array)
 
@@ -174,9 +173,8 @@ def _stored_bands(source: File | Image.Image, num_channels: int, *, upright: boo
             raise
         return bands
     if array.ndim < 3 or array.shape[2] != num_channels:
-        with contextlib.suppress(InputError):  # Pillow leaves bands out without a word
-            bands = None if isinstance(source, Image.Image) else tiff_bands(source, upright=upright)
-            return array if bands is None else bands
+        bands = None if isinstance(source, Image.Image) else tiff_bands(source, upright=upright)
+        return array if bands is None else bands  # Pillow leaves bands out without a word
     return array
 
 
