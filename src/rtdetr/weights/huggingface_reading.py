@@ -9,7 +9,7 @@ import logging
 from typing import Any
 
 from rtdetr.categories import COCO80, Categories, Category
-from rtdetr.config import ModelConfig
+from rtdetr.config import HGNetv2Config, ModelConfig
 from rtdetr.errors import ConfigError, WeightsError, nearest
 from rtdetr.weights.huggingface_config import (
     BACKBONE_REPEATS,
@@ -295,8 +295,9 @@ def _compare(fields: dict[str, Any], config: ModelConfig) -> None:
     if fields.get("num_labels", config.num_classes) != config.num_classes:
         raise _contradiction("num_labels", fields["num_labels"], config.num_classes)
     backbone = write_backbone(config.backbone, config.in_channels)
+    unused = BACKBONE_REPEATS if isinstance(config.backbone, HGNetv2Config) else set()
     for key, value in (fields.get("backbone_config") or {}).items():
-        if key in backbone and key not in BACKBONE_REPEATS - {"depths"} and value not in (None, backbone[key]):
+        if key in backbone and key not in unused and value not in (None, backbone[key]):
             raise _contradiction(f"backbone_config.{key}", value, backbone[key])
 
 
