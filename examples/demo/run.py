@@ -79,7 +79,7 @@ def main() -> None:
     command("evaluate", weights, str(data))
     shutil.rmtree(folder / "pictures", ignore_errors=True)
     held_out = sorted((data / "images" / "val").glob("*.jpg"))[:NUM_PICTURES]
-    options_of_predict = ("--model", weights, "--save", str(folder / "pictures"), "--overwrite")
+    options_of_predict = ("--model", weights, "--save", str(folder / "pictures"))
     command("predict", *map(str, held_out), *options_of_predict, "--json", str(folder / "detections.json"))
     contact_sheet(sorted((folder / "pictures").iterdir()), sheet)
 
