@@ -236,3 +236,19 @@ def test_any_list_is_read_or_refused(tmp_path, lists, labels):
     (root / "ImageSets/Main/train.txt").write_bytes(lists)
     (root / "labels.txt").write_bytes(labels)
     outcome_of(root)
+
+
+def test_a_list_with_the_backslashes_of_windows(tmp_path):
+    root = tmp_path / "set"
+    for folder in ("images", "notes"):
+        (root / folder).mkdir(parents=True)
+    Image.new("RGB", (20, 10)).save(root / "images/a.png")
+    corners = "<xmin>1</xmin><ymin>1</ymin><xmax>10</xmax><ymax>5</ymax>"
+    (root / "notes/a.xml").write_text(
+        f"<annotation><size><width>20</width><height>10</height></size><object><name>cat</name>"
+        f"<bndbox>{corners}</bndbox></object></annotation>"
+    )
+    (root / "train.txt").write_text("images\\a.png notes\\a.xml\n")
+    dataset = open_dataset(root, split="train")
+    assert dataset.target(0)["boxes_xyxy"].tolist() == [[0, 0, 10, 5]]
+    assert dataset.load(0)[0].size == (20, 10)

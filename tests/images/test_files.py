@@ -1,6 +1,8 @@
 """Which files a folder holds, for every verb."""
 
+import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from PIL import Image
 
 from rtdetr.data import open_dataset
 from rtdetr.errors import DatasetError, InputError
+from rtdetr.images import open_image
 from rtdetr.images.files import SUFFIXES, find_images, images_below, is_image_name, list_images
 
 
@@ -68,10 +71,23 @@ def test_each_file_once_and_missing_ones_kept(folder, monkeypatch):
     assert paths == [Path("b.PNG"), Path("missing.jpg"), Path("gone.jpg")]
 
 
-@pytest.mark.parametrize("source", ["https://host/a.jpg", "http://host/v.mp4", "rtsp://host/1", "s3://bucket/a.png"])
-def test_addresses_are_said_to_be_none(source):
-    with pytest.raises(InputError, match="addresses are not opened: download"):
+@pytest.mark.parametrize(
+    ("source", "advice"),
+    [
+        ("https://host/a.jpg", "addresses are not opened: download https://host/a.jpg and pass the file"),
+        ("s3://bucket/a.png", "addresses are not opened: download s3://bucket/a.png and pass the file"),
+        ("rtsp://host/1", "rtsp://host/1 is a camera or film, and only images are read"),
+        ("file:///data/a%20b.jpg", "addresses are not opened: pass the path alone, /data/a b.jpg"),
+    ],
+)
+def test_addresses_are_said_to_be_none(source, advice):
+    with pytest.raises(InputError, match=re.escape(advice)):
         find_images([source])
+    for path in (source, Path(source)):
+        with pytest.raises(InputError, match=re.escape(advice)):
+            open_image(path)
+        with pytest.raises(DatasetError, match=re.escape(advice)):
+            open_dataset(path, split="train")
 
 
 def test_films_are_said_to_be_none(tmp_path):
@@ -109,8 +125,6 @@ def test_a_broken_link_in_a_dataset_is_told_before_the_first_step(tmp_path):
         open_dataset(tmp_path, split="train")
     document = {"images": [{"id": 1, "file_name": "a.png", "width": 4, "height": 4}], "annotations": []}
     document["categories"] = [{"id": 1, "name": "a"}]
-    import json
-
     (tmp_path / "train.json").write_text(json.dumps(document))
     with pytest.raises(DatasetError, match="1 of its 1 images are not in"):
         open_dataset(tmp_path / "train.json", split="train", images=tmp_path / "images/train")

@@ -22,6 +22,7 @@ from rtdetr.data.merge import merge
 from rtdetr.data.voc import find_voc, is_voc_list, voc_list
 from rtdetr.data.yolo import find_yolo, yolo_file
 from rtdetr.errors import ConfigError, DatasetError, MissingSplitError, nearest
+from rtdetr.images.decode import is_address, refused_address
 
 _log = logging.getLogger(__name__)
 SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
@@ -84,6 +85,8 @@ def find_dataset(path: Path, *, split: str, images: Path | None = None) -> Found
         found = _in_folder(path, split, images)
     elif path.is_file():
         found = _from_file(path, split, images)
+    elif is_address(path):
+        raise DatasetError(refused_address(path))
     else:
         raise DatasetError(f"no dataset {path}: expected a folder, a COCO JSON file, a YOLO data.yaml or a VOC list")
     if found.format == "yolo" and images is not None:

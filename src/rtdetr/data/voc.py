@@ -145,9 +145,12 @@ def _named_xml(finder: LabelFiles, line: str, folder: Path, images_dir: Path) ->
 
 
 def _present(finder: LabelFiles, xml: Path) -> Path:
-    """The XML file itself, or the one that is there in another Unicode form."""
-    name = finder.listing(str(xml.parent)).find(xml.name)
-    return xml if name is None else xml.with_name(name)
+    """The XML file itself, or the one that is there in another Unicode form, or with / for the backslash of Windows."""
+    for path in dict.fromkeys([xml, Path(str(xml).replace("\\", "/"))]):
+        name = finder.listing(str(path.parent)).find(path.name)
+        if name is not None:
+            return path.with_name(name)
+    return xml
 
 
 def _exists(finder: LabelFiles, xml: Path) -> bool:

@@ -1,5 +1,6 @@
 """Images as arrays: NumPy files, TIFF files with any number of bands, and pixel values of any type as uint8."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -78,6 +79,7 @@ def tiff_bands(source: File, *, upright: bool = True) -> np.ndarray | None:
             import tifffile
         except ImportError:
             return None
+        logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it says of damaged files is raised here
         try:
             with tifffile.TiffFile(stream) as tiff:
                 page = tiff.pages.first

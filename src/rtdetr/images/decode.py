@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
+from urllib.parse import unquote
 
 import PIL._imaging
 from PIL import Image, UnidentifiedImageError
@@ -286,6 +287,24 @@ def is_address(source: object) -> bool:
     return isinstance(source, str | os.PathLike) and _ADDRESS.match(os.fspath(source)) is not None
 
 
+def written(address: str | os.PathLike[str]) -> str:
+    """An address with both slashes, of which a Path drops one."""
+    return re.sub(r"^([A-Za-z][A-Za-z0-9+.-]+):/+", r"\1://", os.fspath(address))
+
+
+def refused_address(address: str | os.PathLike[str]) -> str:
+    """What to do with an address, by its kind."""
+    whole = written(address)
+    scheme = whole.partition(":")[0].lower()
+    if scheme == "file":
+        return f"addresses are not opened: pass the path alone, /{unquote(whole.partition('://')[2])}"
+    if scheme.startswith(("rtsp", "rtmp", "rtp", "udp", "srt")):
+        return (
+            f"{whole} is a camera or film, and only images are read: save its frames first (ffmpeg -i ADDRESS %06d.png)"
+        )
+    return f"addresses are not opened: download {whole} and pass the file"
+
+
 def existing(path: str | os.PathLike[str]) -> Path:
     """Return the path of a file that exists and is not empty.
 
@@ -300,7 +319,7 @@ def existing(path: str | os.PathLike[str]) -> Path:
     if file.is_dir():
         raise InputError(f"expected an image file, got the folder {file}; list its images and pass them one by one")
     if is_address(path):
-        raise InputError(f"addresses are not opened: download {path} and pass the file")
+        raise InputError(refused_address(path))
     if file.is_symlink():
         raise InputError(f"{file} is a link to {os.readlink(file)}, which does not exist")
     if not file.parent.is_dir():

@@ -155,7 +155,7 @@ def _bands(source: ImageSource, num_channels: int, *, upright: bool) -> np.ndarr
         found = array.shape[2] if array.ndim == 3 else 1
         raise InputError(
             f"expected an image with {num_channels} channels for this model, got {name_of(source)} with {found}; "
-            f"pass an array (h, w, {num_channels}){tiff_hint(source)}"
+            f"use NumPy files (h, w, {num_channels}), or images with as many bands{tiff_hint(source)}"
         )
     return to_uint8(array)
 
