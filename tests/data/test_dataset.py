@@ -162,7 +162,7 @@ def test_a_model_without_class_names_is_matched_by_position(dataset):
 
 def test_other_classes_are_listed(dataset):
     model = Categories([Category(0, "bird"), Category(1, "cow"), Category(2, "cat")])
-    with pytest.raises(DatasetError, match="only the model has 'cow' only the file has 'dog'"):
+    with pytest.raises(DatasetError, match="only the model has 'cow'; only the file has 'dog'"):
         dataset.with_categories(model)
     with pytest.raises(
         DatasetError, match=r"expected the 80 classes of the model, got 3; only the model has .* and 75 more"

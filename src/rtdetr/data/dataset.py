@@ -269,7 +269,8 @@ class DetectionDataset:
             return self
         missing, unknown = sorted(set(names) - set(own.names)), sorted(set(own.names) - set(names))
         if unknown:
-            differences = _listed("only the model has", missing) + _listed("only the file has", unknown)
+            lists = _listed("only the model has", missing), _listed("only the file has", unknown)
+            differences = ";".join(filter(None, lists))
             raise DatasetError(
                 f"{self.annotations_file}: expected the {len(names)} classes of the model, got {len(own)};"
                 f"{differences}. Use a model trained on these classes, or give the classes the same names"
