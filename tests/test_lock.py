@@ -60,4 +60,4 @@ def test_hashes_and_places():
     blocks = re.split(r"^(?=[a-z0-9])", LOCK, flags=re.MULTILINE)[1:]
     assert all("--hash=sha256:" in block for block in blocks) and "--hash" not in TORCH
     assert not re.search(r"^(torch|nvidia|cuda|triton)", LOCK, flags=re.MULTILINE)  # whose hashes depend on the index
-    assert not re.search(r"://|(?<!-)-index|--find-links|@ file", LOCK + TORCH)
+    assert not re.search(r"://|(?<!-)-index|--find.links|@ file", LOCK + TORCH)

@@ -236,7 +236,7 @@ def _unidentified(source: File | Image.Image) -> str:
     name = name_of(source)
     suffix = os.path.splitext(name)[1].lower()
     if suffix in FILMS:
-        return f"{name} is a film, and only images are read: take its frames out first (ffmpeg -i FILM %06d.png)"
+        return refused_film(name)
     if suffix in _SLIDES:
         return f"{name} is a whole-slide image, which is not read: cut it into tiles (such as with libvips' dzsave)"
     return f"{name} is not an image in a format that Pillow reads{tiff_hint(source)}"
@@ -285,6 +285,11 @@ def openable(source: File) -> Path | BinaryIO:
 def is_address(source: object) -> bool:
     """Whether a text is an address such as https://host/image.jpg, also as a Path, which drops one of the slashes."""
     return isinstance(source, str | os.PathLike) and _ADDRESS.match(os.fspath(source)) is not None
+
+
+def refused_film(name: str) -> str:
+    """What to do with a film."""
+    return f"{name} is a film, and only images are read: take its frames out first (ffmpeg -i FILM %06d.png)"
 
 
 def written(address: str | os.PathLike[str]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rtdetr.errors import InputError
-from rtdetr.images.decode import FILMS, is_address, refused_address
+from rtdetr.images.decode import FILMS, is_address, refused_address, refused_film
 
 SUFFIXES = frozenset(
     ".avif .bmp .dib .gif .heic .heif .hif .j2k .jfif .jp2 .jpe .jpeg .jpg .jxl .mpo .npy .pbm .pgm .png .pnm .ppm "
@@ -156,9 +156,7 @@ def _refuse_streams(source: str) -> None:
     if is_address(source):
         raise InputError(refused_address(source))
     if os.path.splitext(source)[1].lower() in FILMS:
-        raise InputError(
-            f"{source} is a film, and only images are read: take its frames out first (ffmpeg -i FILM %06d.png)"
-        )
+        raise InputError(refused_film(source))
 
 
 def _nothing_in(source: str, found: Listing) -> str:
