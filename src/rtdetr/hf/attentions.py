@@ -10,7 +10,7 @@ from rtdetr.devices import at_least_float32
 from rtdetr.models import RTDETR
 from rtdetr.models.decoder import RTDETRDecoder
 from rtdetr.models.deformable_attention import DeformableAttention
-from rtdetr.models.layers import SelfAttention
+from rtdetr.models.layers import SelfAttention, map_to_tokens, tokens_to_map
 from rtdetr.models.positions import sine_position_code
 from rtdetr.structures import Trace
 
@@ -23,7 +23,7 @@ def encoder_fields(network: RTDETR, trace: Trace, *, attentions: bool, hidden_st
     height, width = x.shape[-2:]
     wide = at_least_float32(x.dtype)
     code = sine_position_code(height, width, x.shape[1], encoder.config.temperature, x.device, wide).to(x.dtype)
-    tokens = x.flatten(2).transpose(1, 2)  # (b, h*w, d)
+    tokens = map_to_tokens(x)
     states, weights = [tokens], []
     attending: Any = encoder.encoder[0]
     for layer in attending.layers:
@@ -31,7 +31,7 @@ def encoder_fields(network: RTDETR, trace: Trace, *, attentions: bool, hidden_st
             weights.append(self_attention_weights(layer.self_attn, tokens, code, None))
         tokens = layer(tokens, code)
         states.append(tokens)
-    maps = tuple(state.transpose(1, 2).unflatten(2, (height, width)) for state in states)
+    maps = tuple(tokens_to_map(state, height, width) for state in states)
     return ({"encoder_hidden_states": maps} if hidden_states else {}) | (
         {"encoder_attentions": tuple(weights)} if attentions else {}
     )

@@ -15,7 +15,7 @@ from rtdetr.config import DecoderConfig, ModelConfig
 from rtdetr.devices import at_least_float32
 from rtdetr.models.deformable_attention import DeformableAttention
 from rtdetr.models.denoising import make_denoising_queries
-from rtdetr.models.layers import MLP, ConvNorm, SelfAttention, activate, finite, linears
+from rtdetr.models.layers import MLP, ConvNorm, SelfAttention, activate, finite, linears, map_to_tokens
 from rtdetr.models.positions import SizesHW, inverse_sigmoid, make_anchors
 from rtdetr.models.query_selection import select_queries, take
 from rtdetr.structures import DenoisingMeta, LayerOutput, RTDETROutput, Target, Trace
@@ -154,7 +154,7 @@ class RTDETRDecoder(nn.Module):
             source = project(source)
             levels.append(source)
         sizes_hw = tuple((x.shape[2], x.shape[3]) for x in levels)
-        return torch.cat([x.flatten(2).transpose(1, 2) for x in levels], dim=1), sizes_hw
+        return torch.cat([map_to_tokens(x) for x in levels], dim=1), sizes_hw
 
     def anchors_at(self, sizes_hw: SizesHW, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Anchors of these maps: the stored ones at their own size in eval mode, else fresh ones.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rtdetr.config import EncoderConfig
 from rtdetr.devices import at_least_float32
-from rtdetr.models.layers import ConvNorm, SelfAttention, finite
+from rtdetr.models.layers import ConvNorm, SelfAttention, finite, map_to_tokens, tokens_to_map
 from rtdetr.models.positions import sine_position_code
 from rtdetr.structures import Trace
 
@@ -125,8 +125,8 @@ class HybridEncoder(nn.Module):
         height, width = x.shape[-2:]
         dtype = at_least_float32(x.dtype) if self.wide_constants else torch.float32
         code = sine_position_code(height, width, x.shape[1], self.config.temperature, x.device, dtype)
-        tokens = self.encoder[0](x.flatten(2).transpose(1, 2), code.to(x.dtype))  # (b, h*w, c)
-        return tokens.transpose(1, 2).unflatten(2, (height, width))
+        tokens = self.encoder[0](map_to_tokens(x), code.to(x.dtype))
+        return tokens_to_map(tokens, height, width)
 
 
 def _projection(in_channels: int, out_channels: int, *, version: str) -> nn.Module:

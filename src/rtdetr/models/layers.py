@@ -26,6 +26,21 @@ def finite(x: Tensor) -> Tensor:
     return x.clamp(-65504.0, 65504.0) if x.dtype == torch.float16 else x
 
 
+def map_to_tokens(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h*w c"]:
+    """Lay out a map as tokens, row by row.
+
+    In this order of operations the gradient comes back with the strides of a channels-last map for any batch size. After
+    `x.flatten(2).transpose(1, 2)` the gradient of a single image has the batch stride of a channel, for which PyTorch's
+    batch norm computes a wrong gradient on CPUs without an error (docs/limits.md).
+    """
+    return x.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def tokens_to_map(tokens: Float[Tensor, "b s c"], height: int, width: int) -> Float[Tensor, "b c h w"]:
+    """Lay out tokens as a map, the reverse of `map_to_tokens`."""
+    return tokens.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+
+
 class FrozenBatchNorm2d(nn.Module):
     """Batch norm with constant statistics and affine values: four buffers, nothing to train or to count."""
 
