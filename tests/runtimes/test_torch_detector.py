@@ -320,3 +320,23 @@ def test_torch_resizes_to_nearly_the_same_pixels(detector, shape, size_hw, monke
     assert not is_recent or (shape, size_hw) != ((960, 1280), (640, 640)) or not difference.any()
     monkeypatch.setattr(Image.Image, "__arrow_c_array__", lambda _: int("no such interface"), raising=False)
     assert np.array_equal(detector.prepare(image, size_hw)[0], pixels)
+
+
+def test_an_object_that_stands_in_several_places_is_read_once(detector, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (900, 1200, 3), dtype=np.uint8)
+    file = encoded(Image.fromarray(pixels), format="PNG")
+    expected = detector([pixels.copy() for _ in range(6)], threshold=0.0, batch_size=2)
+    read, count = detector.read, 0
+
+    def counted(source):
+        nonlocal count
+        count += 1
+        return read(source)
+
+    monkeypatch.setattr(detector, "read", counted)
+    for make in (lambda: Image.open(io.BytesIO(file)), lambda: io.BytesIO(file)):
+        one, other, count = make(), make(), 0
+        found = detector([one, other, one, one, one, other], threshold=0.0, batch_size=2)
+        assert count == 2
+        for each, right in zip(found, expected, strict=True):
+            assert_same(each, right)

@@ -21,6 +21,7 @@ import PIL._imaging
 from PIL import Image, UnidentifiedImageError
 
 from rtdetr.errors import InputError, nearest
+from rtdetr.images.locks import only_reader
 from rtdetr.images.orientation import UPRIGHT, exif_orientation, exif_tag, load_pixels, plain, turn_back
 
 File = str | os.PathLike[str] | bytes | bytearray | BinaryIO
@@ -109,9 +110,10 @@ def opened(source: File | Image.Image) -> Iterator[Image.Image]:
     """
     try:
         if isinstance(source, Image.Image):
-            yield source
+            with only_reader(source, getattr(source, "fp", None)):  # two images may be opened from one file object
+                yield source
         else:
-            with _open(openable(source)) as image:
+            with only_reader(source), _open(openable(source)) as image:
                 _check_pixels(image, source)
                 yield image
     except InputError:

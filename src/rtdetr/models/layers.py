@@ -29,9 +29,9 @@ def finite(x: Tensor) -> Tensor:
 def map_to_tokens(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h*w c"]:
     """Lay out a map as tokens, row by row.
 
-    In this order of operations the gradient comes back with the strides of a channels-last map for any batch size. After
-    `x.flatten(2).transpose(1, 2)` the gradient of a single image has the batch stride of a channel, for which PyTorch's
-    batch norm computes a wrong gradient on CPUs without an error (docs/limits.md).
+    In this order of operations the gradient comes back with the strides of a channels-last map for any batch size.
+    After `x.flatten(2).transpose(1, 2)` that of a single image has one channel's stride for the batch, and PyTorch's
+    batch norm makes a wrong gradient of it on CPUs, without an error (docs/limits.md).
     """
     return x.permute(0, 2, 3, 1).flatten(1, 2)
 

@@ -6,7 +6,7 @@ that `rtdetr benchmark` times the very code that detects.
 
 import os
 from abc import ABC, abstractmethod
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal, NamedTuple
@@ -274,16 +274,26 @@ class BaseDetector(ABC):
         return size_hw
 
     def _batches(self, sources: Sequence[Any], size_hw: tuple[int, int], batch_size: int) -> Iterator[Batch]:
-        """Prepare images in threads: those of the next batches while the network works on this one."""
+        """Prepare images in threads: those of the next batches while the network works on this one.
+
+        An object that stands in several places is prepared once.
+        """
         fewest, most = self.batch_sizes
         step = max(min(batch_size, most or batch_size), fewest)
+        places = Counter(map(id, sources))  # that are still to come
+        repeated: dict[int, Future[Prepared]] = {}
         with ThreadPoolExecutor(min(batch_size, os.cpu_count() or 1)) as pool:
             ahead: deque[Future[Prepared]] = deque()
             submitted = 0
             for start in range(0, len(sources), step):
                 end = min(start + step, len(sources))
                 for source in sources[submitted : end + batch_size]:
-                    ahead.append(pool.submit(self._prepared, source, size_hw))
+                    key = id(source)
+                    places[key] -= 1
+                    future = repeated.pop(key, None) or pool.submit(self._prepared, source, size_hw)
+                    if places[key]:
+                        repeated[key] = future
+                    ahead.append(future)
                     submitted += 1
                 yield self.batch([_result(ahead.popleft(), place) for place in range(start, end)])
 

@@ -1,0 +1,37 @@
+"""One lock for each object that images are read from: Pillow and file objects bear one reader at a time."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+_guard = threading.Lock()
+_locks: dict[int, tuple[threading.RLock, int]] = {}  # identity of an object: its lock, and how many want it
+
+
+@contextlib.contextmanager
+def only_reader(*objects: object) -> Iterator[None]:
+    """Wait until no other thread reads from these objects, and keep others waiting in the block.
+
+    Several objects are locked in the order given; None is skipped.
+    """
+    with contextlib.ExitStack() as stack:
+        for each in objects:
+            if each is not None:
+                stack.enter_context(_locked(each))
+        yield
+
+
+@contextlib.contextmanager
+def _locked(each: object) -> Iterator[None]:
+    key = id(each)  # images have no hash; the caller keeps the object alive in the block
+    with _guard:
+        lock, users = _locks.get(key, (threading.RLock(), 0))
+        _locks[key] = lock, users + 1
+    try:
+        with lock:
+            yield
+    finally:
+        with _guard:
+            lock, users = _locks.pop(key)
+            if users > 1:
+                _locks[key] = lock, users - 1
