@@ -9,6 +9,7 @@ from rtdetr.categories import Categories
 from rtdetr.data import DetectionDataset, open_dataset
 from rtdetr.data.pipelines import Pipeline
 from rtdetr.detections import Detections, Detector
+from rtdetr.devices import pytorch_defaults
 from rtdetr.errors import ConfigError
 from rtdetr.evaluation import EvaluationReport, evaluate_dataset
 from rtdetr.images import Picture
@@ -75,6 +76,7 @@ def evaluate(
     return evaluate_dataset(predict, dataset, num_channels=channels, batch_size=batch_size)
 
 
+@pytorch_defaults()
 def train(
     data: Any = None,
     *,

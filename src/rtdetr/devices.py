@@ -1,6 +1,8 @@
 """Where a network runs and in which precision, from the words a user writes."""
 
-from collections.abc import Callable
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -10,6 +12,8 @@ from rtdetr.errors import ConfigError, one_of
 
 Function = TypeVar("Function", bound=Callable)
 
+_dtype_lock = threading.Lock()
+_dtype_users: list[torch.dtype] = []  # one for each block that runs; the first is the process's own default
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -24,6 +28,49 @@ def not_compiled(function: Function) -> Function:
     `torch.compiler.disable` does the same, and imports the compiler at once, which takes a second.
     """
     return cast(Function, torch._disable_dynamo(function))
+
+
+@contextlib.contextmanager
+def pytorch_defaults() -> Iterator[None]:
+    """Run a block, or a function that this decorates, as a process that has just imported PyTorch would.
+
+    Other libraries change the default dtype, often around their own loading. Weights that are copied into a network
+    that is built then are rounded without a word. So in the block the default dtype is float32 (also for other threads,
+    as PyTorch has one for the process) and the default device the CPU, and autocast, inference mode and `no_grad` end.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_float32_by_default())
+        if torch.empty(0).device.type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        stack.enter_context(no_autocast())
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        yield
+
+
+@contextlib.contextmanager
+def no_autocast() -> Iterator[None]:
+    """Run a block in the types that its tensors have, also inside of the caller's `torch.autocast`."""
+    with contextlib.ExitStack() as stack:
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
+
+
+@contextlib.contextmanager
+def _float32_by_default() -> Iterator[None]:
+    with _dtype_lock:
+        _dtype_users.append(_dtype_users[0] if _dtype_users else torch.get_default_dtype())
+        torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        with _dtype_lock:
+            before = _dtype_users.pop()
+            if not _dtype_users:
+                torch.set_default_dtype(before)
 
 
 def choose_device(device: str | torch.device) -> torch.device:

@@ -10,6 +10,7 @@ from rtdetr import __version__, zoo
 from rtdetr.categories import Categories
 from rtdetr.config import pytorch_precision
 from rtdetr.data import DetectionDataset, open_dataset
+from rtdetr.devices import pytorch_defaults
 from rtdetr.errors import ExportError, MissingDependencyError, WeightsError, naming_the_missing_extra
 from rtdetr.export.graph import input_size, prepared
 from rtdetr.export.options import ExportOptions, ExportResult
@@ -40,6 +41,7 @@ class RefusedExportError(ExportError):
         self.report = report
 
 
+@pytorch_defaults()
 def export(
     model: str | os.PathLike[str] | RTDETR | Source,
     path: str | os.PathLike[str],

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rtdetr.data import DetectionDataset, open_dataset
+from rtdetr.devices import pytorch_defaults
 from rtdetr.errors import ConfigError, ExportError, InputError, MissingSplitError, naming_the_missing_extra
 from rtdetr.export.export import SUFFIXES, RefusedExportError, Source, describe, open_source
 from rtdetr.export.graph import prepared
@@ -71,6 +72,7 @@ class QuantizeResult:
     kept_float: tuple[str, ...]
 
 
+@pytorch_defaults()
 def quantize(
     model: str | os.PathLike[str] | RTDETR | Source,
     path: str | os.PathLike[str],

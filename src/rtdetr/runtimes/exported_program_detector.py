@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from rtdetr.devices import choose_device
+from rtdetr.devices import choose_device, no_autocast, pytorch_defaults
 from rtdetr.errors import ConfigError, WeightsError
 from rtdetr.runtimes.base import BaseDetector, Batch, BoxOutput, Output, RawOutput
 from rtdetr.runtimes.graph_form import OUTPUTS, check_precision, existing, unreadable
@@ -72,7 +72,8 @@ class ExportedProgramDetector(BaseDetector):
         if self.metadata.preprocess == "external" and self.metadata.postprocess == "boxes":
             feed.append(torch.from_numpy(batch.padded_sizes_wh).to(self.device))
         try:
-            result = self._program(*feed)
+            with no_autocast():
+                result = self._program(*feed)
         except Exception as error:  # compiled code and exported programs check their inputs each in its own way
             raise WeightsError(f"{self.description} failed: {' '.join(str(error).split())[:300]}") from None
         if isinstance(result, Mapping):
@@ -109,6 +110,7 @@ def _inspect(path: Path) -> tuple[str, bool]:
     raise WeightsError(f"{path} was not exported by rtdetr: it has no entry {KEY!r}; use: rtdetr export --format torch")
 
 
+@pytorch_defaults()
 def _load(path: Path, *, compiled: bool) -> tuple[Callable[..., Any], torch.device]:
     """The program of a file, and the device it is for."""
     log = logging.getLogger("torch.export")

@@ -17,7 +17,7 @@ from torchvision.transforms.v2.functional import resize
 
 from rtdetr import __version__
 from rtdetr.categories import Categories
-from rtdetr.devices import choose_device, inference_dtype
+from rtdetr.devices import choose_device, inference_dtype, no_autocast, pytorch_defaults
 from rtdetr.errors import InputError
 from rtdetr.models import RTDETR, fuse
 from rtdetr.runtimes.base import BaseDetector, Batch, Picture, Prepared, RawOutput, multiples_of_32
@@ -49,6 +49,7 @@ class TorchDetector(BaseDetector):
 
     takes_all_queries = False
 
+    @pytorch_defaults()
     def __init__(
         self,
         model: RTDETR,
@@ -110,7 +111,8 @@ class TorchDetector(BaseDetector):
         """Run the network, and wait for its result."""
         pixels = torch.from_numpy(batch.pixels).to(self.device)
         images = pixels.to(torch.float32).div_(255).to(memory_format=torch.channels_last)
-        logits, boxes = self.network(images.to(self.dtype))[:2]
+        with no_autocast():
+            logits, boxes = self.network(images.to(self.dtype))[:2]
         return RawOutput(logits.float().cpu().numpy(), boxes.float().cpu().numpy())
 
 

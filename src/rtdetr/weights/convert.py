@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from rtdetr.config import ModelConfig
+from rtdetr.devices import pytorch_defaults
 from rtdetr.errors import ConfigError, WeightsError, nearest
 from rtdetr.models import build_model
 from rtdetr.weights.huggingface import write_huggingface
@@ -24,6 +25,7 @@ class Conversion(NamedTuple):
     notes: list[str]
 
 
+@pytorch_defaults()
 def convert(
     source: str | Path, target: str | Path, *, model: str | None = None, format: str | None = None
 ) -> Conversion:

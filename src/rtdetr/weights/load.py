@@ -11,6 +11,7 @@ import torch
 from rtdetr import zoo
 from rtdetr.categories import COCO80, Categories
 from rtdetr.config import ModelConfig
+from rtdetr.devices import pytorch_defaults
 from rtdetr.errors import WeightsError, nearest
 from rtdetr.models import RTDETR, build_model
 from rtdetr.weights.download import download
@@ -40,6 +41,7 @@ class LoadedWeights(NamedTuple):
     said: ModelConfig | None = None
 
 
+@pytorch_defaults()
 def read_checkpoint(source: str | Path, *, model: str | None = None) -> LoadedWeights:
     """Read weights and find out which model they are for.
 
@@ -102,6 +104,7 @@ def load_model(source: str | Path, *, model: str | None = None) -> tuple[RTDETR,
     return build_from(read_checkpoint(source, model=model))
 
 
+@pytorch_defaults()
 def build_from(weights: LoadedWeights) -> tuple[RTDETR, Categories]:
     """Build the model of a checkpoint that was read; returns and raises what `load_model` does."""
     built = build_model(weights.config)
