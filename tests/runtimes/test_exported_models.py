@@ -55,6 +55,12 @@ def test_the_same_detections(checkpoint, name):
             assert found.image_size_wh == wanted.image_size_wh
             np.testing.assert_allclose(found.scores, wanted.scores, atol=0.01)
             assert not one_label or len(found) == len(wanted) == 30  # queries, of which each is found once
+    tensor = torch.from_numpy(pictures[0]).permute(2, 0, 1)
+    for one in (tensor, tensor.to(torch.uint16) * 257, (tensor / 255).bfloat16()):
+        tolerance = 0.02 if one.dtype == torch.bfloat16 else 0.0
+        found = detector(one, threshold=0.0, max_detections=30)
+        wanted = detector(pictures[0], threshold=0.0, max_detections=30)
+        np.testing.assert_allclose(found.scores, wanted.scores, atol=tolerance)
     damaged = checkpoint.parent / f"damaged{file.suffix}"
     damaged.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     with pytest.raises(WeightsError, match="damaged"):

@@ -290,7 +290,7 @@ def test_bad_images(detector, rgb):
         detector(np.zeros((3, 20, 20), np.uint8))
     with pytest.raises(InputError, match=r"expected an image tensor \(channels, height, width\)"):
         detector(torch.zeros(20, 20))
-    with pytest.raises(InputError, match=r"got torch.int64"):
+    with pytest.raises(InputError, match=r"got int64"):
         detector(torch.zeros(3, 20, 20, dtype=torch.int64))
     with pytest.raises(InputError, match="NaN"):
         detector(torch.full((3, 20, 20), torch.nan))

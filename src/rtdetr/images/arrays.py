@@ -1,8 +1,11 @@
 """Images as arrays: NumPy files, TIFF files with any number of bands, and pixel values of any type as uint8."""
 
+import functools
 import logging
 import os
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -12,6 +15,7 @@ from rtdetr.images.decode import TIFF_STARTS, File, existing, name_of, openable,
 from rtdetr.images.orientation import exif_tag, load_pixels, turn_array, turn_back
 
 FLOAT_MARGIN = 1e-3  # beyond [0, 1], for interpolated values
+_log = logging.getLogger(__name__)
 
 
 def numpy_file(source: object) -> np.ndarray | None:
@@ -102,6 +106,29 @@ def tiff_bands(source: File, *, upright: bool = True) -> np.ndarray | None:
     return turn_array(array, orientation)
 
 
+def tensor_array(source: Any, *, num_channels: int = 3) -> Any:
+    """A PyTorch tensor (channels, h, w) as an array (h, w, channels) that shares its memory where it can.
+
+    Anything else is returned as it is. PyTorch is not imported: without it there are no tensors.
+
+    Raises:
+        InputError: a tensor of another shape.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(source, torch.Tensor):
+        return source
+    shape = tuple(source.shape)
+    known = (1, 3, 4) if num_channels in (1, 3) else (num_channels,)
+    if source.ndim != 3 or shape[0] not in known:
+        hint = "; it looks channels-last: permute(2, 0, 1)" if source.ndim == 3 and shape[2] in known else ""
+        channels = " or ".join(map(str, known))
+        raise InputError(
+            f"expected an image tensor (channels, height, width) with {channels} channels, got {shape}{hint}"
+        )
+    tensor = source.detach().cpu()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).permute(1, 2, 0).numpy()
+
+
 def as_picture(array: np.ndarray) -> np.ndarray:
     """Check an array's shape and give uint8 that PIL takes: (h, w), (h, w, 3) or (h, w, 4)."""
     if array.ndim == 3 and array.shape[2] == 1:
@@ -122,11 +149,15 @@ def to_uint8(array: np.ndarray) -> np.ndarray:
     """
     if 0 in array.shape:
         raise InputError(f"expected an image of at least 1x1 pixels, got an array {array.shape}")
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     if array.dtype == np.uint8:
         return array
     if array.dtype == np.bool_:
         return array.astype(np.uint8) * 255
     if array.dtype == np.uint16:
+        if 0 < array.max() < 256:
+            _say_dark()
         return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if not np.issubdtype(array.dtype, np.floating):
         raise InputError(f"expected pixels of type uint8, uint16, bool or float in [0, 1], got {array.dtype}")
@@ -135,3 +166,11 @@ def to_uint8(array: np.ndarray) -> np.ndarray:
         problem = "NaN" if np.isnan(low) else f"{low:g}..{high:g}"
         raise InputError(f"expected float pixels in [0, 1], got {problem}; divide 8-bit values by 255")
     return (array * 255.0).round().clip(0, 255).astype(np.uint8)
+
+
+@functools.cache
+def _say_dark() -> None:
+    _log.warning(
+        "an image in 16 bits has no value above 255 and so is almost black: where 8-bit values were stored in 16 bits, "
+        "store or pass them as uint8 (array.astype('uint8')). Further images are not told"
+    )

@@ -18,6 +18,7 @@ from rtdetr.config import size_problem
 from rtdetr.detections import Detections
 from rtdetr.errors import InputError, WeightsError
 from rtdetr.images import Picture, read_picture, size_of
+from rtdetr.images.arrays import tensor_array
 from rtdetr.preprocessing import resize
 from rtdetr.runtimes.metadata import ExportMetadata
 from rtdetr.runtimes.selection import Found, best_pairs, first_of_each_box, suppress
@@ -132,7 +133,8 @@ class BaseDetector(ABC):
         """Detect objects in one image, or in several, which may differ in size.
 
         Args:
-            source: what `load_image` takes; several of them in a list or tuple, or as an array (b, h, w, c).
+            source: what `load_image` takes, or a PyTorch tensor (c, h, w) of uint8, uint16, bool or floats in [0, 1];
+                several of them in a list or tuple, or as an array (b, h, w, c) or tensor (b, c, h, w).
             threshold: only objects with a score above it, 0..1; "auto": above the threshold of their class.
             size_hw: height and width for the network, multiples of 32; None: `self.size_hw`.
             max_detections: at most so many objects an image, the best first.
@@ -166,7 +168,7 @@ class BaseDetector(ABC):
 
     def read(self, source: Any) -> Picture:
         """Decode one image: as PIL's, or an array (h, w, c) where the model has other channels than three."""
-        return read_picture(source, num_channels=self.in_channels)
+        return read_picture(tensor_array(source, num_channels=self.in_channels), num_channels=self.in_channels)
 
     def prepare(self, picture: Picture, size_hw: tuple[int, int]) -> Prepared:
         """Resize an image to the network's input, unless the graph does that itself."""

@@ -7,12 +7,9 @@ after it is in `base.py`, and the same for every runtime.
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
 from rtdetr import __version__
@@ -88,10 +85,6 @@ class TorchDetector(BaseDetector):
         super().__init__(metadata, one_label=one_label, nms_iou=nms_iou)
         self.network = fuse(model).to(self.device, self.dtype).to(memory_format=torch.channels_last)
 
-    def read(self, source: Any) -> Picture:
-        """Decode one image; tensors (c, h, w) of uint8 or floats in [0, 1] are images too."""
-        return super().read(_to_array(source) if isinstance(source, Tensor) else source)
-
     def prepare(self, picture: Picture, size_hw: tuple[int, int]) -> Prepared:
         """Resize an image with torch, in a third of the time of `preprocessing.resize`.
 
@@ -141,14 +134,3 @@ def load_torch_detector(
         one_label=one_label,
         nms_iou=nms_iou,
     )
-
-
-def _to_array(image: Tensor) -> np.ndarray:
-    """A tensor (c, h, w) as an array (h, w, c) that `load_image` takes."""
-    if image.ndim != 3 or not (image.dtype == torch.uint8 or image.is_floating_point()):
-        raise InputError(
-            "expected an image tensor (channels, height, width) of uint8 or floats in [0, 1], "
-            f"got {image.dtype} {tuple(image.shape)}"
-        )
-    image = image.detach().permute(1, 2, 0).cpu()
-    return (image.float() if image.is_floating_point() else image).numpy()
