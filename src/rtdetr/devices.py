@@ -1,6 +1,8 @@
 """Where a network runs and in which precision, from the words a user writes."""
 
 import contextlib
+import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,10 +10,11 @@ from typing import TypeVar, cast
 
 import torch
 
-from rtdetr.errors import ConfigError, one_of
+from rtdetr.errors import ConfigError, InputError, one_of
 
 Function = TypeVar("Function", bound=Callable)
 
+_log = logging.getLogger(__name__)
 _dtype_lock = threading.Lock()
 _dtype_users: list[torch.dtype] = []  # one for each block that runs; the first is the process's own default
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -71,6 +74,36 @@ def _float32_by_default() -> Iterator[None]:
             before = _dtype_users.pop()
             if not _dtype_users:
                 torch.set_default_dtype(before)
+
+
+def enter_fork(device: torch.device) -> None:
+    """Make PyTorch usable in a process that was forked from one that has run a network.
+
+    Raises:
+        InputError: it cannot be: the device is not a CPU.
+    """
+    if device.type != "cpu":
+        raise InputError(
+            f"{device} cannot be used in a process that was forked from one that has used it: load the detector in "
+            "each process, or start processes with multiprocessing.get_context('spawn')"
+        )
+    if torch.get_num_threads() > 1:
+        torch.set_num_threads(1)  # more would wait for the parent's threads for ever
+        _log.warning(
+            "this process (%d) was forked from one that had run PyTorch, so it computes with one thread; to use more, "
+            "load the detector in each process, or start processes with multiprocessing.get_context('spawn')",
+            os.getpid(),
+        )
+
+
+def _free_lock() -> None:
+    """In a forked child: whichever thread held the lock is not there any more."""
+    global _dtype_lock
+    _dtype_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_free_lock)
 
 
 def choose_device(device: str | torch.device) -> torch.device:

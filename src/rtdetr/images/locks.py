@@ -1,6 +1,7 @@
 """One lock for each object that images are read from: Pillow and file objects bear one reader at a time."""
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterator
 
@@ -35,3 +36,14 @@ def _locked(each: object) -> Iterator[None]:
             lock, users = _locks.pop(key)
             if users > 1:
                 _locks[key] = lock, users - 1
+
+
+def _forget() -> None:
+    """In a forked child: whichever threads held locks are not there any more."""
+    global _guard
+    _guard = threading.Lock()
+    _locks.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

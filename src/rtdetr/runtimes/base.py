@@ -98,6 +98,13 @@ class BaseDetector(ABC):
         """Channels of the images: 3 for RGB, 1 for grey, any other number as stored."""
         return self.metadata.in_channels
 
+    def enter_process(self) -> None:  # noqa: B027  # most have nothing to do
+        """Make the engine usable where this process was forked from the one that opened it; each call begins so.
+
+        Raises:
+            InputError: it cannot be used there.
+        """
+
     @abstractmethod
     def infer(self, batch: Batch) -> Output:
         """Run the network, and wait for its result."""
@@ -149,6 +156,7 @@ class BaseDetector(ABC):
                 have, or "auto" without known thresholds.
             WeightsError: the network gives NaN.
         """
+        self.enter_process()
         size_hw = self.checked_size(size_hw)
         thresholds = self.by_class(threshold)
         if max_detections < 1 or batch_size < 1:

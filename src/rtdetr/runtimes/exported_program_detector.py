@@ -6,6 +6,7 @@ constants: load only files whose origin you trust.
 
 import json
 import logging
+import os
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -14,14 +15,15 @@ from typing import Any
 
 import torch
 
-from rtdetr.devices import choose_device, no_autocast, pytorch_defaults
+from rtdetr.devices import choose_device, enter_fork, no_autocast, pytorch_defaults
 from rtdetr.errors import ConfigError, WeightsError
-from rtdetr.runtimes.base import BaseDetector, Batch, BoxOutput, Output, RawOutput
+from rtdetr.runtimes.base import Batch, BoxOutput, Output, RawOutput
 from rtdetr.runtimes.graph_form import OUTPUTS, check_precision, existing, unreadable
 from rtdetr.runtimes.metadata import KEY, ExportMetadata
+from rtdetr.runtimes.processes import FileDetector
 
 
-class ExportedProgramDetector(BaseDetector):
+class ExportedProgramDetector(FileDetector):
     """A detector that runs a `.pt2` file; `rtdetr.load` documents the arguments.
 
     Args:
@@ -47,6 +49,9 @@ class ExportedProgramDetector(BaseDetector):
         nms_iou: float | None = None,
         num_threads: int | None = None,
     ) -> None:
+        self.remember(
+            path, device=device, precision=precision, one_label=one_label, nms_iou=nms_iou, num_threads=num_threads
+        )
         wanted = None if device == "auto" else choose_device(device).type
         if num_threads is not None:
             torch.set_num_threads(num_threads)
@@ -60,6 +65,12 @@ class ExportedProgramDetector(BaseDetector):
             raise ConfigError(f"{path} was exported for {self.device.type}, got device {device!r}; export it again")
         self.num_threads = torch.get_num_threads() if self.device.type == "cpu" else None
         self.where = f"{self.device.type} ({'AOTInductor' if compiled else 'torch.export'})"
+
+    def enter_process(self) -> None:
+        """In a process forked from the one that loaded the network, do without the parent's threads."""
+        if self._process != os.getpid():
+            enter_fork(self.device)
+            self._process = os.getpid()
 
     @torch.inference_mode()
     def infer(self, batch: Batch) -> Output:

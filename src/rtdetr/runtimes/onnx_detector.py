@@ -9,7 +9,7 @@ import onnxruntime
 from rtdetr.categories import Categories
 from rtdetr.errors import ConfigError, WeightsError
 from rtdetr.preprocessing import scale
-from rtdetr.runtimes.base import BaseDetector, Batch, BoxOutput, Output, RawOutput
+from rtdetr.runtimes.base import Batch, BoxOutput, Output, RawOutput
 from rtdetr.runtimes.graph_form import (
     IMAGES,
     OUTPUTS,
@@ -23,12 +23,13 @@ from rtdetr.runtimes.graph_form import (
     unreadable,
 )
 from rtdetr.runtimes.metadata import KEY
+from rtdetr.runtimes.processes import FileDetector
 
 _CUDA = "CUDAExecutionProvider"
 _WRONG_IN_FLOAT16 = "1.18."  # measured on CPUs: it finds other objects, and others again in the next run
 
 
-class OnnxDetector(BaseDetector):
+class OnnxDetector(FileDetector):
     """A detector that runs an `.onnx` file; `rtdetr.load` documents the arguments.
 
     Args:
@@ -58,6 +59,15 @@ class OnnxDetector(BaseDetector):
         categories: Categories | None = None,
         num_threads: int | None = None,
     ) -> None:
+        self.remember(
+            path,
+            device=device,
+            precision=precision,
+            one_label=one_label,
+            nms_iou=nms_iou,
+            categories=categories,
+            num_threads=num_threads,
+        )
         existing(path, kind="ONNX")
         self.session = _session(path, device=device, num_threads=num_threads)
         self.where = f"{'CUDA' if _CUDA in self.session.get_providers() else 'CPU'} (ONNX Runtime)"

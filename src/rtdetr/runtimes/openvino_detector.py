@@ -20,7 +20,7 @@ from openvino.preprocess import PrePostProcessor
 
 from rtdetr.categories import Categories
 from rtdetr.errors import ConfigError, WeightsError, nearest, one_of
-from rtdetr.runtimes.base import BaseDetector, Batch, BoxOutput, Output, RawOutput
+from rtdetr.runtimes.base import Batch, BoxOutput, Output, RawOutput
 from rtdetr.runtimes.graph_form import (
     IMAGES,
     OUTPUTS,
@@ -33,12 +33,13 @@ from rtdetr.runtimes.graph_form import (
     unreadable,
 )
 from rtdetr.runtimes.metadata import KEY, WEIGHTS_KEY
+from rtdetr.runtimes.processes import FileDetector
 
 TYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 """What OpenVINO calls each precision."""
 
 
-class OpenVINODetector(BaseDetector):
+class OpenVINODetector(FileDetector):
     """A detector that runs an OpenVINO file; `rtdetr.load` documents the arguments.
 
     Args:
@@ -68,6 +69,15 @@ class OpenVINODetector(BaseDetector):
         categories: Categories | None = None,
         num_threads: int | None = None,
     ) -> None:
+        self.remember(
+            path,
+            device=device,
+            precision=precision,
+            one_label=one_label,
+            nms_iou=nms_iou,
+            categories=categories,
+            num_threads=num_threads,
+        )
         existing(path, kind="OpenVINO")
         with path.open("rb") as file:
             if b"<net" not in file.read(1000):  # else OpenVINO asks all of its parsers, and some print

@@ -14,10 +14,11 @@ import tensorrt  # pyright: ignore[reportMissingModuleSource]
 
 from rtdetr.errors import ConfigError, WeightsError
 from rtdetr.preprocessing import scale
-from rtdetr.runtimes.base import BaseDetector, Batch, BoxOutput, Output, RawOutput
+from rtdetr.runtimes.base import Batch, BoxOutput, Output, RawOutput
 from rtdetr.runtimes.cuda_memory import Buffer, Stream
 from rtdetr.runtimes.engine_file import check_machine, read_engine
 from rtdetr.runtimes.graph_form import IMAGES, OUTPUTS, SIZES, check_images, check_precision
+from rtdetr.runtimes.processes import FileDetector
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
@@ -29,7 +30,7 @@ class _Recorded(NamedTuple):
     start: Callable[[], None]
 
 
-class TensorRTDetector(BaseDetector):
+class TensorRTDetector(FileDetector):
     """A detector that runs an engine; `rtdetr.load` documents the arguments.
 
     Args:
@@ -55,6 +56,7 @@ class TensorRTDetector(BaseDetector):
         one_label: bool = False,
         nms_iou: float | None = None,
     ) -> None:
+        self.remember(path, device=device, precision=precision, one_label=one_label, nms_iou=nms_iou)
         header, content = read_engine(path)
         check_precision(precision, header.metadata, source=path)
         super().__init__(header.metadata, one_label=one_label, nms_iou=nms_iou)

@@ -7,6 +7,7 @@ after it is in `base.py`, and the same for every runtime.
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -14,7 +15,7 @@ from torchvision.transforms.v2.functional import resize
 
 from rtdetr import __version__
 from rtdetr.categories import Categories
-from rtdetr.devices import choose_device, inference_dtype, no_autocast, pytorch_defaults
+from rtdetr.devices import choose_device, enter_fork, inference_dtype, no_autocast, pytorch_defaults
 from rtdetr.errors import InputError
 from rtdetr.models import RTDETR, fuse
 from rtdetr.runtimes.base import BaseDetector, Batch, Picture, Prepared, RawOutput, multiples_of_32
@@ -83,6 +84,7 @@ class TorchDetector(BaseDetector):
             library_version=__version__,
         )
         super().__init__(metadata, one_label=one_label, nms_iou=nms_iou)
+        self._process = os.getpid()
         self.network = fuse(model).to(self.device, self.dtype).to(memory_format=torch.channels_last)
 
     def prepare(self, picture: Picture, size_hw: tuple[int, int]) -> Prepared:
@@ -98,6 +100,16 @@ class TorchDetector(BaseDetector):
             planes = torch.from_numpy(pixels).permute(2, 0, 1)
             resized = resize(planes, list(size_hw), antialias=True)
             return resized[:3].contiguous().numpy(), picture.size  # torch sorts the bytes faster than NumPy would
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Unpickled or copied, it belongs to this process."""
+        self.__dict__ = {**state, "_process": os.getpid()}
+
+    def enter_process(self) -> None:
+        """In a process forked from the one that loaded the network, do without the parent's threads."""
+        if self._process != os.getpid():
+            enter_fork(self.device)
+            self._process = os.getpid()
 
     @torch.inference_mode()
     def infer(self, batch: Batch) -> RawOutput:

@@ -1,0 +1,53 @@
+"""Detectors in several processes: pickled, copied, or inherited by a fork."""
+
+import ctypes
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from rtdetr.runtimes.base import BaseDetector
+
+_opening = threading.Lock()
+
+
+def _free_lock() -> None:
+    """In a forked child: whichever thread held the lock is not there any more."""
+    global _opening
+    _opening = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_free_lock)
+
+
+class FileDetector(BaseDetector):
+    """A detector whose engine was opened from a file, and is opened again wherever it cannot come along.
+
+    Engines have threads and memory of their own that neither a pickle nor a fork takes with it. A pickle or copy holds
+    the path and the options; after a fork the first call in the child opens the file anew.
+    """
+
+    _opened_with: tuple[Path, dict[str, Any]]
+    _process: int
+
+    def remember(self, path: Path, **options: Any) -> None:
+        """Note what this detector is opened with; the first thing that `__init__` does."""
+        self._opened_with, self._process = (path.absolute(), options), os.getpid()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _open, (type(self), *self._opened_with)
+
+    def enter_process(self) -> None:
+        """Open the file again if this process was forked from the one that opened it."""
+        if self._process != os.getpid():
+            with _opening:
+                if self._process != os.getpid():  # no other thread did it meanwhile
+                    fresh = _open(type(self), *self._opened_with)
+                    # the parent's engine is never taken apart: it would wait for threads that are not in this process
+                    ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.__dict__))
+                    self.__dict__ = fresh.__dict__
+
+
+def _open(kind: type[BaseDetector], path: Path, options: dict[str, Any]) -> BaseDetector:
+    return kind(path, **options)  # type: ignore[call-arg]  # what `remember` was given
