@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from rtdetr.categories import Categories
+from rtdetr.errors import WeightsError
 from rtdetr.export import ExportOptions
 from rtdetr.export.export import Source, export
 from rtdetr.models import build_model
@@ -43,6 +44,19 @@ def test_triton_repository(tmp_path, dynamic) -> None:
     assert "TYPE_INT64" in text and text.count("{") == text.count("}") and text.count("[") == text.count("]")
     assert f"max_batch_size: {8 if dynamic else 0}\n" in text and ("dynamic_batching" in text) == dynamic
     assert len((home / "labels.txt").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no model", "folder"])
+def test_triton_says_what_is_wrong_with_a_file_in_one_line(tmp_path, content) -> None:
+    model = tmp_path / "model.onnx"
+    if content == "folder":
+        model.mkdir()
+    elif content is not None:
+        model.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"model\.onnx") as caught:
+        triton().make_repository(model, tmp_path / "repository")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "repository").exists()
 
 
 def headers() -> Path | None:
@@ -106,6 +120,17 @@ def test_cpp_refuses_broken_pictures(name, built, tmp_path, content) -> None:
     command = [program(built, name), tmp_path / "absent", tmp_path / "broken.ppm"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and done.stderr.startswith(f"{name}: ") and "broken.ppm" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("threshold", ["0,5", "half", "", "1.5", "-0.1", "0.5x", "nan"])
+def test_cpp_refuses_other_thresholds(name, built, tmp_path, threshold) -> None:
+    pictures()[0][0].save(tmp_path / "picture.ppm")
+    command = [program(built, name), tmp_path / "absent", tmp_path / "picture.ppm", threshold]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == f'{name}: expected a threshold from 0 to 1, such as 0.5, got "{threshold}"\n'
 
 
 @pytest.mark.slow

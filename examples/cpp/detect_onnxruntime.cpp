@@ -20,7 +20,7 @@ int main(int count, char** arguments) {
     }
     try {
         Picture picture = read_ppm(arguments[2]);
-        const float threshold = count > 3 ? std::stof(arguments[3]) : 0.5f;
+        const float threshold = count > 3 ? read_threshold(arguments[3]) : 0.5f;
 
         Ort::Env environment(ORT_LOGGING_LEVEL_WARNING, "rtdetr");
         Ort::SessionOptions options;  // options.SetIntraOpNumThreads(4), options.AppendExecutionProvider_CUDA({}), ...

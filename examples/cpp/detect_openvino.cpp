@@ -19,7 +19,7 @@ int main(int count, char** arguments) {
     }
     try {
         const Picture picture = read_ppm(arguments[2]);
-        const float threshold = count > 3 ? std::stof(arguments[3]) : 0.5f;
+        const float threshold = count > 3 ? read_threshold(arguments[3]) : 0.5f;
 
         ov::Core core;
         auto model = core.read_model(arguments[1]);

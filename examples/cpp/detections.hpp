@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <fstream>
 #include <iostream>
+#include <locale>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -39,6 +41,16 @@ inline Picture read_ppm(const std::string& path) {
     file.read(reinterpret_cast<char*>(picture.pixels.data()), picture.pixels.size());
     if (!file) throw std::runtime_error(path + ": the picture ends too early");
     return picture;
+}
+
+// Reads the score above which detections are printed: 0 to 1 with a decimal point, whatever the locale.
+inline float read_threshold(const std::string& text) {
+    std::istringstream stream(text);
+    stream.imbue(std::locale::classic());
+    float value = -1;
+    if (!(stream >> value) || stream.peek() != std::char_traits<char>::eof() || !(value >= 0 && value <= 1))
+        throw std::runtime_error("expected a threshold from 0 to 1, such as 0.5, got \"" + text + "\"");
+    return value;
 }
 
 // Class names by label, from the JSON text that describes the model: {"names": ["person", ...], ...}.

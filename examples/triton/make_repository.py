@@ -16,10 +16,13 @@ A file of `rtdetr export --preprocess` takes uint8 (1, h, w, 3) of any size inst
 
 import argparse
 import shutil
+import sys
 from pathlib import Path
 
 import onnx
+from google.protobuf.message import DecodeError
 
+from rtdetr.errors import ExportError, RTDETRError, WeightsError, one_line
 from rtdetr.runtimes.metadata import KEY, ExportMetadata
 
 TYPES: dict[int, str] = {
@@ -31,15 +34,29 @@ MOST_IMAGES = 8
 
 
 def make_repository(model: Path, folder: Path, *, name: str = "rtdetr") -> Path:
-    """Write a repository with one model and return the model's folder."""
-    content = onnx.load(model)
+    """Write a repository with one model and return the model's folder.
+
+    Raises:
+        WeightsError: `model` is missing, damaged, or not a file of this library.
+        ExportError: the repository cannot be written.
+    """
+    try:
+        content = onnx.load(model)
+    except (OSError, DecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is damaged or no ONNX file"
+        raise WeightsError(
+            f"{model} cannot be read: {reason}; expected a file of rtdetr export --format onnx"
+        ) from None
     stored = {entry.key: entry.value for entry in content.metadata_props}
     metadata = ExportMetadata.from_json(stored.get(KEY, ""), source=model)
     home = folder / name
-    (home / "1").mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(model, home / "1" / "model.onnx")
-    (home / "labels.txt").write_text("\n".join(metadata.names) + "\n", encoding="utf-8")
-    (home / "config.pbtxt").write_text(configuration(content, metadata, name), encoding="utf-8")
+    try:
+        (home / "1").mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(model, home / "1" / "model.onnx")
+        (home / "labels.txt").write_text("\n".join(metadata.names) + "\n", encoding="utf-8")
+        (home / "config.pbtxt").write_text(configuration(content, metadata, name), encoding="utf-8")
+    except OSError as error:
+        raise ExportError(f"cannot write {home}: {error.strerror}. Choose another folder") from None
     return home
 
 
@@ -68,4 +85,7 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path, help="repository to write into")
     parser.add_argument("--name", default="rtdetr", help="the model's name in the repository")
     options = parser.parse_args()
-    print(make_repository(options.model, options.folder, name=options.name))
+    try:
+        print(make_repository(options.model, options.folder, name=options.name))
+    except RTDETRError as error:
+        sys.exit(one_line(error))
