@@ -9,7 +9,7 @@ import torch
 
 from rtdetr.training.metrics import read_records
 from tests.training.published.files import write_over
-from tests.training.small import write_folder
+from tests.training.small import only_the_loop, write_folder
 
 TOOL = Path(__file__).parents[2] / "tools" / "train.py"
 SMALL = """
@@ -68,7 +68,8 @@ def arguments_for(file: Path) -> list[str]:
 def run(tool, file) -> Path:
     folder = file.parent / "run"
     more = ["--use-amp", "--output-dir", str(folder), "-u", "epoches=1", "print_freq=2"]
-    assert tool.main([*arguments_for(file), *more]) == 0
+    with only_the_loop():
+        assert tool.main([*arguments_for(file), *more]) == 0
     return folder
 
 

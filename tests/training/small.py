@@ -1,13 +1,18 @@
 """A dataset folder and a run that take a moment."""
 
+import contextlib
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from rtdetr.api import train
 from rtdetr.data import DetectionDataset
-from rtdetr.training import TrainResult
+from rtdetr.training import TrainResult, setup
+from rtdetr.training import train as loop
 from rtdetr.training.metrics import read_records
 from tests.coco_files import many_images, write_dataset
 
@@ -35,6 +40,16 @@ def run_tiny(data: Path | DetectionDataset | None, folder: Path | None = None, *
     given = {} if "resume" in settings else {**TINY, "epochs": 2}
     output = {} if folder is None else {"output_dir": folder}
     return train(data, **output, **{**given, **settings})
+
+
+@contextlib.contextmanager
+def only_the_loop() -> Iterator[None]:
+    """Leave out drawing and counting memory: they take longer than these runs, and have tests of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(setup, "estimate_memory", lambda *_, **__: None)
+        patch.setattr(loop, "write_start", lambda folder, **_: None)
+        patch.setattr(loop.EvaluationPages, "write", lambda self: None)
+        yield
 
 
 def losses(folder: Path) -> list[tuple[int, float]]:

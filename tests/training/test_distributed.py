@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ from rtdetr.training.setup import prepare
 from rtdetr.training.step import train_step
 from tests.training.small import accuracies, config_of, losses, write_folder
 
-NUM_STEPS = 10
+NUM_STEPS = 6
 SETTINGS = {"model": "test-tiny", "epochs": 20, "batch_size": 4, "precision": "float32", "device": "cpu", "workers": 0}
 
 
@@ -30,8 +31,8 @@ def data(tmp_path_factory) -> Path:
     return write_folder(tmp_path_factory.mktemp("data"))
 
 
-def ten_steps(data: Path, folder: Path, *, accumulate: int = 1) -> tuple[list[float], dict[str, Tensor]]:
-    """Losses and weights of ten steps in float64 without denoising and with batch norms in eval mode."""
+def six_steps(data: Path, folder: Path, *, accumulate: int = 1) -> tuple[list[float], dict[str, Tensor]]:
+    """Losses and weights of six steps in float64 without denoising and with batch norms in eval mode."""
     recipe = {"warmup_iterations": 2, "lr": 1e-3, "accumulate": accumulate, "sync_batch_norm": False}
     config = resolve(str(data), {**SETTINGS, "output_dir": folder, "evaluate_every": 0, "recipe": recipe})
     with join("cpu") as processes:
@@ -62,6 +63,12 @@ def ten_steps(data: Path, folder: Path, *, accumulate: int = 1) -> tuple[list[fl
     return totals, {key: value.detach().clone() for key, value in model.state_dict().items()}
 
 
+@pytest.fixture(scope="module")
+def one_process(data, tmp_path_factory) -> tuple[list[float], dict[str, Tensor]]:
+    """What six steps of whole batches give in this process."""
+    return six_steps(data, tmp_path_factory.mktemp("one"))
+
+
 def torchrun(code: str, *arguments: object, num_processes: int = 2) -> subprocess.CompletedProcess[str]:
     """Run Python code in several processes."""
     start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}", "--no-python"]
@@ -75,21 +82,42 @@ def torchrun(code: str, *arguments: object, num_processes: int = 2) -> subproces
     )
 
 
+def two_processes(code: str, *arguments: object) -> None:
+    """Run Python code as two processes of a run, which torchrun would take seconds to start."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    common = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    common |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    running = [
+        subprocess.Popen(command, env={**common, "RANK": rank, "LOCAL_RANK": rank}, stderr=subprocess.PIPE, text=True)
+        for rank in ("0", "1")
+    ]
+    try:
+        for process in running:
+            _, errors = process.communicate(timeout=300)
+            assert process.returncode == 0, errors
+    finally:
+        for process in running:
+            process.kill()
+            process.communicate()
+
+
 def distance(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
     """Largest difference of an entry; anchors of border cells, infinite in both, count as equal."""
     assert one.keys() == other.keys()
     return max((one[key].double() - other[key].double()).abs().nan_to_num().max().item() for key in one)
 
 
-def test_two_processes_give_the_losses_and_weights_of_one(data, tmp_path):
+def test_two_processes_give_the_losses_and_weights_of_one(data, one_process, tmp_path):
     code = (
-        "import sys, os, torch; from pathlib import Path; from tests.training.test_distributed import ten_steps\n"
-        "result = ten_steps(Path(sys.argv[1]), Path(sys.argv[2]))\n"
+        "import sys, os, torch; from pathlib import Path; from tests.training.test_distributed import six_steps\n"
+        "result = six_steps(Path(sys.argv[1]), Path(sys.argv[2]))\n"
         "torch.save(result, Path(sys.argv[2]) / f'{os.environ[\"RANK\"]}.pt')"
     )
-    ran = torchrun(code, data, tmp_path / "two")
-    assert ran.returncode == 0, ran.stderr
-    expected_losses, expected = ten_steps(data, tmp_path / "one")
+    two_processes(code, data, tmp_path / "two")
+    expected_losses, expected = one_process
     for rank in (0, 1):
         totals, weights = torch.load(tmp_path / f"two/{rank}.pt")
         assert totals == pytest.approx(expected_losses, abs=1e-6)
@@ -127,9 +155,9 @@ def test_every_process_evaluates_the_weights_that_are_saved(data, tmp_path):
     assert first == second and set(first) == {0.0}
 
 
-def test_a_batch_in_parts_gives_the_same_steps(data, tmp_path):
-    whole_losses, whole = ten_steps(data, tmp_path / "whole")
-    parts_losses, parts = ten_steps(data, tmp_path / "parts", accumulate=3)
+def test_a_batch_in_parts_gives_the_same_steps(data, one_process, tmp_path):
+    whole_losses, whole = one_process
+    parts_losses, parts = six_steps(data, tmp_path / "parts", accumulate=3)
     assert parts_losses == pytest.approx(whole_losses, abs=1e-9)
     assert distance(parts, whole) < 1e-8
 

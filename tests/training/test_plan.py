@@ -48,7 +48,7 @@ def test_the_memory_is_that_of_a_true_forward_pass(size_hw):
 
 def test_memory_follows_the_recipe():
     model = build_model("test-tiny")
-    recipe = Recipe(batch_size=8, train_size_hw=(64, 64), multiscale_sizes=())
+    recipe = Recipe(batch_size=4, train_size_hw=(64, 64), multiscale_sizes=())
     whole = estimate_memory(model, recipe, dtype=torch.float32)
     assert (
         estimate_memory(model, recipe.replace(accumulate=4), dtype=torch.float32).activations * 4 == whole.activations

@@ -344,7 +344,7 @@ def test_a_file_with_any_value_changed_is_read_or_refused(tmp_path, place, value
         holder = holder[key]
     holder[place[-1]] = value
     path = tmp_path / "changed.yml"
-    path.write_text(yaml.safe_dump(document))
+    path.write_text(yaml.dump(document, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper)))
     found = None
     with contextlib.suppress(ConfigError):  # any other error fails the test
         found = read_published(path)
