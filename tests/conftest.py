@@ -1,5 +1,6 @@
 """Shared by all tests: shapes are checked against the signatures, and no test sees another one's random numbers."""
 
+import gc
 import os
 import random
 from collections.abc import Iterator
@@ -24,6 +25,17 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         torch.set_num_threads(1)
         os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector the million objects of imported packages, which stay until the end."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Let extension modules be taken down in order at the end."""
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

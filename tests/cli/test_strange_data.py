@@ -12,6 +12,12 @@ TRAIN = ["--model", "test-tiny", "--weights", "none", "--device", "cpu", "--work
 PLAN = "data     3 images, {} of them without objects; 2 classes; for validation 2 images, 0 of them without objects\n"
 
 
+@pytest.fixture(autouse=True)
+def _memory_is_not_counted(monkeypatch):
+    """It takes longer than the rest of a dry run, and has tests of its own."""
+    monkeypatch.setattr("rtdetr.training.setup.estimate_memory", lambda *_, **__: None)
+
+
 def run(*arguments):
     return CliRunner().invoke(app, list(map(str, arguments)))
 
