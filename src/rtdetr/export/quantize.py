@@ -4,9 +4,9 @@ The backbone, the encoder and the decoder's projections are quantised; the decod
 cost most accuracy and gain least time. Where too much AP is lost, the stage that adds the largest error goes back to
 float, and so on until the loss is small enough.
 
-Weights use 7 of their 8 bits. Processors with AVX2 or AVX-512 but without VNNI add two products of 8 bits in 16 bits and
-clip the sum, so that a file with weights of 8 bits is right on one machine and finds nothing on another. With weights up
-to 64 no sum is clipped (2 * 255 * 64 < 32768), and the file means the same everywhere.
+Weights use 7 of their 8 bits. Processors with AVX2 or AVX-512 but without VNNI add two products of 8 bits in 16 bits
+and clip the sum: a file with full weights is right on one machine and may find nothing on another. With weights up to
+64 no sum is clipped (2 * 255 * 64 < 32768), and the file means the same everywhere.
 """
 
 import contextlib
