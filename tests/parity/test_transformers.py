@@ -61,11 +61,17 @@ def compare(ours: RTDETR, theirs: torch.nn.Module, size_hw: tuple[int, int]) -> 
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("size_hw", [SQUARE, RECTANGLE])
-def test_equal_outputs_float32(size_hw: tuple[int, int], tmp_path: Path) -> None:
-    """Same queries; two of nearly equal score may stand in the other order."""
+@pytest.fixture(scope="module")
+def r18(tmp_path_factory: pytest.TempPathFactory) -> tuple[RTDETR, torch.nn.Module]:
+    """Ours and the stock model of its folder, in float32."""
     ours = filled("rtdetrv2_r18vd")
-    got, expected = outputs(ours, saved_and_loaded(ours, tmp_path), size_hw)
+    return ours, saved_and_loaded(ours, tmp_path_factory.mktemp("r18"))
+
+
+@pytest.mark.parametrize("size_hw", [SQUARE, RECTANGLE])
+def test_equal_outputs_float32(r18: tuple[RTDETR, torch.nn.Module], size_hw: tuple[int, int]) -> None:
+    """Same queries; two of nearly equal score may stand in the other order."""
+    got, expected = outputs(*r18, size_hw)
     equal = (got[0, :, None] - expected[0, None]).abs().amax(-1) < 5e-4  # (q, q)
     near = torch.eye(300).bool()
     near |= near.roll(1, 0) | near.roll(-1, 0)
