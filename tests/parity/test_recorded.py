@@ -57,7 +57,6 @@ def parts(full: torch.Tensor, channel_step: int) -> torch.Tensor:
     ("name", "side"),
     slow_but(
         *((name, 320) for name in ("rtdetrv2_r18vd", "rtdetr_r18vd", "rtdetrv2_r18vd_dsp")),
-        ("deim_rtdetrv2_r18vd", 640),
         among=[(name, side) for name in FILES for side in (640, 320)],
     ),
 )

@@ -20,7 +20,8 @@ def small(*, transformers: bool = True, **changes: Any) -> RTDETR:
         config = zoo.model_config("test-tiny")
         if transformers:
             config = config.replace(name="custom", backbone={"base_width": 8}, encoder={"num_blocks": 3})
-        _BUILT[key] = build_model(config.replace(**changes)).eval()
+        with torch.random.fork_rng(devices=[]):  # random numbers do not depend on what was built before
+            _BUILT[key] = build_model(config.replace(**changes)).eval()
         fill(_BUILT[key])
     return copy.deepcopy(_BUILT[key])  # a third of the time of another
 
