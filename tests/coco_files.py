@@ -46,6 +46,14 @@ def exchanged(content: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
+def renamed(content: dict[str, Any], **names: str) -> dict[str, Any]:
+    """A document whose categories have other names."""
+    content = copy.deepcopy(content)
+    for row in content["categories"]:
+        row["name"] = names.get(row["name"], row["name"])
+    return content
+
+
 def write_dataset(folder: Path, content: dict[str, Any] | None = None) -> tuple[Path, Path]:
     """Write images of noise and the annotation file; returns (images_dir, annotations_file)."""
     content = document() if content is None else content

@@ -6,8 +6,10 @@ from rtdetr.categories import Categories, Category
 from rtdetr.data import DetectionDataset, open_dataset
 from rtdetr.errors import ConfigError
 from rtdetr.training import fingerprint as module
-from rtdetr.training.fingerprint import fingerprint, tell_changes, with_former_labels
-from tests.coco_files import document, exchanged, many_images, write_dataset
+from rtdetr.training.fingerprint import fingerprint, fingerprints, tell_changes, update_classes, with_former_labels
+from rtdetr.weights import read_checkpoint, save_weights
+from tests.coco_files import document, exchanged, many_images, renamed, write_dataset
+from tests.weights.small import assert_same, small
 
 
 def dataset_of(folder, content=None):
@@ -16,7 +18,7 @@ def dataset_of(folder, content=None):
 
 def checkpoint_of(dataset, *, without=()):
     """The entries of a checkpoint that tell of its data."""
-    content = {"rtdetr": {"categories": dataset.categories.to_json()}, "data": {"train": fingerprint(dataset)}}
+    content = {"rtdetr": {"categories": dataset.categories.to_json()}, "data": fingerprints({"train": dataset})}
     return {key: value for key, value in content.items() if key not in without}
 
 
@@ -25,7 +27,8 @@ def resumed(former, dataset, val=None):
     said = []
     datasets = {"train": dataset} | ({} if val is None else {"val": val})
     datasets = with_former_labels(former, datasets, say=said.append)
-    tell_changes(former, {part: fingerprint(one) for part, one in datasets.items()}, say=said.append)
+    names = datasets["train"].categories.names
+    tell_changes(former, fingerprints(datasets), names=names, say=said.append)
     return datasets, said
 
 
@@ -52,7 +55,7 @@ def test_classes_with_other_numbers_keep_those_of_the_run(tmp_path):
         assert dataset.categories.names == before.categories.names
         assert dataset.annotations.labels.tolist() == before.annotations.labels.tolist()
         assert dataset.categories.ids == [7, 3, 90]  # those of the files as they are now
-    assert len(said) == 1 and "2 of 3 classes have another number" in said[0]
+    assert len(said) == 1 and "2 of 3 classes have another number in the data than in the run: 'cat', 'dog'" in said[0]
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -109,6 +112,73 @@ def test_a_renamed_class_is_told_where_its_objects_are_the_same(tmp_path):
     content["annotations"][2]["bbox"][0] += 1  # a hound that no dog was at
     with pytest.raises(ConfigError, match="only the data has 'hound'"):
         resumed(checkpoint_of(before), dataset_of(tmp_path / "c", content))
+
+
+def test_a_renamed_class_and_exchanged_numbers_are_both_told(tmp_path):
+    before = dataset_of(tmp_path / "a")
+    now = dataset_of(tmp_path / "b", renamed(exchanged(document()), bird="fox"))
+    assert now.categories.names == ["dog", "cat", "fox"]
+    datasets, said = resumed(checkpoint_of(before), now)
+    assert datasets["train"].categories.names == ["cat", "dog", "fox"]
+    assert datasets["train"].annotations.labels.tolist() == before.annotations.labels.tolist()
+    assert [text.partition("; ")[0] for text in said] == [
+        "resume: 1 classes have another name and the same objects: 'bird' is now 'fox'",
+        "resume: 2 of 3 classes have another number in the data than in the run: 'cat', 'dog'",
+    ]
+
+
+def test_several_renamed_classes_are_told_apart_by_their_objects(tmp_path):
+    before = dataset_of(tmp_path / "a")
+    names = {"cat": "zebra", "dog": "ape"}
+    datasets, said = resumed(checkpoint_of(before), dataset_of(tmp_path / "b", renamed(exchanged(document()), **names)))
+    assert datasets["train"].categories.names == ["zebra", "ape", "bird"]
+    assert "'cat' is now 'zebra', 'dog' is now 'ape'" in said[0] and "'zebra', 'ape'" in said[1] and len(said) == 2
+
+
+def test_renamed_classes_that_cannot_be_told_apart_are_refused(tmp_path):
+    content = document()
+    content["annotations"] = [row for row in content["annotations"] if row["category_id"] == 3]
+    before = dataset_of(tmp_path / "a", content)
+    now = dataset_of(tmp_path / "b", renamed(content, dog="fox", bird="owl"))
+    with pytest.raises(ConfigError, match=r"'fox', 'owl'; only the run has 'dog', 'bird'\. These classes"):
+        resumed(checkpoint_of(before), now)
+    one = dataset_of(tmp_path / "c", renamed(content, bird="owl"))
+    assert resumed(checkpoint_of(before), one)[1] == [
+        "resume: 1 classes have another name and the same objects: 'bird' is now 'owl'"
+    ]
+
+
+def test_names_that_were_exchanged_without_their_objects_are_told(tmp_path):
+    """By name the objects are others: that is followed, and said as what it most likely is."""
+    before = dataset_of(tmp_path / "a")
+    now = dataset_of(tmp_path / "b", renamed(document(), cat="dog", dog="cat"))
+    datasets, said = resumed(checkpoint_of(before), now)
+    assert datasets["train"].categories.names == ["cat", "dog", "bird"]
+    assert "'cat' has those of 'dog'; 'dog' has those of 'cat'" in said[1] and "1 of 3 images" in said[2]
+
+
+def test_best_weights_get_the_names_and_ids_of_the_data(tmp_path):
+    dataset, said, path = dataset_of(tmp_path / "a"), [], tmp_path / "best.pth"
+    former, new = checkpoint_of(dataset), Categories([Category(7, "cat"), Category(3, "hound"), Category(90, "bird")])
+    update_classes([path], former, new, say=said.append)
+    assert not path.exists() and not said
+    model = small(num_classes=3)
+    save_weights(model, path, categories=dataset.categories)
+    content = path.read_bytes()
+    update_classes([path], former, dataset.categories, say=said.append)
+    assert path.read_bytes() == content and not said
+    update_classes([path], former, new, say=said.append)
+    assert said == ["resume: best.pth now has the class names and category ids of the data, and its former weights"]
+    found = read_checkpoint(path)
+    assert found.categories == new
+    assert_same(found.state, model.state_dict())
+    update_classes([path], former, new, say=said.append)
+    assert len(said) == 1
+    update_classes([path], former, Categories.numbered(3), say=said.append)
+    assert "keeps its classes, which are neither" in said[1]
+    path.write_bytes(b"PK")
+    update_classes([path], former, new, say=said.append)
+    assert "damaged" in said[2] and path.read_bytes() == b"PK"
 
 
 def test_older_and_foreign_checkpoints_are_resumed_and_that_is_said(tmp_path):

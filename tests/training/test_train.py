@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rtdetr.api import train
+from rtdetr.api import evaluate, train
 from rtdetr.categories import Categories, Category
 from rtdetr.data import open_dataset
 from rtdetr.errors import ConfigError, DatasetError, InputError, TrainingError, WeightsError
@@ -27,8 +27,8 @@ from rtdetr.training import train as loop
 from rtdetr.training.checkpoint import Progress, newest_whole
 from rtdetr.training.job import Job
 from rtdetr.training.run_log import RunLog
-from rtdetr.weights import load_model, save_weights
-from tests.coco_files import exchanged
+from rtdetr.weights import load_model, read_checkpoint, save_weights
+from tests.coco_files import exchanged, renamed
 from tests.training.small import STEPS, TINY, accuracies, config_of, losses, only_the_loop, run_tiny, write_folder
 
 
@@ -152,8 +152,9 @@ def test_a_run_goes_on_the_same_after_an_export_that_exchanged_class_numbers(who
         file.write_text(json.dumps(exchanged(json.loads(file.read_text()))))
     run_tiny(None, resume=part)
     assert [text for text in caplog.messages if text.startswith("resume:")] == [
-        "resume: 2 of 3 classes have another number in the data than in the run, such as 'dog'; they are matched by "
-        "name and keep the run's numbers"
+        "resume: 2 of 3 classes have another number in the data than in the run: 'cat', 'dog'; classes go by name and "
+        "keep the run's numbers",
+        "resume: best.pth and last.pth now have the class names and category ids of the data, and their former weights",
     ]
     assert losses(part) == losses(whole.output_dir)
     assert accuracies(part) == accuracies(whole.output_dir)
@@ -164,6 +165,32 @@ def test_a_run_goes_on_the_same_after_an_export_that_exchanged_class_numbers(who
     files[0].write_text(json.dumps(content))
     with pytest.raises(ConfigError, match="only the data has 'fox'"):
         run_tiny(None, resume=part, epochs=3)
+
+
+def test_a_run_goes_on_with_a_renamed_class_and_its_best_weights_are_evaluated(tmp_path, caplog):
+    data = write_folder(tmp_path / "data")
+    best = run_tiny(data, tmp_path / "run", epochs=1).best_weights
+    for part in ("train", "valid"):
+        file = data / part / "_annotations.coco.json"
+        file.write_text(json.dumps(renamed(exchanged(json.loads(file.read_text())), bird="fox")))
+    with pytest.raises(DatasetError, match=r"only the model has 'bird'; only the file has 'fox'"):
+        evaluate(best, data, device="cpu")
+    before = read_checkpoint(best)
+    run_tiny(None, resume=tmp_path / "run", dry_run=True)
+    assert read_checkpoint(best).categories == before.categories
+    with caplog.at_level(logging.WARNING):
+        run_tiny(None, resume=tmp_path / "run", epochs=1)
+    assert "'bird' is now 'fox'" in caplog.text and "'cat', 'dog'; classes go by name" in caplog.text
+    assert "best.pth and last.pth now have the class names" in caplog.text and "other boxes" not in caplog.text
+    after = read_checkpoint(best)
+    assert after.categories.to_json() == [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}, {"id": 90, "name": "fox"}]
+    assert flat(after.state) == flat(before.state)
+    assert evaluate(best, data, device="cpu").metrics.ap >= 0
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        run_tiny(None, resume=tmp_path / "run", dry_run=True)
+    (said,) = [text for text in caplog.messages if text.startswith("resume:")]
+    assert "have another number" in said
 
 
 def test_a_run_that_died_in_an_evaluation_is_evaluated_when_resumed(data, whole, tmp_path, monkeypatch):

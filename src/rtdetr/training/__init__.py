@@ -5,9 +5,9 @@ from rtdetr.training.ema import ModelEMA
 from rtdetr.training.job import MakeDetector
 from rtdetr.training.optimizer import build_optimizer
 from rtdetr.training.recipe import adapt, override
+from rtdetr.training.run_data import GivenData
 from rtdetr.training.schedule import lr_factor, set_learning_rate
 from rtdetr.training.settings import TrainSettings, resolve
-from rtdetr.training.setup import GivenData
 from rtdetr.training.train import TrainResult, run
 
 __all__ = [

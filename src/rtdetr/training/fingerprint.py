@@ -1,12 +1,15 @@
 """What data a run had, so that a resumed run notices when its classes or annotations are others.
 
 The checkpoint has the class list (`Job.metadata`) and, under "data", a fingerprint of the training and of the
-validation data: two hashes per image, of its file name and of its size and objects. Image files are not read.
+validation data: two hashes per image, of its file name and of its size and objects; and one hash per class, of its
+objects in the training data, by which a class is recognized under another name. Image files are not read.
 """
 
 import hashlib
+import itertools
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +18,19 @@ from torch import Tensor
 
 from rtdetr.categories import Categories, Category
 from rtdetr.data import DetectionDataset
-from rtdetr.errors import ConfigError
+from rtdetr.errors import ConfigError, WeightsError
+from rtdetr.weights.official import read_own, store_categories
 
 _PER_PIXEL = 1000  # coordinates are compared in thousandths of a pixel
 _MOST_NAMES = 5
+_CLASSES = "classes"
 Datasets = dict[str, DetectionDataset]
+
+
+def fingerprints(datasets: Datasets) -> dict[str, Tensor]:
+    """What a checkpoint keeps: `fingerprint` of each dataset, and as "classes" `class_fingerprint` of "train"."""
+    parts = {part: fingerprint(dataset) for part, dataset in datasets.items()}
+    return {**parts, _CLASSES: class_fingerprint(datasets["train"])}
 
 
 def fingerprint(dataset: DetectionDataset) -> Tensor:
@@ -28,16 +39,39 @@ def fingerprint(dataset: DetectionDataset) -> Tensor:
     The order of the objects in an image does not count.
     """
     columns = dataset.annotations
-    counts = np.diff(columns.starts)
-    boxes = np.round(columns.boxes_xywh * _PER_PIXEL).astype(np.int64)
-    objects = np.column_stack([columns.labels, columns.iscrowd, boxes])
-    in_order = np.lexsort((*objects.T[::-1], np.repeat(np.arange(len(counts)), counts)))
+    objects = np.column_stack([columns.labels, _objects(dataset)])
+    in_order = np.lexsort((*objects.T[::-1], _images(dataset)))
     objects, starts, sizes_wh = objects[in_order], columns.starts.tolist(), columns.sizes_wh
     rows = [
         (_number(name.encode(errors="surrogatepass")), _number(size.tobytes() + objects[start:end].tobytes()))
         for name, size, start, end in zip(columns.file_names.tolist(), sizes_wh, starts, starts[1:], strict=False)
     ]
     return torch.tensor(rows, dtype=torch.int64).reshape(-1, 2)
+
+
+def class_fingerprint(dataset: DetectionDataset) -> Tensor:
+    """One number per class, int64 (classes,): of the images, boxes and crowd flags of its objects, in any order."""
+    columns = dataset.annotations
+    files = [_number(name.encode(errors="surrogatepass")) for name in columns.file_names.tolist()]
+    names = np.array(files, dtype=np.int64)[_images(dataset)]
+    rows = np.column_stack([columns.labels, names, _objects(dataset)])
+    rows = rows[np.lexsort(rows.T[::-1])]
+    starts = np.searchsorted(rows[:, 0], np.arange(len(dataset.categories) + 1))
+    numbers = [_number(rows[start:end, 1:].tobytes()) for start, end in itertools.pairwise(starts)]
+    return torch.tensor(numbers, dtype=torch.int64)
+
+
+def _objects(dataset: DetectionDataset) -> np.ndarray:
+    """Crowd flag and box of each object, int64 (n, 5)."""
+    columns = dataset.annotations
+    boxes = np.round(columns.boxes_xywh * _PER_PIXEL).astype(np.int64)
+    return np.column_stack([columns.iscrowd.astype(np.int64), boxes])
+
+
+def _images(dataset: DetectionDataset) -> np.ndarray:
+    """The index of each object's image, int64 (n,)."""
+    counts = np.diff(dataset.annotations.starts)
+    return np.repeat(np.arange(len(counts)), counts)
 
 
 def with_former_labels(former: Mapping[str, Any], datasets: Datasets, *, say: Callable[[str], None]) -> Datasets:
@@ -57,32 +91,40 @@ def with_former_labels(former: Mapping[str, Any], datasets: Datasets, *, say: Ca
         say("resume: the checkpoint does not name its classes; those of the data are taken in their order")
         return datasets
     names = Categories.from_json(rows).names
-    if own == names:
+    renamed = {} if sorted(own) == sorted(names) else _renamed(former, names, datasets["train"])
+    if renamed:
+        pairs = ", ".join(f"{old!r} is now {name!r}" for old, name in renamed.items())
+        say(f"resume: {len(renamed)} classes have another name and the same objects: {pairs}")
+    names = [renamed.get(name, name) for name in names]
+    moved = [name for name, other in zip(names, own, strict=True) if name != other]
+    if not moved:
         return datasets
-    if sorted(own) != sorted(names):
-        return _renamed(former, names, datasets, say=say)
-    moved = [name for name, other in zip(own, names, strict=True) if name != other]
     say(
-        f"resume: {len(moved)} of {len(names)} classes have another number in the data than in the run, such as "
-        f"{moved[0]!r}; they are matched by name and keep the run's numbers"
+        f"resume: {len(moved)} of {len(names)} classes have another number in the data than in the run: "
+        f"{_some(moved)}; classes go by name and keep the run's numbers"
     )
     return _relabeled(datasets, names)
 
 
-def tell_changes(former: Mapping[str, Any], now: Mapping[str, Tensor], *, say: Callable[[str], None]) -> None:
-    """Say how many images and annotations are not those that the run had.
+def tell_changes(
+    former: Mapping[str, Any], now: Mapping[str, Tensor], *, names: Sequence[str], say: Callable[[str], None]
+) -> None:
+    """Say how many images and annotations are not those that the run had, and which classes exchanged their objects.
 
     Args:
         former: content of the checkpoint.
-        now: fingerprints of the same parts, made with the run's labels.
+        now: `fingerprints` of the data, made with the run's labels.
+        names: of the classes by label.
         say: is told.
     """
     data = former.get("data")
     if data is None:
         say("resume: the checkpoint has no fingerprint of its data, so changes of the data since then are not noticed")
         return
+    if _CLASSES in data:
+        _tell_exchanged(data[_CLASSES].tolist(), now[_CLASSES].tolist(), names, say=say)
     for part, rows in now.items():
-        if part not in data or torch.equal(data[part], rows):
+        if part == _CLASSES or part not in data or torch.equal(data[part], rows):
             continue
         before, after = (Counter(map(tuple, one.tolist())) for one in (data[part], rows))
         known, present = ({name for name, _ in one} for one in (before, after))
@@ -97,25 +139,72 @@ def tell_changes(former: Mapping[str, Any], now: Mapping[str, Tensor], *, say: C
         )
 
 
-def _renamed(
-    former: Mapping[str, Any], names: list[str], datasets: Datasets, *, say: Callable[[str], None]
-) -> Datasets:
-    """Accept other names of classes if every object is where it was, under the same number."""
-    own = datasets["train"].categories.names
+def update_classes(
+    files: Sequence[Path], former: Mapping[str, Any], categories: Categories, *, say: Callable[[str], None]
+) -> None:
+    """Give the checkpoints of a resumed run the names and ids that its classes have in the data now.
+
+    Args:
+        files: best.pth and last.pth of the run, which may be missing.
+        former: content of the checkpoint that the run goes on from.
+        categories: the run's classes as they are now.
+        say: is told.
+    """
+    rows, wanted = former.get("rtdetr", {}).get("categories"), categories.to_json()
+    updated = []
+    for file in files if rows not in (None, wanted) else ():
+        if not file.exists():
+            continue
+        try:
+            found = read_own(file)["rtdetr"].get("categories")
+            if found == rows:
+                store_categories(file, categories)
+                updated.append(file.name)
+            elif found != wanted:
+                say(f"resume: {file} keeps its classes, which are neither those that the run had nor those of the data")
+        except WeightsError as error:
+            say(f"resume: {file} keeps its class names and category ids: {error}")
+    if updated:
+        has, its = ("has", "its") if len(updated) == 1 else ("have", "their")
+        names = " and ".join(updated)
+        say(f"resume: {names} now {has} the class names and category ids of the data, and {its} former weights")
+
+
+def _renamed(former: Mapping[str, Any], names: list[str], data: DetectionDataset) -> dict[str, str]:
+    """The new name of each class that has one, recognized by its objects.
+
+    Raises:
+        ConfigError: classes were added, removed or exchanged for others, or have the same objects.
+    """
+    own = data.categories.names
     new, gone = [name for name in own if name not in names], [name for name in names if name not in own]
-    if len(new) == len(gone) and "train" in former.get("data", {}):
-        fresh = iter(new)
-        candidate = _relabeled(datasets, [name if name in own else next(fresh) for name in names])
-        if torch.equal(fingerprint(candidate["train"]), former["data"]["train"]):
-            pairs = ", ".join(f"{old!r} is now {name!r}" for old, name in zip(gone, new, strict=True))
-            say(f"resume: {len(new)} classes have another name and the same objects: {pairs}")
-            return candidate
+    known, alike = former.get("data", {}).get(_CLASSES), False
+    if known is not None and len(new) == len(gone):
+        before = dict(zip(names, known.tolist(), strict=True))
+        now = dict(zip(own, class_fingerprint(data).tolist(), strict=True))
+        same = {name: [other for other in new if now[other] == before[name]] for name in gone}
+        alike = any(len(found) > 1 for found in same.values())
+        pairs = {name: found[0] for name, found in same.items() if len(found) == 1}
+        if len(set(pairs.values())) == len(gone):
+            return pairs
     found = ((new, "only the data has"), (gone, "only the run has"))
     differences = "; ".join(f"{text} {_some(listed)}" for listed, text in found if listed)
+    why = " These classes cannot be told apart, since several have no objects or the same ones." if alike else ""
     raise ConfigError(
-        f"resume: {datasets['train'].annotations_file} has other classes than the run: {differences}. Resume with the "
-        "run's classes, or start a new run from its weights, which go by class name: --weights RUN --output OTHER"
+        f"resume: {data.annotations_file} has other classes than the run: {differences}.{why} Resume with the run's "
+        "classes, or start a new run from its weights, which go by class name: --weights RUN --output OTHER"
     )
+
+
+def _tell_exchanged(before: list[int], now: list[int], names: Sequence[str], *, say: Callable[[str], None]) -> None:
+    """Say which classes have the objects that another one had: most likely their names were exchanged in the data."""
+    moved = [n for n in now if before.count(n) == now.count(n) == 1 and before.index(n) != now.index(n)]
+    pairs = [f"{names[now.index(n)]!r} has those of {names[before.index(n)]!r}" for n in moved]
+    if pairs:
+        say(
+            f"resume: classes have the objects that others had in the run: {'; '.join(pairs[:_MOST_NAMES])}. Classes "
+            "go by name, so the run learns these anew; if their names were exchanged by mistake, put them back"
+        )
 
 
 def _relabeled(datasets: Datasets, names: list[str]) -> Datasets:

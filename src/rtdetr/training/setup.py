@@ -2,18 +2,16 @@
 
 import logging
 import random
-from collections.abc import Mapping, Sequence
-from operator import attrgetter
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 
-from rtdetr import zoo
 from rtdetr.categories import Categories
-from rtdetr.config import ModelConfig, Recipe, TrainConfig
-from rtdetr.data import DetectionDataset, TrainLoader, open_dataset
+from rtdetr.config import Recipe, TrainConfig
+from rtdetr.data import DetectionDataset, TrainLoader
 from rtdetr.data.pipelines import Pipeline
 from rtdetr.data.sampling import epoch_length, repeat_factors
 from rtdetr.data.schedule import plan
@@ -28,7 +26,7 @@ from rtdetr.models import RTDETR, build_model
 from rtdetr.training.checkpoint import Progress, TrainingState, restore
 from rtdetr.training.distributed import Processes, wrap
 from rtdetr.training.ema import ModelEMA
-from rtdetr.training.fingerprint import fingerprint, tell_changes, with_former_labels
+from rtdetr.training.fingerprint import fingerprints, tell_changes, update_classes, with_former_labels
 from rtdetr.training.freeze import freeze
 from rtdetr.training.job import Job, MakeDetector
 from rtdetr.training.loggers import require
@@ -36,21 +34,13 @@ from rtdetr.training.named_recipes import fit
 from rtdetr.training.optimizer import build_optimizer
 from rtdetr.training.plan import SplitCounts, describe, estimate_memory
 from rtdetr.training.recompute import recompute_activations
-from rtdetr.weights import default_categories, load_backbone, read_checkpoint, transfer
+from rtdetr.training.run_data import GivenData, open_run_data
+from rtdetr.training.starting_weights import load_starting_weights
 
 _log = logging.getLogger(__name__)
 ALONE = Processes()
 METRICS = [name for name in CocoMetrics._fields if name != "per_class"]
-# settings of a network that learned weights depend on and do not show
-_UNSEEN = ("encoder.num_heads", "encoder.temperature", "decoder.num_heads", "pixel_mean", "pixel_std")
 LAST_FILE, BEST_FILE, CONFIG_FILE, PLAN_FILE = "last.pth", "best.pth", "config.json", "plan.txt"
-
-
-class GivenData(NamedTuple):
-    """Datasets that are Python objects; None: the path in the settings."""
-
-    train: Any
-    val: Any
 
 
 def prepare(
@@ -69,37 +59,89 @@ def prepare(
         ConfigError, DatasetError, InputError, WeightsError: what was asked for cannot be done.
         TrainingError: the output folder cannot be written.
     """
+    _check_settings(config)
+    device = _choose_device(config.device, processes)
+    say = _log.warning if processes.is_main else lambda _: None
+    datasets = open_run_data(config, given)
+    if resume is not None:
+        datasets = with_former_labels(resume, datasets, say=say)
+    train_data = datasets["train"]
+    data_marks = fingerprints(datasets)
+    factors = repeat_factors(train_data.annotations) if config.balance else None
+    shown = epoch_length(factors, num_images=len(train_data))
+    config = fit(config, num_images=shown, class_names=train_data.categories.names)
+    dtype = training_dtype(device, config.recipe.precision)
+    for seed in (random.seed, np.random.seed, torch.manual_seed):
+        seed(config.seed)
+    model = _build_model(config, train_data.categories).to(device)
+    if resume is None:  # else the weights come from the checkpoint
+        load_starting_weights(config, model, train_data.categories, dry_run=dry_run)
+    model = _arranged(model, config)
+    loader = _build_loader(config, train_data, model, device=device, processes=processes, transforms=transforms)
+    description = ""
+    if processes.is_main:
+        description = _describe(config, model, datasets, loader, device=device, dtype=dtype, processes=processes)
+    state = _build_state(config, model, loader, device=device, dtype=dtype, processes=processes)
+    if processes.rank:
+        torch.manual_seed(config.seed + processes.rank)  # each process draws its own denoising noise
+    if resume is not None:
+        _go_on(resume, state, datasets, data_marks, processes=processes, say=say)
+    _check_agreement(processes, state.progress, train_data, data_marks)
+    folder = Path(config.output_dir)
+    if processes.is_main:
+        _warn(config.recipe, loader, train_data, transforms)
+        _open_folder(folder, config, is_new=resume is None, description=description)
+        if resume is not None and not dry_run:
+            update_classes([folder / BEST_FILE, folder / LAST_FILE], resume, train_data.categories, say=say)
+    return Job(
+        config=config,
+        folder=folder,
+        device=device,
+        dtype=dtype,
+        train_data=train_data,
+        val_data=datasets.get("val"),
+        loader=loader,
+        criterion=build_criterion(model.config, loss=config.recipe.loss),
+        make_detector=make_detector,
+        state=state,
+        processes=processes,
+        network=wrap(state.model, processes, device),
+        log=_log,
+        description=description,
+        fingerprints=data_marks,
+    )
+
+
+def _check_settings(config: TrainConfig) -> None:
+    """Refuse what can be seen to be wrong before the data is read, and allow images of the size that is asked for."""
     one_of("best_metric", config.best_metric, METRICS)
     for name in config.loggers:
         require(name)
     if config.font is not None:
         given_face(config.font)
-    device = _choose_device(config.device, processes)
     if config.max_pixels is not None:
         allow_pixels(config.max_pixels)
-    say = _log.warning if processes.is_main else lambda _: None
-    datasets = _open_data(config, given)
-    if resume is not None:
-        datasets = with_former_labels(resume, datasets, say=say)
-    train_data, val_data = datasets["train"], datasets.get("val")
-    fingerprints = {part: fingerprint(dataset) for part, dataset in datasets.items()}
-    factors = repeat_factors(train_data.annotations) if config.balance else None
-    shown = epoch_length(factors, num_images=len(train_data))
-    config = fit(config, num_images=shown, class_names=train_data.categories.names)
-    recipe = config.recipe
-    dtype = training_dtype(device, recipe.precision)
-    for seed in (random.seed, np.random.seed, torch.manual_seed):
-        seed(config.seed)
-    model = _build_model(config, train_data.categories).to(device)
-    if resume is None:  # else the weights come from the checkpoint
-        _start_from(config, model, train_data.categories, dry_run=dry_run)
+
+
+def _arranged(model: RTDETR, config: TrainConfig) -> RTDETR:
+    """The network with what is not trained frozen, in the memory layout of the run."""
     if config.freeze is not None:
         freeze(model, config.freeze)
-    if config.channels_last:
-        model = model.to(memory_format=torch.channels_last)
-    loader = TrainLoader(
-        train_data,
-        recipe,
+    return model.to(memory_format=torch.channels_last) if config.channels_last else model
+
+
+def _build_loader(
+    config: TrainConfig,
+    data: DetectionDataset,
+    model: RTDETR,
+    *,
+    device: torch.device,
+    processes: Processes,
+    transforms: Pipeline | None,
+) -> TrainLoader:
+    return TrainLoader(
+        data,
+        config.recipe,
         seed=config.seed,
         num_workers=config.workers,
         device=device,
@@ -109,18 +151,43 @@ def prepare(
         transforms=transforms,
         balance=config.balance,
     )
-    description = ""
-    if processes.is_main:
-        description = describe(
-            config,
-            model=model,
-            train=SplitCounts.of(train_data),
-            val=None if val_data is None else SplitCounts.of(val_data),
-            steps_per_epoch=len(loader),
-            memory=estimate_memory(model, recipe, dtype=dtype, world_size=processes.world_size),
-            device=f"{device}" if processes.world_size == 1 else f"{device}, {processes.world_size} processes",
-            dtype=dtype,
-        )
+
+
+def _describe(
+    config: TrainConfig,
+    model: RTDETR,
+    datasets: Mapping[str, DetectionDataset],
+    loader: TrainLoader,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    processes: Processes,
+) -> str:
+    """The text of plan.txt."""
+    counts = {part: SplitCounts.of(dataset) for part, dataset in datasets.items()}
+    return describe(
+        config,
+        model=model,
+        train=counts["train"],
+        val=counts.get("val"),
+        steps_per_epoch=len(loader),
+        memory=estimate_memory(model, config.recipe, dtype=dtype, world_size=processes.world_size),
+        device=f"{device}" if processes.world_size == 1 else f"{device}, {processes.world_size} processes",
+        dtype=dtype,
+    )
+
+
+def _build_state(
+    config: TrainConfig,
+    model: RTDETR,
+    loader: TrainLoader,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    processes: Processes,
+) -> TrainingState:
+    """What changes from step to step, at the first step."""
+    recipe = config.recipe
     ema = ModelEMA(model, decay=recipe.ema_decay, warmup=recipe.ema_warmup)
     if processes.world_size > 1 and recipe.sync_batch_norm and device.type == "cuda":
         model = cast(RTDETR, torch.nn.SyncBatchNorm.convert_sync_batchnorm(model))
@@ -129,46 +196,37 @@ def prepare(
         model.encoder.compile()
     if recipe.gradient_checkpointing:
         recompute_activations(model)
-    state = TrainingState(
+    return TrainingState(
         model=model,
         ema=ema,
         optimizer=build_optimizer(model, recipe),
         scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
         progress=Progress(batches_per_epoch=len(loader)),
     )
-    criterion = build_criterion(model.config, loss=recipe.loss)
-    folder = Path(config.output_dir)
-    if processes.rank:
-        torch.manual_seed(config.seed + processes.rank)  # each process draws its own denoising noise
-    if resume is not None:
-        restore(resume, state, rank=processes.rank)
-        _warn_of_other_processes(len(resume.get("rng", [])), processes)
-        tell_changes(resume, fingerprints, say=say)
-    _check_agreement(processes, state.progress, train_data, fingerprints)
-    if processes.is_main:
-        if transforms is not None and not any(plan(recipe, epoch).strong for epoch in range(recipe.epochs)):
-            _log.warning("the transforms are not used: no epoch of this recipe is augmented (augmentation_stop_epoch)")
-        if train_data.annotations.iscrowd.all():
-            _log.warning("%s has no objects to train on", train_data.annotations_file)
-        _warn_of_short_run(recipe, len(loader))
-        _open_folder(folder, config, is_new=resume is None, description=description)
-    return Job(
-        config=config,
-        folder=folder,
-        device=device,
-        dtype=dtype,
-        train_data=train_data,
-        val_data=val_data,
-        loader=loader,
-        criterion=criterion,
-        make_detector=make_detector,
-        state=state,
-        processes=processes,
-        network=wrap(model, processes, device),
-        log=_log,
-        description=description,
-        fingerprints=fingerprints,
-    )
+
+
+def _go_on(
+    resume: Mapping[str, Any],
+    state: TrainingState,
+    datasets: Mapping[str, DetectionDataset],
+    data_marks: Mapping[str, torch.Tensor],
+    *,
+    processes: Processes,
+    say: Callable[[str], None],
+) -> None:
+    """Bring a run to where a checkpoint was saved, and say what is different from then."""
+    restore(resume, state, rank=processes.rank)
+    _warn_of_other_processes(len(resume.get("rng", [])), processes)
+    tell_changes(resume, data_marks, names=datasets["train"].categories.names, say=say)
+
+
+def _warn(recipe: Recipe, loader: TrainLoader, data: DetectionDataset, transforms: Pipeline | None) -> None:
+    """Say what of a run looks like a mistake."""
+    if transforms is not None and not any(plan(recipe, epoch).strong for epoch in range(recipe.epochs)):
+        _log.warning("the transforms are not used: no epoch of this recipe is augmented (augmentation_stop_epoch)")
+    if data.annotations.iscrowd.all():
+        _log.warning("%s has no objects to train on", data.annotations_file)
+    _warn_of_short_run(recipe, len(loader))
 
 
 def _check_agreement(
@@ -198,44 +256,6 @@ def _choose_device(name: str, processes: Processes) -> torch.device:
     return device
 
 
-def _open_data(config: TrainConfig, given: GivenData | None) -> dict[str, DetectionDataset]:
-    """The data "train" and, where it is evaluated, "val", with the same labels."""
-    train, val = _open_parts(config, given)
-    datasets = {"train": train} if val is None else {"train": train, "val": val}
-    if config.bad_images == "skip":
-        datasets = {part: dataset.skipping_bad_images() for part, dataset in datasets.items()}
-    for dataset in datasets.values():
-        dataset.check_pixels()
-    return datasets
-
-
-def _open_parts(config: TrainConfig, given: GivenData | None) -> tuple[DetectionDataset, DetectionDataset | None]:
-    given = given or GivenData(None, None)
-    options: dict[str, Any] = {"on_bad_box": config.bad_boxes}
-    data = config.data if given.train is None else given.train
-    train = open_dataset(data, split="train", images=config.images, **options)
-    if config.evaluate_every == 0:
-        return train, None
-    val_data = config.val_data if given.val is None else given.val
-    if val_data is None and not _has_parts(data):
-        raise ConfigError(
-            f"{train.annotations_file} has no validation part; give one with --val-data (Python: val_data), or do "
-            "without: --evaluate-every 0 (Python: evaluate_every=0)"
-        )
-    val_data = data if val_data is None else val_data
-    val = open_dataset(val_data, split="val", images=config.val_images, categories=train.categories, **options)
-    return train, val
-
-
-def _has_parts(data: Any) -> bool:
-    """Whether a dataset may have a validation part beside the training part."""
-    if isinstance(data, str):
-        return Path(data).is_dir() or data.endswith((".yaml", ".yml"))
-    if isinstance(data, Sequence):
-        return all(map(_has_parts, data))
-    return isinstance(data, Mapping)  # of parts by name, as a DatasetDict is
-
-
 def _build_model(config: TrainConfig, categories: Categories) -> RTDETR:
     return build_model(
         config.network or config.model,
@@ -243,60 +263,6 @@ def _build_model(config: TrainConfig, categories: Categories) -> RTDETR:
         in_channels=config.in_channels,
         eval_size_hw=config.recipe.train_size_hw,
     )
-
-
-def _start_from(config: TrainConfig, model: RTDETR, categories: Categories, *, dry_run: bool) -> None:
-    """Load the weights that the run starts from into its network."""
-    published = config.recipe.tuning_from or config.model
-    backbone_weights = config.backbone_weights
-    if config.weights is None and backbone_weights == "auto":
-        backbone_weights = zoo.backbone_url(model.config)
-        if backbone_weights is None:
-            raise ConfigError(f"{config.model} has no published backbone weights; give a file or leave them out")
-    if dry_run and _is_fetched(config.weights or backbone_weights):
-        return
-    if config.weights is not None:
-        loaded = read_checkpoint(config.weights, model=None if config.network else config.model)
-        _check_unseen(config.weights, loaded.said, model.config)
-        known = loaded.categories or default_categories(loaded.config.num_classes)
-        names = None if known == Categories.numbered(len(known)) else known.names
-        if names is None and len(known) == len(categories):
-            _log.warning(
-                "%s does not name its %d classes: its rows are taken for the classes of the data in their order",
-                loaded.path,
-                len(known),
-            )
-        report = transfer(model, loaded.state, source_names=names, target_names=categories.names)
-        _log.info("weights of %s: %s", loaded.path, report)
-    elif backbone_weights is not None:
-        load_backbone(model, backbone_weights)
-        _log.info("backbone weights of %s", backbone_weights)
-    elif config.network is None and zoo.entry(published.partition(":")[0]).checkpoints:
-        _log.info("starting from random weights; --weights %s starts from the published ones", published)
-
-
-def _check_unseen(weights: str, said: ModelConfig | None, config: ModelConfig) -> None:
-    """Refuse to start a network from weights that were trained with other settings which no entry of them shows.
-
-    Raises:
-        ConfigError: as said, with what to set.
-    """
-    for name in () if said is None else _UNSEEN:
-        theirs, ours = (attrgetter(name)(one) for one in (said, config))
-        if theirs != ours and not (theirs is None and name.startswith("pixel_")):  # unsaid: the run may set it
-            value = str(list(theirs) if isinstance(theirs, tuple) else theirs).replace(" ", "")
-            raise ConfigError(
-                f"{weights} was trained with {name} {value}, and {config.name} has {ours}. Take it over: "
-                f"--set model.{name}={value}, or leave the model's name out"
-            )
-
-
-def _is_fetched(source: str | None) -> bool:
-    """Whether weights come over the network, or from the cache of what did."""
-    if source is None or Path(source).exists():
-        return False
-    name = source.partition(":")[0]
-    return "://" in source or (name in (*zoo.list_models(), *zoo.ALIASES) and bool(zoo.entry(name).checkpoints))
 
 
 def _open_folder(folder: Path, config: TrainConfig, *, is_new: bool, description: str) -> None:

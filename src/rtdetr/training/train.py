@@ -20,10 +20,11 @@ from rtdetr.training.distributed import join
 from rtdetr.training.job import Job, MakeDetector
 from rtdetr.training.plan import note_time
 from rtdetr.training.rehearsal import rehearse
+from rtdetr.training.run_data import GivenData
 from rtdetr.training.run_folder import EvaluationPages, write_start
 from rtdetr.training.run_log import RunLog, SilentLog
 from rtdetr.training.schedule import set_learning_rate
-from rtdetr.training.setup import BEST_FILE, LAST_FILE, PLAN_FILE, GivenData, prepare
+from rtdetr.training.setup import BEST_FILE, LAST_FILE, PLAN_FILE, prepare
 from rtdetr.training.signals import StopSignals
 from rtdetr.training.step import train_step
 

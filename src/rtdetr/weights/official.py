@@ -112,8 +112,25 @@ def store_thresholds(path: Path, thresholds: Sequence[float]) -> Path:
     Raises:
         WeightsError: as for `read_own`, another number of classes, or a place that cannot be written.
     """
+    return _describe_anew(path, {"thresholds": [float(threshold) for threshold in thresholds]})
+
+
+def store_categories(path: Path, categories: Categories) -> Path:
+    """Give the classes of one of our checkpoints other names and ids; all else in the file stays as it is.
+
+    Args:
+        path: a .pth file that this library wrote; it is replaced atomically.
+        categories: by label, as many as the file has.
+
+    Raises:
+        WeightsError: as for `store_thresholds`.
+    """
+    return _describe_anew(path, {"categories": categories.to_json()})
+
+
+def _describe_anew(path: Path, changes: Mapping[str, Any]) -> Path:
     content = read_own(path)
-    content["rtdetr"] = {**content["rtdetr"], "thresholds": [float(threshold) for threshold in thresholds]}
+    content["rtdetr"] = {**content["rtdetr"], **changes}
     try:
         read_metadata(content["rtdetr"])
     except WeightsError as error:

@@ -1,0 +1,59 @@
+"""The datasets of a run, from the paths in its settings or from Python objects."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rtdetr.config import TrainConfig
+from rtdetr.data import DetectionDataset, open_dataset
+from rtdetr.errors import ConfigError
+
+
+class GivenData(NamedTuple):
+    """Datasets that are Python objects; None: the path in the settings."""
+
+    train: Any
+    val: Any
+
+
+def open_run_data(config: TrainConfig, given: GivenData | None) -> dict[str, DetectionDataset]:
+    """The data "train" and, where it is evaluated, "val", with the same labels.
+
+    Raises:
+        ConfigError: there is nothing to evaluate, and that was asked for.
+        DatasetError: a dataset is missing, broken, or has images that are too large.
+    """
+    train, val = _open_parts(config, given)
+    datasets = {"train": train} if val is None else {"train": train, "val": val}
+    if config.bad_images == "skip":
+        datasets = {part: dataset.skipping_bad_images() for part, dataset in datasets.items()}
+    for dataset in datasets.values():
+        dataset.check_pixels()
+    return datasets
+
+
+def _open_parts(config: TrainConfig, given: GivenData | None) -> tuple[DetectionDataset, DetectionDataset | None]:
+    given = given or GivenData(None, None)
+    options: dict[str, Any] = {"on_bad_box": config.bad_boxes}
+    data = config.data if given.train is None else given.train
+    train = open_dataset(data, split="train", images=config.images, **options)
+    if config.evaluate_every == 0:
+        return train, None
+    val_data = config.val_data if given.val is None else given.val
+    if val_data is None and not _has_parts(data):
+        raise ConfigError(
+            f"{train.annotations_file} has no validation part; give one with --val-data (Python: val_data), or do "
+            "without: --evaluate-every 0 (Python: evaluate_every=0)"
+        )
+    val_data = data if val_data is None else val_data
+    val = open_dataset(val_data, split="val", images=config.val_images, categories=train.categories, **options)
+    return train, val
+
+
+def _has_parts(data: Any) -> bool:
+    """Whether a dataset may have a validation part beside the training part."""
+    if isinstance(data, str):
+        return Path(data).is_dir() or data.endswith((".yaml", ".yml"))
+    if isinstance(data, Sequence):
+        return all(map(_has_parts, data))
+    return isinstance(data, Mapping)  # of parts by name, as a DatasetDict is
