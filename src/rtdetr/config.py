@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from rtdetr.errors import ConfigError, nearest
 
-Size = Annotated[int, Field(gt=0)]
+Size = Annotated[int, Field(gt=0, le=2**53)]  # what is larger is no exact float
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 """What a number type is called in exports, and in PyTorch; users may write either."""
@@ -91,7 +91,9 @@ def _explain(model: type[Strict], error: ValidationError) -> ConfigError:
     wanted = [one["msg"].removeprefix("Input should be ") for one in problems if one["loc"][:1] == first["loc"][:1]]
     expected = "expected " if first["msg"] != wanted[0] else ""
     more = f" ({len(problems) - len(wanted)} more)" if len(problems) > len(wanted) else ""
-    return _Misfit(model, path, f"{expected}{' or '.join(dict.fromkeys(wanted))}; got {first.get('input')!r}.{more}")
+    return _Misfit(
+        model, path, f"{expected}{' or '.join(dict.fromkeys(wanted))}; got {repr(first.get('input'))[:200]}.{more}"
+    )
 
 
 def _inner_fields(model: type[Strict]) -> Iterator[str]:
@@ -159,7 +161,9 @@ class DecoderConfig(Strict):
         if not -self.num_layers <= self.eval_idx < self.num_layers:
             raise ConfigError(f"eval_idx {self.eval_idx} is outside the decoder's {self.num_layers} layers")
         if self.width % self.num_heads:
-            raise ConfigError(f"decoder width {self.width} must be a multiple of its {self.num_heads} heads")
+            raise ConfigError(
+                f"decoder width {self.width} must be a multiple of its {self.num_heads} heads (num_heads)"
+            )
         return self
 
 
@@ -185,7 +189,7 @@ class ModelConfig(Strict):
             raise ConfigError(f"eval_size_hw: {problem}")
         width, heads = self.encoder.width, self.encoder.num_heads
         if width % 4 or width % heads:
-            raise ConfigError(f"encoder width {width} must be a multiple of 4 and of its {heads} heads")
+            raise ConfigError(f"encoder width {width} must be a multiple of 4 and of its {heads} heads (num_heads)")
         if len(self.decoder.num_points) < 3:
             raise ConfigError(f"num_points needs one number for each of the 3 levels, got {self.decoder.num_points}")
         return self

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -18,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 import rtdetr
 from rtdetr import zoo
+from rtdetr.categories import Categories, Category
 from rtdetr.errors import RTDETRError, WeightsError
 from rtdetr.models.hgnetv2 import HGNetv2
 
@@ -70,17 +72,19 @@ def test_four_levels_both_ways(tmp_path: Path) -> None:
     assert_same_outputs(model, ours(tmp_path / "theirs", dtype=torch.float64), tolerance=1e-10)
 
 
-def test_names_of_other_labels_than_the_networks(folder: Path, tmp_path: Path) -> None:
-    """Category ids taken for labels: what was trained is saved, and the classes are numbered."""
+def test_names_of_other_labels_than_the_networks(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Category ids taken for labels: what was trained is saved, and the classes are numbered, which is said."""
     options = {"id2label": {1: "a", 2: "b", 3: "c"}, "ignore_mismatched_sizes": True}
     model = RTDetrV2ForObjectDetection.from_pretrained(folder, **options)
     model.save_pretrained(tmp_path)
     assert ours(tmp_path).config.id2label == options["id2label"]
-    assert (
-        rtdetr.load(tmp_path).categories.names
-        == model.to_detector().categories.names
-        == [f"class {i}" for i in range(3)]
-    )
+    with caplog.at_level(logging.WARNING):
+        assert model.to_detector().categories.names == [f"class {i}" for i in range(3)]
+    assert "Number the classes from 0, without leading zeros. The classes are numbered" in caplog.text
+    with pytest.raises(WeightsError, match=r"id2label has the label '3', expected those of the weights, '0' to '2'"):
+        rtdetr.load(tmp_path)
 
 
 def test_no_entries_given(folder: Path, tmp_path: Path) -> None:
@@ -509,9 +513,32 @@ def test_an_edited_config_decides_here_and_in_the_facade(tmp_path: Path) -> None
         assert read_checkpoint(tmp_path / name).config.replace(eval_size_hw=None) == expected
         del functools.reduce(dict.__getitem__, place, stored)["num_denoising"]
         file.write_text(json.dumps(stored))
-        default = zoo.model_config("rtdetrv2_r18vd").decoder.num_denoising
-        assert ours(tmp_path / name).config.num_denoising == default
-        assert read_checkpoint(tmp_path / name).config.decoder.num_denoising == default
+        # without a field of transformers' the description in the header of the weights says it
+        left = zoo.model_config("rtdetrv2_r18vd").decoder.num_denoising if name == "facade" else 4
+        assert ours(tmp_path / name).config.num_denoising == left
+        assert read_checkpoint(tmp_path / name).config.decoder.num_denoising == left
+
+
+def test_fields_beside_our_description_are_followed(tmp_path: Path) -> None:
+    """In the facade as in rtdetr.load, and a type that is another model's is refused by both."""
+    model = tiny(decoder={"activation": "silu"}, num_classes=2)
+    save_huggingface(model.model.network, tmp_path, categories=Categories([Category(4, "cat"), Category(6, "dog")]))
+    file = tmp_path / "config.json"
+    stored = json.loads(file.read_text())
+    for own in ("rtdetr", "model_type"):
+        kept = {name: value for name, value in stored.items() if name != "rtdetr" or own == "rtdetr"}
+        file.write_text(json.dumps({**kept, "id2label": {"0": "cat", "1": "wolf"}, "num_queries": 11}))
+        config = ours(tmp_path).config
+        assert (config.id2label, config.label2id) == ({0: "cat", 1: "wolf"}, {"cat": 0, "wolf": 1})
+        assert config.num_queries == 11 and config.network_settings == {"decoder": {"activation": "silu"}}
+        found = read_checkpoint(tmp_path)
+        assert found.config.decoder.num_queries == 11 and found.config.decoder.activation == "silu"
+        assert found.categories == Categories([Category(4, "cat"), Category(6, "wolf")])
+    for model_type in ("rt_detr", "rt_detr_v2"):
+        file.write_text(json.dumps({**stored, "model_type": model_type}))
+        for load in (ours, read_checkpoint):
+            with pytest.raises(WeightsError, match=f"(model_type|model type) .*'{model_type}'"):
+                load(tmp_path)
 
 
 def test_eval_size_takes_the_position_code_away_and_is_refused(tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def test_shards_and_pickles(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "d_fine"}, "model type 'd_fine' is not RT-DETR's"),
+        ({"model_type": "d_fine"}, "model_type 'd_fine' is not RT-DETR's"),
         ({"normalize_before": True}, "normalize_before True is not supported"),
         ({"decoder_activation_function": "silu"}, "decoder_activation_function 'silu' is not supported"),
         ({"decoder_method": "nearest"}, "decoder_method must be"),
@@ -166,8 +166,12 @@ def test_shards_and_pickles(tmp_path: Path) -> None:
             {"backbone_config": {"model_type": "rt_detr_resnet", "hidden_sizes": [8, 16, 24, 32]}},
             r"'rt_detr_resnet' of this shape \(.*hidden_sizes",
         ),
-        ({"backbone_config": {"model_type": "rt_detr_resnet", "depths": 3}}, "backbone_config: .*int"),
-        ({"backbone_config": {"model_type": "hgnet_v2", "stem_channels": []}}, "a backbone 'hgnet_v2' of this"),
+        (
+            {"backbone_config": {"model_type": "rt_detr_resnet", "depths": 3}},
+            r"depths 3 is of .*, expected a list of 4",
+        ),
+        ({"backbone_config": {"model_type": "hgnet_v2", "stem_channels": []}}, r"stem_channels \[\] is of"),
+        ({"backbone_config": {"model_type": "hgnet_v2", "stem_channels": [3, 8, 8]}}, "a backbone 'hgnet_v2' of this"),
         ({"id2label": {"0": "cat"}}, "names 1 classes, the weights have 80"),
     ],
 )
@@ -188,9 +192,20 @@ def test_class_names_of_repositories(tmp_path: Path) -> None:
     old = {"motorcycle": "motorbike", "airplane": "aeroplane", "tv": "tvmonitor", "couch": "sofa"}
     edit(tmp_path, id2label={str(i): old.get(name, name) for i, name in enumerate(COCO80.names)})
     assert read_checkpoint(tmp_path).categories == COCO80
-    for labels in (None, {str(i): str(i) for i in range(1, 81)}, {str(i): "x" for i in range(80)}):
+    edit(tmp_path, id2label=None)
+    assert read_checkpoint(tmp_path).categories is None
+    for labels, message in (
+        (
+            {str(i): str(i) for i in range(1, 81)},
+            r"the label '80', expected those of the weights, '0' to '79'\. Number",
+        ),
+        ({f"{i:02}": str(i) for i in range(80)}, "the label '00', .* without leading zeros"),
+        ({str(i): "xyz"[min(i, 2)] for i in range(80)}, "the name 'z' for two classes, 2 and 3; every class needs"),
+        ({str(i): " " * i for i in range(80)}, "the name '' for label 0, expected a text that is not empty"),
+    ):
         edit(tmp_path, id2label=labels)
-        assert read_checkpoint(tmp_path).categories is None
+        with pytest.raises(WeightsError, match=rf"^{tmp_path}: config\.json: id2label has {message}"):
+            read_checkpoint(tmp_path)
 
 
 UNHELD = {

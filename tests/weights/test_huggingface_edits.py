@@ -4,6 +4,7 @@ import functools
 import json
 import logging
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ import rtdetr
 from rtdetr.categories import COCO80, Categories, Category
 from rtdetr.errors import RTDETRError, WeightsError
 from rtdetr.weights import LoadedWeights, load_model, read_checkpoint, save_huggingface
+from rtdetr.weights.huggingface import interpret, read_entries
+from rtdetr.weights.huggingface_classes import read_categories
+from rtdetr.weights.huggingface_config import TRAINING
 from tests.parity.fill import image
 from tests.weights.small import small
 
@@ -105,7 +109,7 @@ def test_an_edit_does_here_what_it_does_in_transformers(key: str, edited: Any) -
 
 
 def test_a_class_is_renamed(edited: Any) -> None:
-    """Ids and thresholds stay with their labels; without our description there are no ids to keep."""
+    """It keeps its id; without our description there are no ids to keep."""
     names = {"0": "cat", "1": "poodle", "2": "cow"}
     assert edited("ours", {"id2label": names}).categories.to_json() == [
         {"id": 3, "name": "cat"},
@@ -120,6 +124,64 @@ def test_a_class_is_renamed(edited: Any) -> None:
     assert edited("ours", {"id2label": ...}).categories == PETS
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("names", "ids", "said"),
+    [
+        (["cat", "dog", "cow"], [3, 7, 9], None),
+        (["cat", "dog", "calf"], [3, 7, 9], None),
+        (["wolf", "ape", "calf"], [3, 7, 9], None),
+        (["dog", "cat", "cow"], [7, 3, 9], "'dog' has 7, 'cat' has 3"),
+        (["dog", "wolf", "cow"], [7, 3, 9], "'dog' has 7, 'wolf' has 3"),
+        (["cow", "wolf", "dog"], [9, 3, 7], "'cow' has 9, 'wolf' has 3, 'dog' has 7"),
+        (["dog", "wolf", "calf"], [7, 3, 9], "'dog' has 7, 'wolf' has 3"),
+    ],
+)
+def test_category_ids_go_with_names(
+    kind: str, names: list[str], ids: list[int], said: str | None, edited: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        labels = dict(zip("012", names, strict=True))
+        found = edited(kind, {"id2label": labels, "label2id": {name: int(label) for label, name in labels.items()}})
+    if kind == KINDS[1]:
+        ids, said = [0, 1, 2], None
+    assert found.categories == Categories(map(Category, ids, names))
+    assert not caplog.messages if said is None else f"Category ids go with the names: {said}" in caplog.text
+
+
+def test_renamed_and_exchanged_classes_without_an_id_are_refused() -> None:
+    with pytest.raises(WeightsError, match="new names 'ape', 'wolf' at labels whose former names are at other labels"):
+        read_categories(
+            {"0": "dog", "1": "ape", "2": "wolf", "3": "cow"}, 4, known=Categories([*PETS, Category(11, "hen")])
+        )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({"0": "cat", "1": "dog", "2": "cat"}, "the name 'cat' for two classes, 0 and 2; every class needs"),
+        ({"1": "cat", "2": "dog", "3": "cow"}, "the label '3', expected those of the weights, '0' to '2'"),
+        ({"00": "cat", "1": "dog", "2": "cow"}, "the label '00'.* without leading zeros"),
+        ({"0": "cat", "1": " ", "2": "cow"}, "the name ' ' for label 1, expected a text that is not empty"),
+        ({"0": "cat", "1": None, "2": "cow"}, "the name None for label 1"),
+    ],
+)
+def test_labels_that_name_no_class_are_refused(kind: str, labels: dict[str, Any], message: str, edited: Any) -> None:
+    with pytest.raises(WeightsError, match=rf"config\.json: id2label has {message}"):
+        edited(kind, {"id2label": labels})
+
+
+def test_white_space_in_names_is_told(edited: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        found = edited("ours", {"id2label": {"0": "cat ", "1": "d\nog", "2": "cow"}, "label2id": None})
+    assert found.categories.names == ["cat ", "d\nog", "cow"]
+    assert caplog.messages == [
+        r"config.json: id2label has names with spaces around them or line breaks: 'cat ', 'd\nog'. They are taken as "
+        "they are, and differ from the names without"
+    ]
+
+
 def test_models_without_names_stay_so(tmp_path: Path) -> None:
     save_huggingface(small(), tmp_path)
     assert read_checkpoint(tmp_path).categories is None
@@ -132,7 +194,14 @@ def test_models_without_names_stay_so(tmp_path: Path) -> None:
 def test_a_stale_label2id_and_unknown_fields_are_told(edited: Any, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         edited("ours", {"label2id": {"cat": 1, "dog": 0, "cow": 2}, "num_querys": 3})
-    assert "label2id numbers the classes otherwise than id2label, which decides" in caplog.text
+        edited(
+            "ours", {"architectures": ["DetrModel"], "backbone_config": {"model_type": "rt_detr_resnet", "dephts": 1}}
+        )
+    assert "label2id contradicts id2label, which decides" in caplog.text
+    assert "architectures ['DetrModel'] have no effect" in caplog.text
+    assert (
+        "backbone_config: 'dephts' is no field of this backbone and has no effect. Did you mean 'depths'" in caplog.text
+    )
     assert "'num_querys' is no field of an RT-DETR and has no effect. Did you mean 'num_queries'" in caplog.text
     caplog.clear()
     with caplog.at_level(logging.WARNING):
@@ -153,6 +222,51 @@ def test_what_only_ours_can_hold_is_edited(edited: Any) -> None:
         edited(KINDS[2], {"eval_size_hw": [96, 96]}, inside=where[:2])
     with pytest.raises(WeightsError, match=r"rtdetr\.model\.in_channels 4 contradicts the weights, which have 3"):
         edited(KINDS[2], {"in_channels": 4}, inside=where[:2])
+
+
+OWN_CONTRADICTED: dict[str, Any] = {
+    "decoder_layers": 6,
+    "encoder_layers": 2,
+    "d_model": 256,
+    "num_labels": 80,
+    "decoder_n_points": 3,
+    "decoder_activation_function": "relu",
+    "learn_initial_query": True,
+    "decoder_method": "nearest",
+    "batch_norm_eps": 0.1,
+    "model_type": "rt_detr",
+    "backbone_config": {"depths": [3, 4, 6, 3]},
+}
+
+
+@pytest.mark.parametrize("key", ["num_queries", "num_denoising", "label_noise_ratio", "decoder_method", "eval_idx"])
+def test_fields_beside_our_description_are_followed(key: str, edited: Any) -> None:
+    value, setting = FOLLOWED[key]
+    assert edited(KINDS[2], {key: value}).config == config_of(KINDS[2]).replace(**setting)
+    agreeing = {"decoder_layers": 2, "d_model": 16, "decoder_activation_function": "silu", "num_labels": 3}
+    assert edited(KINDS[2], agreeing).config == config_of(KINDS[2])
+
+
+@pytest.mark.parametrize("key", OWN_CONTRADICTED)
+def test_fields_beside_our_description_that_contradict_it_are_refused(key: str, edited: Any) -> None:
+    with pytest.raises(WeightsError, match=rf"config\.json: .*{key}") as error:
+        edited(KINDS[2], {key: OWN_CONTRADICTED[key]})
+    if key == "decoder_activation_function":
+        assert "expected 'silu'. It is set by rtdetr.model.decoder.activation" in str(error.value)
+
+
+def test_our_description_is_missing(edited: Any, folders: dict[str, Path]) -> None:
+    """The header of the weights has it as well; without either there is no model."""
+    assert edited(KINDS[2], {"rtdetr": ...}).config == config_of(KINDS[2])
+    with pytest.raises(WeightsError, match="model_type 'rtdetr' needs 'rtdetr', the description of the model"):
+        edited("transformers'", {"model_type": "rtdetr", "d_model": ..., "architectures": None})
+
+
+def test_a_key_that_appears_twice_is_refused(edited: Any) -> None:
+    file = edited("ours", {}).path / "config.json"
+    file.write_text(file.read_text().replace('"num_queries":', '"num_queries": 5, "num_queries":'))
+    with pytest.raises(WeightsError, match=r"config\.json: the key 'num_queries' appears twice"):
+        read_checkpoint(file.parent)
 
 
 CONTRADICTED: dict[str, Any] = {
@@ -217,6 +331,77 @@ def test_other_files_called_config_json(folders: dict[str, Path], tmp_path: Path
         assert read_checkpoint(tmp_path).config == config_of("ours")
     (tmp_path / "config.json").unlink()
     assert read_checkpoint(tmp_path).config == config_of("ours")
+
+
+WRONG: list[Any] = [None, ..., [], [1], {}, "text", -1, 0, 7, 0.5, True, 10**400]
+SETTINGS = {"decoder_attention_heads": "decoder.num_heads", "query_selection": "decoder.query_selection"}
+SETTINGS |= {"backbone_freeze_at": "backbone.freeze_at"}
+SETTINGS |= {
+    key: f"{section}.{name}"
+    for key, (_, setting) in FOLLOWED.items()
+    for section, names in setting.items()
+    if isinstance(names, dict)
+    for name in names
+}
+UNUSED = {*TRAINING, "dtype", "version", "format"}  # what no model is made of
+
+
+def places(stored: dict[str, Any], start: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """All keys of a file, those of objects in it too."""
+    for key, value in stored.items():
+        yield (*start, key)
+        if isinstance(value, dict):
+            yield from places(value, (*start, key))
+
+
+def changed(stored: dict[str, Any], place: tuple[str, ...], value: Any) -> dict[str, Any]:
+    key, *rest = place
+    if rest:
+        return {**stored, key: changed(stored[key], tuple(rest), value)}
+    return {name: old for name, old in stored.items() if name != key} | ({} if value is ... else {key: value})
+
+
+def leaves(config: rtdetr.config.ModelConfig) -> dict[str, Any]:
+    flat = {}
+    for name, value in config.model_dump(mode="json").items():
+        flat |= {f"{name}.{inner}": one for inner, one in value.items()} if isinstance(value, dict) else {name: value}
+    return flat
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_field_with_each_wrong_value(
+    kind: str, folders: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The model stays where nothing else can be meant, is the one that is asked for, or is refused by that name."""
+    state, described = read_entries(folders[kind])
+    written = json.loads((folders[kind] / "config.json").read_text())
+
+    def read(stored: dict[str, Any]) -> Any:
+        return interpret(state, described, stored=stored, preprocessor={}, hint="")[1]
+
+    def problem(place: tuple[str, ...], value: Any) -> str | None:
+        caplog.clear()
+        try:
+            found = read(changed(written, place, value))
+        except RTDETRError as error:
+            named = "id2label" if place[0] == "id2label" else place[-1]
+            fine = named in str(error) and str(error).startswith("config.json: ") and "\n" not in str(error)
+            return None if fine else str(error)
+        if found == expected:
+            old = functools.reduce(dict.__getitem__, place, written)
+            meaningless = value in (None, ..., [], {}, old) or not UNUSED.isdisjoint(place)
+            return None if meaningless or caplog.text else "silence"
+        if "categories" in place or place[0] == "id2label":
+            return None if found.config == expected.config else "another model"
+        before, after = leaves(expected.config), leaves(found.config)
+        differing = {key for key in before if before[key] != after[key]}
+        return None if differing <= {SETTINGS.get(place[-1], ".".join(place[2:]))} else f"changed {differing}"
+
+    expected = read(written)
+    with caplog.at_level(logging.WARNING):
+        tried = [(place, value, problem(place, value)) for place in places(written) for value in WRONG]
+    assert [one for one in tried if one[2] is not None] == []
+    assert len(tried) > 300
 
 
 VALUES = st.recursive(

@@ -1,5 +1,6 @@
 """RTDetrV2Config: transformers' configuration of RT-DETRv2 with a few more fields, and the network it describes."""
 
+import logging
 from typing import Any, ClassVar, Literal, Self
 
 import transformers
@@ -7,11 +8,12 @@ from huggingface_hub.dataclasses import strict
 
 from rtdetr.categories import Categories
 from rtdetr.config import DecoderConfig, EncoderConfig, HGNetv2Config, ModelConfig, PResNetConfig
-from rtdetr.errors import ConfigError
+from rtdetr.errors import ConfigError, WeightsError
+from rtdetr.weights.huggingface_classes import read_categories
 from rtdetr.weights.huggingface_config import FIXED, read_backbone, write_config
-from rtdetr.weights.huggingface_reading import read_categories
-from rtdetr.weights.official import read_metadata
+from rtdetr.weights.official import Metadata, read_metadata
 
+_log = logging.getLogger(__name__)
 _SAMPLING: dict[str, Literal["bilinear", "discrete"]] = {"default": "bilinear", "discrete": "discrete"}
 _FREE = ("learn_initial_query",)  # of FIXED: not fixed here
 
@@ -75,8 +77,7 @@ class RTDetrV2Config(transformers.RTDetrV2Config):
         """
         fields = dict(config_dict)
         if "rtdetr" in fields and "d_model" not in fields:  # what rtdetr.weights writes of models of ours alone
-            described = read_metadata(fields["rtdetr"])
-            fields = cls.from_model_config(described.config, categories=described.categories).to_dict()
+            fields = cls.beside(read_metadata(fields.pop("rtdetr")), fields)
         names, count = kwargs.pop("id2label", None), kwargs.get("num_labels")
         if names is not None:
             label2id = kwargs.pop("label2id", None) or {name: int(label) for label, name in names.items()}
@@ -84,6 +85,15 @@ class RTDetrV2Config(transformers.RTDetrV2Config):
         elif count is not None and count != len(fields.get("id2label") or ()):
             fields = {name: value for name, value in fields.items() if name not in ("id2label", "label2id")}
         return super().from_dict(fields, **kwargs)
+
+    @classmethod
+    def beside(cls, described: Metadata, fields: dict[str, Any]) -> dict[str, Any]:
+        """All fields of a model that has a description of ours, with those that config.json has beside it."""
+        own = cls.from_model_config(described.config, categories=described.categories).to_dict()
+        given = {name: value for name, value in fields.items() if name != "model_type" and value is not None}
+        if "id2label" in given:
+            given.setdefault("label2id", {name: int(label) for label, name in given["id2label"].items()})
+        return {**own, **given}
 
     @classmethod
     def from_model_config(cls, config: ModelConfig, *, categories: Categories | None = None) -> Self:
@@ -171,9 +181,13 @@ def _check_fixed(config: transformers.RTDetrV2Config) -> None:
 
 
 def categories_of(config: transformers.RTDetrV2Config) -> Categories | None:
-    """Return the classes of a configuration, None where it only numbers them."""
+    """Return the classes of a configuration, None where it only numbers them, or names two alike, with a warning."""
     labels = {str(label): name for label, name in (config.id2label or {}).items()} or None
-    return read_categories({"id2label": labels}, config.num_labels or 2)
+    try:
+        return read_categories(labels, config.num_labels or 2)
+    except WeightsError as error:
+        _log.warning("%s. The classes are numbered", error)
+        return None
 
 
 def own_backbone(config: transformers.RTDetrV2Config) -> PResNetConfig | HGNetv2Config | None:

@@ -31,9 +31,10 @@ from rtdetr.hf.entries import NETWORK, in_memory, on_disk, renamed
 from rtdetr.text_files import read_text
 from rtdetr.weights.huggingface import INDEX, PICKLED, WEIGHTS, read_entries
 from rtdetr.weights.huggingface_config import OWN_TYPE, inexpressible
-from rtdetr.weights.huggingface_reading import CONFIG
+from rtdetr.weights.huggingface_fields import CONFIG
+from rtdetr.weights.huggingface_reading import said_version
 from rtdetr.weights.names import State
-from rtdetr.weights.official import Metadata, metadata
+from rtdetr.weights.official import Metadata, merged_metadata, metadata
 
 if TYPE_CHECKING:
 
@@ -129,11 +130,13 @@ class HuggingFaceFiles(_Base):
                 f"{CONFIG}: expected model type {RTDetrV2Config.model_type!r}, got {model_type!r}. "
                 "rtdetr.load reads RT-DETR v1 as well."
             )
+        said_version(stored)
         if model_type == OWN_TYPE and not stored.keys() & {"d_model", "rtdetr"}:  # the header of the weights may say it
             if described is None:
                 raise WeightsError(f"{CONFIG} has no configuration, and the weights have no description of the model")
-            own = RTDetrV2Config.from_model_config(described.config, categories=described.categories)
-            stored = own.to_dict()
+            stored = RTDetrV2Config.beside(described, stored)
+        if isinstance(stored.get("rtdetr"), dict):
+            stored = {**stored, "rtdetr": merged_metadata(stored["rtdetr"], described)}
         stored = {**stored, "model_type": RTDetrV2Config.model_type}
         made: Any = RTDetrV2Config.from_dict(stored, return_unused_kwargs=True, **options)
         return made

@@ -26,14 +26,15 @@ from rtdetr.config import ModelConfig
 from rtdetr.errors import WeightsError
 from rtdetr.files import write_atomically
 from rtdetr.text_files import read_text
-from rtdetr.weights.huggingface_config import OWN_TYPE, check_backbone, inexpressible, write_config
+from rtdetr.weights.huggingface_config import OWN_TYPE, inexpressible, write_config
+from rtdetr.weights.huggingface_fields import CONFIG, check_backbone
 from rtdetr.weights.huggingface_preprocessor import (
     PREPROCESSOR,
     read_preprocessor,
     with_preprocessing,
     write_preprocessor,
 )
-from rtdetr.weights.huggingface_reading import CONFIG, describes_a_model, read_description, said_version
+from rtdetr.weights.huggingface_reading import describes_a_model, read_description, said_version
 from rtdetr.weights.names import State, from_huggingface, is_huggingface, to_huggingface, to_version
 from rtdetr.weights.official import Metadata, checked_state, load_pickle, metadata, read_metadata
 
@@ -54,8 +55,29 @@ def read_huggingface(path: Path) -> tuple[State, Metadata | None]:
     # a lone file that somebody renamed may lie beside the config.json of another model
     whole = path.is_dir() or path.name in (WEIGHTS, INDEX, PICKLED)
     stored = _read_json(folder / CONFIG) if whole else {}
-    stored = stored if describes_a_model(stored) else {}
     preprocessor = _read_json(folder / PREPROCESSOR) if whole else {}
+    return interpret(state, described, stored=stored, preprocessor=preprocessor, hint=path.name)
+
+
+def interpret(
+    state: State, described: Metadata | None, *, stored: dict[str, Any], preprocessor: dict[str, Any], hint: str
+) -> tuple[State, Metadata | None]:
+    """Say what entries are, by the files beside them.
+
+    Args:
+        state: the entries under any of their names.
+        described: what the header of their file says.
+        stored: content of config.json; empty where there is none.
+        preprocessor: content of preprocessor_config.json; empty where there is none.
+        hint: name of the folder, as for `identify`.
+
+    Returns:
+        What `read_huggingface` does.
+
+    Raises:
+        WeightsError: as for `read_huggingface`; the message names the file and the field.
+    """
+    stored = stored if describes_a_model(stored) else {}
     version = said_version(stored)
     if is_huggingface(state):
         check_backbone(stored)
@@ -64,7 +86,7 @@ def read_huggingface(path: Path) -> tuple[State, Metadata | None]:
         v1 = version == "v1" or (version is None and not any(key.endswith(".num_points_scale") for key in state))
         state = to_version(state, "v1" if v1 else "v2")
     if stored or (preprocessor and described is None):
-        described = read_description(stored, state, described=described, hint=path.name)
+        described = read_description(stored, state, described=described, hint=hint)
     if described is not None:
         asked = read_preprocessor(preprocessor, in_channels=described.config.in_channels)
         described = described._replace(config=with_preprocessing(described.config, asked))
@@ -175,12 +197,22 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _parse(text: str, path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(text)
+        data = json.loads(text, object_pairs_hook=lambda pairs: _object(pairs, path))
     except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path} holds damaged JSON: {error}") from None
     if not isinstance(data, dict):
         raise WeightsError(f"{path}: expected a JSON object, got {type(data).__name__}")
     return data
+
+
+def _object(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
+    """A JSON object, of which no key may appear twice: readers disagree on which one counts."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise WeightsError(f"{path}: the key {twice!r} appears twice in one object; leave one of them out")
+    return found
 
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:

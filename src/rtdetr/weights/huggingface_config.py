@@ -7,7 +7,6 @@ from typing import Any
 
 from rtdetr.categories import Categories
 from rtdetr.config import HGNetv2Config, ModelConfig, PResNetConfig
-from rtdetr.errors import ConfigError, WeightsError
 from rtdetr.models.hgnetv2 import SHAPES
 from rtdetr.models.presnet import BLOCKS
 
@@ -138,11 +137,11 @@ def read_backbone(stored: dict[str, Any]) -> PResNetConfig | HGNetv2Config | Non
 
     What is trained of it is not said there, and left at its default.
     """
-    closest = _closest(stored)
+    closest = closest_backbone(stored)
     return closest[0] if closest and not closest[1] else None
 
 
-def _closest(stored: dict[str, Any]) -> tuple[PResNetConfig | HGNetv2Config, list[str]] | None:
+def closest_backbone(stored: dict[str, Any]) -> tuple[PResNetConfig | HGNetv2Config, list[str]] | None:
     """The backbone of a `backbone_config` but for the fields that are named; None for another kind of network."""
     found: PResNetConfig | HGNetv2Config
     unread = {"num_channels", "out_features"}
@@ -168,32 +167,6 @@ def _closest(stored: dict[str, Any]) -> tuple[PResNetConfig | HGNetv2Config, lis
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
-
-
-def check_backbone(stored: dict[str, Any]) -> None:
-    """Refuse the config.json of a repository with a backbone that this library does not have.
-
-    Raises:
-        WeightsError: as said.
-    """
-    backbone = stored.get("backbone_config")
-    try:
-        if not isinstance(backbone, dict):
-            return
-        closest = _closest(backbone)
-        if closest and not closest[1]:
-            return
-    except (ConfigError, LookupError, TypeError, ValueError) as error:
-        raise WeightsError(f"config.json: backbone_config: {error}") from None
-    name = backbone.get("backbone") or backbone.get("model_type")
-    opens = "RTDetrV2ForObjectDetection.from_pretrained of rtdetr.hf opens it; to_detector() of that model detects"
-    if stored.get("model_type") == TYPES["v1"][0]:
-        opens = "expected ResNet-vd or HGNetV2"
-    shown = [key for key in ("embedding_size", *(closest[1][:1] if closest else ())) if key in backbone]
-    odd = f" ({', '.join(f'{key} {backbone[key]!r}' for key in shown)})" if shown else ""
-    raise WeightsError(
-        f"config.json: a backbone {name!r} of this shape{odd} is built by transformers or timm alone; {opens}"
-    )
 
 
 def write_backbone(backbone: PResNetConfig | HGNetv2Config, in_channels: int = 3) -> dict[str, Any]:

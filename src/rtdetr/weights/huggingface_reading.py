@@ -3,14 +3,17 @@
 config.json is what people edit, so it decides; the description in the header of our own weight files adds what
 config.json cannot say (the model's name, category ids, thresholds, what was frozen). What config.json says is compared
 with what the weights are: a contradiction is refused by the name of the field, and so is a value of a wrong type.
+
+A folder of type "rtdetr" has our description in config.json too, under "rtdetr", instead of the fields that stock
+transformers reads. Such fields may be put beside it: they are followed, or refused, in the same way.
 """
 
 import logging
 from typing import Any
 
-from rtdetr.categories import COCO80, Categories, Category
 from rtdetr.config import HGNetv2Config, ModelConfig
-from rtdetr.errors import ConfigError, WeightsError, nearest
+from rtdetr.errors import ConfigError, WeightsError
+from rtdetr.weights.huggingface_classes import check_names, read_categories, tell_label2id
 from rtdetr.weights.huggingface_config import (
     BACKBONE_REPEATS,
     FIXED,
@@ -21,52 +24,33 @@ from rtdetr.weights.huggingface_config import (
     write_backbone,
     write_config,
 )
-from rtdetr.weights.identify import Observation, differences, identify, observe
+from rtdetr.weights.huggingface_fields import ABOUT, CONFIG, EXAMPLE, OWN_FIELDS, checked, contradiction, short
+from rtdetr.weights.identify import Observation, contradicted_fields, differences, identify, observe
 from rtdetr.weights.names import State
-from rtdetr.weights.official import Metadata, read_metadata
+from rtdetr.weights.official import Metadata, merged_metadata, read_metadata
 
 _log = logging.getLogger(__name__)
-CONFIG = "config.json"
-_EXAMPLE = write_config(ModelConfig(), categories=None, dtype="float32")  # every field, with transformers' default
-_ALIASES = {"hidden_size": "d_model", "num_attention_heads": "encoder_attention_heads"}  # transformers' own
-_OWN_FIELDS: dict[str, Any] = {  # of rtdetr.hf.RTDetrV2Config, with their defaults
-    "eval_idx": -1,
-    "query_selection": "default",
-    "backbone_freeze_at": -1,
-    "transformers_compatible_loss": False,
-    "network_settings": {},
-}
-_ABOUT: dict[str, Any] = {"num_labels": 80, "torch_dtype": "float32"}
-# fields that no RT-DETR computes with: what transformers notes for itself, and what old releases wrote
-_WITHOUT_EFFECT = (
-    *("transformers_version", "_name_or_path", "name_or_path", "_commit_hash", "_attn_implementation", "auto_map"),
-    *(
-        "return_dict",
-        "output_attentions",
-        "output_hidden_states",
-        "chunk_size_feed_forward",
-        "problem_type",
-        "use_cache",
-    ),
-    *("backbone", "use_timm_backbone", "use_pretrained_backbone", "backbone_kwargs", "disable_custom_kernels"),
-    *("torchscript", "use_bfloat16", "pruned_heads", "tie_encoder_decoder", "rtdetr"),
-)
-_NULLABLE = {
-    *("architectures", "backbone_config", "dtype", "torch_dtype", "id2label", "label2id", "network_settings"),
-    *(key for key, value in (FIXED | TRAINING).items() if value is None),
-}
+_DESCRIPTION = "rtdetr"  # our description in the config.json of a folder of our own type
+_SAMPLING = {"default": "bilinear", "discrete": "discrete"}
 # fields of config.json and ours, which no entry of the weights shows
-_ENCODER = {"encoder_attention_heads": "num_heads", "positional_encoding_temperature": "temperature"}
-_DECODER = {name: name for name in ("num_queries", "num_denoising", "label_noise_ratio", "box_noise_scale", "eval_idx")}
-_METHODS = {"default": "bilinear", "discrete": "discrete"}
-# names in transformers' COCO repositories that differ from COCO's own
-_COCO_NAMES = {
-    "motorbike": "motorcycle",
-    "aeroplane": "airplane",
-    "sofa": "couch",
-    "pottedplant": "potted plant",
-    "diningtable": "dining table",
-    "tvmonitor": "tv",
+_SETTINGS = {
+    "encoder_attention_heads": "encoder.num_heads",
+    "positional_encoding_temperature": "encoder.temperature",
+    "freeze_backbone_batch_norms": "backbone.freeze_norm",
+    "backbone_freeze_at": "backbone.freeze_at",
+    "decoder_attention_heads": "decoder.num_heads",
+    "decoder_n_points": "decoder.num_points",
+    "query_selection": "decoder.query_selection",
+    **{
+        name: f"decoder.{name}"
+        for name in ("num_queries", "num_denoising", "label_noise_ratio", "box_noise_scale", "eval_idx")
+    },
+}
+_SHOWN = {  # where they are left out, the weights show them, at least in part
+    *("decoder_attention_heads", "decoder_n_points", "freeze_backbone_batch_norms", "backbone_freeze_at"),
+}
+_ARCHITECTURES = {
+    name for _, detector in TYPES.values() for name in (detector, detector.replace("ForObjectDetection", "Model"))
 }
 _NOT_COMPARED = {"architectures", "backbone_config", "decoder_n_points", "dtype", "id2label", "label2id", "model_type"}
 _FACTS = {  # what the weights show, and the fields that say it
@@ -75,28 +59,32 @@ _FACTS = {  # what the weights show, and the fields that say it
     "learned queries": "num_queries",
     "class-agnostic query selection": "query_selection",
 }
-_LONGEST = 100  # characters of a value in a message
 
 
 def describes_a_model(stored: dict[str, Any]) -> bool:
     """Whether a config.json is about a model; that of a training run has no field in common with it."""
-    return not stored.keys().isdisjoint({"model_type", *_EXAMPLE, *_ABOUT, "rtdetr"})
+    return not stored.keys().isdisjoint({"model_type", *EXAMPLE, *ABOUT, _DESCRIPTION})
 
 
 def said_version(stored: dict[str, Any]) -> str | None:
     """Return the version that `model_type` says, "v1" or "v2"; None where it says none.
 
     Raises:
-        WeightsError: another model's type.
+        WeightsError: another model's type, or one that contradicts what else the file says.
     """
     known = {model_type: version for version, (model_type, _) in TYPES.items()} | {OWN_TYPE: None}
     found = stored.get("model_type", OWN_TYPE)
     if not isinstance(found, str) or found not in known:
-        raise WeightsError(f"{CONFIG}: model type {_short(found)} is not RT-DETR's, expected one of {sorted(known)}")
+        raise WeightsError(f"{CONFIG}: model_type {short(found)} is not RT-DETR's, expected one of {sorted(known)}")
     for version, (_, architecture) in TYPES.items():
         architectures = stored.get("architectures")
         if isinstance(architectures, list) and architecture in architectures and known[found] not in (None, version):
-            raise WeightsError(f"{CONFIG}: architectures {_short(architectures)} contradict model_type {found!r}")
+            raise WeightsError(f"{CONFIG}: architectures {short(architectures)} contradict model_type {found!r}")
+    if found != OWN_TYPE and _DESCRIPTION in stored:
+        raise WeightsError(
+            f"{CONFIG}: model_type {found!r} contradicts 'rtdetr', the description of a model that transformers cannot "
+            f"hold. Put {OWN_TYPE!r} there"
+        )
     return known[found]
 
 
@@ -114,68 +102,61 @@ def read_description(stored: dict[str, Any], state: State, *, described: Metadat
             or that the weights contradict.
     """
     observation = observe(state)
-    if "rtdetr" in stored and "d_model" not in stored:  # what transformers cannot hold, as rtdetr.weights writes it
-        return _own(stored, observation)
-    if described is not None and not _fits(described.config, observation):
+    if said_version(stored) not in (None, observation.version):
+        raise contradiction("model_type", stored["model_type"], TYPES[observation.version][0])
+    own = _own(stored, observation, described)
+    if own is None and described is not None and not _fits(described.config, observation):
         raise WeightsError("its description and its entries disagree")
-    fields = _checked(stored)
-    _check_fixed(fields, observation)
-    method = fields.get("decoder_method", "default") if observation.version == "v2" else "default"
-    if method not in _METHODS:
-        raise WeightsError(f"{CONFIG}: decoder_method must be 'default' or 'discrete', got {_short(method)}")
-    base = described.config if described else identify(observation, hint=hint, sampling=_METHODS[method])
-    try:
-        config = _with_settings(base, fields, version=observation.version, sampling=_METHODS[method])
-        _check_facts(config, observation)
-        config = config.replace(**(fields.get("network_settings") or {}))
-        _check_facts(config, observation, names="network_settings")
-    except ConfigError as error:
-        raise WeightsError(f"{CONFIG}: {error}") from None
-    _compare(fields, config)
-    categories = _categories(fields, config.num_classes, known=described.categories if described else None)
-    return Metadata(config, categories, described.thresholds if described else None)
-
-
-def read_categories(stored: dict[str, Any], num_classes: int) -> Categories | None:
-    """Classes of a repository, None where it only numbers them; those of COCO come with COCO's ids.
-
-    Names that are not those of the labels 0, 1, ... belong to other labels than the network's, and are left out with a
-    warning.
-
-    Raises:
-        WeightsError: it names more or fewer classes than the weights have.
-    """
-    labels = stored.get("id2label")
-    if not isinstance(labels, dict):
-        return None
-    if len(labels) != num_classes:
-        raise WeightsError(f"{CONFIG}: id2label names {len(labels)} classes, the weights have {num_classes}")
-    found = (labels.get(str(label)) for label in range(num_classes))
-    names = [name for name in found if isinstance(name, str) and name]
-    if len(set(names)) < num_classes:
-        _log.warning(
-            "id2label has no name of its own for each of the labels 0..%d, so the classes are numbered", num_classes - 1
+    said = own or described
+    fields = checked(stored, known=(_DESCRIPTION,))
+    _check_fixed(fields, observation, own.config if own else None)
+    sampling = _sampling(fields, observation, own.config if own else None)
+    base = said.config if said else identify(observation, hint=hint, sampling=sampling)
+    if own is None:
+        base = base.replace(
+            version=observation.version, pixel_mean=None, pixel_std=None, decoder={"activation": "relu"}
         )
-        return None
-    if all(name == f"LABEL_{label}" for label, name in enumerate(names)):
-        return None
-    if [_COCO_NAMES.get(name, name) for name in names] == COCO80.names:
-        return COCO80
-    return Categories(Category(label, name) for label, name in enumerate(names))
+        fields = {**{name: (EXAMPLE | OWN_FIELDS)[name] for name in _SETTINGS.keys() - _SHOWN}, **fields}
+    config = _with_settings(base.replace(decoder={"sampling": sampling}), fields)
+    _check_facts(config, observation)
+    config = _with_network_settings(config, fields, observation)
+    _compare(fields, config)
+    if fields.get("architectures") and _ARCHITECTURES.isdisjoint(fields["architectures"]):
+        _log.warning("%s: architectures %s have no effect: none is RT-DETR's", CONFIG, short(fields["architectures"]))
+    categories = read_categories(fields.get("id2label"), config.num_classes, known=said.categories if said else None)
+    tell_label2id(fields.get("label2id"), fields.get("id2label"))
+    return Metadata(config, categories, said.thresholds if said else None)
 
 
-def _own(stored: dict[str, Any], observation: Observation) -> Metadata:
-    """The model of a folder that `rtdetr.weights` wrote of what transformers cannot hold."""
-    _tell_unknown(stored, known=("model_type", "rtdetr"))
+def _own(stored: dict[str, Any], observation: Observation, described: Metadata | None) -> Metadata | None:
+    """Our description of the model of a folder of our own type; None where its config.json has transformers' fields.
+
+    What config.json leaves out is taken from the description in the header of the weights.
+    """
+    if _DESCRIPTION not in stored:
+        if stored.get("model_type") != OWN_TYPE or "d_model" in stored:
+            return None
+        if described is None:
+            raise WeightsError(
+                f"{CONFIG}: model_type {OWN_TYPE!r} needs 'rtdetr', the description of the model, which is missing "
+                "both here and in the weights. Put config.json back as it was written"
+            )
+        return described
     try:
-        own = read_metadata(stored["rtdetr"])
+        own = read_metadata(merged_metadata(stored[_DESCRIPTION], described))
+        if own.categories is not None:
+            check_names(own.categories.names, where="rtdetr.categories")
     except WeightsError as error:
-        raise WeightsError(f"{CONFIG}: rtdetr: {error}") from None
+        text = str(error)
+        raise (error if text.startswith(CONFIG) else WeightsError(f"{CONFIG}: {_DESCRIPTION}: {text}")) from None
     for name in ("num_classes", "in_channels"):
         if getattr(own.config, name) != getattr(observation, name):
-            raise _contradiction(f"rtdetr.model.{name}", getattr(own.config, name), getattr(observation, name))
+            raise contradiction(f"rtdetr.model.{name}", getattr(own.config, name), getattr(observation, name))
     if found := differences(observation.facts, own.config):
-        raise WeightsError(f"{CONFIG}: rtdetr.model does not describe these weights, which have {found[0]}")
+        named = ", ".join(contradicted_fields(observation.facts, own.config))
+        raise WeightsError(
+            f"{CONFIG}: rtdetr.model does not describe these weights, which have {found[0]}. See {named}"
+        )
     return own
 
 
@@ -184,95 +165,66 @@ def _fits(config: ModelConfig, observation: Observation) -> bool:
     return counts and not differences(observation.facts, config)
 
 
-def _checked(stored: dict[str, Any]) -> dict[str, Any]:
-    """The fields, each of its type and under its own name.
-
-    Raises:
-        WeightsError: a value of a wrong type, or a field that contradicts its other name.
-    """
-    examples = _EXAMPLE | _OWN_FIELDS | _ABOUT
-    _tell_unknown(stored, known=(*examples, *_ALIASES, *_WITHOUT_EFFECT))
-    fields = dict(stored)
-    for alias, name in _ALIASES.items():
-        if alias in fields and fields.setdefault(name, fields[alias]) != fields[alias]:
-            raise WeightsError(
-                f"{CONFIG}: {alias} {_short(fields[alias])} and {name} {_short(fields[name])} are two names of one "
-                "setting; leave one of them out"
-            )
-    for key, example in examples.items():
-        if key in fields and not _is_like(key, fields[key], example):
-            raise WeightsError(
-                f"{CONFIG}: {key} {_short(fields[key])} is of a wrong type, expected {_kind(key, example)}"
-            )
-    return fields
-
-
-def _is_like(key: str, value: Any, example: Any) -> bool:
-    """Whether a value has the type of another one of its field."""
-    if value is None:
-        return key in _NULLABLE
-    if key == "decoder_n_points" and isinstance(value, list):  # of ours alone: a number for each level
-        example = [0]
-    if example is None:  # numbers that are usually left to transformers
-        example = [0] if isinstance(value, list) else 0.0
-    if isinstance(example, list) and isinstance(value, list):
-        return all(_is_like("", one, example[0]) for one in value)
-    if isinstance(example, float) and not isinstance(value, bool):
-        return isinstance(value, int | float) and -1e300 < value < 1e300
-    return type(value) is type(example)
-
-
-def _kind(key: str, example: Any) -> str:
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", dict: "an object"}
-    word = f"a list of such as {example[0]!r}" if isinstance(example, list) else words.get(type(example), "a number")
-    return f"{word} or null" if key in _NULLABLE else word
-
-
-def _tell_unknown(stored: dict[str, Any], *, known: tuple[str, ...]) -> None:
-    """Say which fields have no effect, here as in transformers: one of them may be a slip of the pen."""
-    for key in sorted(stored.keys() - set(known)):
-        _log.warning("%s: %r is no field of an RT-DETR and has no effect.%s", CONFIG, key, nearest(key, known))
-
-
-def _check_fixed(fields: dict[str, Any], observation: Observation) -> None:
-    """Refuse what transformers can vary and this library cannot."""
+def _check_fixed(fields: dict[str, Any], observation: Observation, own: ModelConfig | None) -> None:
+    """Refuse what transformers can vary and this library cannot, or says elsewhere in a folder of its own type."""
     v1 = observation.version == "v1"
-    for key, value in FIXED.items():
-        found = fields.get(key, value)
-        if key == "learn_initial_query":
-            value = observation.facts["learned queries"] is not None
-            found = fields.get(key, value)
-        if v1 and key in V2_FIELDS:
+    expected = FIXED | {"learn_initial_query": observation.facts["learned queries"] is not None}
+    elsewhere = {}
+    if own is not None:
+        expected |= {"decoder_activation_function": own.decoder.activation}
+        elsewhere = {
+            "decoder_activation_function": "decoder.activation",
+            "learn_initial_query": "decoder.learned_queries",
+        }
+    for key, value in expected.items():
+        if fields.get(key, value) != value and not (v1 and key in V2_FIELDS):
+            hint = f". It is set by rtdetr.model.{elsewhere[key]}" if key in elsewhere else ""
+            raise WeightsError(f"{CONFIG}: {key} {short(fields[key])} is not supported, expected {value!r}{hint}")
+    for key in V2_FIELDS if v1 else ():
+        if fields.get(key, EXAMPLE[key]) != EXAMPLE[key]:
+            _log.warning("%s: %s %s has no effect in RT-DETR v1", CONFIG, key, short(fields[key]))
+
+
+def _sampling(fields: dict[str, Any], observation: Observation, own: ModelConfig | None) -> str:
+    """The sampling method that `decoder_method` asks for."""
+    if "decoder_method" not in fields and own is not None:
+        return own.decoder.sampling
+    method = fields.get("decoder_method", "default") if observation.version == "v2" else "default"
+    if method not in _SAMPLING:
+        raise WeightsError(f"{CONFIG}: decoder_method must be 'default' or 'discrete', got {short(method)}")
+    return _SAMPLING[method]
+
+
+def _with_settings(config: ModelConfig, fields: dict[str, Any]) -> ModelConfig:
+    """A model with the settings that no entry shows."""
+    for theirs, setting in _SETTINGS.items():
+        if theirs not in fields:
             continue
-        if found != value:
-            raise WeightsError(f"{CONFIG}: {key} {_short(found)} is not supported, expected {value!r}")
-    ignored = [key for key in V2_FIELDS if v1 and fields.get(key, _EXAMPLE[key]) != _EXAMPLE[key]]
-    for key in ignored:
-        _log.warning("%s: %s %s has no effect in RT-DETR v1", CONFIG, key, _short(fields[key]))
+        value = fields[theirs]
+        if theirs == "decoder_n_points":
+            value = tuple(value) if isinstance(value, list) else (value,) * len(config.decoder.num_points)
+        section, _, ours = setting.partition(".")
+        config = _replaced(config, theirs, fields[theirs], {section: {ours: value}})
+    width, expansion = config.encoder.width, fields.get("hidden_expansion", config.encoder.expansion)
+    if int(width * expansion) == int(width * config.encoder.expansion):
+        config = _replaced(config, "hidden_expansion", expansion, {"encoder": {"expansion": expansion}})
+    return config
 
 
-def _with_settings(base: ModelConfig, fields: dict[str, Any], *, version: str, sampling: str) -> ModelConfig:
-    """A model with the settings that no entry shows; those that config.json lacks have transformers' defaults."""
-    values = _EXAMPLE | _OWN_FIELDS | fields
-    points = fields.get("decoder_n_points", base.decoder.num_points)
-    levels = len(base.decoder.num_points)
-    decoder = {ours: values[theirs] for theirs, ours in _DECODER.items()} | {
-        "num_heads": fields.get("decoder_attention_heads", base.decoder.num_heads),
-        "num_points": tuple(points) if isinstance(points, list | tuple) else (points,) * levels,
-        "sampling": sampling,
-        "query_selection": values["query_selection"],
-        "activation": "relu",
-    }
-    backbone = {
-        "freeze_norm": fields.get("freeze_backbone_batch_norms", base.backbone.freeze_norm),
-        "freeze_at": fields.get("backbone_freeze_at", base.backbone.freeze_at),
-    }
-    encoder = {ours: values[theirs] for theirs, ours in _ENCODER.items()}
-    width, expansion = base.encoder.width, fields.get("hidden_expansion", base.encoder.expansion)
-    if int(width * expansion) == int(width * base.encoder.expansion):
-        encoder["expansion"] = expansion
-    parts = {"backbone": backbone, "encoder": encoder, "decoder": decoder}
-    return base.replace(version=version, pixel_mean=None, pixel_std=None, **parts)
+def _with_network_settings(config: ModelConfig, fields: dict[str, Any], observation: Observation) -> ModelConfig:
+    """A model with the changes that rtdetr.hf writes where there is no field for them."""
+    changes = fields.get("network_settings") or {}
+    config = _replaced(config, "network_settings", changes, changes)
+    _check_facts(config, observation, names="network_settings")
+    return config
+
+
+def _replaced(config: ModelConfig, field: str, value: Any, changes: dict[str, Any]) -> ModelConfig:
+    """A model with some changes; what is wrong with them is said of the field of config.json."""
+    try:
+        return config.replace(**changes)
+    except ConfigError as error:
+        raise WeightsError(f"{CONFIG}: {field} {short(value)} cannot be followed: {error}") from None
 
 
 def _check_facts(config: ModelConfig, observation: Observation, *, names: str | None = None) -> None:
@@ -291,43 +243,11 @@ def _compare(fields: dict[str, Any], config: ModelConfig) -> None:
     actual = write_config(config, categories=None, dtype="float32")
     for key in sorted(actual.keys() & fields.keys() - FIXED.keys() - TRAINING.keys() - _NOT_COMPARED):
         if fields[key] != actual[key]:
-            raise _contradiction(key, fields[key], actual[key])
+            raise contradiction(key, fields[key], actual[key])
     if fields.get("num_labels", config.num_classes) != config.num_classes:
-        raise _contradiction("num_labels", fields["num_labels"], config.num_classes)
+        raise contradiction("num_labels", fields["num_labels"], config.num_classes)
     backbone = write_backbone(config.backbone, config.in_channels)
     unused = BACKBONE_REPEATS if isinstance(config.backbone, HGNetv2Config) else set()
     for key, value in (fields.get("backbone_config") or {}).items():
         if key in backbone and key not in unused and value not in (None, backbone[key]):
-            raise _contradiction(f"backbone_config.{key}", value, backbone[key])
-
-
-def _categories(fields: dict[str, Any], num_classes: int, *, known: Categories | None) -> Categories | None:
-    """The classes that config.json names, with the ids that our description has for their labels."""
-    labels = fields.get("id2label")
-    if labels is None:
-        return known
-    wrong = next((name for name in labels.values() if not isinstance(name, str) or not name), None)
-    if wrong is not None:
-        raise WeightsError(f"{CONFIG}: id2label has the name {_short(wrong)}, expected texts that are not empty")
-    names = [labels.get(str(label)) for label in range(num_classes)]
-    label2id = fields.get("label2id") or {}
-    if len(set(names)) == len(labels) and any(
-        str(label2id.get(name, label)) != label for label, name in labels.items()
-    ):
-        _log.warning("%s: label2id numbers the classes otherwise than id2label, which decides", CONFIG)
-    if len(labels) == num_classes and names == (known or Categories.numbered(num_classes)).names:
-        return known
-    found = read_categories(fields, num_classes)
-    return Categories(map(Category, known.ids, found.names)) if known and found else found
-
-
-def _contradiction(key: str, value: Any, actual: Any) -> WeightsError:
-    return WeightsError(
-        f"{CONFIG}: {key} {_short(value)} contradicts the weights, which have {_short(actual)}. Put that there, or use "
-        "the weights that belong to this file"
-    )
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+            raise contradiction(f"backbone_config.{key}", value, backbone[key])

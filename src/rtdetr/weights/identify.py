@@ -21,6 +21,18 @@ from rtdetr.models.presnet import BLOCKS
 from rtdetr.weights.names import State, to_version, version_of
 
 STEMS = ("backbone.conv1.conv1_1.conv.weight", "backbone.stem.stem1.conv.weight")
+_FIELDS = {  # settings that the facts show, in their order
+    "backbone": {
+        "presnet": ("kind", "depth", "blocks", "base_width"),
+        "hgnetv2": ("kind", "size", "size", "use_lab"),
+    },
+    "encoder": ("width", "feedforward", "num_layers", "expansion", "num_blocks"),
+    "decoder": ("width", "feedforward", "num_layers", "num_heads", "num_points"),
+    "points a level": ("decoder.num_points",),
+    "query position head": ("decoder.query_pos_widths",),
+    "learned queries": ("decoder.learned_queries",),
+    "class-agnostic query selection": ("decoder.query_selection",),
+}
 WIDE = (torch.float32, torch.float64)  # types that hold the constants exactly enough
 Facts = dict[str, Any]
 
@@ -98,6 +110,20 @@ def differences(observed: Facts, config: ModelConfig) -> list[str]:
     return [
         f"{name} {value} instead of {expected[name]}" for name, value in observed.items() if value != expected[name]
     ]
+
+
+def contradicted_fields(observed: Facts, config: ModelConfig) -> list[str]:
+    """Dotted names of the settings of a configuration that a checkpoint contradicts."""
+    expected, found = expect(config), []
+    for fact, value in observed.items():
+        fields: Any = _FIELDS[fact]
+        if fact == "backbone":
+            fields = fields[config.backbone.kind]
+        if len(fields) == 1:
+            found += fields if value != expected[fact] else ()
+        else:
+            found += [f"{fact}.{name}" for name, a, b in zip(fields, value, expected[fact], strict=True) if a != b]
+    return list(dict.fromkeys(found))
 
 
 def identify(observation: Observation, *, hint: str = "", sampling: str | None = None) -> ModelConfig:

@@ -17,7 +17,7 @@ from torch import Tensor
 from rtdetr import __version__
 from rtdetr.categories import Categories
 from rtdetr.config import ModelConfig
-from rtdetr.errors import RTDETRError, WeightsError
+from rtdetr.errors import InputError, RTDETRError, WeightsError
 from rtdetr.files import write_atomically
 from rtdetr.weights.names import State
 
@@ -55,24 +55,54 @@ def read_metadata(data: object) -> Metadata:
     Raises:
         WeightsError: written by a newer version of this library, or damaged.
     """
-    match data:
-        case {"format": int(number)} if number > FORMAT:
-            raise WeightsError(f"its format {number} is newer than {FORMAT}, the last one known here; upgrade rtdetr")
-        case {"format": int(), "model": dict(model), "categories": None | list() as rows, **more}:
-            try:
-                categories = None if rows is None else Categories.from_json(rows)
-                config = ModelConfig(**{str(key): value for key, value in model.items()})
-            except (RTDETRError, TypeError, AttributeError) as error:
-                raise WeightsError(f"its description of the model is damaged: {error}") from None
-            size_hw = config.eval_size_hw
-            if more.get("image_size_hw", size_hw) not in (size_hw, None if size_hw is None else list(size_hw)):
-                raise WeightsError(
-                    f"its image_size_hw {more['image_size_hw']!r} contradicts its eval_size_hw {size_hw}"
-                )
-            if categories is not None and len(categories) != config.num_classes:
-                raise WeightsError(f"it names {len(categories)} classes for a model of {config.num_classes}")
-            return Metadata(config, categories, _checked_thresholds(more.get("thresholds"), config.num_classes))
-    raise WeightsError("its description of the model (key 'rtdetr') is damaged")
+    if not isinstance(data, Mapping):
+        raise WeightsError(f"its description of the model (key 'rtdetr') is damaged: expected an object, got {data!r}")
+    expected = {"format": (int, "a number"), "model": (Mapping, "an object"), "categories": (list, "a list or null")}
+    for key, (kind, words) in expected.items():
+        value = data.get(key, ...)
+        if isinstance(value, bool) or not (isinstance(value, kind) or (value is None and key == "categories")):
+            found = "is missing" if value is ... else f"is {repr(value)[:100]}"
+            raise WeightsError(f"its description of the model is damaged: {key} {found}, expected {words}")
+    if data["format"] > FORMAT:
+        raise WeightsError(
+            f"its format {data['format']} is newer than {FORMAT}, the last one known here; upgrade rtdetr"
+        )
+    try:
+        rows = data["categories"]
+        categories = None if rows is None else Categories.from_json(rows)
+    except InputError as error:
+        raise WeightsError(f"its description of the model is damaged: categories: {error}") from None
+    try:
+        config = ModelConfig(**{str(key): value for key, value in data["model"].items()})
+    except (RTDETRError, TypeError, AttributeError) as error:
+        raise WeightsError(f"its description of the model is damaged: {error}") from None
+    size_hw = config.eval_size_hw
+    if data.get("image_size_hw", size_hw) not in (size_hw, None if size_hw is None else list(size_hw)):
+        raise WeightsError(f"its image_size_hw {data['image_size_hw']!r} contradicts its eval_size_hw {size_hw}")
+    if categories is not None and len(categories) != config.num_classes:
+        raise WeightsError(
+            f"it names {len(categories)} classes for a model of {config.num_classes}: categories and num_classes must "
+            "agree"
+        )
+    return Metadata(config, categories, _checked_thresholds(data.get("thresholds"), config.num_classes))
+
+
+def merged_metadata(data: object, described: Metadata | None) -> object:
+    """What `read_metadata` reads, where a part that was left out is as in another description, if there is one."""
+    if described is None or not isinstance(data, Mapping):
+        return data
+    return _merged(metadata(described.config, described.categories, thresholds=described.thresholds), data)
+
+
+def _merged(usual: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """One mapping over another one, and the mappings in it likewise if they are of one kind."""
+    merged = dict(usual)
+    for key, value in changes.items():
+        old = usual.get(key)
+        if isinstance(value, Mapping) and isinstance(old, Mapping) and value.get("kind") in (None, old.get("kind")):
+            value = _merged(old, value)
+        merged[key] = value
+    return merged
 
 
 def _checked_thresholds(values: object, num_classes: int) -> tuple[float, ...] | None:
