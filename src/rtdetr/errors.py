@@ -70,8 +70,11 @@ def one_line(error: RTDETRError) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return " Did you mean 'x'?" for the known name closest to `name`, or an empty string when none is close."""
-    lowered = {k.lower(): k for k in known}
+    """Return " Did you mean 'x'?" for the known name closest to `name`, or an empty string when none is close.
+
+    Names that begin with an underscore are nobody's to write, and are not suggested.
+    """
+    lowered = {k.lower(): k for k in known if not k.startswith("_")}
     close = difflib.get_close_matches(str(name).lower(), list(lowered), n=1, cutoff=0.5)
     return f" Did you mean {lowered[close[0]]!r}?" if close else ""
 

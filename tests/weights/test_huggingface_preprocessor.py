@@ -196,6 +196,26 @@ def test_other_keys_are_told(caplog: pytest.LogCaptureFixture) -> None:
     assert read_preprocessor({}, in_channels=3) == Preprocessing()
 
 
+@pytest.mark.parametrize("key", ["do_reduce_labels", "ensure_multiple_of"])
+def test_settings_of_other_processors_are_told_as_such(key: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        read_preprocessor({**USUAL, key: True, "_processor_clas": "x"}, in_channels=3)
+    assert caplog.messages == [
+        "preprocessor_config.json: '_processor_clas' is no setting of RTDetrImageProcessor and has no effect. "
+        "Did you mean 'processor_class'?",
+        f"preprocessor_config.json: '{key}' is a setting of other image processors, without meaning for "
+        "RTDetrImageProcessor, and has no effect.",
+    ]
+
+
+def test_a_refusal_names_the_size_of_the_model(tmp_path: Path) -> None:
+    save_huggingface(small(num_classes=3), tmp_path)
+    for changes in ({"size": {"max_height": 50, "max_width": 90}}, {"do_pad": True, "pad_size": {"height": 96}}):
+        put(tmp_path, changes)
+        with pytest.raises(WeightsError, match=r'put "do_pad": false and "size": \{"height": 64, "width": 64\} there'):
+            read_checkpoint(tmp_path)
+
+
 def test_a_network_that_normalizes_itself(tmp_path: Path) -> None:
     """What the file asks for comes first, then what the network does already."""
     model = small(num_classes=3, pixel_mean=(0.5, 0.4, 0.3), pixel_std=(0.2, 0.3, 0.4))

@@ -88,8 +88,9 @@ def interpret(
     if stored or (preprocessor and described is None):
         described = read_description(stored, state, described=described, hint=hint)
     if described is not None:
-        asked = read_preprocessor(preprocessor, in_channels=described.config.in_channels)
-        described = described._replace(config=with_preprocessing(described.config, asked))
+        config = described.config
+        asked = read_preprocessor(preprocessor, in_channels=config.in_channels, size_hw=config.eval_size_hw)
+        described = described._replace(config=with_preprocessing(config, asked))
     return state, described
 
 

@@ -43,16 +43,20 @@ _WITHOUT_EFFECT = (
     *("device", "return_tensors", "processor_class", "_processor_class", "_valid_processor_keys", "_name_or_path"),
     *("transformers_version", "use_fast", "backend"),
 )
+# settings of other image processors of transformers, which RTDetrImageProcessor does not have
+_OF_OTHERS = (
+    *("do_reduce_labels", "ignore_index", "num_labels", "mask_size", "mask_pad_size", "do_split_image", "size_divisor"),
+    *("crop_pct", "do_flip_channel_order", "do_grayscale", "do_thumbnail", "do_align_long_axis", "rescale_offset"),
+    *("ensure_multiple_of", "keep_aspect_ratio", "resize_mode", "include_top", "min_pixels", "max_pixels"),
+    *("patch_size", "temporal_patch_size", "merge_size", "min_patches", "max_patches", "crop_to_patches"),
+    *("do_image_splitting", "max_image_size", "do_pan_and_scan", "apply_ocr", "ocr_lang", "tesseract_config"),
+)
 _METHODS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # in the order of PIL's numbers
 _KEEP_RATIO = {"shortest_edge", "longest_edge", "max_height", "max_width"}
 _LARGEST = 8192  # side of an image for the network
 _NUMBERS = (1e-30, 1e30)  # what is left of float32 on either side is for the pixels
 _SAME_FACTOR = 1e-6  # relative; 1/255 as float32 is 1/255
 _ELSEWHERE = "The image processor of rtdetr.hf, or transformers', follows it"
-_STRETCHING = (
-    f'{_ELSEWHERE}. To stretch images instead, which gives other detections, put "do_pad": false and '
-    '"size": {"height": 640, "width": 640} there'
-)
 
 
 class Preprocessing(NamedTuple):
@@ -79,12 +83,13 @@ def write_preprocessor(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def read_preprocessor(stored: dict[str, Any], *, in_channels: int) -> Preprocessing:
+def read_preprocessor(stored: dict[str, Any], *, in_channels: int, size_hw: SizeHW | None = None) -> Preprocessing:
     """Return what a preprocessor_config.json asks for; a key that it lacks has transformers' default.
 
     Args:
         stored: its content; empty where there is no such file.
         in_channels: image channels of the network.
+        size_hw: what the model is made for, which messages name; None: 640x640.
 
     Raises:
         WeightsError: a setting that cannot be followed, or a value that is none; the message names it.
@@ -93,7 +98,7 @@ def read_preprocessor(stored: dict[str, Any], *, in_channels: int) -> Preprocess
         return Preprocessing()
     _check_keys(stored)
     values = _DEFAULTS | stored
-    size_hw = _size(values)
+    asked_hw = _size(values, usual_hw=size_hw or (640, 640))
     factor = _factor(values) if _flag(values, "do_rescale") else 1.0
     scale = factor * 255  # of pixels that were divided by 255
     scale = 1.0 if math.isclose(scale, 1, rel_tol=_SAME_FACTOR) else scale
@@ -108,7 +113,7 @@ def read_preprocessor(stored: dict[str, Any], *, in_channels: int) -> Preprocess
         raise _refused(
             "rescale_factor", factor, "the pixels would not fit into float32", "Correct it, image_mean or image_std"
         )
-    return Preprocessing(size_hw, mean, std)
+    return Preprocessing(asked_hw, mean, std)
 
 
 def with_preprocessing(config: ModelConfig, preprocessing: Preprocessing) -> ModelConfig:
@@ -134,13 +139,22 @@ def _check_keys(stored: dict[str, Any]) -> None:
             raise _refused(key, stored[key], f"expected {_PROCESSORS[0]!r}", "Put it there if the settings are for it")
     known = (*_DEFAULTS, *_NAMES, *_WITHOUT_EFFECT)
     for key in sorted(stored.keys() - set(known)):
-        _log.warning(
-            "%s: %r is no setting of RTDetrImageProcessor and has no effect.%s", PREPROCESSOR, key, nearest(key, known)
+        of_others = key in _OF_OTHERS
+        kind = (
+            "a setting of other image processors, without meaning for RTDetrImageProcessor,"
+            if of_others
+            else ("no setting of RTDetrImageProcessor")
         )
+        hint = "" if of_others else nearest(key, known)
+        _log.warning("%s: %r is %s and has no effect.%s", PREPROCESSOR, key, kind, hint)
 
 
-def _size(values: dict[str, Any]) -> SizeHW:
+def _size(values: dict[str, Any], *, usual_hw: SizeHW) -> SizeHW:
     """The size that images are stretched to, if nothing else is done to their shape."""
+    stretching = (
+        f'{_ELSEWHERE}. To stretch images instead, which gives other detections, put "do_pad": false and '
+        f'"size": {{"height": {usual_hw[0]}, "width": {usual_hw[1]}}} there'
+    )
     if not _flag(values, "do_resize"):
         raise _refused("do_resize", values["do_resize"], "images are always resized here", f"{_ELSEWHERE}")
     method = values["resample"]
@@ -148,17 +162,17 @@ def _size(values: dict[str, Any]) -> SizeHW:
         name = _METHODS[method] if type(method) is int and 0 <= method < len(_METHODS) else None
         reason = f"images are resized by 2 (bilinear) here{f', and this is {name}' if name else ''}"
         raise _refused("resample", method, reason, f"{_ELSEWHERE}. With 2 there the pixels differ a little")
-    size_hw = _sides(values, "size")
+    size_hw = _sides(values, "size", stretching)
     if problem := size_problem(size_hw):
         raise _refused("size", values["size"], problem, "Put one of them there")
     if max(size_hw) > _LARGEST:
         raise _refused("size", values["size"], f"expected sides of at most {_LARGEST}", "Put smaller ones there")
-    if _flag(values, "do_pad") and values["pad_size"] is not None and _sides(values, "pad_size") != size_hw:
-        raise _refused("pad_size", values["pad_size"], "images are not padded here", _STRETCHING)
+    if _flag(values, "do_pad") and values["pad_size"] is not None and _sides(values, "pad_size", stretching) != size_hw:
+        raise _refused("pad_size", values["pad_size"], "images are not padded here", stretching)
     return size_hw
 
 
-def _sides(values: dict[str, Any], key: str) -> SizeHW:
+def _sides(values: dict[str, Any], key: str, stretching: str) -> SizeHW:
     """Height and width from an object with these keys alone, or from a list of both."""
     match values[key]:
         case {"height": height, "width": width, **more} if not more and type(height) is type(width) is int:
@@ -166,8 +180,8 @@ def _sides(values: dict[str, Any], key: str) -> SizeHW:
         case [height, width] if type(height) is type(width) is int:
             return height, width
         case dict(found) if key == "size" and _KEEP_RATIO & found.keys():
-            raise _refused(key, found, "images are stretched here, and this keeps their aspect ratio", _STRETCHING)
-    raise _refused(key, values[key], "expected an object with a height and a width", _STRETCHING)
+            raise _refused(key, found, "images are stretched here, and this keeps their aspect ratio", stretching)
+    raise _refused(key, values[key], "expected an object with a height and a width", stretching)
 
 
 def _flag(values: dict[str, Any], key: str) -> bool:
