@@ -106,7 +106,7 @@ def test_a_renamed_class_is_told_where_its_objects_are_the_same(tmp_path):
     now = dataset_of(tmp_path / "b", content)
     datasets, said = resumed(checkpoint_of(before), now)
     assert datasets["train"].annotations.labels.tolist() == before.annotations.labels.tolist()
-    assert said == ["resume: 1 classes have another name and the same objects: 'dog' is now 'hound'"]
+    assert said == ["resume: 1 class has another name and the same objects: 'dog' is now 'hound'"]
     with pytest.raises(ConfigError, match="only the data has 'hound'; only the run has 'dog'"):
         resumed(checkpoint_of(before, without=["data"]), now)
     content["annotations"][2]["bbox"][0] += 1  # a hound that no dog was at
@@ -122,7 +122,7 @@ def test_a_renamed_class_and_exchanged_numbers_are_both_told(tmp_path):
     assert datasets["train"].categories.names == ["cat", "dog", "fox"]
     assert datasets["train"].annotations.labels.tolist() == before.annotations.labels.tolist()
     assert [text.partition("; ")[0] for text in said] == [
-        "resume: 1 classes have another name and the same objects: 'bird' is now 'fox'",
+        "resume: 1 class has another name and the same objects: 'bird' is now 'fox'",
         "resume: 2 of 3 classes have another number in the data than in the run: 'cat', 'dog'",
     ]
 
@@ -144,7 +144,7 @@ def test_renamed_classes_that_cannot_be_told_apart_are_refused(tmp_path):
         resumed(checkpoint_of(before), now)
     one = dataset_of(tmp_path / "c", renamed(content, bird="owl"))
     assert resumed(checkpoint_of(before), one)[1] == [
-        "resume: 1 classes have another name and the same objects: 'bird' is now 'owl'"
+        "resume: 1 class has another name and the same objects: 'bird' is now 'owl'"
     ]
 
 

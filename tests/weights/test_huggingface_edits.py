@@ -262,6 +262,18 @@ def test_our_description_is_missing(edited: Any, folders: dict[str, Path]) -> No
         edited("transformers'", {"model_type": "rtdetr", "d_model": ..., "architectures": None})
 
 
+def test_a_folder_with_a_short_name_is_named(edited: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = edited("ours", {}).path
+    (folder / "ed").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(folder / name, folder / "ed")
+    file = folder / "ed" / "config.json"
+    file.write_text(file.read_text().replace('"num_queries": ', '"num_queries": -'))
+    monkeypatch.chdir(folder)
+    with pytest.raises(WeightsError, match=r"^ed: config\.json: num_queries -\d+ cannot be followed"):
+        read_checkpoint("ed")
+
+
 def test_a_key_that_appears_twice_is_refused(edited: Any) -> None:
     file = edited("ours", {}).path / "config.json"
     file.write_text(file.read_text().replace('"num_queries":', '"num_queries": 5, "num_queries":'))

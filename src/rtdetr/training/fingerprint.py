@@ -94,7 +94,8 @@ def with_former_labels(former: Mapping[str, Any], datasets: Datasets, *, say: Ca
     renamed = {} if sorted(own) == sorted(names) else _renamed(former, names, datasets["train"])
     if renamed:
         pairs = ", ".join(f"{old!r} is now {name!r}" for old, name in renamed.items())
-        say(f"resume: {len(renamed)} classes have another name and the same objects: {pairs}")
+        count = "1 class has" if len(renamed) == 1 else f"{len(renamed)} classes have"
+        say(f"resume: {count} another name and the same objects: {pairs}")
     names = [renamed.get(name, name) for name in names]
     moved = [name for name, other in zip(names, own, strict=True) if name != other]
     if not moved:

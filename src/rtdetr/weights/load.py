@@ -3,6 +3,7 @@
 `read_checkpoint` finds out what a file holds; `load_state` (state.py) puts it into a model.
 """
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,7 +81,8 @@ def read_checkpoint(source: str | Path, *, model: str | None = None) -> LoadedWe
         if DENOISING not in state:
             config = config.replace(decoder={"num_denoising": 0})
     except WeightsError as error:
-        raise WeightsError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+        named = re.search(rf"(?<![\w.]){re.escape(str(path))}(?!\w)", str(error))  # "ed" is not in "damaged"
+        raise WeightsError(str(error) if named else f"{path}: {error}") from None
     categories = described.categories if described else None
     if categories is None and zoo_name is not None and config.num_classes == len(COCO80):
         categories = COCO80
