@@ -4,36 +4,100 @@
 means the same to all of them. Reading files is in `images`.
 """
 
+from collections.abc import Mapping
 from threading import Thread
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from rtdetr.errors import InputError
 from rtdetr.images import ImageSource, image_size, load_image, open_image
 
-__all__ = ["ImageSource", "image_size", "load_image", "open_image", "preprocess", "resize", "scale"]
+__all__ = [
+    "METHODS",
+    "ImageSource",
+    "Preparation",
+    "image_size",
+    "load_image",
+    "open_image",
+    "preprocess",
+    "resize",
+    "resized_hw",
+    "scale",
+]
+METHODS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
+"""Ways to resize, in the order of PIL's numbers."""
 
 _WORTH_A_THREAD = 200 * 200  # pixels of a result below which starting one takes longer
 
 
-def resize(image: Image.Image | np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    """Stretch a uint8 image to `size_hw`, bilinear with antialiasing; returns uint8 (c, h, w).
+class Preparation(NamedTuple):
+    """How images become a network's input, where it is not by stretching them to all of it, bilinear.
 
-    Published evaluation resizes so, and without keeping the aspect ratio. JPEG's decoding at reduced size is faster
-    but gives other pixels, so it is not used.
+    resample: PIL's number of the way to resize.
+    size: of the image inside the input, as for `resized_hw`; the image is at the top left and the rest is black. None:
+        the image is stretched to all of the input.
+    """
+
+    resample: int = 2
+    size: Mapping[str, int] | None = None
+
+    def content_hw(self, image_hw: tuple[int, int], input_hw: tuple[int, int]) -> tuple[int, int]:
+        """Height and width that an image has inside an input.
+
+        Raises:
+            InputError: it does not fit.
+        """
+        if self.size is None:
+            return input_hw
+        height, width = resized_hw(image_hw, self.size)
+        if height > input_hw[0] or width > input_hw[1]:
+            raise InputError(
+                f"an image of {image_hw[0]}x{image_hw[1]} pixels (height x width) becomes {height}x{width} with the "
+                f"size {dict(self.size)}, which does not fit into the model's input of {input_hw[0]}x{input_hw[1]}"
+            )
+        return height, width
+
+    def apply(self, image: Image.Image | np.ndarray, input_hw: tuple[int, int]) -> np.ndarray:
+        """Turn an image, as for `resize`, into an input: uint8 (c, h, w).
+
+        Raises:
+            InputError: it does not fit.
+        """
+        image_hw = image.shape[:2] if isinstance(image, np.ndarray) else (image.height, image.width)
+        height, width = self.content_hw((image_hw[0], image_hw[1]), input_hw)
+        pixels = resize(image, (height, width), resample=self.resample)
+        padding = ((0, 0), (0, input_hw[0] - height), (0, input_hw[1] - width))
+        return np.pad(pixels, padding) if self.size is not None else pixels
+
+    def __str__(self) -> str:
+        how = "stretched" if self.size is None else f"resized by {dict(self.size)} and padded"
+        return f"{how}, {METHODS[self.resample]}"
+
+
+def resize(image: Image.Image | np.ndarray, size_hw: tuple[int, int], *, resample: int = 2) -> np.ndarray:
+    """Stretch a uint8 image to `size_hw`, with antialiasing; returns uint8 (c, h, w).
+
+    Published evaluation resizes so, bilinear and without keeping the aspect ratio. JPEG's decoding at reduced size is
+    faster but gives other pixels, so it is not used.
 
     Args:
         image: uint8 (h, w, c) from `load_image`, or a PIL image.
         size_hw: height and width of the result in pixels.
+        resample: PIL's number of the way to do it, see `METHODS`; 2 is bilinear.
     """
     if isinstance(image, np.ndarray) and image.shape[2] not in (1, 3):
-        bands = [resize(np.ascontiguousarray(image[:, :, c : c + 1]), size_hw) for c in range(image.shape[2])]
-        return np.concatenate(bands)
+        alone = [np.ascontiguousarray(image[:, :, c : c + 1]) for c in range(image.shape[2])]
+        return np.concatenate([resize(band, size_hw, resample=resample) for band in alone])
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
     planes = np.empty((len(image.getbands()), *size_hw), dtype=np.uint8)
     middle = size_hw[0] // 2
-    if size_hw[0] * size_hw[1] < _WORTH_A_THREAD or size_hw[0] % 2:
+    if resample != Image.Resampling.BILINEAR:  # halves would not be exactly those of the whole
+        image = image.resize((size_hw[1], size_hw[0]), Image.Resampling(resample))
+        _resize_rows(image, planes, slice(0, size_hw[0]))
+    elif size_hw[0] * size_hw[1] < _WORTH_A_THREAD or size_hw[0] % 2:
         _resize_rows(image, planes, slice(0, size_hw[0]))
     else:  # Pillow lets other threads run meanwhile; a thread of each call is safe where processes fork
         other = Thread(target=_resize_rows, args=(image, planes, slice(0, middle)))
@@ -41,6 +105,38 @@ def resize(image: Image.Image | np.ndarray, size_hw: tuple[int, int]) -> np.ndar
         _resize_rows(image, planes, slice(middle, size_hw[0]))
         other.join()
     return planes
+
+
+def resized_hw(size_hw: tuple[int, int], size: Mapping[str, int]) -> tuple[int, int]:
+    """Height and width of an image after resizing, in transformers' three forms of `size`.
+
+    Args:
+        size_hw: height and width of the image.
+        size: {height, width} stretches; {shortest_edge, longest_edge} makes the short side as asked unless the long
+            one would become too long; {max_height, max_width} makes the image as large as fits. The latter two keep
+            the aspect ratio.
+
+    Raises:
+        InputError: another form.
+    """
+    height, width = size_hw
+    asked = dict(size)
+    match asked:
+        case {"height": int(new_height), "width": int(new_width)}:
+            new = (new_height, new_width)
+        case {"shortest_edge": int(shortest), "longest_edge": int(longest)}:
+            new = _with_shortest_edge(size_hw, shortest, longest)
+        case {"max_height": int(max_height), "max_width": int(max_width)}:
+            scale = min(max_height / height, max_width / width)
+            new = (int(height * scale), int(width * scale))
+        case _:
+            raise InputError(
+                "expected a size with the keys height and width, shortest_edge and longest_edge, or max_height and "
+                f"max_width, got {asked}"
+            )
+    if min(new) < 1:
+        raise InputError(f"an image of {height}x{width} pixels would become {new[0]}x{new[1]} with the size {asked}")
+    return new
 
 
 def preprocess(image: Image.Image | np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
@@ -71,3 +167,17 @@ def _resize_rows(image: Image.Image, planes: np.ndarray, rows: slice) -> None:
         image = image.crop((0, rows.start, width, rows.stop))
     for plane, band in zip(planes, image.split(), strict=True):
         plane[rows] = band
+
+
+def _with_shortest_edge(size_hw: tuple[int, int], shortest: int, longest: int) -> tuple[int, int]:
+    """Transformers' arithmetic, roundings included."""
+    height, width = size_hw
+    small, large = min(size_hw), max(size_hw)
+    exact: float = shortest
+    if large / small * shortest > longest:
+        exact = longest * small / large
+    short = round(exact)
+    if small == short:
+        return size_hw
+    long = int(exact * large / small)
+    return (short, long) if height < width else (long, short)

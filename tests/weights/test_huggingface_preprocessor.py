@@ -1,5 +1,6 @@
 """preprocessor_config.json: what transformers makes of each setting, or a refusal that names it."""
 
+import contextlib
 import functools
 import json
 import logging
@@ -14,10 +15,12 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 import rtdetr
-from rtdetr.errors import RTDETRError, WeightsError
+from rtdetr.errors import InputError, RTDETRError, WeightsError
 from rtdetr.export import export
 from rtdetr.export.options import ExportOptions
+from rtdetr.preprocessing import Preparation
 from rtdetr.weights import read_checkpoint, save_huggingface
+from rtdetr.weights.convert import convert
 from rtdetr.weights.huggingface_preprocessor import Preprocessing, read_preprocessor, write_preprocessor
 from tests.weights.small import small
 
@@ -135,6 +138,9 @@ REFUSED: dict[str, Any] = {
         {"shortest_edge": 640, "longest_edge": 1333},
         {"max_height": 64, "max_width": 64},
         {"longest_edge": 64},
+        {"shortest_edge": 64, "longest_edge": 0},
+        {"shortest_edge": 64, "longest_edge": 96.0},
+        {"shortest_edge": 64, "max_height": 96},
         {"height": 64},
         {"height": 64, "width": 64, "shortest_edge": 64},
         {"height": 60, "width": 64},
@@ -148,7 +154,7 @@ REFUSED: dict[str, Any] = {
         "64",
         {},
     ],
-    "resample": [0, 1, 3, 4, 5, 9, -1, "bicubic", True, None, 2.5, [2]],
+    "resample": [6, -1, "linear", True, None, 2.5, [2]],
     "do_rescale": [0, "false", {}],
     "rescale_factor": [0, -1, None, "1/255", True, 1e-200, 10**40, [0.5]],
     "do_normalize": [1, "no", [True]],
@@ -159,7 +165,12 @@ REFUSED: dict[str, Any] = {
 REFUSED_IN_USE: list[dict[str, Any]] = [
     *({"do_normalize": True, "image_mean": value} for value in (None, [0.5, 0.5], "0.5", [None] * 3, [10**400] * 3)),
     *({"do_normalize": True, "image_std": value} for value in (0, [0.2, 0.2, 0], [-1.0] * 3, [True] * 3, [], {})),
-    *({"do_pad": True, "pad_size": value} for value in ({"height": 96, "width": 96}, {"height": 64}, 64, [64])),
+    *(
+        {"do_pad": True, "pad_size": value}
+        for value in ({"height": 90, "width": 96}, {"height": 64}, 64, [64], [32, 64])
+    ),
+    {"do_pad": True, "size": {"max_height": 96, "max_width": 64}, "pad_size": {"height": 64, "width": 64}},
+    {"do_pad": True, "pad_size": [96, 96], "do_normalize": True, "image_mean": [0.1, 0, 0]},
 ]
 
 
@@ -175,15 +186,79 @@ def test_what_cannot_be_followed_is_refused_by_name(key: str, changes: dict[str,
     assert "\n" not in str(error.value) and len(str(error.value)) < 400
 
 
-def test_refused_wherever_a_model_is_read(folder: Path) -> None:
-    put(folder, {"do_pad": True, "pad_size": {"height": 96, "width": 96}})
-    for source in (folder, folder / "model.safetensors"):
-        with pytest.raises(
-            WeightsError, match=rf"^{source}: .*pad_size is .* not padded here.*rtdetr\.hf, or .* follows it"
-        ):
-            rtdetr.load(source)
-    with pytest.raises(WeightsError, match="pad_size"):
-        export(folder, folder / "x.onnx", options=ExportOptions())
+PREPARED: dict[str, dict[str, Any]] = {
+    "nearest": {"resample": 0},
+    "bicubic": {"resample": 3},
+    "box by name": {"resample": "box"},
+    "fitted": {"size": {"max_height": 96, "max_width": 64}, "do_pad": True, "pad_size": {"height": 96, "width": 64}},
+    "fitted into more": {
+        "size": {"max_height": 60, "max_width": 50},
+        "do_pad": True,
+        "pad_size": [64, 96],
+        "resample": 1,
+    },
+    "by edges": {"size": {"shortest_edge": 40, "longest_edge": 70}, "do_pad": True, "pad_size": [96, 96]},
+    "stretched and padded": {"size": {"height": 50, "width": 33}, "do_pad": True, "pad_size": [64, 64]},
+    "padded, not rescaled": {"do_pad": True, "pad_size": [96, 64], "do_rescale": False},
+    "padded, divided": {"do_pad": True, "pad_size": [64, 96], "do_normalize": True, "image_mean": 0, "image_std": 0.5},
+}
+IMAGES = (PHOTO, PHOTO.transpose(1, 0, 2), np.full((1, 40, 3), 255, dtype=np.uint8), PHOTO[:1, :1])
+
+
+@pytest.mark.parametrize("name", PREPARED)
+def test_images_are_prepared_as_in_the_facade(name: str, folder: Path) -> None:
+    """The same pixels at the top left, the same boxes in pixels of the image."""
+    hf = pytest.importorskip("rtdetr.hf")
+    put(folder, PREPARED[name])
+    processor, model = hf.RTDetrImageProcessor.from_pretrained(folder), facade_model(folder)
+    detector = rtdetr.load(folder, device="cpu", precision="float32")
+    found = detector(list(IMAGES), threshold=0.0, max_detections=10)
+    for image, ours in zip(IMAGES, found, strict=True):
+        inputs = processor(image, return_tensors="pt", input_data_format="channels_last")
+        pixels = processor(image, do_rescale=False, do_normalize=False, input_data_format="channels_last")
+        assert np.array_equal(detector.prepare(detector.read(image), detector.size_hw)[0], pixels["pixel_values"][0])
+        with torch.inference_mode():
+            outputs = model(**{**inputs, "pixel_values": inputs["pixel_values"].float()})
+        theirs = processor.post_process_object_detection(outputs, threshold=0.0, target_sizes=[image.shape[:2]])[0]
+        np.testing.assert_allclose(ours.scores, theirs["scores"][:10], atol=2e-5)
+        scores = np.asarray(theirs["scores"])[:11]
+        clear = np.append(np.diff(scores) < -1e-4, False)[:10] & (np.diff(scores[:10], prepend=2) < -1e-4)
+        np.testing.assert_allclose(ours.boxes_xyxy[clear], theirs["boxes"][:10][clear], atol=2e-2)
+        assert ours.image_size_wh == image.shape[1::-1]
+
+
+@functools.cache
+def facade_model(folder: Path) -> Any:
+    hf = pytest.importorskip("rtdetr.hf")
+    return hf.RTDetrV2ForObjectDetection.from_pretrained(folder)
+
+
+def test_padded_images_of_another_size_are_refused(folder: Path) -> None:
+    put(folder, PREPARED["by edges"])
+    detector = rtdetr.load(folder, device="cpu")
+    assert "at 96x96, images resized by {'shortest_edge': 40, 'longest_edge': 70} and padded, bilinear" in repr(
+        detector
+    )
+    with pytest.raises(InputError, match=r"to 96x96, got the size 64x64; leave it out"):
+        detector(PHOTO, size_hw=(64, 64))
+    detector.preparation = Preparation(size={"shortest_edge": 90, "longest_edge": 180})
+    with pytest.raises(InputError, match=r"50x90 pixels .* becomes 90x162 .* does not fit .* input of 96x96"):
+        detector(PHOTO)
+
+
+@pytest.mark.parametrize("name", ["bicubic", "fitted"])
+def test_what_would_stretch_images_refuses_prepared_ones(name: str, folder: Path, tmp_path: Path) -> None:
+    put(folder, PREPARED[name])
+    field = "resample" if name == "bicubic" else "size, pad_size"
+    for call in (
+        lambda: export(folder, tmp_path / "x.onnx", options=ExportOptions()),
+        lambda: read_checkpoint(folder / "model.safetensors"),
+        lambda: convert(str(folder), tmp_path / "x.pth"),
+        lambda: rtdetr.train("data", weights=folder, output_dir=tmp_path),
+    ):
+        with pytest.raises(WeightsError, match=rf"^{folder}.*: preprocessor_config\.json: {field}: images of this"):
+            call()
+    assert not list(tmp_path.iterdir())
 
 
 def test_other_keys_are_told(caplog: pytest.LogCaptureFixture) -> None:
@@ -210,9 +285,13 @@ def test_settings_of_other_processors_are_told_as_such(key: str, caplog: pytest.
 
 def test_a_refusal_names_the_size_of_the_model(tmp_path: Path) -> None:
     save_huggingface(small(num_classes=3), tmp_path)
-    for changes in ({"size": {"max_height": 50, "max_width": 90}}, {"do_pad": True, "pad_size": {"height": 96}}):
+    for changes in (
+        {"size": {"max_height": 50, "max_width": 90}},
+        {"resample": 3},
+        {"do_pad": True, "pad_size": {"height": 96}},
+    ):
         put(tmp_path, changes)
-        with pytest.raises(WeightsError, match=r'put "do_pad": false and "size": \{"height": 64, "width": 64\} there'):
+        with pytest.raises(WeightsError, match=r'put "do_pad": false,? .*"size": \{"height": 64, "width": 64\} there'):
             read_checkpoint(tmp_path)
 
 
@@ -249,4 +328,7 @@ def test_any_value_is_followed_or_refused(changes: dict[str, Any]) -> None:
         assert any(f"preprocessor_config.json: {key} is " in message for key in changes)
         return
     assert found.size_hw is not None and all(side % 32 == 0 for side in found.size_hw)
+    if found.preparation is not None:
+        with contextlib.suppress(InputError):  # it does not fit
+            assert found.preparation.apply(PHOTO, found.size_hw).shape == (3, *found.size_hw)
     assert found.std is None or (len(found.std) == 3 and min(found.std) > 0)

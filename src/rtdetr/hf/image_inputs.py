@@ -68,38 +68,6 @@ def read_image(image: Any, *, channels_first: bool | None = None) -> np.ndarray:
     return load_image(image)
 
 
-def resized_size(size_hw: SizeHW, size: Size) -> SizeHW:
-    """Height and width of an image after resizing, in transformers' three forms of `size`.
-
-    Args:
-        size_hw: height and width of the image.
-        size: {height, width} stretches; {shortest_edge, longest_edge} makes the short side as asked unless the long
-            one would become too long; {max_height, max_width} makes the image as large as fits. The latter two keep
-            the aspect ratio.
-
-    Raises:
-        InputError: another form.
-    """
-    height, width = size_hw
-    asked: dict[str, int] = dict(size)  # of a SizeDict: the keys that are set
-    match asked:
-        case {"height": int(new_height), "width": int(new_width)}:
-            new = (new_height, new_width)
-        case {"shortest_edge": int(shortest), "longest_edge": int(longest)}:
-            new = _with_shortest_edge(size_hw, shortest, longest)
-        case {"max_height": int(max_height), "max_width": int(max_width)}:
-            scale = min(max_height / height, max_width / width)
-            new = (int(height * scale), int(width * scale))
-        case _:
-            raise InputError(
-                "expected a size with the keys height and width, shortest_edge and longest_edge, or max_height and "
-                f"max_width, got {asked}"
-            )
-    if min(new) < 1:
-        raise InputError(f"an image of {height}x{width} pixels would become {new[0]}x{new[1]} with the size {asked}")
-    return new
-
-
 def padded_size(sizes: list[SizeHW], pad_size: Size | None) -> SizeHW:
     """Height and width of a padded batch: `pad_size`, or the largest of all.
 
@@ -125,25 +93,11 @@ def resize_image(image: np.ndarray, size_hw: SizeHW, *, resample: int) -> np.nda
     """
     if image.shape[:2] == size_hw:
         return image.transpose(2, 0, 1)
-    if image.dtype == np.uint8 and resample == Image.Resampling.BILINEAR:
-        return resize(image, size_hw)
+    if image.dtype == np.uint8:
+        return resize(image, size_hw, resample=resample)
     size_wh, method = (size_hw[1], size_hw[0]), Image.Resampling(resample)
     bands = [Image.fromarray(np.ascontiguousarray(image[:, :, band])) for band in range(3)]
     return np.stack([np.asarray(band.resize(size_wh, method)) for band in bands])
-
-
-def _with_shortest_edge(size_hw: SizeHW, shortest: int, longest: int) -> SizeHW:
-    """Transformers' arithmetic, roundings included."""
-    height, width = size_hw
-    small, large = min(size_hw), max(size_hw)
-    exact: float = shortest
-    if large / small * shortest > longest:
-        exact = longest * small / large
-    short = round(exact)
-    if small == short:
-        return size_hw
-    long = int(exact * large / small)
-    return (short, long) if height < width else (long, short)
 
 
 def _read_array(array: np.ndarray, channels_first: bool | None) -> np.ndarray:

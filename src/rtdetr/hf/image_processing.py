@@ -22,14 +22,14 @@ from rtdetr.boxes import cxcywh_to_xyxy
 from rtdetr.errors import InputError, nearest
 from rtdetr.files import write_atomically
 from rtdetr.hf.coco_labels import Labels, SizeHW, make_labels
-from rtdetr.hf.image_inputs import Size, as_list, padded_size, read_image, resize_image, resized_size
+from rtdetr.hf.image_inputs import Size, as_list, padded_size, read_image, resize_image
+from rtdetr.preprocessing import METHODS, resized_hw
 
 # accepted because code written for transformers passes them; here they change nothing
 _IGNORED = (
     *("crop_size", "data_format", "default_to_square", "disable_grouping", "do_center_crop", "do_convert_rgb"),
     *("image_seq_length", "masks_path", "return_segmentation_masks"),
 )
-_METHODS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # in the order of PIL's numbers
 _CALL_ONLY = ("return_tensors", "device", "input_data_format")
 
 
@@ -43,7 +43,7 @@ class RTDetrImageProcessorKwargs(ImagesKwargs, total=False):
 class _Settings(NamedTuple):
     """How one call treats its images; the defaults are the published preprocessing.
 
-    size: see `resized_size`. resample: PIL's number of a method. rescale_factor: pixels are multiplied by it.
+    size: see `resized_hw`. resample: PIL's number of a method. rescale_factor: pixels are multiplied by it.
     image_mean, image_std: of the rescaled pixels, a value a channel. pad_size: height and width; None: the largest
     height and width of the batch. format: of the annotations.
     """
@@ -113,7 +113,9 @@ class RTDetrImageProcessor(BaseImageProcessor):
             raise InputError(f"expected 'channels_first' or 'channels_last' as input_data_format, got {order!r}")
         channels_first = None if order is None else order == "channels_first"
         pictures = [read_image(image, channels_first=channels_first) for image in as_list(images)]
-        resized = [resized_size(_hw(picture), used.size) if used.do_resize else _hw(picture) for picture in pictures]
+        resized = [
+            resized_hw(_hw(picture), dict(used.size)) if used.do_resize else _hw(picture) for picture in pictures
+        ]
         padded = [padded_size(resized, used.pad_size)] * len(pictures) if used.do_pad else resized
         same = len(set(padded)) == 1
         return_tensors = _return_tensors(settings.get("return_tensors"))
@@ -241,7 +243,7 @@ def _standard(name: str, value: Any) -> Any:
         return values if len(values) == 3 else value
     if name == "resample":  # PIL's number, torchvision's mode or its name
         word = str(getattr(value, "value", value)).lower()
-        value = _METHODS.index(word) if word in _METHODS else value
+        value = METHODS.index(word) if word in METHODS else value
     wrong = {
         "resample": "a number of PIL's methods, 0 to 5" if value not in range(6) else None,
         "rescale_factor": "a number above 0" if not (_is_number(value) and value > 0) else None,

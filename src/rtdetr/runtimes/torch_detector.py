@@ -17,7 +17,9 @@ from rtdetr import __version__
 from rtdetr.categories import Categories
 from rtdetr.devices import choose_device, enter_fork, inference_dtype, no_autocast, pytorch_defaults
 from rtdetr.errors import InputError
+from rtdetr.images import size_of
 from rtdetr.models import RTDETR, fuse
+from rtdetr.preprocessing import Preparation
 from rtdetr.runtimes.base import BaseDetector, Batch, Picture, Prepared, RawOutput, multiples_of_32
 from rtdetr.runtimes.metadata import ExportMetadata
 from rtdetr.runtimes.pillow_memory import pillow_memory
@@ -46,6 +48,7 @@ class TorchDetector(BaseDetector):
     """
 
     takes_all_queries = False
+    preparation: Preparation | None = None  # how images get to the network's input, if they are not stretched
 
     @pytorch_defaults()
     def __init__(
@@ -94,6 +97,8 @@ class TorchDetector(BaseDetector):
         At 640x640 none do for photos of 640x480 and 1280x960, mostly below 0.3 % for larger ones, and 4 % for those of
         500x375, which are enlarged.
         """
+        if self.preparation is not None:
+            return self.preparation.apply(picture, size_hw), size_of(picture)
         if not isinstance(picture, Image.Image) or picture.size == (size_hw[1], size_hw[0]):
             return super().prepare(picture, size_hw)
         with pillow_memory(picture) as pixels:
@@ -118,7 +123,38 @@ class TorchDetector(BaseDetector):
         images = pixels.to(torch.float32).div_(255).to(memory_format=torch.channels_last)
         with no_autocast():
             logits, boxes = self.network(images.to(self.dtype))[:2]
-        return RawOutput(logits.float().cpu().numpy(), boxes.float().cpu().numpy())
+        boxes_cxcywh = boxes.float().cpu().numpy()
+        if self.preparation is not None:
+            boxes_cxcywh /= self._shares(batch)
+        return RawOutput(logits.float().cpu().numpy(), boxes_cxcywh)
+
+    def checked_size(self, size_hw: Any) -> tuple[int, int]:
+        """The size to run at; padded images have one.
+
+        Raises:
+            InputError: as for every detector, and another size than the model's where images are padded.
+        """
+        found = super().checked_size(size_hw)
+        if found != self.size_hw and self.preparation is not None and self.preparation.size is not None:
+            raise InputError(
+                f"images of this model are {self.preparation} to {self.size_hw[0]}x{self.size_hw[1]}, got the size "
+                f"{found[0]}x{found[1]}; leave it out"
+            )
+        return found
+
+    @property
+    def description(self) -> str:
+        """One line, as of every detector, and how images are resized where that is unusual."""
+        usual = super().description
+        return usual if self.preparation is None else f"{usual}, images {self.preparation}"
+
+    def _shares(self, batch: Batch) -> np.ndarray:
+        """Which part of the input's width and height each image has, for the four numbers of a box (b, 1, 4)."""
+        assert self.preparation is not None
+        height, width = batch.pixels.shape[-2:]
+        contents = [self.preparation.content_hw((h, w), (height, width)) for w, h in batch.sizes_wh.tolist()]
+        shares = np.array([[w / width, h / height] * 2 for h, w in contents], dtype=np.float32)
+        return shares[:, None]
 
 
 def load_torch_detector(
@@ -135,9 +171,9 @@ def load_torch_detector(
     if num_threads is not None:
         torch.set_num_threads(num_threads)
     inference_dtype(choose_device(device), precision)  # a wrong word is told before a download
-    weights = read_checkpoint(source if isinstance(source, str) else Path(source), model=model)
+    weights = read_checkpoint(source if isinstance(source, str) else Path(source), model=model, prepares=True)
     network, categories = build_from(weights)
-    return TorchDetector(
+    detector = TorchDetector(
         network,
         categories,
         device=device,
@@ -146,3 +182,5 @@ def load_torch_detector(
         one_label=one_label,
         nms_iou=nms_iou,
     )
+    detector.preparation = weights.preparation
+    return detector

@@ -90,7 +90,7 @@ def interpret(
     if described is not None:
         config = described.config
         asked = read_preprocessor(preprocessor, in_channels=config.in_channels, size_hw=config.eval_size_hw)
-        described = described._replace(config=with_preprocessing(config, asked))
+        described = described._replace(config=with_preprocessing(config, asked), preparation=asked.preparation)
     return state, described
 
 

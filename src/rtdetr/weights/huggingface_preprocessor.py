@@ -2,7 +2,8 @@
 
 This library stretches every image to one size, bilinear, and divides it by 255; the network itself then subtracts
 `pixel_mean` and divides by `pixel_std`. So every rescaling and normalization of a file is followed, and every size that
-the network takes. Padding, sizes that keep the aspect ratio and other resampling are refused by name. No setting is
+the network takes. Padding to a size, sizes that keep the aspect ratio inside it, and other resampling are a
+`Preparation`, which the detectors of `rtdetr.load` follow and nothing else; the rest is refused by name. No setting is
 ignored: those that change no pixels are listed here, and a key that is not known is named in a warning.
 """
 
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 
 from rtdetr.config import ModelConfig, SizeHW, size_problem
 from rtdetr.errors import WeightsError, nearest
+from rtdetr.preprocessing import METHODS, Preparation
 
 _log = logging.getLogger(__name__)
 PREPROCESSOR = "preprocessor_config.json"
@@ -51,8 +53,7 @@ _OF_OTHERS = (
     *("patch_size", "temporal_patch_size", "merge_size", "min_patches", "max_patches", "crop_to_patches"),
     *("do_image_splitting", "max_image_size", "do_pan_and_scan", "apply_ocr", "ocr_lang", "tesseract_config"),
 )
-_METHODS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # in the order of PIL's numbers
-_KEEP_RATIO = {"shortest_edge", "longest_edge", "max_height", "max_width"}
+_KEEP_RATIO = ({"shortest_edge", "longest_edge"}, {"max_height", "max_width"})
 _LARGEST = 8192  # side of an image for the network
 _NUMBERS = (1e-30, 1e30)  # what is left of float32 on either side is for the pixels
 _SAME_FACTOR = 1e-6  # relative; 1/255 as float32 is 1/255
@@ -62,13 +63,15 @@ _ELSEWHERE = "The image processor of rtdetr.hf, or transformers', follows it"
 class Preprocessing(NamedTuple):
     """What images go through before they reach a network that gets them in [0, 1].
 
-    size_hw: height and width that they are stretched to; None where no file says.
+    size_hw: height and width of the network's input; None where no file says.
     mean, std: what is subtracted from each channel, and what the rest is divided by; None: 0 and 1.
+    preparation: how they are resized and padded, where they are not stretched to `size_hw`, bilinear.
     """
 
     size_hw: SizeHW | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    preparation: Preparation | None = None
 
 
 def write_preprocessor(config: ModelConfig) -> dict[str, Any]:
@@ -98,7 +101,7 @@ def read_preprocessor(stored: dict[str, Any], *, in_channels: int, size_hw: Size
         return Preprocessing()
     _check_keys(stored)
     values = _DEFAULTS | stored
-    asked_hw = _size(values, usual_hw=size_hw or (640, 640))
+    asked_hw, preparation = _size(values, usual_hw=size_hw or (640, 640))
     factor = _factor(values) if _flag(values, "do_rescale") else 1.0
     scale = factor * 255  # of pixels that were divided by 255
     scale = 1.0 if math.isclose(scale, 1, rel_tol=_SAME_FACTOR) else scale
@@ -113,12 +116,15 @@ def read_preprocessor(stored: dict[str, Any], *, in_channels: int, size_hw: Size
         raise _refused(
             "rescale_factor", factor, "the pixels would not fit into float32", "Correct it, image_mean or image_std"
         )
-    return Preprocessing(asked_hw, mean, std)
+    if preparation and preparation.size is not None and any(mean or ()):
+        reason = "padding is 0 after normalization, which only 0 as image_mean gives here"
+        raise _refused("image_mean", values["image_mean"], reason, _ELSEWHERE)
+    return Preprocessing(asked_hw, mean, std, preparation)
 
 
 def with_preprocessing(config: ModelConfig, preprocessing: Preprocessing) -> ModelConfig:
     """Return a model that does itself what a file asks for, before what it does already."""
-    size_hw, mean, std = preprocessing
+    size_hw, mean, std, _ = preprocessing
     changes: dict[str, Any] = {}
     if size_hw not in (None, config.eval_size_hw or (640, 640)):
         changes["eval_size_hw"] = size_hw
@@ -149,27 +155,57 @@ def _check_keys(stored: dict[str, Any]) -> None:
         _log.warning("%s: %r is %s and has no effect.%s", PREPROCESSOR, key, kind, hint)
 
 
-def _size(values: dict[str, Any], *, usual_hw: SizeHW) -> SizeHW:
-    """The size that images are stretched to, if nothing else is done to their shape."""
+def _size(values: dict[str, Any], *, usual_hw: SizeHW) -> tuple[SizeHW, Preparation | None]:
+    """The size of the network's input, and how images get there if they are not stretched, bilinear."""
     stretching = (
         f'{_ELSEWHERE}. To stretch images instead, which gives other detections, put "do_pad": false and '
         f'"size": {{"height": {usual_hw[0]}, "width": {usual_hw[1]}}} there'
     )
     if not _flag(values, "do_resize"):
         raise _refused("do_resize", values["do_resize"], "images are always resized here", f"{_ELSEWHERE}")
-    method = values["resample"]
-    if isinstance(method, bool) or method not in (2, "bilinear"):
-        name = _METHODS[method] if type(method) is int and 0 <= method < len(_METHODS) else None
-        reason = f"images are resized by 2 (bilinear) here{f', and this is {name}' if name else ''}"
-        raise _refused("resample", method, reason, f"{_ELSEWHERE}. With 2 there the pixels differ a little")
-    size_hw = _sides(values, "size", stretching)
+    resample = _resample(values)
+    size, key = _content(values, stretching), "size"
+    size_hw = size.get("height", 0), size.get("width", 0)
+    if _flag(values, "do_pad") and values["pad_size"] is not None:
+        key, size_hw = "pad_size", _sides(values, "pad_size", stretching)
+        most_hw = size.get("height", size.get("max_height", 1)), size.get("width", size.get("max_width", 1))
+        if most_hw[0] > size_hw[0] or most_hw[1] > size_hw[1]:
+            raise _refused(key, values[key], f"images of the size {size} do not fit into it", "Enlarge it")
+    elif "height" not in size:
+        reason = "images that keep their aspect ratio need a size to be padded to"
+        remedy = f'Put "do_pad": true and a "pad_size" of multiples of 32 there. {stretching}'
+        raise _refused(key, values[key], reason, remedy)
     if problem := size_problem(size_hw):
-        raise _refused("size", values["size"], problem, "Put one of them there")
+        raise _refused(key, values[key], problem, "Put one of them there")
     if max(size_hw) > _LARGEST:
-        raise _refused("size", values["size"], f"expected sides of at most {_LARGEST}", "Put smaller ones there")
-    if _flag(values, "do_pad") and values["pad_size"] is not None and _sides(values, "pad_size", stretching) != size_hw:
-        raise _refused("pad_size", values["pad_size"], "images are not padded here", stretching)
-    return size_hw
+        raise _refused(key, values[key], f"expected sides of at most {_LARGEST}", "Put smaller ones there")
+    whole = size_hw == (size.get("height"), size.get("width"))
+    return size_hw, None if whole and resample == 2 else Preparation(resample, None if whole else size)
+
+
+def _content(values: dict[str, Any], stretching: str) -> dict[str, int]:
+    """The size that images themselves get, in one of transformers' three forms."""
+    size = values["size"]
+    if isinstance(size, dict) and any(size.keys() & keys for keys in _KEEP_RATIO):
+        if set(size) not in _KEEP_RATIO or not all(type(side) is int and side > 0 for side in size.values()):
+            forms = " or ".join(" and ".join(sorted(keys)) for keys in _KEEP_RATIO)
+            raise _refused("size", size, f"expected whole numbers above 0 as {forms}", stretching)
+        return size
+    height, width = _sides(values, "size", stretching)
+    if min(height, width) < 1:
+        raise _refused("size", size, "expected whole numbers above 0", "Put them there")
+    return {"height": height, "width": width}
+
+
+def _resample(values: dict[str, Any]) -> int:
+    """PIL's number of the way to resize, from the number or its name."""
+    found = values["resample"]
+    if isinstance(found, str) and found in METHODS:
+        return METHODS.index(found)
+    if type(found) is int and 0 <= found < len(METHODS):
+        return found
+    names = ", ".join(f"{number} ({name})" for number, name in enumerate(METHODS))
+    raise _refused("resample", found, f"expected one of {names}", "Put one of them there")
 
 
 def _sides(values: dict[str, Any], key: str, stretching: str) -> SizeHW:
@@ -179,8 +215,6 @@ def _sides(values: dict[str, Any], key: str, stretching: str) -> SizeHW:
             return height, width
         case [height, width] if type(height) is type(width) is int:
             return height, width
-        case dict(found) if key == "size" and _KEEP_RATIO & found.keys():
-            raise _refused(key, found, "images are stretched here, and this keeps their aspect ratio", stretching)
     raise _refused(key, values[key], "expected an object with a height and a width", stretching)
 
 

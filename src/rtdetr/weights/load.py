@@ -15,8 +15,10 @@ from rtdetr.config import ModelConfig
 from rtdetr.devices import pytorch_defaults
 from rtdetr.errors import WeightsError, nearest
 from rtdetr.models import RTDETR, build_model
+from rtdetr.preprocessing import Preparation
 from rtdetr.weights.download import download
 from rtdetr.weights.huggingface import read_huggingface, write_huggingface
+from rtdetr.weights.huggingface_preprocessor import PREPROCESSOR
 from rtdetr.weights.identify import Observation, adapt, differences, identify, observe
 from rtdetr.weights.names import State, from_huggingface, is_huggingface, to_version
 from rtdetr.weights.official import Metadata, read_pth, write_pth
@@ -31,7 +33,7 @@ class LoadedWeights(NamedTuple):
 
     `thresholds` are scores by label above which a detection counts for `threshold="auto"`, where they were measured.
     `said` is the model that the file itself names, which another one asked for by name may differ from; None: it does
-    not say.
+    not say. `preparation` is how its images are resized and padded, where they are not stretched, bilinear.
     """
 
     state: State
@@ -40,10 +42,11 @@ class LoadedWeights(NamedTuple):
     path: Path
     thresholds: tuple[float, ...] | None = None
     said: ModelConfig | None = None
+    preparation: Preparation | None = None
 
 
 @pytorch_defaults()
-def read_checkpoint(source: str | Path, *, model: str | None = None) -> LoadedWeights:
+def read_checkpoint(source: str | Path, *, model: str | None = None, prepares: bool = False) -> LoadedWeights:
     """Read weights and find out which model they are for.
 
     The model comes from the file where it says so (ours, Hugging Face's), else from the names and shapes of its
@@ -56,9 +59,11 @@ def read_checkpoint(source: str | Path, *, model: str | None = None) -> LoadedWe
             ("./rtdetrv2_r18vd" where a folder has the name of a model), or of a training run: best.pth in it, else
             last.pth.
         model: zoo name of the network to use instead of what the file says; class count and channels stay the file's.
+        prepares: the caller follows `LoadedWeights.preparation`, too.
 
     Raises:
-        WeightsError: missing, damaged, not RT-DETR's, or not this `model`'s.
+        WeightsError: missing, damaged, not RT-DETR's, or not this `model`'s; it has a preparation of images, and the
+            caller would stretch them.
         ConfigError: no such `model`.
     """
     if isinstance(source, str) and source.endswith(zoo.UNTRAINED) and not Path(source).exists():
@@ -68,6 +73,8 @@ def read_checkpoint(source: str | Path, *, model: str | None = None) -> LoadedWe
     try:
         state, described = _read(path)
         observation = observe(state)
+        if described is not None and described.preparation is not None and not prepares:
+            raise _unprepared(described.preparation, described.config)
         if model is not None:
             config = _as_named(zoo.model_config(model), observation)
             if described is not None:  # no entry of a checkpoint shows these
@@ -86,8 +93,10 @@ def read_checkpoint(source: str | Path, *, model: str | None = None) -> LoadedWe
     categories = described.categories if described else None
     if categories is None and zoo_name is not None and config.num_classes == len(COCO80):
         categories = COCO80
-    thresholds, said = (described.thresholds, described.config) if described else (None, None)
-    return LoadedWeights(to_version(state, config.version), config, categories, path, thresholds, said)
+    state = to_version(state, config.version)
+    if described is None:
+        return LoadedWeights(state, config, categories, path)
+    return LoadedWeights(state, config, categories, path, described.thresholds, described.config, described.preparation)
 
 
 def load_model(source: str | Path, *, model: str | None = None) -> tuple[RTDETR, Categories]:
@@ -167,6 +176,18 @@ def check_savable(model: RTDETR, categories: Categories | None) -> None:
         raise WeightsError("a fused model is for inference only and cannot be saved; save the model it was made from")
     if categories is not None and len(categories) != model.config.num_classes:
         raise WeightsError(f"got {len(categories)} class names for a model of {model.config.num_classes} classes")
+
+
+def _unprepared(preparation: Preparation, config: ModelConfig) -> WeightsError:
+    """An error about images that the caller would stretch, bilinear."""
+    height, width = config.eval_size_hw or (640, 640)
+    keys = "resample" if preparation.size is None else "size, pad_size"
+    return WeightsError(
+        f"{PREPROCESSOR}: {keys}: images of this model are {preparation}. Detecting with this folder (rtdetr predict, "
+        "evaluate, benchmark) follows that; training, export and conversion know only stretched images, bilinear. To "
+        'stretch them instead, which gives other detections, put "do_pad": false, "resample": 2 and '
+        f'"size": {{"height": {height}, "width": {width}}} there'
+    )
 
 
 def _check_fits(config: ModelConfig, observation: Observation) -> None:

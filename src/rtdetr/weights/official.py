@@ -19,6 +19,7 @@ from rtdetr.categories import Categories
 from rtdetr.config import ModelConfig
 from rtdetr.errors import InputError, RTDETRError, WeightsError
 from rtdetr.files import write_atomically
+from rtdetr.preprocessing import Preparation
 from rtdetr.weights.names import State
 
 FORMAT = 1
@@ -32,6 +33,7 @@ class Metadata(NamedTuple):
     config: ModelConfig
     categories: Categories | None
     thresholds: tuple[float, ...] | None = None  # by label, what `threshold="auto"` means
+    preparation: Preparation | None = None  # of images that are not stretched; no file of ours says it
 
 
 def metadata(
