@@ -71,19 +71,10 @@ def prepare(
     shown = epoch_length(factors, num_images=len(train_data))
     config = fit(config, num_images=shown, class_names=train_data.categories.names)
     dtype = training_dtype(device, config.recipe.precision)
-    for seed in (random.seed, np.random.seed, torch.manual_seed):
-        seed(config.seed)
-    model = _build_model(config, train_data.categories).to(device)
-    if resume is None:  # else the weights come from the checkpoint
-        load_starting_weights(config, model, train_data.categories, dry_run=dry_run)
-    model = _arranged(model, config)
+    model = _first_model(config, train_data.categories, device=device, is_new=resume is None, dry_run=dry_run)
     loader = _build_loader(config, train_data, model, device=device, processes=processes, transforms=transforms)
-    description = ""
-    if processes.is_main:
-        description = _describe(config, model, datasets, loader, device=device, dtype=dtype, processes=processes)
+    description = _describe(config, model, datasets, loader, device=device, dtype=dtype, processes=processes)
     state = _build_state(config, model, loader, device=device, dtype=dtype, processes=processes)
-    if processes.rank:
-        torch.manual_seed(config.seed + processes.rank)  # each process draws its own denoising noise
     if resume is not None:
         _go_on(resume, state, datasets, data_marks, processes=processes, say=say)
     _check_agreement(processes, state.progress, train_data, data_marks)
@@ -123,8 +114,15 @@ def _check_settings(config: TrainConfig) -> None:
         allow_pixels(config.max_pixels)
 
 
-def _arranged(model: RTDETR, config: TrainConfig) -> RTDETR:
-    """The network with what is not trained frozen, in the memory layout of the run."""
+def _first_model(
+    config: TrainConfig, categories: Categories, *, device: torch.device, is_new: bool, dry_run: bool
+) -> RTDETR:
+    """The network with the weights that a new run starts from, and with what is not trained frozen."""
+    for seed in (random.seed, np.random.seed, torch.manual_seed):
+        seed(config.seed)
+    model = _build_model(config, categories).to(device)
+    if is_new:  # else the weights come from the checkpoint
+        load_starting_weights(config, model, categories, dry_run=dry_run)
     if config.freeze is not None:
         freeze(model, config.freeze)
     return model.to(memory_format=torch.channels_last) if config.channels_last else model
@@ -163,7 +161,9 @@ def _describe(
     dtype: torch.dtype,
     processes: Processes,
 ) -> str:
-    """The text of plan.txt."""
+    """The text of plan.txt; the main process alone needs one."""
+    if not processes.is_main:
+        return ""
     counts = {part: SplitCounts.of(dataset) for part, dataset in datasets.items()}
     return describe(
         config,
@@ -196,13 +196,16 @@ def _build_state(
         model.encoder.compile()
     if recipe.gradient_checkpointing:
         recompute_activations(model)
-    return TrainingState(
+    state = TrainingState(
         model=model,
         ema=ema,
         optimizer=build_optimizer(model, recipe),
         scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
         progress=Progress(batches_per_epoch=len(loader)),
     )
+    if processes.rank:
+        torch.manual_seed(config.seed + processes.rank)  # each process draws its own denoising noise
+    return state
 
 
 def _go_on(

@@ -145,7 +145,8 @@ def _own(stored: dict[str, Any], observation: Observation, described: Metadata |
     try:
         own = read_metadata(merged_metadata(stored[_DESCRIPTION], described))
         if own.categories is not None:
-            check_names(own.categories.names, where="rtdetr.categories")
+            usual = described.categories.names if described and described.categories else ()
+            check_names(own.categories.names, where="rtdetr.categories", usual=usual)
     except WeightsError as error:
         text = str(error)
         raise (error if text.startswith(CONFIG) else WeightsError(f"{CONFIG}: {_DESCRIPTION}: {text}")) from None
