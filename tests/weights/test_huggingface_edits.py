@@ -276,6 +276,16 @@ def test_fields_beside_our_description_that_contradict_it_are_refused(key: str, 
         assert "expected 'silu'. It is set by rtdetr.model.decoder.activation" in str(error.value)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("key", "value"), [("depths", None), ("depths", [1, 1]), ("hidden_act", 3), ("layer_type", "x")]
+)
+def test_wrong_types_inside_the_backbone_are_refused(kind: str, key: str, value: Any, edited: Any) -> None:
+    backbone = {"model_type": "rt_detr_resnet", key: value}
+    with pytest.raises(WeightsError, match=rf"config\.json: backbone_config\.{key} .* is of a wrong type, expected"):
+        edited(kind, {"backbone_config": backbone})
+
+
 def test_our_description_is_missing(edited: Any, folders: dict[str, Path]) -> None:
     """The header of the weights has it as well; without either there is no model."""
     assert edited(KINDS[2], {"rtdetr": ...}).config == config_of(KINDS[2])

@@ -79,8 +79,8 @@ def interpret(
     """
     stored = stored if describes_a_model(stored) else {}
     version = said_version(stored)
+    check_backbone(stored)
     if is_huggingface(state):
-        check_backbone(stored)
         state = from_huggingface(state)
         # the constant that only v2 stores says it where config.json does not
         v1 = version == "v1" or (version is None and not any(key.endswith(".num_points_scale") for key in state))
