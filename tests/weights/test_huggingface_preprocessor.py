@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import logging
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -239,8 +240,10 @@ def test_padded_images_of_another_size_are_refused(folder: Path) -> None:
     assert "at 96x96, images resized by {'shortest_edge': 40, 'longest_edge': 70} and padded, bilinear" in repr(
         detector
     )
-    with pytest.raises(InputError, match=r"to 96x96, got the size 64x64; leave it out"):
+    with pytest.raises(InputError, match="expected the size 96x96, .* are padded, got 64x64; leave it out"):
         detector(PHOTO, size_hw=(64, 64))
+    found = pickle.loads(pickle.dumps(detector))(PHOTO, threshold=0.0)
+    assert np.array_equal(found.boxes_xyxy, detector(PHOTO, threshold=0.0).boxes_xyxy)
     detector.preparation = Preparation(size={"shortest_edge": 90, "longest_edge": 180})
     with pytest.raises(InputError, match=r"50x90 pixels .* becomes 90x162 .* does not fit .* input of 96x96"):
         detector(PHOTO)

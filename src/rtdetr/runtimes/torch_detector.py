@@ -138,8 +138,8 @@ class TorchDetector(BaseDetector):
         found = super().checked_size(size_hw)
         if found != self.size_hw and self.preparation is not None and self.preparation.size is not None:
             raise InputError(
-                f"images of this model are {self.preparation} to {self.size_hw[0]}x{self.size_hw[1]}, got the size "
-                f"{found[0]}x{found[1]}; leave it out"
+                f"expected the size {self.size_hw[0]}x{self.size_hw[1]}, to which the images of this model are padded, "
+                f"got {found[0]}x{found[1]}; leave it out"
             )
         return found
 
