@@ -240,7 +240,7 @@ def test_padded_images_of_another_size_are_refused(folder: Path) -> None:
     assert "at 96x96, images resized by {'shortest_edge': 40, 'longest_edge': 70} and padded, bilinear" in repr(
         detector
     )
-    with pytest.raises(InputError, match="expected the size 96x96, .* are padded, got 64x64; leave it out"):
+    with pytest.raises(InputError, match=r"expected the size 96x96, .* are padded, got 64x64; leave it out"):
         detector(PHOTO, size_hw=(64, 64))
     found = pickle.loads(pickle.dumps(detector))(PHOTO, threshold=0.0)
     assert np.array_equal(found.boxes_xyxy, detector(PHOTO, threshold=0.0).boxes_xyxy)
