@@ -45,8 +45,11 @@ class FileDetector(BaseDetector):
                 if self._process != os.getpid():  # no other thread did it meanwhile
                     fresh = _open(type(self), *self._opened_with)
                     # the parent's engine is never taken apart: it would wait for threads that are not in this process
-                    ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.__dict__))
-                    self.__dict__ = fresh.__dict__
+                    ctypes.pythonapi.Py_IncRef(ctypes.py_object(dict(vars(self))))
+                    for name in vars(self).keys() - vars(fresh).keys():
+                        delattr(self, name)
+                    vars(self).update({**vars(fresh), "_process": self._process})
+                    self._process = os.getpid()  # last, as other threads go on when they see it
 
 
 def _open(kind: type[BaseDetector], path: Path, options: dict[str, Any]) -> BaseDetector:

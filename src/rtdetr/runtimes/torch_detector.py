@@ -109,7 +109,7 @@ class TorchDetector(BaseDetector):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Unpickled or copied, it belongs to this process."""
-        self.__dict__ = {**state, "_process": os.getpid()}
+        vars(self).update({**state, "_process": os.getpid()})
 
     def enter_process(self) -> None:
         """In a process forked from the one that loaded the network, do without the parent's threads."""
