@@ -13,7 +13,7 @@ FORMATS = ("coco", "yolo", "voc")
 def write_format(root: Path, kind: str, content: dict[str, Any], *, split: str = "val") -> Path:
     """Write images and annotations of a COCO document in the usual layout of a format; returns the dataset's folder."""
     source_images, _ = write_dataset(root / "source", content)
-    images = {"coco": root / "val2017", "yolo": root / "images" / split, "voc": root / "JPEGImages"}[kind]
+    images = {"coco": root / f"{split}2017", "yolo": root / "images" / split, "voc": root / "JPEGImages"}[kind]
     images.mkdir(parents=True, exist_ok=True)
     for image in content["images"]:
         shutil.move(source_images / image["file_name"], images / image["file_name"])

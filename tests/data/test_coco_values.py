@@ -119,7 +119,7 @@ FORMS = {
 
 
 def assert_same(one, other):
-    for left, right in zip(one.annotations[1:], other.annotations[1:], strict=True):
+    for left, right in zip(one.annotations[1:-1], other.annotations[1:-1], strict=True):
         np.testing.assert_array_equal(left, right)
     assert list(one.categories) == list(other.categories)
 
@@ -301,7 +301,8 @@ def lossy(root, *, wrong):
 
 def test_a_copy_that_loses_much_is_refused(tmp_path):
     with pytest.raises(
-        DatasetError, match=r"lose 0 of 3 images and 3 of 40 boxes of 'train' \(boxes of classes .*--allow-loss"
+        DatasetError,
+        match=r"lose of 'train' 0 of 3 images and 3 of 40 boxes \(boxes of classes .*: 3\)\. .*--allow-loss",
     ):
         fix(check(lossy(tmp_path / "three", wrong=3)), tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["three"]
@@ -335,7 +336,9 @@ def test_labels_without_images_are_a_loss(tmp_path):
     root, labeled = labeled_yolo(tmp_path / "set")
     for file in labeled[:6]:
         (root / "images/train" / f"{file.stem}.png").unlink()
-    with pytest.raises(DatasetError, match=r"objects of 6 label files, whose images .* 6 images .*--allow-loss"):
+    with pytest.raises(
+        DatasetError, match=r"objects of 6 label files whose images .* 6 images are there.*--allow-loss"
+    ):
         fix(check(root), tmp_path / "out")
     assert not (tmp_path / "out").exists()
     changes = fix(check(root), tmp_path / "out", allow_loss=True)
@@ -363,7 +366,7 @@ def test_the_command_line_refuses_and_allows_the_loss(tmp_path):
     out = str(tmp_path / "out")
     refused = invoke("--fix", out)
     assert refused.exit_code == 2, refused.output
-    assert "6 of 6 boxes of 'train'" in refused.output + (refused.stderr or "")
+    assert "lose of 'train' 0 of 3 images and 6 of 6 boxes" in refused.output + (refused.stderr or "")
     assert not (tmp_path / "out").exists()
     allowed = invoke("--fix", out, "--allow-loss")
     assert allowed.exit_code == 1  # a split without objects is not sound

@@ -138,10 +138,13 @@ def test_a_name_in_two_folders_is_refused_with_both(tmp_path):
     assert "\n" not in str(caught.value)
     report = check(root)
     found = {finding.kind: finding for finding in report.findings}
-    assert set(found) == {"ambiguous-file", "missing-file", "other-path", "unlabeled-image"}
+    assert set(found) == {"ambiguous-file", "other-path", "unlabeled-image"}
     assert "could be b.jpg or old/b.jpg" in found["ambiguous-file"].examples[0].detail
-    with pytest.raises(DatasetError, match="lose 1 of 3 images"):
+    with pytest.raises(DatasetError, match=r"lose of 'train' 1 of 3 images \(.*: 1\) and 2 of 6 boxes \(with those"):
         fix(report, tmp_path / "out")
+    fix(report, tmp_path / "out", allow_loss=True)
+    changes = (tmp_path / "out/changes.txt").read_text().splitlines()
+    assert len([line for line in changes if line.startswith(("ambiguous-file", "missing-file"))]) == 1
     (root / "images/old/b.jpg").unlink()
     assert len(open_dataset(root, split="train")) == 3
 

@@ -32,8 +32,9 @@ def forbid_reading(monkeypatch):
 
 def assert_equal(left, right):
     assert left.categories == right.categories
+    assert left.annotations.notes == right.annotations.notes
     for name, column in left.annotations._asdict().items():
-        if name != "categories":
+        if name not in ("categories", "notes"):
             np.testing.assert_array_equal(column, getattr(right.annotations, name))
             assert column.dtype == getattr(right.annotations, name).dtype
 
@@ -132,7 +133,7 @@ def test_a_damaged_index_is_ignored_and_written_anew(tmp_path, cache):
         assert index.read_bytes() == whole
 
 
-def malformed(columns):
+def malformed(columns, whole_texts):
     """Index contents, after the checksum and fingerprint, that no writer of this version makes."""
 
     def saved(**changed):
@@ -142,9 +143,16 @@ def malformed(columns):
         return stream.getvalue()
 
     whole = saved()
-    text = np.frombuffer(b'[{"id": 1}]', dtype=np.uint8)
+    text = np.frombuffer(b'{"categories": [{"id": 1}], "notes": []}', dtype=np.uint8)
+    notes = np.frombuffer(whole_texts.replace(b"[]", b"5"), dtype=np.uint8)
     yield from (b"", b"junk", whole[:200], whole[: len(whole) // 2], whole[:-1])
-    yield from (saved(categories=text), saved(categories=text[:4]), saved(categories=text[:0]))
+    yield from (
+        saved(texts=text),
+        saved(texts=text[:4]),
+        saved(texts=text[:0]),
+        saved(texts=text[15:27]),
+        saved(texts=notes),
+    )
     yield from (saved(labels=columns["labels"] + 100), saved(labels=columns["labels"] - 100))
     yield from (saved(labels=columns["labels"][1:]), saved(areas=columns["areas"].astype(np.float32)))
     yield from (saved(starts=columns["starts"][::-1].copy()), saved(starts=columns["starts"] + 1))
@@ -156,8 +164,10 @@ def test_a_malformed_index_with_a_right_checksum_is_ignored(tmp_path, cache):
     expected = open_dataset(file, split="train")
     (index,) = cache.iterdir()
     whole = index.read_bytes()
-    names = np.frombuffer(json.dumps(expected.categories.to_json()).encode(), dtype=np.uint8)
-    for content in malformed(expected.annotations._asdict() | {"categories": names}):
+    texts = json.dumps({"categories": expected.categories.to_json(), "notes": []}).encode()
+    columns = {"texts": np.frombuffer(texts, dtype=np.uint8)} | expected.annotations._asdict()
+    del columns["categories"], columns["notes"]
+    for content in malformed(columns, texts):
         payload = whole[32:64] + content
         index.write_bytes(hashlib.sha256(payload).digest() + payload)
         assert_equal(open_dataset(file, split="train"), expected)
@@ -175,3 +185,15 @@ def test_small_datasets_are_not_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("RTDETR_CACHE", str(tmp_path / "cache"))
     open_dataset(write_dataset(tmp_path)[1], split="train")
     assert not (tmp_path / "cache").exists()
+
+
+def test_what_was_read_otherwise_is_told_every_time(tmp_path, cache, monkeypatch, caplog):
+    content = document()
+    content["annotations"][0]["bbox"] = "[20, 30, 20, 30]"
+    _, file = write_dataset(tmp_path, content)
+    open_dataset(file, split="train")
+    forbid_reading(monkeypatch)
+    open_dataset(file, split="train")
+    forms = [message for message in caplog.messages if "boxes written as text: 1" in message]
+    cut = [message for message in caplog.messages if "reach beyond" in message]
+    assert len(forms) == len(cut) == 2

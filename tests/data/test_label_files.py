@@ -417,3 +417,114 @@ def test_images_beside_voc_files_that_have_none_are_told(tmp_path, caplog):
     assert [len(dataset.target(i)["labels"]) for i in range(len(dataset))] == [2, 2]
     assert "1 of the 3 images in" in caplog.text and "have no XML file and are not used" in caplog.text
     assert kinds(root) == {"unlabeled-image": 1}
+
+
+def write_beside(root, images="abc"):
+    """Two splits in the layout of Roboflow: images and their XML files in one folder."""
+    source = write_voc(root.with_name(f"{root.name} source"))
+    root.mkdir()
+    (source / "labels.txt").rename(root / "labels.txt")
+    for split in ("train", "valid"):
+        (root / split).mkdir(parents=True)
+        for name in images if split == "train" else "a":
+            (root / split / f"{split}-{name}.jpg").write_bytes((source / f"JPEGImages/{name}.jpg").read_bytes())
+            xml = (source / f"Annotations/{name}.xml").read_text().replace(f"{name}.jpg", f"{split}-{name}.jpg")
+            (root / split / f"{split}-{name}.xml").write_text(xml)
+    return root
+
+
+USUAL = ("Annotations", "annotations", "Annotations/train", "train/Annotations", "train")
+
+
+@pytest.mark.parametrize("place", USUAL)
+@pytest.mark.parametrize("moved", ["b", "abc"])
+def test_voc_files_in_every_usual_place_are_used(tmp_path, place, moved, caplog):
+    root = write_beside(tmp_path / "set")
+    expected = boxes(root)
+    assert set(kinds(root)) == {"leak"}
+    (root / place).mkdir(parents=True, exist_ok=True)
+    for name in moved:
+        (root / f"train/train-{name}.xml").rename(root / place / f"train-{name}.xml")
+    caplog.clear()
+    assert boxes(root) == expected and len(expected) == 3
+    assert caplog.messages == []
+    assert set(kinds(root)) == {"leak"}
+
+
+@pytest.mark.parametrize("place", ["train/xml", "xml", "other/deep"])
+def test_a_voc_file_near_an_image_of_a_folder_stops_the_run(tmp_path, place):
+    root = write_beside(tmp_path / "set")
+    (root / place).mkdir(parents=True)
+    (root / "train/train-b.xml").rename(root / place / "train-b.xml")
+    with pytest.raises(
+        DatasetError,
+        match=rf"train/train-b\.xml does not exist, but .*{place}/train-b\.xml lies near it\. Move it there",
+    ):
+        open_dataset(root, split="train")
+    report = check(root)
+    assert not report.sound and "misplaced-label" in kinds(root)
+    assert f"but {root / place}/train-b.xml lies near it" in report.text()
+    with pytest.raises(DatasetError, match="images whose label file is not in a usual place"):
+        fix(report, tmp_path / "out")
+
+
+def test_one_voc_file_is_not_taken_for_two_images(tmp_path):
+    root = write_beside(tmp_path / "set")
+    (root / "Annotations").mkdir()
+    for split in ("train", "valid"):
+        (root / split / f"{split}-a.jpg").rename(root / split / "a.jpg")
+        (root / split / f"{split}-a.xml").rename(root / "Annotations/a.xml")
+    (root / "valid/other.xml").write_text((root / "Annotations/a.xml").read_text().replace("valid-a", "none"))
+    with pytest.raises(DatasetError, match=r"train/a\.xml does not exist, but .*Annotations/a\.xml lies near it"):
+        open_dataset(root, split="train")
+
+
+def test_a_voc_file_that_names_its_image_is_that_of_no_other(tmp_path, caplog):
+    root = write_beside(tmp_path / "set")
+    expected = boxes(root)
+    for number, name in enumerate("abc"):
+        (root / f"train/train-{name}.xml").rename(root / f"train/{number}.xml")  # which has a <filename>
+    assert boxes(root) == expected
+    assert caplog.messages == []
+
+
+def test_a_voc_file_without_objects_is_not_near(tmp_path):
+    root = write_beside(tmp_path / "set", images="abc")
+    (root / "notes").mkdir()
+    (root / "notes/train-b.xml").write_text("<project><name>x</name></project>")
+    (root / "train/train-b.xml").unlink()
+    assert len(open_dataset(root, split="train")) == 2
+
+
+def test_a_label_whose_name_has_another_case_is_named_with_the_remedy(tmp_path):
+    root = write_yolo(tmp_path / "set")
+    (root / "labels/train/b.txt").rename(root / "labels/train/B.txt")
+    expected = (
+        rf"b\.jpg has no label .* {root}/labels/train/B\.txt lies near it\. Move it to {root}/labels/train/b\.txt"
+    )
+    with pytest.raises(DatasetError, match=expected):
+        open_dataset(root, split="train")
+
+
+def listed(root):
+    """A list of images with paths of another machine."""
+    lines = [f"D:\\data\\{path.name}" for path in sorted((root / "images/train").iterdir())]
+    (root / "images/train.txt").write_text("\n".join(lines))
+    text = (root / "data.yaml").read_text()
+    (root / "data.yaml").write_text(text.replace("images/train", "images/train.txt"))
+    return root
+
+
+def test_lines_of_a_list_that_were_found_elsewhere_are_a_note_of_the_doctor(tmp_path, caplog):
+    root = write_yolo(tmp_path / "set")
+    expected = boxes(root)
+    assert "other-path" not in kinds(root)
+    listed(root)
+    caplog.clear()
+    assert boxes(root) == expected == boxes(root)
+    said = [message for message in caplog.messages if "found otherwise" in message]
+    assert len(said) == 2 and "3 of its 3 images are not where it says" in said[0]
+    report = check(root)
+    [finding] = [finding for finding in report.findings if finding.kind == "other-path"]
+    assert finding.count == 3 and finding.severity == "note" and report.sound
+    assert "D:\\data\\a.jpg is read from a.jpg, found by the last part of the path" in finding.examples[0].line()

@@ -127,7 +127,7 @@ WRONG_ROWS = {
         r"a\.txt:2: class 3 does not exist: .*data\.yaml has the 3 classes 0 to 2",
     ),
     "negative class": ("-1 0.5 0.5 1 1", r"a\.txt:1: class -1 does not exist"),
-    "half a class": ("0.5 0.5 0.5 1 1", r"a\.txt:1: class 0\.5 does not exist"),
+    "half a class": ("0.5 0.5 0.5 1 0.5", r"a\.txt:1: class 0\.5 does not exist"),
     "no number": ("0 0.5 0.5 x 1", r"a\.txt:1: expected 'class cx cy w h'.*got '0 0\.5 0\.5 x 1'"),
     "nan": ("0 nan 0.5 1 1", r"a\.txt:1: expected fractions of the image's sides, 0 to 1"),
     "nan class": ("nan 0.5 0.5 1 1", r"a\.txt:1: class nan does not exist"),

@@ -8,7 +8,6 @@ import typer
 
 from rtdetr.cli.arguments import MaxPixels
 from rtdetr.cli.predict import parse_size, write_json
-from rtdetr.errors import one_of
 
 if TYPE_CHECKING:
     from rtdetr.data import DetectionDataset
@@ -63,9 +62,7 @@ def evaluate(
     size_hw = parse_size(size) if size else None
     if font is not None:
         given_face(font)  # said before the work, not after it
-    dataset = open_dataset(data, split=split, images=images, on_bad_box=bad_boxes)
-    if one_of("--bad-images", bad_images, ("error", "skip")) == "skip":
-        dataset = dataset.skipping_bad_images()
+    dataset = open_dataset(data, split=split, images=images, on_bad_box=bad_boxes, on_bad_image=bad_images)
     detector = load(model, device=device, precision=precision, one_label=one_label, nms_iou=nms)
     weights = of_run(Path(model))
     if save_thresholds:

@@ -8,17 +8,20 @@ a reference count, so reading never copies a page. Next file: `dataset.py`.
 
 import logging
 import reprlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn
 
 import numpy as np
 
 from rtdetr.categories import Categories
+from rtdetr.data.box_forms import XYWH, other_form
 from rtdetr.errors import ConfigError, DatasetError, nearest
+from rtdetr.wording import counted
 
 _log = logging.getLogger(__name__)
 BAD_BOX_CHOICES = ("error", "drop")
+BAD_IMAGE_CHOICES = ("error", "skip")
 LARGEST = 1e15  # no picture has such a coordinate or area, and products of them do not overflow
 _LONGEST_NAME = 1024  # file names share one width in memory
 _USUAL_OVERHANG = 0.05  # share of boxes that may reach beyond their image by more than a pixel
@@ -37,6 +40,14 @@ class Annotations(NamedTuple):
     labels: np.ndarray  # int64 (boxes,)
     areas: np.ndarray  # float64 (boxes,), square pixels; of the object, not of its box
     iscrowd: np.ndarray  # bool (boxes,); not to be trained on, and no mistake to detect
+    notes: tuple[str, ...] = ()  # what to tell whoever uses it, a line each
+
+
+class OnBad(NamedTuple):
+    """What to do about boxes and images that are not sound, as the user chooses."""
+
+    box: str = "error"  # or "drop"
+    image: str = "error"  # or "skip"
 
 
 class Objects(NamedTuple):
@@ -59,24 +70,32 @@ class Found(NamedTuple):
     annotations_file: the file, or folder of files, that names the dataset in messages.
     images_dir: the folder that file names are relative to.
     inputs: every file or folder on which the result of `read` depends, besides the code.
-    read: gives the annotations; its argument is `on_bad_box`.
+    read: gives the annotations.
     split: what the reader of the format knows about its files; None for COCO.
     part: which part of `annotations_file` it is, where that describes several.
-    warning: what to tell whoever uses it; may be empty.
+    warnings: what to tell whoever uses it, a line each.
     """
 
     format: Literal["coco", "yolo", "voc"]
     annotations_file: Path
     images_dir: Path
     inputs: Sequence[str]
-    read: Callable[[str], Annotations]
+    read: Callable[[OnBad], Annotations]
     split: Any = None
     part: str = ""
-    warning: str = ""
+    warnings: tuple[str, ...] = ()
 
 
-def arrange(objects: Objects, *, source: object, on_bad_box: str, where: Callable[[int], str]) -> Annotations:
-    """Sort what a reader found and check its boxes; many that reach beyond their image give a warning in the log.
+def arrange(
+    objects: Objects,
+    *,
+    source: object,
+    on_bad_box: str,
+    where: Callable[[int], str],
+    form: str = XYWH,
+    notes: Iterable[str] = (),
+) -> Annotations:
+    """Sort what a reader found and check its boxes; many that reach beyond their image give a note.
 
     Args:
         objects: the columns.
@@ -84,6 +103,8 @@ def arrange(objects: Objects, *, source: object, on_bad_box: str, where: Callabl
         on_bad_box: what to do about boxes without width or height, or wholly outside their image: "error" refuses
             them, "drop" leaves them out.
         where: how to call a row of the boxes in a message: its file and its place there.
+        form: that the files have boxes in, see `box_forms.py`.
+        notes: what the reader has to tell.
 
     Raises:
         DatasetError: a box or area is impossible, or a file name is overlong.
@@ -101,8 +122,8 @@ def arrange(objects: Objects, *, source: object, on_bad_box: str, where: Callabl
     boxes_xywh, sizes_wh = objects.boxes_xywh, objects.sizes_wh[objects.image_of_box]
     bad = np.any(_is_empty(clamped_xyxy(boxes_xywh, sizes_wh)), axis=1)
     if bad.any() and on_bad_box == "error":
-        _refuse_box(boxes_xywh, sizes_wh, bad, where)
-    _warn_of_overhang(boxes_xywh, sizes_wh, source)
+        _refuse_box(boxes_xywh, sizes_wh, bad, where, form)
+    doubt = _doubt(boxes_xywh, sizes_wh, form)
     areas = np.where(np.isnan(objects.areas), boxes_xywh[:, 2] * boxes_xywh[:, 3], objects.areas)
     impossible = ~bad & ~((areas >= 0) & (areas < LARGEST))
     if impossible.any():
@@ -125,7 +146,14 @@ def arrange(objects: Objects, *, source: object, on_bad_box: str, where: Callabl
         labels=objects.labels[kept],
         areas=areas[kept],
         iscrowd=objects.iscrowd[kept],
+        notes=(*notes, *([f"{source}: {doubt}"] if doubt else [])),
     )
+
+
+def tell(annotations: Annotations) -> None:
+    """Write the notes to the log."""
+    for note in annotations.notes:
+        _log.warning("%s", note)
 
 
 def clamped_xyxy(boxes_xywh: np.ndarray, size_wh: np.ndarray) -> np.ndarray:
@@ -152,27 +180,31 @@ def _is_empty(corners_xyxy: np.ndarray) -> np.ndarray:
     return corners_xyxy[:, 2:] <= corners_xyxy[:, :2]
 
 
-def _warn_of_overhang(boxes_xywh: np.ndarray, sizes_wh: np.ndarray, source: object) -> None:
-    """Boxes written in another form mostly have an area inside their image, so that nothing else finds them."""
+def _doubt(boxes_xywh: np.ndarray, sizes_wh: np.ndarray, form: str) -> str:
+    """What speaks against the form or the place of the boxes; nothing else finds boxes that have an area."""
+    if found := other_form(boxes_xywh, sizes_wh, form=form):
+        return f"the boxes {found}. They are taken as {form}: correct them if that is wrong"
     low, high = boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]
     beyond = int(np.any((low < -1) | (high > sizes_wh + 1), axis=1).sum())
-    if beyond > _USUAL_OVERHANG * len(boxes_xywh):
-        _log.warning(
-            "%s: %d of %d boxes reach beyond their image by more than a pixel; they are cut at its border. Are they "
-            "x1 y1 x2 y2 in place of x y width height, or of images of another size?",
-            source,
-            beyond,
-            len(boxes_xywh),
-        )
+    if beyond <= _USUAL_OVERHANG * len(boxes_xywh):
+        return ""
+    return (
+        f"{beyond} of {counted(len(boxes_xywh), 'box')} reach beyond their image by more than a pixel; they are cut at "
+        f"its border. Are they in another form than {form}, or of images of another size?"
+    )
 
 
-def _refuse_box(boxes_xywh: np.ndarray, sizes_wh: np.ndarray, bad: np.ndarray, where: Callable[[int], str]) -> NoReturn:
+def _refuse_box(
+    boxes_xywh: np.ndarray, sizes_wh: np.ndarray, bad: np.ndarray, where: Callable[[int], str], form: str
+) -> NoReturn:
     row = int(bad.argmax())
     if (boxes_xywh[row, 2:] <= 0).any():
         problem = "expected width and height > 0"
     else:
         problem = f"expected at least a part inside the image of {sizes_wh[row, 0]}x{sizes_wh[row, 1]} pixels"
     more = f" There are {bad.sum() - 1} more like it" if bad.sum() > 1 else ""
+    if found := other_form(boxes_xywh, sizes_wh, form=form, least=1):
+        more = f"{more}{'.' if more else ''} The boxes {found}"
     box = ", ".join(f"{value:.10g}" for value in boxes_xywh[row])
     raise DatasetError(
         f"{where(row)} has bbox [{box}]; {problem}. Correct or remove it, or leave such boxes out with "

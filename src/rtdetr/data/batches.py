@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler, default_collate
 
 from rtdetr.config import Recipe, SizeHW
-from rtdetr.data.dataset import BAD_IMAGES, DetectionDataset
+from rtdetr.data.dataset import DetectionDataset
+from rtdetr.data.image_files import BAD_IMAGES
 from rtdetr.data.mosaic import MIX_SHARES, NUM_TILES, mosaic
 from rtdetr.data.pipelines import Pipeline, apply_pipeline
 from rtdetr.data.sampling import epoch_length, epoch_order

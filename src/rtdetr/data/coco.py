@@ -17,7 +17,6 @@ Source: the "Object Detection" format of https://cocodataset.org/#format-data.
 
 import functools
 import json
-import logging
 import math
 import mmap
 import re
@@ -30,14 +29,13 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from rtdetr.categories import Categories
-from rtdetr.data.annotations import LARGEST, Annotations, Found, Objects, arrange
+from rtdetr.data.annotations import LARGEST, Annotations, Found, Objects, OnBad, arrange
 from rtdetr.data.coco_values import OTHER_BOXES, OTHER_NUMBERS, READ, WITHOUT_ID, box_of, is_box
 from rtdetr.data.image_files import listing
 from rtdetr.errors import DatasetError
 from rtdetr.images.files import is_hidden
 from rtdetr.text_files import read_text
 
-_log = logging.getLogger(__name__)
 PATTERNS = (
     "annotations/instances_{}2017.json",
     "annotations/instances_{}*.json",
@@ -142,8 +140,7 @@ def read_coco(file: Path, *, on_bad_box: str = "error") -> Annotations:
     boxes_xywh = _boxes(annotations, sizes_wh[image_of_box])
     iscrowd = np.array(annotations.column("iscrowd", {int, bool}, "0 or 1", default=0)) != 0
     told = sum((kind.forms for kind in rows.values()), Counter[str]())
-    if told:
-        _log.info("%s: read in another form: %s", file, ", ".join(f"{form}: {n}" for form, n in told.items()))
+    forms = ", ".join(f"{form}: {n}" for form, n in told.items())
     return arrange(
         Objects(
             categories=categories,
@@ -159,11 +156,12 @@ def read_coco(file: Path, *, on_bad_box: str = "error") -> Annotations:
         source=file,
         on_bad_box=on_bad_box,
         where=annotations.where,
+        notes=[f"{file}: read in another form: {forms}"] if forms else (),
     )
 
 
-def _read(file: Path, on_bad_box: str) -> Annotations:
-    return read_coco(file, on_bad_box=on_bad_box)
+def _read(file: Path, on_bad: OnBad) -> Annotations:
+    return read_coco(file, on_bad_box=on_bad.box)
 
 
 def _images_of(file: Path) -> Path:

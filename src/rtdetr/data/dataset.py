@@ -17,15 +17,15 @@ import numpy as np
 from PIL import Image
 
 from rtdetr.categories import Categories, Category
-from rtdetr.data.annotations import Annotations, clamped_xyxy
+from rtdetr.data.annotations import Annotations, clamped_xyxy, tell
 from rtdetr.data.coco import read_coco
+from rtdetr.data.image_files import BAD_IMAGES
 from rtdetr.data.image_paths import with_images
 from rtdetr.errors import DatasetError, InputError
 from rtdetr.images import ImageSource, Picture, load_image, max_pixels, open_image, read_picture, size_of, viewable
 from rtdetr.images.decode import pixels_hint
 
 _log = logging.getLogger(__name__)
-BAD_IMAGES = " 'rtdetr data check' finds every such image; --bad-images skip goes on without them"
 _Read = TypeVar("_Read", bound=Picture)
 
 
@@ -99,6 +99,7 @@ class DetectionDataset:
         """
         file, folder = Path(annotations_file), Path(images_dir)
         self.annotations = with_images(read_coco(file, on_bad_box=on_bad_box), file, folder)
+        tell(self.annotations)
         self.sources = (Source(file, folder, self.annotations.categories),)
         if categories is not None:
             self.annotations = self.with_categories(categories).annotations

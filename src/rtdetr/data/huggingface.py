@@ -15,8 +15,9 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from rtdetr.categories import Categories, Category
-from rtdetr.data.annotations import LARGEST, Objects, arrange
+from rtdetr.data.annotations import LARGEST, Objects, OnBad, arrange, tell
 from rtdetr.data.dataset import DetectionDataset, Source
+from rtdetr.data.image_files import Sizes
 from rtdetr.errors import DatasetError, InputError, nearest
 from rtdetr.images import ImageSource, image_size
 
@@ -38,13 +39,13 @@ def is_saved_table(folder: Path) -> bool:
     return bool(tables) or any((folder / name).is_file() for name in marks)
 
 
-def open_table(source: Any, split_names: Sequence[str], *, on_bad_box: str = "error") -> DetectionDataset:
+def open_table(source: Any, split_names: Sequence[str], *, on_bad: OnBad) -> DetectionDataset:
     """Read the boxes of a table; images are read when they are asked for.
 
     Args:
         source: a table, or a mapping from split to table, of which the first of `split_names` is taken.
         split_names: what the split may be called.
-        on_bad_box: "error" or "drop", see `arrange`.
+        on_bad: what to do about bad boxes and images.
 
     Raises:
         DatasetError: a column is missing or holds something else, or the split is not there.
@@ -63,8 +64,10 @@ def open_table(source: Any, split_names: Sequence[str], *, on_bad_box: str = "er
         raise DatasetError("expected a table with at least one row, got an empty one")
     name = _name(table)
     images = _Images(_undecoded(table), np.arange(len(table)))
-    objects, where = _read(table.with_format(None), images, name)
-    annotations = arrange(objects, source=name, on_bad_box=on_bad_box, where=where)
+    objects, where, note = _read(table.with_format(None), images, name, on_bad.image)
+    notes = filter(None, [note])
+    annotations = arrange(objects, source=name, on_bad_box=on_bad.box, where=where, notes=notes)
+    tell(annotations)
     images = images._replace(rows=np.argsort(objects.image_ids))
     return DetectionDataset.of(annotations, Source(Path(name), images, annotations.categories))
 
@@ -110,8 +113,8 @@ class _Thing(NamedTuple):
     iscrowd: Any
 
 
-def _read(table: Any, images: _Images, name: str) -> tuple[Objects, Callable[[int], str]]:
-    """Everything but the images, in the order of the rows, and how to call an object in a message."""
+def _read(table: Any, images: _Images, name: str, on_bad_image: str) -> tuple[Objects, Callable[[int], str], str]:
+    """Everything but the images, in the order of the rows, how to call an object in a message, and a note."""
     stated = [column for column in ("image_id", "width", "height") if column in table.column_names]
     rows = list(table.select_columns(["objects", *stated]))
     things = [thing for number, row in enumerate(rows) for thing in _things(row["objects"], number, name)]
@@ -124,18 +127,22 @@ def _read(table: Any, images: _Images, name: str) -> tuple[Objects, Callable[[in
     for position, thing in enumerate(things):
         if not isinstance(thing.category, int | str) or thing.category not in label_of_value:
             raise DatasetError(f"{where(position)}: this class does not exist; there are {len(categories)} classes")
+    boxes_xywh = np.array([_box(thing, where(i)) for i, thing in enumerate(things)]).reshape(-1, 4)
+    image_of_box = np.array([thing.row for thing in things], dtype=np.int64)
+    read = [_size(row, number, images) for number, row in enumerate(rows)]
+    sizes = Sizes.of(read, [None] * len(rows), source=name, on_bad_image=on_bad_image)
     objects = Objects(
         categories=categories,
         image_ids=_image_ids(rows),
         file_names=[f"row {number}" for number in range(len(rows))],
-        sizes_wh=np.array([_size(row, number, images, name) for number, row in enumerate(rows)], dtype=np.int64),
-        image_of_box=np.array([thing.row for thing in things], dtype=np.int64),
-        boxes_xywh=np.array([_box(thing, where(i)) for i, thing in enumerate(things)]).reshape(-1, 4),
+        sizes_wh=sizes.holding(boxes_xywh, image_of_box),
+        image_of_box=image_of_box,
+        boxes_xywh=boxes_xywh,
         labels=np.array([label_of_value[thing.category] for thing in things], dtype=np.int64),
         areas=np.array([_area(thing, where(i)) for i, thing in enumerate(things)], dtype=np.float64),
         iscrowd=np.array([bool(thing.iscrowd) for thing in things], dtype=bool),
     )
-    return objects, where
+    return objects, where, sizes.note
 
 
 def _things(objects: Any, row: int, name: str) -> list[_Thing]:
@@ -199,14 +206,14 @@ def _image_ids(rows: list[dict[str, Any]]) -> np.ndarray:
     return np.arange(len(rows), dtype=np.int64)
 
 
-def _size(row: dict[str, Any], number: int, images: _Images, name: str) -> tuple[int, int]:
+def _size(row: dict[str, Any], number: int, images: _Images) -> tuple[int, int] | InputError:
     width, height = row.get("width"), row.get("height")
     if isinstance(width, int) and isinstance(height, int) and min(width, height) > 0 and max(width, height) < LARGEST:
         return width, height
     try:
         return image_size(images.image(number))
     except InputError as error:
-        _refuse_row(name, number, str(error))
+        return InputError(f"row {number}: {error}")
 
 
 def _box(thing: _Thing, where: str) -> list[float]:

@@ -8,30 +8,95 @@ import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from rtdetr.errors import DatasetError, InputError
 from rtdetr.images import image_size
 from rtdetr.images.files import images_below, is_image_name
+from rtdetr.wording import are, counted
 
-__all__ = ["common_folder", "images_below", "is_image_name", "listing", "sizes_of"]
+__all__ = ["BAD_IMAGES", "Sizes", "common_folder", "images_below", "is_image_name", "listing", "sizes_of"]
 
+BAD_IMAGES = (
+    " 'rtdetr data check' finds every such image and --fix leaves them out of a copy; 'train' and 'evaluate' go on "
+    "without them with --bad-images skip (Python: open_dataset(..., on_bad_image='skip'))"
+)
+STAND_IN_WH = (640, 640)  # for an image that cannot be read
 _THREADS = 8  # opening a file on a network drive is waiting
 
 
-def sizes_of(paths: Sequence[str]) -> np.ndarray:
-    """Width and height of each image after EXIF rotation, int64 (n, 2), from the files' headers.
+class Sizes(NamedTuple):
+    """Width and height of images after EXIF rotation.
+
+    sizes_wh: int64 (n, 2), pixels; `STAND_IN_WH` for an image that cannot be read.
+    unread: positions of those.
+    note: what to tell about them, in one line; empty where there are none.
+    """
+
+    sizes_wh: np.ndarray
+    unread: list[int]
+    note: str
+
+    @classmethod
+    def of(
+        cls,
+        sizes: Sequence[tuple[int, int] | InputError],
+        paths: Sequence[str | None],
+        *,
+        source: object,
+        on_bad_image: str,
+    ) -> "Sizes":
+        """Put the sizes that were read together; paths are None for images that are no files. Raises as `sizes_of`."""
+        failed = {i: size for i, size in enumerate(sizes) if isinstance(size, InputError)}
+        missing = [i for i in failed if (path := paths[i]) is not None and not os.path.isfile(path)]
+        told = failed[missing[0]] if missing else next(iter(failed.values()), None)
+        count = f"{len(missing) or len(failed)} of {counted(len(sizes), 'image')}"
+        if missing:
+            raise DatasetError(f"{source}: {count} {are(missing)} not there: {told}")
+        if failed and (on_bad_image == "error" or len(failed) == len(sizes)):
+            hint = BAD_IMAGES if on_bad_image == "error" else ""
+            raise DatasetError(f"{source}: {count} cannot be read: {_sentence(told)}{hint}")
+        known = [STAND_IN_WH if isinstance(size, InputError) else size for size in sizes]
+        note = f"{source}: {count} cannot be read and {are(failed)} skipped: {told}" if failed else ""
+        return cls(np.array(known, dtype=np.int64).reshape(-1, 2), list(failed), note)
+
+    def holding(self, boxes_xywh: np.ndarray, image_of_box: np.ndarray) -> np.ndarray:
+        """The sizes, with those that stand in large enough for the boxes (m, 4), pixels, of the images."""
+        sizes_wh, unread = self.sizes_wh.copy(), np.isin(image_of_box, self.unread)
+        corners = np.ceil(boxes_xywh[unread, :2] + boxes_xywh[unread, 2:]).astype(np.int64)
+        np.maximum.at(sizes_wh, image_of_box[unread], corners)
+        return sizes_wh
+
+
+def sizes_of(paths: Sequence[str], *, source: object, on_bad_image: str) -> Sizes:
+    """Read the sizes of images from the files' headers.
+
+    Args:
+        paths: of the files.
+        source: what names the dataset in a message.
+        on_bad_image: what to do about images that cannot be read: "error" refuses them, "skip" gives them a size that
+            stands in.
 
     Raises:
-        DatasetError: a file is missing or not an image.
+        DatasetError: an image is missing, or it cannot be read and `on_bad_image` is "error".
     """
+    with ThreadPoolExecutor(_THREADS) as pool:
+        sizes = list(pool.map(_size_or_error, paths))
+    return Sizes.of(sizes, paths, source=source, on_bad_image=on_bad_image)
+
+
+def _size_or_error(path: str) -> tuple[int, int] | InputError:
     try:
-        with ThreadPoolExecutor(_THREADS) as pool:
-            sizes = list(pool.map(image_size, paths))
+        return image_size(path)
     except InputError as error:
-        raise DatasetError(str(error)) from None
-    return np.array(sizes, dtype=np.int64).reshape(-1, 2)
+        return error
+
+
+def _sentence(text: object) -> str:
+    """The text with a full stop."""
+    return f"{str(text).rstrip('.')}."
 
 
 def listing(folder: Path) -> list[str]:

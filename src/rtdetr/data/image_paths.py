@@ -29,6 +29,7 @@ from rtdetr.data.image_files import listing
 from rtdetr.data.label_files import composed
 from rtdetr.errors import DatasetError
 from rtdetr.images.files import list_images
+from rtdetr.wording import are, counted
 
 _log = logging.getLogger(__name__)
 _LOCAL_FILES = "?d="  # Label Studio: /data/local-files/?d=FOLDER/x.png
@@ -60,15 +61,21 @@ class Located(NamedTuple):
     missing: list[int]
     ambiguous: dict[int, tuple[str, str]]
 
-    def note(self, source: object, listed: Sequence[str]) -> str:
-        """What was done, in one line; nothing where all images are where the annotations say."""
+    def note(self, source: object, listed: Sequence[str], *, total: int | None = None) -> str:
+        """What was done, in one line; nothing where all images are where the annotations say.
+
+        Args:
+            source: what names the dataset.
+            listed: the names as listed.
+            total: how many images the source lists, if these are not all.
+        """
         if not self.ways:
             return ""
         first = next(iter(self.ways))
         counts = ", ".join(f"{count} {way}" for way, count in Counter(self.ways.values()).items())
         return (
-            f"{source}: {len(self.ways)} of its {len(listed)} images are not where it says and were found otherwise: "
-            f"{counts}; the first, {listed[first]!r}, is {self.names[first]}"
+            f"{source}: {len(self.ways)} of its {counted(total or len(listed), 'image')} {are(self.ways)} not where it "
+            f"says and found otherwise: {counts}; the first, {listed[first]!r}, is {self.names[first]}"
         )
 
 

@@ -16,32 +16,33 @@ from pathlib import Path
 import numpy as np
 
 from rtdetr.categories import Categories
-from rtdetr.data.annotations import Annotations, Found
+from rtdetr.data.annotations import Annotations, Found, OnBad
 from rtdetr.errors import DatasetError, InputError
 from rtdetr.files import write_atomically
 
 _log = logging.getLogger(__name__)
-_VERSION = 3  # to be raised whenever a reader gives other columns for the same files
+_VERSION = 4  # to be raised whenever a reader gives other columns for the same files
 _LEAST_ROWS = 20_000  # images and boxes; fewer are read anew in about a second
 _DIGEST_SIZE = 32
+_COLUMNS = [name for name in Annotations._fields if name not in ("categories", "notes")]  # the arrays
 
 
-def read_cached(found: Found, *, on_bad_box: str) -> Annotations:
+def read_cached(found: Found, *, on_bad: OnBad) -> Annotations:
     """The annotations of a dataset, from the cache if that holds them as they are now.
 
     Raises:
         DatasetError, ConfigError: as reading raises them.
     """
-    fingerprint = _fingerprint(found, on_bad_box)
+    fingerprint = _fingerprint(found, on_bad)
     # one file for each way to ask, so that a changed dataset replaces its old index
     places = [os.path.abspath(found.annotations_file), found.part, str(found.images_dir)]
-    key = [str(_VERSION), found.format, *places, on_bad_box]
+    key = [str(_VERSION), found.format, *places, *on_bad]
     file = _folder() / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.index"
     annotations = _load(file, fingerprint)
     if annotations is not None:
         return annotations
     start = time.monotonic()
-    annotations = found.read(on_bad_box)
+    annotations = found.read(on_bad)
     rows = len(annotations.image_ids) + len(annotations.labels)
     if rows >= _LEAST_ROWS:
         _log.info("read %s in %.1f s", found.annotations_file, time.monotonic() - start)
@@ -55,9 +56,9 @@ def _folder() -> Path:
     return root.expanduser() / "datasets"
 
 
-def _fingerprint(found: Found, on_bad_box: str) -> bytes:
+def _fingerprint(found: Found, on_bad: OnBad) -> bytes:
     """A hash that changes with any input; time of change cannot be set back, unlike that of modification."""
-    digest = hashlib.sha256(f"{_VERSION} {on_bad_box}\n".encode())
+    digest = hashlib.sha256(f"{_VERSION} {' '.join(on_bad)}\n".encode())
     for path in found.inputs:
         try:
             stat = os.stat(path)
@@ -80,8 +81,11 @@ def _load(file: Path, fingerprint: bytes) -> Annotations | None:
     stream = io.BytesIO(content)
     stream.seek(2 * _DIGEST_SIZE)
     try:
-        names, *columns = (np.lib.format.read_array(stream, allow_pickle=False) for _ in Annotations._fields)
-        annotations = Annotations(Categories.from_json(json.loads(names.tobytes())), *columns)
+        texts, *columns = (np.lib.format.read_array(stream, allow_pickle=False) for _ in range(1 + len(_COLUMNS)))
+        content = json.loads(texts.tobytes())
+        notes = tuple(map(str, content["notes"]))
+        columns = dict(zip(_COLUMNS, columns, strict=True))
+        annotations = Annotations(Categories.from_json(content["categories"]), **columns, notes=notes)
         return annotations if _is_sound(annotations) else None
     except (ValueError, EOFError, OSError, KeyError, TypeError, MemoryError, InputError):
         return None
@@ -112,8 +116,9 @@ def _is_sound(annotations: Annotations) -> bool:
 def _save(file: Path, fingerprint: bytes, annotations: Annotations) -> None:
     stream = io.BytesIO()
     stream.write(fingerprint)
-    names = json.dumps(annotations.categories.to_json()).encode()
-    for column in (np.frombuffer(names, dtype=np.uint8), *annotations[1:]):
+    texts = json.dumps({"categories": annotations.categories.to_json(), "notes": annotations.notes}).encode()
+    columns = [getattr(annotations, name) for name in _COLUMNS]
+    for column in (np.frombuffer(texts, dtype=np.uint8), *columns):
         np.save(stream, column, allow_pickle=False)
     payload = stream.getbuffer()
 

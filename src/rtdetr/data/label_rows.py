@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from rtdetr.errors import DatasetError
 from rtdetr.text_files import read_text
 
+CLASS_LAST = "expected the class number first, it seems to be last"
 SLACK = 0.01  # fractions beyond the border that are taken for rounding; such boxes are cut there
 ROW = "expected 'class cx cy w h' or 'class x1 y1 x2 y2 x3 y3 ...', numbers divided by spaces"
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+(?:[eE][-+]?\d+)?")
@@ -43,6 +44,13 @@ def _without_commas(row: str, fields: Sequence[str]) -> list[str]:
     raise ValueError("commas that may be decimal marks or divide the numbers")
 
 
+def class_is_last(numbers: Sequence[float]) -> bool:
+    """Whether a row looks like `cx cy w h class`: a fraction comes first and what may be a class number last."""
+    if len(numbers) < 5 or numbers[0].is_integer():
+        return False
+    return all(-SLACK <= value <= 1 + SLACK for value in numbers[:-1]) and numbers[-1].is_integer() and numbers[-1] >= 0
+
+
 def box_of(values: Sequence[float]) -> tuple[float, float, float, float]:
     """Corners x1, y1, x2, y2 of a box given as cx, cy, w, h, or of the one around an outline x1, y1, x2, y2, ..."""
     if len(values) == 4:
@@ -68,6 +76,8 @@ def objects_of(file: str, point_numbers: int) -> Iterator[tuple[int, float, tupl
             raise DatasetError(f"{file}:{line}: {ROW} and with decimal points; got {content[:60]!r}") from None
         if not numbers:
             continue
+        if class_is_last(numbers):
+            raise DatasetError(f"{file}:{line}: {CLASS_LAST}; got {content[:60]!r}")
         count, (number, *values) = len(numbers), numbers
         if point_numbers:
             if len(values) not in (4, 4 + point_numbers):

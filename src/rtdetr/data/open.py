@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr.categories import Categories
-from rtdetr.data.annotations import Found
+from rtdetr.data.annotations import BAD_IMAGE_CHOICES, Found, OnBad, tell
 from rtdetr.data.coco import PATTERNS, coco_file, find_coco, find_only_coco
 from rtdetr.data.dataset import DetectionDataset, Source
 from rtdetr.data.huggingface import is_saved_table, is_table, open_table
 from rtdetr.data.image_paths import REMEDY, with_images
 from rtdetr.data.index_cache import read_cached
 from rtdetr.data.merge import merge
-from rtdetr.data.voc import find_voc, is_voc_list, voc_list
+from rtdetr.data.voc_files import find_voc, is_voc_list, voc_list
 from rtdetr.data.yolo import find_yolo, yolo_file
 from rtdetr.errors import ConfigError, DatasetError, MissingSplitError, nearest
 from rtdetr.images.decode import is_address, refused_address
@@ -35,6 +35,7 @@ def open_dataset(
     images: str | os.PathLike[str] | None = None,
     categories: Categories | None = None,
     on_bad_box: str = "error",
+    on_bad_image: str = "error",
 ) -> DetectionDataset:
     """Open a dataset in COCO, YOLO or Pascal VOC form, a table of Hugging Face `datasets`, or several of them as one.
 
@@ -45,29 +46,40 @@ def open_dataset(
         images: folder of the images of a COCO or VOC dataset, when it is not in one of the usual places.
         categories: class list of a trained model; see `DetectionDataset.with_categories`.
         on_bad_box: "error" or "drop" for boxes without an area inside their image.
+        on_bad_image: "error" or "skip" for images that cannot be read; see `DetectionDataset.skipping_bad_images`.
 
     Raises:
         DatasetError: nothing of the kind is there, several files could be meant, or the dataset is not sound.
-        ConfigError: unknown `split` or `on_bad_box`, or `images` where it has no meaning.
+        ConfigError: unknown `split`, `on_bad_box` or `on_bad_image`, or `images` where it has no meaning.
     """
     if split not in SPLIT_NAMES:
         raise ConfigError(f"expected split 'train', 'val' or 'test', got {split!r}.{nearest(split, SPLIT_NAMES)}")
+    if on_bad_image not in BAD_IMAGE_CHOICES:
+        hint = nearest(on_bad_image, BAD_IMAGE_CHOICES)
+        raise ConfigError(f"expected 'error' or 'skip' for bad images, got {on_bad_image!r}.{hint}")
+    on_bad = OnBad(on_bad_box, on_bad_image)
     if isinstance(path, Sequence) and not isinstance(path, str):
         if not path:
             raise ConfigError("expected at least one dataset, got an empty list")
         if images is not None and len(path) > 1:
             raise ConfigError("a folder of images belongs to one dataset; lay out several in one of the usual ways")
-        opened = [open_dataset(one, split=split, images=images, on_bad_box=on_bad_box) for one in path]
-        dataset = merge(opened)
+        dataset = merge(
+            [
+                open_dataset(one, split=split, images=images, on_bad_box=on_bad_box, on_bad_image=on_bad_image)
+                for one in path
+            ]
+        )
     elif isinstance(path, DetectionDataset):
         dataset = path
     elif is_table(path):
-        dataset = open_table(path, SPLIT_NAMES[split], on_bad_box=on_bad_box)
+        dataset = open_table(path, SPLIT_NAMES[split], on_bad=on_bad)
     elif isinstance(path, str | os.PathLike):
         found = find_dataset(Path(path), split=split, images=None if images is None else Path(images))
-        dataset = _read(found, on_bad_box)
+        dataset = _read(found, on_bad)
     else:
         raise ConfigError(f"expected a path, a dataset or a list of them, got {type(path).__name__}")
+    if on_bad_image == "skip":
+        dataset = dataset.skipping_bad_images()
     return dataset if categories is None else dataset.with_categories(categories)
 
 
@@ -135,9 +147,10 @@ def _from_file(file: Path, split: str, images: Path | None) -> Found:
     )
 
 
-def _read(found: Found, on_bad_box: str) -> DetectionDataset:
-    annotations = read_cached(found, on_bad_box=on_bad_box)
-    if found.warning:
-        _log.warning("%s", found.warning)
+def _read(found: Found, on_bad: OnBad) -> DetectionDataset:
+    annotations = read_cached(found, on_bad=on_bad)
+    for warning in found.warnings:
+        _log.warning("%s", warning)
+    tell(annotations)
     annotations = with_images(annotations, found.annotations_file, found.images_dir)
     return DetectionDataset.of(annotations, Source(found.annotations_file, found.images_dir, annotations.categories))

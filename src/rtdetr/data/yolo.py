@@ -14,19 +14,20 @@ Source: https://docs.ultralytics.com/datasets/detect/ (the description of the fo
 """
 
 import functools
-import logging
 import os
 import unicodedata
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import yaml
 
 from rtdetr.categories import Categories, Category
-from rtdetr.data.annotations import Annotations, Found, Objects, arrange, ids_of_names
+from rtdetr.data.annotations import Annotations, Found, Objects, OnBad, arrange, ids_of_names
+from rtdetr.data.box_forms import CENTER
 from rtdetr.data.image_files import common_folder, images_below, is_image_name, listing, sizes_of
 from rtdetr.data.image_paths import locate, refuse_ambiguous
 from rtdetr.data.label_files import MOST_UNLABELED, LabelFiles, folders_around, usual_label_file
@@ -35,7 +36,6 @@ from rtdetr.errors import DatasetError, MissingSplitError
 from rtdetr.text_files import read_text
 from rtdetr.yaml_loaders import TextLoader
 
-_log = logging.getLogger(__name__)
 _MOST_CLASSES = 100_000  # where only their number is given
 _FORMS = ("NFC", "NFD")  # of Unicode: systems differ in how they store accents
 
@@ -70,7 +70,8 @@ def yolo_file(file: Path, names: Sequence[str]) -> Found:
             f"{file}: expected a key '{names[0]}' with the folder of its images, has {known or 'none'}"
         )
     entries = document[key] if isinstance(document[key], list) else [document[key]]
-    images = sorted({image for entry in entries for image in _images_of(file, document, key, entry)})
+    parts = [_images_of(file, document, key, entry) for entry in entries]
+    images = sorted({image for part in parts for image in part.images})
     if not images:
         raise DatasetError(f"{file}: {key} {document[key]!r} has no image files")
     finder = LabelFiles()
@@ -84,10 +85,12 @@ def yolo_file(file: Path, names: Sequence[str]) -> Found:
             f"{usual_label_file(images[0])}. Put the labels there, or one empty file if no image has objects"
         )
     images_dir = common_folder(images)
-    split = YoloSplit(file, categories, images_dir, images, labels, near, _point_numbers(file, document))
+    moved = {path: told for part in parts for path, told in part.moved.items()}
+    split = YoloSplit(file, categories, images_dir, images, labels, near, moved, _point_numbers(file, document))
     inputs = [str(file), *images, *filter(None, labels), *near.values()]
     read = functools.partial(_read, split)
-    return Found("yolo", file, images_dir, inputs, read, split, key, _unlabeled(file, key, images, missing))
+    warnings = (*(part.note for part in parts), _unlabeled(file, key, images, missing))
+    return Found("yolo", file, images_dir, inputs, read, split, key, tuple(filter(None, warnings)))
 
 
 class YoloSplit(NamedTuple):
@@ -99,6 +102,7 @@ class YoloSplit(NamedTuple):
     images: list[str]  # paths, sorted
     labels: list[str | None]  # the label file of each image; None: it has none
     near: dict[str, str]  # images without one -> a label file that lies near
+    moved: dict[str, tuple[str, str]]  # images that are not where a list says -> what it says, and how they were found
     point_numbers: int = 0  # that follow each box in a data set of poses
 
 
@@ -179,8 +183,15 @@ def _point_numbers(file: Path, document: dict[str, Any]) -> int:
     return sides[0] * sides[1]
 
 
-def _images_of(file: Path, document: dict[str, Any], key: str, entry: Any) -> list[str]:
-    """Paths of the images that one entry of a split stands for."""
+class _Entry(NamedTuple):
+    """Paths of the images that one entry of a split stands for; `moved` as in `YoloSplit`, and what to tell of it."""
+
+    images: list[str]
+    moved: Mapping[str, tuple[str, str]] = MappingProxyType({})
+    note: str = ""
+
+
+def _images_of(file: Path, document: dict[str, Any], key: str, entry: Any) -> _Entry:
     if not isinstance(entry, str) or not isinstance(document.get("path", ""), str):
         raise DatasetError(f"{file}: expected {key} and path as text, a folder or a file of image paths")
     places = _places(file.parent, document.get("path", ""), entry)
@@ -188,9 +199,9 @@ def _images_of(file: Path, document: dict[str, Any], key: str, entry: Any) -> li
     if found is None:
         raise DatasetError(f"{file}: {key} {entry!r} is not there; looked for {', '.join(map(str, places))}")
     if found.is_dir():
-        return images_below(Path(os.path.abspath(found)))
+        return _Entry(images_below(Path(os.path.abspath(found))))
     if is_image_name(found.name):
-        return [os.path.abspath(found)]
+        return _Entry([os.path.abspath(found)])
     return _listed_images(found, places[0].parent)
 
 
@@ -214,20 +225,20 @@ def _lines(file: Path) -> Iterator[str]:
     return filter(None, map(str.strip, text.splitlines()))
 
 
-def _listed_images(file: Path, root: Path) -> list[str]:
+def _listed_images(file: Path, root: Path) -> _Entry:
     """Paths of the images in a list: relative to the list's folder, or to the folder that the list is relative to."""
     lines = list(_lines(file))
     paths = [_listed_image(line, file.parent, root) for line in lines]
     absent = [i for i, path in enumerate(paths) if not _exists(Path(path))]
-    if absent:
-        listed = [lines[i] for i in absent]
-        located = locate(listed, root, beside=file.parent)
-        refuse_ambiguous(located, file, listed, remedy="Correct its path in the list")
-        for i, name in zip(absent, located.names, strict=True):
-            paths[i] = os.path.abspath(root / name)
-        if located.ways:
-            _log.warning("%s", located.note(file, listed))
-    return paths
+    if not absent:
+        return _Entry(paths)
+    listed = [lines[i] for i in absent]
+    located = locate(listed, root, beside=file.parent)
+    refuse_ambiguous(located, file, listed, remedy="Correct its path in the list")
+    for i, name in zip(absent, located.names, strict=True):
+        paths[i] = os.path.abspath(root / name)
+    moved = {paths[absent[at]]: (listed[at], way) for at, way in located.ways.items()}
+    return _Entry(paths, moved, located.note(file, listed, total=len(lines)))
 
 
 def _listed_image(line: str, beside: Path, root: Path) -> str:
@@ -250,7 +261,7 @@ def _root(file: Path, document: dict[str, Any]) -> Path:
     return file.parent / path if isinstance(path, str) else file.parent
 
 
-def _read(split: YoloSplit, on_bad_box: str) -> Annotations:
+def _read(split: YoloSplit, on_bad: OnBad) -> Annotations:
     _refuse_misplaced(split)
     label_of_id = split.categories.label_of_id
     corners, labels, images, lines = array("d"), array("q"), array("q"), array("q")
@@ -268,7 +279,7 @@ def _read(split: YoloSplit, on_bad_box: str) -> Annotations:
         category = split.categories[labels[row]]
         return f"{split.labels[images[row]]}:{lines[row]}: object of class {category.id} ({category.name!r})"
 
-    sizes_wh = sizes_of(split.images)
+    sizes = sizes_of(split.images, source=split.file, on_bad_image=on_bad.image)
     image_of_box = np.array(images, dtype=np.int64)
     low_high = np.array(corners, dtype=np.float64).reshape(-1, 2, 2)
     boxes = np.concatenate([low_high[:, 0], low_high[:, 1] - low_high[:, 0]], axis=1)
@@ -277,14 +288,15 @@ def _read(split: YoloSplit, on_bad_box: str) -> Annotations:
         categories=split.categories,
         image_ids=ids_of_names(names),
         file_names=names,
-        sizes_wh=sizes_wh,
+        sizes_wh=sizes.sizes_wh,
         image_of_box=image_of_box,
-        boxes_xywh=boxes * np.tile(sizes_wh[image_of_box], 2),
+        boxes_xywh=boxes * np.tile(sizes.sizes_wh[image_of_box], 2),
         labels=np.array(labels, dtype=np.int64),
         areas=np.full(len(labels), np.nan),
         iscrowd=np.zeros(len(labels), dtype=bool),
     )
-    return arrange(objects, source=split.file, on_bad_box=on_bad_box, where=where)
+    notes = filter(None, [sizes.note])
+    return arrange(objects, source=split.file, on_bad_box=on_bad.box, where=where, form=CENTER, notes=notes)
 
 
 def _refuse_misplaced(split: YoloSplit) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from PIL.TiffImagePlugin import SAMPLESPERPIXEL, TiffImageFile
 
 from rtdetr.errors import InputError
 from rtdetr.images.decode import TIFF_STARTS, File, existing, name_of, openable, opened
@@ -87,8 +88,11 @@ def tiff_bands(source: File, *, upright: bool = True) -> np.ndarray | None:
         try:
             with tifffile.TiffFile(stream) as tiff:
                 page = tiff.pages.first
-                array, axes = np.asarray(page.asarray()), page.axes
+                array = np.asarray(page.asarray())
+                if page.axes in ("SYX", "CYX"):
+                    array = array.transpose(1, 2, 0)
                 tag = page.tags.get(0x0112)
+                orientation = int(tag.value) if tag is not None and upright else 1
         except Exception:  # of a stranger's file; Pillow's message is as good
             return None
         finally:
@@ -96,13 +100,10 @@ def tiff_bands(source: File, *, upright: bool = True) -> np.ndarray | None:
     finally:
         if isinstance(file, Path):
             stream.close()
-    if axes in ("SYX", "CYX"):
-        array = array.transpose(1, 2, 0)
     if array.ndim == 2:
         array = array[:, :, None]
     if array.ndim != 3 or 0 in array.shape:
         return None
-    orientation = int(tag.value) if tag is not None and upright else 1
     return turn_array(array, orientation)
 
 
@@ -127,6 +128,16 @@ def tensor_array(source: Any, *, num_channels: int = 3) -> Any:
         )
     tensor = source.detach().cpu()
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).permute(1, 2, 0).numpy()
+
+
+def stated_bands(source: File | Image.Image) -> tuple[int, int]:
+    """How many bands the first page of a TIFF file is said to have, and how many pages Pillow finds; 0, 1 otherwise."""
+    try:
+        with opened(source) as image:
+            bands = image.tag_v2.get(SAMPLESPERPIXEL, 1) if isinstance(image, TiffImageFile) else 0
+            return (bands if isinstance(bands, int) else 0), getattr(image, "n_frames", 1)
+    except InputError:
+        return 0, 1
 
 
 def as_picture(array: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ import io
 import logging
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -32,6 +33,15 @@ _SLIDE_PIXELS = 400_000_000
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # two letters at least: C:/ is a drive
 _SINGLE_PAGE = ("MPO",)  # further pages of these are previews of the first
 _MOST_NAMED = 5
+_ADVICE = re.compile(r"(generic error\W*)?\b(please|check `stderr`|try (re)?building)\b.*", re.IGNORECASE)
+_STARTS = {  # of formats whose files Pillow may fail to recognize where they are damaged
+    "PNG": (b"\x89PNG",),
+    "JPEG": (b"\xff\xd8\xff",),
+    "GIF": (b"GIF8",),
+    "WebP": (b"RIFF",),
+    "JPEG 2000": (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),
+}
+_PILLOW_WARNINGS = ("ignore", None, UserWarning, re.compile(r"PIL\."), 0)  # as `warnings.filters` has them
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _log = logging.getLogger(__name__)
 
@@ -125,8 +135,13 @@ def opened(source: File | Image.Image) -> Iterator[Image.Image]:
     except BaseException as error:  # decoders raise what they like
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # of plugins written in Rust
             raise
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{name_of(source)} cannot be read as an image: {reason}") from None
+        raise InputError(f"{name_of(source)} cannot be read as an image: {_reason(error)}") from None
+
+
+def _reason(error: BaseException) -> str:
+    """What a decoder says, without its advice to those who build it."""
+    said = _ADVICE.sub("", " ".join(str(error).split())).strip()
+    return type(error).__name__ if not str(error).strip() else said if said else "it is damaged or cut off"
 
 
 class _Plugin(NamedTuple):
@@ -163,6 +178,7 @@ _PLUGINS = (
 def _open(file: Path | BinaryIO) -> Image.Image:
     """Pillow's `open`, with the plugin that the file needs."""
     _silence_libtiff()
+    _silence_pillow()
     if os.environ.get(MAX_PIXELS_VARIABLE):
         Image.MAX_IMAGE_PIXELS = max_pixels()  # Pillow warns beyond it and refuses beyond twice as many
     try:
@@ -210,6 +226,16 @@ def _silence_libtiff() -> None:
             set_handler(None)
 
 
+def _silence_pillow() -> None:
+    """Keep Pillow from warning of damaged metadata, which spoils no pixels; what spoils them is an exception.
+
+    Only what its modules warn of themselves: that they were called wrongly is said of the caller. The filters are those
+    of the whole process, because any others that a thread sets are lost as soon as another one does.
+    """
+    if _PILLOW_WARNINGS not in warnings.filters:
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
+
 def _check_pixels(image: Image.Image, source: File) -> None:
     """Refuse an image beyond the limit before its pixels take memory."""
     most = max_pixels()
@@ -241,7 +267,19 @@ def _unidentified(source: File | Image.Image) -> str:
         return refused_film(name)
     if suffix in _SLIDES:
         return f"{name} is a whole-slide image, which is not read: cut it into tiles (such as with libvips' dzsave)"
+    head = b"" if isinstance(source, Image.Image) else _head(openable(source))
+    kind = _kind_of(head)
+    if kind and not tiff_hint(source):
+        also = ", or of a kind that is not read" if kind == "TIFF" else ""
+        return f"{name} begins like a {kind} file and is damaged or cut off{also}: copy or download it again"
     return f"{name} is not an image in a format that Pillow reads{tiff_hint(source)}"
+
+
+def _kind_of(head: bytes) -> str:
+    """The format of the file that begins so; nothing where it is none of the usual ones."""
+    plugin = _plugin_for(head)
+    starts = {**_STARTS, "TIFF": TIFF_STARTS}
+    return plugin.name if plugin else next((kind for kind, known in starts.items() if head.startswith(known)), "")
 
 
 def tiff_hint(source: object) -> str:

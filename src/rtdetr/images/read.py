@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from rtdetr.errors import InputError
-from rtdetr.images.arrays import as_picture, numpy_file, tiff_bands, tiff_pages, to_uint8
+from rtdetr.images.arrays import as_picture, numpy_file, stated_bands, tiff_bands, tiff_pages, to_uint8
 from rtdetr.images.decode import File, decode, name_of, opened, tiff_hint
 from rtdetr.images.orientation import upright_size
 
@@ -153,8 +153,15 @@ def _bands(source: ImageSource, num_channels: int, *, upright: bool) -> np.ndarr
         if isinstance(source, np.ndarray):
             raise InputError(f"expected an array (h, w, {num_channels}) for this model, got {array.shape}")
         found = array.shape[2] if array.ndim == 3 else 1
+        stated, pages = stated_bands(source)
+        if stated > found and not tiff_hint(source):
+            raise InputError(
+                f"{name_of(source)} has {stated} channels by its header, of which {found} can be read: it is damaged, "
+                f"or of a kind that is not read; use NumPy files (h, w, {num_channels})"
+            )
+        each = f" in each of {pages} pages" if stated and pages > 1 else ""
         raise InputError(
-            f"expected an image with {num_channels} channels for this model, got {name_of(source)} with {found}; "
+            f"expected an image with {num_channels} channels for this model, got {name_of(source)} with {found}{each}; "
             f"use NumPy files (h, w, {num_channels}), or images with as many bands{tiff_hint(source)}"
         )
     return to_uint8(array)

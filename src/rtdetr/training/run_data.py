@@ -25,8 +25,6 @@ def open_run_data(config: TrainConfig, given: GivenData | None) -> dict[str, Det
     """
     train, val = _open_parts(config, given)
     datasets = {"train": train} if val is None else {"train": train, "val": val}
-    if config.bad_images == "skip":
-        datasets = {part: dataset.skipping_bad_images() for part, dataset in datasets.items()}
     for dataset in datasets.values():
         dataset.check_pixels()
     return datasets
@@ -34,7 +32,7 @@ def open_run_data(config: TrainConfig, given: GivenData | None) -> dict[str, Det
 
 def _open_parts(config: TrainConfig, given: GivenData | None) -> tuple[DetectionDataset, DetectionDataset | None]:
     given = given or GivenData(None, None)
-    options: dict[str, Any] = {"on_bad_box": config.bad_boxes}
+    options: dict[str, Any] = {"on_bad_box": config.bad_boxes, "on_bad_image": config.bad_images}
     data = config.data if given.train is None else given.train
     train = open_dataset(data, split="train", images=config.images, **options)
     if config.evaluate_every == 0:

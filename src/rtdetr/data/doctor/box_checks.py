@@ -4,9 +4,11 @@ import numpy as np
 
 from rtdetr.config import SizeHW
 from rtdetr.data.annotations import clamped_xyxy
+from rtdetr.data.box_forms import CENTER, CORNERS, XYWH, other_form
 from rtdetr.data.doctor.findings import Example
 from rtdetr.data.doctor.survey import Collector, Survey
 
+_FORMS = {"coco": XYWH, "yolo": CENTER, "voc": CORNERS}
 _FINEST_CELL = 8  # pixels; the network's finest feature map has one cell for so many
 _ROUNDING = 1.0  # pixels that a box may reach over the border without a word
 
@@ -19,7 +21,9 @@ def check_boxes(survey: Survey, found: Collector, *, size_hw: SizeHW) -> None:
         found: takes the findings.
         size_hw: height and width that training resizes every image to, pixels.
     """
-    for p in range(len(survey.parts)):
+    for p, part in enumerate(survey.parts):
+        if doubt := doubtful_form(survey, p):
+            found.add_one("other-box-form", Example(part.name, part.source.name, "", f"has boxes that {doubt}"))
         degenerate, outside = bad_boxes(survey, p)
         _add(survey, found, p, "degenerate-box", degenerate, "has width {w:g} and height {h:g}")
         _add(
@@ -38,6 +42,14 @@ def check_boxes(survey: Survey, found: Collector, *, size_hw: SizeHW) -> None:
         _add(survey, found, p, "vanishing-box", vanishing, text, sides=sides)
         tiny = counted & ~vanishing & (sides.prod(1) < _FINEST_CELL**2)
         _add(survey, found, p, "tiny-box", tiny, text, sides=sides)
+
+
+def doubtful_form(survey: Survey, part: int) -> str:
+    """What the boxes of a split look like instead of what they are read as; nothing where they look right."""
+    record = survey.parts[part]
+    sizes = survey.sizes_wh[part][record.box_images]
+    known = np.all(sizes > 0, axis=1)
+    return other_form(survey.boxes_xywh[part][known], sizes[known], form=_FORMS[record.format])
 
 
 def bad_boxes(survey: Survey, part: int) -> tuple[np.ndarray, np.ndarray]:
@@ -71,6 +83,12 @@ def resized_sides(survey: Survey, part: int, size_hw: SizeHW) -> np.ndarray:
 def _inside(survey: Survey, part: int) -> np.ndarray:
     corners = clamped_xyxy(survey.boxes_xywh[part], survey.sizes_wh[part][survey.parts[part].box_images])
     return (corners[:, 2:] - corners[:, :2]).astype(np.float64)
+
+
+def visible_share(survey: Survey, part: int) -> np.ndarray:
+    """Share of each box's area that is inside its image, float64 (boxes,); 1 for boxes without an area."""
+    areas = survey.boxes_xywh[part][:, 2:].clip(0).prod(1)
+    return np.where(areas > 0, _inside(survey, part).prod(1) / np.maximum(areas, np.finfo(float).tiny), 1.0)
 
 
 def overhang(survey: Survey, part: int) -> np.ndarray:

@@ -16,6 +16,7 @@ from rtdetr.data.label_files import MOST_UNLABELED, LabelFiles
 from rtdetr.data.label_rows import has_objects
 
 _MOST_STRETCH = 2.0
+_TURNS = {2: "mirrored", 3: "upside down", 4: "upside down and mirrored"}  # by EXIF orientation
 
 
 def check_entries(survey: Survey, found: Collector) -> None:
@@ -72,22 +73,29 @@ def check_files(survey: Survey, found: Collector) -> None:
             def example(image: int) -> Example:
                 one, stated = survey.facts[p][image], survey.parts[p].images[image].size_wh or (0, 0)
                 text = detail.format(
-                    error=one.error, stated=_size(stated), stored=_size(one.stored_wh), upright=_size(one.upright_wh)
+                    error=one.error,
+                    stated=_size(stated),
+                    stored=_size(one.stored_wh),
+                    upright=_size(one.upright_wh),
+                    turn=_TURNS.get(one.orientation, "turned by a quarter"),
                 )
                 return survey.example((p, image), text)
 
             found.add(kind, images, example)
 
         images = range(len(part.images))
-        examples("missing-file", [i for i in images if facts[i].missing], "{error}")
+        examples("missing-file", [i for i in images if facts[i].missing and not part.images[i].is_ambiguous], "{error}")
         examples("corrupt-image", [i for i in images if facts[i].error and not facts[i].missing], "{error}")
         usable = [i for i in images if facts[i].usable]
         as_seen = {i for i in usable if part.images[i].size_wh in (None, facts[i].upright_wh)}
         as_stored = {i for i in usable if part.images[i].size_wh == facts[i].stored_wh} - as_seen
         turned = [i for i in sorted(as_seen) if facts[i].orientation > 1]
+        quarter = [i for i in turned if facts[i].stored_wh != facts[i].upright_wh]
+        same = [i for i in turned if facts[i].stored_wh == facts[i].upright_wh]
         neither = [i for i in usable if i not in as_seen and i not in as_stored]
         examples("exif-rotation", sorted(as_stored), "is annotated as {stated}, but is {upright} once turned upright")
-        examples("exif-tag", turned, "is {stored} in the file and {upright} once turned upright")
+        examples("exif-tag", quarter, "is {stored} in the file and {upright} once turned upright")
+        examples("exif-tag", same, "of {stored} is {turn} in the file")
         examples("size-mismatch", neither, "is annotated as {stated}, but the file has {upright}")
     for path in labels_without_image(survey):
         found.add_one("label-without-image", Example("all", path, "", "has no image"))

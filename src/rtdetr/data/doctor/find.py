@@ -100,4 +100,5 @@ def _locate(part: Part, found: Found) -> None:
         part.defect("other-path", file=listed[i], detail=f"is read from {name}, found {way}")
         part.images[i] = part.images[i]._replace(file_name=name, path=found.images_dir / name)
     for i, (first, second) in located.ambiguous.items():
+        part.images[i] = part.images[i]._replace(is_ambiguous=True)
         part.defect("ambiguous-file", file=listed[i], detail=f"is not there and could be {first} or {second}")

@@ -38,6 +38,11 @@ KINDS: dict[str, Kind] = {
     "not-fraction": Kind(
         "error", "YOLO boxes that are not fractions", "Divide pixels by width and height of the image.", "left out"
     ),
+    "other-box-form": Kind(
+        "error",
+        "splits whose boxes look like another form",
+        "Convert the boxes to the form of the format; they are never converted here. If they are right, go on.",
+    ),
     "unknown-image": Kind(
         "error", "annotations of images that are not listed", "List the image or remove them.", "left out"
     ),

@@ -18,7 +18,8 @@ from rtdetr.data.doctor.box_checks import bad_boxes, overhang, repeated_boxes
 from rtdetr.data.doctor.checks import labels_without_image, unlabeled, unlisted
 from rtdetr.data.doctor.findings import KINDS, printable
 from rtdetr.data.doctor.images import ImageFacts
-from rtdetr.data.doctor.loss import refuse_loss
+from rtdetr.data.doctor.loss import Chosen, refuse_loss
+from rtdetr.data.doctor.records import Part
 from rtdetr.data.doctor.report import Report
 from rtdetr.data.doctor.survey import Position, Survey
 from rtdetr.data.open import SPLIT_NAMES
@@ -71,24 +72,29 @@ def fix(report: Report, out: str | os.PathLike[str], *, allow_loss: bool = False
             "--allow-loss (Python: allow_loss=True); nothing was written"
         )
     noted = [(part, defect) for part in parts for defect in (*part.defects, *part.changes)]
-    changes += [Change(d.kind, " ".join(filter(None, (f"{part.name}:", d.file, d.annotation)))) for part, d in noted]
-    changes += [Change("label-without-image", path) for path in labels_without_image(report.survey)]
+    changes += [
+        Change(d.kind, " ".join(filter(None, (f"{part.name}:", d.file, d.annotation))))
+        for part, d in noted
+        if d.kind != "ambiguous-file"  # is listed with the images
+    ]
+    stray = labels_without_image(report.survey)
+    changes += [Change("label-without-image", path) for path in stray]
     if report.is_whole:
         changes += [Change("unlisted-file", str(path)) for path in unlisted(report.survey)]
-    kept_images, copies = _choose_images(report.survey, changes)
+    reasons = _choose_images(report.survey, changes)
+    kept_images = [_kept(part, why) for part, why in zip(parts, reasons, strict=True)]
     changes += _turned_images(report.survey, kept_images) + _joined_classes(report.survey)
-    kept_boxes = [_choose_boxes(report.survey, part, kept_images[part], changes) for part in range(len(parts))]
+    chosen = [_choose_boxes(report.survey, part, reasons[part], changes) for part in range(len(parts))]
     ids = _category_ids(report.survey)
-    if not ids or not all(images.any() for images in kept_images):
-        raise DatasetError(f"{parts[0].source}: a split has no class or no sound image, so there is nothing to write")
+    _refuse_empty(parts, chosen)
     if not allow_loss:
-        kinds = Counter(change.kind for change in changes)
-        refuse_loss(report.survey, kept_images, copies, kept_boxes, kinds)
+        refuse_loss(report.survey, chosen, num_stray_labels=len(stray))
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         partial.mkdir(parents=True)
         for part in range(len(parts)):
-            _write_split(report.survey, part, np.flatnonzero(kept_images[part]), kept_boxes[part], ids, partial)
+            images = np.flatnonzero(chosen[part].images)
+            _write_split(report.survey, part, images, chosen[part].boxes, ids, partial)
         listed = "".join(f"{change.kind}: {printable(change.text)}\n" for change in changes)
         (partial / "changes.txt").write_text(listed or "nothing was changed\n", encoding="utf-8")
         if target.exists():
@@ -135,16 +141,31 @@ def _root_of(source: Path) -> Path:
     return folder.parent if folder.name == "annotations" else folder
 
 
-def _choose_images(survey: Survey, changes: list[Change]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Which images of each split to copy, and which to leave out as copies of another; bool (images,)."""
-    kept = [np.ones(len(part.images), dtype=bool) for part in survey.parts]
-    copies = [np.zeros(len(part.images), dtype=bool) for part in survey.parts]
+def _refuse_empty(parts: list[Part], chosen: list[Chosen]) -> None:
+    for part, one in zip(parts, chosen, strict=True):
+        what = "has no class" if not part.categories else "" if one.images.any() else "has no sound image"
+        if what:
+            reasons = ", ".join(f"{KINDS[kind].title}: {count}" for kind, count in Counter(one.why.values()).items())
+            raise DatasetError(
+                f"{part.source}: the split {part.name!r} {what}{f' ({reasons})' if reasons else ''}, so there is "
+                "nothing to write of it. Correct it, or examine the other splits without it"
+            )
+
+
+def _kept(part: Part, why: dict[int, str]) -> np.ndarray:
+    kept = np.ones(len(part.images), dtype=bool)
+    kept[list(why)] = False
+    return kept
+
+
+def _choose_images(survey: Survey, changes: list[Change]) -> list[dict[int, str]]:
+    """The images of each split to leave out, each with the kind of finding that is the reason."""
+    why: list[dict[int, str]] = [{} for _ in survey.parts]
     boxes_of = _boxes_of_images(survey)
 
     def leave_out(kind: str, position: Position) -> None:
         part, image = position
-        kept[part][image] = False
-        copies[part][image] = kind in ("same-image", "leak")
+        why[part][image] = kind
         changes.append(Change(kind, survey.file_name(position) + boxes_of(position)))
 
     for p, (part, facts) in enumerate(zip(survey.parts, survey.facts, strict=True)):
@@ -153,15 +174,16 @@ def _choose_images(survey: Survey, changes: list[Change]) -> tuple[list[np.ndarr
             if image.misplaced_label or i in no_label:
                 leave_out("misplaced-label" if image.misplaced_label else "unlabeled-image", (p, i))
             elif not image.is_label_read:
-                kept[p][i] = False  # the defect names it
+                why[p][i] = "unreadable-entry"  # the defect names it
             elif not one.usable:
-                leave_out("missing-file" if one.missing else "corrupt-image", (p, i))
+                missing = "ambiguous-file" if image.is_ambiguous else "missing-file"
+                leave_out(missing if one.missing else "corrupt-image", (p, i))
             elif image.size_wh not in (None, one.upright_wh, one.stored_wh):
                 leave_out("size-mismatch", (p, i))
     for group in survey.same:
         best: dict[int, Position] = {}
         for p, i in group:
-            if not kept[p][i]:
+            if i in why[p]:
                 continue
             if p in best:
                 worse, best[p] = sorted([best[p], (p, i)], key=survey.num_boxes)  # stable: of equals the later stays
@@ -170,7 +192,7 @@ def _choose_images(survey: Survey, changes: list[Change]) -> tuple[list[np.ndarr
                 best[p] = (p, i)
         for p in sorted(best)[:-1]:
             leave_out("leak", best[p])
-    return kept, copies
+    return why
 
 
 def _boxes_of_images(survey: Survey) -> Callable[[Position], str]:
@@ -204,19 +226,23 @@ def _joined_classes(survey: Survey) -> list[Change]:
     return [Change("class-lists-differ", f"{part.name}: {part.source.name}") for part in short]
 
 
-def _choose_boxes(survey: Survey, part: int, kept_images: np.ndarray, changes: list[Change]) -> np.ndarray:
-    """Positions of the boxes of a split to copy, in the order of the images."""
+def _choose_boxes(survey: Survey, part: int, why: dict[int, str], changes: list[Change]) -> Chosen:
+    """What a split of the copy gets of the images that are not left out."""
     record = survey.parts[part]
+    images = _kept(record, why)
     degenerate, outside = bad_boxes(survey, part)
     wrong = {"degenerate-box": degenerate, "box-outside": outside, "repeated-box": repeated_boxes(survey, part)}
-    kept = kept_images[record.box_images] & (record.labels >= 0)
+    kept = images[record.box_images]
+    dropped = Counter({"unknown-class": int((kept & (record.labels < 0)).sum())})  # the defects name them
+    kept &= record.labels >= 0
     for kind, boxes in wrong.items():
         changes += [_box_change(survey, part, box, kind) for box in np.flatnonzero(kept & boxes)]
+        dropped[kind] = int((kept & boxes).sum())
         kept &= ~boxes
     cut = kept & (overhang(survey, part) > _ROUNDING)
     changes += [_box_change(survey, part, box, "box-over-border") for box in np.flatnonzero(cut)]
     boxes = np.flatnonzero(kept)
-    return boxes[np.argsort(record.box_images[boxes], kind="stable")]
+    return Chosen(images, why, boxes[np.argsort(record.box_images[boxes], kind="stable")], dropped)
 
 
 def _box_change(survey: Survey, part: int, box: np.int64, kind: str) -> Change:

@@ -1,59 +1,102 @@
 """What a cleaned copy would lose: images and boxes that are listed or labeled, and in no split of the copy."""
 
 from collections import Counter
+from typing import NamedTuple
 
 import numpy as np
 
-from rtdetr.data.doctor.box_checks import repeated_boxes
+from rtdetr.data.doctor.box_checks import doubtful_form, visible_share
 from rtdetr.data.doctor.findings import KINDS
+from rtdetr.data.doctor.records import Part
 from rtdetr.data.doctor.survey import Survey
 from rtdetr.errors import DatasetError
+from rtdetr.wording import are, counted
 
 MOST_LOST = 0.05  # share of a split's images or boxes that may be left out without being asked for
+COPIES = ("same-image", "leak", "repeated-box")  # of which the copy has another
+_STRONG_CUT = 0.25  # share of a box's area; a box of which more is cut is not the one annotated
+_UNREAD = ("unreadable-entry", "not-fraction", "unknown-image", "duplicate-id", "misplaced-label")
+_WITH_IMAGES = "with those images"
 _MOST_REASONS = 4
 _REMEDY = "Correct the data, or accept the loss with --allow-loss (Python: allow_loss=True); nothing was written"
 
 
-def refuse_loss(
-    survey: Survey,
-    kept_images: list[np.ndarray],
-    copies: list[np.ndarray],
-    kept_boxes: list[np.ndarray],
-    kinds: Counter[str],
-) -> None:
+class Chosen(NamedTuple):
+    """What a split of the copy gets.
+
+    images: which images, bool (images,).
+    why: for each other image the kind of finding that it is left out for.
+    boxes: positions of the boxes, in the order of the images.
+    dropped: how many boxes of the images chosen are left out, by kind of finding.
+    """
+
+    images: np.ndarray
+    why: dict[int, str]
+    boxes: np.ndarray
+    dropped: Counter[str]
+
+
+def refuse_loss(survey: Survey, chosen: list[Chosen], *, num_stray_labels: int) -> None:
     """Refuse a copy of which a split would have lost more than a few percent of its images or boxes.
 
-    Copies of images and boxes are no loss: the copy has another of each.
+    Copies of images and boxes are no loss: the copy has another of each. A box that is cut by more than a quarter is
+    one. Boxes that look as if they were written in another form are refused too: once cut, nothing shows it any more.
 
     Args:
         survey: the data set.
-        kept_images: for each split which images are copied, bool (images,).
-        copies: which are left out as copies of another, bool (images,).
-        kept_boxes: for each split the positions of the boxes that are copied.
-        kinds: how often something was left out or changed for which reason.
+        chosen: for each split what is copied.
+        num_stray_labels: label files whose images are missing.
 
     Raises:
-        DatasetError: names the split, both numbers and the reasons; or says how many label files have no image.
+        DatasetError: names the split, the numbers and the reasons; or says how many label files have no image.
     """
     for p, part in enumerate(survey.parts):
-        is_copy = copies[p][part.box_images] | (kept_images[p][part.box_images] & repeated_boxes(survey, p))
-        is_copy[kept_boxes[p]] = False
-        images = part.num_listed_images - int(kept_images[p].sum()) - int(copies[p].sum())
-        boxes = part.num_listed_boxes - len(kept_boxes[p]) - int(is_copy.sum())
-        if images <= MOST_LOST * part.num_listed_images and boxes <= MOST_LOST * part.num_listed_boxes:
+        if doubt := doubtful_form(survey, p):
+            raise DatasetError(
+                f"{part.source}: the boxes of {part.name!r} {doubt}. Convert them first, or copy them as they are with "
+                "--allow-loss (Python: allow_loss=True); nothing was written"
+            )
+        images, boxes = _lost_images(part, chosen[p]), _lost_boxes(part, chosen[p])
+        cut = int((visible_share(survey, p)[chosen[p].boxes] < 1 - _STRONG_CUT).sum())
+        most_images, most_boxes = MOST_LOST * part.num_listed_images, MOST_LOST * part.num_listed_boxes
+        if images.total() <= most_images and boxes.total() + cut <= most_boxes:
             continue
+        num_images, num_boxes = counted(part.num_listed_images, "image"), counted(part.num_listed_boxes, "box")
+        cuts = f", and cut {cut} boxes by more than a quarter of their area" if cut else ""
         raise DatasetError(
-            f"{part.source}: a cleaned copy would lose {images} of {part.num_listed_images} images and {boxes} of "
-            f"{part.num_listed_boxes} boxes of {part.name!r} ({_reasons(kinds)}). {_REMEDY}"
+            f"{part.source}: a cleaned copy would lose of {part.name!r} {images.total()} of {num_images}"
+            f"{_reasons(images)} and {boxes.total()} of {num_boxes}{_reasons(boxes)}{cuts}. {_REMEDY}"
         )
-    images, labels = sum(part.num_listed_images for part in survey.parts), kinds["label-without-image"]
-    if labels > MOST_LOST * (images + labels):
+    images = sum(part.num_listed_images for part in survey.parts)
+    if num_stray_labels > MOST_LOST * (images + num_stray_labels):
         raise DatasetError(
-            f"{survey.parts[0].source}: a cleaned copy would lose the objects of {labels} label files, whose images "
-            f"are missing; {images} images are there. {_REMEDY}"
+            f"{survey.parts[0].source}: a cleaned copy would lose the objects of "
+            f"{counted(num_stray_labels, 'label file')} whose images are missing; {counted(images, 'image')} "
+            f"{are(images)} there. {_REMEDY}"
         )
 
 
-def _reasons(kinds: Counter[str]) -> str:
-    wrong = [(kind, count) for kind, count in kinds.most_common() if KINDS[kind].severity != "note"]
-    return ", ".join(f"{KINDS[kind].title}: {count}" for kind, count in wrong[:_MOST_REASONS])
+def _lost_images(part: Part, chosen: Chosen) -> Counter[str]:
+    """Images of a split that the copy lacks, by reason; each counts once."""
+    lost = Counter(KINDS[kind].title for kind in chosen.why.values() if kind not in COPIES)
+    return _with_unread(lost, part, part.num_listed_images - len(part.images))
+
+
+def _lost_boxes(part: Part, chosen: Chosen) -> Counter[str]:
+    """Boxes of a split that the copy lacks, by reason; each counts once."""
+    lost = Counter({KINDS[kind].title: n for kind, n in chosen.dropped.items() if kind not in COPIES})
+    left_out = [image for image, kind in chosen.why.items() if kind not in COPIES]
+    lost[_WITH_IMAGES] = int(np.isin(part.box_images, left_out).sum())
+    return _with_unread(lost, part, part.num_listed_boxes - len(part.boxes))
+
+
+def _with_unread(lost: Counter[str], part: Part, count: int) -> Counter[str]:
+    kinds = {defect.kind for defect in (*part.defects, *part.changes)}
+    titles = [KINDS[kind].title for kind in _UNREAD if kind in kinds]
+    lost[" or ".join(titles) or KINDS["unreadable-entry"].title] += count
+    return lost
+
+
+def _reasons(lost: Counter[str]) -> str:
+    told = [(title, count) for title, count in lost.most_common() if count]
+    return f" ({'; '.join(f'{title}: {count}' for title, count in told[:_MOST_REASONS])})" if told else ""

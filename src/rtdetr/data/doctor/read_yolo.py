@@ -7,7 +7,7 @@ from pathlib import Path
 from rtdetr.data.annotations import ids_of_names
 from rtdetr.data.doctor.records import UNKNOWN, BoxRecord, CategoryRecord, ImageRecord, Part
 from rtdetr.data.label_files import LabelFiles
-from rtdetr.data.label_rows import SLACK, box_of, numbers_of
+from rtdetr.data.label_rows import CLASS_LAST, SLACK, box_of, class_is_last, numbers_of
 from rtdetr.data.yolo import YoloSplit
 from rtdetr.errors import DatasetError
 from rtdetr.text_files import read_text
@@ -23,6 +23,9 @@ def read_yolo(split: YoloSplit, *, name: str) -> Part:
     part.num_listed_images = len(names)
     for image, (path, label_file) in enumerate(zip(split.images, split.labels, strict=True)):
         near = split.near.get(path, "")
+        if path in split.moved:
+            listed, way = split.moved[path]
+            part.defect("other-path", file=listed, detail=f"is read from {names[image]}, found {way}")
         part.images.append(
             ImageRecord(ids[image], names[image], Path(path), None, label_file is not None, misplaced_label=near)
         )
@@ -47,6 +50,10 @@ def _read_labels(part: Part, image: int, file: str, split: YoloSplit) -> bool:
         values = _numbers(line)
         if split.point_numbers and len(values) == 5 + split.point_numbers:
             values = values[:5]
+        if class_is_last(values):
+            detail = f"has {line.strip()[:60]!r}; {CLASS_LAST}"
+            part.defect("unreadable-entry", file=file_name, annotation=name, detail=detail)
+            continue
         if len(values) != 5 and (len(values) < 7 or len(values) % 2 == 0):
             detail = f"has {line.strip()[:60]!r}; expected 'class cx cy w h' or 'class x1 y1 x2 y2 x3 y3 ...'"
             part.defect("unreadable-entry", file=file_name, annotation=name, detail=detail)

@@ -25,6 +25,7 @@ class ImageRecord(NamedTuple):
     size_wh: tuple[int, int] | None  # as stated by the annotations; None where they do not say
     has_label: bool = True  # False: the format has a file for each image, and this one's is missing
     is_label_read: bool = True  # False: there is one, but what it says cannot be read
+    is_ambiguous: bool = False  # several files could be meant, and none is taken
     misplaced_label: str = ""  # a label file that lies near such an image; it is not read
 
 

@@ -1,0 +1,161 @@
+"""An image that cannot be read stops a run with the remedy, or is skipped and told: in every format alike."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rtdetr.config import TrainConfig
+from rtdetr.data import TrainLoader, index_cache, open_dataset
+from rtdetr.data.image_files import STAND_IN_WH, Sizes, sizes_of
+from rtdetr.detections import Detections
+from rtdetr.errors import ConfigError, DatasetError
+from rtdetr.evaluation.evaluate import evaluate_dataset
+from rtdetr.training.run_data import open_run_data
+from rtdetr.zoo import entry
+from tests.coco_files import annotation, document
+from tests.data.formats import FORMATS, write_format
+
+NAMES = ("cat", "dog", "bird")
+JUNK = {"empty": b"", "no image": b"junk", "cut off": b"\x89PNG\r\n"}
+
+
+def content():
+    """Four images named by no number, two objects each, the first as large as the size that stands in."""
+    rows = document()
+    names = ("a.png", "b.png", "c.png", "d.png")
+    rows["images"] = [{"id": i, "file_name": name, "width": 60, "height": 40} for i, name in enumerate(names, start=0)]
+    boxes = ([2, 3, 20, 20], [30, 10, 20, 25])
+    rows["annotations"] = [
+        annotation(2 * i + k + 1, i, (3, 7)[k], box, iscrowd=0) for i in range(4) for k, box in enumerate(boxes)
+    ]
+    return rows
+
+
+def without_sizes(root):
+    """VOC files that state no size: it is read from the images, as for YOLO."""
+    for file in (root / "Annotations").glob("*.xml"):
+        text = file.read_text()
+        file.write_text(text[: text.index("<size>")] + text[text.index("</size>") + 7 :])
+
+
+def make(root, kind, *, split="val", junk=b""):
+    write_format(root, kind, content(), split=split)
+    if kind == "voc":
+        without_sizes(root)
+    [bad] = root.rglob("b.png")
+    bad.write_bytes(junk)
+    return root, bad
+
+
+class Perfect:
+    """A detector that finds what is annotated."""
+
+    def __init__(self, dataset):
+        self._targets = iter([dataset.target(i) for i in range(len(dataset))])
+
+    def __call__(self, pictures):
+        found = []
+        for picture in pictures:
+            target = next(self._targets)
+            assert picture.size == target["size_wh"]
+            is_grey = len(np.unique(np.asarray(picture))) == 1
+            rows = slice(0, 0) if is_grey else slice(None)
+            boxes, labels = target["boxes_xyxy"][rows], target["labels"][rows]
+            found.append(Detections(boxes, np.ones(len(labels)), labels, NAMES, target["size_wh"]))
+        return found
+
+
+@pytest.mark.parametrize("junk", JUNK)
+@pytest.mark.parametrize("kind", ["yolo", "voc"])
+def test_an_image_whose_header_cannot_be_read_is_an_error_with_the_remedy(tmp_path, kind, junk):
+    root, bad = make(tmp_path / "set", kind, junk=JUNK[junk])
+    with pytest.raises(DatasetError) as caught:
+        open_dataset(root, split="val")
+    message = str(caught.value)
+    assert f"1 of 4 images cannot be read: {bad}" in message
+    assert "--bad-images skip" in message and "data check" in message and "on_bad_image='skip'" in message
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_with_skip_every_format_goes_on_alike(tmp_path, kind, caplog):
+    root, bad = make(tmp_path / "set", kind)
+    dataset = open_dataset(root, split="val", on_bad_image="skip")
+    assert dataset.skips_bad_images
+    assert dataset.image_ids.tolist() == [0, 1, 2, 3]  # those of the others stay
+    assert [len(dataset.target(i)["labels"]) for i in range(4)] == [2] * 4
+    told = [message for message in caplog.messages if str(bad) in message]
+    assert len(told) == (0 if kind == "coco" else 1)
+    assert all("1 of 4 images cannot be read and is skipped" in message for message in told)
+    report = evaluate_dataset(Perfect(dataset), dataset, progress=False)
+    assert report.metrics.ar100 == pytest.approx(0.75)  # what is in the image counts as missed
+    assert str(bad) in caplog.text
+    recipe = entry("test-tiny").recipe.model_copy(update={"batch_size": 4})
+    batches = list(TrainLoader(dataset, recipe, seed=0, device="cpu"))
+    assert sum(len(targets) for _, targets in batches) == 4
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_mixture_and_the_settings_of_a_run_pass_the_choice_on(tmp_path, kind):
+    root, _ = make(tmp_path / "set", kind, split="train")
+    sound = write_format(tmp_path / "sound", "yolo", content(), split="train")
+    merged = open_dataset([root, sound], split="train", on_bad_image="skip")
+    assert merged.skips_bad_images and len(merged) == 8
+    config = TrainConfig(
+        data=str(root),
+        model="test-tiny",
+        output_dir=str(tmp_path / "run"),
+        recipe=entry("test-tiny").recipe,
+        bad_images="skip",
+        evaluate_every=0,
+    )
+    assert open_run_data(config, None)["train"].skips_bad_images
+    assert not open_dataset(sound, split="train").skips_bad_images
+
+
+@pytest.mark.parametrize("kind", ["yolo", "voc"])
+def test_the_choice_has_its_own_index_and_the_note_is_given_again(tmp_path, kind, monkeypatch, caplog):
+    monkeypatch.setenv("RTDETR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(index_cache, "_LEAST_ROWS", 0)
+    root, bad = make(tmp_path / "set", kind)
+    first = open_dataset(root, split="val", on_bad_image="skip")
+    monkeypatch.setattr(f"rtdetr.data.{kind}.arrange", None)
+    again = open_dataset(root, split="val", on_bad_image="skip")
+    monkeypatch.undo()
+    monkeypatch.setenv("RTDETR_CACHE", str(tmp_path / "cache"))
+    assert first.annotations.notes == again.annotations.notes
+    assert sum(str(bad) in message for message in caplog.messages) == 2
+    with pytest.raises(DatasetError, match="1 of 4 images cannot be read"):
+        open_dataset(root, split="val")
+    Image.new("RGB", (60, 40)).save(bad)
+    assert open_dataset(root, split="val").annotations.notes == ()
+
+
+@pytest.mark.parametrize("kind", ["yolo", "voc"])
+def test_no_image_at_all_is_an_error_even_so(tmp_path, kind):
+    root, bad = make(tmp_path / "set", kind)
+    for image in bad.parent.glob("*.png"):
+        image.write_bytes(b"")
+    with pytest.raises(DatasetError, match="4 of 4 images cannot be read"):
+        open_dataset(root, split="val", on_bad_image="skip")
+
+
+def test_a_missing_image_is_no_bad_one(tmp_path):
+    root, bad = make(tmp_path / "set", "yolo")
+    (root / "data.yaml").write_text("val: list.txt\nnames: [cat, dog, bird]\n")
+    images = sorted(bad.parent.glob("*.png"))
+    (root / "list.txt").write_text("\n".join(map(str, images)))
+    images[2].unlink()
+    with pytest.raises(DatasetError, match=r"1 of 4 images is not there: no image .*c\.png"):
+        open_dataset(root, split="val", on_bad_image="skip")
+
+
+def test_the_size_that_stands_in_holds_the_boxes():
+    sizes = Sizes(np.array([STAND_IN_WH, (60, 40)]), [0], "")
+    boxes, images = np.array([[600.0, 10, 300.5, 10], [50, 30, 90, 90]]), np.array([0, 1])
+    assert sizes.holding(boxes, images).tolist() == [[901, 640], [60, 40]]
+    assert sizes_of([], source="x", on_bad_image="error").sizes_wh.shape == (0, 2)
+
+
+def test_the_choice_is_checked(tmp_path):
+    with pytest.raises(ConfigError, match=r"expected 'error' or 'skip' for bad images, got 'skipp'\. Did you mean"):
+        open_dataset(tmp_path, split="val", on_bad_image="skipp")
