@@ -1,10 +1,12 @@
 """Formats that need a plugin, files of several pages, huge images, and decoders that fail in their own ways."""
 
 import contextlib
+import functools
 import io
 import os
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -191,17 +193,36 @@ def test_what_is_no_decoders_fault_passes(tmp_path, monkeypatch):
         open_image(path)
 
 
+def five_bands():
+    """TIFF files of five bands, by how they are stored."""
+    try:
+        import tifffile
+    except ImportError:
+        return {}
+    bands = np.random.default_rng(0).integers(0, 256, (32, 48, 5), np.uint8)
+    files = {}
+    for name, array, options in (
+        ("bands", bands, {"planarconfig": "contig"}),
+        ("planes", bands.transpose(2, 0, 1), {"planarconfig": "separate"}),
+        ("pages", bands.transpose(2, 0, 1), {}),
+    ):
+        file = io.BytesIO()
+        tifffile.imwrite(file, array, photometric="minisblack", **options)
+        files[f"TIFF {name}"] = file.getvalue()
+    return files
+
+
 _FILES = {
     **({"AVIF": encoded("AVIF")} if ".avif" in Image.registered_extensions() else {}),  # Pillow 11.3
     "WEBP": encoded("WEBP"),
     "JPEG2000": encoded("JPEG2000"),
     "TIFF": encoded("TIFF", compression="tiff_lzw"),
     "MPO": encoded("MPO"),
+    **five_bands(),
     "TGA": encoded("TGA"),
 }
 
 
-@pytest.mark.filterwarnings("ignore")  # of damaged metadata
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     kind=st.sampled_from(sorted(_FILES)),
@@ -213,9 +234,65 @@ def test_damaged_files_give_the_librarys_error(limit, kind, places, junk):
     for place, byte in zip(places, junk, strict=False):
         data[int(place * (len(data) - 1))] = byte
     allow_pixels(10_000_000)
-    for read in (open_image, image_size):
+    for read in (open_image, image_size, functools.partial(load_image, num_channels=5)):
         with contextlib.suppress(InputError):
             read(bytes(data))
+
+
+def test_a_damaged_jpeg_xl_file_is_called_damaged(tmp_path):
+    whole = jxl()
+    for content in (whole[: len(whole) // 2], whole[:40] + bytes(60) + whole[100:]):
+        (tmp_path / "a.jxl").write_bytes(content)
+        with pytest.raises(InputError) as caught:
+            open_image(tmp_path / "a.jxl")
+        assert str(caught.value) == f"{tmp_path}/a.jxl cannot be read as an image: it is damaged or cut off"
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "GIF"])
+def test_a_file_that_is_cut_off_in_its_header_is_called_damaged(tmp_path, kind):
+    (tmp_path / "a").write_bytes(encoded(kind)[:14])
+    with pytest.raises(InputError, match=r"a begins like a (PNG|TIFF|WebP|GIF) file and is damaged or cut off"):
+        open_image(tmp_path / "a")
+    (tmp_path / "a").write_bytes(b"no image at all")
+    with pytest.raises(InputError, match="a is not an image in a format that Pillow reads"):
+        open_image(tmp_path / "a")
+
+
+@pytest.mark.parametrize("kind", ["bands", "planes"])
+def test_a_cut_off_tiff_file_of_many_bands_is_called_damaged(kind):
+    whole = five_bands().get(f"TIFF {kind}") or pytest.skip("tifffile is not installed")
+    assert load_image(whole, num_channels=5).shape == (32, 48, 5)
+    for num_channels in (3, 5):
+        with pytest.raises(InputError, match="begins like a TIFF file and is damaged or cut off"):
+            load_image(whole[: len(whole) // 2], num_channels=num_channels)
+
+
+def test_channels_that_cannot_be_read_are_not_passed_over(tmp_path, monkeypatch):
+    tifffile = pytest.importorskip("tifffile")
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((8, 9, 5), np.uint8), photometric="rgb", planarconfig="contig")
+    monkeypatch.setattr(tifffile, "TiffFile", lambda stream: 1 / 0)  # as damage makes it fail
+    with pytest.raises(InputError, match=r"a\.tif has 5 channels by its header, of which 3 can be read: it is damaged"):
+        load_image(path, num_channels=5)
+    pages = five_bands()["TIFF pages"]
+    with pytest.raises(InputError, match="for this model, got the given image with 1 in each of 5 pages"):
+        load_image(pages, num_channels=6)
+
+
+def test_damaged_metadata_spoils_nothing_and_is_not_told():
+    exif = Image.Exif()
+    exif[0x010E], exif[0x0112] = "x" * 40, 1
+    data = bytearray(encoded("JPEG", exif=exif.tobytes()))
+    at = data.index(b"Exif\0\0") + 6
+    data[at + 8 : at + 10] = b"\xff\0"  # more tags than there are
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        with Image.open(io.BytesIO(data)) as image:
+            image.getexif()
+        assert any("Corrupt EXIF data" in str(one.message) for one in told)
+        told.clear()
+        assert load_image(bytes(data)).shape == (32, 48, 3)
+    assert told == []
 
 
 def test_libtiff_does_not_write_to_the_terminal(tmp_path):
@@ -226,7 +303,7 @@ def test_libtiff_does_not_write_to_the_terminal(tmp_path):
         damaged[8 + number * 7 : 12 + number * 7] = b"\xff\xfe\xfd\xfc"
         (tmp_path / f"{number}.tif").write_bytes(damaged)
     program = (
-        "import sys, warnings, pathlib; warnings.simplefilter('ignore')\n"
+        "import sys, pathlib\n"
         "from rtdetr.images import load_image\nfrom rtdetr.errors import InputError\n"
         "for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):\n"
         "    try: load_image(path)\n    except InputError: print('refused')"

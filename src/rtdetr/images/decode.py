@@ -39,7 +39,6 @@ _STARTS = {  # of formats whose files Pillow may fail to recognize where they ar
     "JPEG": (b"\xff\xd8\xff",),
     "GIF": (b"GIF8",),
     "WebP": (b"RIFF",),
-    "JPEG 2000": (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),
 }
 _PILLOW_WARNINGS = ("ignore", None, UserWarning, re.compile(r"PIL\."), 0)  # as `warnings.filters` has them
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
