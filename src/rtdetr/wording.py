@@ -1,6 +1,9 @@
-"""Numbers in sentences: the one place that makes plurals."""
+"""Text for people: the one place that makes plurals, and the one that makes tables for a terminal."""
 
-from collections.abc import Sized
+import unicodedata
+from collections.abc import Sequence, Sized
+
+_NO_WIDTH = ("Mn", "Me", "Cf")  # accents and marks that join what stands before them
 
 
 def counted(count: int, noun: str) -> str:
@@ -20,3 +23,28 @@ def plural(noun: str, count: int) -> str:
     if noun.endswith(("s", "x", "ch", "sh")):
         return f"{noun}es"
     return f"{noun[:-1]}ies" if noun.endswith("y") and noun[-2] not in "aeiou" else f"{noun}s"
+
+
+def width_of(text: str) -> int:
+    """Columns that a text takes in a terminal: Chinese, Japanese and Korean letters take two, accents none."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if unicodedata.category(c) in _NO_WIDTH else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
+
+
+def padded(text: str, width: int, *, right: bool = False) -> str:
+    """The text filled up with spaces to a width in columns, at its end, or at its beginning if it stands right."""
+    spaces = " " * (width - width_of(text))
+    return spaces + text if right else text + spaces
+
+
+def text_table(rows: Sequence[Sequence[str]], *, right: Sequence[bool]) -> str:
+    """Lines of cells in columns, two spaces apart.
+
+    Args:
+        rows: the cells, the first row with the heads.
+        right: whether the cells of each column stand right, as numbers do.
+    """
+    widths = [max(map(width_of, column)) for column in zip(*rows, strict=True)]
+    cells = ((padded(*cell, right=end) for *cell, end in zip(row, widths, right, strict=True)) for row in rows)
+    return "\n".join("  ".join(row).rstrip() for row in cells)

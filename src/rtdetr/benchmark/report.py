@@ -13,6 +13,7 @@ from rtdetr import __version__
 from rtdetr.benchmark.measure import STAGES, Measurement
 from rtdetr.errors import InputError
 from rtdetr.files import write_atomically
+from rtdetr.wording import text_table
 
 PACKAGES = ("numpy", "pillow", "torch", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt")
 _COLOURS = {"decode": "#b8c4d6", "preprocess": "#7aa6d8", "network": "#2a6fbb", "postprocess": "#f0a23b"}
@@ -49,15 +50,8 @@ def table(found: Sequence[Measurement]) -> str:
         threads = "" if one.num_threads is None else f", {one.num_threads} threads"
         runs_as = one.description.partition(" in ")[2] + threads
         rows.append((one.name, runs_as, str(one.batch_size), *numbers, f"{one.images_per_second:.1f}", memory))
-    widths = [max(len(row[place]) for row in rows) for place in range(len(header))]
-    lines = [
-        "  ".join(
-            value.ljust(width) if place < 2 else value.rjust(width)
-            for place, (value, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    return "\n".join([*lines, "times of a whole batch in milliseconds; stages and total are medians"])
+    lines = text_table(rows, right=[place >= 2 for place in range(len(header))])
+    return f"{lines}\ntimes of a whole batch in milliseconds; stages and total are medians"
 
 
 def to_json(found: Sequence[Measurement]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from rtdetr.evaluation.operating_points import (
 )
 from rtdetr.evaluation.precision import Interval, PrecisionTable
 from rtdetr.files import write_atomically
+from rtdetr.wording import counted, padded, width_of
 
 _ROWS = (
     ("AP", "IoU 0.50:0.95"),
@@ -141,17 +142,17 @@ class EvaluationReport:
         lines = [f"{name:<10}{percent(value):>6}   {note}" for (name, _), value, note in values]
         lines += ["", *self._class_lines(), "", *self._error_lines()]
         speed = f" in {self.seconds:.1f} s, {self.num_images / self.seconds:.1f} images/s" if self.seconds else ""
-        return "\n".join([*lines, "", f"{self.num_images} images{speed}"])
+        return "\n".join([*lines, "", f"{counted(self.num_images, 'image')}{speed}"])
 
     def _class_lines(self) -> list[str]:
-        width = max(len("class"), *map(len, self.names))
-        lines = [f"{'class':<{width}}" + "".join(f"{name:>{_width(name)}}" for name in _CLASS_COLUMNS)]
+        width = max(map(width_of, ("class", *self.names)))
+        lines = [padded("class", width) + "".join(f"{name:>{_width(name)}}" for name in _CLASS_COLUMNS)]
         for row in self.classes:
             numbers = (row.ap, row.ap50, row.precision, row.recall, row.f1)
             cells = [str(row.objects), *map(percent, numbers), f"{row.threshold:.3f}"]
             cells += [str(row.true_positives), str(row.false_positives)]
             aligned = zip(cells, _CLASS_COLUMNS, strict=True)
-            lines.append(f"{row.name:<{width}}" + "".join(f"{cell:>{_width(name)}}" for cell, name in aligned))
+            lines.append(padded(row.name, width) + "".join(f"{cell:>{_width(name)}}" for cell, name in aligned))
         return [*lines, "P, R and F1 at IoU 0.50 and the score threshold of each class where F1 is best"]
 
     def _error_lines(self) -> list[str]:

@@ -39,14 +39,14 @@ class Listing:
         """What was passed over, as one line; empty if nothing was."""
         parts = []
         if self.broken_links:
-            parts.append(f"{_counted(len(self.broken_links), 'broken link')} (the first is {self.broken_links[0]})")
+            parts.append(f"{counted(len(self.broken_links), 'broken link')} (the first is {self.broken_links[0]})")
         if self.hidden:
-            parts.append(_counted(self.hidden, "hidden file"))
+            parts.append(counted(self.hidden, "hidden file"))
         if self.others:
             kinds = ", ".join(suffix or "no suffix" for suffix, _ in self.others.most_common(4))
-            parts.append(f"{_counted(self.others.total(), 'file')} of other kinds ({kinds})")
+            parts.append(f"{counted(self.others.total(), 'file')} of other kinds ({kinds})")
         if self.below:
-            parts.append(f"{_counted(self.below, 'image')} in subfolders")
+            parts.append(f"{counted(self.below, 'image')} in subfolders")
         return ", ".join(parts)
 
 
@@ -169,7 +169,3 @@ def _nothing_in(source: str, found: Listing) -> str:
         f"no image found in {source}{f' ({skipped})' if skipped else ''}: expected files ending in "
         f"{', '.join(sorted(SUFFIXES))}"
     )
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"

@@ -34,7 +34,7 @@ class SplitCounts(NamedTuple):
         return cls(len(dataset), len(dataset) - len(np.unique(image_of_box[~columns.iscrowd])))
 
     def __str__(self) -> str:
-        return f"{_some(self.images, 'image')}, {self.without_objects:,} of them without objects"
+        return f"{counted(self.images, 'image')}, {self.without_objects:,} of them without objects"
 
 
 class Memory(NamedTuple):
@@ -149,8 +149,8 @@ def describe(
         "model": f"{config.model}, {total:.1f} M parameters ({trained:.1f} M trained{frozen}), {start}",
         "data": f"{train}; {model.config.num_classes} classes; {validation}",
         "recipe": f"{config.recipe_name}{_reason(config)}",
-        "length": f"{_some(recipe.epochs, 'epoch')} of {_some(steps_per_epoch, 'step')} "
-        f"of {_some(recipe.batch_size, 'image')}: {_some(steps, 'step')}",
+        "length": f"{counted(recipe.epochs, 'epoch')} of {counted(steps_per_epoch, 'step')} "
+        f"of {counted(recipe.batch_size, 'image')}: {counted(steps, 'step')}",
         "rate": _rate(recipe, steps),
         "average": f"decay {recipe.ema_decay:.5g}, reached over {recipe.ema_warmup:,} steps",
         "images": _images(recipe),
@@ -190,7 +190,7 @@ def _start(config: TrainConfig) -> str:
 
 def _frozen(part: str | int) -> str:
     if isinstance(part, int):
-        return f"stem and {_some(part, 'stage')}"
+        return f"stem and {counted(part, 'stage')}"
     return "backbone and encoder" if part == "encoder" else part
 
 
@@ -208,7 +208,7 @@ def _rate(recipe: Recipe, steps: int) -> str:
     parts = [f"{recipe.lr:.3g}" + ("" if own in (None, recipe.lr) else f", backbone {own:.3g}")]
     parts.append(f"{min(recipe.warmup_iterations, steps):,} steps of warm-up")
     if recipe.schedule == "flat_cosine":
-        flat = f"flat for {_some(recipe.flat_epochs, 'epoch')}, then " if recipe.flat_epochs else ""
+        flat = f"flat for {counted(recipe.flat_epochs, 'epoch')}, then " if recipe.flat_epochs else ""
         parts.append(f"{flat}a cosine down to {recipe.final_lr_factor:.0%}")
     elif recipe.schedule == "steps" and any(milestone < recipe.epochs for milestone in recipe.milestones):
         parts.append(f"x {recipe.milestone_factor:g} at epochs {', '.join(map(str, recipe.milestones))}")
@@ -219,7 +219,7 @@ def _rate(recipe: Recipe, steps: int) -> str:
 
 def _images(recipe: Recipe) -> str:
     def until(stop: int | None) -> str:
-        return "" if stop is None or stop >= recipe.epochs else f" for {_some(stop, 'epoch')}"
+        return "" if stop is None or stop >= recipe.epochs else f" for {counted(stop, 'epoch')}"
 
     parts = ["x".join(map(str, recipe.train_size_hw))]
     sizes = recipe.multiscale_sizes
@@ -231,10 +231,6 @@ def _images(recipe: Recipe) -> str:
         if chance:
             parts.append(f"{name} with a chance of {chance:g}{until(recipe.mixing_stop_epoch)}")
     return "; ".join([*parts, *(["flips"] if recipe.flip else [])])
-
-
-def _some(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def _bytes(count: int) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from rtdetr.data.doctor.checks import objects_by_class
 from rtdetr.data.doctor.findings import KINDS, Finding, printable
 from rtdetr.data.doctor.survey import Survey
+from rtdetr.wording import counted, plural, text_table
 
 _MOST_CLASSES = 100  # that the text shows; JSON and page have all
 
@@ -154,7 +155,7 @@ def _images_by_class(survey: Survey, part: int) -> dict[str, int]:
 
 
 def _kinds(count: int, name: str) -> str:
-    return f"1 kind of {name}" if count == 1 else f"{count} kinds of {name}s"
+    return f"{counted(count, 'kind')} of {plural(name, count)}"
 
 
 def _finding_text(finding: Finding) -> str:
@@ -169,12 +170,5 @@ def _finding_text(finding: Finding) -> str:
 def _table(heads: list[str], rows: list[list[object]]) -> str:
     """Columns, numbers at the right."""
     cells = [heads, *([printable(str(cell)) for cell in row] for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(heads))]
     numeric = [all(isinstance(row[column], int) or row[column] == "" for row in rows) for column in range(len(heads))]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(row, widths, numeric, strict=True)
-        ).rstrip()
-        for row in cells
-    )
+    return text_table(cells, right=numeric)
