@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from rtdetr.errors import ConfigError, nearest
+from rtdetr.wording import counted
 
 Size = Annotated[int, Field(gt=0, le=2**53)]  # what is larger is no exact float
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -159,7 +160,7 @@ class DecoderConfig(Strict):
     @model_validator(mode="after")
     def _eval_idx_names_a_layer(self) -> Self:
         if not -self.num_layers <= self.eval_idx < self.num_layers:
-            raise ConfigError(f"eval_idx {self.eval_idx} is outside the decoder's {self.num_layers} layers")
+            raise ConfigError(f"eval_idx {self.eval_idx} is outside the decoder's {counted(self.num_layers, 'layer')}")
         if self.width % self.num_heads:
             raise ConfigError(
                 f"decoder width {self.width} must be a multiple of its {self.num_heads} heads (num_heads)"

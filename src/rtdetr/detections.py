@@ -11,6 +11,7 @@ import numpy as np
 
 from rtdetr.categories import Categories
 from rtdetr.errors import InputError
+from rtdetr.wording import counted
 
 
 class Detection(NamedTuple):
@@ -64,7 +65,9 @@ class Detections:
         if count and not 0 <= labels.min() <= labels.max() < len(self.names):
             raise InputError(f"labels must be in 0..{len(self.names) - 1}, got {labels.min()}..{labels.max()}")
         if self.category_ids is not None and len(self.category_ids) != len(self.names):
-            raise InputError(f"expected {len(self.names)} category ids, one per name, got {len(self.category_ids)}")
+            raise InputError(
+                f"expected {counted(len(self.names), 'category id')}, one per name, got {len(self.category_ids)}"
+            )
         width, height = self.image_size_wh
         if min(width, height) < 1:
             raise InputError(f"image size must be at least 1x1 pixels, got {width}x{height} (width x height)")

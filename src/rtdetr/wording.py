@@ -16,6 +16,16 @@ def are(things: Sized | int) -> str:
     return "is" if (things if isinstance(things, int) else len(things)) == 1 else "are"
 
 
+def have(things: Sized | int) -> str:
+    """The same for "have"."""
+    return "has" if are(things) == "is" else "have"
+
+
+def more_like_it(count: int) -> str:
+    """What to add to a message about the first of several; nothing where it is the only one."""
+    return f"There {are(count)} {count:,} more like it" if count > 0 else ""
+
+
 def plural(noun: str, count: int) -> str:
     """The noun as it stands behind a count, by the regular rules of English."""
     if count == 1:
@@ -29,7 +39,9 @@ def width_of(text: str) -> int:
     """Columns that a text takes in a terminal: Chinese, Japanese and Korean letters take two, accents none."""
     if text.isascii():
         return len(text)
-    return sum(0 if unicodedata.category(c) in _NO_WIDTH else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
+    return sum(
+        0 if unicodedata.category(c) in _NO_WIDTH else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text
+    )
 
 
 def padded(text: str, width: int, *, right: bool = False) -> str:
@@ -46,5 +58,8 @@ def text_table(rows: Sequence[Sequence[str]], *, right: Sequence[bool]) -> str:
         right: whether the cells of each column stand right, as numbers do.
     """
     widths = [max(map(width_of, column)) for column in zip(*rows, strict=True)]
-    cells = ((padded(*cell, right=end) for *cell, end in zip(row, widths, right, strict=True)) for row in rows)
-    return "\n".join("  ".join(row).rstrip() for row in cells)
+    lines = (
+        "  ".join(padded(cell, width, right=end) for cell, width, end in zip(row, widths, right, strict=True))
+        for row in rows
+    )
+    return "\n".join(line.rstrip() for line in lines)

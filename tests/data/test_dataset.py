@@ -186,7 +186,7 @@ def test_bad_boxes_can_be_dropped(tmp_path):
 
 def test_what_the_annotations_tell_of_large_images(dataset, monkeypatch):
     monkeypatch.setenv("RTDETR_MAX_PIXELS", "2450")
-    with pytest.raises(DatasetError, match=r"1 of 3 images have more than 2,\d+ pixels, the largest is .*--max-pixels"):
+    with pytest.raises(DatasetError, match=r"1 of 3 images has more than 2,\d+ pixels, the largest is .*--max-pixels"):
         dataset.check_pixels()
     dataset.skipping_bad_images().check_pixels()
     monkeypatch.setenv("RTDETR_MAX_PIXELS", "3000")

@@ -105,7 +105,7 @@ def test_a_missing_image_is_found_though_the_index_is_kept(tmp_path, cache):
     images, file = write_dataset(tmp_path)
     open_dataset(file, split="train")
     (images / "b.jpg").unlink()
-    with pytest.raises(DatasetError, match="1 of its 3 images are not in"):
+    with pytest.raises(DatasetError, match="1 of its 3 images is not in"):
         open_dataset(file, split="train")
 
 

@@ -375,7 +375,7 @@ def test_a_listed_voc_image_without_a_file_is_told(tmp_path):
     root = write_voc(tmp_path / "set")
     (root / "Annotations/b.xml").unlink()
     with pytest.raises(
-        DatasetError, match=r"train\.txt: 1 of its 3 images have no XML file: .*b\.xml does not exist\. Put"
+        DatasetError, match=r"train\.txt: 1 of its 3 images has no XML file: .*b\.xml does not exist\. Put"
     ):
         open_dataset(root, split="train")
     assert kinds(root) == {"unreadable-entry": 1, "unlabeled-image": 1}

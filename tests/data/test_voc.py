@@ -146,7 +146,7 @@ def test_the_image_may_only_be_named_in_the_file(tmp_path):
     (root / "JPEGImages/a.png").rename(root / "JPEGImages/other.png")
     assert read(root).load(0)[0].size == (60, 40)
     (root / "JPEGImages/other.png").unlink()
-    with pytest.raises(DatasetError, match=r"1 of its 1 images are not in .*JPEGImages, the first is 'other\.png'"):
+    with pytest.raises(DatasetError, match=r"1 of its 1 image is not in .*JPEGImages, the first is 'other\.png'"):
         read(root)
 
 
@@ -188,7 +188,7 @@ def test_missing_files_are_named(tmp_path):
         read(root)
     (root / "ImageSets/Main/train.txt").write_text("a\nb")
     with pytest.raises(
-        DatasetError, match=r"train\.txt: 1 of its 2 images have no XML file: .*b\.xml does not exist\. Put"
+        DatasetError, match=r"train\.txt: 1 of its 2 images has no XML file: .*b\.xml does not exist\. Put"
     ):
         read(root)
     (root / "ImageSets/Main/train.txt").write_text("\n")

@@ -166,7 +166,7 @@ WRONG_YAML = {
     "text keys": ("names: {a: b}\ntrain: images/train", "expected 'names' as a list"),
     "negative": ("names: {-1: b}\ntrain: images/train", "class numbers >= 0"),
     "twice": ("names: [a, b, a]\ntrain: images/train", "two classes are named 'a'"),
-    "count": ("names: [a]\nnc: 2\ntrain: images/train", "nc is 2, but 'names' has 1 classes"),
+    "count": ("names: [a]\nnc: 2\ntrain: images/train", "nc is 2, but 'names' has 1 class"),
     "path": ("names: [a]\npath: [x]\ntrain: images/train", "expected train and path as text"),
     "entry": ("names: [a]\ntrain: [[x]]", "expected train and path as text"),
     "zero byte": ('names: [a]\ntrain: "a\\0b"', "is not there"),

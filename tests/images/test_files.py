@@ -126,5 +126,5 @@ def test_a_broken_link_in_a_dataset_is_told_before_the_first_step(tmp_path):
     document = {"images": [{"id": 1, "file_name": "a.png", "width": 4, "height": 4}], "annotations": []}
     document["categories"] = [{"id": 1, "name": "a"}]
     (tmp_path / "train.json").write_text(json.dumps(document))
-    with pytest.raises(DatasetError, match="1 of its 1 images are not in"):
+    with pytest.raises(DatasetError, match="1 of its 1 image is not in"):
         open_dataset(tmp_path / "train.json", split="train", images=tmp_path / "images/train")

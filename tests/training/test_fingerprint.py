@@ -68,7 +68,8 @@ def test_boxes_images_and_classes_of_objects_that_changed_are_counted(tmp_path, 
     content["images"][5]["file_name"] = "new.png"
     changed = len({first["image_id"], second["image_id"]})
     (said,) = resumed(checkpoint_of(before), dataset_of(tmp_path / "b", content))[1]
-    assert f"{changed} of 6 images have other boxes, classes or sizes, 1 are new, 1 are gone" in said
+    verb = "has" if changed == 1 else "have"
+    assert f"{changed} of 6 images {verb} other boxes, classes or sizes, 1 is new, 1 is gone" in said
 
 
 def test_images_in_another_order_are_told(tmp_path):

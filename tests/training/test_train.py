@@ -304,7 +304,7 @@ def test_starting_from_weights_of_other_classes(data, tmp_path, caplog):
         run_tiny(
             data, tmp_path / "run", epochs=1, weights=tmp_path / "source.pth", recipe={"lr": 1e-12}, evaluate_every=0
         )
-    assert "1 classes carried over, 2 start fresh" in caplog.text
+    assert "1 class carried over, 2 start fresh" in caplog.text
     model, _ = load_model(tmp_path / "run/last.pth")
     torch.testing.assert_close(model.encoder.input_proj[0].conv.weight, source.encoder.input_proj[0].conv.weight)
     torch.testing.assert_close(model.decoder.enc_score_head.weight[2], source.decoder.enc_score_head.weight[0])

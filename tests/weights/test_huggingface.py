@@ -139,7 +139,7 @@ def test_shards_and_pickles(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     assert_same(load_model(tmp_path)[0].state_dict(), model.state_dict())
     for wrong, message in (
-        ({**index["weight_map"], "x": files[0]}, "1 entries are in none of its files, such as x"),
+        ({**index["weight_map"], "x": files[0]}, "1 entry is in none of its files, such as x"),
         ({"x": "../model.safetensors"}, "expected names of files beside it"),
         ({"x": "model.safetensors.index.json"}, "expected names of files beside it"),  # itself
         ({"x": "missing.safetensors"}, "no such file"),

@@ -329,7 +329,7 @@ def test_description_that_lies(tmp_path: Path) -> None:
         ({"model": {"version": "v3"}}, "damaged"),
         ({"model": None}, "damaged"),
         ({"categories": [{"id": 1}]}, "damaged"),
-        ({"categories": [{"id": 1, "name": "cat"}]}, "names 1 classes for a model of 80"),
+        ({"categories": [{"id": 1, "name": "cat"}]}, "names 1 class for a model of 80"),
     ):
         torch.save({"model": model.state_dict(), "rtdetr": {**described, **change}}, tmp_path / "x.pth")
         with pytest.raises(WeightsError, match=rf"x\.pth.*{message}"):

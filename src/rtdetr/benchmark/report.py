@@ -13,7 +13,7 @@ from rtdetr import __version__
 from rtdetr.benchmark.measure import STAGES, Measurement
 from rtdetr.errors import InputError
 from rtdetr.files import write_atomically
-from rtdetr.wording import text_table
+from rtdetr.wording import counted, text_table
 
 PACKAGES = ("numpy", "pillow", "torch", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt")
 _COLOURS = {"decode": "#b8c4d6", "preprocess": "#7aa6d8", "network": "#2a6fbb", "postprocess": "#f0a23b"}
@@ -47,7 +47,7 @@ def table(found: Sequence[Measurement]) -> str:
         numbers = [f"{one.stages[stage].p50:.2f}" for stage in STAGES]
         numbers += [f"{value:.2f}" for value in one.total]
         memory = "-" if one.peak_memory_mb is None else f"{one.peak_memory_mb:.0f}"
-        threads = "" if one.num_threads is None else f", {one.num_threads} threads"
+        threads = "" if one.num_threads is None else f", {counted(one.num_threads, 'thread')}"
         runs_as = one.description.partition(" in ")[2] + threads
         rows.append((one.name, runs_as, str(one.batch_size), *numbers, f"{one.images_per_second:.1f}", memory))
     lines = text_table(rows, right=[place >= 2 for place in range(len(header))])

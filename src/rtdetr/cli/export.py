@@ -10,6 +10,7 @@ import typer
 from rtdetr.cli.arguments import MaxPixels, Recursive, find_images
 from rtdetr.cli.predict import parse_size
 from rtdetr.errors import ConfigError, one_line, one_of
+from rtdetr.wording import counted
 
 if TYPE_CHECKING:
     from rtdetr.export import ExportResult
@@ -227,7 +228,7 @@ def parse_range(option: str, text: str) -> list[tuple[int, int]]:
 def _print_result(result: "ExportResult") -> None:
     if result.report is not None:
         _print_report(result.report)
-    nodes = "" if result.num_nodes is None else f", {result.num_nodes} operators"
+    nodes = "" if result.num_nodes is None else f", {counted(result.num_nodes, 'operator')}"
     typer.echo(f"{result.path}: {result.size_bytes / 1e6:.1f} MB{nodes}")
 
 

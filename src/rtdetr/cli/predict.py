@@ -11,6 +11,7 @@ import typer
 
 from rtdetr.cli.arguments import MaxPixels, Recursive, find_images
 from rtdetr.errors import InputError
+from rtdetr.wording import counted
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -72,7 +73,9 @@ def predict(
         _log.info("annotated pictures are in %s", save)
     failed = [row for row in rows if "error" in row]
     if failed:
-        raise InputError(f"{len(failed)} of {len(rows)} images could not be read; the first is {failed[0]['file']}")
+        raise InputError(
+            f"{len(failed)} of {counted(len(rows), 'image')} could not be read; the first is {failed[0]['file']}"
+        )
 
 
 def _detect(
@@ -168,8 +171,8 @@ def plan_pictures(paths: list[Path], folder: Path, *, overwrite: bool = False) -
     there = [target for target in targets.values() if target.exists()]
     if there and not overwrite:
         raise InputError(
-            f"--save {folder} would overwrite {len(there)} of {len(targets)} files there, the first is {there[0]}: add "
-            "--overwrite, or choose another folder"
+            f"--save {folder} would overwrite {len(there)} of {counted(len(targets), 'file')} there, the first is "
+            f"{there[0]}: add --overwrite, or choose another folder"
         )
     return targets
 

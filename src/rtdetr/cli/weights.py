@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from rtdetr.wording import counted
+
 log = logging.getLogger(__name__)
 weights = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 
@@ -36,6 +38,6 @@ def convert(
         log.warning(note)
     config = result.config
     typer.echo(
-        f"{result.path}: {result.num_entries} entries of {config.name} "
-        f"({config.version}, {config.num_classes} classes), format {result.format}"
+        f"{result.path}: {counted(result.num_entries, 'entry')} of {config.name} "
+        f"({config.version}, {counted(config.num_classes, 'class')}), format {result.format}"
     )

@@ -17,7 +17,7 @@ import numpy as np
 from rtdetr.categories import Categories
 from rtdetr.data.box_forms import XYWH, other_form
 from rtdetr.errors import ConfigError, DatasetError, nearest
-from rtdetr.wording import counted
+from rtdetr.wording import counted, more_like_it
 
 _log = logging.getLogger(__name__)
 BAD_BOX_CHOICES = ("error", "drop")
@@ -202,11 +202,11 @@ def _refuse_box(
         problem = "expected width and height > 0"
     else:
         problem = f"expected at least a part inside the image of {sizes_wh[row, 0]}x{sizes_wh[row, 1]} pixels"
-    more = f" There are {bad.sum() - 1} more like it" if bad.sum() > 1 else ""
+    more = more_like_it(int(bad.sum()) - 1)
     if found := other_form(boxes_xywh, sizes_wh, form=form, least=1):
-        more = f"{more}{'.' if more else ''} The boxes {found}"
+        more = f"{more}{'. ' if more else ''}The boxes {found}"
     box = ", ".join(f"{value:.10g}" for value in boxes_xywh[row])
     raise DatasetError(
         f"{where(row)} has bbox [{box}]; {problem}. Correct or remove it, or leave such boxes out with "
-        f"--bad-boxes drop (Python: on_bad_box='drop').{more}"
+        f"--bad-boxes drop (Python: on_bad_box='drop').{' ' if more else ''}{more}"
     )

@@ -24,6 +24,7 @@ from rtdetr.data.image_paths import with_images
 from rtdetr.errors import DatasetError, InputError
 from rtdetr.images import ImageSource, Picture, load_image, max_pixels, open_image, read_picture, size_of, viewable
 from rtdetr.images.decode import pixels_hint
+from rtdetr.wording import counted, have
 
 _log = logging.getLogger(__name__)
 _Read = TypeVar("_Read", bound=Picture)
@@ -138,7 +139,8 @@ class DetectionDataset:
     def __repr__(self) -> str:
         files = ", ".join(str(source.annotations_file) for source in self.sources)
         boxes, classes = len(self.annotations.labels), len(self.categories)
-        return f"DetectionDataset({files}: {len(self)} images, {boxes} boxes, {classes} classes)"
+        counts = counted(len(self), "image"), counted(boxes, "box"), counted(classes, "class")
+        return f"DetectionDataset({files}: {', '.join(counts)})"
 
     def source_of(self, index: int) -> Source:
         """The source of one image."""
@@ -247,11 +249,12 @@ class DetectionDataset:
         most, pixels = max_pixels(), self.annotations.sizes_wh.prod(axis=1)
         if most is None or self.skips_bad_images or pixels.max(initial=0) <= most:
             return
-        index = int(pixels.argmax())
+        index, count = int(pixels.argmax()), int((pixels > most).sum())
         width, height = self.annotations.sizes_wh[index].tolist()
         raise DatasetError(
-            f"{self.source_of(index).annotations_file}: {(pixels > most).sum()} of {len(self)} images have more than "
-            f"{most:,} pixels, the largest is {self.path(index)} with {width}x{height}; {pixels_hint(width * height)}"
+            f"{self.source_of(index).annotations_file}: {count} of {counted(len(self), 'image')} {have(count)} more "
+            f"than {most:,} pixels, the largest is {self.path(index)} with {width}x{height}; "
+            f"{pixels_hint(width * height)}"
         )
 
     def with_categories(self, categories: Categories) -> "DetectionDataset":
@@ -273,7 +276,7 @@ class DetectionDataset:
             lists = _listed("only the model has", missing), _listed("only the file has", unknown)
             differences = ";".join(filter(None, lists))
             raise DatasetError(
-                f"{self.annotations_file}: expected the {len(names)} classes of the model, got {len(own)};"
+                f"{self.annotations_file}: expected the {counted(len(names), 'class')} of the model, got {len(own)};"
                 f"{differences}. Use a model trained on these classes, or give the classes the same names"
             )
         label_of_name = {name: label for label, name in enumerate(names)}

@@ -20,6 +20,7 @@ from rtdetr.data.dataset import DetectionDataset, Source
 from rtdetr.data.image_files import Sizes
 from rtdetr.errors import DatasetError, InputError, nearest
 from rtdetr.images import ImageSource, image_size
+from rtdetr.wording import counted
 
 _CATEGORY_KEYS = ("category", "categories", "category_id", "label", "labels")
 _BOX_KEYS = ("bbox", "bboxes", "boxes")
@@ -126,7 +127,9 @@ def _read(table: Any, images: _Images, name: str, on_bad_image: str) -> tuple[Ob
     categories, label_of_value = _categories(table.features["objects"], things, name)
     for position, thing in enumerate(things):
         if not isinstance(thing.category, int | str) or thing.category not in label_of_value:
-            raise DatasetError(f"{where(position)}: this class does not exist; there are {len(categories)} classes")
+            raise DatasetError(
+                f"{where(position)}: this class does not exist; there are {counted(len(categories), 'class')}"
+            )
     boxes_xywh = np.array([_box(thing, where(i)) for i, thing in enumerate(things)]).reshape(-1, 4)
     image_of_box = np.array([thing.row for thing in things], dtype=np.int64)
     read = [_size(row, number, images) for number, row in enumerate(rows)]
@@ -162,7 +165,11 @@ def _things(objects: Any, row: int, name: str) -> list[_Thing]:
     areas = columns.get("area") or [None] * len(boxes)
     crowds = columns.get("iscrowd") or [False] * len(boxes)
     if not len(boxes) == len(values) == len(areas) == len(crowds):
-        _refuse_row(name, row, f"has {len(boxes)} boxes, but {len(values)} categories; expected one for each box")
+        _refuse_row(
+            name,
+            row,
+            f"has {counted(len(boxes), 'box')}, but {counted(len(values), 'category')}; expected one for each box",
+        )
     numbers = range(1, len(boxes) + 1)
     return [_Thing(row, *thing) for thing in zip(numbers, boxes, values, areas, crowds, strict=True)]
 

@@ -29,7 +29,7 @@ from rtdetr.data.image_files import listing
 from rtdetr.data.label_files import composed
 from rtdetr.errors import DatasetError
 from rtdetr.images.files import list_images
-from rtdetr.wording import are, counted
+from rtdetr.wording import are, counted, more_like_it
 
 _log = logging.getLogger(__name__)
 _LOCAL_FILES = "?d="  # Label Studio: /data/local-files/?d=FOLDER/x.png
@@ -228,8 +228,9 @@ def check_files_exist(annotations_file: Path, images_dir: Path, file_names: Sequ
     located = locate(file_names, images_dir, beside=folder_of(annotations_file))
     if located.missing:
         raise DatasetError(
-            f"{annotations_file}: {len(located.missing)} of its {len(file_names)} images are not in {images_dir}, "
-            f"the first is {file_names[located.missing[0]]!r}. Copy them there or {REMEDY}"
+            f"{annotations_file}: {len(located.missing)} of its {counted(len(file_names), 'image')} "
+            f"{are(located.missing)} not in {images_dir}, the first is {file_names[located.missing[0]]!r}. Copy them "
+            f"there or {REMEDY}"
         )
     refuse_ambiguous(located, annotations_file, file_names)
     if located.ways:
@@ -247,9 +248,10 @@ def refuse_ambiguous(
     """
     if located.ambiguous:
         i, (first, second) = next(iter(located.ambiguous.items()))
-        more = f" There are {len(located.ambiguous) - 1} more like it" if len(located.ambiguous) > 1 else ""
+        more = more_like_it(len(located.ambiguous) - 1)
         raise DatasetError(
-            f"{source}: image {listed[i]!r} is not there and could be {first} or {second}. {remedy}.{more}"
+            f"{source}: image {listed[i]!r} is not there and could be {first} or {second}. "
+            f"{remedy}.{' ' if more else ''}{more}"
         )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from rtdetr.errors import DatasetError
 from rtdetr.text_files import read_text
+from rtdetr.wording import counted
 
 CLASS_LAST = "expected the class number first, it seems to be last"
 SLACK = 0.01  # fractions beyond the border that are taken for rounding; such boxes are cut there
@@ -82,12 +83,12 @@ def objects_of(file: str, point_numbers: int) -> Iterator[tuple[int, float, tupl
         if point_numbers:
             if len(values) not in (4, 4 + point_numbers):
                 raise DatasetError(
-                    f"{file}:{line}: expected 'class cx cy w h' and {point_numbers} numbers of points, as kpt_shape "
-                    f"says; got {count} numbers"
+                    f"{file}:{line}: expected 'class cx cy w h' and {counted(point_numbers, 'number')} of points, as "
+                    f"kpt_shape says; got {counted(count, 'number')}"
                 )
             values = values[:4]
         if len(values) != 4 and (len(values) < 6 or len(values) % 2):
-            raise DatasetError(f"{file}:{line}: {ROW}; got {count} numbers")
+            raise DatasetError(f"{file}:{line}: {ROW}; got {counted(count, 'number')}")
         if not all(-SLACK <= value <= 1 + SLACK for value in values):
             raise DatasetError(
                 f"{file}:{line}: expected fractions of the image's sides, 0 to 1, got {content[:60]!r}. "

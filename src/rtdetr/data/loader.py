@@ -35,6 +35,7 @@ from rtdetr.data.sampling import repeat_factors
 from rtdetr.data.schedule import largest_size_hw, plan
 from rtdetr.errors import ConfigError, RTDETRError, TrainingError
 from rtdetr.structures import Target
+from rtdetr.wording import counted
 
 _DISMISSAL = getattr(signal, "SIGUSR1", signal.SIGTERM)  # ends a worker whose loader is no more
 TrainBatch = tuple[Float[Tensor, "b c h w"], list[Target]]
@@ -86,7 +87,9 @@ class TrainLoader:
             ConfigError: the batch cannot be shared out evenly, or the transforms cannot be used.
         """
         if recipe.batch_size % world_size:
-            raise ConfigError(f"batch_size {recipe.batch_size} must be a multiple of the {world_size} processes")
+            raise ConfigError(
+                f"batch_size {recipe.batch_size} must be a multiple of the {counted(world_size, 'process')}"
+            )
         if transforms is not None:
             check_pipeline(transforms)
         self._dataset, self._recipe = dataset, recipe

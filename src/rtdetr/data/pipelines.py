@@ -19,6 +19,7 @@ from rtdetr.config import SizeHW
 from rtdetr.data.transforms import Picture, Sample, resize, to_target
 from rtdetr.errors import ConfigError, DatasetError
 from rtdetr.images.arrays import FLOAT_MARGIN
+from rtdetr.wording import counted
 
 # torchvision's form: (image, {"boxes": BoundingBoxes, "labels": int64}) -> the same two; albumentations' is found out
 Pipeline = Callable[..., Any]
@@ -72,13 +73,15 @@ def apply_pipeline(pipeline: Pipeline, picture: Picture, *, size_hw: SizeHW, rng
         ) from error
     if pixels.shape[2] != original.shape[2]:
         raise DatasetError(
-            f"transforms returned an image with {pixels.shape[2]} channels; expected {original.shape[2]} as the model "
-            "takes. Leave out what changes their number, or have it keep it: v2.Grayscale(num_output_channels=3)"
+            f"transforms returned an image with {counted(pixels.shape[2], 'channel')}; expected {original.shape[2]} "
+            "as the model takes. Leave out what changes their number, or have it keep it: "
+            "v2.Grayscale(num_output_channels=3)"
         )
     if len(boxes) != len(labels):
         raise DatasetError(
-            f"transforms returned {len(boxes)} boxes and {len(labels)} labels; expected one label a box. After "
-            "transforms that remove boxes put torchvision's v2.SanitizeBoundingBoxes, or remove the labels as well"
+            f"transforms returned {counted(len(boxes), 'box')} and {counted(len(labels), 'label')}; expected one "
+            "label a box. After transforms that remove boxes put torchvision's v2.SanitizeBoundingBoxes, or remove "
+            "the labels as well"
         )
     target = to_target(boxes, labels, plane_wh=np.array(pixels.shape[1::-1]), size_hw=size_hw)
     return Sample(resize(pixels, size_hw), target)

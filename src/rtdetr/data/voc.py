@@ -37,6 +37,7 @@ from rtdetr.data.label_files import composed
 from rtdetr.data.voc_xml import Picture, read_picture
 from rtdetr.errors import DatasetError
 from rtdetr.text_files import read_text
+from rtdetr.wording import counted, have
 
 LABEL_FILES = ("label_list.txt", "labels.txt", "classes.txt")
 
@@ -111,8 +112,8 @@ def _refuse_absent(split: VocSplit) -> None:
         near = split.absent[xml]
         remedy = f", but {near} lies near it. Move it there" if near else ". Put it there, or correct the list"
         raise DatasetError(
-            f"{split.source}: {len(split.absent)} of its {len(split.items)} images have no XML file: {xml} does not "
-            f"exist{remedy}"
+            f"{split.source}: {len(split.absent)} of its {counted(len(split.items), 'image')} "
+            f"{have(split.absent)} no XML file: {xml} does not exist{remedy}"
         )
 
 
@@ -134,7 +135,7 @@ def _categories(root: Path, pictures: dict[Path, Picture]) -> Categories:
     if file is None:
         if not file_of_name:
             raise DatasetError(
-                f"{root}: no object in {len(pictures)} annotation files, so no classes. Add a labels.txt"
+                f"{root}: no object in {counted(len(pictures), 'annotation file')}, so no classes. Add a labels.txt"
             )
         names = VOC20.names if set(file_of_name) <= set(VOC20.names) else sorted(file_of_name)
         return Categories(Category(label, name) for label, name in enumerate(names))

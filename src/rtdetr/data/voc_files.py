@@ -20,7 +20,7 @@ from rtdetr.data.voc import LABEL_FILES, Item, VocSplit, read_split
 from rtdetr.data.voc_xml import image_of, load_xml
 from rtdetr.errors import DatasetError, MissingSplitError
 from rtdetr.text_files import read_text
-from rtdetr.wording import counted
+from rtdetr.wording import are, counted, have
 
 _LIST_NAMES = {"train": ("train", "trainval"), "val": ("val", "valid", "validation"), "test": ("test",)}
 _IMAGES, _ANNOTATIONS = "jpegimages", "annotations"
@@ -239,8 +239,8 @@ def _unlabeled(source: Path, folder: _Folder, bare: Sequence[str]) -> tuple[str,
         return ()
     count = counted(folder.num_images, "image")
     return (
-        f"{source}: {len(bare)} of the {count} in {folder.images_dir} have no XML file and are not used, the first is "
-        f"{bare[0]}. Add the files; one without objects makes an image background",
+        f"{source}: {len(bare)} of the {count} in {folder.images_dir} {have(bare)} no XML file and {are(bare)} not "
+        f"used, the first is {bare[0]}. Add the files; one without objects makes an image background",
     )
 
 

@@ -34,6 +34,7 @@ from rtdetr.data.label_files import MOST_UNLABELED, LabelFiles, folders_around, 
 from rtdetr.data.label_rows import has_objects, objects_of
 from rtdetr.errors import DatasetError, MissingSplitError
 from rtdetr.text_files import read_text
+from rtdetr.wording import are, counted, have, more_like_it
 from rtdetr.yaml_loaders import TextLoader
 
 _MOST_CLASSES = 100_000  # where only their number is given
@@ -81,7 +82,7 @@ def yolo_file(file: Path, names: Sequence[str]) -> Found:
     near = {image: path for image, path in around.items() if has_objects(path)}
     if len(missing) == len(images) and not near:
         raise DatasetError(
-            f"{file}: no label file for any of the {len(images)} images of {key}, the first would be "
+            f"{file}: no label file for any of the {counted(len(images), 'image')} of {key}, the first would be "
             f"{usual_label_file(images[0])}. Put the labels there, or one empty file if no image has objects"
         )
     images_dir = common_folder(images)
@@ -118,8 +119,9 @@ def _unlabeled(file: Path, key: str, images: Sequence[str], missing: Sequence[st
     if len(missing) <= MOST_UNLABELED * len(images):
         return ""
     return (
-        f"{file}: {len(missing)} of the {len(images)} images of {key} have no label file and are taken for background, "
-        f"the first is {missing[0]}. If that is right, empty files such as {usual_label_file(missing[0])} say so"
+        f"{file}: {len(missing)} of the {counted(len(images), 'image')} of {key} {have(missing)} no label file and "
+        f"{are(missing)} taken for background, the first is {missing[0]}. If that is right, empty files such as "
+        f"{usual_label_file(missing[0])} say so"
     )
 
 
@@ -165,7 +167,7 @@ def _categories(file: Path, document: dict[str, Any]) -> Categories:
     if any(category.id < 0 for category in categories):
         raise DatasetError(f"{file}: expected class numbers >= 0 in 'names', got {min(categories.ids)}")
     if stated not in (None, len(categories)):
-        raise DatasetError(f"{file}: nc is {stated}, but 'names' has {len(categories)} classes")
+        raise DatasetError(f"{file}: nc is {stated}, but 'names' has {counted(len(categories), 'class')}")
     repeated = next((name for i, name in enumerate(categories.names) if name in categories.names[:i]), None)
     if repeated is not None:
         raise DatasetError(f"{file}: two classes are named {repeated!r}; names must differ")
@@ -302,10 +304,11 @@ def _read(split: YoloSplit, on_bad: OnBad) -> Annotations:
 def _refuse_misplaced(split: YoloSplit) -> None:
     if split.near:
         image, path = next(iter(split.near.items()))
-        more = f". There are {len(split.near) - 1} more like it" if len(split.near) > 1 else ""
+        more = more_like_it(len(split.near) - 1)
         raise DatasetError(
             f"{image} has no label file in a usual place, but {path} lies near it. Move it to "
-            f"{usual_label_file(image)}, or put an empty file there if the image has no objects{more}"
+            f"{usual_label_file(image)}, or put an empty file there if the image has no "
+            f"objects{'. ' if more else ''}{more}"
         )
 
 
@@ -313,6 +316,6 @@ def _refuse_class(split: YoloSplit, where: str, number: float) -> NoReturn:
     ids = split.categories.ids
     listed = f"{ids[0]} to {ids[-1]}" if ids == list(range(ids[0], ids[-1] + 1)) else str(ids)
     raise DatasetError(
-        f"{where}: class {number:.10g} does not exist: {split.file} has the {len(ids)} classes {listed}. "
+        f"{where}: class {number:.10g} does not exist: {split.file} has the {counted(len(ids), 'class')} {listed}. "
         "Correct the line, or add the class to 'names'"
     )

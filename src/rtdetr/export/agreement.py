@@ -11,6 +11,7 @@ from scipy.optimize import linear_sum_assignment
 
 from rtdetr.categories import Categories
 from rtdetr.detections import Detections
+from rtdetr.wording import counted
 
 PAIR_IOU = 0.5  # below it two boxes are not of the same object
 
@@ -113,7 +114,7 @@ def compare(
 def class_difference(reference: Categories, found: Categories) -> str | None:
     """The first class that two models name differently, on one line; None: they agree."""
     if len(found) != len(reference):
-        return f"it has {len(found)} classes, expected {len(reference)}"
+        return f"it has {counted(len(found), 'class')}, expected {len(reference)}"
     for label, (one, other) in enumerate(zip(found, reference, strict=True)):
         if one != other:
             return f"class {label} is {one.name!r} with id {one.id}, expected {other.name!r} with id {other.id}"

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from rtdetr.config import PRECISIONS, Size, SizeHW, Strict, size_problem
 from rtdetr.errors import ConfigError
+from rtdetr.wording import counted
 
 if TYPE_CHECKING:
     from rtdetr.export.verify import VerifyReport
@@ -98,7 +99,7 @@ class EngineOptions(Strict):
         if _tokens(cases[0][1:]) < metadata.num_queries:
             raise ConfigError(
                 f"images of {cases[0][1]}x{cases[0][2]} have {_tokens(cases[0][1:])} tokens, fewer than the "
-                f"{metadata.num_queries} queries: raise the least size"
+                f"{counted(metadata.num_queries, 'query')}: raise the least size"
             )
         shapes: dict[str, list[tuple[int, ...]]] = {
             "images": [(batch, metadata.in_channels, height, width) for batch, height, width in cases]

@@ -13,6 +13,7 @@ from rtdetr.errors import ConfigError
 from rtdetr.hf.configuration import model_config, own_backbone
 from rtdetr.models import RTDETR
 from rtdetr.models.rtdetr import Backbone
+from rtdetr.wording import counted
 
 
 def build_network(config: transformers.RTDetrV2Config) -> RTDETR:
@@ -42,7 +43,8 @@ class AutoBackboneMaps(Backbone):
         channels = tuple(self.model.channels)
         if len(channels) < 3:
             raise ConfigError(
-                f"backbone_config gives {len(channels)} maps, expected those of strides 8, 16 and 32; set out_indices"
+                f"backbone_config gives {counted(len(channels), 'map')}, expected those of strides 8, 16 and 32; set "
+                "out_indices"
             )
         self.out_channels = channels[-3:]
         self.requires_grad_(True)

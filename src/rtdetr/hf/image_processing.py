@@ -24,6 +24,7 @@ from rtdetr.files import write_atomically
 from rtdetr.hf.coco_labels import Labels, SizeHW, make_labels
 from rtdetr.hf.image_inputs import Size, as_list, padded_size, read_image, resize_image
 from rtdetr.preprocessing import METHODS, resized_hw
+from rtdetr.wording import counted
 
 # accepted because code written for transformers passes them; here they change nothing
 _IGNORED = (
@@ -121,7 +122,8 @@ class RTDetrImageProcessor(BaseImageProcessor):
         return_tensors = _return_tensors(settings.get("return_tensors"))
         if return_tensors is not None and not same:
             raise InputError(
-                f"images of {len(set(padded))} sizes make no tensor; pass do_pad=True, or a size with height and width"
+                f"images of {counted(len(set(padded)), 'size')} make no tensor; pass do_pad=True, or a size with "
+                "height and width"
             )
         values = [
             torch.from_numpy(_pixels(picture, inner, outer, used))
@@ -223,7 +225,9 @@ def _sizes_hw(target_sizes: Any, boxes: Tensor) -> Tensor:
     """Height and width of each image (b, 2), of the boxes' type and device."""
     sizes = torch.stack([torch.as_tensor(size) for size in target_sizes]) if len(target_sizes) else torch.empty(0)
     if sizes.shape != (len(boxes), 2):
-        raise InputError(f"expected a height and a width for each of {len(boxes)} images, got {tuple(sizes.shape)}")
+        raise InputError(
+            f"expected a height and a width for each of {counted(len(boxes), 'image')}, got {tuple(sizes.shape)}"
+        )
     return sizes.to(boxes)
 
 
@@ -294,7 +298,7 @@ def _labels(
         annotations = [annotations]
     if not isinstance(annotations, list | tuple) or len(annotations) != len(pictures):
         count = len(annotations) if isinstance(annotations, list | tuple) else type(annotations).__name__
-        raise InputError(f"expected annotations for each of {len(pictures)} images, got {count}")
+        raise InputError(f"expected annotations for each of {counted(len(pictures), 'image')}, got {count}")
     return [
         make_labels(
             annotation, image_hw=_hw(picture), resized_hw=inner, padded_hw=outer, normalise=used.do_convert_annotations

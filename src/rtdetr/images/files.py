@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rtdetr.errors import InputError
 from rtdetr.images.decode import FILMS, is_address, refused_address, refused_film
+from rtdetr.wording import counted
 
 SUFFIXES = frozenset(
     ".avif .bmp .dib .gif .heic .heif .hif .j2k .jfif .jp2 .jpe .jpeg .jpg .jxl .mpo .npy .pbm .pgm .png .pnm .ppm "

@@ -13,6 +13,7 @@ from rtdetr.errors import InputError
 from rtdetr.images.arrays import as_picture, numpy_file, stated_bands, tiff_bands, tiff_pages, to_uint8
 from rtdetr.images.decode import File, decode, name_of, opened, tiff_hint
 from rtdetr.images.orientation import upright_size
+from rtdetr.wording import counted
 
 ImageSource = str | os.PathLike[str] | bytes | bytearray | BinaryIO | Image.Image | np.ndarray
 Picture = Image.Image | np.ndarray  # an image that was read: PIL's RGB, or uint8 (h, w, channels)
@@ -156,13 +157,13 @@ def _bands(source: ImageSource, num_channels: int, *, upright: bool) -> np.ndarr
         stated, pages = stated_bands(source)
         if stated > found and not tiff_hint(source):
             raise InputError(
-                f"{name_of(source)} has {stated} channels by its header, of which {found} can be read: it is damaged, "
-                f"or of a kind that is not read; use NumPy files (h, w, {num_channels})"
+                f"{name_of(source)} has {counted(stated, 'channel')} by its header, of which {found} can be read: it "
+                f"is damaged, or of a kind that is not read; use NumPy files (h, w, {num_channels})"
             )
-        each = f" in each of {pages} pages" if stated and pages > 1 else ""
+        each = f" in each of {counted(pages, 'page')}" if stated and pages > 1 else ""
         raise InputError(
-            f"expected an image with {num_channels} channels for this model, got {name_of(source)} with {found}{each}; "
-            f"use NumPy files (h, w, {num_channels}), or images with as many bands{tiff_hint(source)}"
+            f"expected an image with {counted(num_channels, 'channel')} for this model, got {name_of(source)} with "
+            f"{found}{each}; use NumPy files (h, w, {num_channels}), or images with as many bands{tiff_hint(source)}"
         )
     return to_uint8(array)
 

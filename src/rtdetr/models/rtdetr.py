@@ -12,6 +12,7 @@ from rtdetr.models.hgnetv2 import HGNetv2
 from rtdetr.models.hybrid_encoder import HybridEncoder
 from rtdetr.models.presnet import PResNet
 from rtdetr.structures import RTDETROutput, Target, Trace
+from rtdetr.wording import counted
 
 
 class Backbone(nn.Module):
@@ -64,7 +65,9 @@ class RTDETR(nn.Module):
         if count < 1:
             raise ConfigError(f"num_queries must be at least 1, got {count}")
         if self.config.decoder.learned_queries and count > self.config.decoder.num_queries:
-            raise ConfigError(f"this model learned {self.config.decoder.num_queries} queries, got num_queries={count}")
+            raise ConfigError(
+                f"this model learned {counted(self.config.decoder.num_queries, 'query')}, got num_queries={count}"
+            )
         self.decoder.num_queries = count
 
     def train(self, mode: bool = True) -> "RTDETR":
@@ -101,7 +104,10 @@ class RTDETR(nn.Module):
     @not_compiled
     def _check_targets(self, targets: list[Target], num_images: int) -> None:
         if len(targets) != num_images:
-            raise InputError(f"expected one target an image, got {len(targets)} targets for {num_images} images")
+            raise InputError(
+                f"expected one target an image, got {counted(len(targets), 'target')} for "
+                f"{counted(num_images, 'image')}"
+            )
         for i, target in enumerate(targets):
             self._check_target(i, target["labels"], target["boxes"])
 

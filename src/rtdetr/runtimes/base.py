@@ -22,6 +22,7 @@ from rtdetr.images.arrays import tensor_array
 from rtdetr.preprocessing import resize
 from rtdetr.runtimes.metadata import ExportMetadata
 from rtdetr.runtimes.selection import Found, best_pairs, first_of_each_box, suppress
+from rtdetr.wording import counted
 
 Prepared = tuple[np.ndarray, tuple[int, int]]  # uint8 pixels as the engine takes them; original width and height
 
@@ -118,7 +119,9 @@ class BaseDetector(ABC):
     def description(self) -> str:
         """One line: model, classes, precision, what it runs on and default size."""
         size = f"{self.size_hw[0]}x{self.size_hw[1]}"
-        return f"{self.metadata.model} ({len(self.names)} classes) in {self.precision} on {self.where} at {size}"
+        return (
+            f"{self.metadata.model} ({counted(len(self.names), 'class')}) in {self.precision} on {self.where} at {size}"
+        )
 
     @property
     def precision(self) -> str:
@@ -228,7 +231,8 @@ class BaseDetector(ABC):
             )  # suppression in the graph spoils order
             if len(found.labels) and not 0 <= found.labels.min() <= found.labels.max() < len(self.names):
                 raise InputError(
-                    f"{self.description} found class {found.labels.max()}, but has only {len(self.names)} class names"
+                    f"{self.description} found class {found.labels.max()}, but has only "
+                    f"{counted(len(self.names), 'class name')}"
                 )
             if self.one_label and not self.metadata.one_label:
                 found = first_of_each_box(found)
@@ -277,7 +281,7 @@ class BaseDetector(ABC):
         tokens = sum((size_hw[0] // stride) * (size_hw[1] // stride) for stride in (8, 16, 32))
         if self.takes_all_queries and tokens < self.metadata.num_queries:
             raise InputError(
-                f"{self.metadata.model} was exported with {self.metadata.num_queries} queries, and images of "
+                f"{self.metadata.model} was exported with {counted(self.metadata.num_queries, 'query')}, and images of "
                 f"{size_hw[0]}x{size_hw[1]} have only {tokens} places for them; give a larger size, or export it with "
                 f"--queries {tokens}"
             )

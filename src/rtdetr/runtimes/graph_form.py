@@ -13,6 +13,7 @@ from rtdetr import __version__
 from rtdetr.categories import Categories
 from rtdetr.errors import ConfigError, WeightsError
 from rtdetr.runtimes.metadata import ExportMetadata
+from rtdetr.wording import counted
 
 IMAGES, SIZES = "images", "orig_target_sizes"
 OUTPUTS = {"boxes": ("labels", "boxes", "scores"), "raw": ("logits", "boxes")}
@@ -81,7 +82,9 @@ def describe(
         check_images(inputs[IMAGES], metadata, source=source)
         _check_classes(metadata, outputs, source=source)
         if categories is not None and categories != metadata.categories:
-            raise ConfigError(f"{source} names its {len(metadata.names)} classes itself; leave categories out")
+            raise ConfigError(
+                f"{source} names its {counted(len(metadata.names), 'class')} itself; leave categories out"
+            )
         return metadata
     if not published or len(inputs[IMAGES]) != 4:
         raise WeightsError(
@@ -151,8 +154,8 @@ def _check_classes(metadata: ExportMetadata, outputs: Mapping[str, Shape], *, so
     shape = outputs.get(OUTPUTS["raw"][0], ())
     if metadata.postprocess == "raw" and shape and shape[-1] not in (None, len(metadata.names)):
         raise WeightsError(
-            f"{source} is damaged: by its description it has {len(metadata.names)} classes, and the graph has "
-            f"{shape[-1]}; export the model again"
+            f"{source} is damaged: by its description it has {counted(len(metadata.names), 'class')}, and the graph "
+            f"has {shape[-1]}; export the model again"
         )
 
 

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from rtdetr.categories import Categories, Category
 from rtdetr.config import Fraction, Size, SizeHW, Strict
 from rtdetr.errors import ConfigError, WeightsError
+from rtdetr.wording import counted
 
 KEY = "rtdetr"
 WEIGHTS_KEY = "rtdetr_weights_sha256"  # beside it in OpenVINO's `.xml`: the hash of the `.bin` that belongs to it
@@ -46,7 +47,7 @@ class ExportMetadata(Strict):
         for field in ("category_ids", "thresholds"):
             values = getattr(self, field)
             if values is not None and len(values) != len(self.names):
-                raise ConfigError(f"{len(self.names)} names but {len(values)} {field}")
+                raise ConfigError(f"{counted(len(self.names), 'name')} but {len(values)} {field}")
         if len(set(self.category_ids)) < len(self.category_ids):
             raise ConfigError("category_ids must differ from each other")
         return self

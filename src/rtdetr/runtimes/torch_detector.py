@@ -25,6 +25,7 @@ from rtdetr.runtimes.base import BaseDetector, Batch, Picture, Prepared, RawOutp
 from rtdetr.runtimes.metadata import ExportMetadata
 from rtdetr.runtimes.pillow_memory import pillow_memory
 from rtdetr.weights import build_from, read_checkpoint
+from rtdetr.wording import counted
 
 
 class TorchDetector(BaseDetector):
@@ -66,9 +67,13 @@ class TorchDetector(BaseDetector):
     ) -> None:
         config = model.config
         if len(categories) != config.num_classes:
-            raise InputError(f"the model has {config.num_classes} classes, got {len(categories)} categories")
+            raise InputError(
+                f"the model has {counted(config.num_classes, 'class')}, got {counted(len(categories), 'category')}"
+            )
         if thresholds is not None and len(thresholds) != len(categories):
-            raise InputError(f"the model has {len(categories)} classes, got {len(thresholds)} thresholds")
+            raise InputError(
+                f"the model has {counted(len(categories), 'class')}, got {counted(len(thresholds), 'threshold')}"
+            )
         self.device = choose_device(device)
         self.dtype = inference_dtype(self.device, precision)
         self.where = str(self.device)

@@ -27,6 +27,7 @@ from rtdetr.files import write_atomically
 from rtdetr.models import RTDETR
 from rtdetr.training.ema import ModelEMA
 from rtdetr.weights.official import load_pickle
+from rtdetr.wording import counted
 
 _log = logging.getLogger(__name__)
 _CHECKPOINT = re.compile(r"last(-\d+)?\.pth")
@@ -211,8 +212,8 @@ def restore(content: Mapping[str, Any], state: TrainingState, *, rank: int = 0) 
     length = saved.pop("batches_per_epoch", progress.batches_per_epoch)
     if saved.get("batch") and length != progress.batches_per_epoch:
         raise ConfigError(
-            f"resume: the run stopped in an epoch of {length} batches, which are {progress.batches_per_epoch} now. "
-            "Go on with the same data and batch size"
+            f"resume: the run stopped in an epoch of {counted(length, 'batch')}, which are "
+            f"{progress.batches_per_epoch} now. Go on with the same data and batch size"
         )
     if length != progress.batches_per_epoch:  # the schedule counts steps in epochs of the new length
         _log.warning("an epoch had %d steps and has %d now; the schedule follows", length, progress.batches_per_epoch)

@@ -24,6 +24,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.nn.parallel import DistributedDataParallel
 
 from rtdetr.errors import ConfigError
+from rtdetr.wording import counted
 
 Value = TypeVar("Value")
 TIMEOUT = datetime.timedelta(hours=1)  # the others wait as long as one evaluates or reads a dataset
@@ -182,7 +183,8 @@ def launch(num_processes: int, arguments: list[str]) -> NoReturn:
     most = max(torch.cuda.device_count(), os.cpu_count() or 1)
     if num_processes > most:
         raise ConfigError(
-            f"expected at most {most} processes, as many as this machine has GPUs or cores, got {num_processes}"
+            f"expected at most {counted(most, 'process')}, as many as this machine has GPUs or cores, got "
+            f"{num_processes}"
         )
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num_processes)))
     options = ["--standalone", f"--nproc-per-node={num_processes}", "-m", "rtdetr", *arguments]

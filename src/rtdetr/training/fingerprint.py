@@ -20,6 +20,7 @@ from rtdetr.categories import Categories, Category
 from rtdetr.data import DetectionDataset
 from rtdetr.errors import ConfigError, WeightsError
 from rtdetr.weights.official import read_own, store_categories
+from rtdetr.wording import are, counted, have
 
 _PER_PIXEL = 1000  # coordinates are compared in thousandths of a pixel
 _MOST_NAMES = 5
@@ -133,8 +134,9 @@ def tell_changes(
         changed = sum(count for (name, _), count in (after - before).items() if name in known)
         gone = sum(count for (name, _), count in (before - after).items() if name not in present)
         say(
-            f"resume: the {part} data is not what the run had: {changed} of {len(rows)} images have other boxes, "
-            f"classes or sizes, {new} are new, {gone} are gone. The run continues with the data as it is now"
+            f"resume: the {part} data is not what the run had: {changed} of {counted(len(rows), 'image')} "
+            f"{have(changed)} other boxes, classes or sizes, {new} {are(new)} new, {gone} {are(gone)} gone. The run "
+            f"continues with the data as it is now"
             if new or changed or gone
             else f"resume: the images of the {part} data are in another order than in the run"
         )

@@ -29,6 +29,7 @@ from rtdetr.training.page_parts import (
     settings,
     table,
 )
+from rtdetr.wording import counted
 
 PAGE_FILE, PICTURES_FOLDER = "report.html", "pictures"
 PLOTS = {  # file -> what it shows
@@ -101,7 +102,7 @@ def build_page(folder: Path) -> str:
 def _subtitle(config: Mapping[str, Any], epochs: Rows) -> str:
     data, total = config.get("data", ""), (config.get("recipe") or {}).get("epochs")
     source = data if isinstance(data, str) else ", ".join(map(str, data))
-    done = f"{len(epochs)} of {total} epochs" if total else f"{len(epochs)} epochs"
+    done = f"{len(epochs)} of {counted(total, 'epoch')}" if total else f"{counted(len(epochs), 'epoch')}"
     return f"{done}, trained on {source}" if source else done
 
 
@@ -120,7 +121,10 @@ def _numbers_of_epochs(epochs: Rows) -> list[tuple[str, str]]:
 
 
 def _numbers_of_labels(labels: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(f"{part['images']:,}", f"{split} images, {part['objects']:,} objects") for split, part in labels.items()]
+    return [
+        (f"{part['images']:,}", f"{split} images, {counted(part['objects'], 'object')}")
+        for split, part in labels.items()
+    ]
 
 
 def _numbers_of_steps(records: Rows) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from rtdetr.errors import InputError
 from rtdetr.images import open_image
+from rtdetr.wording import counted
 
 _JPEG_QUALITY = 88
 
@@ -35,7 +36,7 @@ def settings(values: Mapping[str, Any]) -> str:
         f'<tr><td>{html.escape(name)}</td><td class="text">{html.escape(text)}</td></tr>'
         for name, text in _leaves(values)
     )
-    return f"<details><summary>{len(values)} entries</summary><table>{rows}</table></details>" if rows else ""
+    return f"<details><summary>{counted(len(values), 'entry')}</summary><table>{rows}</table></details>" if rows else ""
 
 
 def folded(summary: str, body: str) -> str:

@@ -15,6 +15,7 @@ from rtdetr.files import write_atomically
 from rtdetr.models import RTDETR
 from rtdetr.training.environment import GIB
 from rtdetr.training.recompute import recompute_activations, recomputed_parts
+from rtdetr.wording import counted
 
 _WEIGHTS = 4 + 4  # bytes a parameter: itself and its average
 _TRAINING = 4 + 8  # its gradient and the optimiser's two moments
@@ -147,12 +148,12 @@ def describe(
     when = "unknown until the rehearsal" if config.rehearsal else "unknown until the first steps"
     rows = {
         "model": f"{config.model}, {total:.1f} M parameters ({trained:.1f} M trained{frozen}), {start}",
-        "data": f"{train}; {model.config.num_classes} classes; {validation}",
+        "data": f"{train}; {counted(model.config.num_classes, 'class')}; {validation}",
         "recipe": f"{config.recipe_name}{_reason(config)}",
         "length": f"{counted(recipe.epochs, 'epoch')} of {counted(steps_per_epoch, 'step')} "
         f"of {counted(recipe.batch_size, 'image')}: {counted(steps, 'step')}",
         "rate": _rate(recipe, steps),
-        "average": f"decay {recipe.ema_decay:.5g}, reached over {recipe.ema_warmup:,} steps",
+        "average": f"decay {recipe.ema_decay:.5g}, reached over {counted(recipe.ema_warmup, 'step')}",
         "images": _images(recipe),
         "loss": _loss(recipe),
         "compute": f"{str(dtype).removeprefix('torch.')} on {device}",
@@ -206,7 +207,7 @@ def _rate(recipe: Recipe, steps: int) -> str:
     backbone = [g.lr for g in recipe.groups if g.lr is not None] if recipe.grouping == "patterns" else []
     own = backbone[0] if backbone else recipe.backbone_lr if recipe.grouping == "modules" else None
     parts = [f"{recipe.lr:.3g}" + ("" if own in (None, recipe.lr) else f", backbone {own:.3g}")]
-    parts.append(f"{min(recipe.warmup_iterations, steps):,} steps of warm-up")
+    parts.append(f"{counted(min(recipe.warmup_iterations, steps), 'step')} of warm-up")
     if recipe.schedule == "flat_cosine":
         flat = f"flat for {counted(recipe.flat_epochs, 'epoch')}, then " if recipe.flat_epochs else ""
         parts.append(f"{flat}a cosine down to {recipe.final_lr_factor:.0%}")

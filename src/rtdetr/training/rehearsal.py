@@ -13,6 +13,7 @@ from rtdetr.training.checkpoint import random_state, set_random_state
 from rtdetr.training.environment import GIB
 from rtdetr.training.job import Job
 from rtdetr.training.step import make_gradients, naming_memory
+from rtdetr.wording import counted
 
 
 class Rehearsal(NamedTuple):
@@ -39,8 +40,8 @@ class Rehearsal(NamedTuple):
         memory = "" if self.peak_bytes is None else f", {self.peak_bytes / GIB:.1f} GiB of GPU memory"
         height, width = self.size_hw
         return (
-            f"at most about {total} for {self.steps_left:,} steps of {self.seconds:.2f} s, without evaluation "
-            f"(measured at {height}x{width} with up to {self.num_objects} objects{memory})"
+            f"at most about {total} for {counted(self.steps_left, 'step')} of {self.seconds:.2f} s, without evaluation "
+            f"(measured at {height}x{width} with up to {counted(self.num_objects, 'object')}{memory})"
         )
 
 

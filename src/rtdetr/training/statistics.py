@@ -12,6 +12,7 @@ from rtdetr.data import DetectionDataset
 from rtdetr.errors import TrainingError
 from rtdetr.files import write_atomically
 from rtdetr.fonts.figure import FigureNames, figure_names
+from rtdetr.wording import counted
 
 STATISTICS_FILE, STATISTICS_PICTURE = "label_statistics.json", "label_statistics.png"
 GREY, PALE, ORANGE, BLUE = "#4c5b70", "#c3ccd6", "#e08a2e", "#2a6fbb"
@@ -153,7 +154,7 @@ def _draw_ranking(axes: Any, found: Mapping[str, dict[str, Any]], names: FigureN
     text = "most\n" + "\n".join(lines[:8]) + "\n\nfewest\n" + "\n".join(lines[-8:])
     style = {"fontsize": 8, "fontfamily": names.families, "color": GREY}
     axes.text(0.97, 0.97, text, transform=axes.transAxes, ha="right", va="top", zorder=5, **style)
-    axes.set(title=f"Objects by class, {len(order)} classes", xlabel="classes, the most frequent first")
+    axes.set(title=f"Objects by class, {counted(len(order), 'class')}", xlabel="classes, the most frequent first")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), frameon=False)
 
 
@@ -191,4 +192,5 @@ def _draw_crowding(axes: Any, found: Mapping[str, dict[str, Any]]) -> None:
 
 
 def _described(split: str, values: Mapping[str, Any]) -> str:
-    return f"{split}: {values['objects']:,} objects in {values['images']:,} images, {values['empty_images']:,} empty"
+    objects, images = counted(values["objects"], "object"), counted(values["images"], "image")
+    return f"{split}: {objects} in {images}, {values['empty_images']:,} empty"

@@ -17,6 +17,7 @@ from rtdetr.files import write_atomically
 from rtdetr.structures import Target
 from rtdetr.training.distributed import postponed
 from rtdetr.training.job import Job
+from rtdetr.wording import counted
 
 CPU_OUT_OF_MEMORY = "can't allocate memory"
 MOST_SKIPPED = 10  # steps in a row; then the run is beyond saving
@@ -92,7 +93,7 @@ def _advice(job: Job, images: Tensor) -> str:
         remedies.append(f"--batch-size {recipe.batch_size // 2}")
     remedies.append("a smaller --size")
     return (
-        f"out of memory on {job.device} with {recipe.batch_size} images of {height}x{width} a step. "
+        f"out of memory on {job.device} with {counted(recipe.batch_size, 'image')} of {height}x{width} a step. "
         f"Try {', '.join(remedies)}"
     )
 
@@ -156,7 +157,7 @@ def _refuse(job: Job, images: Tensor, targets: list[Target], problem: str, terms
         if job.processes.is_main:
             job.log.warning("%s, %s. The step is skipped", problem, place)
         return StepResult(terms, math.nan, skipped=True)
-    often = f" {progress.skipped} steps in a row" if progress.skipped > MOST_SKIPPED else ""
+    often = f" {counted(progress.skipped, 'step')} in a row" if progress.skipped > MOST_SKIPPED else ""
     raise TrainingError(
         f"{problem}{often}, {place}. {job.folder} still holds the last good checkpoint. Check these images and their "
         "boxes, lower the learning rate, or train in float32"

@@ -27,6 +27,7 @@ from filelock import FileLock
 from rtdetr import __version__
 from rtdetr.errors import WeightsError
 from rtdetr.files import write_atomically
+from rtdetr.wording import counted
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -190,7 +191,7 @@ def _receive(url: str, partial: Path) -> None:
                 advance(len(chunk))
     size = partial.stat().st_size
     if total is not None and size != total:
-        raise ConnectionError(f"the connection ended after {size} of {total} bytes")
+        raise ConnectionError(f"the connection ended after {size} of {counted(total, 'byte')}")
 
 
 def _store(action: Callable[[], T]) -> T:

@@ -37,6 +37,7 @@ from rtdetr.weights.huggingface_preprocessor import (
 from rtdetr.weights.huggingface_reading import describes_a_model, read_description, said_version
 from rtdetr.weights.names import State, from_huggingface, is_huggingface, to_huggingface, to_version
 from rtdetr.weights.official import Metadata, checked_state, load_pickle, metadata, read_metadata
+from rtdetr.wording import are, counted
 
 WEIGHTS, INDEX, PICKLED = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
@@ -188,7 +189,9 @@ def _read_shards(index: Path) -> tuple[State, Metadata | None]:
         part, described = read_entries(index.with_name(name))
         state |= part
     if missing := set(files) - set(state):
-        raise WeightsError(f"{index}: {len(missing)} entries are in none of its files, such as {min(missing)}")
+        raise WeightsError(
+            f"{index}: {counted(len(missing), 'entry')} {are(missing)} in none of its files, such as {min(missing)}"
+        )
     return state, described
 
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from rtdetr.config import ModelConfig, SizeHW, size_problem
 from rtdetr.errors import WeightsError, nearest
 from rtdetr.preprocessing import METHODS, Preparation
+from rtdetr.wording import counted
 
 _log = logging.getLogger(__name__)
 PREPROCESSOR = "preprocessor_config.json"
@@ -238,7 +239,9 @@ def _channels(values: dict[str, Any], key: str, count: int) -> tuple[float, ...]
     numbers = found if isinstance(found, list) else [found]
     fit = len(numbers) in (1, count) and all(_is_number(one) and (one > 0 or key == "image_mean") for one in numbers)
     if not fit:
-        expected = f"expected {count} numbers{', above 0' if key == 'image_std' else ''}, or one for all channels"
+        expected = (
+            f"expected {counted(count, 'number')}{', above 0' if key == 'image_std' else ''}, or one for all channels"
+        )
         raise _refused(key, found, expected, "Put them there, or set do_normalize to false")
     return tuple(float(one) for one in numbers) * (count if len(numbers) == 1 else 1)
 

@@ -19,6 +19,7 @@ from rtdetr.models.hgnetv2 import SHAPES
 from rtdetr.models.positions import make_anchors
 from rtdetr.models.presnet import BLOCKS
 from rtdetr.weights.names import State, to_version, version_of
+from rtdetr.wording import counted
 
 STEMS = ("backbone.conv1.conv1_1.conv.weight", "backbone.stem.stem1.conv.weight")
 _FIELDS = {  # settings that the facts show, in their order
@@ -303,7 +304,9 @@ def _custom_backbone(facts: tuple[Any, ...]) -> PResNetConfig | HGNetv2Config:
     if kind == "HGNetv2":
         sizes = [size for size, (stem, _) in SHAPES.items() if stem == first]
         if not sizes:
-            raise WeightsError(f"not an RT-DETR checkpoint that can be built: HGNetv2 with a stem of {first} channels")
+            raise WeightsError(
+                f"not an RT-DETR checkpoint that can be built: HGNetv2 with a stem of {counted(first, 'channel')}"
+            )
         return HGNetv2Config.model_validate({"size": sizes[0], "use_lab": last})
     bottleneck = first == "bottleneck"
     depths = [depth for depth, usual in BLOCKS.items() if usual == blocks and (depth >= 50) == bottleneck]

@@ -23,6 +23,7 @@ from rtdetr.weights.identify import Observation, adapt, differences, identify, o
 from rtdetr.weights.names import State, from_huggingface, is_huggingface, to_version
 from rtdetr.weights.official import Metadata, read_pth, write_pth
 from rtdetr.weights.state import DENOISING, load_state, looks_like
+from rtdetr.wording import counted
 
 _EXPORTED = (".onnx", ".xml", ".engine", ".trt", ".pt2")
 _FOREIGN = (".json", ".yaml", ".yml", ".txt", ".jpg", ".jpeg", ".png", ".zip")
@@ -175,7 +176,9 @@ def check_savable(model: RTDETR, categories: Categories | None) -> None:
     if model.is_fused:
         raise WeightsError("a fused model is for inference only and cannot be saved; save the model it was made from")
     if categories is not None and len(categories) != model.config.num_classes:
-        raise WeightsError(f"got {len(categories)} class names for a model of {model.config.num_classes} classes")
+        raise WeightsError(
+            f"got {counted(len(categories), 'class name')} for a model of {counted(model.config.num_classes, 'class')}"
+        )
 
 
 def _unprepared(preparation: Preparation, config: ModelConfig) -> WeightsError:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from rtdetr.errors import WeightsError
+from rtdetr.wording import are, counted
 
 State = dict[str, Tensor]
 Table = tuple[tuple[str, str], ...]
@@ -171,7 +172,9 @@ def from_huggingface(state: State) -> State:
         else:
             result[renamed] = value
     if unknown:
-        raise WeightsError(f"{len(unknown)} entries are not RT-DETR's, such as {', '.join(sorted(unknown)[:3])}")
+        raise WeightsError(
+            f"{counted(len(unknown), 'entry')} {are(unknown)} not RT-DETR's, such as {', '.join(sorted(unknown)[:3])}"
+        )
     for stacked, parts in projections.items():
         if set(parts) != set(_HF_PROJECTIONS) or len({part.shape for part in parts.values()}) > 1:
             raise WeightsError(f"{stacked}: expected q_proj, k_proj and v_proj of one shape, got {sorted(parts)}")

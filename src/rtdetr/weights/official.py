@@ -21,6 +21,7 @@ from rtdetr.errors import InputError, RTDETRError, WeightsError
 from rtdetr.files import write_atomically
 from rtdetr.preprocessing import Preparation
 from rtdetr.weights.names import State
+from rtdetr.wording import counted
 
 FORMAT = 1
 _PREFIXES = ("module.", "_orig_mod.")  # left in names by DistributedDataParallel and torch.compile
@@ -115,7 +116,9 @@ def _checked_thresholds(values: object, num_classes: int) -> tuple[float, ...] |
     if not isinstance(values, list) or not all(type(value) in (int, float) and 0 <= value <= 1 for value in values):
         raise WeightsError("its score thresholds are damaged; expected numbers in 0..1")
     if len(values) != num_classes:
-        raise WeightsError(f"it has {len(values)} score thresholds for a model of {num_classes} classes")
+        raise WeightsError(
+            f"it has {counted(len(values), 'score threshold')} for a model of {counted(num_classes, 'class')}"
+        )
     return tuple(map(float, values))
 
 

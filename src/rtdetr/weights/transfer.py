@@ -18,6 +18,7 @@ from rtdetr.weights.identify import STEMS, observe
 from rtdetr.weights.names import State, to_version
 from rtdetr.weights.official import checked_state, load_pickle
 from rtdetr.weights.state import DENOISING, load_state
+from rtdetr.wording import counted
 
 CLASS_HEADS = ("decoder.enc_score_head.", "decoder.dec_score_head.", DENOISING)
 
@@ -37,7 +38,7 @@ class TransferReport(NamedTuple):
     adapted: tuple[str, ...]
 
     def __str__(self) -> str:
-        lines = [f"{len(self.carried_classes)} classes carried over, {len(self.new_classes)} start fresh"]
+        lines = [f"{counted(len(self.carried_classes), 'class')} carried over, {len(self.new_classes)} start fresh"]
         if self.new_classes:
             names = ", ".join(self.new_classes[:8]) + (", ..." if len(self.new_classes) > 8 else "")
             lines.append(f"fresh classes: {names}; fresh rows in {', '.join(self.reinitialised)}")
@@ -75,7 +76,7 @@ def transfer(
     classes, old_classes = model.config.num_classes, observation.num_classes
     for names, count, whose in ((source_names, old_classes, "checkpoint"), (target_names, classes, "model")):
         if names is not None and len(names) != count:
-            raise WeightsError(f"got {len(names)} class names for a {whose} of {count} classes")
+            raise WeightsError(f"got {counted(len(names), 'class name')} for a {whose} of {counted(count, 'class')}")
     pairs = _matches(source_names, target_names, old_classes, classes)
     same = classes == old_classes and all(new == old for new, old in pairs.items()) and len(pairs) == classes
     own = model.state_dict()

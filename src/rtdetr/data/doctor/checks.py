@@ -14,6 +14,7 @@ from rtdetr.data.doctor.survey import Collector, Position, Survey
 from rtdetr.data.image_files import is_image_name, listing
 from rtdetr.data.label_files import MOST_UNLABELED, LabelFiles
 from rtdetr.data.label_rows import has_objects
+from rtdetr.wording import counted
 
 _MOST_STRETCH = 2.0
 _TURNS = {2: "mirrored", 3: "upside down", 4: "upside down and mirrored"}  # by EXIF orientation
@@ -40,7 +41,7 @@ def check_classes(survey: Survey, found: Collector) -> None:
     for part, own in zip(survey.parts, names, strict=True):
         absent = [name for name in union if name not in own]
         if own and absent:
-            detail = f"lacks {len(absent)} of the {len(union)} classes: {_listed(absent)}"
+            detail = f"lacks {len(absent)} of the {counted(len(union), 'class')}: {_listed(absent)}"
             found.add_one("class-lists-differ", Example(part.name, part.source.name, "", detail))
     counts = [objects_by_class(survey, part) for part in range(len(survey.parts))]
     totals = {name: sum(count.get(name, 0) for count in counts) for name in union}
@@ -167,7 +168,9 @@ def check_contents(survey: Survey, found: Collector, *, size_hw: SizeHW, queries
         found.add(
             "too-many-objects",
             np.flatnonzero(objects > queries),
-            lambda i, p=p, n=objects: survey.example((p, i), f"has {n[i]} objects, the model {queries} queries"),
+            lambda i, p=p, n=objects: survey.example(
+                (p, i), f"has {counted(n[i], 'object')}, the model {counted(queries, 'query')}"
+            ),
         )
         known = (survey.sizes_wh[p] > 0).all(1)
         width, height = np.maximum(survey.sizes_wh[p], 1).T

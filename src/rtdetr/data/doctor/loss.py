@@ -62,7 +62,7 @@ def refuse_loss(survey: Survey, chosen: list[Chosen], *, num_stray_labels: int) 
         if images.total() <= most_images and boxes.total() + cut <= most_boxes:
             continue
         num_images, num_boxes = counted(part.num_listed_images, "image"), counted(part.num_listed_boxes, "box")
-        cuts = f", and cut {cut} boxes by more than a quarter of their area" if cut else ""
+        cuts = f", and cut {counted(cut, 'box')} by more than a quarter" if cut else ""
         raise DatasetError(
             f"{part.source}: a cleaned copy would lose of {part.name!r} {images.total()} of {num_images}"
             f"{_reasons(images)} and {boxes.total()} of {num_boxes}{_reasons(boxes)}{cuts}. {_REMEDY}"

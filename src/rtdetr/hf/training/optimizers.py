@@ -10,6 +10,7 @@ from rtdetr.config import Recipe
 from rtdetr.errors import ConfigError
 from rtdetr.models import RTDETR
 from rtdetr.training import build_optimizer, lr_factor
+from rtdetr.wording import counted
 
 
 def build_optimizers(model: nn.Module, recipe: Recipe, *, steps_per_epoch: int) -> tuple[torch.optim.AdamW, LambdaLR]:
@@ -46,7 +47,7 @@ def training_arguments(recipe: Recipe, *, num_processes: int = 1) -> dict[str, A
     shares = num_processes * recipe.accumulate
     if recipe.batch_size % shares:
         raise ConfigError(
-            f"batch_size {recipe.batch_size} must be a multiple of {num_processes} processes x "
+            f"batch_size {recipe.batch_size} must be a multiple of {counted(num_processes, 'process')} x "
             f"{recipe.accumulate} parts (accumulate)"
         )
     return {

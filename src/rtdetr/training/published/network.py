@@ -22,6 +22,7 @@ from rtdetr.training.published.section import (
     or_none,
     whole,
 )
+from rtdetr.wording import counted
 
 BACKBONES = ("PResNet", "HGNetv2")
 DECODERS = ("RTDETRTransformerv2", "RTDETRTransformer")
@@ -185,5 +186,5 @@ def _points(section: Section, key: str, levels: int) -> list[int]:
     if isinstance(points, int):
         points = [points] * levels
     if len(points) != levels or min(points) < 1:
-        raise section.error(f"expected a number for each of the {levels} levels, got {points}", key)
+        raise section.error(f"expected a number for each of the {counted(levels, 'level')}, got {points}", key)
     return points
