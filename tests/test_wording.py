@@ -17,6 +17,7 @@ from rtdetr.wording import are, counted, have, more_like_it, padded, plural, tex
         (1, "class", "1 class"),
         (3, "box", "3 boxes"),
         (2, "batch", "2 batches"),
+        (2, "epoch", "2 epochs"),
         (2, "entry", "2 entries"),
         (2, "query", "2 queries"),
         (2, "day", "2 days"),

@@ -30,7 +30,7 @@ def plural(noun: str, count: int) -> str:
     """The noun as it stands behind a count, by the regular rules of English."""
     if count == 1:
         return noun
-    if noun.endswith(("s", "x", "ch", "sh")):
+    if noun.endswith(("s", "x", "tch", "nch", "sh")):
         return f"{noun}es"
     return f"{noun[:-1]}ies" if noun.endswith("y") and noun[-2] not in "aeiou" else f"{noun}s"
 

@@ -42,7 +42,7 @@ def test_a_table_numbers_and_a_chart(files, tmp_path):
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert [line.split()[0] for line in lines[1:5]] == [*files, *files]
-    assert "float32 on CPU (ONNX Runtime) at 64x64, 1 threads" in lines[1]
+    assert "float32 on CPU (ONNX Runtime) at 64x64, 1 thread" in lines[1]
     assert "processor" in lines[-1]
     rows = json.loads(data.read_text())["measurements"]
     assert [row["batch_size"] for row in rows] == [1, 1, 3, 3]

@@ -55,7 +55,7 @@ def test_page(broken, tmp_path):
 def test_fix(broken, tmp_path):
     refused = run(broken, "--fix", tmp_path / "out")
     assert refused.exit_code == 2
-    assert "1 of 6 boxes of 'train'" in refused.stderr and "--allow-loss" in refused.stderr
+    assert "1 of 6 boxes (" in refused.stderr and "--allow-loss" in refused.stderr
     result = run(broken, "--fix", tmp_path / "out", "--allow-loss")
     assert result.exit_code == 0, result.output
     assert "Changes, listed in its changes.txt: 1" in result.stdout

@@ -71,7 +71,7 @@ def test_images_without_labels(tmp_path, caplog):
     result = dry_run(root)
     assert result.exit_code == 0, result.output
     assert PLAN.format(1) in result.stdout
-    assert "1 of the 3 images of train have no label file and are taken for background" in caplog.text
+    assert "1 of the 3 images of train has no label file and is taken for background" in caplog.text
 
 
 @pytest.mark.parametrize("make", [write_yolo, write_voc])

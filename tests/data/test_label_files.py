@@ -415,7 +415,7 @@ def test_images_beside_voc_files_that_have_none_are_told(tmp_path, caplog):
     (source / "labels.txt").rename(root / "labels.txt")
     dataset = open_dataset(root, split="train")
     assert [len(dataset.target(i)["labels"]) for i in range(len(dataset))] == [2, 2]
-    assert "1 of the 3 images in" in caplog.text and "have no XML file and are not used" in caplog.text
+    assert "1 of the 3 images in" in caplog.text and "has no XML file and is not used" in caplog.text
     assert kinds(root) == {"unlabeled-image": 1}
 
 

@@ -139,13 +139,13 @@ def changed(**target):
 
 
 BROKEN = {
-    "labels are missing": (changed(labels=torch.zeros(1, dtype=torch.int64)), "3 boxes and 1 labels"),
+    "labels are missing": (changed(labels=torch.zeros(1, dtype=torch.int64)), "3 boxes and 1 label"),
     "plain boxes": (changed(boxes=torch.zeros(3, 4)), "expected torchvision's BoundingBoxes"),
     "normalised": (
         lambda image, target: (v2.functional.to_dtype(image, torch.float32, scale=True) * 4 - 2, target),
         "mean",
     ),
-    "grey": (lambda image, target: (v2.functional.rgb_to_grayscale(image), target), "with 1 channels; expected 3"),
+    "grey": (lambda image, target: (v2.functional.rgb_to_grayscale(image), target), "with 1 channel; expected 3"),
     "beyond the margin": (lambda image, target: (image / 255 * 1.1, target), r"values 0\.\.1\.1; expected"),
     "not a number": (lambda image, target: (image * torch.nan, target), "values nan"),
     "integers": (lambda image, target: (image.to(torch.int32), target), "expected uint8"),

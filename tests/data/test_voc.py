@@ -184,7 +184,7 @@ def test_a_wrong_file_is_named(tmp_path, name):
 
 def test_missing_files_are_named(tmp_path):
     root = write(tmp_path, {"a": ""})
-    with pytest.raises(DatasetError, match="no object in 1 annotation files, so no classes"):
+    with pytest.raises(DatasetError, match="no object in 1 annotation file, so no classes"):
         read(root)
     (root / "ImageSets/Main/train.txt").write_text("a\nb")
     with pytest.raises(

@@ -399,7 +399,7 @@ def corrupt(path: Path) -> None:
             WeightsError,
             "broken: config.json cannot be followed: KeyError: 'nope'",
         ),
-        (lambda f: save_file({"model.bert": torch.zeros(1)}, f / WEIGHTS), WeightsError, "are not RT-DETR's"),
+        (lambda f: save_file({"model.bert": torch.zeros(1)}, f / WEIGHTS), WeightsError, "is not RT-DETR's"),
         (lambda f: (f / WEIGHTS).rename(f / "x") and (f / INDEX).write_text("[]"), WeightsError, "weight_map"),
         (
             lambda f: (f / WEIGHTS).rename(f / "x") and (f / INDEX).write_text('{"weight_map": {"a": "../x"}}'),

@@ -136,7 +136,7 @@ def test_a_published_file_needs_class_names(tmp_path):
     detector = rtdetr.load(file, categories=VOC20)
     assert (detector.names[0], detector.size_hw, detector.batch_sizes) == ("aeroplane", (SIZE, SIZE), (1, 1))
     assert len(detector(PICTURES, threshold=0.0)[0]) == QUERIES
-    with pytest.raises(InputError, match="found class 2, but has only 1 class names"):
+    with pytest.raises(InputError, match="found class 2, but has only 1 class name"):
         rtdetr.load(file, categories=Categories.numbered(1))(PICTURES[0])
 
 

@@ -44,13 +44,13 @@ def test_conversion_keeps_them(path, tmp_path, name):
 @pytest.mark.parametrize("values", [[0.5], [0.5] * 3, [0.5, 1.5], [0.5, math.nan], [-0.1, 0.5]])
 def test_wrong_thresholds_are_neither_written_nor_read(path, values):
     content = path.read_bytes()
-    with pytest.raises(WeightsError, match="score thresholds"):
+    with pytest.raises(WeightsError, match="score threshold"):
         store_thresholds(path, values)
     assert path.read_bytes() == content
     document = torch.load(path, weights_only=True)
     document["rtdetr"]["thresholds"] = values
     torch.save(document, path)
-    with pytest.raises(WeightsError, match=r"best\.pth: .*score thresholds"):
+    with pytest.raises(WeightsError, match=r"best\.pth: .*score threshold"):
         read_checkpoint(path)
 
 

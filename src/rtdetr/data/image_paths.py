@@ -75,7 +75,7 @@ class Located(NamedTuple):
         counts = ", ".join(f"{count} {way}" for way, count in Counter(self.ways.values()).items())
         return (
             f"{source}: {len(self.ways)} of its {counted(total or len(listed), 'image')} {are(self.ways)} not where it "
-            f"says and found otherwise: {counts}; the first, {listed[first]!r}, is {self.names[first]}"
+            f"says and had to be found otherwise: {counts}; the first, {listed[first]!r}, is {self.names[first]}"
         )
 
 

@@ -237,7 +237,7 @@ def test_empty_images(tmp_path):
 def test_more_objects_than_queries(tmp_path):
     root = write(tmp_path)
     finding, example = only(check(root, queries=1), "too-many-objects")
-    assert (finding.count, example.detail) == (5, "has 2 objects, the model 1 queries")
+    assert (finding.count, example.detail) == (5, "has 2 objects, the model 1 query")
     assert check(root, queries=2).findings == []
 
 
