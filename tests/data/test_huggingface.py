@@ -225,3 +225,17 @@ def test_the_real_package(tmp_path):
     expected = open_dataset(tmp_path / "data.json", split="train")
     assert_same(open_dataset(real, split="train"), expected)
     assert_same(open_dataset(datasets.DatasetDict(train=real.with_format("numpy")), split="train"), expected)
+
+
+def test_an_image_that_cannot_be_read_can_be_skipped(tmp_path, caplog):
+    whole = table(tmp_path)
+    broken = table(tmp_path)
+    broken.rows[0]["image"] = {"bytes": b"x", "path": None}
+    expected = open_dataset(whole, split="train")
+    with pytest.raises(DatasetError, match=r"1 of 3 images cannot be read: row 0: .*--bad-images skip"):
+        open_dataset(broken, split="train")
+    dataset = open_dataset(broken, split="train", on_bad_image="skip")
+    assert dataset.image_ids.tolist() == expected.image_ids.tolist()
+    assert dataset.annotations.labels.tolist() == expected.annotations.labels.tolist()
+    assert dataset.skips_bad_images
+    assert "1 of 3 images cannot be read and is skipped: row 0: the given image is not an image" in caplog.text

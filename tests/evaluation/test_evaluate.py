@@ -7,6 +7,7 @@ from rtdetr.data import DetectionDataset
 from rtdetr.detections import Detections
 from rtdetr.errors import DatasetError, InputError
 from rtdetr.evaluation import CocoEvaluator, EvaluationReport, detect_dataset, evaluate_dataset
+from rtdetr.wording import width_of
 from tests.coco_files import many_images, write_dataset
 
 NAMES = ("cat", "dog", "bird")
@@ -61,6 +62,16 @@ def test_objects_of_an_image_that_cannot_be_read_are_missed(dataset, caplog):
     report = evaluate_dataset(Blind(dataset), dataset.skipping_bad_images())
     assert report.num_images == 11 and 0 < report.metrics.ap < 1
     assert "its objects count as missed" in caplog.text
+
+
+def test_the_table_is_aligned_for_names_in_wide_letters(tmp_path):
+    content = many_images(11)
+    for row, name in zip(content["categories"], ("自転車", "dog", "ไทย"), strict=True):
+        row["name"] = name
+    dataset = DetectionDataset(*write_dataset(tmp_path, content))
+    lines = evaluate_dataset(Oracle(dataset), dataset).table().splitlines()
+    head = next(i for i, line in enumerate(lines) if line.startswith("class "))
+    assert len({width_of(line) for line in lines[head : head + 4]}) == 1
 
 
 def test_a_blind_detector_reaches_zero(dataset):

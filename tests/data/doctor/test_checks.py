@@ -218,12 +218,15 @@ def test_exif_rotation(tmp_path, orientation):
     exif[0x112] = orientation
     picture(ord("a")).save(root / "images/train/a.jpg", exif=exif)
     if orientation < 5:  # the size is the same either way, so the annotations are taken to be upright
-        only(check(root), "exif-tag")
+        _, example = only(check(root), "exif-tag")
+        turns = {2: "mirrored", 3: "upside down", 4: "upside down and mirrored"}
+        assert example.detail == f"of 96x64 is {turns[orientation]} in the file"
         return
     _, example = only(check(root), "exif-rotation")
     assert example.detail == "is annotated as 96x64, but is 64x96 once turned upright"
     picture(ord("a"), (64, 96)).save(root / "images/train/a.jpg", exif=exif)
-    only(check(root), "exif-tag")
+    _, example = only(check(root), "exif-tag")
+    assert example.detail == "is 64x96 in the file and 96x64 once turned upright"
 
 
 def test_empty_images(tmp_path):

@@ -343,9 +343,42 @@ def test_nothing_left(tmp_path):
     root = write(tmp_path / "set")
     for image in (root / "images/val").iterdir():
         image.write_bytes(b"")
-    with pytest.raises(DatasetError, match="no sound image"):
+    with pytest.raises(
+        DatasetError, match=r"val\.json: the split 'val' has no sound image \(images that cannot be read: 2\)"
+    ):
         fix(check(root), tmp_path / "out")
+    splits = clean()
+    for rows in splits.values():
+        rows["categories"] = []
+    with pytest.raises(
+        DatasetError, match=r"train\.json: the split 'train' has no class, so there is nothing to write"
+    ):
+        fix(check(write(tmp_path / "other", splits)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_reasons_of_a_loss_are_those_of_one_split_and_count_each_image_and_box_once(tmp_path):
+    splits = clean()
+    rows = splits["train"]["annotations"]
+    rows[0]["bbox"] = [10, 8, 0, 24]  # its image is missing: it is left out with it
+    rows[2]["bbox"] = [10, 8, 30, 0]
+    rows[3]["category_id"] = 5
+    rows[4]["image_id"] = 99
+    splits["val"]["annotations"][0]["bbox"] = [200, 8, 30, 24]
+    root = write(tmp_path / "set", splits)
+    (root / "images/train/a.jpg").unlink()
+    with pytest.raises(DatasetError) as caught:
+        fix(check(root), tmp_path / "out")
+    said = str(caught.value).partition("would lose of ")[2].partition(". Correct")[0]
+    images, boxes = said.split(" and 5 of 6 boxes ")
+    assert images == "'train' 1 of 3 images (listed images without a file: 1)"
+    reasons = dict(reason.rsplit(": ", 1) for reason in boxes.strip("()").split("; "))
+    assert reasons == {
+        "with those images": "2",
+        "boxes without width or height": "1",
+        "boxes of classes that are not listed": "1",
+        "annotations of images that are not listed": "1",
+    }
 
 
 def test_names_that_are_no_text(tmp_path):
