@@ -123,6 +123,8 @@ def test_only_some_files_with_several_pages_are_named(tmp_path, caplog):
 def test_the_limit_of_pixels_can_be_raised_and_lowered(limit, tmp_path):
     path = tmp_path / "a.png"
     Image.new("L", (200, 100)).save(path)
+    limit.setattr(Image, "MAX_IMAGE_PIXELS", 12_000)
+    assert open_image(path).size == (200, 100)  # Pillow warns of it, which is an error here, and refuses twice as many
     limit.setattr(Image, "MAX_IMAGE_PIXELS", 9_000)
     with pytest.raises(InputError, match=r"a\.png is too large: .*; allow it with --max-pixels 1M"):
         open_image(path)

@@ -40,7 +40,7 @@ _STARTS = {  # of formats whose files Pillow may fail to recognize where they ar
     "GIF": (b"GIF8",),
     "WebP": (b"RIFF",),
 }
-_PILLOW_WARNINGS = ("ignore", None, UserWarning, re.compile(r"PIL\."), 0)  # as `warnings.filters` has them
+_PILLOW_WARNINGS = (UserWarning, Image.DecompressionBombWarning)
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _log = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ def opened(source: File | Image.Image) -> Iterator[Image.Image]:
         raise
     except UnidentifiedImageError:
         raise InputError(_unidentified(source)) from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except Image.DecompressionBombError as error:
         raise InputError(_too_large(source, str(error))) from None
     except BaseException as error:  # decoders raise what they like
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # of plugins written in Rust
@@ -226,13 +226,14 @@ def _silence_libtiff() -> None:
 
 
 def _silence_pillow() -> None:
-    """Keep Pillow from warning of damaged metadata, which spoils no pixels; what spoils them is an exception.
+    """Keep Pillow from warning of damaged metadata, which spoils no pixels, and of sizes below the limit.
 
     Only what its modules warn of themselves: that they were called wrongly is said of the caller. The filters are those
     of the whole process, because any others that a thread sets are lost as soon as another one does.
     """
-    if _PILLOW_WARNINGS not in warnings.filters:
-        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+    for category in _PILLOW_WARNINGS:
+        if ("ignore", None, category, re.compile(r"PIL\."), 0) not in warnings.filters:
+            warnings.filterwarnings("ignore", category=category, module=r"PIL\.")
 
 
 def _check_pixels(image: Image.Image, source: File) -> None:
