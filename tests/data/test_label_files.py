@@ -468,6 +468,20 @@ def test_a_voc_file_near_an_image_of_a_folder_stops_the_run(tmp_path, place):
         fix(report, tmp_path / "out")
 
 
+def test_voc_files_that_all_lie_near_are_told(tmp_path):
+    root = write_beside(tmp_path / "set")
+    with pytest.raises(DatasetError) as caught:
+        open_dataset(root, split="test")
+    assert "near" not in str(caught.value)
+    (root / "train/xml").mkdir()
+    for file in (root / "train").glob("*.xml"):
+        file.rename(root / "train/xml" / file.name)
+    with pytest.raises(
+        DatasetError, match=r"train-a\.jpg has no XML file in a usual place, but .*/xml/train-a\.xml lies"
+    ):
+        open_dataset(root, split="train")
+
+
 def test_one_voc_file_is_not_taken_for_two_images(tmp_path):
     root = write_beside(tmp_path / "set")
     (root / "Annotations").mkdir()

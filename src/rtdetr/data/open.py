@@ -19,7 +19,7 @@ from rtdetr.data.huggingface import is_saved_table, is_table, open_table
 from rtdetr.data.image_paths import REMEDY, with_images
 from rtdetr.data.index_cache import read_cached
 from rtdetr.data.merge import merge
-from rtdetr.data.voc_files import find_voc, is_voc_list, voc_list
+from rtdetr.data.voc_files import find_voc, is_voc_list, stray_voc, voc_list
 from rtdetr.data.yolo import find_yolo, yolo_file
 from rtdetr.errors import ConfigError, DatasetError, MissingSplitError, nearest
 from rtdetr.images.decode import is_address, refused_address
@@ -129,6 +129,7 @@ def _in_folder(root: Path, split: str, images: Path | None) -> Found:
             f"{root} has no annotations for '{split}'; looked for {coco} (COCO), data.yaml or another YAML file with "
             f"'names' (YOLO), Annotations with ImageSets/Main/{names[0]}.txt, {names[0]}.txt listing XML files, or "
             f"{names[0]}/*.xml (Pascal VOC). Give the annotation file itself, and if its images are elsewhere {REMEDY}"
+            f"{stray_voc(root, split, images=images)}"
         )
     return found
 

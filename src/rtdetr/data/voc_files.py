@@ -49,6 +49,20 @@ def find_voc(root: Path, split: str, *, images: Path | None) -> Found | None:
     return None
 
 
+def stray_voc(root: Path, split: str, *, images: Path | None) -> str:
+    """What to say about a split of which no image has an XML file in a usual place, but one lies near; else nothing."""
+    finder = LabelFiles(".xml", images=_IMAGES, labels=_ANNOTATIONS)
+    for name in _LIST_NAMES[split]:
+        near = finder.near(images_below(images or root / name), [str(root)])
+        found = next(((image, xml) for image, xml in near.items() if _has_objects(Path(xml))), None)
+        if found:
+            image, xml = found
+            return (
+                f". {image} has no XML file in a usual place, but {xml} lies near it. Move such files beside the images"
+            )
+    return ""
+
+
 def is_voc_list(file: Path) -> bool:
     """Whether a text file lists the images of a VOC dataset."""
     if file.parent.parts[-2:] == ("ImageSets", "Main"):
