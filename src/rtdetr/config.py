@@ -163,7 +163,7 @@ class DecoderConfig(Strict):
             raise ConfigError(f"eval_idx {self.eval_idx} is outside the decoder's {counted(self.num_layers, 'layer')}")
         if self.width % self.num_heads:
             raise ConfigError(
-                f"decoder width {self.width} must be a multiple of its {self.num_heads} heads (num_heads)"
+                f"decoder width {self.width} must be a multiple of its {counted(self.num_heads, 'head')} (num_heads)"
             )
         return self
 
@@ -190,7 +190,9 @@ class ModelConfig(Strict):
             raise ConfigError(f"eval_size_hw: {problem}")
         width, heads = self.encoder.width, self.encoder.num_heads
         if width % 4 or width % heads:
-            raise ConfigError(f"encoder width {width} must be a multiple of 4 and of its {heads} heads (num_heads)")
+            raise ConfigError(
+                f"encoder width {width} must be a multiple of 4 and of its {counted(heads, 'head')} (num_heads)"
+            )
         if len(self.decoder.num_points) < 3:
             raise ConfigError(f"num_points needs one number for each of the 3 levels, got {self.decoder.num_points}")
         return self

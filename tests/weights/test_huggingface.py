@@ -172,7 +172,7 @@ def test_shards_and_pickles(tmp_path: Path) -> None:
         ),
         ({"backbone_config": {"model_type": "hgnet_v2", "stem_channels": []}}, r"stem_channels \[\] is of"),
         ({"backbone_config": {"model_type": "hgnet_v2", "stem_channels": [3, 8, 8]}}, "a backbone 'hgnet_v2' of this"),
-        ({"id2label": {"0": "cat"}}, "names 1 classes, the weights have 80"),
+        ({"id2label": {"0": "cat"}}, "names 1 class, the weights have 80"),
     ],
 )
 def test_configs_that_cannot_be_followed(changes: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -95,15 +95,15 @@ def with_former_labels(former: Mapping[str, Any], datasets: Datasets, *, say: Ca
     renamed = {} if sorted(own) == sorted(names) else _renamed(former, names, datasets["train"])
     if renamed:
         pairs = ", ".join(f"{old!r} is now {name!r}" for old, name in renamed.items())
-        count = "1 class has" if len(renamed) == 1 else f"{len(renamed)} classes have"
+        count = f"{counted(len(renamed), 'class')} {have(renamed)}"
         say(f"resume: {count} another name and the same objects: {pairs}")
     names = [renamed.get(name, name) for name in names]
     moved = [name for name, other in zip(names, own, strict=True) if name != other]
     if not moved:
         return datasets
     say(
-        f"resume: {len(moved)} of {len(names)} classes have another number in the data than in the run: "
-        f"{_some(moved)}; classes go by name and keep the run's numbers"
+        f"resume: {len(moved)} of {counted(len(names), 'class')} {have(moved)} another number in the data than in the "
+        f"run: {_some(moved)}; classes go by name and keep the run's numbers"
     )
     return _relabeled(datasets, names)
 

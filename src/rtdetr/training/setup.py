@@ -36,6 +36,7 @@ from rtdetr.training.plan import SplitCounts, describe, estimate_memory
 from rtdetr.training.recompute import recompute_activations
 from rtdetr.training.run_data import GivenData, open_run_data
 from rtdetr.training.starting_weights import load_starting_weights
+from rtdetr.wording import counted
 
 _log = logging.getLogger(__name__)
 ALONE = Processes()
@@ -172,7 +173,7 @@ def _describe(
         val=counts.get("val"),
         steps_per_epoch=len(loader),
         memory=estimate_memory(model, config.recipe, dtype=dtype, world_size=processes.world_size),
-        device=f"{device}" if processes.world_size == 1 else f"{device}, {processes.world_size} processes",
+        device=f"{device}" if processes.world_size == 1 else f"{device}, {counted(processes.world_size, 'process')}",
         dtype=dtype,
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 from rtdetr.categories import COCO80, Categories, Category
 from rtdetr.errors import WeightsError
 from rtdetr.weights.huggingface_fields import CONFIG, short
+from rtdetr.wording import counted
 
 _log = logging.getLogger(__name__)
 # names in transformers' COCO repositories that differ from COCO's own
@@ -84,7 +85,9 @@ def tell_label2id(label2id: dict[str, Any] | None, id2label: dict[str, Any] | No
 def _names(id2label: dict[Any, Any], num_classes: int) -> list[str]:
     """Names in the order of the labels."""
     if len(id2label) != num_classes:
-        raise WeightsError(f"{CONFIG}: id2label names {len(id2label)} classes, the weights have {num_classes}")
+        raise WeightsError(
+            f"{CONFIG}: id2label names {counted(len(id2label), 'class')}, the weights have {num_classes}"
+        )
     labels = [str(label) for label in range(num_classes)]
     for key, name in id2label.items():
         if key not in labels:

@@ -84,8 +84,8 @@ def read_metadata(data: object) -> Metadata:
         raise WeightsError(f"its image_size_hw {data['image_size_hw']!r} contradicts its eval_size_hw {size_hw}")
     if categories is not None and len(categories) != config.num_classes:
         raise WeightsError(
-            f"it names {len(categories)} classes for a model of {config.num_classes}: categories and num_classes must "
-            "agree"
+            f"it names {counted(len(categories), 'class')} for a model of {config.num_classes}: categories and "
+            "num_classes must agree"
         )
     return Metadata(config, categories, _checked_thresholds(data.get("thresholds"), config.num_classes))
 
