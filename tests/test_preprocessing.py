@@ -65,8 +65,7 @@ def test_exif_orientation_is_applied(rgb, orientation):
 
 def test_damaged_exif_does_not_spoil_the_pixels(rgb):
     data = encoded(Image.fromarray(rgb), format="PNG", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff garbage")
-    with pytest.warns(UserWarning, match="Corrupt EXIF"):
-        assert np.array_equal(load_image(data), rgb)
+    assert np.array_equal(load_image(data), rgb)  # a warning would be an error
 
 
 def test_grey_becomes_three_equal_channels(rgb):

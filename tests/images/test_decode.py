@@ -320,3 +320,22 @@ def test_the_limit_reaches_other_processes(limit):
     program = "from rtdetr.images import max_pixels; print(max_pixels())"
     environment = {**os.environ}
     assert subprocess.check_output([sys.executable, "-c", program], env=environment, text=True).strip() == "1234"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({256: 40_000, 257: 40_000}, "too large: 40000x40000 pixels"),
+        ({256: 12_000, 257: 12_000}, "bands.tif"),
+    ],
+)
+def test_a_header_that_promises_much_reserves_no_memory(changes, said, tmp_path, monkeypatch) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    file = tmp_path / "bands.tif"
+    tifffile.imwrite(file, np.zeros((20, 20, 5), np.uint16))
+    with tifffile.TiffFile(file, mode="r+") as tiff:
+        for code, value in changes.items():
+            tiff.pages.first.tags[code].overwrite(value)
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", lambda page: pytest.fail(f"{page.nbytes} bytes are reserved"))
+    with pytest.raises(InputError, match=said):
+        load_image(file, num_channels=5)

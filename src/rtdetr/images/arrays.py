@@ -12,9 +12,10 @@ from PIL import Image
 from PIL.TiffImagePlugin import SAMPLESPERPIXEL, TiffImageFile
 
 from rtdetr.errors import InputError
-from rtdetr.images.decode import TIFF_STARTS, File, existing, name_of, openable, opened
+from rtdetr.images.decode import TIFF_STARTS, File, check_pixels, existing, name_of, openable, opened
 from rtdetr.images.orientation import exif_tag, load_pixels, turn_array, turn_back
 
+_MOST_COMPRESSED = 2000  # decoded bytes per byte of a TIFF file; deflate reaches 1032
 FLOAT_MARGIN = 1e-3  # beyond [0, 1], for interpolated values
 _log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def tiff_bands(source: File, *, upright: bool = True) -> np.ndarray | None:
         None: not a TIFF file, one that tifffile does not read either, or tifffile is not installed (see `tiff_hint`).
 
     Raises:
-        InputError: there is no such file.
+        InputError: there is no such file, or it states more pixels than allowed.
     """
     file = openable(source)
     stream = file.open("rb") if isinstance(file, Path) else file
@@ -88,11 +89,16 @@ def tiff_bands(source: File, *, upright: bool = True) -> np.ndarray | None:
         try:
             with tifffile.TiffFile(stream) as tiff:
                 page = tiff.pages.first
+                check_pixels((page.imagewidth, page.imagelength), source)
+                if page.nbytes > _MOST_COMPRESSED * stream.seek(0, os.SEEK_END):  # a damaged header, and much memory
+                    return None
                 array = np.asarray(page.asarray())
                 if page.axes in ("SYX", "CYX"):
                     array = array.transpose(1, 2, 0)
                 tag = page.tags.get(0x0112)
                 orientation = int(tag.value) if tag is not None and upright else 1
+        except InputError:
+            raise
         except Exception:  # of a stranger's file; Pillow's message is as good
             return None
         finally:

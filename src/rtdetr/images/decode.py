@@ -123,7 +123,7 @@ def opened(source: File | Image.Image) -> Iterator[Image.Image]:
                 yield source
         else:
             with only_reader(source), _open(openable(source)) as image:
-                _check_pixels(image, source)
+                check_pixels(image.size, source)
                 yield image
     except InputError:
         raise
@@ -236,12 +236,15 @@ def _silence_pillow() -> None:
             warnings.filterwarnings("ignore", category=category, module=r"PIL\.")
 
 
-def _check_pixels(image: Image.Image, source: File) -> None:
-    """Refuse an image beyond the limit before its pixels take memory."""
-    most = max_pixels()
-    if most is not None and image.width * image.height > most:
-        stated = f"{image.width}x{image.height} pixels, more than {most:,}"
-        raise InputError(_too_large(source, stated, image.width * image.height))
+def check_pixels(size_wh: tuple[int, int], source: File) -> None:
+    """Refuse an image beyond the limit before its pixels take memory.
+
+    Raises:
+        InputError: `size_wh` has more pixels than allowed.
+    """
+    most, pixels = max_pixels(), size_wh[0] * size_wh[1]
+    if most is not None and pixels > most:
+        raise InputError(_too_large(source, f"{size_wh[0]}x{size_wh[1]} pixels, more than {most:,}", pixels))
 
 
 def pixels_hint(pixels: int) -> str:
