@@ -74,6 +74,7 @@ def test_each_file_once_and_missing_ones_kept(folder, monkeypatch):
 @pytest.mark.parametrize(
     ("source", "advice"),
     [
+        ("data:image/png;base64,iVBORw0KGgo=", "addresses are not opened: decode the text behind the comma"),
         ("https://host/a.jpg", "addresses are not opened: download https://host/a.jpg and pass the file"),
         ("s3://bucket/a.png", "addresses are not opened: download s3://bucket/a.png and pass the file"),
         ("rtsp://host/1", "rtsp://host/1 is a camera or film, and only images are read"),

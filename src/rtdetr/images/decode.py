@@ -30,7 +30,7 @@ MAX_PIXELS_VARIABLE = "RTDETR_MAX_PIXELS"
 FILMS = frozenset(".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .webm .wmv".split())
 _SLIDES = frozenset(".bif .czi .mrxs .ndpi .scn .svs .svslide .vms .vmu".split())
 _SLIDE_PIXELS = 400_000_000
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # two letters at least: C:/ is a drive
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|data:\w+/")  # two letters at least: C:/ is a drive
 _SINGLE_PAGE = ("MPO",)  # further pages of these are previews of the first
 _MOST_NAMED = 5
 _ADVICE = re.compile(r"(generic error\W*)?\b(please|check `stderr`|try (re)?building)\b.*", re.IGNORECASE)
@@ -273,8 +273,9 @@ def _unidentified(source: File | Image.Image) -> str:
     head = b"" if isinstance(source, Image.Image) else _head(openable(source))
     kind = _kind_of(head)
     if kind and not tiff_hint(source):
+        article = "an" if kind == "AVIF" else "a"
         also = ", or of a kind that is not read" if kind == "TIFF" else ""
-        return f"{name} begins like a {kind} file and is damaged or cut off{also}: copy or download it again"
+        return f"{name} begins like {article} {kind} file and is damaged or cut off{also}: copy or download it again"
     return f"{name} is not an image in a format that Pillow reads{tiff_hint(source)}"
 
 
@@ -344,6 +345,8 @@ def refused_address(address: str | os.PathLike[str]) -> str:
     """What to do with an address, by its kind."""
     whole = written(address)
     scheme = whole.partition(":")[0].lower()
+    if scheme == "data":
+        return f"addresses are not opened: decode the text behind the comma of {whole[:40]}... and pass the bytes"
     if scheme == "file":
         return f"addresses are not opened: pass the path alone, /{unquote(whole.partition('://')[2])}"
     if scheme.startswith(("rtsp", "rtmp", "rtp", "udp", "srt")):
