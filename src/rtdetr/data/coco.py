@@ -73,7 +73,7 @@ def find_only_coco(root: Path, names: Iterable[str], *, images: Path | None) -> 
         return None
     for folder in (root, root / "annotations"):
         files = sorted(folder / name for name in listing(folder) if name.lower().endswith(".json"))
-        found = [file for file in files if not is_hidden(file.name) and _may_be_coco(file)]
+        found = [file for file in files if not is_hidden(file.name) and may_be_coco(file)]
         usual = [file for file in found if file.name.lower() in _USUAL_NAMES] or found
         if len(usual) > 1:
             listed = ", ".join(str(file) for file in usual)
@@ -83,7 +83,7 @@ def find_only_coco(root: Path, names: Iterable[str], *, images: Path | None) -> 
     return None
 
 
-def _may_be_coco(file: Path) -> bool:
+def may_be_coco(file: Path) -> bool:
     """Whether a JSON file has the keys of a COCO file, without reading it as such."""
     try:
         with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:

@@ -54,7 +54,7 @@ def stray_voc(root: Path, split: str, *, images: Path | None) -> str:
     finder = LabelFiles(".xml", images=_IMAGES, labels=_ANNOTATIONS)
     for name in _LIST_NAMES[split]:
         near = finder.near(images_below(images or root / name), [str(root)])
-        found = next(((image, xml) for image, xml in near.items() if _has_objects(Path(xml))), None)
+        found = next(((image, xml) for image, xml in near.items() if has_voc_objects(Path(xml))), None)
         if found:
             image, xml = found
             return (
@@ -173,7 +173,7 @@ def _in_folder(root: Path, folder: Path, images: Path | None) -> Found | None:
         return None
     near = finder.near(own.bare, [str(root)]) if own.bare else {}
     used = set(map(str, every))
-    near = {image: xml for image, xml in near.items() if xml not in used and _has_objects(Path(xml))}
+    near = {image: xml for image, xml in near.items() if xml not in used and has_voc_objects(Path(xml))}
     items = own.items + [
         Item(Path(image).with_suffix(".xml"), os.path.relpath(image, own.images_dir)) for image in near
     ]
@@ -240,7 +240,8 @@ def _stems_named(file: Path) -> set[str]:
     return label_stems(name) if name else set()
 
 
-def _has_objects(file: Path) -> bool:
+def has_voc_objects(file: Path) -> bool:
+    """Whether a file is XML in VOC form that has objects."""
     try:
         return load_xml(file).find("object") is not None
     except DatasetError:

@@ -10,6 +10,7 @@ from PIL import Image
 from rtdetr.categories import Category
 from rtdetr.data import TrainLoader, check, open_dataset
 from rtdetr.data.doctor import fix
+from rtdetr.data.doctor.box_checks import visible_share
 from rtdetr.data.doctor.fix import summary, turned
 from rtdetr.data.doctor.images import examine
 from rtdetr.errors import DatasetError
@@ -406,3 +407,23 @@ def test_the_current_folder_can_be_the_new_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "here")
     fix(report, ".")
     assert check(tmp_path / "here").findings == []
+
+
+@pytest.mark.parametrize("sides", [[-9, -20], [-9, 20], [-1e14, -1e14], [-1e-300, -1e-300], [0, 0]])
+def test_boxes_without_an_area_are_refused_without_a_warning_of_numpy(tmp_path, sides):
+    splits = clean()
+    for row in splits["train"]["annotations"]:
+        row["bbox"][2:] = sides
+    report = check(write(tmp_path / "set", splits))
+    with pytest.raises(DatasetError, match=r"'train' 0 of 3 images and 6 of 6 boxes \(boxes without width"):
+        fix(report, tmp_path / "out")
+    np.testing.assert_array_equal(visible_share(report.survey, 0), np.ones(6))
+
+
+def test_how_much_of_a_box_is_inside_its_image(tmp_path):
+    splits = clean()
+    boxes = [[10, 8, 30, 24], [-10, 8, 20, 24], [86, 54, 20, 20], [200, 8, 20, 20], [5, 5, -9, -20], [-30, 5, 20, 20]]
+    for row, box in zip(splits["train"]["annotations"], boxes, strict=True):
+        row["bbox"] = box
+    shares = visible_share(check(write(tmp_path, splits)).survey, 0)
+    np.testing.assert_allclose(shares, [1, 0.5, 0.25, 0, 1, 0])

@@ -88,7 +88,8 @@ def _inside(survey: Survey, part: int) -> np.ndarray:
 def visible_share(survey: Survey, part: int) -> np.ndarray:
     """Share of each box's area that is inside its image, float64 (boxes,); 1 for boxes without an area."""
     areas = survey.boxes_xywh[part][:, 2:].clip(0).prod(1)
-    return np.where(areas > 0, _inside(survey, part).prod(1) / np.maximum(areas, np.finfo(float).tiny), 1.0)
+    inside = _inside(survey, part).clip(0).prod(1)
+    return np.divide(inside, areas, out=np.ones_like(areas), where=areas > 0)
 
 
 def overhang(survey: Survey, part: int) -> np.ndarray:

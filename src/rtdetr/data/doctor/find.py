@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 from rtdetr.data.annotations import Found
 from rtdetr.data.doctor.findings import Example
@@ -10,8 +11,10 @@ from rtdetr.data.doctor.read_coco import read_coco
 from rtdetr.data.doctor.read_voc import read_voc
 from rtdetr.data.doctor.read_yolo import read_yolo
 from rtdetr.data.doctor.records import Part
+from rtdetr.data.doctor.traces import real_files, trace_of
 from rtdetr.data.image_paths import folder_of, locate
 from rtdetr.data.open import SPLIT_NAMES, find_dataset
+from rtdetr.data.yolo import dataset_root
 from rtdetr.errors import ConfigError, DatasetError, MissingSplitError
 
 _log = logging.getLogger(__name__)
@@ -32,11 +35,15 @@ def find_parts(sources: list[Path], *, images: Path | None) -> tuple[list[Part],
         raise ConfigError("expected a folder or file to examine, got none")
     if images is not None and len(sources) > 1:
         raise ConfigError("expected one data set with --images, got several: lay them out in one of the usual ways")
-    parts, broken = [], []
+    parts, broken, missing, used = [], [], [], []
     for source in sources:
-        splits, problems = _splits(source, images)
+        splits, problems, absent = _splits(source, images)
         parts += [_read(found, name) for name, found in splits]
         broken += [Example(split, "", "", str(problem)) for split, problem in problems]
+        missing += [(source, split, error) for split, error in absent.items()]
+        used += [file for _, found in splits for file in found.inputs]
+    used += [image.path for part in parts for image in part.images]
+    broken += _unread(missing, around=[part.images_dir for part in parts], used=real_files(used))
     unknown = [part for part in parts if part.split not in SPLIT_NAMES]
     if len(unknown) == 1 and all(part.split != "train" for part in parts):
         unknown[0].split = "train"
@@ -51,24 +58,45 @@ def find_parts(sources: list[Path], *, images: Path | None) -> tuple[list[Part],
     return parts, broken
 
 
-def _splits(source: Path, images: Path | None) -> tuple[list[tuple[str, Found]], list[tuple[str, DatasetError]]]:
-    """Names and places of the splits of one source, and what is wrong with those that cannot be found as described."""
+class _Splits(NamedTuple):
+    """Names and places of the splits of one source, and what is wrong with the others.
+
+    broken: those that are named, but not there as described.
+    missing: those without annotations in a usual place.
+    """
+
+    found: list[tuple[str, Found]]
+    broken: list[tuple[str, DatasetError]]
+    missing: dict[str, MissingSplitError]
+
+
+def _splits(source: Path, images: Path | None) -> _Splits:
     if source.is_file() and source.suffix.lower() not in (".yaml", ".yml"):
-        return [(_name_of(source), find_dataset(source, split="train", images=images))], []
-    found, missing, broken = [], {}, []
+        return _Splits([(_name_of(source), find_dataset(source, split="train", images=images))], [], {})
+    splits = _Splits([], [], {})
     for split in SPLIT_NAMES:
         try:
-            found.append((split, find_dataset(source, split=split, images=images)))
+            splits.found.append((split, find_dataset(source, split=split, images=images)))
         except MissingSplitError as error:
-            missing[split] = error
+            splits.missing[split] = error
         except DatasetError as error:
-            broken.append((split, error))
-    if not found:
-        raise broken[0][1] if broken else DatasetError(str(missing["train"]))
-    for split, error in missing.items():
-        if split != "test":  # few have one
+            splits.broken.append((split, error))
+    if not splits.found:
+        raise splits.broken[0][1] if splits.broken else DatasetError(str(splits.missing["train"]))
+    return splits
+
+
+def _unread(missing: list[tuple[Path, str, MissingSplitError]], *, around: list[Path], used: set[str]) -> list[Example]:
+    """Those of the missing splits that are there nevertheless; the log has the others."""
+    unread = []
+    for source, split, error in missing:
+        roots = [source] if source.is_dir() else dict.fromkeys([source.parent, dataset_root(source)])
+        traces = (trace_of(split, root, around=around, used=used) for root in roots)
+        if trace := next(filter(None, traces), ""):
+            unread.append(Example(split, "", "", f"{trace}, but {error}"))
+        elif split != "test":  # few have one
             _log.warning("split %r is not examined: %s", split, error)
-    return found, broken
+    return unread
 
 
 def _name_of(file: Path) -> str:

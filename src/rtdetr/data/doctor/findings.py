@@ -20,7 +20,10 @@ class Kind(NamedTuple):
 
 KINDS: dict[str, Kind] = {
     "unreadable-split": Kind(
-        "error", "splits that cannot be read", "Correct the path or the file that names them.", "left out"
+        "error",
+        "splits that cannot be read",
+        "Correct the path or the file that names them, or put their annotations where they are looked for.",
+        "left out",
     ),
     "unreadable-entry": Kind(
         "error", "entries that cannot be read", "Correct or remove them in the annotations.", "left out"
