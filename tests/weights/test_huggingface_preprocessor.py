@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import rtdetr
@@ -57,6 +58,8 @@ def of_transformers(folder: Path, image: np.ndarray) -> dict[str, np.ndarray]:
     transformers = pytest.importorskip("transformers")
     processor = transformers.RTDetrImageProcessor.from_pretrained(folder)
     model = stock_model(folder)
+    if isinstance(processor.resample, str):  # which transformers itself does not take before release 5
+        processor.resample = Image.Resampling[processor.resample.upper()]
     pixels = processor(images=image, return_tensors="pt", input_data_format="channels_last")["pixel_values"]
     with torch.inference_mode():
         outputs = model(pixels.float())
