@@ -33,8 +33,9 @@ def forbid_reading(monkeypatch):
 def assert_equal(left, right):
     assert left.categories == right.categories
     assert left.annotations.notes == right.annotations.notes
+    assert left.annotations.implied == right.annotations.implied
     for name, column in left.annotations._asdict().items():
-        if name not in ("categories", "notes"):
+        if name not in ("categories", "notes", "implied"):
             np.testing.assert_array_equal(column, getattr(right.annotations, name))
             assert column.dtype == getattr(right.annotations, name).dtype
 

@@ -41,6 +41,7 @@ class Annotations(NamedTuple):
     areas: np.ndarray  # float64 (boxes,), square pixels; of the object, not of its box
     iscrowd: np.ndarray  # bool (boxes,); not to be trained on, and no mistake to detect
     notes: tuple[str, ...] = ()  # what to tell whoever uses it, a line each
+    implied: tuple[str, ...] = ()  # names in `categories` that the files do not have: a known list was taken whole
 
 
 class OnBad(NamedTuple):

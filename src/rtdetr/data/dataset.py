@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypedDict, TypeVar
+from typing import NamedTuple, NoReturn, Protocol, TypedDict, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -262,7 +262,8 @@ class DetectionDataset:
 
         Classes are matched by name. A list without real names (`Categories.numbered`) is matched by position. The new
         dataset's `categories` have the order of the list given and the ids of this dataset; a class that only the list
-        has keeps its id there, or gets the next free one.
+        has keeps its id there, or gets the next free one. Classes of VOC's own list that a VOC dataset without a list
+        of its own has no objects of (`Annotations.implied`) may be missing.
 
         Raises:
             DatasetError: this dataset has a class that the list lacks; the message names the differences.
@@ -271,20 +272,33 @@ class DetectionDataset:
         names = categories.names
         if categories == Categories.numbered(len(own)) and set(names) != set(own.names):
             return self
-        missing, unknown = sorted(set(names) - set(own.names)), sorted(set(own.names) - set(names))
-        if unknown:
-            lists = _listed("only the model has", missing), _listed("only the file has", unknown)
-            differences = ";".join(filter(None, lists))
-            raise DatasetError(
-                f"{self.annotations_file}: expected the {counted(len(names), 'class')} of the model, got {len(own)};"
-                f"{differences}. Use a model trained on these classes, or give the classes the same names"
-            )
+        if set(own.names) - set(names) - set(self.annotations.implied):
+            self._refuse_classes(names)
         label_of_name = {name: label for label, name in enumerate(names)}
-        new_labels = np.array([label_of_name[name] for name in own.names], dtype=np.int64)
+        unused = -1  # no box has it
+        new_labels = np.array([label_of_name.get(name, unused) for name in own.names], dtype=np.int64)
         ids = assign_ids(categories, {category.name: category.id for category in own})
         relabelled = copy.copy(self)
         relabelled.annotations = self.annotations._replace(categories=ids, labels=new_labels[self.annotations.labels])
         return relabelled
+
+    def _refuse_classes(self, names: list[str]) -> NoReturn:
+        """Name the differences between these classes, of a model, and the dataset's."""
+        own, implied = self.categories.names, self.annotations.implied
+        found = sorted(set(own) - set(implied))
+        of_voc, remedy = "", ""
+        if implied:
+            of_voc = f", of which {len(found)} {'occurs' if len(found) == 1 else 'occur'}"
+            remedy = "; a classes.txt in the dataset's folder counts in place of Pascal VOC's own list"
+        lists = (
+            _listed("only the model has", sorted(set(names) - set(own))),
+            _listed("only the file has", sorted(set(found) - set(names))),
+        )
+        raise DatasetError(
+            f"{self.annotations_file}: expected the {counted(len(names), 'class')} of the model, got "
+            f"{len(own)}{of_voc};{';'.join(filter(None, lists))}. Use a model trained on these classes, or give the "
+            f"classes the same names{remedy}"
+        )
 
     def _read(self, index: int, target: ImageTarget, read: Callable[..., _Read], *, reduction: int = 1) -> _Read:
         """Read an image; as its file stores it where only that has the size stated: some tools ignore EXIF rotation."""

@@ -21,10 +21,10 @@ from rtdetr.errors import DatasetError, InputError
 from rtdetr.files import write_atomically
 
 _log = logging.getLogger(__name__)
-_VERSION = 4  # to be raised whenever a reader gives other columns for the same files
+_VERSION = 5  # to be raised whenever a reader gives other columns for the same files
 _LEAST_ROWS = 20_000  # images and boxes; fewer are read anew in about a second
 _DIGEST_SIZE = 32
-_COLUMNS = [name for name in Annotations._fields if name not in ("categories", "notes")]  # the arrays
+_COLUMNS = [name for name in Annotations._fields if name not in ("categories", "notes", "implied")]  # the arrays
 
 
 def read_cached(found: Found, *, on_bad: OnBad) -> Annotations:
@@ -83,9 +83,9 @@ def _load(file: Path, fingerprint: bytes) -> Annotations | None:
     try:
         texts, *columns = (np.lib.format.read_array(stream, allow_pickle=False) for _ in range(1 + len(_COLUMNS)))
         content = json.loads(texts.tobytes())
-        notes = tuple(map(str, content["notes"]))
+        texts = {name: tuple(map(str, content[name])) for name in ("notes", "implied")}
         columns = dict(zip(_COLUMNS, columns, strict=True))
-        annotations = Annotations(Categories.from_json(content["categories"]), **columns, notes=notes)
+        annotations = Annotations(Categories.from_json(content["categories"]), **columns, **texts)
         return annotations if _is_sound(annotations) else None
     except (ValueError, EOFError, OSError, KeyError, TypeError, MemoryError, InputError):
         return None
@@ -116,7 +116,8 @@ def _is_sound(annotations: Annotations) -> bool:
 def _save(file: Path, fingerprint: bytes, annotations: Annotations) -> None:
     stream = io.BytesIO()
     stream.write(fingerprint)
-    texts = json.dumps({"categories": annotations.categories.to_json(), "notes": annotations.notes}).encode()
+    content = {name: getattr(annotations, name) for name in ("notes", "implied")}
+    texts = json.dumps({"categories": annotations.categories.to_json(), **content}).encode()
     columns = [getattr(annotations, name) for name in _COLUMNS]
     for column in (np.frombuffer(texts, dtype=np.uint8), *columns):
         np.save(stream, column, allow_pickle=False)

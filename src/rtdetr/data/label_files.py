@@ -21,7 +21,7 @@ import itertools
 import os
 import unicodedata
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from functools import cached_property
 
 from rtdetr.data.image_files import is_image_name
@@ -146,9 +146,12 @@ class LabelFiles:
         """The folders where the labels of the images in a folder may be."""
         return [*self._counterparts(folder, self._images, self._labels), folder]
 
-    def without_image(self, folder: str) -> list[str]:
-        """Paths of the files in a folder that could be label files by their suffix, but are those of no image."""
-        paths = self.files_in(folder)
+    def without_image(self, folder: str, *, used: Set[str] = frozenset()) -> list[str]:
+        """Paths of the files in a folder that could be label files by their suffix, but are those of no image.
+
+        The names `used` are known to have one.
+        """
+        paths = self.files_in(folder, but=used)
         if not paths:
             return []
         claims = [
@@ -156,6 +159,24 @@ class LabelFiles:
         ]
         stems = [composed(path[len(folder) :].lstrip(os.sep)[: -len(self.suffix)]) for path in paths]
         return [path for path, stem in zip(paths, stems, strict=True) if not any(stem in known for known in claims)]
+
+    def all_without_image(
+        self, image_folders: Iterable[str], *, roots: Iterable[str] = (), used: Iterable[str] = ()
+    ) -> list[str]:
+        """Paths of the files without an image, as `without_image` says, in the usual places of images in some folders.
+
+        Args:
+            image_folders: where the images are.
+            roots: folders whose whole counterparts are searched: of a folder nothing but the labels may be left.
+            used: paths of label files that are known to have an image; nothing more is asked where these are all.
+        """
+        names = defaultdict(set)
+        for path in used:
+            folder, _, name = path.rpartition(os.sep)
+            names[folder].add(name)
+        places = {place for folder in image_folders for place in self.places(folder)}
+        places.update(self._walk(one for root in roots for one in self._counterparts(root, self._images, self._labels)))
+        return [path for place in sorted(places) for path in self.without_image(place, used=names[place])]
 
     def near(self, images: Sequence[str], roots: Iterable[str]) -> dict[str, str]:
         """Of images without a label: the files near them that are named like them and are those of no other image.
@@ -175,9 +196,12 @@ class LabelFiles:
                     found.setdefault(image, path)
         return found
 
-    def files_in(self, folder: str) -> list[str]:
-        """Paths of all annotation files in a folder, sorted; hidden ones are left out, which macOS makes for others."""
-        names = (name for name in self.listing(folder).names if name.lower().endswith(self.suffix))
+    def files_in(self, folder: str, *, but: Set[str] = frozenset()) -> list[str]:
+        """Paths of the annotation files in a folder, some names left out, sorted.
+
+        Hidden ones are left out, which macOS makes for others.
+        """
+        names = (name for name in self.listing(folder).names - but if name.lower().endswith(self.suffix))
         return [os.path.join(folder, name) for name in sorted(names) if not is_hidden(name)]
 
     def _walk(self, roots: Iterable[str]) -> Iterator[str]:

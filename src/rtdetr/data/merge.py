@@ -41,7 +41,9 @@ def merge(datasets: Sequence[DetectionDataset]) -> DetectionDataset:
             for source in dataset.sources
         ]
         next_id, first = highest + offset + 1, first + len(part.image_ids)
-    return DetectionDataset.of(_joined(categories, parts), *sources)
+    found = set().union(*({*dataset.categories.names} - {*dataset.annotations.implied} for dataset in datasets))
+    implied = tuple(name for name in categories.names if name not in found)
+    return DetectionDataset.of(_joined(categories, parts)._replace(implied=implied), *sources)
 
 
 def _union(categories: Categories, more: Categories) -> Categories:

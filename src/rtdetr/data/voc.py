@@ -73,7 +73,7 @@ def read_split(split: VocSplit, on_bad: OnBad) -> Annotations:
     _refuse_absent(split)
     xml_files = dict.fromkeys([item.xml for item in split.items] + split.every)
     pictures = {file: read_picture(file) for file in xml_files}
-    categories = _categories(split.root, pictures)
+    categories, implied = _categories(split.root, pictures)
     label_of_name = {name: label for label, name in enumerate(categories.names)}
     names = image_names(split, pictures)
     rows = [
@@ -103,7 +103,8 @@ def read_split(split: VocSplit, on_bad: OnBad) -> Annotations:
         iscrowd=np.array([thing.difficult for *_, thing in rows], dtype=bool),
     )
     notes = filter(None, [sizes.note])
-    return arrange(objects, source=split.source, on_bad_box=on_bad.box, where=where, form=CORNERS, notes=notes)
+    columns = arrange(objects, source=split.source, on_bad_box=on_bad.box, where=where, form=CORNERS, notes=notes)
+    return columns._replace(implied=implied)
 
 
 def _refuse_absent(split: VocSplit) -> None:
@@ -128,8 +129,11 @@ def class_list(root: Path) -> tuple[Path | None, list[str]]:
     return file, [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def _categories(root: Path, pictures: dict[Path, Picture]) -> Categories:
-    """The classes of the dataset; every object's must be in the list where there is one."""
+def _categories(root: Path, pictures: dict[Path, Picture]) -> tuple[Categories, tuple[str, ...]]:
+    """The classes of the dataset, and the names of VOC's own list that no object has where that list is taken.
+
+    Every object's class must be in the dataset's list where there is one.
+    """
     file_of_name = {thing.name: file for file, picture in pictures.items() for thing in picture.objects}
     file, names = class_list(root)
     if file is None:
@@ -138,13 +142,14 @@ def _categories(root: Path, pictures: dict[Path, Picture]) -> Categories:
                 f"{root}: no object in {counted(len(pictures), 'annotation file')}, so no classes. Add a labels.txt"
             )
         names = VOC20.names if set(file_of_name) <= set(VOC20.names) else sorted(file_of_name)
-        return Categories(Category(label, name) for label, name in enumerate(names))
+        implied = tuple(name for name in names if name not in file_of_name)
+        return Categories(Category(label, name) for label, name in enumerate(names)), implied
     if not names or len(set(names)) < len(names):
         raise DatasetError(f"{file}: expected the class names, one a line, each once")
     unknown = sorted(set(file_of_name) - set(names))
     if unknown:
         raise DatasetError(f"{file_of_name[unknown[0]]}: class {unknown[0]!r} does not exist: {file} does not list it")
-    return Categories(Category(label, name) for label, name in enumerate(names))
+    return Categories(Category(label, name) for label, name in enumerate(names)), ()
 
 
 def first_pixel(pictures: dict[Path, Picture]) -> int:

@@ -7,17 +7,19 @@
 
 The labels of images/train/a.jpg are in labels/train/a.txt or beside the image (`label_files.py` has the whole rule),
 one object per line (`label_rows.py`). An image without a label file, or with an empty one, has no objects; but a label
-file that lies near an image, in no usual place, is an error, and more than a few images without one are told. Where the
-YAML file has `kpt_shape: [17, 3]`, so many numbers of body points follow each box; they are passed over.
+file that lies near an image, in no usual place, is an error, and more than a few images without one are told, as are
+label files with objects that have no image. Where the YAML file has `kpt_shape: [17, 3]`, so many numbers of body
+points follow each box; they are passed over.
 
 Source: https://docs.ultralytics.com/datasets/detect/ (the description of the format).
 """
 
 import functools
+import itertools
 import os
 import unicodedata
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn
@@ -38,6 +40,7 @@ from rtdetr.wording import are, counted, have, more_like_it
 from rtdetr.yaml_loaders import TextLoader
 
 _MOST_CLASSES = 100_000  # where only their number is given
+_MOST_STRAY = 1000  # label files without an image that are counted
 _FORMS = ("NFC", "NFD")  # of Unicode: systems differ in how they store accents
 
 
@@ -90,7 +93,8 @@ def yolo_file(file: Path, names: Sequence[str]) -> Found:
     split = YoloSplit(file, categories, images_dir, images, labels, near, moved, _point_numbers(file, document))
     inputs = [str(file), *images, *filter(None, labels), *near.values()]
     read = functools.partial(_read, split)
-    warnings = (*(part.note for part in parts), _unlabeled(file, key, images, missing))
+    stray = _without_image(file, key, parts, finder, used=filter(None, labels))
+    warnings = (*(part.note for part in parts), _unlabeled(file, key, images, missing), stray)
     return Found("yolo", file, images_dir, inputs, read, split, key, tuple(filter(None, warnings)))
 
 
@@ -122,6 +126,21 @@ def _unlabeled(file: Path, key: str, images: Sequence[str], missing: Sequence[st
         f"{file}: {len(missing)} of the {counted(len(images), 'image')} of {key} {have(missing)} no label file and "
         f"{are(missing)} taken for background, the first is {missing[0]}. If that is right, empty files such as "
         f"{usual_label_file(missing[0])} say so"
+    )
+
+
+def _without_image(file: Path, key: str, parts: Sequence["_Entry"], finder: LabelFiles, *, used: Iterable[str]) -> str:
+    """What to say about label files of the split's folders whose image is missing; a list says itself what is meant."""
+    folders = {image.rpartition(os.sep)[0] for part in parts if part.folder for image in part.images}
+    roots = {part.folder for part in parts if part.folder}
+    files = filter(has_objects, finder.all_without_image(folders, roots=roots, used=used))
+    first = list(itertools.islice(files, _MOST_STRAY + 1))  # each is read
+    if not first:
+        return ""
+    count = f"more than {_MOST_STRAY:,} label files" if len(first) > _MOST_STRAY else counted(len(first), "label file")
+    return (
+        f"{file}: {count} of {key} with objects {have(first)} no image, the first is {first[0]}; add the images or "
+        "delete the labels"
     )
 
 
@@ -189,6 +208,7 @@ class _Entry(NamedTuple):
     """Paths of the images that one entry of a split stands for; `moved` as in `YoloSplit`, and what to tell of it."""
 
     images: list[str]
+    folder: str = ""  # that is meant as a whole
     moved: Mapping[str, tuple[str, str]] = MappingProxyType({})
     note: str = ""
 
@@ -201,7 +221,8 @@ def _images_of(file: Path, document: dict[str, Any], key: str, entry: Any) -> _E
     if found is None:
         raise DatasetError(f"{file}: {key} {entry!r} is not there; looked for {', '.join(map(str, places))}")
     if found.is_dir():
-        return _Entry(images_below(Path(os.path.abspath(found))))
+        folder = os.path.abspath(found)
+        return _Entry(images_below(Path(folder)), folder)
     if is_image_name(found.name):
         return _Entry([os.path.abspath(found)])
     return _listed_images(found, places[0].parent)
@@ -240,7 +261,7 @@ def _listed_images(file: Path, root: Path) -> _Entry:
     for i, name in zip(absent, located.names, strict=True):
         paths[i] = os.path.abspath(root / name)
     moved = {paths[absent[at]]: (listed[at], way) for at, way in located.ways.items()}
-    return _Entry(paths, moved, located.note(file, listed, total=len(lines)))
+    return _Entry(paths, moved=moved, note=located.note(file, listed, total=len(lines)))
 
 
 def _listed_image(line: str, beside: Path, root: Path) -> str:

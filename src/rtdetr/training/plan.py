@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -122,6 +123,7 @@ def describe(
     train: SplitCounts,
     val: SplitCounts | None,
     steps_per_epoch: int,
+    implied: Sequence[str] = (),
     memory: Memory | None = None,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -134,6 +136,7 @@ def describe(
         train: what is trained on.
         val: what is evaluated; None: nothing is.
         steps_per_epoch: batches of an epoch.
+        implied: names of classes that the data does not have, see `Annotations.implied`.
         memory: what `estimate_memory` found; None: it is not said.
         device: where the network runs.
         dtype: what it computes in.
@@ -149,6 +152,7 @@ def describe(
     rows = {
         "model": f"{config.model}, {total:.1f} M parameters ({trained:.1f} M trained{frozen}), {start}",
         "data": f"{train}; {counted(model.config.num_classes, 'class')}; {validation}",
+        "classes": _implied_classes(implied, total=model.config.num_classes),
         "recipe": f"{config.recipe_name}{_reason(config)}",
         "length": f"{counted(recipe.epochs, 'epoch')} of {counted(steps_per_epoch, 'step')} "
         f"of {counted(recipe.batch_size, 'image')}: {counted(steps, 'step')}",
@@ -162,6 +166,17 @@ def describe(
         "results": config.output_dir,
     }
     return "\n".join(f"{name:<9}{text}" for name, text in rows.items() if text)
+
+
+def _implied_classes(implied: Sequence[str], *, total: int) -> str:
+    """What to say where classes are taken from Pascal VOC's own list; nothing where the data has all of them."""
+    if not implied:
+        return ""
+    count = total - len(implied)
+    return (
+        f"{counted(total, 'class')}, of which {count} {'occurs' if count == 1 else 'occur'}: all names are of Pascal "
+        "VOC's own list, which is taken whole; put a classes.txt with your names into the dataset's folder for your own"
+    )
 
 
 def note_time(path: Path, description: str, text: str) -> None:

@@ -172,6 +172,7 @@ def _describe(
         train=counts["train"],
         val=counts.get("val"),
         steps_per_epoch=len(loader),
+        implied=datasets["train"].annotations.implied,
         memory=estimate_memory(model, config.recipe, dtype=dtype, world_size=processes.world_size),
         device=f"{device}" if processes.world_size == 1 else f"{device}, {counted(processes.world_size, 'process')}",
         dtype=dtype,
