@@ -3,13 +3,14 @@
 import logging
 import os
 import re
+import shutil
 import unicodedata
 from collections import Counter
 
 import pytest
 from PIL import Image
 
-from rtdetr.data import check, open_dataset
+from rtdetr.data import check, index_cache, open_dataset, yolo
 from rtdetr.data.doctor import fix
 from rtdetr.data.label_files import LabelFiles, usual_label_file
 from rtdetr.errors import DatasetError
@@ -542,3 +543,69 @@ def test_lines_of_a_list_that_were_found_elsewhere_are_a_note_of_the_doctor(tmp_
     [finding] = [finding for finding in report.findings if finding.kind == "other-path"]
     assert finding.count == 3 and finding.severity == "note" and report.sound
     assert "D:\\data\\a.jpg is read from a.jpg, found by the last part of the path" in finding.examples[0].line()
+
+
+def test_labels_whose_image_is_missing_are_told_each_time(tmp_path, caplog, monkeypatch):
+    root = write_yolo(tmp_path / "set")
+    monkeypatch.setenv("RTDETR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(index_cache, "_LEAST_ROWS", 0)
+    (root / "images/train/b.jpg").unlink()
+    (root / "labels/train/gone").mkdir()
+    (root / "labels/train/gone/x.txt").write_text(LABEL)  # of a whole folder of images
+    for name, text in {"classes.txt": "cat\ndog\n", "empty.txt": "", "._a.txt": LABEL}.items():
+        (root / "labels/train" / name).write_text(text)
+    told = (
+        f"{root / 'data.yaml'}: 2 label files of train with objects have no image, the first is "
+        f"{root / 'labels/train/b.txt'}; add the images or delete the labels"
+    )
+    for _ in range(2):  # the second time from the cache
+        assert len(boxes(root)) == 2
+        assert [(record.levelno, record.message) for record in caplog.records] == [(logging.WARNING, told)]
+        caplog.clear()
+    boxes(root, "val")
+    assert not caplog.records
+    (root / "labels/train/b.txt").unlink()
+    boxes(root)
+    assert f"1 label file of train with objects has no image, the first is {root}/labels/train/gone/x.t" in caplog.text
+
+
+def test_labels_beside_the_images_whose_image_is_missing_are_told(tmp_path, caplog):
+    root = write_yolo(tmp_path / "set")
+    beside(root)
+    (root / "images/train/b.jpg").unlink()
+    assert len(boxes(root)) == 2
+    assert f"1 label file of train with objects has no image, the first is {root}/images/train/b.txt;" in caplog.text
+
+
+def test_labels_without_an_image_are_counted_up_to_a_number(tmp_path, caplog, monkeypatch):
+    root = write_yolo(tmp_path / "set")
+    monkeypatch.setattr(yolo, "_MOST_STRAY", 150)
+    for number in range(151):
+        (root / f"labels/train/x{number:03d}.txt").write_text(LABEL)
+    boxes(root)
+    assert "more than 150 label files of train with objects have no image, the first is" in caplog.text
+
+
+@pytest.mark.parametrize("count", [1, 200])
+def test_labels_of_images_that_another_split_or_nobody_uses_are_no_strays(tmp_path, caplog, count):
+    root = write_yolo(tmp_path / "set")
+    (root / "labels/Train").mkdir()  # one folder of labels for two of images
+    shutil.copytree(root / "images/train", root / "Images/train")
+    for number in range(count):
+        picture(number).save(root / f"Images/train/x{number}.png")
+        (root / f"labels/train/x{number}.txt").write_text(LABEL)
+    boxes(root)
+    (root / "list.txt").write_text("images/train/a.jpg\n")
+    (root / "data.yaml").write_text((root / "data.yaml").read_text().replace("images/train", "list.txt"))
+    (root / "labels/train/gone.txt").write_text(LABEL)
+    assert len(boxes(root)) == 1
+    assert not caplog.records
+
+
+def test_a_list_with_a_missing_image_is_an_error(tmp_path):
+    root = write_yolo(tmp_path / "set")
+    (root / "list.txt").write_text("images/train/a.jpg\nimages/train/b.jpg\n")
+    (root / "data.yaml").write_text((root / "data.yaml").read_text().replace("images/train", "list.txt"))
+    (root / "images/train/b.jpg").unlink()
+    with pytest.raises(DatasetError, match=r"1 of 2 images is not there: .*b\.jpg"):
+        boxes(root)

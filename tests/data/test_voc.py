@@ -4,9 +4,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from rtdetr.categories import VOC20
-from rtdetr.data import open_dataset
+from rtdetr.categories import VOC20, Categories, Category
+from rtdetr.data import index_cache, open_dataset
 from rtdetr.errors import DatasetError
+from rtdetr.wording import counted
 from tests.data.formats import voc_object
 
 SIZE = "<size><width>60</width><height>40</height></size>"
@@ -252,3 +253,60 @@ def test_a_list_with_the_backslashes_of_windows(tmp_path):
     dataset = open_dataset(root, split="train")
     assert dataset.target(0)["boxes_xyxy"].tolist() == [[0, 0, 10, 5]]
     assert dataset.load(0)[0].size == (20, 10)
+
+
+def model_of(*names):
+    return Categories(Category(label, name) for label, name in enumerate(names))
+
+
+def animals(root, *names, **options):
+    """Images with one object each, of these classes."""
+    return write(root, {f"x{i}": SIZE + voc_object(name, [i, 1, 5, 5]) for i, name in enumerate(names)}, **options)
+
+
+def test_of_the_classes_of_vocs_own_list_only_those_that_occur_are_expected_of_a_model(tmp_path, monkeypatch):
+    monkeypatch.setenv("RTDETR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(index_cache, "_LEAST_ROWS", 0)
+    root = animals(tmp_path / "set", "dog", "cat")
+    for _ in range(2):  # the second time from the cache
+        dataset = read(root)
+        assert dataset.categories == VOC20
+        assert set(dataset.annotations.implied) == set(VOC20.names) - {"cat", "dog"}
+        own = read(root, categories=model_of("zebra", "cat", "dog"))
+        assert own.categories.names == ["zebra", "cat", "dog"] and own.categories.ids == [20, 7, 11]
+        assert [own.target(i)["labels"].tolist() for i in range(2)] == [[2], [1]]
+        assert boxes(own) == boxes(dataset)
+    assert dataset.with_categories(VOC20).target(0)["labels"].tolist() == [11]
+    (root / "ImageSets/Main/train.txt").write_text("x0")  # the cat occurs in another split
+    for names in (["dog"], ["dog", "zebra"]):
+        with pytest.raises(DatasetError) as caught:
+            read(root, categories=model_of(*names))
+        assert f"expected the {counted(len(names), 'class')} of the model, got 20, of which 2 occur;" in str(
+            caught.value
+        )
+        assert " only the file has 'cat'. " in str(caught.value)
+        assert str(caught.value).endswith(
+            "a classes.txt in the dataset's folder counts in place of Pascal VOC's own list"
+        )
+
+
+def test_a_list_of_classes_counts_as_a_whole(tmp_path):
+    root = animals(tmp_path, "dog", "cat", labels="cat\ndog\ncow\n")
+    assert read(root).annotations.implied == ()
+    with pytest.raises(DatasetError, match=r"got 3; only the file has 'cow'\. .* the same names$"):
+        read(root, categories=model_of("cat", "dog"))
+    (root / "labels.txt").write_text("cat\ndog\n")
+    assert read(root, categories=Categories.numbered(2)).target(0)["labels"].tolist() == [1]
+    (root / "labels.txt").unlink()
+    with pytest.raises(DatasetError, match=r"got 20, of which 2 occur; only the model has 'class 0'.*classes\.txt"):
+        read(root, categories=Categories.numbered(2))
+
+
+def test_merged_datasets_have_the_classes_that_any_of_them_has(tmp_path):
+    roots = animals(tmp_path / "a", "dog"), animals(tmp_path / "b", "cow", labels="cow\nsheep\n")
+    merged = read(list(roots))
+    assert merged.categories.names == VOC20.names
+    assert set(merged.annotations.implied) == set(VOC20.names) - {"dog", "cow", "sheep"}
+    assert merged.with_categories(model_of("sheep", "cow", "dog")).target(1)["labels"].tolist() == [1]
+    with pytest.raises(DatasetError, match=r"only the file has 'sheep'\."):
+        merged.with_categories(model_of("cow", "dog"))

@@ -145,3 +145,11 @@ def test_other_recipes():
     text = plan(Recipe(epochs=9, schedule="steps", milestones=(6, 8)), rehearsal=False)
     assert "558 steps of warm-up; x 0.1 at epochs 6, 8" in text
     assert "from random weights" in text and "unknown until the first steps" in text
+
+
+def test_classes_of_vocs_own_list_that_do_not_occur_are_told():
+    text = plan(Recipe(), implied=["aeroplane"])
+    assert (
+        "\nclasses  3 classes, of which 2 occur: all names are of Pascal VOC's own list, which is taken whole; put a "
+        "classes.txt with your names into the dataset's folder for your own\n" in text
+    )

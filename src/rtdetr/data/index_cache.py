@@ -83,9 +83,9 @@ def _load(file: Path, fingerprint: bytes) -> Annotations | None:
     try:
         texts, *columns = (np.lib.format.read_array(stream, allow_pickle=False) for _ in range(1 + len(_COLUMNS)))
         content = json.loads(texts.tobytes())
-        texts = {name: tuple(map(str, content[name])) for name in ("notes", "implied")}
+        notes, implied = (tuple(map(str, content[name])) for name in ("notes", "implied"))
         columns = dict(zip(_COLUMNS, columns, strict=True))
-        annotations = Annotations(Categories.from_json(content["categories"]), **columns, **texts)
+        annotations = Annotations(Categories.from_json(content["categories"]), **columns, notes=notes, implied=implied)
         return annotations if _is_sound(annotations) else None
     except (ValueError, EOFError, OSError, KeyError, TypeError, MemoryError, InputError):
         return None

@@ -21,7 +21,7 @@ import itertools
 import os
 import unicodedata
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from functools import cached_property
 
 from rtdetr.data.image_files import is_image_name
@@ -29,10 +29,12 @@ from rtdetr.errors import DatasetError
 from rtdetr.images.files import is_hidden
 
 MOST_UNLABELED = 0.05  # share of images without a label file that may be meant as background without a word
+_FEW = 100  # files that are read before their images are looked for
 _MOST_FOLDERS = 1000  # searched for a label that is not in a usual place
 _RESULTS = "runs"
 _NO_FOLDER = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL}
 _IMAGES, _LABELS = "images", "labels"
+_USUAL_FILES = (".txt", ".xml", ".jpg", ".png")
 
 
 class Listing:
@@ -110,6 +112,7 @@ class LabelFiles:
         self._images, self._labels = images, labels
         self._listings: dict[str, Listing] = {}
         self._places: dict[tuple[str, str], list[str]] = {}
+        self._found: defaultdict[str, set[str]] = defaultdict(set)  # folder -> names that `of` found there
 
     def listing(self, folder: str) -> Listing:
         """What is in a folder."""
@@ -124,13 +127,15 @@ class LabelFiles:
         for place in self.places(folder):
             found = self._find(place, stems)
             if found is not None:
-                return found
+                self._found[place].add(found)
+                return os.path.join(place, found)
         return None
 
     def find(self, folder: str, image_name: str) -> str | None:
         """Path of the label file that a folder has for an image of this name, which may lack its suffix."""
         short = [os.path.splitext(image_name)[0]] if is_image_name(image_name) else []
-        return self._find(folder, (*short, image_name))
+        found = self._find(folder, (*short, image_name))
+        return None if found is None else os.path.join(folder, found)
 
     def _find(self, folder: str, stems: Sequence[str]) -> str | None:
         listing = self.listing(folder)
@@ -139,19 +144,18 @@ class LabelFiles:
             if listing.is_hidden and os.path.isfile(os.path.join(folder, stem + self.suffix)):
                 found = stem + self.suffix
             if found is not None:
-                return os.path.join(folder, found)
+                return found
         return None
 
     def places(self, folder: str) -> list[str]:
         """The folders where the labels of the images in a folder may be."""
         return [*self._counterparts(folder, self._images, self._labels), folder]
 
-    def without_image(self, folder: str, *, used: Set[str] = frozenset()) -> list[str]:
-        """Paths of the files in a folder that could be label files by their suffix, but are those of no image.
+    def without_image(self, folder: str) -> list[str]:
+        """Paths of the files in a folder that could be label files by their suffix, but are those of no image."""
+        return self._unclaimed(folder, self.files_in(folder))
 
-        The names `used` are known to have one.
-        """
-        paths = self.files_in(folder, but=used)
+    def _unclaimed(self, folder: str, paths: Sequence[str]) -> list[str]:
         if not paths:
             return []
         claims = [
@@ -160,23 +164,21 @@ class LabelFiles:
         stems = [composed(path[len(folder) :].lstrip(os.sep)[: -len(self.suffix)]) for path in paths]
         return [path for path, stem in zip(paths, stems, strict=True) if not any(stem in known for known in claims)]
 
-    def all_without_image(
-        self, image_folders: Iterable[str], *, roots: Iterable[str] = (), used: Iterable[str] = ()
-    ) -> list[str]:
-        """Paths of the files without an image, as `without_image` says, in the usual places of images in some folders.
+    def stray(self, roots: Iterable[str], *, is_label: Callable[[str], bool]) -> Iterator[str]:
+        """Paths of the label files that no image has, of those where `of` found some or would look.
 
         Args:
-            image_folders: where the images are.
-            roots: folders whose whole counterparts are searched: of a folder nothing but the labels may be left.
-            used: paths of label files that are known to have an image; nothing more is asked where these are all.
+            roots: folders of images, searched as a whole: of one in them nothing but the labels may be left.
+            is_label: tells by its content whether a file is one.
         """
-        names = defaultdict(set)
-        for path in used:
-            folder, _, name = path.rpartition(os.sep)
-            names[folder].add(name)
-        places = {place for folder in image_folders for place in self.places(folder)}
-        places.update(self._walk(one for root in roots for one in self._counterparts(root, self._images, self._labels)))
-        return [path for place in sorted(places) for path in self.without_image(place, used=names[place])]
+        places = set(
+            self._walk(place for root in roots for place in self._counterparts(root, self._images, self._labels))
+        )
+        for place in sorted(places | set(self._found)):
+            paths = self.files_in(place, but=self._found.get(place, frozenset()))
+            are_few = len(paths) <= _FEW  # such as classes.txt, for which no folder of images is worth listing
+            stray = self._unclaimed(place, list(filter(is_label, paths)) if are_few else paths)
+            yield from stray if are_few else filter(is_label, stray)
 
     def near(self, images: Sequence[str], roots: Iterable[str]) -> dict[str, str]:
         """Of images without a label: the files near them that are named like them and are those of no other image.
@@ -197,9 +199,9 @@ class LabelFiles:
         return found
 
     def files_in(self, folder: str, *, but: Set[str] = frozenset()) -> list[str]:
-        """Paths of the annotation files in a folder, some names left out, sorted.
+        """Paths of all annotation files in a folder, sorted, some names left out.
 
-        Hidden ones are left out, which macOS makes for others.
+        Hidden ones are left out too, which macOS makes for others.
         """
         names = (name for name in self.listing(folder).names - but if name.lower().endswith(self.suffix))
         return [os.path.join(folder, name) for name in sorted(names) if not is_hidden(name)]
@@ -260,6 +262,8 @@ def folders_around(images: Iterable[str]) -> set[str]:
 
 
 def _is_file_name(name: str) -> bool:
+    if name.endswith(_USUAL_FILES):  # most, and quickly
+        return True
     stem, _, suffix = name.rpartition(".")
     return bool(stem) and (_is_image(suffix) or suffix.lower() in ("txt", "xml", "json"))
 

@@ -19,7 +19,7 @@ import itertools
 import os
 import unicodedata
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn
@@ -93,7 +93,7 @@ def yolo_file(file: Path, names: Sequence[str]) -> Found:
     split = YoloSplit(file, categories, images_dir, images, labels, near, moved, _point_numbers(file, document))
     inputs = [str(file), *images, *filter(None, labels), *near.values()]
     read = functools.partial(_read, split)
-    stray = _without_image(file, key, parts, finder, used=filter(None, labels))
+    stray = _stray(file, key, [part.folder for part in parts if part.folder], finder)
     warnings = (*(part.note for part in parts), _unlabeled(file, key, images, missing), stray)
     return Found("yolo", file, images_dir, inputs, read, split, key, tuple(filter(None, warnings)))
 
@@ -129,12 +129,10 @@ def _unlabeled(file: Path, key: str, images: Sequence[str], missing: Sequence[st
     )
 
 
-def _without_image(file: Path, key: str, parts: Sequence["_Entry"], finder: LabelFiles, *, used: Iterable[str]) -> str:
-    """What to say about label files of the split's folders whose image is missing; a list says itself what is meant."""
-    folders = {image.rpartition(os.sep)[0] for part in parts if part.folder for image in part.images}
-    roots = {part.folder for part in parts if part.folder}
-    files = filter(has_objects, finder.all_without_image(folders, roots=roots, used=used))
-    first = list(itertools.islice(files, _MOST_STRAY + 1))  # each is read
+def _stray(file: Path, key: str, folders: Sequence[str], finder: LabelFiles) -> str:
+    """What to say about label files of the split's folders that no image has; a list says itself what is meant."""
+    stray = finder.stray(folders, is_label=has_objects) if folders else iter(())
+    first = list(itertools.islice(stray, _MOST_STRAY + 1))  # each is read
     if not first:
         return ""
     count = f"more than {_MOST_STRAY:,} label files" if len(first) > _MOST_STRAY else counted(len(first), "label file")

@@ -151,9 +151,10 @@ def labels_without_image(survey: Survey) -> list[str]:
     """Label files of YOLO, not empty, of images that are neither listed nor beside those that are."""
     images = [str(image.path) for part in survey.parts if part.format == "yolo" for image in part.images]
     finder = LabelFiles()
+    folders = {place for folder in {os.path.dirname(path) for path in images} for place in finder.places(folder)}
     reported = {image.misplaced_label for part in survey.parts for image in part.images}
-    files = finder.all_without_image({os.path.dirname(path) for path in images})
-    return [path for path in files if path not in reported and has_objects(path)]
+    files = (path for folder in sorted(folders) for path in finder.without_image(folder) if path not in reported)
+    return [path for path in files if has_objects(path)]
 
 
 def check_contents(survey: Survey, found: Collector, *, size_hw: SizeHW, queries: int) -> None:
