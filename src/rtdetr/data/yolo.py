@@ -135,7 +135,9 @@ def _stray(file: Path, key: str, folders: Sequence[str], finder: LabelFiles) -> 
     first = list(itertools.islice(stray, _MOST_STRAY + 1))  # each is read
     if not first:
         return ""
-    count = f"more than {_MOST_STRAY:,} label files" if len(first) > _MOST_STRAY else counted(len(first), "label file")
+    count = counted(min(len(first), _MOST_STRAY), "label file")
+    if len(first) > _MOST_STRAY:
+        count = f"more than {count}"
     return (
         f"{file}: {count} of {key} with objects {have(first)} no image, the first is {first[0]}; add the images or "
         "delete the labels"
