@@ -546,6 +546,7 @@ def test_lines_of_a_list_that_were_found_elsewhere_are_a_note_of_the_doctor(tmp_
 
 
 def test_labels_whose_image_is_missing_are_told_each_time(tmp_path, caplog, monkeypatch):
+    caplog.set_level(logging.WARNING, logger="rtdetr")
     root = write_yolo(tmp_path / "set")
     monkeypatch.setenv("RTDETR_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(index_cache, "_LEAST_ROWS", 0)
