@@ -21,6 +21,11 @@ def have(things: Sized | int) -> str:
     return "has" if are(things) == "is" else "have"
 
 
+def occur(things: Sized | int) -> str:
+    """The same for "occur"."""
+    return "occurs" if are(things) == "is" else "occur"
+
+
 def more_like_it(count: int) -> str:
     """What to add to a message about the first of several; nothing where it is the only one."""
     return f"There {are(count)} {count:,} more like it" if count > 0 else ""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rtdetr.images import image_size, load_image
+from rtdetr.images import ImageSource, image_size, load_image
 from rtdetr.images.locks import _locks, only_reader
 
 KINDS = {"PNG": {}, "JPEG": {"quality": 95}, "TIFF": {"compression": "tiff_lzw"}, "GIF": {}}
@@ -23,9 +23,9 @@ def file(request: pytest.FixtureRequest) -> bytes:
     return stream.getvalue()
 
 
-def read_at_once(*sources: object, times: int = 8) -> list[np.ndarray]:
+def read_at_once(*sources: ImageSource, times: int = 8) -> list[np.ndarray]:
     with ThreadPoolExecutor(times) as pool:
-        return list(pool.map(load_image, sources * times))  # type: ignore[arg-type]
+        return list(pool.map(load_image, sources * times))
 
 
 def assert_all_equal(found: list[np.ndarray], file: bytes) -> None:

@@ -23,7 +23,7 @@ def detect(detector: Detector, results: Any) -> None:
 def main(files: list[str]) -> None:
     warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 and later: of forks with threads
     for file in files:
-        for method in ("fork", "spawn"):
+        for method in multiprocessing.get_all_start_methods():
             detector = rtdetr.load(file, precision="float32", num_threads=2)
             expected = detector(IMAGE, threshold=0.0)
             detector([IMAGE] * 3, threshold=0.0)

@@ -35,7 +35,7 @@ def other_form(boxes_xywh: np.ndarray, sizes_wh: np.ndarray, *, form: str, least
         return ""
     if form != CENTER and (found := _as_fractions(boxes_xywh, sizes_wh)):
         return found
-    corners = np.concatenate([boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]], axis=1)
+    corners = _CORNERS[XYWH](boxes_xywh)
     wrong, total = int((~_inside(corners, sizes_wh)).sum()), len(corners)
     if wrong < max(least, _WRONG_SHARE * total):
         return ""

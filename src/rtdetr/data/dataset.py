@@ -24,7 +24,7 @@ from rtdetr.data.image_paths import with_images
 from rtdetr.errors import DatasetError, InputError
 from rtdetr.images import ImageSource, Picture, load_image, max_pixels, open_image, read_picture, size_of, viewable
 from rtdetr.images.decode import pixels_hint
-from rtdetr.wording import counted, have
+from rtdetr.wording import counted, have, occur
 
 _log = logging.getLogger(__name__)
 _Read = TypeVar("_Read", bound=Picture)
@@ -288,7 +288,7 @@ class DetectionDataset:
         found = sorted(set(own) - set(implied))
         of_voc, remedy = "", ""
         if implied:
-            of_voc = f", of which {len(found)} {'occurs' if len(found) == 1 else 'occur'}"
+            of_voc = f", of which {len(found)} {occur(found)}"
             remedy = "; a classes.txt in the dataset's folder counts in place of Pascal VOC's own list"
         lists = (
             _listed("only the model has", sorted(set(names) - set(own))),

@@ -35,10 +35,10 @@ _SINGLE_PAGE = ("MPO",)  # further pages of these are previews of the first
 _MOST_NAMED = 5
 _ADVICE = re.compile(r"(generic error\W*)?\b(please|check `stderr`|try (re)?building)\b.*", re.IGNORECASE)
 _STARTS = {  # of formats whose files Pillow may fail to recognize where they are damaged
-    "PNG": (b"\x89PNG",),
-    "JPEG": (b"\xff\xd8\xff",),
-    "GIF": (b"GIF8",),
-    "WebP": (b"RIFF",),
+    "PNG": re.compile(rb"\x89PNG"),
+    "JPEG": re.compile(rb"\xff\xd8\xff"),
+    "GIF": re.compile(rb"GIF8"),
+    "WebP": re.compile(rb"RIFF....WEBP", re.DOTALL),  # others begin with RIFF too: WAV, AVI
 }
 _PILLOW_WARNINGS = (UserWarning, Image.DecompressionBombWarning)
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -282,8 +282,9 @@ def _unidentified(source: File | Image.Image) -> str:
 def _kind_of(head: bytes) -> str:
     """The format of the file that begins so; nothing where it is none of the usual ones."""
     plugin = _plugin_for(head)
-    starts = {**_STARTS, "TIFF": TIFF_STARTS}
-    return plugin.name if plugin else next((kind for kind, known in starts.items() if head.startswith(known)), "")
+    if plugin or head.startswith(TIFF_STARTS):
+        return plugin.name if plugin else "TIFF"
+    return next((kind for kind, start in _STARTS.items() if start.match(head)), "")
 
 
 def tiff_hint(source: object) -> str:

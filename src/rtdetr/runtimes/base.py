@@ -85,6 +85,7 @@ class BaseDetector(ABC):
     def __init__(self, metadata: ExportMetadata, *, one_label: bool = False, nms_iou: float | None = None) -> None:
         if nms_iou is not None and not 0 <= nms_iou <= 1:
             raise InputError(f"the IoU for non-maximum suppression must be in 0..1, got {nms_iou}")
+        self.process = os.getpid()  # that the engine works in
         self.metadata = metadata
         self.categories: Categories = metadata.categories
         self.names = metadata.names
@@ -99,12 +100,18 @@ class BaseDetector(ABC):
         """Channels of the images: 3 for RGB, 1 for grey, any other number as stored."""
         return self.metadata.in_channels
 
-    def enter_process(self) -> None:  # noqa: B027  # most have nothing to do
+    def enter_process(self) -> None:
         """Make the engine usable where this process was forked from the one that opened it; each call begins so.
 
         Raises:
             InputError: it cannot be used there.
         """
+        if self.process != os.getpid():
+            self.enter_fork()
+
+    def enter_fork(self) -> None:
+        """What that takes; nothing where an engine needs nothing of its own. It sets `process`."""
+        self.process = os.getpid()
 
     @abstractmethod
     def infer(self, batch: Batch) -> Output:

@@ -6,7 +6,6 @@ constants: load only files whose origin you trust.
 
 import json
 import logging
-import os
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -17,7 +16,7 @@ import torch
 
 from rtdetr.devices import choose_device, enter_fork, no_autocast, pytorch_defaults
 from rtdetr.errors import ConfigError, WeightsError
-from rtdetr.runtimes.base import Batch, BoxOutput, Output, RawOutput
+from rtdetr.runtimes.base import BaseDetector, Batch, BoxOutput, Output, RawOutput
 from rtdetr.runtimes.graph_form import OUTPUTS, check_precision, existing, unreadable
 from rtdetr.runtimes.metadata import KEY, ExportMetadata
 from rtdetr.runtimes.processes import FileDetector
@@ -49,9 +48,6 @@ class ExportedProgramDetector(FileDetector):
         nms_iou: float | None = None,
         num_threads: int | None = None,
     ) -> None:
-        self.remember(
-            path, device=device, precision=precision, one_label=one_label, nms_iou=nms_iou, num_threads=num_threads
-        )
         wanted = None if device == "auto" else choose_device(device).type
         if num_threads is not None:
             torch.set_num_threads(num_threads)
@@ -66,11 +62,10 @@ class ExportedProgramDetector(FileDetector):
         self.num_threads = torch.get_num_threads() if self.device.type == "cpu" else None
         self.where = f"{self.device.type} ({'AOTInductor' if compiled else 'torch.export'})"
 
-    def enter_process(self) -> None:
-        """In a process forked from the one that loaded the network, do without the parent's threads."""
-        if self._process != os.getpid():
-            enter_fork(self.device)
-            self._process = os.getpid()
+    def enter_fork(self) -> None:
+        """Do without the parent's threads."""
+        enter_fork(self.device)
+        BaseDetector.enter_fork(self)  # the program itself needs not be opened again
 
     @torch.inference_mode()
     def infer(self, batch: Batch) -> Output:

@@ -59,15 +59,6 @@ class OnnxDetector(FileDetector):
         categories: Categories | None = None,
         num_threads: int | None = None,
     ) -> None:
-        self.remember(
-            path,
-            device=device,
-            precision=precision,
-            one_label=one_label,
-            nms_iou=nms_iou,
-            categories=categories,
-            num_threads=num_threads,
-        )
         existing(path, kind="ONNX")
         self.session = _session(path, device=device, num_threads=num_threads)
         self.where = f"{'CUDA' if _CUDA in self.session.get_providers() else 'CPU'} (ONNX Runtime)"

@@ -69,15 +69,6 @@ class OpenVINODetector(FileDetector):
         categories: Categories | None = None,
         num_threads: int | None = None,
     ) -> None:
-        self.remember(
-            path,
-            device=device,
-            precision=precision,
-            one_label=one_label,
-            nms_iou=nms_iou,
-            categories=categories,
-            num_threads=num_threads,
-        )
         existing(path, kind="OpenVINO")
         with path.open("rb") as file:
             if b"<net" not in file.read(1000):  # else OpenVINO asks all of its parsers, and some print

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,28 +30,29 @@ class FileDetector(BaseDetector):
     """
 
     _opened_with: tuple[Path, dict[str, Any]]
-    _process: int
 
-    def remember(self, path: Path, **options: Any) -> None:
-        """Note what this detector is opened with; the first thing that `__init__` does."""
-        self._opened_with, self._process = (path.absolute(), options), os.getpid()
+    def __new__(cls, path: Path, **options: Any):  # of the class itself, which beartype cannot be told here
+        """Note what the detector is opened with; `__init__` of each engine says what that may be."""
+        detector = super().__new__(cls)
+        detector._opened_with = Path(path).absolute(), options
+        return detector
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _open, (type(self), *self._opened_with)
 
-    def enter_process(self) -> None:
-        """Open the file again if this process was forked from the one that opened it."""
-        if self._process != os.getpid():
-            with _opening:
-                if self._process != os.getpid():  # no other thread did it meanwhile
-                    fresh = _open(type(self), *self._opened_with)
-                    # the parent's engine is never taken apart: it would wait for threads that are not in this process
-                    ctypes.pythonapi.Py_IncRef(ctypes.py_object(dict(vars(self))))
-                    for name in vars(self).keys() - vars(fresh).keys():
-                        delattr(self, name)
-                    vars(self).update({**vars(fresh), "_process": self._process})
-                    self._process = os.getpid()  # last, as other threads go on when they see it
+    def enter_fork(self) -> None:
+        """Open the file again."""
+        with _opening:
+            if self.process == os.getpid():  # another thread did it meanwhile
+                return
+            fresh = vars(_open(type(self), *self._opened_with))
+            # the parent's engine is never taken apart: it would wait for threads that are not in this process
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(dict(vars(self))))
+            for name in vars(self).keys() - fresh.keys():
+                delattr(self, name)
+            vars(self).update({**fresh, "process": self.process})
+            self.process = os.getpid()  # last, as other threads go on when they see it
 
 
-def _open(kind: type[BaseDetector], path: Path, options: dict[str, Any]) -> BaseDetector:
-    return kind(path, **options)  # type: ignore[call-arg]  # what `remember` was given
+def _open(kind: Callable[..., BaseDetector], path: Path, options: dict[str, Any]) -> BaseDetector:
+    return kind(path, **options)

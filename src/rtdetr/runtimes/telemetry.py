@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import Any
 
 
 def switch_off() -> None:
@@ -10,5 +11,5 @@ def switch_off() -> None:
     An answer of the user's own stands: ORT_DISABLE_TELEMETRY that is set, or `openvino_telemetry` imported before.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    # None in this table makes an import fail; OpenVINO and NNCF then use stand-ins that do nothing
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    modules: dict[str, Any] = sys.modules
+    modules.setdefault("openvino_telemetry", None)  # such an import fails; both then use stand-ins that do nothing

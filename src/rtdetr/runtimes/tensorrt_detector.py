@@ -56,7 +56,6 @@ class TensorRTDetector(FileDetector):
         one_label: bool = False,
         nms_iou: float | None = None,
     ) -> None:
-        self.remember(path, device=device, precision=precision, one_label=one_label, nms_iou=nms_iou)
         header, content = read_engine(path)
         check_precision(precision, header.metadata, source=path)
         super().__init__(header.metadata, one_label=one_label, nms_iou=nms_iou)

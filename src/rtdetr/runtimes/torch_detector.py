@@ -93,7 +93,6 @@ class TorchDetector(BaseDetector):
             library_version=__version__,
         )
         super().__init__(metadata, one_label=one_label, nms_iou=nms_iou)
-        self._process = os.getpid()
         self.network = fuse(model).to(self.device, self.dtype).to(memory_format=torch.channels_last)
 
     def prepare(self, picture: Picture, size_hw: tuple[int, int]) -> Prepared:
@@ -114,13 +113,12 @@ class TorchDetector(BaseDetector):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Unpickled or copied, it belongs to this process."""
-        vars(self).update({**state, "_process": os.getpid()})
+        vars(self).update({**state, "process": os.getpid()})
 
-    def enter_process(self) -> None:
-        """In a process forked from the one that loaded the network, do without the parent's threads."""
-        if self._process != os.getpid():
-            enter_fork(self.device)
-            self._process = os.getpid()
+    def enter_fork(self) -> None:
+        """Do without the parent's threads."""
+        enter_fork(self.device)
+        super().enter_fork()
 
     @torch.inference_mode()
     def infer(self, batch: Batch) -> RawOutput:

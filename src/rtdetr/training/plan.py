@@ -16,7 +16,7 @@ from rtdetr.files import write_atomically
 from rtdetr.models import RTDETR
 from rtdetr.training.environment import GIB
 from rtdetr.training.recompute import recompute_activations, recomputed_parts
-from rtdetr.wording import counted
+from rtdetr.wording import counted, occur
 
 _WEIGHTS = 4 + 4  # bytes a parameter: itself and its average
 _TRAINING = 4 + 8  # its gradient and the optimiser's two moments
@@ -174,7 +174,7 @@ def _implied_classes(implied: Sequence[str], *, total: int) -> str:
         return ""
     count = total - len(implied)
     return (
-        f"{counted(total, 'class')}, of which {count} {'occurs' if count == 1 else 'occur'}: all names are of Pascal "
+        f"{counted(total, 'class')}, of which {count} {occur(count)}: all names are of Pascal "
         "VOC's own list, which is taken whole; put a classes.txt with your names into the dataset's folder for your own"
     )
 
