@@ -71,7 +71,7 @@ THIRD_PARTY = {
     "huggingface_hub": {"hf"},
     "onnx": {"export"},
     "onnxruntime": {"export", "runtimes/onnx_detector.py"},
-    "openvino": {"export", "runtimes/openvino_detector.py"},
+    "openvino": {"export", "runtimes/openvino_detector.py", "runtimes/openvino_core.py"},
     "tensorrt": {"export", "runtimes/tensorrt_detector.py"},
     "nncf": {"export"},
     "cuda": {"runtimes/cuda_memory.py"},

@@ -1,6 +1,8 @@
 """OpenVINO files give the detections of the ONNX file that they were made from, alone and in lists."""
 
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import openvino
@@ -136,3 +138,18 @@ def test_weights_of_another_export_are_refused(tmp_path):
     shutil.copy(tmp_path / "two.bin", tmp_path / "one.bin")
     with pytest.raises(WeightsError, match=r"one\.xml and one\.bin are not of one export"):
         make_detector(tmp_path / "one.xml")
+
+
+def test_a_signal_after_detectors_have_gone_is_handled(tmp_path):
+    metadata = make_metadata()
+    file = convert(save_graph(tmp_path / "graph.onnx", metadata), metadata)
+    script = (
+        "import gc, signal, sys, rtdetr\n"
+        "first, second = rtdetr.load(sys.argv[1]), rtdetr.load(sys.argv[1])\n"
+        "del first; gc.collect()\n"
+        "del second; gc.collect()\n"
+        "signal.signal(signal.SIGTERM, lambda *_: print('handled'))\n"
+        "signal.raise_signal(signal.SIGTERM)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, file], capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr

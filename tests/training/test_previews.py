@@ -24,8 +24,7 @@ def epoch_of(loader, epoch):
     return [(images.clone(), targets) for images, targets in loader]
 
 
-# with a worker among the slow tests: in whole runs of the fast ones its test process has ended without a word
-@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("workers", [0, 1])
 def test_drawing_changes_no_batch_and_no_random_generator(data, tmp_path, workers):
     untouched = epoch_of(TrainLoader(data, RECIPE, seed=5), 0)
     loader = TrainLoader(data, RECIPE, seed=5, num_workers=workers)

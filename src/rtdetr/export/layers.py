@@ -113,13 +113,14 @@ def _onnx_values(path: Path, stages: list[str], feeds: Callable[[dict[str, bool]
 def _openvino_values(path: Path, stages: list[str], feeds: Callable[[dict[str, bool]], Values]) -> Values:
     import openvino
 
-    core = openvino.Core()
-    model = core.read_model(path)
+    from rtdetr.runtimes.openvino_core import openvino_core
+
+    model = openvino_core().read_model(path)
     known = {name for op in model.get_ops() for output in op.outputs() for name in output.get_names()}
     names = [name for name in stages if name in known]
     for name in names:
         model.add_outputs(name)
-    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     inputs = {one.any_name: one.element_type == openvino.Type.u8 for one in compiled.inputs}
     values = compiled(feeds(inputs))
     return {name: np.asarray(values[compiled.output(name)], dtype=np.float32) for name in names}

@@ -18,6 +18,7 @@ from rtdetr.export.onnx import build_onnx
 from rtdetr.export.options import ExportOptions, ExportResult
 from rtdetr.models import RTDETR
 from rtdetr.runtimes.metadata import KEY, WEIGHTS_KEY, ExportMetadata
+from rtdetr.runtimes.openvino_core import openvino_core
 
 _TO_COME = "0" * 64  # in place of the hash of weights that are not written yet
 _GRAPH_OPSET = 18  # of the ONNX graph in between; OpenVINO 2025.1 and before cannot read GridSample of opset 20
@@ -47,7 +48,7 @@ def convert(model: RTDETR, options: ExportOptions) -> openvino.Model:
     """Build the network as an OpenVINO model in float32, without metadata."""
     graph_options = options.replace(format="onnx", precision="fp32", opset=_GRAPH_OPSET)
     graph = build_onnx(prepared(model, graph_options), graph_options)
-    return openvino.Core().read_model(graph.SerializeToString(), b"")
+    return openvino_core().read_model(graph.SerializeToString(), b"")
 
 
 def save_ir(model: openvino.Model, path: Path, *, metadata: ExportMetadata, half: bool) -> None:

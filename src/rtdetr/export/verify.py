@@ -317,11 +317,10 @@ def count_nodes(path: Path) -> int | None:
 
         return len(onnx.load(path, load_external_data=False).graph.node)
     if path.suffix.lower() == ".xml":
-        import openvino
-
         from rtdetr.export.openvino import count_operations
+        from rtdetr.runtimes.openvino_core import openvino_core
 
-        return count_operations(openvino.Core().read_model(path))
+        return count_operations(openvino_core().read_model(path))
     return None
 
 

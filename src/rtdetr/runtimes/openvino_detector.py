@@ -33,6 +33,7 @@ from rtdetr.runtimes.graph_form import (
     unreadable,
 )
 from rtdetr.runtimes.metadata import KEY, WEIGHTS_KEY
+from rtdetr.runtimes.openvino_core import openvino_core
 from rtdetr.runtimes.processes import FileDetector
 
 TYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
@@ -75,11 +76,10 @@ class OpenVINODetector(FileDetector):
                 raise WeightsError(f"{path} is no OpenVINO model: expected XML that begins with <net ...>")
         if not path.with_suffix(".bin").is_file():
             raise WeightsError(f"{path} has no weights: {path.with_suffix('.bin').name} must be beside it; copy both")
-        self._core = openvino.Core()
-        self._device = _device(device, self._core)
+        self._device = _device(device, openvino_core())
         self._options = _options(precision, self._device, num_threads)
         try:
-            model = self._core.read_model(path)
+            model = openvino_core().read_model(path)
             stored, sha256 = (
                 str(model.get_rt_info([key]).value) if model.has_rt_info([key]) else None for key in (KEY, WEIGHTS_KEY)
             )
@@ -152,7 +152,7 @@ class OpenVINODetector(FileDetector):
     def _compiled(self, hint: str) -> Any:
         options = {**self._options, "PERFORMANCE_HINT": hint}
         try:
-            return self._core.compile_model(self._model, self._device, options)
+            return openvino_core().compile_model(self._model, self._device, options)
         except RuntimeError as error:
             raise ConfigError(f"OpenVINO cannot run this model on {self._device}: {reason(error)}; use 'cpu'") from None
 

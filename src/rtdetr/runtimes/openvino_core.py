@@ -1,0 +1,25 @@
+"""The one `openvino.Core` of a process."""
+
+import ctypes
+import os
+from functools import cache
+
+import openvino
+
+
+def openvino_core() -> openvino.Core:
+    """The `Core` that every model of this process is read and compiled with; a forked child has its own.
+
+    It is never taken apart. OpenVINO's CPU plugin gives the calling thread an alternate signal stack and puts the
+    former one back when its `Core` goes. With two of them that do not go in the reverse order of coming, the thread is
+    left with a stack that is not mapped any more, and the next signal, be it a key press, a timer or a child that
+    ended, kills the process (OpenVINO 2024.6 to 2026.4).
+    """
+    return _core_of(os.getpid())
+
+
+@cache
+def _core_of(process: int) -> openvino.Core:
+    core = openvino.Core()
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(core))
+    return core
