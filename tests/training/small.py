@@ -62,6 +62,12 @@ def accuracies(folder: Path) -> list[list[float] | None]:
     return [row["ap"] for row in read_records(folder) if row["kind"] == "epoch"]
 
 
+def measured(folder: Path) -> list[dict[str, Any]]:
+    """Every row of metrics.jsonl without times and memory."""
+    left_out = ("seconds", "images_per_second", "data_wait", "memory_gib", "cuda_memory_gib")
+    return [{name: value for name, value in row.items() if name not in left_out} for row in read_records(folder)]
+
+
 def config_of(folder: Path) -> dict[str, Any]:
     """The settings a run has saved."""
     return json.loads((folder / "config.json").read_text())

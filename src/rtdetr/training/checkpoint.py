@@ -15,7 +15,7 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from rtdetr.errors import ConfigError, TrainingError, WeightsError
 from rtdetr.files import write_atomically
 from rtdetr.models import RTDETR
 from rtdetr.training.ema import ModelEMA
+from rtdetr.training.metrics import Sums
 from rtdetr.weights.official import load_pickle
 from rtdetr.wording import counted
 
@@ -50,6 +51,8 @@ class Progress:
         evaluations_since_best: how many did not.
         thresholds: for each label the score with the best F1 in that evaluation.
         skipped: latest steps, in a row, that were skipped because something was not finite.
+        since_row: what was measured in the epoch under way since its last row of metrics.jsonl.
+        of_epoch: what was measured in the whole of it.
     """
 
     batches_per_epoch: int
@@ -63,6 +66,8 @@ class Progress:
     evaluations_since_best: int = 0
     thresholds: list[float] | None = None
     skipped: int = 0
+    since_row: Sums = field(default_factory=Sums)
+    of_epoch: Sums = field(default_factory=Sums)
 
     def note(self, value: float, *, ap: float, metric: str = "ap") -> bool:
         """Keep the result of the epoch under way if it is the best so far, and return whether it is."""
@@ -229,7 +234,7 @@ def restore(content: Mapping[str, Any], state: TrainingState, *, rank: int = 0) 
     if content.get("scaler") and state.scaler.is_enabled():
         state.scaler.load_state_dict(content["scaler"])
     for name, value in saved.items():
-        setattr(progress, name, value)
+        setattr(progress, name, Sums(**value) if name in ("since_row", "of_epoch") else value)
     if rank < len(content.get("rng", [])):  # a process that was not there goes on from its seed
         set_random_state(content["rng"][rank])
 

@@ -4,6 +4,8 @@
 """
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -47,7 +49,7 @@ class EpochRecord(NamedTuple):
     Attributes:
         epoch: its number.
         iteration: steps made so far over the whole run.
-        loss: mean of the total loss; None if the run was resumed after the epoch's last step.
+        loss: mean of the total loss; None if every step was skipped.
         terms: mean of each weighted term.
         ap: the twelve COCO numbers of the averaged weights; None where they were not evaluated.
         seconds: time spent training.
@@ -59,6 +61,43 @@ class EpochRecord(NamedTuple):
     terms: dict[str, float]
     ap: list[float] | None
     seconds: float
+
+
+@dataclass
+class Sums:
+    """Totals over some steps, plain values as a checkpoint holds them.
+
+    Attributes:
+        terms: each weighted loss term.
+        gradient_norm: global norms before clipping.
+        waited: seconds that the loader was waited for.
+        seconds: of the steps, that wait included.
+        images: of all processes.
+        steps: how many; skipped ones are not counted.
+    """
+
+    terms: dict[str, float] = field(default_factory=dict)
+    gradient_norm: float = 0.0
+    waited: float = 0.0
+    seconds: float = 0.0
+    images: int = 0
+    steps: int = 0
+
+    def add(
+        self, terms: Mapping[str, float], *, gradient_norm: float, num_images: int, waited: float, seconds: float
+    ) -> None:
+        """Count a step."""
+        for name, value in terms.items():
+            self.terms[name] = self.terms.get(name, 0.0) + value
+        self.gradient_norm += gradient_norm
+        self.images += num_images
+        self.waited += waited
+        self.seconds += seconds
+        self.steps += 1
+
+    def mean_terms(self) -> dict[str, float]:
+        """The mean of each term; none where no step was counted."""
+        return {name: value / self.steps for name, value in self.terms.items()}
 
 
 @runtime_checkable

@@ -16,7 +16,7 @@ from rtdetr.training.checkpoint import Progress
 from rtdetr.training.curves import draw_learning_curve
 from rtdetr.training.display import RunDisplay
 from rtdetr.training.environment import peak_cuda_memory_gib, resident_memory_gib
-from rtdetr.training.metrics import EpochRecord, StepRecord
+from rtdetr.training.metrics import EpochRecord, StepRecord, Sums
 from rtdetr.training.run_folder import attempt
 from rtdetr.training.sinks import MetricsWriter
 
@@ -60,7 +60,7 @@ class RunLog:
             folder, iteration=progress.iteration, epoch=progress.epoch, loggers=loggers, config=config
         )
         self._display = RunDisplay(num_epochs=num_epochs)
-        self._recent, self._epoch, self._process = _Sums(), _Sums(), _Sums()
+        self._process = Sums()
         self._begin = self._waited = 0.0
         self._drawn = self._epoch_trained = time.perf_counter()
         self._between_epochs: list[float] = []  # seconds of evaluating and saving
@@ -82,7 +82,6 @@ class RunLog:
         """Pass the batches of an epoch on, measuring how long each one is waited for and worked on."""
         progress = self._progress
         self._display.start_bar(progress.epoch + 1, done=progress.batch, total=progress.batches_per_epoch)
-        self._epoch, self._recent = _Sums(), _Sums()
         iterator = iter(loader)
         while True:
             self._begin = time.perf_counter()
@@ -108,33 +107,31 @@ class RunLog:
         seconds = time.perf_counter() - self._begin
         if terms is not None:
             measured = {"num_images": num_images, "waited": self._waited, "seconds": seconds}
-            for sums in (self._recent, self._epoch, self._process):
+            for sums in (self._progress.since_row, self._progress.of_epoch, self._process):
                 sums.add(terms, gradient_norm=gradient_norm, **measured)
         self._display.advance()
         batch, length = self._progress.batch, self._progress.batches_per_epoch
         is_row = batch % self._every == 0 or batch == length
-        if self._recent.steps and (is_row or self._display.is_live):
+        if self._progress.since_row.steps and (is_row or self._display.is_live):
             record = self._record(learning_rates)
             self._display.step(record, batch=batch, seconds_left=self._seconds_left())
             if is_row:
                 self._writer.step(record)
-                self._recent = _Sums()
+                self._progress.since_row = Sums()
 
     def end_epoch(self, ap: Sequence[float] | None) -> None:
-        """Report the epoch under way as finished, with the twelve COCO numbers where it was evaluated.
-
-        Of an epoch that was interrupted, loss and time are those since the run was resumed.
-        """
+        """Report the epoch under way as finished, with the twelve COCO numbers where it was evaluated."""
         progress = self._progress
-        terms = self._epoch.mean_terms()
+        terms = progress.of_epoch.mean_terms()
         record = EpochRecord(
             epoch=progress.epoch + 1,
             iteration=progress.iteration,
             loss=sum(terms.values()) if terms else None,
             terms=terms,
             ap=None if ap is None else list(ap),
-            seconds=self._epoch.seconds,
+            seconds=progress.of_epoch.seconds,
         )
+        progress.of_epoch = Sums()
         self._writer.epoch(record)
         self._between_epochs.append(time.perf_counter() - self._epoch_trained)
         best = None
@@ -147,7 +144,8 @@ class RunLog:
 
     def _record(self, learning_rates: list[float]) -> StepRecord:
         """The means of the steps since the last row."""
-        recent, progress = self._recent, self._progress
+        progress = self._progress
+        recent = progress.since_row
         terms = recent.mean_terms()
         return StepRecord(
             iteration=progress.iteration,
@@ -196,26 +194,3 @@ class SilentLog:
 
     def end_epoch(self, ap: Sequence[float] | None) -> None:
         """Report nothing."""
-
-
-class _Sums:
-    """Totals over some steps."""
-
-    def __init__(self) -> None:
-        self.terms: dict[str, float] = {}
-        self.gradient_norm = self.waited = self.seconds = 0.0
-        self.images = self.steps = 0
-
-    def add(
-        self, terms: Mapping[str, float], *, gradient_norm: float, num_images: int, waited: float, seconds: float
-    ) -> None:
-        for name, value in terms.items():
-            self.terms[name] = self.terms.get(name, 0.0) + value
-        self.gradient_norm += gradient_norm
-        self.images += num_images
-        self.waited += waited
-        self.seconds += seconds
-        self.steps += 1
-
-    def mean_terms(self) -> dict[str, float]:
-        return {name: value / self.steps for name, value in self.terms.items()}
