@@ -1,12 +1,16 @@
 """Files appear whole or not at all."""
 
+import errno
 import os
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from rtdetr import files
 from rtdetr.errors import WeightsError
-from rtdetr.files import write_atomically
+from rtdetr.files import files_together, write_atomically
 
 
 def test_replaces_and_creates_folders(tmp_path: Path) -> None:
@@ -37,3 +41,43 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "folder.pth").mkdir()
     with pytest.raises(WeightsError, match="cannot write"):
         write_atomically(tmp_path / "folder.pth", lambda temporary: temporary.write_text("x"), error=WeightsError)
+
+
+class Full:
+    """A disk that takes 100 bytes, as libraries and the system tell of it."""
+
+    def __init__(self, *, hidden: bool) -> None:
+        self.hidden = hidden
+
+    def __call__(self, temporary: Path) -> None:
+        temporary.write_bytes(bytes(100))
+        raise RuntimeError("unexpected pos 576 vs 534") if self.hidden else OSError(errno.ENOSPC, "No space left")
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_full_disk_is_called_so(tmp_path, monkeypatch, hidden):
+    def more(file: Path) -> OSError:
+        assert file.exists()
+        return OSError(errno.ENOSPC, "No space left")
+
+    monkeypatch.setattr(files, "_asked_again", more)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1_900_000))
+    with pytest.raises(WeightsError) as caught:
+        write_atomically(tmp_path / "x.pth", Full(hidden=hidden), error=WeightsError, size=91_400_000)
+    assert str(caught.value) == (
+        f"cannot write {tmp_path / 'x.pth'}: the disk is full (1.9 MB free there, the file needs 91.4 MB). "
+        "Free some space, or choose another place"
+    )
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_a_library_says_is_kept_where_the_system_says_nothing(tmp_path):
+    with pytest.raises(WeightsError, match=r"cannot write .*x\.pth: unexpected pos 576 vs 534 \(.* free there\)"):
+        write_atomically(tmp_path / "x.pth", Full(hidden=True), error=WeightsError)
+
+
+def test_files_of_a_temporary_folder_are_named_as_they_will_be(tmp_path):
+    with pytest.raises(WeightsError) as caught, files_together(tmp_path / "x.xml", error=WeightsError) as file:
+        write_atomically(file, Full(hidden=False), error=WeightsError)
+    assert str(caught.value).startswith(f"cannot write {tmp_path / 'x.xml'}: the disk is full")
+    assert os.listdir(tmp_path) == []

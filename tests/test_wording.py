@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import rtdetr
-from rtdetr.wording import are, counted, have, more_like_it, padded, plural, text_table, width_of
+from rtdetr.wording import are, bytes_text, counted, have, more_like_it, padded, plural, text_table, width_of
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,13 @@ from rtdetr.wording import are, counted, have, more_like_it, padded, plural, tex
 )
 def test_counts(count, noun, text):
     assert counted(count, noun) == text
+
+
+def test_sizes():
+    sizes = [0, 1, 999, 999.6, 1000, 12_345, 99_400, 99_960, 999_499, 999_500, 1.5e9, 2e13]
+    assert [bytes_text(size) for size in sizes] == (
+        "0 bytes|1 bytes|999 bytes|1.0 kB|1.0 kB|12.3 kB|99.4 kB|100 kB|999 kB|1.0 MB|1.5 GB|20.0 TB".split("|")
+    )
 
 
 def test_verbs():

@@ -1,21 +1,34 @@
 """Write a file so that a reader, or a killed process, meets the old content or the new one, never half of it."""
 
 import contextlib
+import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rtdetr.errors import RTDETRError
+from rtdetr.wording import bytes_text
+
+_FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
 
 
-def write_atomically(path: Path, write: Callable[[Path], object], *, error: type[RTDETRError]) -> Path:
+def free_space(folder: Path) -> int:
+    """Bytes that are free on the disk of a folder, which need not be there yet."""
+    return shutil.disk_usage(next(one for one in (folder, *folder.absolute().parents) if one.exists())).free
+
+
+def write_atomically(
+    path: Path, write: Callable[[Path], object], *, error: type[RTDETRError], size: int | None = None
+) -> Path:
     """Call `write` with a temporary path beside `path`, then move the result into place once it is on the disk.
 
     Args:
         path: the file to create or replace; its folder is created.
         write: writes the whole content to the path it is given.
         error: the class of errors to raise if that fails.
+        size: bytes that the file will have, to be told if they are too many.
 
     Raises:
         RTDETRError: of class `error`: the folder or file cannot be written; what stood at `path` before is untouched.
@@ -34,9 +47,11 @@ def write_atomically(path: Path, write: Callable[[Path], object], *, error: type
         os.replace(temporary, path)
     except RTDETRError:
         raise
-    except (OSError, RuntimeError) as failure:  # torch.save reports a full disk as RuntimeError
-        reason = getattr(failure, "strerror", None) or str(failure).partition("\n")[0]
-        raise error(f"cannot write {path}: {reason}. Choose another place.") from None
+    except (OSError, RuntimeError) as failure:  # torch.save raises the latter, which hides what the system said
+        told = failure if temporary is None or isinstance(failure, OSError) else _asked_again(temporary) or failure
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)  # before what is free is looked up
+        raise error(refusal(path, told, size=size)) from None
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -60,16 +75,59 @@ def files_together(target: Path, *, error: type[RTDETRError]) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
-            yield Path(folder) / target.name
+            with _named_as(target, Path(folder)):
+                yield Path(folder) / target.name
             files = sorted(Path(folder).iterdir(), key=lambda file: file.name == target.name)
             if len(files) > 1:
                 target.unlink(missing_ok=True)  # never the old one beside others that are new
             for file in files:
                 os.replace(file, target.parent / file.name)
     except OSError as failure:
-        raise error(f"cannot write {target}: {failure.strerror or failure}. Choose another place.") from None
+        raise error(refusal(target, failure)) from None
     finally:
         if not target.exists():
             with contextlib.suppress(OSError):  # others may have used them meanwhile
                 for folder in missing:
                     folder.rmdir()
+
+
+@contextlib.contextmanager
+def _named_as(target: Path, folder: Path) -> Iterator[None]:
+    """Name `target` in errors about the file of its name in a temporary folder."""
+    try:
+        yield
+    except RTDETRError as failure:
+        failure.args = (str(failure).replace(str(folder / target.name), str(target)), *failure.args[1:])
+        raise
+
+
+def refusal(path: Path, failure: Exception, *, size: int | None = None) -> str:
+    """Words for a file that could not be written: the system's reason, what is free, and what to do.
+
+    Args:
+        path: the file.
+        failure: what was raised; a library's own error may hide that the disk is full.
+        size: bytes that the file needs, where known.
+    """
+    reason = getattr(failure, "strerror", None) or str(failure).strip().partition("\n")[0]
+    number = getattr(failure, "errno", None)
+    if number is not None and number not in _FULL:
+        return f"cannot write {path}: {reason}. Choose another place"
+    if number in _FULL:
+        reason = "the disk is full"
+    with contextlib.suppress(OSError):
+        needed = "" if size is None else f", the file needs {bytes_text(size)}"
+        reason += f" ({bytes_text(free_space(path.parent))} free there{needed})"
+    return f"cannot write {path}: {reason}. Free some space, or choose another place"
+
+
+def _asked_again(file: Path) -> OSError | None:
+    """What the system says when more is written to a file; None where it takes it."""
+    try:
+        with file.open("ab") as stream:
+            stream.write(bytes(2**20))
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as failure:
+        return failure
+    return None

@@ -31,6 +31,14 @@ def more_like_it(count: int) -> str:
     return f"There {are(count)} {count:,} more like it" if count > 0 else ""
 
 
+def bytes_text(number: float) -> str:
+    """A size in the largest unit that gives at least 1, such as "1.5 GB" of 10^9 bytes."""
+    units = ("bytes", "kB", "MB", "GB", "TB")
+    power = next((power for power in range(4) if number < 999.5 * 1000**power), 4)
+    value = number / 1000**power
+    return f"{value:.{1 if power and value < 99.5 else 0}f} {units[power]}"
+
+
 def plural(noun: str, count: int) -> str:
     """The noun as it stands behind a count, by the regular rules of English."""
     if count == 1:

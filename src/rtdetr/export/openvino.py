@@ -5,8 +5,6 @@ verified in; for bfloat16 and float16 the weights are stored in 16 bits. Detecto
 """
 
 import hashlib
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from rtdetr.errors import ExportError
 from rtdetr.export.graph import prepared
 from rtdetr.export.onnx import build_onnx
 from rtdetr.export.options import ExportOptions, ExportResult
+from rtdetr.files import files_together, refusal
 from rtdetr.models import RTDETR
 from rtdetr.runtimes.metadata import KEY, WEIGHTS_KEY, ExportMetadata
 from rtdetr.runtimes.openvino_core import openvino_core
@@ -67,19 +66,13 @@ def save_ir(model: openvino.Model, path: Path, *, metadata: ExportMetadata, half
         raise ExportError(f"OpenVINO models are files .xml with a .bin beside them, got {path}")
     model.set_rt_info(metadata.to_json(), [KEY])
     model.set_rt_info(_TO_COME, [WEIGHTS_KEY])
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-            new = Path(folder) / path.name
+    with files_together(path, error=ExportError) as new:
+        try:
             openvino.save_model(model, new, compress_to_fp16=half)
-            sha256 = hashlib.sha256(new.with_suffix(".bin").read_bytes()).hexdigest()
-            new.write_bytes(new.read_bytes().replace(_TO_COME.encode(), sha256.encode()))
-            path.unlink(missing_ok=True)  # never the old description with new weights
-            os.replace(new.with_suffix(".bin"), path.with_suffix(".bin"))
-            os.replace(new, path)
-    except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or str(error).strip().partition("\n")[0]
-        raise ExportError(f"cannot write {path}: {reason}. Choose another place.") from None
+        except RuntimeError as failure:
+            raise ExportError(refusal(new, failure)) from None
+        sha256 = hashlib.sha256(new.with_suffix(".bin").read_bytes()).hexdigest()
+        new.write_bytes(new.read_bytes().replace(_TO_COME.encode(), sha256.encode()))
 
 
 def count_operations(model: openvino.Model) -> int:

@@ -7,6 +7,7 @@
 The description of the model is the extra file "rtdetr" of a program, and an entry of the metadata of a package.
 """
 
+import io
 import shutil
 import warnings
 from pathlib import Path
@@ -105,8 +106,9 @@ def _example(
 
 
 def _save(program: ExportedProgram, file: Path, description: str) -> None:
-    with file.open("wb") as stream:  # by path torch would insist on the suffix .pt2
-        torch.export.save(program, stream, extra_files={KEY: description})
+    content = io.BytesIO()  # written to a disk that is full, torch ends the process
+    torch.export.save(program, content, extra_files={KEY: description})
+    file.write_bytes(content.getbuffer())
 
 
 def _compile(program: ExportedProgram, file: Path, description: str) -> None:

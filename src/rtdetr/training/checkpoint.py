@@ -27,6 +27,7 @@ from rtdetr.files import write_atomically
 from rtdetr.models import RTDETR
 from rtdetr.training.ema import ModelEMA
 from rtdetr.training.metrics import Sums
+from rtdetr.training.space import checkpoint_bytes
 from rtdetr.weights.official import load_pickle
 from rtdetr.wording import counted
 
@@ -125,7 +126,7 @@ def save_last(
             newer = _aged(path, age - 1)
             if newer.exists():
                 _link(newer, _aged(path, age))
-    _write(path, {**_header(state, metadata), **parts})
+    _write(path, {**_header(state, metadata), **parts}, size=checkpoint_bytes(state.model, resumable=True))
 
 
 def save_best(path: Path, state: TrainingState, *, metadata: Mapping[str, Any]) -> None:
@@ -134,7 +135,7 @@ def save_best(path: Path, state: TrainingState, *, metadata: Mapping[str, Any]) 
     Raises:
         TrainingError: the file cannot be written; the old one is untouched.
     """
-    _write(path, _header(state, metadata))
+    _write(path, _header(state, metadata), size=checkpoint_bytes(state.model, resumable=False))
 
 
 def newest_whole(folder: Path) -> Path | None:
@@ -288,5 +289,5 @@ def _header(state: TrainingState, metadata: Mapping[str, Any]) -> dict[str, Any]
     }
 
 
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    write_atomically(path, lambda temporary: torch.save(dict(content), temporary), error=TrainingError)
+def _write(path: Path, content: Mapping[str, Any], *, size: int) -> None:
+    write_atomically(path, lambda temporary: torch.save(dict(content), temporary), error=TrainingError, size=size)

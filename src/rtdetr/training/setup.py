@@ -35,6 +35,7 @@ from rtdetr.training.optimizer import build_optimizer
 from rtdetr.training.plan import SplitCounts, describe, estimate_memory
 from rtdetr.training.recompute import recompute_activations
 from rtdetr.training.run_data import GivenData, open_run_data
+from rtdetr.training.space import check_space
 from rtdetr.training.starting_weights import load_starting_weights
 from rtdetr.wording import counted
 
@@ -82,6 +83,7 @@ def prepare(
     folder = Path(config.output_dir)
     if processes.is_main:
         _warn(config.recipe, loader, train_data, transforms)
+        check_space(folder, state.model, keep=config.keep_last, say=say)
         _open_folder(folder, config, is_new=resume is None, description=description)
         if resume is not None and not dry_run:
             update_classes([folder / BEST_FILE, folder / LAST_FILE], resume, train_data.categories, say=say)
