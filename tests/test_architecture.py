@@ -58,7 +58,7 @@ THIRD_PARTY = {
     "yaml": ANYWHERE,
     "rich": ABOVE_0,
     "typer": {"cli"},
-    "filelock": {"weights"},
+    "filelock": {"weights", "training"},
     "torch": TORCH,
     "torchvision": TORCH,
     "jaxtyping": TORCH,

@@ -33,6 +33,7 @@ def data(tmp_path_factory) -> Path:
 
 def six_steps(data: Path, folder: Path, *, accumulate: int = 1) -> tuple[list[float], dict[str, Tensor]]:
     """Losses and weights of six steps in float64 without denoising and with batch norms in eval mode."""
+    folder.mkdir(exist_ok=True)
     recipe = {"warmup_iterations": 2, "lr": 1e-3, "accumulate": accumulate, "sync_batch_norm": False}
     config = resolve(str(data), {**SETTINGS, "output_dir": folder, "evaluate_every": 0, "recipe": recipe})
     with join("cpu") as processes:

@@ -22,7 +22,7 @@ from rtdetr.errors import ConfigError, DatasetError, InputError, TrainingError, 
 from rtdetr.evaluation import EvaluationReport
 from rtdetr.losses import Criterion, build_criterion
 from rtdetr.models import build_model
-from rtdetr.training import TrainResult, setup
+from rtdetr.training import TrainResult, claim, setup
 from rtdetr.training import train as loop
 from rtdetr.training.checkpoint import Progress, newest_whole
 from rtdetr.training.job import Job
@@ -372,6 +372,27 @@ def test_another_run_is_never_overwritten(data, tmp_path):
     with pytest.raises(ConfigError, match="holds another run"):
         run_tiny(data, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["last.pth"]
+
+
+@pytest.mark.parametrize("second", [{"resume": "auto"}, {}, {"dry_run": True}])
+def test_a_folder_is_of_one_run_at_a_time(data, tmp_path, monkeypatch, second):
+    monkeypatch.setattr(claim, "PATIENCE", 0.1)
+    step, refusals = RunLog.step, []
+
+    def step_and_begin_another(self: RunLog, *args: object, **kwargs: object) -> None:
+        step(self, *args, **kwargs)
+        if self._progress.iteration == 2:
+            before = {file: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()}
+            with pytest.raises(ConfigError, match="another process is training into") as caught:
+                run_tiny(data, tmp_path, **{**TINY, "epochs": 1, "seed": 5}, **second)
+            refusals.append(str(caught.value))
+            assert {file: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()} == before
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunLog, "step", step_and_begin_another)
+        run_tiny(data, tmp_path, epochs=1, evaluate_every=0)
+    assert len(refusals) == 1 and str(tmp_path) in refusals[0]
+    assert run_tiny(None, resume=tmp_path, epochs=2, evaluate_every=0).finished
 
 
 def test_leftovers_of_a_killed_process_are_cleared(data, tmp_path):

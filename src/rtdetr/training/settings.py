@@ -15,10 +15,10 @@ from rtdetr import zoo
 from rtdetr.config import ModelConfig, Recipe, SizeHW, TrainConfig
 from rtdetr.errors import ConfigError, nearest
 from rtdetr.text_files import read_text
+from rtdetr.training.claim import CONFIG_FILE, LAST_FILE
 from rtdetr.training.config_file import read_config
 from rtdetr.training.named_recipes import named_recipe, published
 from rtdetr.training.recipe import change, parse
-from rtdetr.training.setup import CONFIG_FILE, LAST_FILE
 from rtdetr.weights import read_checkpoint
 
 _log = logging.getLogger(__name__)

@@ -16,9 +16,8 @@ from rtdetr.data.pipelines import Pipeline
 from rtdetr.data.sampling import epoch_length, repeat_factors
 from rtdetr.data.schedule import plan
 from rtdetr.devices import choose_device, training_dtype
-from rtdetr.errors import ConfigError, TrainingError, one_of
+from rtdetr.errors import ConfigError, one_of
 from rtdetr.evaluation import CocoMetrics
-from rtdetr.files import write_atomically
 from rtdetr.fonts import given_face
 from rtdetr.images import allow_pixels
 from rtdetr.losses import build_criterion
@@ -26,7 +25,7 @@ from rtdetr.models import RTDETR, build_model
 from rtdetr.training.checkpoint import Progress, TrainingState, restore
 from rtdetr.training.distributed import Processes, wrap
 from rtdetr.training.ema import ModelEMA
-from rtdetr.training.fingerprint import fingerprints, tell_changes, update_classes, with_former_labels
+from rtdetr.training.fingerprint import fingerprints, tell_changes, with_former_labels
 from rtdetr.training.freeze import freeze
 from rtdetr.training.job import Job, MakeDetector
 from rtdetr.training.loggers import require
@@ -35,14 +34,12 @@ from rtdetr.training.optimizer import build_optimizer
 from rtdetr.training.plan import SplitCounts, describe, estimate_memory
 from rtdetr.training.recompute import recompute_activations
 from rtdetr.training.run_data import GivenData, open_run_data
-from rtdetr.training.space import check_space
 from rtdetr.training.starting_weights import load_starting_weights
 from rtdetr.wording import counted
 
 _log = logging.getLogger(__name__)
 ALONE = Processes()
 METRICS = [name for name in CocoMetrics._fields if name != "per_class"]
-LAST_FILE, BEST_FILE, CONFIG_FILE, PLAN_FILE = "last.pth", "best.pth", "config.json", "plan.txt"
 
 
 def prepare(
@@ -55,11 +52,10 @@ def prepare(
     given: GivenData | None = None,
     dry_run: bool = False,
 ) -> Job:
-    """Build a run, and bring it to where the checkpoint `resume` was saved; in a dry run without fetching weights.
+    """Build a run, and bring it to where the checkpoint `resume` was saved; nothing is written.
 
     Raises:
         ConfigError, DatasetError, InputError, WeightsError: what was asked for cannot be done.
-        TrainingError: the output folder cannot be written.
     """
     _check_settings(config)
     device = _choose_device(config.device, processes)
@@ -80,16 +76,11 @@ def prepare(
     if resume is not None:
         _go_on(resume, state, datasets, data_marks, processes=processes, say=say)
     _check_agreement(processes, state.progress, train_data, data_marks)
-    folder = Path(config.output_dir)
     if processes.is_main:
         _warn(config.recipe, loader, train_data, transforms)
-        check_space(folder, state.model, keep=config.keep_last, say=say)
-        _open_folder(folder, config, is_new=resume is None, description=description)
-        if resume is not None and not dry_run:
-            update_classes([folder / BEST_FILE, folder / LAST_FILE], resume, train_data.categories, say=say)
     return Job(
         config=config,
-        folder=folder,
+        folder=Path(config.output_dir),
         device=device,
         dtype=dtype,
         train_data=train_data,
@@ -270,20 +261,6 @@ def _build_model(config: TrainConfig, categories: Categories) -> RTDETR:
         in_channels=config.in_channels,
         eval_size_hw=config.recipe.train_size_hw,
     )
-
-
-def _open_folder(folder: Path, config: TrainConfig, *, is_new: bool, description: str) -> None:
-    """Create the output folder with config.json and plan.txt in it."""
-    if is_new and (folder / LAST_FILE).exists():
-        raise ConfigError(f"{folder} holds another run; resume that one, or choose another folder for this one")
-    for name, text in ((CONFIG_FILE, config.model_dump_json(indent=1)), (PLAN_FILE, description)):
-        write_atomically(
-            folder / name,
-            lambda temporary, text=text: temporary.write_text(text + "\n", encoding="utf-8"),
-            error=TrainingError,
-        )
-    for leftover in folder.glob(".*.pth.*.tmp"):  # of a process that was killed while it saved
-        leftover.unlink(missing_ok=True)
 
 
 def _warn_of_other_processes(former: int, processes: Processes) -> None:

@@ -16,6 +16,7 @@ from rtdetr.config import TrainConfig
 from rtdetr.data.pipelines import Pipeline
 from rtdetr.errors import TrainingError
 from rtdetr.training.checkpoint import random_state, save_best, save_last
+from rtdetr.training.claim import BEST_FILE, LAST_FILE, PLAN_FILE, claimed
 from rtdetr.training.distributed import join
 from rtdetr.training.job import Job, MakeDetector
 from rtdetr.training.plan import note_time
@@ -24,7 +25,7 @@ from rtdetr.training.run_data import GivenData
 from rtdetr.training.run_folder import EvaluationPages, write_start
 from rtdetr.training.run_log import RunLog, SilentLog
 from rtdetr.training.schedule import set_learning_rate
-from rtdetr.training.setup import BEST_FILE, LAST_FILE, PLAN_FILE, prepare
+from rtdetr.training.setup import prepare
 from rtdetr.training.signals import StopSignals
 from rtdetr.training.step import train_step
 
@@ -83,9 +84,10 @@ def run(
             given=given,
             dry_run=dry_run,
         )
-        if dry_run:
-            return TrainResult(job.folder, None, None, job.folder / LAST_FILE, finished=False)
-        return _run(job)
+        with claimed(job, resume=resume, dry_run=dry_run) if processes.is_main else contextlib.nullcontext():
+            if dry_run:
+                return TrainResult(job.folder, None, None, job.folder / LAST_FILE, finished=False)
+            return _run(job)
 
 
 @contextlib.contextmanager

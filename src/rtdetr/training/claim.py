@@ -1,0 +1,74 @@
+"""The folder of a run, taken for as long as the run lives: one process at a time writes into it."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from rtdetr.config import TrainConfig
+from rtdetr.errors import ConfigError, TrainingError
+from rtdetr.files import write_atomically
+from rtdetr.training.fingerprint import update_classes
+from rtdetr.training.job import Job
+from rtdetr.training.space import check_space
+
+LAST_FILE, BEST_FILE, CONFIG_FILE, PLAN_FILE = "last.pth", "best.pth", "config.json", "plan.txt"
+LOCK_FILE = ".lock"  # stays, but is locked by a living process only
+PATIENCE = 10.0  # seconds; the data workers of a killed run hold the lock until they notice, every 5 s
+
+
+@contextlib.contextmanager
+def claimed(job: Job, *, resume: Mapping[str, Any] | None, dry_run: bool) -> Iterator[None]:
+    """Keep the run's folder from other processes, and write config.json and plan.txt; for the main process.
+
+    Args:
+        job: the run.
+        resume: the checkpoint it goes on from; None: the folder must not hold a run.
+        dry_run: write these two files only.
+
+    Raises:
+        ConfigError: the folder holds another run, or another process is training into it.
+        TrainingError: it cannot be written, or has no room for a checkpoint.
+    """
+    folder, config = job.folder, job.config
+    if resume is None and (folder / LAST_FILE).exists():
+        raise ConfigError(f"{folder} holds another run; resume that one, or choose another folder for this one")
+    if not dry_run:
+        check_space(folder, job.state.model, keep=config.keep_last, say=job.log.warning)
+    with _locked(folder):
+        _write(folder, config, job.description)
+        for leftover in folder.glob(".*.pth.*.tmp"):  # of a process that was killed while it saved
+            leftover.unlink(missing_ok=True)
+        if resume is not None and not dry_run:
+            files = [folder / BEST_FILE, folder / LAST_FILE]
+            update_classes(files, resume, job.train_data.categories, say=job.log.warning)
+        yield
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    lock = FileLock(folder / LOCK_FILE)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=PATIENCE)
+    except Timeout:
+        raise ConfigError(
+            f"another process is training into {folder}: wait for it, stop it, or choose another folder (--output)"
+        ) from None
+    except (OSError, NotImplementedError):
+        pass  # a file system without locks; what cannot be written is told by what is written next
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _write(folder: Path, config: TrainConfig, description: str) -> None:
+    for name, text in ((CONFIG_FILE, config.model_dump_json(indent=1)), (PLAN_FILE, description)):
+        write_atomically(
+            folder / name,
+            lambda temporary, text=text: temporary.write_text(text + "\n", encoding="utf-8"),
+            error=TrainingError,
+        )
