@@ -49,6 +49,16 @@ class Strict(BaseModel):
         except ValidationError as error:
             raise _explain(type(self), error) from None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_value(cls, values: Any) -> Any:
+        """Take the word "none" for no value where a field may have none, and where it is no name or path."""
+        if not isinstance(values, dict):
+            return values
+        kinds = {name: get_args(field.annotation) for name, field in cls.model_fields.items()}
+        free = {name for name, kind in kinds.items() if type(None) in kind and str not in kind}
+        return {k: None if k in free and isinstance(v, str) and v.lower() == "none" else v for k, v in values.items()}
+
     def replace(self, **changes: Any) -> Self:
         """Return a validated copy with some fields changed; a dict changes fields of a nested model."""
         values = self.model_dump()

@@ -154,3 +154,13 @@ def test_mistakes_are_named(settings, message):
 def test_without_a_dataset():
     with pytest.raises(ConfigError, match="no dataset given"):
         resolve(None, {})
+
+
+def test_none_is_no_value_wherever_there_may_be_none():
+    asked = {"early_stopping": "none", "train.multiscale_stop_epoch": "None", "model.pixel_mean": "NONE"}
+    config = resolve("data", {"set": asked | {"weights": "None"}})
+    assert (config.early_stopping, config.recipe.multiscale_stop_epoch, config.weights) == (None, None, None)
+    assert config.network is not None and config.network.pixel_mean is None
+    assert resolve("data", {"early_stopping": "none"}).early_stopping is None
+    with pytest.raises(ConfigError, match="keep_last: expected a valid integer"):
+        resolve("data", {"set": {"keep_last": "none"}})

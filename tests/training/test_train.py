@@ -236,10 +236,18 @@ def test_the_best_is_kept_when_a_resumed_run_is_worse(data, tmp_path, monkeypatc
     assert (tmp_path / "best.pth").read_bytes() != before
 
 
-def test_resuming_a_finished_run_changes_nothing(data, tmp_path):
+def test_resuming_a_finished_run_changes_nothing(data, tmp_path, capsys):
     first = run_tiny(data, tmp_path)
+    assert "nothing is left to do" not in capsys.readouterr().err
     before = training_state(tmp_path), losses(tmp_path), accuracies(tmp_path)
     assert run_tiny(None, resume=tmp_path) == first
+    assert "nothing is left to do: the run has done its 2 epochs; for more, --epochs N" in capsys.readouterr().err
+    config = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(
+        ConfigError, match=r"the run has done 2 epochs, and 1 are asked for: ask for more \(--epochs N\)"
+    ):
+        run_tiny(None, resume=tmp_path, epochs=1)
+    assert (tmp_path / "config.json").read_bytes() == config
     assert (training_state(tmp_path), losses(tmp_path), accuracies(tmp_path)) == before
 
 
@@ -257,6 +265,7 @@ def test_what_is_not_finite_stops_the_run_before_it_does_harm(data, tmp_path, mo
         with pytest.raises(TrainingError, match=f"not finite.*{words}|{words}.*not finite") as caught:
             run_tiny(data, tmp_path, rehearsal=False)
     message = str(caught.value)
+    assert f"{tmp_path / 'last.pth'} still holds an earlier step. Check" in message
     assert "step 5, batch 2 of epoch 2, image ids " in message
     named = message.partition("image ids ")[2].partition(";")[0].split(", ")
     assert len(named) == 4
@@ -415,6 +424,14 @@ def test_a_bad_batch_is_saved_and_can_be_passed_over(data, tmp_path, monkeypatch
     assert len(losses(tmp_path)) == 2 * STEPS - 1
     state = training_state(tmp_path)
     assert (state["/progress/iteration"], state["/ema/updates"]) == (2 * STEPS, 2 * STEPS - 1)
+
+
+def test_without_a_checkpoint_none_is_promised(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(setup, "build_criterion", lambda *_, **__: Poisoned("nan"))
+    with pytest.raises(
+        TrainingError, match=r"step 5, batch 5 of epoch 1.*\. No checkpoint had been written yet\. Check"
+    ):
+        run_tiny(data, tmp_path, rehearsal=False, batch_size=1)
 
 
 def test_a_loss_that_is_never_finite_ends_the_run(data, tmp_path, monkeypatch):

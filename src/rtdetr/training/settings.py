@@ -101,6 +101,7 @@ def resolve(
     if saved is not None and resume is not None:
         _tell_edits(Path(where["output_dir"]) / CONFIG_FILE, saved)
     values: dict[str, Any] = {**(saved or {}), **where, **file, **given}
+    values |= {name: _word(values[name]) for name in _MAY_BE_NONE if name in values}
     if "model" in given and "network" not in given:
         values["network"] = None
     network = values.get("network")
@@ -209,13 +210,18 @@ def _assign(values: dict[str, Any], changes: dict[str, Any], name: str, value: A
             value = {part: value}
         values["network"] = network.replace(**{rest.split(".")[0]: value})
     elif name in run_names:
-        values[name] = value
+        values[name] = _word(value) if name in _MAY_BE_NONE else value
     else:
         guess = nearest(name.rpartition(".")[2], [*run_names, *Recipe.model_fields, "recipe", "model"])
         for field in Recipe.model_fields:
             guess = guess.replace(f"'{field}'", f"'train.{field}'")
         hint = "A setting of the recipe is called train.NAME, one of the network model.NAME, one of the run NAME."
         raise ConfigError(f"unknown setting {name!r}.{guess} {hint}")
+
+
+def _word(value: Any) -> Any:
+    """The word "none" in small letters; another value as it is."""
+    return "none" if isinstance(value, str) and value.lower() == "none" else value
 
 
 def _refuse_derived(name: str) -> None:

@@ -74,7 +74,8 @@ def prepare(
     description = _describe(config, model, datasets, loader, device=device, dtype=dtype, processes=processes)
     state = _build_state(config, model, loader, device=device, dtype=dtype, processes=processes)
     if resume is not None:
-        _go_on(resume, state, datasets, data_marks, processes=processes, say=say)
+        epochs = config.recipe.epochs
+        _go_on(resume, state, datasets, data_marks, epochs=epochs, processes=processes, say=say)
     _check_agreement(processes, state.progress, train_data, data_marks)
     if processes.is_main:
         _warn(config.recipe, loader, train_data, transforms)
@@ -209,11 +210,17 @@ def _go_on(
     datasets: Mapping[str, DetectionDataset],
     data_marks: Mapping[str, torch.Tensor],
     *,
+    epochs: int,
     processes: Processes,
     say: Callable[[str], None],
 ) -> None:
     """Bring a run to where a checkpoint was saved, and say what is different from then."""
     restore(resume, state, rank=processes.rank)
+    if (state.progress.epoch, state.progress.batch) > (epochs, 0):
+        raise ConfigError(
+            f"resume: the run has done {counted(state.progress.epoch, 'epoch')}, and {epochs} are asked for: ask for "
+            "more (--epochs N), or leave that out"
+        )
     _warn_of_other_processes(len(resume.get("rng", [])), processes)
     tell_changes(resume, data_marks, names=datasets["train"].categories.names, say=say)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from rtdetr.errors import TrainingError
 from rtdetr.files import write_atomically
 from rtdetr.structures import Target
+from rtdetr.training.claim import LAST_FILE
 from rtdetr.training.distributed import postponed
 from rtdetr.training.job import Job
 from rtdetr.wording import counted
@@ -158,7 +159,9 @@ def _refuse(job: Job, images: Tensor, targets: list[Target], problem: str, terms
             job.log.warning("%s, %s. The step is skipped", problem, place)
         return StepResult(terms, math.nan, skipped=True)
     often = f" {counted(progress.skipped, 'step')} in a row" if progress.skipped > MOST_SKIPPED else ""
+    last = job.folder / LAST_FILE
+    kept = f"{last} still holds an earlier step" if last.exists() else "No checkpoint had been written yet"
     raise TrainingError(
-        f"{problem}{often}, {place}. {job.folder} still holds the last good checkpoint. Check these images and their "
+        f"{problem}{often}, {place}. {kept}. Check these images and their "
         "boxes, lower the learning rate, or train in float32"
     )

@@ -28,6 +28,7 @@ from rtdetr.training.schedule import set_learning_rate
 from rtdetr.training.setup import prepare
 from rtdetr.training.signals import StopSignals
 from rtdetr.training.step import train_step
+from rtdetr.wording import counted
 
 
 class TrainResult(NamedTuple):
@@ -142,6 +143,8 @@ def _train_epochs(job: Job, *, log: RunLog | SilentLog, stop: StopSignals, pages
         The name of the signal; None if none ended it.
     """
     progress = job.state.progress
+    if progress.epoch >= job.config.recipe.epochs:
+        log.say(f"nothing is left to do: the run has done its {counted(progress.epoch, 'epoch')}; for more, --epochs N")
     while progress.epoch < job.config.recipe.epochs and not job.has_converged:
         stopped = _train_epoch(job, log=log, stop=stop)
         _save(job, log, keep=job.config.keep_last)  # before the evaluation too, which can take minutes
