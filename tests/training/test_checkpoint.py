@@ -166,8 +166,18 @@ def test_the_middle_of_an_epoch_needs_an_epoch_of_the_same_length(tmp_path):
 def test_best_is_kept_until_something_is_better():
     progress = Progress(batches_per_epoch=1)
     kept = []
-    for epoch, ap in enumerate([-1.0, 0.0, 0.3, 0.3, 0.2, 0.4]):
+    for epoch, ap in enumerate([0.0, 0.3, 0.3, 0.2, 0.4, -1.0]):
         progress.epoch = epoch
         kept.append(progress.note(ap, ap=ap))
-    assert kept == [False, True, True, False, False, True]
-    assert (progress.best_ap, progress.best_epoch) == (0.4, 5)
+    assert kept == [True, True, False, False, True, False]
+    assert (progress.best_ap, progress.best_epoch, progress.evaluations_since_best) == (0.4, 4, 0)
+
+
+def test_the_latest_counts_as_the_best_where_nothing_can_be_measured():
+    progress = Progress(batches_per_epoch=1)
+    for epoch in (0, 1):
+        progress.epoch = epoch
+        assert progress.note(-1.0, ap=-1.0)
+        assert (progress.best_ap, progress.best_epoch, progress.evaluations_since_best) == (None, epoch, 0)
+    assert progress.note(-1.0, ap=0.25, metric="ap_small") and progress.best_ap == 0.25
+    assert progress.note(0.0, ap=0.125, metric="ap_small") and progress.best_ap == 0.125

@@ -296,10 +296,15 @@ def test_lower_precision_keeps_weights_in_float32(data, short, tmp_path, precisi
     assert low == pytest.approx(full, rel=0.05)
 
 
-def test_a_dataset_without_any_object(tmp_path):
+def test_a_dataset_without_any_object(tmp_path, caplog):
     data = write_folder(tmp_path / "data", empty=True)
-    result = run_tiny(data, tmp_path / "run")
-    assert (result.finished, result.best_ap, result.best_weights) == (True, None, None)
+    result = run_tiny(data, tmp_path / "run", early_stopping=1)
+    best = tmp_path / "run" / "best.pth"
+    assert (result.finished, result.best_ap, result.best_weights) == (True, None, best)
+    assert "has no objects to train on" in caplog.text
+    assert "has no objects to measure AP by; best.pth will hold the weights of the last evaluation" in caplog.text
+    weights = [torch.load(file, weights_only=True)["ema"] for file in (best, result.last_weights)]
+    assert flat(weights[0]) == flat(weights[1])
     model, _ = load_model(result.last_weights)
     start = build_model(model.config)
     assert all(value.isfinite().all() for value in model.parameters())

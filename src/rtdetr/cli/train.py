@@ -134,5 +134,7 @@ def train(
         typer.echo((result.output_dir / "plan.txt").read_text(encoding="utf-8"), nl=False)
     elif result.best_weights is None:
         typer.echo(f"finished: {result.last_weights}")
+    elif result.best_ap is None:
+        typer.echo(f"finished: AP cannot be measured without objects, {result.best_weights} has the last weights")
     else:
         typer.echo(f"finished: best AP {percent(result.best_ap)}, {result.best_weights}")

@@ -47,8 +47,8 @@ class Progress:
         iteration: steps made over the whole run.
         best_metric: the metric that decides.
         best_value: its highest value so far; None before the first evaluation.
-        best_ap: the validation AP that came with it, in [0, 1].
-        best_epoch: the epoch that reached it.
+        best_ap: the validation AP that came with it, in [0, 1]; None where the data has nothing to measure it by.
+        best_epoch: the epoch that best.pth is of.
         evaluations_since_best: how many did not.
         thresholds: for each label the score with the best F1 in that evaluation.
         skipped: latest steps, in a row, that were skipped because something was not finite.
@@ -71,10 +71,18 @@ class Progress:
     of_epoch: Sums = field(default_factory=Sums)
 
     def note(self, value: float, *, ap: float, metric: str = "ap") -> bool:
-        """Keep the result of the epoch under way if it is the best so far, and return whether it is."""
+        """Keep the result of the epoch under way if it is the best so far, and return whether it is.
+
+        A value below 0 says that the data has nothing to measure it by; as long as nothing else comes, the latest
+        weights count as the best.
+        """
         if metric != self.best_metric:  # values of two metrics cannot be compared
             self.best_value, self.best_metric, self.evaluations_since_best = None, metric, 0
-        if value < 0 or (self.best_value is not None and value <= self.best_value):  # negative: nothing to be found
+        if value < 0:
+            if self.best_value is None:
+                self.best_ap, self.best_epoch = ap if ap >= 0 else None, self.epoch
+            return self.best_value is None
+        if self.best_value is not None and value <= self.best_value:
             self.evaluations_since_best += 1
             return False
         self.best_value, self.best_ap, self.best_epoch, self.evaluations_since_best = value, ap, self.epoch, 0

@@ -78,7 +78,7 @@ def prepare(
         _go_on(resume, state, datasets, data_marks, epochs=epochs, processes=processes, say=say)
     _check_agreement(processes, state.progress, train_data, data_marks)
     if processes.is_main:
-        _warn(config.recipe, loader, train_data, transforms)
+        _warn(config.recipe, loader, datasets, transforms)
     return Job(
         config=config,
         folder=Path(config.output_dir),
@@ -225,12 +225,16 @@ def _go_on(
     tell_changes(resume, data_marks, names=datasets["train"].categories.names, say=say)
 
 
-def _warn(recipe: Recipe, loader: TrainLoader, data: DetectionDataset, transforms: Pipeline | None) -> None:
+def _warn(
+    recipe: Recipe, loader: TrainLoader, datasets: Mapping[str, DetectionDataset], transforms: Pipeline | None
+) -> None:
     """Say what of a run looks like a mistake."""
     if transforms is not None and not any(plan(recipe, epoch).strong for epoch in range(recipe.epochs)):
         _log.warning("the transforms are not used: no epoch of this recipe is augmented (augmentation_stop_epoch)")
-    if data.annotations.iscrowd.all():
-        _log.warning("%s has no objects to train on", data.annotations_file)
+    lacks = {"train": "to train on", "val": "to measure AP by; best.pth will hold the weights of the last evaluation"}
+    for part, dataset in datasets.items():
+        if dataset.annotations.iscrowd.all():
+            _log.warning("%s has no objects %s", dataset.annotations_file, lacks[part])
     _warn_of_short_run(recipe, len(loader))
 
 

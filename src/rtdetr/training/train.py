@@ -37,7 +37,8 @@ class TrainResult(NamedTuple):
     Attributes:
         output_dir: folder with config.json, metrics.jsonl, learning_curve.png, tensorboard/ and the checkpoints.
         best_weights: best.pth, to detect with; None as long as nothing was evaluated.
-        best_ap: its validation AP (IoU 0.50 to 0.95), in [0, 1].
+        best_ap: its validation AP (IoU 0.50 to 0.95), in [0, 1]; None also where the validation data has no objects,
+            and best.pth is of the last evaluation.
         last_weights: last.pth, to resume from.
         finished: False if a signal stopped the run before its last epoch was through.
         signal: name of that signal, "SIGINT" (Ctrl-C) or "SIGTERM"; None where none did.
@@ -130,7 +131,7 @@ def _run(job: Job) -> TrainResult:
             if pages is not None:
                 note_time(job.folder / PLAN_FILE, job.description, measured.text)
         signal = _train_epochs(job, log=log, stop=stop, pages=pages)
-    best_weights = None if progress.best_ap is None else job.folder / BEST_FILE
+    best_weights = None if progress.best_epoch is None else job.folder / BEST_FILE
     return TrainResult(
         job.folder, best_weights, progress.best_ap, job.folder / LAST_FILE, finished=signal is None, signal=signal
     )
