@@ -170,6 +170,23 @@ def test_other_classes_are_listed(dataset):
         dataset.with_categories(Categories.numbered(80))
 
 
+def test_classes_that_no_object_is_of_may_be_missing_in_the_model(tmp_path, caplog):
+    content = document()
+    content["categories"].append({"id": 91, "name": "fox"})
+    images_dir, annotations_file = write_dataset(tmp_path, content)
+    dataset = DetectionDataset(images_dir, annotations_file)
+    model = Categories([Category(0, "bird"), Category(1, "cat"), Category(2, "dog")])
+    assert dataset.with_categories(model).target(1)["labels"].tolist() == [1, 2, 1]
+    assert caplog.messages[-1] == (
+        f"{annotations_file} lists 1 class that the model does not have and that no object is of; left out: 'fox'"
+    )
+    content["annotations"] = []
+    empty = DetectionDataset(*write_dataset(tmp_path / "empty", content))
+    assert len(empty.with_categories(model).target(1)["labels"]) == 0
+    with pytest.raises(DatasetError, match="only the model has 'cow'"):  # nothing in common
+        empty.with_categories(Categories([Category(0, "cow")]))
+
+
 def test_the_text_form_counts(dataset):
     assert repr(dataset).endswith("data.json: 3 images, 4 boxes, 3 classes)")
 

@@ -264,7 +264,7 @@ def animals(root, *names, **options):
     return write(root, {f"x{i}": SIZE + voc_object(name, [i, 1, 5, 5]) for i, name in enumerate(names)}, **options)
 
 
-def test_of_the_classes_of_vocs_own_list_only_those_that_occur_are_expected_of_a_model(tmp_path, monkeypatch):
+def test_of_the_classes_of_vocs_own_list_only_those_that_occur_are_expected_of_a_model(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("RTDETR_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(index_cache, "_LEAST_ROWS", 0)
     root = animals(tmp_path / "set", "dog", "cat")
@@ -277,7 +277,6 @@ def test_of_the_classes_of_vocs_own_list_only_those_that_occur_are_expected_of_a
         assert [own.target(i)["labels"].tolist() for i in range(2)] == [[2], [1]]
         assert boxes(own) == boxes(dataset)
     assert dataset.with_categories(VOC20).target(0)["labels"].tolist() == [11]
-    (root / "ImageSets/Main/train.txt").write_text("x0")  # the cat occurs in another split
     for names in (["dog"], ["dog", "zebra"]):
         with pytest.raises(DatasetError) as caught:
             read(root, categories=model_of(*names))
@@ -288,13 +287,20 @@ def test_of_the_classes_of_vocs_own_list_only_those_that_occur_are_expected_of_a
         assert str(caught.value).endswith(
             "a classes.txt in the dataset's folder counts in place of Pascal VOC's own list"
         )
+    (root / "ImageSets/Main/train.txt").write_text("x0")  # the cat occurs in another split
+    assert read(root, categories=model_of("dog")).target(0)["labels"].tolist() == [0]
+    assert caplog.messages[-1].endswith(
+        "lists 1 class that the model does not have and that no object is of; left out: 'cat'"
+    )
 
 
-def test_a_list_of_classes_counts_as_a_whole(tmp_path):
+def test_a_list_of_classes_counts_as_a_whole(tmp_path, caplog):
     root = animals(tmp_path, "dog", "cat", labels="cat\ndog\ncow\n")
     assert read(root).annotations.implied == ()
-    with pytest.raises(DatasetError, match=r"got 3; only the file has 'cow'\. .* the same names$"):
-        read(root, categories=model_of("cat", "dog"))
+    assert read(root, categories=model_of("cat", "dog")).target(0)["labels"].tolist() == [1]
+    assert caplog.messages[-1].endswith("no object is of; left out: 'cow'")
+    with pytest.raises(DatasetError, match=r"got 3; only the file has 'cow', 'dog'\. .* the same names$"):
+        read(root, categories=model_of("cat"))
     (root / "labels.txt").write_text("cat\ndog\n")
     assert read(root, categories=Categories.numbered(2)).target(0)["labels"].tolist() == [1]
     (root / "labels.txt").unlink()
@@ -302,11 +308,11 @@ def test_a_list_of_classes_counts_as_a_whole(tmp_path):
         read(root, categories=Categories.numbered(2))
 
 
-def test_merged_datasets_have_the_classes_that_any_of_them_has(tmp_path):
+def test_merged_datasets_have_the_classes_that_any_of_them_has(tmp_path, caplog):
     roots = animals(tmp_path / "a", "dog"), animals(tmp_path / "b", "cow", labels="cow\nsheep\n")
     merged = read(list(roots))
     assert merged.categories.names == VOC20.names
     assert set(merged.annotations.implied) == set(VOC20.names) - {"dog", "cow", "sheep"}
     assert merged.with_categories(model_of("sheep", "cow", "dog")).target(1)["labels"].tolist() == [1]
-    with pytest.raises(DatasetError, match=r"only the file has 'sheep'\."):
-        merged.with_categories(model_of("cow", "dog"))
+    assert merged.with_categories(model_of("cow", "dog")).target(1)["labels"].tolist() == [0]
+    assert caplog.messages[-1].endswith("no object is of; left out: 'sheep'")

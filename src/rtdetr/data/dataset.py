@@ -262,18 +262,28 @@ class DetectionDataset:
 
         Classes are matched by name. A list without real names (`Categories.numbered`) is matched by position. The new
         dataset's `categories` have the order of the list given and the ids of this dataset; a class that only the list
-        has keeps its id there, or gets the next free one. Classes of VOC's own list that a VOC dataset without a list
-        of its own has no objects of (`Annotations.implied`) may be missing.
+        has keeps its id there, or gets the next free one. Classes that this dataset has no objects of may be missing
+        in the list; they are left out.
 
         Raises:
-            DatasetError: this dataset has a class that the list lacks; the message names the differences.
+            DatasetError: this dataset has objects of a class that the list lacks, or no class in common with it; the
+                message names the differences.
         """
         own = self.categories
         names = categories.names
         if categories == Categories.numbered(len(own)) and set(names) != set(own.names):
             return self
-        if set(own.names) - set(names) - set(self.annotations.implied):
+        used = {own.names[label] for label in np.unique(self.annotations.labels)}
+        unused_names = sorted(set(own.names) - set(names) - used)
+        if used - set(names) or len(unused_names) == len(own) > 0:
             self._refuse_classes(names)
+        if told := [name for name in unused_names if name not in self.annotations.implied]:
+            _log.warning(
+                "%s lists %s that the model does not have and that no object is of;%s",
+                self.annotations_file,
+                counted(len(told), "class"),
+                _listed("left out:", told),
+            )
         label_of_name = {name: label for label, name in enumerate(names)}
         unused = -1  # no box has it
         new_labels = np.array([label_of_name.get(name, unused) for name in own.names], dtype=np.int64)
