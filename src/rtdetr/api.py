@@ -18,6 +18,7 @@ from rtdetr.runtimes import load
 from rtdetr.runtimes.torch_detector import TorchDetector
 from rtdetr.training import GivenData, TrainResult, TrainSettings, read, resolve, run
 from rtdetr.training.checkpoint import newest_whole
+from rtdetr.training.run_data import OPENED
 
 
 def evaluate(
@@ -115,9 +116,9 @@ def train(
     saved = None if content is None else content.get("rtdetr", {}).get("training")
     given = GivenData(*(None if _is_path(one) else one for one in (data, settings.get("val_data"))))
     if given.train is not None:
-        data = "(opened in Python)"
+        data = OPENED
     if given.val is not None:
-        settings["val_data"] = "(opened in Python)"
+        settings["val_data"] = OPENED
     config = resolve(data, settings, resume=start, saved=saved)
 
     def make_detector(model: RTDETR, categories: Categories, device: str) -> TorchDetector:

@@ -11,9 +11,10 @@ import torch
 from rtdetr.config import Recipe
 from rtdetr.errors import ConfigError, TrainingError, WeightsError
 from rtdetr.models import build_model
-from rtdetr.training.checkpoint import Progress, TrainingState, random_state, read, restore, save_best, save_last
+from rtdetr.training.checkpoint import Progress, TrainingState, random_state, read, save_best, save_last
 from rtdetr.training.ema import ModelEMA
 from rtdetr.training.optimizer import build_optimizer
+from rtdetr.training.resume import restore
 from rtdetr.weights import load_model, metadata
 
 
@@ -142,11 +143,30 @@ def test_damaged_missing_and_foreign_files(tmp_path):
     for path in (tmp_path / "half.pth", tmp_path / "none.pth", tmp_path / "none"):
         with pytest.raises(WeightsError, match=str(path)):
             read(path)
-    with pytest.raises(WeightsError, match="another model"):
+    with pytest.raises(WeightsError, match=r"another network .*: the number of classes was 3 and is 4 \(DATA\)"):
+        restore(content, make_state(num_classes=4))
+    del content["rtdetr"]
+    with pytest.raises(WeightsError, match=r"another model.*size mismatch"):
         restore(content, make_state(num_classes=4))
     content["optimizer"]["param_groups"].pop()
-    with pytest.raises(WeightsError, match="optimiser groups"):
+    del content["trained"]  # as in published files
+    with pytest.raises(WeightsError, match=r"optimiser has groups of \[.*--freeze .*--weights RUN/best\.pth"):
         restore(content, make_state())
+
+
+def test_parameters_keep_their_moments_in_other_groups(tmp_path, caplog):
+    state = make_state()
+    step(state)
+    save(tmp_path / "last.pth", state)
+    again = make_state(seed=1)
+    again.optimizer = build_optimizer(again.model, Recipe(lr=1e-3, grouping="modules"))
+    assert again.trained != state.trained
+    restore(read(tmp_path), again)
+    own, others = dict(state.model.named_parameters()), dict(again.model.named_parameters())
+    for name, parameter in own.items():
+        moments = state.optimizer.state[parameter]
+        assert all(torch.equal(value, again.optimizer.state[others[name]][key]) for key, value in moments.items())
+    assert caplog.messages == []
 
 
 def test_the_middle_of_an_epoch_needs_an_epoch_of_the_same_length(tmp_path):

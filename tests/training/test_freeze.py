@@ -70,6 +70,29 @@ def test_no_such_part(part):
         freeze(build_model("test-tiny"), part)
 
 
+def test_what_is_frozen_may_change_on_resuming(tmp_path, caplog):
+    data, run = write_folder(tmp_path / "data"), tmp_path / "run"
+    settings = {"freeze": "backbone", "rehearsal": False, "evaluate_every": 0}
+    weights, told = [], []
+    with only_the_loop():
+        run_tiny(data, run, **settings, epochs=1)
+        weights.append(load_model(run / "last.pth")[0].backbone.state_dict())
+        for epochs, part in ((2, "none"), (3, "backbone")):
+            caplog.clear()
+            run_tiny(None, resume=run, freeze=part, epochs=epochs)
+            weights.append(load_model(run / "last.pth")[0].backbone.state_dict())
+            told += [text for text in caplog.messages if text.startswith("resume: ")]
+    frozen, trained, kept = ([value for name, value in one.items() if "conv.weight" in name] for one in weights)
+    assert not any(map(torch.equal, frozen, trained))
+    assert len(told) == 2
+    count = int(told[0].split()[1])
+    assert told == [
+        f"resume: {count} tensors are trained from now on, with moments of zero",
+        f"resume: {count} tensors are not trained any more",
+    ]
+    assert len(kept) == len(trained)
+
+
 def test_a_run_with_a_frozen_backbone_keeps_it_and_resumes(tmp_path):
     torch.manual_seed(0)
     source = build_model("test-tiny", num_classes=3)

@@ -11,7 +11,7 @@ from rtdetr.api import train
 from rtdetr.config import Recipe, TrainConfig
 from rtdetr.errors import ConfigError
 from rtdetr.models import build_model
-from rtdetr.training import resolve
+from rtdetr.training import resolve, run_data
 from rtdetr.weights import save_huggingface, save_weights
 from tests.training.small import TINY, write_folder
 
@@ -97,7 +97,7 @@ def test_weights_bring_the_settings_of_their_network(tmp_path):
 
 
 def test_a_config_file_that_was_edited_is_told_on_resuming(tmp_path, caplog):
-    saved = resolve("data", {"model": "test-tiny", "output_dir": tmp_path}).model_dump(mode="json")
+    saved = resolve(tmp_path, {"model": "test-tiny", "output_dir": tmp_path}).model_dump(mode="json")
     for content in (saved, {**saved, "seed": 3, "recipe": {**saved["recipe"], "epochs": 9}}, [], {"x": 1}):
         (tmp_path / "config.json").write_text(json.dumps(content))
         assert resolve(None, {}, resume=tmp_path / "last.pth", saved=saved).seed == 0
@@ -124,7 +124,9 @@ def test_untrained_models_start_from_nothing(tmp_path, monkeypatch):
         resolve("data", {"model": "test-tny:untrained"})
 
 
-def test_a_resumed_run_keeps_its_settings():
+def test_a_resumed_run_keeps_its_settings(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
     first = resolve("data", {"model": "test-tiny", "seed": 7, "output_dir": "old", "recipe": {"lr": 0.5}, "epochs": 9})
     saved = first.model_dump(mode="json")
     again = resolve(None, {}, resume=Path("moved/last.pth"), saved=saved)
@@ -133,6 +135,8 @@ def test_a_resumed_run_keeps_its_settings():
     assert longer.recipe == first.recipe.replace(
         epochs=12, clip_max_norm=1.0, augmentation_stop_epoch=11, multiscale_stop_epoch=11
     )
+    with pytest.raises(ConfigError, match="the run's data was an object in Python; give it again"):
+        resolve(None, {}, resume=Path("x/last.pth"), saved={**saved, "data": run_data.OPENED})
 
 
 @pytest.mark.parametrize(

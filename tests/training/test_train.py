@@ -516,6 +516,20 @@ def test_older_checkpoints_are_kept_and_found_when_the_newest_is_damaged(data, t
     assert losses(tmp_path) == expected
 
 
+def test_what_cannot_be_resumed_is_said_in_the_words_of_the_options(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(data.parent)
+    run_tiny(Path(data.name), tmp_path / "run", epochs=1, evaluate_every=0)
+    with pytest.raises(
+        WeightsError,
+        match=r"another network .*: the size was \[64, 64\] and is \[96, 96\] \(--size\)\. Go on",
+    ):
+        run_tiny(None, resume=tmp_path / "run", epochs=2, size_hw=(96, 96))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=rf"the run's data is '{data.name}', which is not in .*: DATA"):
+        run_tiny(None, resume=tmp_path / "run", epochs=2)
+    assert run_tiny(data, resume=tmp_path / "run", epochs=2).finished
+
+
 def test_resuming_automatically_begins_what_is_not_there(data, tmp_path):
     begun = train(data, resume="auto", output_dir=tmp_path, **TINY, epochs=1, evaluate_every=0)
     assert begun.finished

@@ -1,8 +1,8 @@
-"""Checkpoints: one file with everything a run needs to go on exactly where it stood.
+"""Checkpoints: one file with everything a run needs to go on exactly where it stood; `resume.py` goes on.
 
 The file is a `torch.save` of plain containers and tensors (it loads with `weights_only=True`) in the published layout
-("date", "last_epoch", "model", "ema", "optimizer", "scaler"), plus "progress", "rng", "data" (fingerprints of the
-datasets) and our "rtdetr" metadata.
+("date", "last_epoch", "model", "ema", "optimizer", "scaler"), plus "trained" (names of the parameters in each group of
+the optimiser), "progress", "rng", "data" (fingerprints of the datasets) and our "rtdetr" metadata.
 `best.pth` has the same layout with the averaged weights only.
 """
 
@@ -22,14 +22,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from rtdetr.errors import ConfigError, TrainingError, WeightsError
+from rtdetr.errors import TrainingError, WeightsError
 from rtdetr.files import write_atomically
 from rtdetr.models import RTDETR
 from rtdetr.training.ema import ModelEMA
 from rtdetr.training.metrics import Sums
 from rtdetr.training.space import checkpoint_bytes
 from rtdetr.weights.official import load_pickle
-from rtdetr.wording import counted
 
 _log = logging.getLogger(__name__)
 _CHECKPOINT = re.compile(r"last(-\d+)?\.pth")
@@ -99,6 +98,12 @@ class TrainingState:
     scaler: torch.amp.GradScaler
     progress: Progress
 
+    @property
+    def trained(self) -> list[list[str]]:
+        """Names of the parameters in each group of the optimiser, in its order."""
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        return [[names[parameter] for parameter in group["params"]] for group in self.optimizer.param_groups]
+
 
 def save_last(
     path: Path,
@@ -125,6 +130,7 @@ def save_last(
     parts = {
         "model": state.model.state_dict(),
         "optimizer": state.optimizer.state_dict(),
+        "trained": state.trained,
         "scaler": state.scaler.state_dict(),
         "rng": rng,
         **({} if data is None else {"data": dict(data)}),
@@ -208,60 +214,6 @@ def _link(source: Path, target: Path) -> None:
             shutil.copyfile(source, temporary)
 
     write_atomically(target, write, error=TrainingError)
-
-
-def restore(content: Mapping[str, Any], state: TrainingState, *, rank: int = 0) -> None:
-    """Bring a freshly built run to the point at which `content` was saved, the global random generators included.
-
-    Rates and weight decays stay those of the recipe. A file of the published implementation, which has neither
-    "progress" nor "rng", is taken to stand at the end of its last epoch.
-
-    Raises:
-        WeightsError: the checkpoint was made with another model or other parameter groups.
-        ConfigError: it was made in the middle of an epoch of another length.
-    """
-    progress = state.progress
-    done = content["last_epoch"] + 1
-    saved = {"epoch": done, "iteration": done * progress.batches_per_epoch, **content.get("progress", {})}
-    length = saved.pop("batches_per_epoch", progress.batches_per_epoch)
-    if saved.get("batch") and length != progress.batches_per_epoch:
-        raise ConfigError(
-            f"resume: the run stopped in an epoch of {counted(length, 'batch')}, which are "
-            f"{progress.batches_per_epoch} now. Go on with the same data and batch size"
-        )
-    if length != progress.batches_per_epoch:  # the schedule counts steps in epochs of the new length
-        _log.warning("an epoch had %d steps and has %d now; the schedule follows", length, progress.batches_per_epoch)
-        saved["iteration"] = saved["epoch"] * progress.batches_per_epoch
-    try:
-        state.model.load_state_dict(content["model"])
-        state.ema.load_state_dict(content["ema"])
-    except RuntimeError as error:
-        raise WeightsError(
-            f"resume: the checkpoint holds another model. {' '.join(str(error).split())[:300]}"
-        ) from None
-    _restore_optimizer(state.optimizer, content["optimizer"])
-    if content.get("scaler") and state.scaler.is_enabled():
-        state.scaler.load_state_dict(content["scaler"])
-    for name, value in saved.items():
-        setattr(progress, name, Sums(**value) if name in ("since_row", "of_epoch") else value)
-    if rank < len(content.get("rng", [])):  # a process that was not there goes on from its seed
-        set_random_state(content["rng"][rank])
-
-
-def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
-    own = optimizer.state_dict()
-    sizes, expected = ([len(g["params"]) for g in groups] for groups in (saved["param_groups"], own["param_groups"]))
-    if sizes != expected:
-        raise WeightsError(
-            f"resume: expected optimiser groups of {expected} tensors, the checkpoint has {sizes}. "
-            "Go on with the model and the parameter groups of the run"
-        )
-    optimizer.load_state_dict({"state": saved["state"], "param_groups": own["param_groups"]})
-    for parameter, values in optimizer.state.items():
-        for name, value in values.items():
-            # the fused step goes through the memory of a parameter and its moments side by side, whatever their strides
-            layout = parameter if value.shape == parameter.shape else value
-            values[name] = torch.empty_like(layout, dtype=value.dtype, device=value.device).copy_(value)
 
 
 def random_state() -> dict[str, Any]:

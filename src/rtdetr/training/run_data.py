@@ -8,6 +8,8 @@ from rtdetr.config import TrainConfig
 from rtdetr.data import DetectionDataset, open_dataset
 from rtdetr.errors import ConfigError
 
+OPENED = "(opened in Python)"  # in place of a path in the settings
+
 
 class GivenData(NamedTuple):
     """Datasets that are Python objects; None: the path in the settings."""

@@ -19,6 +19,7 @@ from rtdetr.training.claim import CONFIG_FILE, LAST_FILE
 from rtdetr.training.config_file import read_config
 from rtdetr.training.named_recipes import named_recipe, published
 from rtdetr.training.recipe import change, parse
+from rtdetr.training.run_data import OPENED
 from rtdetr.weights import read_checkpoint
 
 _log = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ class TrainSettings(TypedDict, total=False):
 
 
 _PATHS = ("output_dir", "images", "val_data", "val_images", "weights", "backbone_weights", "font")
+_OF_DATA = {"data": "DATA", "images": "--images", "val_data": "--val-data", "val_images": "--val-images"}
 _OF_RECIPE = {"epochs": "epochs", "batch_size": "batch_size", "lr": "lr", "precision": "precision"}
 _OF_RECIPE["size_hw"] = "train_size_hw"
 _MAY_BE_NONE = ("weights", "backbone_weights", "freeze", "font")  # "none" undoes what a file or a resumed run says
@@ -116,6 +118,8 @@ def resolve(
         values["model"], from_nothing = values["model"].removesuffix(zoo.UNTRAINED), True
     for name in _MAY_BE_NONE:
         values[name] = None if values.get(name) == "none" else values.get(name)
+    if saved is not None:
+        _find_again(values, [name for name in _OF_DATA if name not in given and name not in file])
     if "data" not in values:
         raise ConfigError("no dataset given: give the folder or annotation file of the images to train on")
     _take_model(values)
@@ -168,6 +172,20 @@ def _tell_edits(file: Path, saved: Mapping[str, Any]) -> None:
                 "%s has %s %s, the checkpoint has %s, and the run goes on with that. To change it: --set %s=%s",
                 *(file, name, json.dumps(value), json.dumps(stored[name]), name, json.dumps(value)),
             )
+
+
+def _find_again(values: Mapping[str, Any], names: Sequence[str]) -> None:
+    """See that the data of a resumed run, which is not given again, can be found from here."""
+    for name in names:
+        paths = values.get(name) or ()
+        for path in (paths,) if isinstance(paths, str) else paths:
+            if path == OPENED:
+                raise ConfigError(f"resume: the run's {name} was an object in Python; give it again ({name}=...)")
+            if not Path(path).is_absolute() and not Path(path).exists():
+                raise ConfigError(
+                    f"resume: the run's {name} is {path!r}, which is not in {Path.cwd()}. Start it from the folder "
+                    f"where it was begun, or say where that is now: {_OF_DATA[name]}"
+                )
 
 
 def _dotted(values: Mapping[str, Any], start: str = "") -> Iterator[tuple[str, Any]]:

@@ -22,7 +22,7 @@ from rtdetr.fonts import given_face
 from rtdetr.images import allow_pixels
 from rtdetr.losses import build_criterion
 from rtdetr.models import RTDETR, build_model
-from rtdetr.training.checkpoint import Progress, TrainingState, restore
+from rtdetr.training.checkpoint import Progress, TrainingState
 from rtdetr.training.distributed import Processes, wrap
 from rtdetr.training.ema import ModelEMA
 from rtdetr.training.fingerprint import fingerprints, tell_changes, with_former_labels
@@ -33,6 +33,7 @@ from rtdetr.training.named_recipes import fit
 from rtdetr.training.optimizer import build_optimizer
 from rtdetr.training.plan import SplitCounts, describe, estimate_memory
 from rtdetr.training.recompute import recompute_activations
+from rtdetr.training.resume import restore
 from rtdetr.training.run_data import GivenData, open_run_data
 from rtdetr.training.starting_weights import load_starting_weights
 from rtdetr.wording import counted
