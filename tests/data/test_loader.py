@@ -13,7 +13,7 @@ from PIL import Image
 from torch.nn import functional
 
 from rtdetr.config import Recipe
-from rtdetr.data import DetectionDataset, TrainLoader
+from rtdetr.data import DetectionDataset, TrainLoader, batches
 from rtdetr.errors import ConfigError, DatasetError, TrainingError
 from tests.coco_files import annotation, many_images, write_dataset
 
@@ -83,6 +83,28 @@ def test_workers_make_no_difference(dataset):
     for _ in helped:
         break  # an epoch that is left early
     assert_same(epoch(alone, 1, start_batch=3), epoch(helped, 1, start_batch=3))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems start their workers in their own way")
+def test_full_shared_memory_makes_no_difference(dataset, monkeypatch, caplog):
+    collate = batches.default_collate
+
+    def full_in_workers(images):
+        if torch.utils.data.get_worker_info() is not None:
+            raise RuntimeError(
+                "unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)"
+            )
+        return collate(images)
+
+    expected = epoch(TrainLoader(dataset, DENSE, seed=5))
+    monkeypatch.setattr(batches, "default_collate", full_in_workers)
+    loader = TrainLoader(dataset, DENSE, seed=5, num_workers=2)
+    assert_same(epoch(loader), expected)
+    epoch(loader, 1)
+    assert [text for text in caplog.messages if "--shm-size" in text] == [
+        "shared memory (/dev/shm) is full: images come from the workers through pipes, which is slower. Enlarge it "
+        "(docker run --shm-size=8g), or use fewer workers"
+    ]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems start their workers in their own way")

@@ -25,18 +25,24 @@ from rtdetr.data.transforms import Picture, Sample, augment
 from rtdetr.errors import DatasetError, RTDETRError
 
 _log = logging.getLogger(__name__)
+SHARED_MEMORY = "shared memory"  # in what PyTorch says when that is full
 _ORDER, _BATCH, _SAMPLE = range(3)  # independent random streams
 
 
 class Batch(NamedTuple):
-    """A batch as it comes from a worker: few tensors, because each costs a file handle on its way."""
+    """A batch as it comes from a worker: one tensor, because each costs a file in shared memory on its way."""
 
-    images: UInt8[Tensor, "b h w c"]  # all samples have the epoch's base size
+    images: UInt8[Tensor, "b h w c"] | UInt8[np.ndarray, "b h w c"]  # of the epoch's base size; array: memory was full
     size_hw: SizeHW  # that the batch is to be scaled to
     mix_share: float | None  # of each image when it is blended with the one before it; None: it is not
-    labels: Int64[Tensor, " n"]
-    boxes: Float[Tensor, "n 4"]  # normalised cxcywh
+    labels: Int64[np.ndarray, " n"]
+    boxes: Float[np.ndarray, "n 4"]  # normalised cxcywh
     counts: list[int]  # objects of each image
+
+    @property
+    def tensors(self) -> tuple[UInt8[Tensor, "b h w c"], Int64[Tensor, " n"], Float[Tensor, "n 4"]]:
+        """Images, labels and boxes."""
+        return torch.as_tensor(self.images), torch.from_numpy(self.labels), torch.from_numpy(self.boxes)
 
 
 class BatchKey(NamedTuple):
@@ -124,11 +130,11 @@ class BatchBuilder(Dataset[Batch | RTDETRError]):
         size_hw = epoch_plan.batch_sizes_hw[rng.integers(len(epoch_plan.batch_sizes_hw))]
         mixed, share = rng.random() < epoch_plan.mixup, rng.uniform(*MIX_SHARES)
         return Batch(
-            images=default_collate([torch.from_numpy(sample.pixels) for sample in samples]),  # into shared memory
+            images=_stacked([sample.pixels for sample in samples]),
             size_hw=size_hw,
             mix_share=share if mixed else None,
-            labels=torch.cat([target["labels"] for target in targets]),
-            boxes=torch.cat([target["boxes"] for target in targets]),
+            labels=torch.cat([target["labels"] for target in targets]).numpy(),
+            boxes=torch.cat([target["boxes"] for target in targets]).numpy(),
             counts=[len(target["labels"]) for target in targets],
         )
 
@@ -177,3 +183,13 @@ class BatchBuilder(Dataset[Batch | RTDETRError]):
 
 def _generator(stream: int, seed: int, epoch: int, number: int) -> np.random.Generator:
     return np.random.default_rng([stream, seed, epoch, number])
+
+
+def _stacked(images: list[UInt8[np.ndarray, "h w c"]]) -> Tensor | np.ndarray:
+    """Images as one tensor, in a worker in shared memory; as an array, which a pipe takes, where that is full."""
+    try:
+        return default_collate([torch.from_numpy(image) for image in images])
+    except RuntimeError as error:
+        if SHARED_MEMORY not in str(error):
+            raise
+        return np.stack(images)

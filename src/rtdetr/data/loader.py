@@ -10,6 +10,7 @@ they become float32, change size for multi-scale and are blended for mixup.
 
 import atexit
 import contextlib
+import logging
 import multiprocessing
 import os
 import signal
@@ -27,7 +28,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from rtdetr.config import Recipe
-from rtdetr.data.batches import Batch, BatchBuilder, BatchKey, BatchSampler
+from rtdetr.data.batches import SHARED_MEMORY, Batch, BatchBuilder, BatchKey, BatchSampler
 from rtdetr.data.dataset import DetectionDataset
 from rtdetr.data.mosaic import NUM_TILES, mix
 from rtdetr.data.pipelines import Pipeline, check_pipeline
@@ -37,6 +38,7 @@ from rtdetr.errors import ConfigError, RTDETRError, TrainingError
 from rtdetr.structures import Target
 from rtdetr.wording import counted
 
+_log = logging.getLogger(__name__)
 _DISMISSAL = getattr(signal, "SIGUSR1", signal.SIGTERM)  # ends a worker whose loader is no more
 TrainBatch = tuple[Float[Tensor, "b c h w"], list[Target]]
 
@@ -118,6 +120,7 @@ class TrainLoader:
                 generator=torch.Generator(),  # else DataLoader draws from the global one
                 worker_init_fn=_leave_signals_to_the_main_process,
             )
+        self._warned = False  # that shared memory is full
         self._workers: list[BaseProcess] = []
         if num_workers:
             atexit.register(_end_workers, weakref.ref(self._loader))
@@ -176,8 +179,13 @@ class TrainLoader:
 
     def _finish(self, batch: Batch) -> TrainBatch:
         """Move a batch to the device and do there what is cheaper there."""
-        parts = (batch.images, batch.labels, batch.boxes)
-        images, labels, boxes = (part.to(self._device, non_blocking=True) for part in parts)
+        if isinstance(batch.images, np.ndarray) and not self._warned:
+            self._warned = True
+            _log.warning(
+                "shared memory (/dev/shm) is full: images come from the workers through pipes, which is slower. "
+                "Enlarge it (docker run --shm-size=8g), or use fewer workers"
+            )
+        images, labels, boxes = (part.to(self._device, non_blocking=True) for part in batch.tensors)
         images = images.permute(0, 3, 1, 2)
         if images.shape[2:] != batch.size_hw:
             images = functional.interpolate(images, size=batch.size_hw, mode="nearest")  # published behaviour
@@ -197,7 +205,7 @@ def _start_method() -> str | None:
 def _lost_worker(problem: str) -> str:
     """What to tell about a worker that the system ended."""
     cause, advice = "most likely because memory ran out", "use fewer workers, or a smaller batch"
-    if "shared memory" in problem:
+    if SHARED_MEMORY in problem:
         cause, advice = (
             "because shared memory (/dev/shm) is full",
             f"enlarge it (docker run --shm-size=8g), or {advice}",

@@ -94,8 +94,9 @@ class AugmentedDataset(Dataset[Item]):
         epoch = self.epoch
         # a batch of one: its random numbers are those of the image's number in the epoch
         batch = self._builder.build(BatchKey(epoch, index, [index], [index]), plan(self.recipe, epoch))
-        pixels = batch.images[0].permute(2, 0, 1).contiguous().float().div_(255)
-        return _item(self.dataset, index, pixels, Target(labels=batch.labels, boxes=batch.boxes))
+        images, labels, boxes = batch.tensors
+        pixels = images[0].permute(2, 0, 1).contiguous().float().div_(255)
+        return _item(self.dataset, index, pixels, Target(labels=labels, boxes=boxes))
 
 
 class EvaluationDataset(Dataset[Item]):
