@@ -21,12 +21,13 @@ from tests.coco_files import many_images, write_dataset
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 BOXES = np.array([[10, 5, 40, 30], [50, 30, 60, 40], [3, 3, 4, 4]], np.float32)
 SIZE_HW = (80, 60)
+NUM_CLASSES = 8
 
 
 def run(pipeline, *, boxes=BOXES, seed=0, pixels=PIXELS):
     check_pipeline(pipeline)
     picture = Picture(lambda reduction: pixels, (60, 40), boxes, np.arange(5, 5 + len(boxes)))
-    return apply_pipeline(pipeline, picture, size_hw=SIZE_HW, rng=np.random.default_rng(seed))
+    return apply_pipeline(pipeline, picture, num_classes=NUM_CLASSES, size_hw=SIZE_HW, rng=np.random.default_rng(seed))
 
 
 def corners(target) -> np.ndarray:
@@ -138,6 +139,16 @@ def changed(**target):
     return lambda image, old: (image, {**old, **target})
 
 
+def moved(corners):
+    """A pipeline that gives the first box these corners."""
+
+    def pipeline(image, target):
+        boxes = torch.cat([torch.tensor([corners], dtype=torch.float32), target["boxes"][1:].as_subclass(torch.Tensor)])
+        return image, {**target, "boxes": tv_tensors.wrap(boxes, like=target["boxes"])}
+
+    return pipeline
+
+
 BROKEN = {
     "labels are missing": (changed(labels=torch.zeros(1, dtype=torch.int64)), "3 boxes and 1 label"),
     "plain boxes": (changed(boxes=torch.zeros(3, 4)), "expected torchvision's BoundingBoxes"),
@@ -150,7 +161,19 @@ BROKEN = {
     "not a number": (lambda image, target: (image * torch.nan, target), "values nan"),
     "integers": (lambda image, target: (image.to(torch.int32), target), "expected uint8"),
     "raises": (lambda image, target: 1 / 0, r"ZeroDivisionError: division by zero \(.*test_pipelines\.py, line"),
-    "nothing": (lambda image, target: None, "transforms failed with TypeError"),
+    "nothing": (lambda image, target: None, r"returned None; expected the image and the target, as in return image,"),
+    "the image alone": (lambda image, target: image, "returned Image; expected the image and the target"),
+    "a pair of others": (lambda image, target: (target, image), r"returned \(dict, Image\); expected"),
+    "no labels": (lambda image, target: (image, {"boxes": target["boxes"]}), "a target without 'labels'"),
+    "a box that is not a number": (moved([np.nan, 1, 2, 3]), r"the box \(nan, 1, 2, 3\); expected finite"),
+    "an infinite box": (moved([0, 1, np.inf, 3]), r"the box \(0, 1, inf, 3\); expected finite"),
+    "an inverted box": (moved([5, 1, 2, 3]), r"the box \(5, 1, 2, 3\); expected .* x1 <= x2"),
+    "a label too high": (changed(labels=torch.tensor([0, 1, NUM_CLASSES])), "the label 8; expected .* from 0 to 7"),
+    "a negative label": (changed(labels=torch.tensor([0, -1, 1])), "the label -1; expected"),
+    "a label between two": (changed(labels=torch.tensor([0, 1.5, 1])), r"the label 1\.5; expected whole numbers"),
+    "a label that is not a number": (changed(labels=torch.tensor([0, torch.nan, 1])), "the label nan; expected"),
+    "texts for labels": (changed(labels=["cat", "dog", "cat"]), "the label cat; expected whole numbers"),
+    "labels as rows": (changed(labels=torch.zeros(3, 1, dtype=torch.int64)), r"labels of shape \(3, 1\); expected"),
 }
 
 

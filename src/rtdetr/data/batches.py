@@ -165,7 +165,8 @@ class BatchBuilder(Dataset[Batch | RTDETRError]):
     def _own_sample(self, pipeline: Pipeline, index: int, size_hw: SizeHW, rng: np.random.Generator) -> Sample:
         picture = self._picture(index)
         try:
-            return apply_pipeline(pipeline, picture, size_hw=size_hw, rng=rng)
+            num_classes = len(self._dataset.categories)
+            return apply_pipeline(pipeline, picture, num_classes=num_classes, size_hw=size_hw, rng=rng)
         except DatasetError as error:
             raise DatasetError(
                 f"image {self._dataset.source_id(index)} ({self._dataset.path(index)}): {error}"

@@ -7,7 +7,7 @@ result is resized, and its boxes are cut at the border, as after our own augment
 import contextlib
 import random
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from rtdetr.wording import counted
 
 # torchvision's form: (image, {"boxes": BoundingBoxes, "labels": int64}) -> the same two; albumentations' is found out
 Pipeline = Callable[..., Any]
+_ROUNDING = 0.01  # pixels that a corner may lie beyond the other one
 _Objects = tuple[np.ndarray, np.ndarray, np.ndarray]  # pixels (h, w, c), boxes xyxy in pixels, labels
 
 
@@ -44,18 +45,21 @@ def check_pipeline(pipeline: object) -> None:
         )
 
 
-def apply_pipeline(pipeline: Pipeline, picture: Picture, *, size_hw: SizeHW, rng: np.random.Generator) -> Sample:
+def apply_pipeline(
+    pipeline: Pipeline, picture: Picture, *, num_classes: int, size_hw: SizeHW, rng: np.random.Generator
+) -> Sample:
     """Turn one image into a training sample with a user's pipeline.
 
     Args:
         pipeline: passed `check_pipeline`.
         picture: the image, and its objects that are to be trained.
+        num_classes: of the dataset; labels are below it.
         size_hw: of the result, to which the pipeline's image is stretched.
         rng: the pipeline's random numbers follow from it.
 
     Raises:
-        DatasetError: the pipeline failed, or what it returned is no image with the channels of the first and as many
-            labels as boxes.
+        DatasetError: the pipeline failed, or what it returned is no image with the channels of the first, no boxes
+            with two corners each, or no label of a class for each.
     """
     original = picture.read(1)
     pixels, boxes, labels = original, picture.boxes_xyxy.astype(np.float32), picture.labels.astype(np.int64)
@@ -77,14 +81,34 @@ def apply_pipeline(pipeline: Pipeline, picture: Picture, *, size_hw: SizeHW, rng
             "as the model takes. Leave out what changes their number, or have it keep it: "
             "v2.Grayscale(num_output_channels=3)"
         )
+    _check_objects(boxes, labels, num_classes=num_classes)
+    target = to_target(boxes, labels, plane_wh=np.array(pixels.shape[1::-1]), size_hw=size_hw)
+    return Sample(resize(pixels, size_hw), target)
+
+
+def _check_objects(boxes: np.ndarray, labels: np.ndarray, *, num_classes: int) -> None:
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or labels.ndim != 1:
+        raise DatasetError(
+            f"transforms returned boxes of shape {boxes.shape} and labels of shape {labels.shape}; expected (n, 4) and "
+            "(n,)"
+        )
     if len(boxes) != len(labels):
         raise DatasetError(
             f"transforms returned {counted(len(boxes), 'box')} and {counted(len(labels), 'label')}; expected one "
             "label a box. After transforms that remove boxes put torchvision's v2.SanitizeBoundingBoxes, or remove "
             "the labels as well"
         )
-    target = to_target(boxes, labels, plane_wh=np.array(pixels.shape[1::-1]), size_hw=size_hw)
-    return Sample(resize(pixels, size_hw), target)
+    wrong = ~np.isfinite(boxes).all(axis=1) | (boxes[:, 2:] < boxes[:, :2] - _ROUNDING).any(axis=1)
+    if wrong.any():
+        corners = ", ".join(f"{value:g}" for value in boxes[wrong][0])
+        raise DatasetError(
+            f"transforms returned the box ({corners}); expected finite x1, y1, x2, y2 with x1 <= x2 and y1 <= y2"
+        )
+    is_label = np.isin(labels, np.arange(num_classes))
+    if not is_label.all():
+        raise DatasetError(
+            f"transforms returned the label {labels[~is_label][0]}; expected whole numbers from 0 to {num_classes - 1}"
+        )
 
 
 @contextlib.contextmanager
@@ -114,7 +138,15 @@ def _torchvision(pipeline: Pipeline, pixels: np.ndarray, boxes: np.ndarray, labe
         "labels": torch.from_numpy(labels),
     }
     image = tv_tensors.Image(torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))))
-    image, target = pipeline(image, wrapped)
+    result = pipeline(image, wrapped)
+    if not (isinstance(result, tuple | list) and len(result) == 2 and isinstance(result[1], Mapping)):
+        raise DatasetError(
+            f"transforms returned {_shape_of(result)}; expected the image and the target, as in return image, target"
+        )
+    image, target = result
+    missing = [name for name in ("boxes", "labels") if name not in target]
+    if missing:
+        raise DatasetError(f"transforms returned a target without {' and '.join(map(repr, missing))}; keep both in it")
     moved = target["boxes"]
     if not isinstance(moved, tv_tensors.BoundingBoxes):
         raise DatasetError(
@@ -122,7 +154,14 @@ def _torchvision(pipeline: Pipeline, pixels: np.ndarray, boxes: np.ndarray, labe
             "conversions to plain tensors"
         )
     moved = v2.functional.convert_bounding_box_format(moved, new_format=tv_tensors.BoundingBoxFormat.XYXY)
-    return _to_pixels(image), moved.as_subclass(torch.Tensor).double().numpy(), target["labels"].numpy()
+    return _to_pixels(image), moved.as_subclass(torch.Tensor).double().numpy(), np.asarray(target["labels"])
+
+
+def _shape_of(result: object) -> str:
+    """What a function returned, by types."""
+    if isinstance(result, tuple | list):
+        return f"({', '.join(type(one).__name__ for one in result)})"
+    return "None" if result is None else type(result).__name__
 
 
 def _albumentations(pipeline: Any, pixels: np.ndarray, boxes: np.ndarray, labels: np.ndarray) -> _Objects:
@@ -135,7 +174,7 @@ def _albumentations(pipeline: Any, pixels: np.ndarray, boxes: np.ndarray, labels
     image = _to_pixels(result["image"])
     rows = np.asarray(result["bboxes"], dtype=np.float64).reshape(-1, rows.shape[1])
     labels = np.asarray(result[fields[0]] if fields else rows[:, 4])
-    return image, _from_format(rows[:, :4], params.format, image.shape), labels.astype(np.int64).reshape(-1)
+    return image, _from_format(rows[:, :4], params.format, image.shape), labels.reshape(-1)
 
 
 def _to_format(boxes_xyxy: np.ndarray, name: str, shape: tuple[int, ...]) -> np.ndarray:
