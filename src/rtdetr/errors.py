@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 
 OPTIONAL_PACKAGES = {  # import name -> the extra of this package that brings it
@@ -25,10 +26,18 @@ OPTIONAL_PACKAGES = {  # import name -> the extra of this package that brings it
     "wandb": "wandb",
     "mlflow": "mlflow",
 }
+_LONGEST_VALUE, _KEPT, _KEPT_END = 400, 200, 60  # characters
+_LONG_VALUE = re.compile(rf"(?s)(?<!\w)(['\"])(?:(?!\1(?!\w)).){{{_LONGEST_VALUE},}}\1|\S{{{_LONGEST_VALUE},}}")
 
 
 class RTDETRError(Exception):
-    """Base of all errors raised on purpose; the command line prints its message on one line and exits with status 2."""
+    """Base of all errors raised on purpose; the command line prints its message on one line and exits with status 2.
+
+    Quoted values that are long are cut in the message: what was expected stands behind them.
+    """
+
+    def __init__(self, message: object = "", *more: object) -> None:
+        super().__init__(_with_short_quotes(str(message)), *more)
 
 
 class ConfigError(RTDETRError, ValueError):
@@ -61,6 +70,13 @@ class ExportError(RTDETRError, RuntimeError):
 
 class MissingDependencyError(RTDETRError, ImportError):
     """An optional package is needed and not installed; the message names the extra that brings it."""
+
+
+def _with_short_quotes(message: str) -> str:
+    """Cut what stands between quotes, or without a space, where it is longer than any name is."""
+    if len(message) <= _LONGEST_VALUE:
+        return message
+    return _LONG_VALUE.sub(lambda found: f"{found[0][:_KEPT]} ... {found[0][-_KEPT_END:]}", message)
 
 
 def one_line(error: RTDETRError) -> str:

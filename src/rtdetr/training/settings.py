@@ -123,9 +123,9 @@ def resolve(
     if "data" not in values:
         raise ConfigError("no dataset given: give the folder or annotation file of the images to train on")
     _take_model(values)
+    values |= _recipe(values, changes)
     if "output_dir" not in values:
         values["output_dir"] = str(_free_folder(values["model"]))
-    values |= _recipe(values, changes)
     if not (from_nothing or values["weights"] or values["backbone_weights"]):
         values["weights"] = values["recipe"].tuning_from
     return TrainConfig(**values)

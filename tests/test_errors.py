@@ -1,0 +1,36 @@
+"""What all errors have in common."""
+
+import pickle
+
+import pytest
+
+from rtdetr.errors import ConfigError, RTDETRError, one_line
+from rtdetr.export import RefusedExportError
+
+
+@pytest.mark.parametrize("quoted", ["'{}'", '"{}"', "{}"])
+def test_a_long_value_is_cut_and_what_was_expected_stays(quoted):
+    value = quoted.format("a" * 5000 + "z")
+    text = str(ConfigError(f"model: expected a name, got {value}. Run 'rtdetr models' for the list"))
+    assert text.startswith(f"model: expected a name, got {value[:100]}")
+    assert text.endswith(f"{value[-50:]}. Run 'rtdetr models' for the list")
+    assert " ... " in text and len(text) < 400
+
+
+def test_other_text_is_left_as_it_is():
+    words = " ".join(["many words"] * 100)
+    for text in (
+        "short",
+        f"the model's {words} and the dataset's {words}",
+        f"Known: {', '.join(map(str, range(500)))}",
+    ):
+        assert str(RTDETRError(text)) == text
+    listed = ", ".join(f"'{number}'" for number in range(300))
+    assert str(RTDETRError(listed)) == listed
+
+
+def test_errors_cross_processes():
+    for error in (ConfigError("x" * 1000), RTDETRError()):
+        again = pickle.loads(pickle.dumps(error))
+        assert type(again) is type(error) and str(again) == str(error)
+    assert one_line(RefusedExportError("no", None)) == "ExportError: no"
