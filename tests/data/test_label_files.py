@@ -478,7 +478,7 @@ def test_voc_files_that_all_lie_near_are_told(tmp_path):
     for file in (root / "train").glob("*.xml"):
         file.rename(root / "train/xml" / file.name)
     with pytest.raises(
-        DatasetError, match=r"train-a\.jpg has no XML file in a usual place, but .*/xml/train-a\.xml lies"
+        DatasetError, match=r"in a usual place, but .*/xml/train-a\.xml lies near .*train-a\.jpg\. Move"
     ):
         open_dataset(root, split="train")
 

@@ -15,6 +15,7 @@ from rtdetr.categories import Categories
 from rtdetr.data.annotations import BAD_IMAGE_CHOICES, Found, OnBad, tell
 from rtdetr.data.coco import PATTERNS, coco_file, find_coco, find_only_coco
 from rtdetr.data.dataset import DetectionDataset, Source
+from rtdetr.data.hints import what_is_there
 from rtdetr.data.huggingface import is_saved_table, is_table, open_table
 from rtdetr.data.image_paths import REMEDY, with_images
 from rtdetr.data.index_cache import read_cached
@@ -122,6 +123,8 @@ def _in_folder(root: Path, split: str, images: Path | None) -> Found:
             f"{root} has no annotations for '{split}': its only annotation file {only.annotations_file} names no "
             f"split and is taken for 'train'. Give a file for '{split}', or this one itself"
         )
+    if found is None and (there := stray_voc(root, split, images=images) or what_is_there(root)):
+        raise MissingSplitError(f"{root} has no annotations for '{split}' in a usual place, but {there}")
     if found is None:
         coco = ", ".join(pattern.format(names[0]) for pattern in PATTERNS)
         coco += " or a single file in COCO form" if split == "train" else ""
@@ -129,7 +132,6 @@ def _in_folder(root: Path, split: str, images: Path | None) -> Found:
             f"{root} has no annotations for '{split}'; looked for {coco} (COCO), data.yaml or another YAML file with "
             f"'names' (YOLO), Annotations with ImageSets/Main/{names[0]}.txt, {names[0]}.txt listing XML files, or "
             f"{names[0]}/*.xml (Pascal VOC). Give the annotation file itself, and if its images are elsewhere {REMEDY}"
-            f"{stray_voc(root, split, images=images)}"
         )
     return found
 

@@ -50,16 +50,14 @@ def find_voc(root: Path, split: str, *, images: Path | None) -> Found | None:
 
 
 def stray_voc(root: Path, split: str, *, images: Path | None) -> str:
-    """What to say about a split of which no image has an XML file in a usual place, but one lies near; else nothing."""
+    """The end of a sentence about a split no image of which has an XML file in a usual place, but one lies near."""
     finder = LabelFiles(".xml", images=_IMAGES, labels=_ANNOTATIONS)
     for name in _LIST_NAMES[split]:
         near = finder.near(images_below(images or root / name), [str(root)])
         found = next(((image, xml) for image, xml in near.items() if has_voc_objects(Path(xml))), None)
         if found:
             image, xml = found
-            return (
-                f". {image} has no XML file in a usual place, but {xml} lies near it. Move such files beside the images"
-            )
+            return f"{xml} lies near {image}. Move such files beside the images"
     return ""
 
 

@@ -1,0 +1,102 @@
+"""What a folder that is no dataset in a usual layout has all the same, and how to make one of it: for the message."""
+
+import itertools
+import json
+import os
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+from rtdetr.data.coco import find_coco
+from rtdetr.data.image_files import images_below, is_image_name, listing
+from rtdetr.data.label_files import LabelFiles
+from rtdetr.data.label_rows import has_objects
+from rtdetr.data.voc_files import find_voc, has_voc_objects
+from rtdetr.data.yolo import find_yolo
+from rtdetr.errors import DatasetError
+from rtdetr.text_files import read_text
+from rtdetr.wording import are, counted
+
+_SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+_CLASSES = ("classes.txt", "obj.names", "labels.txt", "names.txt")  # of YOLO's tools
+_MOST_FOLDERS = 200
+
+
+def what_is_there(root: Path) -> str:
+    """The end of a sentence about the datasets below a folder, or about its annotation files; empty without them."""
+    if _is_dataset(root):  # without the split that was asked for
+        return ""
+    folders = list(_folders(root))
+    below = [folder for folder in folders[1:] if _is_dataset(folder)]
+    below = [folder for folder in below if not any(other in folder.parents for other in below)]
+    if below:
+        listed = ", ".join(map(str, below[:3])) + (f" and {len(below) - 3} more" if len(below) > 3 else "")
+        return f"{listed} {'is a dataset: give that folder' if len(below) == 1 else 'are datasets: give one or all'}"
+    return _yolo(root, folders) or _voc(root, folders)
+
+
+def _is_dataset(folder: Path) -> bool:
+    for split, names in _SPLITS.items():
+        try:
+            found = find_coco(folder, names, images=None) or find_yolo(folder, names)
+            if found or find_voc(folder, split, images=None):
+                return True
+        except DatasetError:
+            continue
+    return False
+
+
+def _folders(root: Path) -> Iterator[Path]:
+    """A folder and those in it, breadth first."""
+    queue, seen = deque([root]), 0
+    finder = LabelFiles()
+    while queue and seen < _MOST_FOLDERS:
+        folder = queue.popleft()
+        seen += 1
+        yield folder
+        queue += [folder / name for name in finder.listing(str(folder)).folders]
+
+
+def _yolo(root: Path, folders: list[Path]) -> str:
+    """What to write into a data.yaml, where a list of class names and labels of YOLO are there."""
+    lists = (folder / name for folder in folders for name in _CLASSES)
+    file = next((file for file in lists if file.is_file()), None)
+    files = itertools.chain.from_iterable(LabelFiles().files_in(str(folder)) for folder in folders)
+    if file is None or not any(has_objects(path) for path in itertools.islice(files, 100)):
+        return ""
+    try:
+        names = read_text(file, what="list of class names", error=DatasetError).split("\n")
+    except DatasetError:
+        return ""
+    names = [name.strip() for name in names if name.strip()]
+    parts = {split: place for split, words in _SPLITS.items() if (place := _images_of(root, words))}
+    parts = parts or {"train": "images" if (root / "images").is_dir() else ".", "val": "FOLDER"}
+    text = ", ".join([*(f"{split}: {place}" for split, place in parts.items()), f"names: {json.dumps(names[:20])}"])
+    return (
+        f"{file} and label files of YOLO are there. A YAML file has to say where the images of each split are: write "
+        f"{root / 'data.yaml'} with the line {{{text}}}"
+    )
+
+
+def _images_of(root: Path, words: tuple[str, ...]) -> str | None:
+    """The folder of a split's images, relative to the root."""
+    places = [place for word in words for place in (f"images/{word}", f"{word}/images", word)]
+    return next((place for place in places if any(map(is_image_name, listing(root / place)))), None)
+
+
+def _voc(root: Path, folders: list[Path]) -> str:
+    """How to list the images of each split, where XML files of VOC are there."""
+    finder = LabelFiles(".xml")
+    found = {folder: files for folder in folders if (files := finder.files_in(str(folder)))}
+    first = next((file for files in found.values() for file in files[:20] if has_voc_objects(Path(file))), None)
+    if first is None:
+        return ""
+    stem = Path(first).stem
+    image = next((path for path in images_below(root) if Path(path).stem == stem), "IMAGE.jpg")
+    line = f"{os.path.relpath(image, root) if os.path.isabs(image) else image} {os.path.relpath(first, root)}"
+    count = sum(map(len, found.values()))
+    return (
+        f"{counted(count, 'XML file')} {are(count)} there, such as {first} of Pascal VOC. Something has to say which "
+        f"image is of which split: list those of each in {root / 'train.txt'} and {root / 'val.txt'}, a line such as "
+        f"'{line}' for an image"
+    )
