@@ -438,14 +438,15 @@ USUAL = ("Annotations", "annotations", "Annotations/train", "train/Annotations",
 
 
 @pytest.mark.parametrize("place", USUAL)
+@pytest.mark.parametrize("called", ["train-{}", "annotation_{}"])  # else by the <filename> in it
 @pytest.mark.parametrize("moved", ["b", "abc"])
-def test_voc_files_in_every_usual_place_are_used(tmp_path, place, moved, caplog):
+def test_voc_files_in_every_usual_place_are_used(tmp_path, place, called, moved, caplog):
     root = write_beside(tmp_path / "set")
     expected = boxes(root)
     assert set(kinds(root)) == {"leak"}
     (root / place).mkdir(parents=True, exist_ok=True)
     for name in moved:
-        (root / f"train/train-{name}.xml").rename(root / place / f"train-{name}.xml")
+        (root / f"train/train-{name}.xml").rename(root / place / f"{called.format(name)}.xml")
     caplog.clear()
     assert boxes(root) == expected and len(expected) == 3
     assert caplog.messages == []
@@ -481,6 +482,17 @@ def test_voc_files_that_all_lie_near_are_told(tmp_path):
         DatasetError, match=r"in a usual place, but .*/xml/train-a\.xml lies near .*train-a\.jpg\. Move"
     ):
         open_dataset(root, split="train")
+
+
+def test_of_two_voc_files_that_state_one_image_none_is_used(tmp_path, caplog):
+    root = write_beside(tmp_path / "set")
+    (root / "Annotations").mkdir()
+    text = (root / "train/train-b.xml").read_text()
+    (root / "train/train-b.xml").unlink()
+    for name in ("one", "two"):
+        (root / f"Annotations/{name}.xml").write_text(text)
+    assert len(boxes(root)) == 2
+    assert "1 of the 3 images" in caplog.text and "train-b.jpg" in caplog.text
 
 
 def test_one_voc_file_is_not_taken_for_two_images(tmp_path):

@@ -1,15 +1,16 @@
 """Find the files of a Pascal VOC dataset: which XML file belongs to which image. They are read in `voc.py`.
 
 In a folder that is a split, the XML file of train/a.jpg is looked for beside the image, in train/, in
-train/Annotations/, in Annotations/train/ and in Annotations/, if no other split has an image a without one. One that
-lies anywhere else is an error; see `label_files.py`.
+train/Annotations/, in Annotations/train/ and in Annotations/, if no other split has an image a without one. There, a
+file of another name counts too that states the image as its <filename>. One that lies anywhere else is an error; see
+`label_files.py`.
 """
 
 import functools
 import itertools
 import os
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -199,7 +200,33 @@ def _read_folder(finder: LabelFiles, folder: Path, images: Path | None) -> _Fold
             bare.append(path)
         else:
             items.append(Item(xml, os.path.relpath(path, images_dir)))
-    return _Folder(images_dir, items, bare, len(paths))
+    used = {str(item.xml) for item in items}
+    once = {composed(os.path.basename(path)) for path in bare}
+    return _with_named(
+        _Folder(images_dir, items, bare, len(paths)), finder, _annotations_in(finder, folder), used, once
+    )
+
+
+def _with_named(split: _Folder, finder: LabelFiles, places: Iterable[str], used: Set[str], once: Set[str]) -> _Folder:
+    """Give images without an XML file of their name the one in some folders that states it, if only one does.
+
+    Args:
+        split: a split.
+        finder: lists the folders.
+        places: the folders.
+        used: XML files that belong to other images.
+        once: names that only one image without an XML file has.
+    """
+    if not split.bare:
+        return split
+    naming = defaultdict(list)
+    for file in itertools.chain.from_iterable(map(finder.files_in, places)):
+        if file not in used:
+            naming[_name_stated(Path(file))].append(file)
+    names = {path: composed(os.path.basename(path)) for path in split.bare}
+    xml_of = {path: naming[name][0] for path, name in names.items() if name in once and len(naming[name]) == 1}
+    items = [Item(Path(xml), os.path.relpath(path, split.images_dir)) for path, xml in xml_of.items()]
+    return split._replace(items=split.items + items, bare=[path for path in split.bare if path not in xml_of])
 
 
 def _with_shared(finder: LabelFiles, root: Path, splits: Sequence[_Folder]) -> list[_Folder]:
@@ -218,7 +245,11 @@ def _with_shared(finder: LabelFiles, root: Path, splits: Sequence[_Folder]) -> l
             else:
                 items.append(Item(xml, os.path.relpath(path, split.images_dir)))
         result.append(split._replace(items=items, bare=bare))
-    return result
+    used = {str(item.xml) for split in result for item in split.items}
+    names = Counter(composed(os.path.basename(path)) for split in result for path in split.bare)
+    once = {name for name, count in names.items() if count == 1}
+    own = [[*places, *(os.path.join(place, split.images_dir.name) for place in places)] for split in result]
+    return [_with_named(split, finder, where, used, once) for split, where in zip(result, own, strict=True)]
 
 
 def _annotations_in(finder: LabelFiles, folder: Path) -> list[str]:
@@ -231,11 +262,16 @@ def _first(finder: LabelFiles, image: str, places: Iterable[str]) -> Path | None
 
 
 def _stems_named(file: Path) -> set[str]:
-    try:
-        name = image_of(load_xml(file)).replace("\\", "/")
-    except DatasetError:  # is told when the file is read
-        return set()
+    name = _name_stated(file)
     return label_stems(name) if name else set()
+
+
+def _name_stated(file: Path) -> str:
+    """The name of the image file that an XML file states, composed; empty if there is none."""
+    try:
+        return composed(os.path.basename(image_of(load_xml(file)).replace("\\", "/")))
+    except DatasetError:  # is told when the file is read
+        return ""
 
 
 def has_voc_objects(file: Path) -> bool:
