@@ -42,7 +42,7 @@ def test_a_dry_run_says_what_would_be_done(data, tmp_path):
     assert "length   12 epochs of 3 steps of 4 images: 36 steps" in result.stdout
     assert "frozen: stem and 1 stage)" in result.stdout
     assert "recipe   finetune: made for these images" in result.stdout
-    assert sorted(path.name for path in run.iterdir()) == ["config.json", "plan.txt"]
+    assert sorted(path.name for path in run.iterdir()) == [".lock", "config.json", "plan.txt"]
     config = json.loads((run / "config.json").read_text())
     assert (config["seed"], config["keep_last"], config["freeze"], config["recipe"]["ema_decay"]) == (4, 3, 1, 0.8)
     again = invoke("-c", run / "config.json", "--output", tmp_path / "again", "--dry-run")

@@ -77,6 +77,7 @@ def test_train_evaluate_and_detect(data, tmp_path):
     assert re.search(r"\d+ (cat|dog|bird)", result.stdout)
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_its_last_good_checkpoint(data, tmp_path):
     with running(data, "--output", tmp_path, "--epochs", 1000, "--workers", 0, *TINY) as process:
         wait_for(lambda: (tmp_path / "last.pth").exists() and read(tmp_path)["last_epoch"] >= 1, process)
@@ -92,7 +93,7 @@ def test_a_killed_run_leaves_its_last_good_checkpoint(data, tmp_path):
 @pytest.mark.parametrize(
     ("name", "send"),
     [
-        ("SIGINT", os.killpg),  # as the terminal does it, to the worker as well
+        pytest.param("SIGINT", os.killpg, marks=pytest.mark.slow),  # as the terminal does it, to the worker as well
         pytest.param("SIGTERM", os.kill, marks=pytest.mark.slow),
         pytest.param("SIGTERM", os.killpg, marks=pytest.mark.slow),
     ],

@@ -12,7 +12,7 @@ from tests.evaluation.scenes import APART, SQUARE, random_scene, scene_report
 FILES = ["pr_curve.png", "p_curve.png", "r_curve.png", "f1_curve.png", "confusion_matrix.png", "class_ap.png"]
 
 
-@pytest.mark.parametrize("num_classes", [1, 13])
+@pytest.mark.parametrize("num_classes", [1, pytest.param(13, marks=pytest.mark.slow)])
 def test_every_picture_is_written(tmp_path, num_classes):
     report = random_scene(tmp_path / "data", seed=0, num_classes=num_classes)
     paths = save_plots(report, tmp_path / "new" / "plots")

@@ -161,7 +161,7 @@ def test_what_the_check_needs_is_read_before_the_build(given, error, tmp_path, m
         export(build_model("test-tiny"), tmp_path / "model.onnx", check=True, **given)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("precision", [pytest.param("fp32", marks=pytest.mark.slow), "fp16"])
 def test_a_wrong_decoder_is_found_without_sure_detections(precision, tmp_path) -> None:
     model = build_model("test-tiny").eval()
     options = ExportOptions(precision=precision)

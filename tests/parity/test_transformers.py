@@ -68,7 +68,7 @@ def r18(tmp_path_factory: pytest.TempPathFactory) -> tuple[RTDETR, torch.nn.Modu
     return ours, saved_and_loaded(ours, tmp_path_factory.mktemp("r18"))
 
 
-@pytest.mark.parametrize("size_hw", [SQUARE, RECTANGLE])
+@pytest.mark.parametrize("size_hw", [pytest.param(SQUARE, marks=pytest.mark.slow), RECTANGLE])
 def test_equal_outputs_float32(r18: tuple[RTDETR, torch.nn.Module], size_hw: tuple[int, int]) -> None:
     """Same queries; two of nearly equal score may stand in the other order."""
     got, expected = outputs(*r18, size_hw)

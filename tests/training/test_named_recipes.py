@@ -119,7 +119,9 @@ def test_a_variant_starts_from_what_it_is_tuned_from():
     assert resolve("d", {"model": "rtdetrv2_r50vd_dsp", "output_dir": "o"}).recipe_name == "published"
 
 
-def test_a_resumed_run_is_not_fitted_again():
+def test_a_resumed_run_is_not_fitted_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d").mkdir()
     config = chosen({"weights": "rtdetrv2_r50vd"}, num_images=50)
     again = resolve(None, {}, saved=config.model_dump(mode="json"))
     assert again == config

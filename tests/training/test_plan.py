@@ -46,6 +46,7 @@ def test_the_memory_is_that_of_a_true_forward_pass(size_hw):
     assert memory.activations == pytest.approx(kept_bytes(model, torch.rand(3, 3, *size_hw)), rel=0.1)
 
 
+@pytest.mark.slow
 def test_memory_follows_the_recipe():
     model = build_model("test-tiny")
     recipe = Recipe(batch_size=4, train_size_hw=(64, 64), multiscale_sizes=())

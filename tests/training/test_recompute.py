@@ -10,7 +10,7 @@ from rtdetr.models import build_model
 from rtdetr.training.recompute import recompute_activations
 
 
-@pytest.mark.parametrize("name", ["test-tiny", "rtdetrv2_hgnetv2_l"])
+@pytest.mark.parametrize("name", ["test-tiny", pytest.param("rtdetrv2_hgnetv2_l", marks=pytest.mark.slow)])
 def test_gradients_and_running_statistics_are_the_same(name):
     torch.manual_seed(0)
     model = build_model(name, num_classes=3, num_denoising=0).train()

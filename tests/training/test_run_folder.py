@@ -87,7 +87,7 @@ def test_a_resumed_run_keeps_its_previews(tmp_path):
     assert list(json.loads((tmp_path / "run/label_statistics.json").read_text())) == ["train"]
 
 
-@pytest.mark.parametrize("kind", ["images", "awkward", "empty"])
+@pytest.mark.parametrize("kind", [pytest.param("images", marks=pytest.mark.slow), "awkward", "empty"])
 def test_the_end_of_a_run(tmp_path, caplog, kind):
     content = document() if kind == "awkward" else many_images(12)
     if kind == "empty":

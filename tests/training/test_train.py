@@ -135,7 +135,7 @@ def whole(data, tmp_path_factory) -> TrainResult:
         return run_tiny(data, tmp_path_factory.mktemp("whole"), log_every=2)
 
 
-@pytest.mark.parametrize("stop", [STEPS + 1, STEPS, 2 * STEPS])
+@pytest.mark.parametrize("stop", [STEPS + 1, STEPS, pytest.param(2 * STEPS, marks=pytest.mark.slow)])
 def test_an_interrupted_run_equals_one_that_was_not(data, whole, tmp_path, monkeypatch, caplog, stop):
     with monkeypatch.context() as patch:
         stop_after(patch, stop)
@@ -175,6 +175,7 @@ def test_a_run_goes_on_the_same_after_an_export_that_exchanged_class_numbers(who
         run_tiny(None, resume=part, epochs=3)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_a_renamed_class_and_its_best_weights_are_evaluated(tmp_path, caplog):
     data = write_folder(tmp_path / "data")
     best = run_tiny(data, tmp_path / "run", epochs=1).best_weights
@@ -388,7 +389,7 @@ def test_another_run_is_never_overwritten(data, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["last.pth"]
 
 
-@pytest.mark.parametrize("second", [{"resume": "auto"}, {}, {"dry_run": True}])
+@pytest.mark.parametrize("second", [{"resume": "auto"}, {}, pytest.param({"dry_run": True}, marks=pytest.mark.slow)])
 def test_a_folder_is_of_one_run_at_a_time(data, tmp_path, monkeypatch, second):
     monkeypatch.setattr(claim, "PATIENCE", 0.1)
     step, refusals = RunLog.step, []

@@ -63,7 +63,7 @@ def test_truncated(name: str, files: dict[str, Path], tmp_path: Path) -> None:
         assert loads(tmp_path / name) is None, cut
 
 
-@pytest.mark.parametrize("name", ["new.pth", "old.pth", "described.safetensors"])
+@pytest.mark.parametrize("name", ["new.pth", pytest.param("old.pth", marks=pytest.mark.slow), "described.safetensors"])
 def test_flipped_bits(name: str, files: dict[str, Path], model: RTDETR, tmp_path: Path) -> None:
     content = files[name].read_bytes()
     assert loads(files[name]) is not None

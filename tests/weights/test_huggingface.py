@@ -98,7 +98,7 @@ def test_zoo_names_are_found(tmp_path: Path) -> None:
         assert weights.config == zoo.model_config(name) and weights.categories == COCO80
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float16, pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
 def test_16_bits(dtype: torch.dtype, tmp_path: Path) -> None:
     model = small()
     save_huggingface(model, tmp_path)
