@@ -590,6 +590,21 @@ def test_labels_beside_the_images_whose_image_is_missing_are_told(tmp_path, capl
     assert f"1 label file of train with objects has no image, the first is {root}/images/train/b.txt;" in caplog.text
 
 
+@pytest.mark.parametrize("labels", ["train/labels", "train/images", "train/other"])
+def test_labels_of_a_missing_folder_below_a_split_that_is_named_as_a_whole_are_told(tmp_path, caplog, labels):
+    root = write_yolo(tmp_path / "set")
+    for kind in ("images", "labels"):
+        (root / "train").mkdir(exist_ok=True)
+        (root / kind / "train").rename(root / "train" / kind)
+    (root / "data.yaml").write_text((root / "data.yaml").read_text().replace("images/train", "train"))
+    assert len(boxes(root)) == 3 and not caplog.records
+    (root / labels / "gone").mkdir(parents=True)
+    (root / labels / "gone/x.txt").write_text(LABEL)
+    boxes(root)
+    assert f"1 label file of train with objects has no image, the first is {root}/{labels}/gone/x.txt" in caplog.text
+    assert "label-without-image" in kinds(root)
+
+
 def test_labels_without_an_image_are_counted_up_to_a_number(tmp_path, caplog, monkeypatch):
     root = write_yolo(tmp_path / "set")
     monkeypatch.setattr(yolo, "_MOST_STRAY", 150)

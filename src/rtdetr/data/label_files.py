@@ -168,17 +168,20 @@ class LabelFiles:
         """Paths of the label files that no image has, of those where `of` found some or would look.
 
         Args:
-            roots: folders of images, searched as a whole: of one in them nothing but the labels may be left.
+            roots: folders of images, searched as a whole, and their labels': of one nothing but the labels may be left.
             is_label: tells by its content whether a file is one.
         """
-        places = set(
-            self._walk(place for root in roots for place in self._counterparts(root, self._images, self._labels))
-        )
-        for place in sorted(places | set(self._found)):
+        for place in sorted(self.below(roots) | set(self._found)):
             paths = self.files_in(place, but=self._found.get(place, frozenset()))
             are_few = len(paths) <= _FEW  # such as classes.txt, for which no folder of images is worth listing
             stray = self._unclaimed(place, list(filter(is_label, paths)) if are_few else paths)
             yield from stray if are_few else filter(is_label, stray)
+
+    def below(self, roots: Iterable[str]) -> set[str]:
+        """Folders of images, those of their labels, and all folders in these."""
+        roots = list(roots)
+        labels = (place for root in roots for place in self._counterparts(root, self._images, self._labels))
+        return set(self._walk(itertools.chain(roots, labels)))
 
     def near(self, images: Sequence[str], roots: Iterable[str]) -> dict[str, str]:
         """Of images without a label: the files near them that are named like them and are those of no other image.

@@ -90,10 +90,12 @@ def yolo_file(file: Path, names: Sequence[str]) -> Found:
         )
     images_dir = common_folder(images)
     moved = {path: told for part in parts for path, told in part.moved.items()}
-    split = YoloSplit(file, categories, images_dir, images, labels, near, moved, _point_numbers(file, document))
+    folders = [part.folder for part in parts if part.folder]
+    numbers = _point_numbers(file, document)
+    split = YoloSplit(file, categories, images_dir, images, labels, near, moved, folders, numbers)
     inputs = [str(file), *images, *filter(None, labels), *near.values()]
     read = functools.partial(_read, split)
-    stray = _stray(file, key, [part.folder for part in parts if part.folder], finder)
+    stray = _stray(file, key, folders, finder)
     warnings = (*(part.note for part in parts), _unlabeled(file, key, images, missing), stray)
     return Found("yolo", file, images_dir, inputs, read, split, key, tuple(filter(None, warnings)))
 
@@ -108,6 +110,7 @@ class YoloSplit(NamedTuple):
     labels: list[str | None]  # the label file of each image; None: it has none
     near: dict[str, str]  # images without one -> a label file that lies near
     moved: dict[str, tuple[str, str]]  # images that are not where a list says -> what it says, and how they were found
+    folders: list[str]  # of images that are meant as a whole
     point_numbers: int = 0  # that follow each box in a data set of poses
 
 

@@ -149,9 +149,11 @@ def unlisted(survey: Survey) -> list[Path]:
 
 def labels_without_image(survey: Survey) -> list[str]:
     """Label files of YOLO, not empty, of images that are neither listed nor beside those that are."""
-    images = [str(image.path) for part in survey.parts if part.format == "yolo" for image in part.images]
+    parts = [part for part in survey.parts if part.format == "yolo"]
+    used = {os.path.dirname(image.path) for part in parts for image in part.images}
     finder = LabelFiles()
-    folders = {place for folder in {os.path.dirname(path) for path in images} for place in finder.places(folder)}
+    folders = finder.below(folder for part in parts for folder in part.folders)
+    folders |= {place for folder in used for place in finder.places(folder)}
     reported = {image.misplaced_label for part in survey.parts for image in part.images}
     files = (path for folder in sorted(folders) for path in finder.without_image(folder) if path not in reported)
     return [path for path in files if has_objects(path)]

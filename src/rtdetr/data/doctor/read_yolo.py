@@ -20,7 +20,7 @@ def read_yolo(split: YoloSplit, *, name: str) -> Part:
     part.categories = [CategoryRecord(category.id, category.name) for category in split.categories]
     names = [os.path.relpath(image, split.images_dir) for image in split.images]
     ids = ids_of_names(names).tolist()
-    part.num_listed_images = len(names)
+    part.num_listed_images, part.folders = len(names), split.folders
     for image, (path, label_file) in enumerate(zip(split.images, split.labels, strict=True)):
         near = split.near.get(path, "")
         if path in split.moved:

@@ -71,6 +71,7 @@ class Part:
             that has many fewer is refused.
         changes: what a cleaned copy leaves out or changes that no defect names, such as the boxes of an image that is
             left out for its id.
+        folders: folders of images that belong to it as a whole.
         is_annotated: whether an image file that no split lists, given as its path, has annotations nevertheless.
     """
 
@@ -83,6 +84,7 @@ class Part:
     num_listed_images: int = field(default=0, kw_only=True)
     num_listed_boxes: int = field(default=0, kw_only=True)
     changes: list[Defect] = field(default_factory=list, kw_only=True)
+    folders: list[str] = field(default_factory=list, kw_only=True)
     is_annotated: Callable[[str], bool] = field(default=lambda path: False, kw_only=True)
     categories: list[CategoryRecord] = field(default_factory=list)
     images: list[ImageRecord] = field(default_factory=list)
