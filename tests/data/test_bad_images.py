@@ -130,23 +130,56 @@ def test_the_choice_has_its_own_index_and_the_note_is_given_again(tmp_path, kind
     assert open_dataset(root, split="val").annotations.notes == ()
 
 
-@pytest.mark.parametrize("kind", ["yolo", "voc"])
-def test_no_image_at_all_is_an_error_even_so(tmp_path, kind):
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("sized", [True, False])
+def test_no_image_at_all_is_an_error_even_so(tmp_path, kind, sized):
+    root = write_format(tmp_path / "set", kind, content()) if sized else make(tmp_path / "set", kind)[0]
+    for image in root.rglob("*.png"):
+        image.write_bytes(b"")
+    with pytest.raises(DatasetError, match=r"(4 of|none of its) 4 images can(not)? be read"):
+        open_dataset(root, split="val", on_bad_image="skip")
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("sized", [True, False])
+def test_a_missing_image_is_skipped_too_and_no_other_is_suggested(tmp_path, kind, sized, caplog):
+    root = write_format(tmp_path / "set", kind, content(), split="val")
+    if kind == "voc" and not sized:
+        without_sizes(root)
+    [missing] = root.rglob("c.png")
+    if kind == "yolo":
+        (root / "data.yaml").write_text("val: list.txt\nnames: [cat, dog, bird]\n")
+        (root / "list.txt").write_text("\n".join(map(str, sorted(missing.parent.glob("*.png")))))
+    missing.unlink()
+    with pytest.raises(DatasetError, match=r"1 of (its )?4 images is not (in|there)") as caught:
+        open_dataset(root, split="val")
+    dataset = open_dataset(root, split="val", on_bad_image="skip")
+    report = evaluate_dataset(Perfect(dataset), dataset, progress=False)
+    assert report.metrics.ar100 == pytest.approx(0.75)
+    texts = [str(caught.value), *caplog.messages]
+    assert len([text for text in texts if "taken for grey" in text]) == 1
+    assert not any("Did you mean" in text or "?." in text for text in texts)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_images_whose_pixels_are_all_damaged_end_an_evaluation(tmp_path, kind, caplog):
     root, bad = make(tmp_path / "set", kind)
     for image in bad.parent.glob("*.png"):
-        image.write_bytes(b"")
-    with pytest.raises(DatasetError, match="4 of 4 images cannot be read"):
-        open_dataset(root, split="val", on_bad_image="skip")
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)).save(image)
+        image.write_bytes(image.read_bytes()[:200])  # the header is whole
+    dataset = open_dataset(root, split="val", on_bad_image="skip")
+    with pytest.raises(DatasetError, match="none of its 4 images can be read"):
+        evaluate_dataset(Perfect(dataset), dataset, progress=False)
+    assert len([text for text in caplog.messages if "taken for grey" in text]) == 4
 
 
-def test_a_missing_image_is_no_bad_one(tmp_path):
-    root, bad = make(tmp_path / "set", "yolo")
-    (root / "data.yaml").write_text("val: list.txt\nnames: [cat, dog, bird]\n")
-    images = sorted(bad.parent.glob("*.png"))
-    (root / "list.txt").write_text("\n".join(map(str, images)))
-    images[2].unlink()
-    with pytest.raises(DatasetError, match=r"1 of 4 images is not there: no image .*c\.png"):
-        open_dataset(root, split="val", on_bad_image="skip")
+def test_a_bad_image_is_told_once(tmp_path, caplog):
+    root, bad = make(tmp_path / "set", "coco")
+    dataset = open_dataset(root, split="val", on_bad_image="skip")
+    for _ in range(3):
+        evaluate_dataset(Perfect(dataset), dataset, progress=False)
+        dataset.with_categories(dataset.categories).view(1)
+    assert len([text for text in caplog.messages if str(bad) in text]) == 1
 
 
 def test_the_size_that_stands_in_holds_the_boxes():

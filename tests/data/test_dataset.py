@@ -202,6 +202,7 @@ def test_bad_boxes_can_be_dropped(tmp_path):
 
 
 def test_what_the_annotations_tell_of_large_images(dataset, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # is set when an image is read
     monkeypatch.setenv("RTDETR_MAX_PIXELS", "2450")
     with pytest.raises(DatasetError, match=r"1 of 3 images has more than 2,\d+ pixels, the largest is .*--max-pixels"):
         dataset.check_pixels()

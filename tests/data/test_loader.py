@@ -71,7 +71,7 @@ def test_images_that_cannot_be_read(tmp_path, caplog):
     assert caplog.text.count("left out") == 1 and str(broken) in caplog.text
     for index in range(8):
         dataset.path(index).write_bytes(b"")
-    with pytest.raises(DatasetError, match="none of its images can be read"):
+    with pytest.raises(DatasetError, match="none of its 8 images can be read"):
         epoch(TrainLoader(dataset.skipping_bad_images(), RECIPE))
 
 

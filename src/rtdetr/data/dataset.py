@@ -19,10 +19,20 @@ from PIL import Image
 from rtdetr.categories import Categories, Category
 from rtdetr.data.annotations import Annotations, clamped_xyxy, tell
 from rtdetr.data.coco import read_coco
-from rtdetr.data.image_files import BAD_IMAGES
+from rtdetr.data.image_files import BAD_IMAGES, sentence
 from rtdetr.data.image_paths import with_images
 from rtdetr.errors import DatasetError, InputError
-from rtdetr.images import ImageSource, Picture, load_image, max_pixels, open_image, read_picture, size_of, viewable
+from rtdetr.images import (
+    ImageSource,
+    Picture,
+    image_size,
+    load_image,
+    max_pixels,
+    open_image,
+    read_picture,
+    size_of,
+    viewable,
+)
 from rtdetr.images.decode import pixels_hint
 from rtdetr.wording import counted, have, occur
 
@@ -78,6 +88,7 @@ class DetectionDataset:
     annotations: Annotations
     sources: tuple[Source, ...]
     skips_bad_images: bool = False
+    _told: set[int]  # images that were named as bad; only where these are skipped
 
     def __init__(
         self,
@@ -212,7 +223,12 @@ class DetectionDataset:
         except DatasetError as error:
             if not self.skips_bad_images:
                 raise
-            _log.warning("taken for grey, so that its objects count as missed: %s", str(error).removesuffix(BAD_IMAGES))
+            if index not in self._told:
+                self._told.add(index)
+                reason = str(error).removesuffix(BAD_IMAGES)
+                _log.warning("taken for grey, so that its objects count as missed: %s", reason)
+                if len(self._told) == len(self):
+                    self._refuse_all()
             return None
 
     def load_array(self, index: int, *, num_channels: int = 3, reduction: int = 1) -> tuple[np.ndarray, ImageTarget]:
@@ -233,12 +249,29 @@ class DetectionDataset:
     def skipping_bad_images(self) -> "DetectionDataset":
         """The same data, for which an image that cannot be read does not end a training or an evaluation.
 
-        There is a warning then. A training shows another image instead; in an evaluation its objects count as missed.
-        `load` and `load_array` raise as ever.
+        There is a warning then, one for each image. A training shows another image instead; in an evaluation its
+        objects count as missed. `load` and `load_array` raise as ever.
+
+        Raises:
+            DatasetError: none of the images can be read.
         """
         tolerant = copy.copy(self)
-        tolerant.skips_bad_images = True
+        tolerant.skips_bad_images, tolerant._told = True, set()
+        if len(self) and not any(map(self._has_header, range(len(self)))):  # the first one is enough
+            self._refuse_all()
         return tolerant
+
+    def _refuse_all(self) -> NoReturn:
+        raise DatasetError(f"{self.annotations_file}: none of its {counted(len(self), 'image')} can be read")
+
+    def _has_header(self, index: int) -> bool:
+        """Whether an image's size can be read."""
+        if not isinstance(self.source_of(index).images, Path):
+            return True  # a table's are in memory
+        try:
+            return image_size(self.path(index)) is not None
+        except InputError:
+            return False
 
     def check_pixels(self) -> None:
         """See that no image has more pixels than may be read, by the sizes that the annotations state.
@@ -323,7 +356,7 @@ class DetectionDataset:
             if size_of(image) not in expected and isinstance(stored, Path):
                 image = read(stored, upright=False)
         except InputError as error:
-            raise DatasetError(f"{source.annotations_file}: image {image_id}: {error}.{BAD_IMAGES}") from None
+            raise DatasetError(f"{source.annotations_file}: image {image_id}: {sentence(error)}{BAD_IMAGES}") from None
         if size_of(image) not in expected:
             stated, got = "{}x{}".format(*target["size_wh"]), "{}x{}".format(*size_of(image))
             raise DatasetError(

@@ -53,13 +53,14 @@ class Sizes(NamedTuple):
         missing = [i for i in failed if (path := paths[i]) is not None and not os.path.isfile(path)]
         told = failed[missing[0]] if missing else next(iter(failed.values()), None)
         count = f"{len(missing) or len(failed)} of {counted(len(sizes), 'image')}"
-        if missing:
-            raise DatasetError(f"{source}: {count} {are(missing)} not there: {told}")
         if failed and (on_bad_image == "error" or len(failed) == len(sizes)):
+            what = f"{are(missing)} not there" if missing else "cannot be read"
             hint = BAD_IMAGES if on_bad_image == "error" else ""
-            raise DatasetError(f"{source}: {count} cannot be read: {_sentence(told)}{hint}")
+            raise DatasetError(f"{source}: {count} {what}: {sentence(told)}{hint}")
         known = [STAND_IN_WH if isinstance(size, InputError) else size for size in sizes]
-        note = f"{source}: {count} cannot be read and {are(failed)} skipped: {told}" if failed else ""
+        bad = [failed[i] for i in failed if i not in missing]  # what is not there is told where it is looked for
+        count = f"{len(bad)} of {counted(len(sizes), 'image')}"
+        note = f"{source}: {count} cannot be read and {are(bad)} skipped: {sentence(bad[0])}" if bad else ""
         return cls(np.array(known, dtype=np.int64).reshape(-1, 2), list(failed), note)
 
     def holding(self, boxes_xywh: np.ndarray, image_of_box: np.ndarray) -> np.ndarray:
@@ -94,9 +95,9 @@ def _size_or_error(path: str) -> tuple[int, int] | InputError:
         return error
 
 
-def _sentence(text: object) -> str:
-    """The text with a full stop."""
-    return f"{str(text).rstrip('.')}."
+def sentence(error: object) -> str:
+    """What is wrong with an image, with a full stop; a file of another name is no help in a dataset."""
+    return f"{str(error).partition(' Did you mean ')[0].rstrip('.')}."
 
 
 def listing(folder: Path) -> list[str]:

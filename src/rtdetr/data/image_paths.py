@@ -216,8 +216,16 @@ def decoded(name: str) -> str:
     return unquote(path).replace("\\", "/")
 
 
-def check_files_exist(annotations_file: Path, images_dir: Path, file_names: Sequence[str]) -> list[str]:
+def check_files_exist(
+    annotations_file: Path, images_dir: Path, file_names: Sequence[str], *, on_bad_image: str = "error"
+) -> list[str]:
     """Find the images now, and not in the middle of an epoch; says so if they are not where the annotations say.
+
+    Args:
+        annotations_file: the file, or folder of files, that names the images.
+        images_dir: the folder that they are relative to.
+        file_names: as the annotations have them.
+        on_bad_image: "error", or "skip" to go on without images that are not there, unless that is all of them.
 
     Returns:
         Their paths, relative to `images_dir` or whole.
@@ -227,11 +235,13 @@ def check_files_exist(annotations_file: Path, images_dir: Path, file_names: Sequ
     """
     located = locate(file_names, images_dir, beside=folder_of(annotations_file))
     if located.missing:
-        raise DatasetError(
+        told = (
             f"{annotations_file}: {len(located.missing)} of its {counted(len(file_names), 'image')} "
-            f"{are(located.missing)} not in {images_dir}, the first is {file_names[located.missing[0]]!r}. Copy them "
-            f"there or {REMEDY}"
+            f"{are(located.missing)} not in {images_dir}, the first is {file_names[located.missing[0]]!r}"
         )
+        if on_bad_image == "error" or len(located.missing) == len(file_names):
+            raise DatasetError(f"{told}. Copy them there or {REMEDY}")
+        _log.warning("%s; skipped", told)
     refuse_ambiguous(located, annotations_file, file_names)
     if located.ways:
         _log.warning("%s", located.note(annotations_file, file_names))
@@ -260,14 +270,16 @@ def folder_of(annotations_file: Path) -> Path:
     return annotations_file if annotations_file.is_dir() else annotations_file.parent
 
 
-def with_images(annotations: Annotations, annotations_file: Path, images_dir: Path) -> Annotations:
+def with_images(
+    annotations: Annotations, annotations_file: Path, images_dir: Path, *, on_bad_image: str = "error"
+) -> Annotations:
     """The annotations with the paths of the images as `check_files_exist` finds them.
 
     Raises:
         DatasetError: as there.
     """
     listed = annotations.file_names.tolist()
-    names = check_files_exist(annotations_file, images_dir, listed)
+    names = check_files_exist(annotations_file, images_dir, listed, on_bad_image=on_bad_image)
     if names == listed:
         return annotations
     return annotations._replace(file_names=np.array(names, dtype=np.str_))

@@ -155,5 +155,5 @@ def _read(found: Found, on_bad: OnBad) -> DetectionDataset:
     for warning in found.warnings:
         _log.warning("%s", warning)
     tell(annotations)
-    annotations = with_images(annotations, found.annotations_file, found.images_dir)
+    annotations = with_images(annotations, found.annotations_file, found.images_dir, on_bad_image=on_bad.image)
     return DetectionDataset.of(annotations, Source(found.annotations_file, found.images_dir, annotations.categories))

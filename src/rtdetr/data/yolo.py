@@ -30,7 +30,7 @@ import yaml
 from rtdetr.categories import Categories, Category
 from rtdetr.data.annotations import Annotations, Found, Objects, OnBad, arrange, ids_of_names
 from rtdetr.data.box_forms import CENTER
-from rtdetr.data.image_files import common_folder, images_below, is_image_name, listing, sizes_of
+from rtdetr.data.image_files import STAND_IN_WH, common_folder, images_below, is_image_name, listing, sizes_of
 from rtdetr.data.image_paths import locate, refuse_ambiguous
 from rtdetr.data.label_files import MOST_UNLABELED, LabelFiles, folders_around, usual_label_file
 from rtdetr.data.label_rows import has_objects, objects_of
@@ -321,7 +321,8 @@ def _read(split: YoloSplit, on_bad: OnBad) -> Annotations:
         areas=np.full(len(labels), np.nan),
         iscrowd=np.zeros(len(labels), dtype=bool),
     )
-    notes = filter(None, [sizes.note])
+    by_size = " AP by size takes them for {}x{} pixels".format(*STAND_IN_WH)
+    notes = [sizes.note + by_size] if sizes.note else []
     return arrange(objects, source=split.file, on_bad_box=on_bad.box, where=where, form=CENTER, notes=notes)
 
 
