@@ -3,14 +3,18 @@
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from rtdetr.cli.main import app
 from rtdetr.config import TrainConfig
 from rtdetr.data import TrainLoader, index_cache, open_dataset
 from rtdetr.data.image_files import STAND_IN_WH, Sizes, sizes_of
 from rtdetr.detections import Detections
 from rtdetr.errors import ConfigError, DatasetError
 from rtdetr.evaluation.evaluate import evaluate_dataset
+from rtdetr.models import build_model
 from rtdetr.training.run_data import open_run_data
+from rtdetr.weights import save_weights
 from rtdetr.zoo import entry
 from tests.coco_files import annotation, document
 from tests.data.formats import FORMATS, write_format
@@ -171,6 +175,20 @@ def test_images_whose_pixels_are_all_damaged_end_an_evaluation(tmp_path, kind, c
     with pytest.raises(DatasetError, match="none of its 4 images can be read"):
         evaluate_dataset(Perfect(dataset), dataset, progress=False)
     assert len([text for text in caplog.messages if "taken for grey" in text]) == 4
+
+
+def test_the_check_of_an_export_takes_the_choice(tmp_path):
+    root, bad = make(tmp_path / "set", "coco")
+    weights = tmp_path / "tiny.pth"
+    save_weights(
+        build_model("test-tiny", num_classes=3), weights, categories=open_dataset(root, split="val").categories
+    )
+    options = ["export", str(weights), "--data", str(root), "--size", "64"]
+    refused = CliRunner().invoke(app, [*options, "--output", str(tmp_path / "no.onnx")])
+    assert refused.exit_code == 2 and str(bad) in refused.output and not (tmp_path / "no.onnx").exists()
+    done = CliRunner().invoke(app, [*options, "--bad-images", "skip", "--output", str(tmp_path / "yes.onnx")])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "yes.onnx").exists()
 
 
 def test_a_bad_image_is_told_once(tmp_path, caplog):

@@ -48,6 +48,16 @@ def sizes(count):
     return np.tile(WH, (count, 1))
 
 
+@pytest.mark.parametrize(("side", "why"), [(60, "have no area or reach far over the border"), (640, "and reach 1")])
+def test_percent_is_recognized_in_small_and_large_images(side, why):
+    percent = written(corners(40, border=True) / np.tile(WH, 2) * 100, XYWH)
+    sizes_wh = np.tile((side, side), (40, 1))
+    found = other_form(percent, sizes_wh, form=XYWH)
+    assert found.startswith("look like percent of the image's sides: ") and why in found
+    assert other_form(percent * side / 100, sizes_wh, form=XYWH) == ""
+    assert other_form(percent[:10] * 0.8, np.tile((640, 640), (10, 1)), form=XYWH) == ""  # a few objects in a corner
+
+
 @pytest.mark.parametrize("count", [12, 2000])
 @pytest.mark.parametrize("read", [XYWH, CORNERS, CENTER])
 @pytest.mark.parametrize("true", [XYWH, CORNERS, CENTER])

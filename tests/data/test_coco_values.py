@@ -104,7 +104,38 @@ def _nulls(rows):
         row |= {"iscrowd": None, "area": None}
 
 
+def _by_name(rows):
+    names = {
+        kind: {row["id"]: row[key] for row in rows[kind]}
+        for kind, key in (("images", "file_name"), ("categories", "name"))
+    }
+    for row in rows["annotations"]:
+        row["image_id"] = names["images"][row["image_id"]]
+        row["category_id"] = names["categories"][row["category_id"]]
+
+
+def _box_objects(rows):
+    keys = [("x", "y", "width", "height"), ("X", "Y", "w", "h"), ("left", "top", "width", "height")]
+    corners = [("x1", "y1", "x2", "y2"), ("xmin", "ymin", "xmax", "ymax"), ("left", "top", "right", "bottom")]
+    for number, row in enumerate(rows["annotations"]):
+        x, y, width, height = row["bbox"]
+        form = (keys + corners)[number % 6]
+        values = [x, y, x + width, y + height] if form in corners else [x, y, width, height]
+        row["bbox"] = {key: str(value) if number % 2 else value for key, value in zip(form, values, strict=True)}
+
+
+def _decimal_commas(rows):
+    for row in rows["annotations"]:
+        row["bbox"] = [f"{side},0" for side in row["bbox"]]
+        row["area"] = f"{row['area']:.1f}".replace(".", ",")
+    for row in rows["images"]:
+        row["width"] = f"{row['width']},0"
+
+
 FORMS = {
+    "by name": _by_name,
+    "box objects": _box_objects,
+    "decimal commas": _decimal_commas,
     "image_id as text": _image_id_text,
     "all as text": _all_text,
     "whole numbers as floats": _floats,
@@ -156,12 +187,15 @@ REFUSED = {
     "a bool": ({"category_id": True}, "has category_id True; expected an integer"),
     "underscores": ({"image_id": "1_0"}, "has image_id '1_0'"),
     "other digits": ({"image_id": "\uff11\uff10"}, "expected an integer"),
-    "a decimal comma": ({"area": "1,250"}, "has area '1,250'"),
+    "a comma before thousands": ({"area": "1,250"}, "has area '1,250'"),
+    "a comma before thousands in a box": ({"bbox": ["1,250", "2", "3", "4"]}, "expected 4 numbers"),
+    "no such class": ({"category_id": "fox"}, "has category_id 'fox'; expected an integer, or a name that one entry"),
+    "a box of other keys": ({"bbox": {"x": 1, "y": 2, "right": 3, "bottom": 4}}, "expected 4 numbers"),
+    "a box of words": ({"bbox": {"x": "a", "y": 2, "width": 3, "height": 4}}, "expected 4 numbers"),
     "eight numbers": ({"bbox": "1,5,2,5,3,5,4,5"}, "has bbox '1,5,2,5,3,5,4,5'; expected 4 numbers"),
     "three numbers": ({"bbox": "[1, 2, 3]"}, "expected 4 numbers"),
     "infinite": ({"bbox": "1 2 3 1e999"}, "expected 4 numbers"),
     "no box": ({"bbox": None}, "has no 'bbox' and no 'segmentation'"),
-    "corners by name": ({"bbox": {"x": 1, "y": 2, "w": 3, "h": 4}}, "expected 4 numbers"),
     "two points": ({"bbox": None, "segmentation": [[1, 2, 3, 4]]}, "expected polygons"),
     "odd outline": ({"bbox": None, "segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, "expected polygons"),
     "empty outline": ({"bbox": None, "segmentation": [[]]}, "expected polygons"),
@@ -190,6 +224,20 @@ def test_what_is_not_clear_is_refused_by_name(tmp_path, form):
     assert problem in str(caught.value)
     assert "\n" not in str(caught.value)
     assert errors_of(read_broken(file, tmp_path, name="train"))
+
+
+def test_a_name_that_could_be_a_number_or_that_two_have_stands_for_no_id(tmp_path):
+    content = document()
+    content["categories"][1]["name"] = "90"  # the id of another class
+    content["annotations"][2]["category_id"] = "90"
+    file = tmp_path / "data.json"
+    file.write_text(json.dumps(content))
+    assert read_coco(file).categories.names[-1] == "bird"
+    content["images"][1]["file_name"] = content["images"][0]["file_name"]
+    content["annotations"][2]["image_id"] = content["images"][0]["file_name"]
+    file.write_text(json.dumps(content))
+    with pytest.raises(DatasetError, match="a name that one entry alone has"):
+        read_coco(file)
 
 
 def test_an_empty_mask_is_a_box_without_area(tmp_path):
@@ -254,7 +302,8 @@ VALUES = st.recursive(
     | st.floats()
     | st.text(max_size=4)
     # what programs write
-    | st.sampled_from(["1", "20", "30.0", "7.", " 3", "1e1", "true", "[1, 2, 3, 4]", "1 2 3 4", 20.0, 1e300, 2**70]),
+    | st.sampled_from(["1", "20", "30.0", "7.", " 3", "1e1", "true", "[1, 2, 3, 4]", "1 2 3 4", 20.0, 1e300, 2**70])
+    | st.sampled_from(["dog", "b.png", "1,5", "20,0", "1,000", {"x": 1, "y": 2, "w": "3", "h": 4}]),
     lambda inner: st.lists(inner, max_size=6) | st.dictionaries(st.sampled_from(["size", "counts", "id"]), inner),
     max_leaves=7,
 )

@@ -32,6 +32,13 @@ MaxPixels = Annotated[
         help="Most pixels of an image, such as 400M; default: about 179M, as a guard against damaged files.",
     ),
 ]
+BadImages = Annotated[
+    str,
+    typer.Option(
+        "--bad-images",
+        help="Images of a dataset that cannot be read: error, or skip to count their objects as missed.",
+    ),
+]
 Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Also take images in the subfolders of folders.")]
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rtdetr.cli.arguments import MaxPixels
+from rtdetr.cli.arguments import BadImages, MaxPixels
 from rtdetr.cli.predict import parse_size, write_json
 
 if TYPE_CHECKING:
@@ -22,9 +22,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Part of the dataset folder: train, val or test.")] = "val",
     images: Annotated[Path | None, typer.Option(help="Folder of the images, if not in a usual place.")] = None,
     bad_boxes: Annotated[str, typer.Option(help="Boxes without area in their image: error or drop.")] = "error",
-    bad_images: Annotated[
-        str, typer.Option(help="Images that cannot be read: error, or skip to count their objects as missed.")
-    ] = "error",
+    bad_images: BadImages = "error",
     max_pixels: MaxPixels = None,
     size: Annotated[str | None, typer.Option(help="Network input: 640, or 480x640 (height x width).")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rtdetr.cli.arguments import MaxPixels, Recursive, find_images
+from rtdetr.cli.arguments import BadImages, MaxPixels, Recursive, find_images
 from rtdetr.cli.predict import parse_size
 from rtdetr.errors import ConfigError, one_line, one_of
 from rtdetr.wording import counted
@@ -74,6 +74,7 @@ def export(
     recursive: Recursive = False,
     max_pixels: MaxPixels = None,
     data: Annotated[Path | None, typer.Option(help="Dataset for the check, to compare AP too.")] = None,
+    bad_images: BadImages = "error",
     max_drop: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="int8: largest loss of AP; 0.01 by default.")
     ] = None,
@@ -135,7 +136,7 @@ def export(
     _refuse_for_int8(options.precision, check=check, data=data, images=images, max_drop=max_drop)
     if not check and (images or data):
         raise ConfigError("--images and --data are for the check: leave --no-check out, or them")
-    more: dict[str, Any] = {} if max_drop is None else {"max_drop": max_drop}
+    more: dict[str, Any] = {"on_bad_image": bad_images} | ({} if max_drop is None else {"max_drop": max_drop})
     pictures = find_images(images, recursive=recursive) if images else None
     try:
         result = export_model(model, path, options=options, check=check, images=pictures, data=data, **more)

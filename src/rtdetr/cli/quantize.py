@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rtdetr.cli.arguments import MaxPixels, Recursive, find_images
+from rtdetr.cli.arguments import BadImages, MaxPixels, Recursive, find_images
 from rtdetr.cli.export import REFUSED
 from rtdetr.cli.predict import parse_size, write_json
 from rtdetr.errors import one_line, one_of
@@ -20,6 +20,7 @@ def quantize(
     data: Annotated[
         Path | None, typer.Argument(help="Folder or annotation file of a dataset: AP is measured on its val.")
     ] = None,
+    bad_images: BadImages = "error",
     format: Annotated[
         str | None, typer.Option(help="onnx or openvino; default: as --output ends, else openvino.")
     ] = None,
@@ -60,6 +61,7 @@ def quantize(
             model,
             path,
             data=data,
+            on_bad_image=bad_images,
             calibration=None if calibration is None else find_images(calibration, recursive=recursive),
             num_calibration=num_calibration,
             max_drop=max_drop,

@@ -16,6 +16,7 @@ _RIGHT_SHARE = 0.98
 _OVERHANG = 0.02  # share of the image's side; tools write boxes that reach over the border by a little
 _OVERHANG_PIXELS = 2.0
 _SMALLEST_SIDE = 8  # pixels; in a smaller image a box may well lie in the first pixel
+_MANY, _NEARLY_ALL, _LARGE_SIDE = 20, 90, 250  # boxes, percent, pixels: where boxes in pixels would be elsewhere too
 _SLACK = 0.01  # of fractions
 
 
@@ -34,6 +35,8 @@ def other_form(boxes_xywh: np.ndarray, sizes_wh: np.ndarray, *, form: str, least
     if not len(boxes_xywh):
         return ""
     if form != CENTER and (found := _as_fractions(boxes_xywh, sizes_wh)):
+        return found
+    if form == XYWH and (found := _as_percent(boxes_xywh, sizes_wh, least)):
         return found
     corners = _CORNERS[XYWH](boxes_xywh)
     wrong, total = int((~_inside(corners, sizes_wh)).sum()), len(corners)
@@ -59,6 +62,30 @@ def _as_fractions(boxes_xywh: np.ndarray, sizes_wh: np.ndarray) -> str:
     return (
         f"look like fractions of the image's sides: {in_first.sum():,} of {len(boxes_xywh):,} lie within the first "
         "pixel of their image; expected pixels"
+    )
+
+
+def _as_percent(boxes_xywh: np.ndarray, sizes_wh: np.ndarray, least: int) -> str:
+    total, high = len(boxes_xywh), boxes_xywh[:, :2] + boxes_xywh[:, 2:]
+    fits = int(
+        (
+            (boxes_xywh[:, :2] >= 0).all(1) & (boxes_xywh[:, 2:] > 0).all(1) & (high <= 100 * (1 + _OVERHANG)).all(1)
+        ).sum()
+    )
+    if fits < _RIGHT_SHARE * total:
+        return ""
+    wrong = int((~_inside(_CORNERS[XYWH](boxes_xywh), sizes_wh)).sum())
+    if wrong >= max(least, _WRONG_SHARE * total):
+        return (
+            f"look like percent of the image's sides: read as pixels, {wrong:,} of {total:,} have no area or reach far "
+            f"over the border; read as percent, {fits:,} lie inside their image"
+        )
+    fill = (high.max(axis=0) > _NEARLY_ALL).all() and (sizes_wh >= _LARGE_SIDE).all()
+    if total < _MANY or not fill:
+        return ""
+    return (
+        f"look like percent of the image's sides: {fits:,} of {total:,} lie within the first 100 pixels of images of "
+        f"at least {_LARGE_SIDE}, and reach {high.max():.0f}; expected pixels"
     )
 
 

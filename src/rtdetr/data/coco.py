@@ -22,7 +22,7 @@ import mmap
 import re
 import reprlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -30,7 +30,7 @@ import numpy as np
 
 from rtdetr.categories import Categories
 from rtdetr.data.annotations import LARGEST, Annotations, Found, Objects, OnBad, arrange
-from rtdetr.data.coco_values import OTHER_BOXES, OTHER_NUMBERS, READ, WITHOUT_ID, box_of, is_box
+from rtdetr.data.coco_values import OTHER_BOXES, OTHER_NAMES, OTHER_NUMBERS, READ, WITHOUT_ID, box_of, is_box, named
 from rtdetr.data.image_files import listing
 from rtdetr.errors import DatasetError
 from rtdetr.images.files import is_hidden
@@ -132,9 +132,21 @@ def read_coco(file: Path, *, on_bad_box: str = "error") -> Annotations:
     order = np.argsort(image_ids)
 
     annotations.unique_ids(optional=True)
-    image_of_box = order[_positions(annotations, "image_id", image_ids[order], "no image of that id is in 'images'")]
+    file_names = _file_names(images)
+    image_of_box = _positions(
+        annotations,
+        "image_id",
+        image_ids[order],
+        named=lambda: named(zip(file_names, image_ids.tolist(), strict=True)),
+        explanation="no image of that id is in 'images'",
+    )
+    image_of_box = order[image_of_box]
     labels = _positions(
-        annotations, "category_id", np.array(categories.ids), f"'categories' lists {reprlib.repr(categories.ids)}"
+        annotations,
+        "category_id",
+        np.array(categories.ids),
+        named=lambda: named(zip(categories.names, categories.ids, strict=True)),
+        explanation=f"'categories' lists {reprlib.repr(categories.ids)}",
     )
     areas = annotations.column("area", {int, float, type(None)}, "a number of square pixels")
     boxes_xywh = _boxes(annotations, sizes_wh[image_of_box])
@@ -145,7 +157,7 @@ def read_coco(file: Path, *, on_bad_box: str = "error") -> Annotations:
         Objects(
             categories=categories,
             image_ids=image_ids,
-            file_names=_file_names(images),
+            file_names=file_names,
             sizes_wh=sizes_wh,
             image_of_box=image_of_box,
             boxes_xywh=boxes_xywh,
@@ -208,9 +220,22 @@ class _Rows(NamedTuple):
         """Raise the error of one row: file, which row, what is wrong."""
         raise DatasetError(f"{self.where(position)} {problem}")
 
-    def column(self, key: str, types: set[type], expected: str, *, default: Any = None) -> list[Any]:
-        """Values of one key in every row, all of one of the types, or of a form that stands for one."""
+    def column(
+        self,
+        key: str,
+        types: set[type],
+        expected: str,
+        *,
+        default: Any = None,
+        named: Callable[[], dict[str, int]] | None = None,
+    ) -> list[Any]:
+        """Values of one key in every row, all of one of the types, or of a form or a name that stands for one."""
         values = [row.get(key, default) for row in self.rows]
+        if named is not None and str in map(type, values):
+            ids = named()
+            names = sum(type(value) is str and value in ids for value in values)
+            values = [ids.get(value, value) if type(value) is str else value for value in values]
+            self.forms.update({OTHER_NAMES[key]: names} if names else {})
         if not set(map(type, values)) <= types and key in READ:
             written, values = values, [value if type(value) in types else READ[key](value) for value in values]
             read = sum(new is not old for new, old in zip(values, written, strict=True))
@@ -221,9 +246,12 @@ class _Rows(NamedTuple):
             self.fail(position, f"has {got}; expected {expected}")
         return values
 
-    def integers(self, key: str, *, optional: bool = False) -> np.ndarray:
-        """The integers of one key; those that are there, where it is optional."""
-        values = self.column(key, {int, type(None)} if optional else {int}, "an integer")
+    def integers(
+        self, key: str, *, optional: bool = False, named: Callable[[], dict[str, int]] | None = None
+    ) -> np.ndarray:
+        """The integers of one key; those that are there, where it is optional; for names those that `named` has."""
+        expected = "an integer" if named is None else "an integer, or a name that one entry alone has"
+        values = self.column(key, {int, type(None)} if optional else {int}, expected, named=named)
         if optional:
             values = [value for value in values if value is not None]
         try:
@@ -286,9 +314,11 @@ def _categories(rows: _Rows) -> Categories:
     return Categories.from_json({"id": int(ids[i]), "name": names[i]} for i in np.argsort(ids))
 
 
-def _positions(rows: _Rows, key: str, known: np.ndarray, explanation: str) -> np.ndarray:
-    """Position of each row's reference in the ascending ids `known`."""
-    values = rows.integers(key)
+def _positions(
+    rows: _Rows, key: str, known: np.ndarray, *, named: Callable[[], dict[str, int]], explanation: str
+) -> np.ndarray:
+    """Position of each row's reference in the ascending ids `known`; `named` gives the ids of names."""
+    values = rows.integers(key, named=named)
     positions = np.minimum(np.searchsorted(known, values), len(known) - 1)
     wrong = known[positions] != values
     if wrong.any():

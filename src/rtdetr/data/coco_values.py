@@ -1,7 +1,8 @@
 """Values in the rows of a COCO file, as programs write them: one reading for training and for the data doctor.
 
-Read are numbers written as text ("12") or with an empty fraction (12.0 for an id), a box written as text
-("[1, 2, 3, 4]"), and, where a row has no `bbox`, the box around its `segmentation`: polygons, or a mask in run lengths,
+Read are numbers written as text ("12", "12,5") or with an empty fraction (12.0 for an id), a class or image given by
+its name in place of its id, a box written as text ("[1, 2, 3, 4]") or as an object ({"x": 1, "y": 2, "width": 3,
+"height": 4}), and, where a row has no `bbox`, the box around its `segmentation`: polygons, or a mask in run lengths,
 compressed or not. A value with more than one meaning is returned as it is, for the caller to refuse by name.
 
 Source: the "Object Detection" format of https://cocodataset.org/#format-data; the run lengths are those of maskApi.c in
@@ -11,7 +12,7 @@ https://github.com/cocodataset/cocoapi.
 import json
 import re
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
@@ -19,20 +20,28 @@ import numpy as np
 from rtdetr.data.annotations import LARGEST
 from rtdetr.data.label_rows import numbers_of
 
-_WHOLE = re.compile(r"([+-]?[0-9]{1,40})(\.0*)?")
+_WHOLE = re.compile(r"([+-]?[0-9]{1,40})(\.0*|,00?)?")
+_DECIMAL_COMMA = re.compile(r"([+-]?[0-9]{1,15}),([0-9]{1,2}|[0-9]{4,15})")  # three digits may be thousands
 _NUMBER = re.compile(r"[+-]?([0-9]{1,400}(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 _BOX_TEXT = re.compile(r"[\[(]?([0-9+\-.,eE\s]{1,200})[\])]?")
 _WORDS = {"true": True, "false": False}
 _EXACT = 2**53  # floats up to it are exact
 _LONGEST_SHIFT = 60  # bits of a run length
 OTHER_NUMBERS = "numbers in another form, such as text"
-OTHER_BOXES = {"text": "boxes written as text", "outline": "boxes taken from outlines or masks"}
+OTHER_NAMES = {"image_id": "images given by file name", "category_id": "classes given by name"}
+OTHER_BOXES = {
+    "text": "boxes written as text",
+    "object": "boxes written as objects",
+    "outline": "boxes taken from outlines or masks",
+}
+_XYWH = (("x", "y", "width", "height"), ("x", "y", "w", "h"), ("left", "top", "width", "height"))
+_CORNERS = (("x1", "y1", "x2", "y2"), ("xmin", "ymin", "xmax", "ymax"), ("left", "top", "right", "bottom"))
 WITHOUT_ID = "annotations without an id"
 EXPECTED_BOX = "expected 4 numbers [x, y, width, height] in pixels"
 
 
 class Box(NamedTuple):
-    """A box [x, y, width, height] in pixels, and how the file has it: as "numbers", as "text" or as an "outline"."""
+    """A box [x, y, width, height] in pixels, and how the file has it: "numbers", "text", an "object" or "outline"."""
 
     xywh: list[int | float]
     form: str
@@ -47,9 +56,20 @@ def whole(value: Any) -> Any:
 
 
 def number(value: Any) -> Any:
-    """The number that a value stands for, as 1.5 and "1.5" do; any other value as it is."""
-    is_text = isinstance(value, str) and _NUMBER.fullmatch(value.strip())
-    return float(value) if is_text else value
+    """The number that a value stands for, as 1.5, "1.5" and "1,5" do; any other value as it is."""
+    if not isinstance(value, str):
+        return value
+    found = _DECIMAL_COMMA.fullmatch(value.strip())
+    text = f"{found[1]}.{found[2]}" if found else value.strip()
+    return float(text) if _NUMBER.fullmatch(text) else value
+
+
+def named(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """The ids of names that may stand for them: those that only one has and that cannot be read as an id."""
+    ids: dict[str, set[Any]] = {}
+    for name, number in pairs:
+        ids.setdefault(name, set()).add(number)
+    return {name: found.pop() for name, found in ids.items() if len(found) == 1 and isinstance(whole(name), str)}
 
 
 def flag(value: Any) -> Any:
@@ -98,10 +118,26 @@ def box_of(row: dict[str, Any], size_wh: tuple[int, int] | None) -> Box:
         if segmentation is None or segmentation == [] or segmentation == "":
             raise ValueError(f"has no 'bbox' and no 'segmentation' to take it from; {EXPECTED_BOX}")
         return Box(_box_around(segmentation, size_wh), "outline")
-    values = _numbers_in(bbox) if isinstance(bbox, str) else list(map(number, bbox)) if type(bbox) is list else bbox
+    form = "object" if isinstance(bbox, dict) else "text"
+    values = _numbers_in(bbox) if isinstance(bbox, str) else _numbers_of(bbox)
     if not is_box(values):
         raise ValueError(f"has bbox {reprlib.repr(bbox)}; {EXPECTED_BOX}")
-    return Box(values, "text")
+    return Box(values, form)
+
+
+def _numbers_of(box: Any) -> list[Any] | None:
+    """The numbers of a box written as a list, or as an object whose keys say what they are."""
+    if type(box) is list:
+        return list(map(number, box))
+    if not isinstance(box, dict):
+        return None
+    values = {str(key).lower(): number(value) for key, value in box.items()}
+    keys = next((keys for keys in (*_XYWH, *_CORNERS) if set(keys) == values.keys()), None)
+    numbers = [] if keys is None else [values[key] for key in keys]
+    if keys not in _CORNERS or not is_box(numbers):
+        return numbers
+    x1, y1, x2, y2 = numbers
+    return [x1, y1, x2 - x1, y2 - y1]
 
 
 def _numbers_in(text: str) -> list[int | float] | None:

@@ -50,6 +50,7 @@ def export(
     check: bool = False,
     images: Sequence[Any] | None = None,
     data: str | os.PathLike[str] | DetectionDataset | None = None,
+    on_bad_image: str = "error",
     max_drop: float = 0.01,
 ) -> ExportResult:
     """Write a model as a file for another runtime.
@@ -61,6 +62,7 @@ def export(
         check: compare its detections with those of the network in float32 first.
         images: pictures for the check; None: some of `data`, else built-in ones. INT8 is calibrated on them.
         data: a dataset for the check, to compare the average precision too. INT8 needs it, or `images`.
+        on_bad_image: "error" or "skip" for its images that cannot be read; see `open_dataset`.
         max_drop: largest loss of AP that INT8 may cost; see `quantize`.
 
     Raises:
@@ -82,14 +84,21 @@ def export(
     if options.precision == "int8" and options.format in ("onnx", "openvino"):
         from rtdetr.export.quantize import quantize
 
-        done = quantize(model, target, data=data, calibration=images, max_drop=max_drop, options=options)
+        done = quantize(
+            model,
+            target,
+            data=data,
+            on_bad_image=on_bad_image,
+            calibration=images,
+            max_drop=max_drop,
+            options=options,
+        )
         return done.result._replace(report=done.report)
     write = _exporter(options.format)  # a missing package is told before the work
     source = open_source(model)
     metadata = describe(source, options)
     if check and data is not None:
-        opened = data if isinstance(data, DetectionDataset) else open_dataset(data, split="val")
-        data = opened.with_categories(source.categories)
+        data = open_dataset(data, split="val", categories=source.categories, on_bad_image=on_bad_image)
     if check and images is not None:
         images = [read_picture(image, num_channels=source.model.config.in_channels) for image in images]
     with files_together(target, error=ExportError) as file:

@@ -82,6 +82,7 @@ def quantize(
     path: str | os.PathLike[str],
     *,
     data: str | os.PathLike[str] | DetectionDataset | None = None,
+    on_bad_image: str = "error",
     calibration: Sequence[Any] | None = None,
     num_calibration: int = 100,
     max_drop: float = 0.01,
@@ -94,6 +95,7 @@ def quantize(
         model: a name, checkpoint or folder as `rtdetr.load` takes them, or a network.
         path: the file to write, .onnx or .xml.
         data: a dataset; AP is measured on its split `val`. None: nothing is measured, and the loss is not bounded.
+        on_bad_image: "error" or "skip" for its images that cannot be read; see `open_dataset`.
         calibration: pictures to find the range of each value with; None: those of the split `train` of `data`, else
             those AP is measured on.
         num_calibration: at most so many of them, evenly spread.
@@ -129,8 +131,8 @@ def quantize(
         one_label=options.one_label,
         nms_iou=options.nms_iou,
     )
-    dataset = data if data is None or isinstance(data, DetectionDataset) else open_dataset(data, split="val")
-    known = _pictures(calibration, data, dataset)
+    dataset = None if data is None else open_dataset(data, split="val", on_bad_image=on_bad_image)
+    known = _pictures(calibration, data, dataset, on_bad_image=on_bad_image)
     channels = metadata.in_channels
     feeds = [_feed(one, metadata.size_hw, options) for one in _spread(known, num_calibration, channels)]
     job = _Job(source.model, float_options, metadata, feeds, symmetric)
@@ -187,6 +189,8 @@ def _pictures(
     calibration: Sequence[Any] | None,
     data: str | os.PathLike[str] | DetectionDataset | None,
     dataset: DetectionDataset | None,
+    *,
+    on_bad_image: str,
 ) -> "Sequence[Any] | DetectionDataset":
     """Pictures to calibrate on: those given, or those of the dataset to train on."""
     if calibration is not None and not calibration:
@@ -198,7 +202,7 @@ def _pictures(
     if isinstance(data, DetectionDataset):
         return dataset
     try:
-        return open_dataset(data, split="train")
+        return open_dataset(data, split="train", on_bad_image=on_bad_image)
     except MissingSplitError:
         return dataset
 

@@ -6,12 +6,14 @@ Source: the "Object Detection" format of https://cocodataset.org/#format-data.
 import math
 import reprlib
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rtdetr.data.annotations import LARGEST
 from rtdetr.data.coco import load_json
-from rtdetr.data.coco_values import OTHER_BOXES, OTHER_NUMBERS, READ, WITHOUT_ID, box_of, is_box
+from rtdetr.data.coco_values import OTHER_BOXES, OTHER_NAMES, OTHER_NUMBERS, READ, WITHOUT_ID, box_of, is_box, named
 from rtdetr.data.doctor.records import UNKNOWN, BoxRecord, CategoryRecord, ImageRecord, Part
 from rtdetr.errors import DatasetError
 
@@ -45,8 +47,11 @@ class _Values:
     def __init__(self) -> None:
         self.forms: Counter[str] = Counter()
 
-    def of(self, row: dict[str, Any], key: str) -> Any:
+    def of(self, row: dict[str, Any], key: str, id_of_name: Mapping[str, Any] = MappingProxyType({})) -> Any:
         written = row.get(key)
+        if type(written) is str and written in id_of_name:
+            self.forms[OTHER_NAMES[key]] += 1
+            return id_of_name[written]
         if type(written) is int or (type(written) is float and key == "area"):
             return written
         value = READ[key](written)
@@ -129,9 +134,11 @@ def _read_boxes(
 ) -> None:
     part.num_listed_boxes = len(rows) if isinstance(rows, list) else 0
     seen: set[Any] = set()
+    image_id_of_name = named((image.file_name, image.image_id) for image in part.images)
+    category_id_of_name = named((category.name, category.category_id) for category in part.categories)
     for number, row in _rows(part, "annotations", rows):
-        annotation_id, image_id = values.of(row, "id"), values.of(row, "image_id")
-        category_id = values.of(row, "category_id")
+        annotation_id, image_id = values.of(row, "id"), values.of(row, "image_id", image_id_of_name)
+        category_id = values.of(row, "category_id", category_id_of_name)
         if not _is_id(annotation_id, optional=True) or not _is_id(image_id) or not _is_id(category_id):
             _unreadable(part, "annotation", number, row, "expected id, image_id and category_id")
             continue
@@ -152,7 +159,7 @@ def _read_boxes(
             detail = "has an id that another annotation has too"
             part.defect("duplicate-id", file=file_name, annotation=name, detail=detail)
         seen.add(annotation_id)
-        for value in (annotation_id, image_id, category_id):
+        for value in (annotation_id, image_id, *({category_id} & label_of_id.keys())):  # what is not listed is told so
             if value is not None and not (type(value) is int and 0 <= value < 2**63):
                 _note_id(part, "annotation", value, file=file_name)
         try:
