@@ -4,7 +4,7 @@ import itertools
 import json
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from rtdetr.data.coco import find_coco
@@ -17,26 +17,26 @@ from rtdetr.errors import DatasetError
 from rtdetr.text_files import read_text
 from rtdetr.wording import are, counted
 
-_SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+Splits = Mapping[str, tuple[str, ...]]  # what each of "train", "val" and "test" may be called
 _CLASSES = ("classes.txt", "obj.names", "labels.txt", "names.txt")  # of YOLO's tools
 _MOST_FOLDERS = 200
 
 
-def what_is_there(root: Path) -> str:
+def what_is_there(root: Path, splits: Splits) -> str:
     """The end of a sentence about the datasets below a folder, or about its annotation files; empty without them."""
-    if _is_dataset(root):  # without the split that was asked for
+    if _is_dataset(root, splits):  # without the split that was asked for
         return ""
     folders = list(_folders(root))
-    below = [folder for folder in folders[1:] if _is_dataset(folder)]
+    below = [folder for folder in folders[1:] if _is_dataset(folder, splits)]
     below = [folder for folder in below if not any(other in folder.parents for other in below)]
     if below:
         listed = ", ".join(map(str, below[:3])) + (f" and {len(below) - 3} more" if len(below) > 3 else "")
         return f"{listed} {'is a dataset: give that folder' if len(below) == 1 else 'are datasets: give one or all'}"
-    return _yolo(root, folders) or _voc(root, folders)
+    return _yolo(root, folders, splits) or _voc(root, folders)
 
 
-def _is_dataset(folder: Path) -> bool:
-    for split, names in _SPLITS.items():
+def _is_dataset(folder: Path, splits: Splits) -> bool:
+    for split, names in splits.items():
         try:
             found = find_coco(folder, names, images=None) or find_yolo(folder, names)
             if found or find_voc(folder, split, images=None):
@@ -57,7 +57,7 @@ def _folders(root: Path) -> Iterator[Path]:
         queue += [folder / name for name in finder.listing(str(folder)).folders]
 
 
-def _yolo(root: Path, folders: list[Path]) -> str:
+def _yolo(root: Path, folders: list[Path], splits: Splits) -> str:
     """What to write into a data.yaml, where a list of class names and labels of YOLO are there."""
     lists = (folder / name for folder in folders for name in _CLASSES)
     file = next((file for file in lists if file.is_file()), None)
@@ -69,7 +69,7 @@ def _yolo(root: Path, folders: list[Path]) -> str:
     except DatasetError:
         return ""
     names = [name.strip() for name in names if name.strip()]
-    parts = {split: place for split, words in _SPLITS.items() if (place := _images_of(root, words))}
+    parts = {split: place for split, words in splits.items() if (place := _images_of(root, words))}
     parts = parts or {"train": "images" if (root / "images").is_dir() else ".", "val": "FOLDER"}
     text = ", ".join([*(f"{split}: {place}" for split, place in parts.items()), f"names: {json.dumps(names[:20])}"])
     return (

@@ -123,7 +123,7 @@ def _in_folder(root: Path, split: str, images: Path | None) -> Found:
             f"{root} has no annotations for '{split}': its only annotation file {only.annotations_file} names no "
             f"split and is taken for 'train'. Give a file for '{split}', or this one itself"
         )
-    if found is None and (there := stray_voc(root, split, images=images) or what_is_there(root)):
+    if found is None and (there := stray_voc(root, split, images=images) or what_is_there(root, SPLIT_NAMES)):
         raise MissingSplitError(f"{root} has no annotations for '{split}' in a usual place, but {there}")
     if found is None:
         coco = ", ".join(pattern.format(names[0]) for pattern in PATTERNS)
