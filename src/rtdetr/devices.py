@@ -76,7 +76,7 @@ def _float32_by_default() -> Iterator[None]:
                 torch.set_default_dtype(before)
 
 
-def enter_fork(device: torch.device) -> None:
+def continue_in_fork(device: torch.device) -> None:
     """Make PyTorch usable in a process that was forked from one that has run a network.
 
     Raises:

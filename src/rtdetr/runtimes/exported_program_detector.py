@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from rtdetr.devices import choose_device, enter_fork, no_autocast, pytorch_defaults
+from rtdetr.devices import choose_device, continue_in_fork, no_autocast, pytorch_defaults
 from rtdetr.errors import ConfigError, WeightsError
 from rtdetr.runtimes.base import BaseDetector, Batch, BoxOutput, Output, RawOutput
 from rtdetr.runtimes.graph_form import OUTPUTS, check_precision, existing, unreadable
@@ -64,7 +64,7 @@ class ExportedProgramDetector(FileDetector):
 
     def enter_fork(self) -> None:
         """Do without the parent's threads."""
-        enter_fork(self.device)
+        continue_in_fork(self.device)
         BaseDetector.enter_fork(self)  # the program itself needs not be opened again
 
     @torch.inference_mode()

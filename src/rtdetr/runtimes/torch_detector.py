@@ -16,7 +16,7 @@ from torchvision.transforms.v2.functional import resize
 
 from rtdetr import __version__
 from rtdetr.categories import Categories
-from rtdetr.devices import choose_device, enter_fork, inference_dtype, no_autocast, pytorch_defaults
+from rtdetr.devices import choose_device, continue_in_fork, inference_dtype, no_autocast, pytorch_defaults
 from rtdetr.errors import InputError
 from rtdetr.images import size_of
 from rtdetr.models import RTDETR, fuse
@@ -117,7 +117,7 @@ class TorchDetector(BaseDetector):
 
     def enter_fork(self) -> None:
         """Do without the parent's threads."""
-        enter_fork(self.device)
+        continue_in_fork(self.device)
         super().enter_fork()
 
     @torch.inference_mode()

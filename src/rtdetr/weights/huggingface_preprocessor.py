@@ -150,7 +150,7 @@ def _check_keys(stored: dict[str, Any]) -> None:
         kind = (
             "a setting of other image processors, without meaning for RTDetrImageProcessor,"
             if of_others
-            else ("no setting of RTDetrImageProcessor")
+            else "no setting of RTDetrImageProcessor"
         )
         hint = "" if of_others else nearest(key, known)
         _log.warning("%s: %r is %s and has no effect.%s", PREPROCESSOR, key, kind, hint)
