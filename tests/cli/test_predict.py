@@ -184,6 +184,9 @@ def test_find_images(photos, monkeypatch):
     [
         ("https://host/a.jpg", "addresses are not opened: download https://host/a.jpg and pass the file"),
         ("clip.mp4", "clip.mp4 is a film, and only images are read"),
+        ("-", "no image file -; as a stream it is not read: save the image to a file first"),
+        ("0", "no image file 0; as a camera it is not read: save frames of it first (ffmpeg -i /dev/video0 %06d.png)"),
+        ("/dev/video3", "no image file /dev/video3; as a camera it is not read"),
     ],
 )
 def test_addresses_and_films(weights, photos, source, message):

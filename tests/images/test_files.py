@@ -10,7 +10,7 @@ from PIL import Image
 
 from rtdetr.data import open_dataset
 from rtdetr.errors import DatasetError, InputError
-from rtdetr.images import open_image
+from rtdetr.images import load_image, open_image
 from rtdetr.images.files import SUFFIXES, find_images, images_below, is_image_name, list_images
 
 
@@ -96,6 +96,23 @@ def test_films_are_said_to_be_none(tmp_path):
     for source in ("clip.MP4", str(tmp_path / "clip.MP4")):
         with pytest.raises(InputError, match=r"clip\.MP4 is a film, and only images are read: take its frames out"):
             find_images([source])
+
+
+def test_streams_and_cameras_are_said_to_be_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo(tmp_path / "pipe")  # to read it would wait for ever
+    kinds = {"-": "stream", "/dev/null": "stream", "pipe": "stream", "0": "camera", "12": "camera"}
+    for source, kind in kinds.items():
+        said = f"no image file {source}; as a {kind} it is not read: save "
+        with pytest.raises(InputError, match=said):
+            find_images([source])
+        with pytest.raises(InputError, match=said):
+            load_image(source)
+        with pytest.raises(InputError, match=said):
+            load_image(Path(source))
+    for name in ("0", "-"):
+        Image.new("RGB", (4, 3)).save(tmp_path / name, format="PNG")
+        assert find_images([name])[0] == [Path(name)] and load_image(name).shape == (3, 4, 3)
 
 
 def test_every_suffix_in_any_case():

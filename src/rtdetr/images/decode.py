@@ -337,6 +337,20 @@ def refused_film(name: str) -> str:
     return f"{name} is a film, and only images are read: take its frames out first (ffmpeg -i FILM %06d.png)"
 
 
+def refused_stream(source: str | os.PathLike[str]) -> str | None:
+    """What to do with standard input, a pipe or a camera, none of which is a file; None for all else."""
+    name = os.fspath(source)
+    if os.path.isfile(name) or os.path.isdir(name):
+        return None
+    if name.isdecimal() or name.startswith("/dev/video"):
+        kind, remedy = "camera", "save frames of it first (ffmpeg -i /dev/video0 %06d.png)"
+    elif name == "-" or name.startswith("/dev/") or os.path.exists(name):
+        kind, remedy = "stream", "save the image to a file first"
+    else:
+        return None
+    return f"no image file {name}; as a {kind} it is not read: {remedy} and give the file, its folder or a glob"
+
+
 def written(address: str | os.PathLike[str]) -> str:
     """An address with both slashes, of which a Path drops one."""
     return re.sub(r"^([A-Za-z][A-Za-z0-9+.-]+):/+", r"\1://", os.fspath(address))
@@ -372,6 +386,8 @@ def existing(path: str | os.PathLike[str]) -> Path:
         raise InputError(f"expected an image file, got the folder {file}; list its images and pass them one by one")
     if is_address(path):
         raise InputError(refused_address(path))
+    if stream := refused_stream(path):
+        raise InputError(stream)
     if file.is_symlink():
         raise InputError(f"{file} is a link to {os.readlink(file)}, which does not exist")
     if not file.parent.is_dir():

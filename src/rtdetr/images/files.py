@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rtdetr.errors import InputError
-from rtdetr.images.decode import FILMS, is_address, refused_address, refused_film
+from rtdetr.images.decode import FILMS, is_address, refused_address, refused_film, refused_stream
 from rtdetr.wording import counted
 
 SUFFIXES = frozenset(
@@ -105,7 +105,7 @@ def find_images(sources: Iterable[str], *, recursive: bool = False) -> tuple[lis
         recursive: look into the folders of a folder, too.
 
     Raises:
-        InputError: an address or film, or a folder or glob without images.
+        InputError: an address, film, stream or camera, or a folder or glob without images.
     """
     paths: list[str] = []
     skipped = Listing()
@@ -158,6 +158,8 @@ def _refuse_streams(source: str) -> None:
         raise InputError(refused_address(source))
     if os.path.splitext(source)[1].lower() in FILMS:
         raise InputError(refused_film(source))
+    if stream := refused_stream(source):
+        raise InputError(stream)
 
 
 def _nothing_in(source: str, found: Listing) -> str:
