@@ -4,7 +4,8 @@
 Defaults are the published RT-DETRv2-R50 values (arXiv 2407.17140); the zoo changes only what a model changes.
 """
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -68,6 +69,56 @@ class Strict(BaseModel):
                 value = {**old, **value}  # of another kind, it has other fields
             values[key] = value
         return type(self)(**values)
+
+    @classmethod
+    def from_record(cls, values: Mapping[str, Any]) -> Self:
+        """Read what `model_dump` wrote into a file.
+
+        Raises:
+            ConfigError: as for every setting, and a value of another type, such as a number written as text: a user may
+                type one, no file of ours has one.
+        """
+        settings = cls(**{str(key): value for key, value in values.items()})
+        settings.check_types(values)
+        return settings
+
+    def check_types(self, values: Mapping[str, Any]) -> None:
+        """Refuse values that became these settings only because their type was changed.
+
+        Raises:
+            ConfigError: as said; it names the first one.
+        """
+        for path, found, setting in _retyped(values, self.model_dump(mode="json")):
+            kinds = f"the {_KINDS[type(setting)]} %s, got the {_KINDS.get(type(found), 'value')} %s"
+            raise _Misfit(type(self), path, f"expected {kinds % (_json(setting), _json(found))}.")
+
+
+_KINDS = {
+    bool: "switch",
+    int: "number",
+    float: "number",
+    str: "text",
+    list: "list",
+    tuple: "list",
+    dict: "object",
+    type(None): "value",
+}
+
+
+def _retyped(found: Any, setting: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Values that differ in type from the settings that they became, with their paths."""
+    if isinstance(found, Mapping) and isinstance(setting, Mapping):
+        for key in [key for key in found if key in setting]:
+            yield from _retyped(found[key], setting[key], f"{path}.{key}".removeprefix("."))
+    elif isinstance(found, list | tuple) and isinstance(setting, list | tuple):
+        for number, pair in enumerate(zip(found, setting, strict=False)):
+            yield from _retyped(*pair, f"{path}.{number}".removeprefix("."))
+    elif _KINDS.get(type(found)) != _KINDS[type(setting)]:
+        yield path, found, setting
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, default=repr, ensure_ascii=False)[:100]
 
 
 class _Misfit(ConfigError):

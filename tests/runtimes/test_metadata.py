@@ -38,6 +38,13 @@ def test_a_newer_format_says_so():
         ExportMetadata.from_json('{"format_version": 2, "anything": 1}', source="model.onnx")
 
 
+def test_numbers_as_text_are_refused_by_name():
+    text = make_metadata().to_json().replace('"num_queries": 6', '"num_queries": "6"')
+    said = r'm\.onnx: .* is damaged: ExportMetadata\.num_queries: expected the number 6, got the text "6"\. Export'
+    with pytest.raises(WeightsError, match=said):
+        ExportMetadata.from_json(text, source="m.onnx")
+
+
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.just("self"), inner),

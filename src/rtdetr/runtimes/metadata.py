@@ -82,7 +82,7 @@ class ExportMetadata(Strict):
         if isinstance(version, int) and version > FORMAT_VERSION:
             raise WeightsError(f"{source}: its format {version} is newer than {FORMAT_VERSION}; upgrade rtdetr")
         try:
-            return cls(**values)
+            return cls.from_record(values)
         except (ConfigError, TypeError) as error:
             raise WeightsError(
                 f"{source}: its description (key {KEY!r}) is damaged: {error} Export the model again"

@@ -216,6 +216,10 @@ def _with_network_settings(config: ModelConfig, fields: dict[str, Any], observat
     """A model with the changes that rtdetr.hf writes where there is no field for them."""
     changes = fields.get("network_settings") or {}
     config = _replaced(config, "network_settings", changes, changes)
+    try:
+        config.check_types(changes)
+    except ConfigError as error:
+        raise WeightsError(f"{CONFIG}: network_settings: {error}") from None
     _check_facts(config, observation, names="network_settings")
     return config
 
