@@ -301,6 +301,16 @@ def test_a_refusal_names_the_size_of_the_model(tmp_path: Path) -> None:
             read_checkpoint(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("size", "advised"),
+    [(320, 320), ([96], 96), ({"height": 130}, 128), (3, 32), (None, 64), ("x", 64), (-5, 64), (1e9, 64), (True, 64)],
+)
+def test_a_refusal_names_the_size_of_the_file(size: Any, advised: int) -> None:
+    advice = rf'put "do_pad": false and "size": \{{"height": {advised}, "width": {advised}\}} there'
+    with pytest.raises(WeightsError, match=rf"size is .*{advice}"):
+        read_preprocessor({**USUAL, "size": size}, in_channels=3, size_hw=(64, 64))
+
+
 def test_a_network_that_normalizes_itself(tmp_path: Path) -> None:
     """What the file asks for comes first, then what the network does already."""
     model = small(num_classes=3, pixel_mean=(0.5, 0.4, 0.3), pixel_std=(0.2, 0.3, 0.4))

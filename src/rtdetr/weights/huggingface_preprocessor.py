@@ -11,7 +11,7 @@ import logging
 import math
 from typing import Any, NamedTuple
 
-from rtdetr.config import ModelConfig, SizeHW, size_problem
+from rtdetr.config import STRIDE, ModelConfig, SizeHW, size_problem
 from rtdetr.errors import WeightsError, nearest
 from rtdetr.preprocessing import METHODS, Preparation
 from rtdetr.wording import counted
@@ -158,9 +158,10 @@ def _check_keys(stored: dict[str, Any]) -> None:
 
 def _size(values: dict[str, Any], *, usual_hw: SizeHW) -> tuple[SizeHW, Preparation | None]:
     """The size of the network's input, and how images get there if they are not stretched, bilinear."""
+    height, width = _advised(values["size"], usual_hw)
     stretching = (
         f'{_ELSEWHERE}. To stretch images instead, which gives other detections, put "do_pad": false and '
-        f'"size": {{"height": {usual_hw[0]}, "width": {usual_hw[1]}}} there'
+        f'"size": {{"height": {height}, "width": {width}}} there'
     )
     if not _flag(values, "do_resize"):
         raise _refused("do_resize", values["do_resize"], "images are always resized here", f"{_ELSEWHERE}")
@@ -182,6 +183,15 @@ def _size(values: dict[str, Any], *, usual_hw: SizeHW) -> tuple[SizeHW, Preparat
         raise _refused(key, values[key], f"expected sides of at most {_LARGEST}", "Put smaller ones there")
     whole = size_hw == (size.get("height"), size.get("width"))
     return size_hw, None if whole and resample == 2 else Preparation(resample, None if whole else size)
+
+
+def _advised(size: Any, usual_hw: SizeHW) -> SizeHW:
+    """A size to advise: the only number of a file, as a multiple of 32; where it has none or several, `usual_hw`."""
+    numbers = list(size.values()) if isinstance(size, dict) else size if isinstance(size, list) else [size]
+    if len(numbers) != 1 or not _is_number(numbers[0]) or not 1 <= numbers[0] <= _LARGEST:
+        return usual_hw
+    side = max(1, round(numbers[0] / STRIDE)) * STRIDE
+    return side, side
 
 
 def _content(values: dict[str, Any], stretching: str) -> dict[str, int]:
