@@ -114,5 +114,15 @@ COCO80 = Categories(
 )
 """The 80 classes of COCO detection with their ids 1 to 90, of which ten are unused. Source: arXiv 1405.0312."""
 
+COCO_SYNONYMS = {
+    "motorbike": "motorcycle",
+    "aeroplane": "airplane",
+    "sofa": "couch",
+    "pottedplant": "potted plant",
+    "diningtable": "dining table",
+    "tvmonitor": "tv",
+}
+"""Names in transformers' COCO repositories that differ from COCO's own."""
+
 VOC20 = Categories(Category(label, name) for label, name in enumerate(_names(_VOC_NAMES)))
 """The 20 classes of PASCAL VOC in alphabetical order; VOC has no ids, so the label stands for it."""

@@ -60,6 +60,14 @@ def test_programs(tmp_path, changes):
     check(tmp_path, make_metadata(**changes), compiled=False)
 
 
+@pytest.mark.parametrize("names", [("bolt", "nut"), ("bolt", "nut", "washer", "pin")])
+def test_a_description_with_another_number_of_classes(tmp_path, names):
+    metadata = make_metadata(postprocess="raw", names=names, category_ids=tuple(range(len(names))))
+    detector = rtdetr.load(save_program(tmp_path / "model.pt2", metadata))
+    with pytest.raises(WeightsError, match=rf"{len(names)} classes\) .* gave scores of 3 classes: the file is damaged"):
+        detector(PICTURES[0])
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
 def test_compiled_packages(tmp_path):

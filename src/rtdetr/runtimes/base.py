@@ -209,12 +209,17 @@ class BaseDetector(ABC):
         """Choose among what the network found in each image of a batch.
 
         Raises:
-            WeightsError: NaN or infinity in `output`.
+            WeightsError: NaN or infinity in `output`, or another number of classes than the description names.
         """
         if not all(np.isfinite(values).all() for values in output):
             raise WeightsError(
                 f"{self.description} gave NaN or infinity: its weights are damaged, or do not fit this precision; "
                 "try precision='float32'"
+            )
+        if isinstance(output, RawOutput) and output.logits.shape[-1] != len(self.names):
+            raise WeightsError(
+                f"{self.description} gave scores of {counted(output.logits.shape[-1], 'class')}: the file is damaged, "
+                "as its description and its network disagree; export the model again"
             )
         return [
             self._chosen(image, size_wh, thresholds, max_detections)

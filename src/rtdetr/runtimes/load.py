@@ -9,8 +9,10 @@ from rtdetr.categories import Categories
 from rtdetr.config import pytorch_precision
 from rtdetr.errors import ConfigError, WeightsError, naming_the_missing_extra
 from rtdetr.runtimes.base import BaseDetector
+from rtdetr.runtimes.beside import tell_other_names
 
 _MOST_THREADS = 1024
+EXPORTED = (".onnx", ".xml", ".pt2", ".engine", ".trt")
 _log = logging.getLogger(__name__)
 
 
@@ -62,6 +64,8 @@ def load(
     if num_threads is not None and not (isinstance(num_threads, int) and 1 <= num_threads <= _MOST_THREADS):
         raise ConfigError(f"num_threads must be a whole number in 1..{_MOST_THREADS}, got {num_threads}")
     detector = _detector(source, options, given)
+    if Path(source).suffix.lower() in EXPORTED:
+        tell_other_names(Path(source), detector.names)
     _log.info("detecting with %s", detector.description)
     return detector
 

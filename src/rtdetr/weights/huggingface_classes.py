@@ -8,21 +8,12 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from rtdetr.categories import COCO80, Categories, Category
+from rtdetr.categories import COCO80, COCO_SYNONYMS, Categories, Category
 from rtdetr.errors import WeightsError
 from rtdetr.weights.huggingface_fields import CONFIG, short
 from rtdetr.wording import counted
 
 _log = logging.getLogger(__name__)
-# names in transformers' COCO repositories that differ from COCO's own
-_COCO_NAMES = {
-    "motorbike": "motorcycle",
-    "aeroplane": "airplane",
-    "sofa": "couch",
-    "pottedplant": "potted plant",
-    "diningtable": "dining table",
-    "tvmonitor": "tv",
-}
 
 
 def read_categories(
@@ -48,7 +39,7 @@ def read_categories(
         return None
     if known is not None:
         return _with_known_ids(names, known)
-    if [_COCO_NAMES.get(name, name) for name in names] == COCO80.names:
+    if [COCO_SYNONYMS.get(name, name) for name in names] == COCO80.names:
         return COCO80
     return Categories(Category(label, name) for label, name in enumerate(names))
 
