@@ -7,20 +7,20 @@ values by their dotted name. A recipe that fits the data is only known when the 
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
 from rtdetr import zoo
 from rtdetr.config import ModelConfig, Recipe, SizeHW, TrainConfig
-from rtdetr.errors import ConfigError, nearest
-from rtdetr.text_files import read_text
+from rtdetr.errors import ConfigError, WeightsError, nearest
 from rtdetr.training.claim import CONFIG_FILE, LAST_FILE
 from rtdetr.training.config_file import read_config
 from rtdetr.training.named_recipes import named_recipe, published
 from rtdetr.training.recipe import change, parse
 from rtdetr.training.run_data import OPENED
 from rtdetr.weights import read_checkpoint
+from rtdetr.weights.run_record import edits, read_run_config, shown
 
 _log = logging.getLogger(__name__)
 DEFAULT_MODEL = "rtdetrv2_r18vd"
@@ -162,15 +162,16 @@ def _tell_edits(file: Path, saved: Mapping[str, Any]) -> None:
     The two also differ where a run was resumed with other settings and ended before its first checkpoint.
     """
     try:
-        written = json.loads(read_text(file, what="record", error=ConfigError))
-    except ValueError:  # and ConfigError, which is one
+        written = read_run_config(file)
+    except WeightsError as error:
+        _log.warning("%s. The run goes on by its checkpoint", error)
         return
-    stored = dict(_dotted(saved))
-    for name, value in _dotted(written) if isinstance(written, dict) else ():
-        if name in stored and stored[name] != value and name != "output_dir":
+    for name, value, stored in edits(written, saved):
+        if name != "output_dir":
+            hint = "" if name == "network" else f". To change it: --set {name}={json.dumps(value)}"
             _log.warning(
-                "%s has %s %s, the checkpoint has %s, and the run goes on with that. To change it: --set %s=%s",
-                *(file, name, json.dumps(value), json.dumps(stored[name]), name, json.dumps(value)),
+                "%s has %s %s, the checkpoint has %s, and the run goes on with that%s",
+                *(file, name, shown(value), shown(stored), hint),
             )
 
 
@@ -186,16 +187,6 @@ def _find_again(values: Mapping[str, Any], names: Sequence[str]) -> None:
                     f"resume: the run's {name} is {path!r}, which is not in {Path.cwd()}. Start it from the folder "
                     f"where it was begun, or say where that is now: {_OF_DATA[name]}"
                 )
-
-
-def _dotted(values: Mapping[str, Any], start: str = "") -> Iterator[tuple[str, Any]]:
-    """Single values by the names that `--set` has for them."""
-    sections = {"recipe.": "train.", "network.": "model."}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _dotted(value, sections.get(f"{start}{key}.", f"{start}{key}."))
-        else:
-            yield f"{start}{key}", value
 
 
 def _file(config: PathLike | Mapping[str, Any]) -> dict[str, Any]:

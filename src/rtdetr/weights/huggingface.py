@@ -21,11 +21,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from rtdetr.categories import Categories
+from rtdetr.categories import COCO80, Categories
 from rtdetr.config import ModelConfig
 from rtdetr.errors import WeightsError
 from rtdetr.files import write_atomically
 from rtdetr.text_files import read_text
+from rtdetr.weights.assumptions import NAMES
 from rtdetr.weights.huggingface_config import OWN_TYPE, inexpressible, write_config
 from rtdetr.weights.huggingface_fields import CONFIG, check_backbone
 from rtdetr.weights.huggingface_preprocessor import (
@@ -40,6 +41,7 @@ from rtdetr.weights.official import Metadata, checked_state, load_pickle, metada
 from rtdetr.wording import are, counted
 
 WEIGHTS, INDEX, PICKLED = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+_OWN = "rtdetr"  # key of our description, in config.json and in the header of the weights
 
 
 def read_huggingface(path: Path) -> tuple[State, Metadata | None]:
@@ -86,12 +88,22 @@ def interpret(
         # the constant that only v2 stores says it where config.json does not
         v1 = version == "v1" or (version is None and not any(key.endswith(".num_points_scale") for key in state))
         state = to_version(state, "v1" if v1 else "v2")
+    tells_all = described is not None or _OWN in stored
     if stored or (preprocessor and described is None):
         described = read_description(stored, state, described=described, hint=hint)
     if described is not None:
         config = described.config
         asked = read_preprocessor(preprocessor, in_channels=config.in_channels, size_hw=config.eval_size_hw)
-        described = described._replace(config=with_preprocessing(config, asked), preparation=asked.preparation)
+        found = {
+            CONFIG: stored,
+            NAMES: described.categories or not stored or config.num_classes != len(COCO80),
+            PREPROCESSOR: preprocessor,
+        }
+        described = described._replace(
+            config=with_preprocessing(config, asked),
+            preparation=asked.preparation,
+            missing=() if tells_all else tuple(name for name, content in found.items() if not content),
+        )
     return state, described
 
 

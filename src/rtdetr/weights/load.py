@@ -16,12 +16,15 @@ from rtdetr.devices import pytorch_defaults
 from rtdetr.errors import WeightsError, nearest
 from rtdetr.models import RTDETR, build_model
 from rtdetr.preprocessing import Preparation
+from rtdetr.weights.assumptions import tell_assumed, tell_few_tokens
 from rtdetr.weights.download import download
 from rtdetr.weights.huggingface import read_huggingface, write_huggingface
+from rtdetr.weights.huggingface_fields import CONFIG
 from rtdetr.weights.huggingface_preprocessor import PREPROCESSOR
 from rtdetr.weights.identify import Observation, adapt, differences, identify, observe
 from rtdetr.weights.names import State, from_huggingface, is_huggingface, to_version
 from rtdetr.weights.official import Metadata, read_pth, write_pth
+from rtdetr.weights.run_record import tell_edited_model
 from rtdetr.weights.state import DENOISING, load_state, looks_like
 from rtdetr.wording import counted
 
@@ -72,7 +75,7 @@ def read_checkpoint(source: str | Path, *, model: str | None = None, prepares: b
     path, zoo_name = _find(source)
     model = model or zoo_name
     try:
-        state, described = _read(path)
+        state, described, missing = _read(path)
         observation = observe(state)
         if described is not None and described.preparation is not None and not prepares:
             raise _unprepared(described.preparation, described.config)
@@ -94,10 +97,15 @@ def read_checkpoint(source: str | Path, *, model: str | None = None, prepares: b
     categories = described.categories if described else None
     if categories is None and zoo_name is not None and config.num_classes == len(COCO80):
         categories = COCO80
-    state = to_version(state, config.version)
+    if missing:
+        tell_assumed(path, missing, config, categories=categories, named=model is not None)
+    if described is not None and described.training is not None:
+        tell_edited_model(path, described.training)
+    tell_few_tokens(path, config)
+    weights = LoadedWeights(to_version(state, config.version), config, categories, path)
     if described is None:
-        return LoadedWeights(state, config, categories, path)
-    return LoadedWeights(state, config, categories, path, described.thresholds, described.config, described.preparation)
+        return weights
+    return weights._replace(thresholds=described.thresholds, said=described.config, preparation=described.preparation)
 
 
 def load_model(source: str | Path, *, model: str | None = None) -> tuple[RTDETR, Categories]:
@@ -258,16 +266,19 @@ def _published(name: str, tag: str) -> Path:
     return download(checkpoint.url, sha256=checkpoint.sha256)
 
 
-def _read(path: Path) -> tuple[State, Metadata | None]:
-    """Read a file or folder of any format; names come out official."""
+def _read(path: Path) -> tuple[State, Metadata | None, tuple[str, ...]]:
+    """Read a file or folder of any format, under official names, and which of transformers' files it lacks."""
     if path.suffix.lower() in _EXPORTED and path.is_file():
         raise WeightsError(f"{path} is an exported model, expected a checkpoint: give the one that it was made from")
     if path.is_dir() or path.suffix in (".safetensors", ".bin") or path.name.endswith(".index.json"):
-        return read_huggingface(path)
+        state, described = read_huggingface(path)
+        return state, described, described.missing if described else (CONFIG, PREPROCESSOR)
     if path.suffix.lower() in _FOREIGN:
         raise WeightsError(f"{path} is no checkpoint: expected a .pth or .safetensors file, or the folder of a model")
     state, described = read_pth(path)
-    return (from_huggingface(state) if is_huggingface(state) else state), described
+    if not is_huggingface(state):
+        return state, described, ()
+    return from_huggingface(state), described, () if described else (CONFIG, PREPROCESSOR)
 
 
 def _own_state(model: RTDETR) -> State:

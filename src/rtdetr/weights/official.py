@@ -35,6 +35,8 @@ class Metadata(NamedTuple):
     categories: Categories | None
     thresholds: tuple[float, ...] | None = None  # by label, what `threshold="auto"` means
     preparation: Preparation | None = None  # of images that are not stretched; no file of ours says it
+    training: Mapping[str, Any] | None = None  # settings of the run that it is of
+    missing: tuple[str, ...] = ()  # files of a Hugging Face folder in place of which defaults are assumed
 
 
 def metadata(
@@ -76,7 +78,7 @@ def read_metadata(data: object) -> Metadata:
     except InputError as error:
         raise WeightsError(f"its description of the model is damaged: categories: {error}") from None
     try:
-        config = ModelConfig(**{str(key): value for key, value in data["model"].items()})
+        config = ModelConfig.from_record(data["model"])
     except (RTDETRError, TypeError, AttributeError) as error:
         raise WeightsError(f"its description of the model is damaged: {error}") from None
     size_hw = config.eval_size_hw
@@ -87,7 +89,8 @@ def read_metadata(data: object) -> Metadata:
             f"it names {counted(len(categories), 'class')} for a model of {config.num_classes}: categories and "
             "num_classes must agree"
         )
-    return Metadata(config, categories, _checked_thresholds(data.get("thresholds"), config.num_classes))
+    thresholds, training = _checked_thresholds(data.get("thresholds"), config.num_classes), data.get("training")
+    return Metadata(config, categories, thresholds, training=training if isinstance(training, Mapping) else None)
 
 
 def merged_metadata(data: object, described: Metadata | None) -> object:
