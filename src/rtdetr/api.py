@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Unpack
 
 from rtdetr.categories import Categories
@@ -12,6 +11,7 @@ from rtdetr.detections import Detections, Detector
 from rtdetr.devices import pytorch_defaults
 from rtdetr.errors import ConfigError
 from rtdetr.evaluation import EvaluationReport, evaluate_dataset
+from rtdetr.files import with_home
 from rtdetr.images import Picture
 from rtdetr.models import RTDETR
 from rtdetr.runtimes import load
@@ -110,8 +110,8 @@ def train(
         folder = settings.get("output_dir")
         if folder is None:
             raise ConfigError("resume 'auto' needs to know the run: give its output_dir (--output)")
-        resume = newest_whole(Path(folder))
-    start = None if resume is None else Path(resume)
+        resume = newest_whole(with_home(folder))
+    start = None if resume is None else with_home(resume)
     content = None if start is None else read(start)
     saved = None if content is None else content.get("rtdetr", {}).get("training")
     given = GivenData(*(None if _is_path(one) else one for one in (data, settings.get("val_data"))))

@@ -14,6 +14,11 @@ from rtdetr.wording import bytes_text
 _FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
 
 
+def with_home(path: str | os.PathLike[str]) -> Path:
+    """A path as a shell would pass it: with the home folder in place of a `~` at its start."""
+    return Path(os.path.expanduser(path))
+
+
 def free_space(folder: Path) -> int:
     """Bytes that are free on the disk of a folder, which need not be there yet."""
     return shutil.disk_usage(next(one for one in (folder, *folder.absolute().parents) if one.exists())).free
@@ -33,7 +38,7 @@ def write_atomically(
     Raises:
         RTDETRError: of class `error`: the folder or file cannot be written; what stood at `path` before is untouched.
     """
-    temporary = None
+    path, temporary = with_home(path), None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # a name of its own for each writer; mkstemp's mode would keep the file from other users, so umask decides

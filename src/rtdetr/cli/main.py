@@ -17,6 +17,8 @@ because `rtdetr --help` imports all of them. They raise errors of `rtdetr.errors
 import contextlib
 import importlib
 import logging
+import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -31,6 +33,7 @@ VERBS = ("train", "report", "evaluate", "predict", "export", "quantize", "benchm
 
 
 UsageError: Any = typer.BadParameter.__base__  # of typer's own copy of click, or of click with older releases
+_HOME = re.compile(r"^((?:[\w.-]+=)?)~(?=/|$)")  # of a path, of --option=PATH and of NAME=PATH behind --set
 
 
 @contextlib.contextmanager
@@ -66,10 +69,11 @@ class LazyGroup(TyperGroup):
             verb.command(cmd_name)(function)
         return typer.main.get_command(verb)
 
-    def make_context(self, *args: Any, **extra: Any) -> Any:
-        """Read the options that stand before the verb."""
+    def make_context(self, info_name: Any, args: list[str], *more: Any, **extra: Any) -> Any:
+        """Read the options that stand before the verb; `~` is the home folder where the shell has left it in."""
+        args = [_HOME.sub(lambda start: start[1] + os.path.expanduser("~"), argument) for argument in args]
         with _usage_on_one_line():
-            return super().make_context(*args, **extra)
+            return super().make_context(info_name, args, *more, **extra)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the verb."""

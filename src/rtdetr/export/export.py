@@ -14,7 +14,7 @@ from rtdetr.devices import pytorch_defaults
 from rtdetr.errors import ExportError, MissingDependencyError, WeightsError, naming_the_missing_extra
 from rtdetr.export.graph import input_size, prepared
 from rtdetr.export.options import ExportOptions, ExportResult
-from rtdetr.files import files_together
+from rtdetr.files import files_together, with_home
 from rtdetr.images import read_picture
 from rtdetr.models import RTDETR
 from rtdetr.runtimes.metadata import ExportMetadata
@@ -74,7 +74,7 @@ def export(
         MissingDependencyError: the package that writes or runs the format is not installed.
     """
     options = options or ExportOptions()
-    target = Path(path)
+    target = with_home(path)
     if target.suffix != SUFFIXES[options.format]:
         kind = next((kind for kind, suffix in SUFFIXES.items() if suffix == target.suffix), None)
         instead = f"; format {kind} has that ending" if kind else ""

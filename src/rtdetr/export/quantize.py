@@ -38,7 +38,7 @@ from rtdetr.export.verify import (
     size_in_bytes,
     verify,
 )
-from rtdetr.files import files_together
+from rtdetr.files import files_together, with_home
 from rtdetr.images import Picture, read_picture, size_of
 from rtdetr.models import RTDETR
 from rtdetr.preprocessing import preprocess, resize
@@ -112,7 +112,7 @@ def quantize(
         WeightsError: the checkpoint is missing, damaged or of another model.
         MissingDependencyError: onnxruntime, openvino or nncf is not installed.
     """
-    target = Path(path)
+    target = with_home(path)
     options = _checked(options, target, num_calibration=num_calibration, max_drop=max_drop)
     if symmetric:  # TensorRT has compiled GridSample wrongly in this kind of network
         options = options.replace(gather_only=True)

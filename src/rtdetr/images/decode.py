@@ -22,6 +22,7 @@ import PIL._imaging
 from PIL import Image, UnidentifiedImageError
 
 from rtdetr.errors import InputError, nearest
+from rtdetr.files import with_home
 from rtdetr.images.locks import only_reader
 from rtdetr.images.orientation import UPRIGHT, exif_orientation, exif_tag, load_pixels, plain, turn_back
 
@@ -377,7 +378,7 @@ def existing(path: str | os.PathLike[str]) -> Path:
     Raises:
         InputError: says what is there instead.
     """
-    file = Path(path)
+    file = with_home(path)
     if file.is_file():
         if file.stat().st_size == 0:
             raise InputError(f"{file} is empty (0 bytes): copy or download it again")

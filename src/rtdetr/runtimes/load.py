@@ -8,6 +8,7 @@ from typing import Any
 from rtdetr.categories import Categories
 from rtdetr.config import pytorch_precision
 from rtdetr.errors import ConfigError, WeightsError, naming_the_missing_extra
+from rtdetr.files import with_home
 from rtdetr.runtimes.base import BaseDetector
 from rtdetr.runtimes.beside import tell_other_names
 
@@ -63,6 +64,7 @@ def load(
     given = {name: value for name, value in given.items() if value is not None}
     if num_threads is not None and not (isinstance(num_threads, int) and 1 <= num_threads <= _MOST_THREADS):
         raise ConfigError(f"num_threads must be a whole number in 1..{_MOST_THREADS}, got {num_threads}")
+    source = os.path.expanduser(source) if isinstance(source, str) else with_home(source)
     detector = _detector(source, options, given)
     if Path(source).suffix.lower() in EXPORTED:
         tell_other_names(Path(source), detector.names)

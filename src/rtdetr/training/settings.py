@@ -14,6 +14,7 @@ from typing import Any, TypedDict
 from rtdetr import zoo
 from rtdetr.config import ModelConfig, Recipe, SizeHW, TrainConfig
 from rtdetr.errors import ConfigError, WeightsError, nearest
+from rtdetr.files import with_home
 from rtdetr.training.claim import CONFIG_FILE, LAST_FILE
 from rtdetr.training.config_file import read_config
 from rtdetr.training.named_recipes import named_recipe, published
@@ -113,6 +114,7 @@ def resolve(
         values["recipe_name"] = "own"
     for name in sorted(assignments, key=lambda name: name not in ("model", "weights")):  # before the network's parts
         _assign(values, changes, name, assignments[name])
+    values |= {name: _with_home(values[name]) for name in ("data", *_PATHS) if name in values}
     from_nothing = "none" in (values.get("weights"), values.get("backbone_weights")) or resume is not None
     if _untrained(values):
         values["model"], from_nothing = values["model"].removesuffix(zoo.UNTRAINED), True
@@ -146,6 +148,13 @@ def _texts(paths: PathLike | Sequence[PathLike]) -> str | tuple[str, ...]:
     if isinstance(paths, list | tuple):
         return tuple(map(str, paths)) if len(paths) != 1 else str(paths[0])
     return str(paths) if isinstance(paths, str | os.PathLike) else f"<{type(paths).__name__}>"
+
+
+def _with_home(paths: Any) -> Any:
+    """Paths of a run with the home folder in place of `~`; what is no path is refused later."""
+    if isinstance(paths, list | tuple):
+        return tuple(map(_with_home, paths))
+    return os.path.expanduser(paths) if isinstance(paths, str) else paths
 
 
 def _pop_changes(given: dict[str, Any]) -> dict[str, Any]:
@@ -193,7 +202,7 @@ def _file(config: PathLike | Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a file; a run's config.json is without its folder, so that it starts another run."""
     if isinstance(config, Mapping):
         return dict(config)
-    path = Path(config)
+    path = with_home(config)
     settings = read_config(path)
     if "output_dir" in settings and path.resolve().parent == Path(settings["output_dir"]).resolve():
         del settings["output_dir"]

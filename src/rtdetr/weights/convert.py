@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple, get_args
 from rtdetr.config import ModelConfig
 from rtdetr.devices import pytorch_defaults
 from rtdetr.errors import ConfigError, WeightsError, nearest
+from rtdetr.files import with_home
 from rtdetr.models import build_model
 from rtdetr.weights.huggingface import write_huggingface
 from rtdetr.weights.load import read_checkpoint
@@ -42,7 +43,7 @@ def convert(
         WeightsError: the source cannot be read or the target not written.
         ConfigError: format and the target's name contradict each other.
     """
-    target = Path(target)
+    target = with_home(target)
     chosen = _format(target, format)
     weights = read_checkpoint(source, model=model)
     try:

@@ -14,6 +14,7 @@ from rtdetr.categories import COCO80, Categories
 from rtdetr.config import ModelConfig
 from rtdetr.devices import pytorch_defaults
 from rtdetr.errors import WeightsError, nearest
+from rtdetr.files import with_home
 from rtdetr.models import RTDETR, build_model
 from rtdetr.preprocessing import Preparation
 from rtdetr.weights.assumptions import tell_assumed, tell_few_tokens
@@ -224,8 +225,7 @@ def _find(source: str | Path) -> tuple[Path, str | None]:
         return _published(name, tag), name
     if not isinstance(source, Path) and source.startswith(("http://", "https://")):
         return download(source), None
-    path = Path(source).expanduser()
-    path = of_run(path)
+    path = of_run(with_home(source))
     if not path.exists():
         hint = nearest(str(source), [*zoo.list_models(), *zoo.ALIASES]) if path.suffix == "" else ""
         raise WeightsError(f"no such file or model: {source}.{hint} Run 'rtdetr models' for the list of models.")
