@@ -23,6 +23,7 @@ from rtdetr.data.merge import merge
 from rtdetr.data.voc_files import find_voc, is_voc_list, stray_voc, voc_list
 from rtdetr.data.yolo import find_yolo, yolo_file
 from rtdetr.errors import ConfigError, DatasetError, MissingSplitError, nearest
+from rtdetr.files import with_home
 from rtdetr.images.decode import is_address, refused_address
 
 _log = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ def open_dataset(
     elif is_table(path):
         dataset = open_table(path, SPLIT_NAMES[split], on_bad=on_bad)
     elif isinstance(path, str | os.PathLike):
-        found = find_dataset(Path(path), split=split, images=None if images is None else Path(images))
+        found = find_dataset(with_home(path), split=split, images=None if images is None else with_home(images))
         dataset = _read(found, on_bad)
     else:
         raise ConfigError(f"expected a path, a dataset or a list of them, got {type(path).__name__}")

@@ -35,6 +35,7 @@ from rtdetr.data.image_paths import locate, refuse_ambiguous
 from rtdetr.data.label_files import MOST_UNLABELED, LabelFiles, folders_around, usual_label_file
 from rtdetr.data.label_rows import has_objects, objects_of
 from rtdetr.errors import DatasetError, MissingSplitError
+from rtdetr.files import with_home
 from rtdetr.text_files import read_text
 from rtdetr.wording import are, counted, have, more_like_it
 from rtdetr.yaml_loaders import TextLoader
@@ -233,6 +234,7 @@ def _images_of(file: Path, document: dict[str, Any], key: str, entry: Any) -> _E
 
 def _places(beside: Path, root: str, entry: str) -> list[Path]:
     """Where the entry may be; some exports write ../train for what lies beside the file."""
+    root, entry = os.path.expanduser(root), os.path.expanduser(entry)
     places = [beside / root / entry, beside / entry, Path(root, entry)]
     if entry.startswith("../"):
         places.append(beside / entry.removeprefix("../"))
@@ -284,7 +286,7 @@ def dataset_root(file: Path) -> Path:
 
 def _root(file: Path, document: dict[str, Any]) -> Path:
     path = document.get("path")
-    return file.parent / path if isinstance(path, str) else file.parent
+    return file.parent / with_home(path) if isinstance(path, str) else file.parent
 
 
 def _read(split: YoloSplit, on_bad: OnBad) -> Annotations:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from rtdetr.config import SizeHW
 from rtdetr.data.doctor.box_checks import check_boxes
@@ -18,6 +17,7 @@ from rtdetr.data.doctor.find import find_parts
 from rtdetr.data.doctor.report import Report, is_whole
 from rtdetr.data.doctor.survey import Collector, survey
 from rtdetr.errors import ConfigError
+from rtdetr.files import with_home
 
 
 def check(
@@ -52,8 +52,8 @@ def check(
     sources = [data] if isinstance(data, str | os.PathLike) else list(data)
     if not all(isinstance(source, str | os.PathLike) for source in sources):
         raise ConfigError("expected paths of folders or annotation files to examine, got something else")
-    paths = [Path(source) for source in sources]
-    parts, broken = find_parts(paths, images=None if images is None else Path(images))
+    paths = [with_home(source) for source in sources]
+    parts, broken = find_parts(paths, images=None if images is None else with_home(images))
     examined = survey(parts)
     found = Collector(max_examples)
     for example in broken:
