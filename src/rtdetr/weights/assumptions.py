@@ -73,5 +73,5 @@ def _network(config: ModelConfig) -> str:
 
 def _classes(number: int) -> str:
     if number == len(COCO80):
-        return f"the {number} classes of COCO"
+        return f"the {counted(number, 'class')} of COCO"
     return f"{counted(number, 'class')} without names"
