@@ -191,6 +191,7 @@ REFUSED = {
     "a comma before thousands in a box": ({"bbox": ["1,250", "2", "3", "4"]}, "expected 4 numbers"),
     "no such class": ({"category_id": "fox"}, "has category_id 'fox'; expected an integer, or a name that one entry"),
     "a box of other keys": ({"bbox": {"x": 1, "y": 2, "right": 3, "bottom": 4}}, "expected 4 numbers"),
+    "a box with a key twice": ({"bbox": {"x": 1, "X": 2, "y": 2, "width": 3, "height": 4}}, "expected 4 numbers"),
     "a box of words": ({"bbox": {"x": "a", "y": 2, "width": 3, "height": 4}}, "expected 4 numbers"),
     "eight numbers": ({"bbox": "1,5,2,5,3,5,4,5"}, "has bbox '1,5,2,5,3,5,4,5'; expected 4 numbers"),
     "three numbers": ({"bbox": "[1, 2, 3]"}, "expected 4 numbers"),

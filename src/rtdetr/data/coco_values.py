@@ -132,6 +132,8 @@ def _numbers_of(box: Any) -> list[Any] | None:
     if not isinstance(box, dict):
         return None
     values = {str(key).lower(): number(value) for key, value in box.items()}
+    if len(values) < len(box):
+        return None  # one key twice, as in {"x": 1, "X": 2}
     keys = next((keys for keys in (*_XYWH, *_CORNERS) if set(keys) == values.keys()), None)
     numbers = [] if keys is None else [values[key] for key in keys]
     if keys not in _CORNERS or not is_box(numbers):
