@@ -37,6 +37,7 @@ OTHER_BOXES = {
 _XYWH = (("x", "y", "width", "height"), ("x", "y", "w", "h"), ("left", "top", "width", "height"))
 _CORNERS = (("x1", "y1", "x2", "y2"), ("xmin", "ymin", "xmax", "ymax"), ("left", "top", "right", "bottom"))
 WITHOUT_ID = "annotations without an id"
+NO_SIZE = "images without width and height, which are read from the files"
 EXPECTED_BOX = "expected 4 numbers [x, y, width, height] in pixels"
 
 

@@ -110,7 +110,7 @@ class DetectionDataset:
             DatasetError: a file is missing, broken or contradicts another, or the classes are not those given.
         """
         file, folder = Path(annotations_file), Path(images_dir)
-        self.annotations = with_images(read_coco(file, on_bad_box=on_bad_box), file, folder)
+        self.annotations = with_images(read_coco(file, images_dir=folder, on_bad_box=on_bad_box), file, folder)
         tell(self.annotations)
         self.sources = (Source(file, folder, self.annotations.categories),)
         if categories is not None:

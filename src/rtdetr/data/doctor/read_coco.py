@@ -13,7 +13,17 @@ from typing import Any
 
 from rtdetr.data.annotations import LARGEST
 from rtdetr.data.coco import load_json
-from rtdetr.data.coco_values import OTHER_BOXES, OTHER_NAMES, OTHER_NUMBERS, READ, WITHOUT_ID, box_of, is_box, named
+from rtdetr.data.coco_values import (
+    NO_SIZE,
+    OTHER_BOXES,
+    OTHER_NAMES,
+    OTHER_NUMBERS,
+    READ,
+    WITHOUT_ID,
+    box_of,
+    is_box,
+    named,
+)
 from rtdetr.data.doctor.records import UNKNOWN, BoxRecord, CategoryRecord, ImageRecord, Part
 from rtdetr.errors import DatasetError
 
@@ -121,6 +131,9 @@ def _without_ambiguous(part: Part, image_of_id: dict[Any, int | None]) -> dict[A
 
 
 def _size(part: Part, values: _Values, row: dict[str, Any]) -> tuple[int, int] | None:
+    if row.get("width") is None and row.get("height") is None:
+        values.forms[NO_SIZE] += 1
+        return None
     width, height = values.of(row, "width"), values.of(row, "height")
     if type(width) is int and type(height) is int and 0 < width < LARGEST and 0 < height < LARGEST:
         return width, height
