@@ -146,7 +146,7 @@ def test_sizes_that_a_file_does_not_state_are_read_from_the_images(tmp_path, but
     for left, right in zip(columns[1:9], clean[1:9], strict=True):
         np.testing.assert_array_equal(left, right)
     assert any(f"read from the files: {3 if but is None else 2}" in note for note in columns.notes)
-    with pytest.raises(DatasetError, match="image [0-9]+ has no 'width'; expected an integer"):
+    with pytest.raises(DatasetError, match=r"image [0-9]+ has no 'width'; expected an integer"):
         read(tmp_path, content)
 
 
@@ -190,7 +190,7 @@ def test_a_row_is_named_by_its_place_in_the_file_when_others_are_left_out(tmp_pa
     content["annotations"].insert(0, annotation(77, 4711, 7, [1, 2, 3, 4]))
     del content["annotations"][3]["id"]
     content["annotations"][3]["category_id"] = 99
-    with pytest.raises(DatasetError, match="annotation number 4 of the list .* has category_id 99"):
+    with pytest.raises(DatasetError, match=r"annotation number 4 of the list .* has category_id 99"):
         read(tmp_path, content, on_bad_box="drop")
 
 
