@@ -194,6 +194,20 @@ def test_a_row_is_named_by_its_place_in_the_file_when_others_are_left_out(tmp_pa
         read(tmp_path, content, on_bad_box="drop")
 
 
+def test_of_classes_of_one_name_those_without_objects_are_left_out(tmp_path):
+    content = document()
+    content["categories"] = [{"id": number, "name": "fish"} for number in (0, 1, 2)]
+    for row in content["annotations"]:
+        row["category_id"] = 1
+    columns = read(tmp_path, content)
+    assert (columns.categories.ids, columns.categories.names) == ([1], ["fish"])
+    assert any("classes without objects left out, as another has their name: 2" in note for note in columns.notes)
+    assert read(tmp_path, {**content, "annotations": []}).categories.ids == [2]
+    content["annotations"][0]["category_id"] = 2
+    with pytest.raises(DatasetError, match="category 2 is named 'fish' like another"):
+        read(tmp_path, content)
+
+
 BROKEN = {
     "not json": ("{", "in JSON"),
     "a list": ([], "'images' is missing"),

@@ -139,7 +139,12 @@ def _no_sizes(rows):
         del row["width"], row["height"]
 
 
+def _group_of_the_same_name(rows):
+    rows["categories"].insert(0, {"id": 0, "name": rows["categories"][0]["name"], "supercategory": "none"})
+
+
 FORMS = {
+    "a group of classes as a class": _group_of_the_same_name,
     "no sizes of images": _no_sizes,
     "by name": _by_name,
     "box objects": _box_objects,

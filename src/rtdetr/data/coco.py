@@ -31,7 +31,7 @@ import numpy as np
 from rtdetr.categories import Categories
 from rtdetr.data.annotations import LARGEST, Annotations, Found, Objects, OnBad, arrange
 from rtdetr.data.coco_rows import Rows
-from rtdetr.data.coco_values import NO_SIZE, OTHER_BOXES, box_of, is_box, named
+from rtdetr.data.coco_values import NAMESAKE, NO_SIZE, OTHER_BOXES, box_of, is_box, named, unused_namesakes
 from rtdetr.data.image_files import Sizes, listing
 from rtdetr.data.image_paths import with_sizes_of_files
 from rtdetr.errors import DatasetError
@@ -131,7 +131,7 @@ def read_coco(
     rows = {kind: Rows.of(document, file, kind) for kind in ("images", "annotations", "categories")}
     images, annotations = rows["images"], rows["annotations"]
 
-    categories = _categories(rows["categories"])
+    categories = _categories(rows["categories"], annotations)
     image_ids, file_names = images.unique_ids(), _file_names(images)
     sizes = _sizes(images, file_names, images_dir, on_bad_image)
     order = np.argsort(image_ids)
@@ -225,16 +225,21 @@ def _holding_constant(data: Any) -> str:
     return "it has the number "
 
 
-def _categories(rows: Rows) -> Categories:
+def _categories(rows: Rows, annotations: Rows) -> Categories:
     """Classes by ascending id, so that labels follow COCO's published table whatever the order in the file."""
     ids = rows.unique_ids()
     names = rows.column("name", {str}, "a class name")
+    classes = list(zip(ids.tolist(), names, strict=True))
+    unused = unused_namesakes(classes, annotations.rows)
+    rows.forms.update({NAMESAKE: len(unused)} if unused else {})
     seen: set[str] = set()
     for position, name in enumerate(names):
-        if name in seen:
+        if ids[position] not in unused and name in seen:
             rows.fail(position, f"is named {name!r} like another category; names must differ")
-        seen.add(name)
-    return Categories.from_json({"id": int(ids[i]), "name": names[i]} for i in np.argsort(ids))
+        seen.update(() if ids[position] in unused else [name])
+    return Categories.from_json(
+        {"id": number, "name": name} for number, name in sorted(classes) if number not in unused
+    )
 
 
 def _positions(
