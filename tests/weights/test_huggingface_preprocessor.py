@@ -122,7 +122,8 @@ def test_an_exported_file_does_the_same(folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     put(folder, FOLLOWED["another factor, and normalized"])
     export(folder, tmp_path / "model.onnx")
-    image = np.ascontiguousarray(PHOTO[:64, :64])  # the size of the network: nothing is resized, and so not rounded
+    # of the network's size: nothing is resized, and so not rounded
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     found = rtdetr.load(tmp_path / "model.onnx", device="cpu")(image, threshold=0.0, max_detections=5)
     np.testing.assert_allclose(found.scores, of_transformers(folder, image)["scores"][:5], atol=1e-4)
 
