@@ -12,12 +12,12 @@ from rtdetr import zoo
 from rtdetr.config import ModelConfig, Recipe
 from rtdetr.errors import ConfigError
 from rtdetr.training.published.data import read_train_data, read_val_data
-from rtdetr.training.published.network import BACKBONES, DECODERS, read_network
+from rtdetr.training.published.network import BACKBONES, DECODERS, MODELS, read_network
 from rtdetr.training.published.objective import CRITERIA, MATCHERS, POSTPROCESSORS, checked, read_loss, read_optimizer
 from rtdetr.training.published.section import Section, flag, one_of, or_none, text, whole
 from rtdetr.training.yaml_files import INCLUDE, Document, read_with_includes
 
-MARKS = {INCLUDE, "task", "epoches", "criterion", "postprocessor", "optimizer", "lr_scheduler", "ema", "RTDETR"}
+MARKS = {INCLUDE, "task", "epoches", "criterion", "postprocessor", "optimizer", "lr_scheduler", "ema", *MODELS}
 MARKS |= {"train_dataloader", "val_dataloader", "evaluator", "num_classes", "print_freq", "sync_bn"}
 
 IGNORED = {
@@ -86,11 +86,15 @@ def read_published(path: Path, *, updates: Mapping[str, Any] | None = None) -> P
         )
     root = Section(document, document.values, ())
     root.only("task", "detection", why="objects are detected")
-    network, pretrained = read_network(root)
+    network, pretrained, scales = read_network(root)
     recipe: dict[str, Any] = {"loss": read_loss(root), **read_optimizer(root)}
     settings, of_data = read_train_data(root)
     val_settings, val_size = read_val_data(root)
     recipe |= of_data
+    if scales:
+        if recipe.get("multiscale_sizes"):
+            raise root.error("expected multi_scale in the model or scales in collate_fn, got both")
+        recipe |= {"multiscale_sizes": scales, "multiscale_stop_epoch": None}
     recipe["epochs"] = root.take("epoches", whole(1))
     recipe["sync_batch_norm"] = root.take("sync_bn", flag, False)
     use_amp = root.take("use_amp", or_none(flag), None)
@@ -164,5 +168,5 @@ def _check_evaluation(root: Section, network: ModelConfig, recipe: dict[str, Any
 
 def _finish(root: Section) -> None:
     root.ignore(*IGNORED)
-    root.ignore(*BACKBONES, *DECODERS, "HybridEncoder", "RTDETR", *CRITERIA, *MATCHERS, *POSTPROCESSORS, *_UNUSED)
+    root.ignore(*BACKBONES, *DECODERS, "HybridEncoder", *MODELS, *CRITERIA, *MATCHERS, *POSTPROCESSORS, *_UNUSED)
     root.finish()
