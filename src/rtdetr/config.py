@@ -349,6 +349,7 @@ class TrainConfig(Strict):
     images: str | None = None  # folder of the training images, where it is not in a usual place
     val_data: str | tuple[str, ...] | None = None  # datasets that are evaluated; None: the validation part of `data`
     val_images: str | None = None
+    data_origins: dict[str, str] = {}  # of these four: the argument or file that each was named by
     bad_boxes: Literal["error", "drop"] = "error"  # what to do with boxes that have no area inside their image
     bad_images: Literal["error", "skip"] = "error"  # what to do with images that cannot be read; skip: show others
     max_pixels: Size | None = None  # of an image; None: RTDETR_MAX_PIXELS, or what Pillow allows, about 179 million

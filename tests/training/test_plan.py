@@ -112,6 +112,7 @@ def test_the_words():
     assert lines == [
         "model    test-tiny, 0.4 M parameters (0.4 M trained, frozen: stem and 2 stages), from the weights w.pth",
         "data     1,000 images, 12 of them without objects; 3 classes; none is evaluated",
+        "train    d",
         "recipe   finetune: made for these images; the published one is --recipe published",
         "length   72 epochs of 62 steps of 16 images: 4,464 steps",
         "rate     0.000145; 223 steps of warm-up; flat for 36 epochs, then a cosine down to 5%",
@@ -122,6 +123,14 @@ def test_the_words():
         "time     unknown until the rehearsal",
         "results  runs/x",
     ]
+
+
+def test_where_the_data_comes_from():
+    origins = {"data": "DATA", "val_data": "a.yml", "val_images": "a.yml"}
+    more = {"data": ("d", "e"), "val_data": "v.json", "val_images": "v", "data_origins": origins}
+    lines = plan(Recipe(), val=SplitCounts(1, 0), **more).splitlines()
+    assert lines[2:4] == ["train    d, e (DATA)", "val      v.json (a.yml); images in v (a.yml)"]
+    assert "\nval      the validation part of the same\n" in plan(Recipe(), val=SplitCounts(1, 0))
 
 
 def test_crowd_regions_are_no_objects(tmp_path):

@@ -49,7 +49,8 @@ def read_config(path: Path) -> dict[str, Any]:
             belongs = " It belongs under 'train:'." if key in Recipe.model_fields else nearest(key, known)
             raise ConfigError(f"{path}: unknown setting {key!r}.{belongs} Known: {', '.join(sorted(known))}.")
     settings = {key: value for key, value in values.items() if value is not None}
-    settings.pop("recipe_changes", None)
+    for key in ("recipe_changes", "data_origins"):  # of the run that the file belongs to
+        settings.pop(key, None)
     try:
         _read_model(settings)
         _read_recipe(settings)

@@ -152,6 +152,8 @@ def describe(
     rows = {
         "model": f"{config.model}, {total:.1f} M parameters ({trained:.1f} M trained{frozen}), {start}",
         "data": f"{train}; {counted(model.config.num_classes, 'class')}; {validation}",
+        "train": _source(config, "data", "images"),
+        "val": "" if val is None else _source(config, "val_data", "val_images") or "the validation part of the same",
         "classes": _implied_classes(implied, total=model.config.num_classes),
         "recipe": f"{config.recipe_name}{_reason(config)}",
         "length": f"{counted(recipe.epochs, 'epoch')} of {counted(steps_per_epoch, 'step')} "
@@ -166,6 +168,18 @@ def describe(
         "results": config.output_dir,
     }
     return "\n".join(f"{name:<9}{text}" for name, text in rows.items() if text)
+
+
+def _source(config: TrainConfig, data: str, images: str) -> str:
+    """A dataset and its folder of images as they were named, and by what; nothing where they were not named."""
+    parts = []
+    for name, text in ((data, ""), (images, "images in ")):
+        paths = getattr(config, name)
+        if paths is not None:
+            origin = config.data_origins.get(name)
+            shown = paths if isinstance(paths, str) else ", ".join(paths)
+            parts.append(f"{text}{shown}" + ("" if origin is None else f" ({origin})"))
+    return "; ".join(parts)
 
 
 def _implied_classes(implied: Sequence[str], *, total: int) -> str:
