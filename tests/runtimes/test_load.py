@@ -13,6 +13,7 @@ import rtdetr
 from rtdetr.categories import Categories
 from rtdetr.errors import ConfigError, WeightsError
 from rtdetr.models import build_model
+from rtdetr.runtimes.torch_detector import TorchDetector
 from rtdetr.weights import save_huggingface, save_weights
 from tests.runtimes.graphs import make_metadata, save_graph
 from tests.runtimes.test_openvino_detector import convert
@@ -59,12 +60,19 @@ def test_options_that_a_kind_of_file_has_not(checkpoint, tmp_path):
         (checkpoint, {"categories": rtdetr.COCO80}),
         (tmp_path / "model.onnx", {"model": "test-tiny"}),
         (tmp_path / "model.pt2", {"model": "test-tiny"}),
+        (tmp_path / "model.xml", {"fast_resize": True}),
     ):
         with pytest.raises(ConfigError, match=f"{next(iter(option))} is not an option for {file.suffix} models"):
             rtdetr.load(file, **option)
     for count in (0, 100_000):
         with pytest.raises(ConfigError, match=rf"num_threads must be a whole number in 1\.\.1024, got {count}"):
             rtdetr.load(tmp_path / "model.onnx", num_threads=count)
+
+
+@pytest.mark.parametrize("fast_resize", [False, True])
+def test_the_faster_resize_is_a_choice(checkpoint, fast_resize):
+    detector = rtdetr.load(checkpoint, device="cpu", fast_resize=fast_resize)
+    assert isinstance(detector, TorchDetector) and detector.fast_resize == fast_resize
 
 
 def test_wrong_names_and_words(checkpoint):

@@ -104,7 +104,7 @@ FOLLOWED: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", FOLLOWED)
 def test_what_transformers_finds_is_found(name: str, folder: Path) -> None:
     put(folder, FOLLOWED[name])
-    detector = rtdetr.load(folder, device="cpu", precision="float32")
+    detector = rtdetr.load(folder, device="cpu", precision="float32", fast_resize=True)  # torch's, as in transformers
     for image in (PHOTO, BLANK):
         expected = of_transformers(folder, image)
         found = detector(image, threshold=0.0, max_detections=10)

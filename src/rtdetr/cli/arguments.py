@@ -39,6 +39,12 @@ BadImages = Annotated[
         help="Images of a dataset that cannot be read: error, or skip to count their objects as missed.",
     ),
 ]
+FastResize = Annotated[
+    bool,
+    typer.Option(
+        "--fast-resize", help="Resize with torch: faster, some pixels off by 1 of 255; not for exported files."
+    ),
+]
 Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Also take images in the subfolders of folders.")]
 
 

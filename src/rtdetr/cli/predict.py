@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from rtdetr.cli.arguments import MaxPixels, Recursive, find_images
+from rtdetr.cli.arguments import FastResize, MaxPixels, Recursive, find_images
 from rtdetr.errors import InputError
 from rtdetr.wording import counted
 
@@ -33,6 +33,7 @@ def predict(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Images that go through the network together.")] = 8,
+    fast_resize: FastResize = False,
     save: Annotated[Path | None, typer.Option(help="Folder for annotated pictures.")] = None,
     font: Annotated[Path | None, typer.Option(help="Font file for class names; default: installed ones.")] = None,
     json_file: Annotated[str | None, typer.Option("--json", help="File for all detections; - is stdout.")] = None,
@@ -54,7 +55,7 @@ def predict(
     targets = plan_pictures(paths, save, overwrite=overwrite) if save else {}
     if font is not None:
         given_face(font)  # said before the work, not after it
-    detector = load(model, device=device, precision=precision)
+    detector = load(model, device=device, precision=precision, fast_resize=fast_resize)
     rows: list[dict[str, Any]] = []
     options: dict[str, Any] = {"threshold": lowest, "size_hw": size_hw, "batch_size": batch_size}
     for path, found in _detect(detector, paths, targets, options, font=font):

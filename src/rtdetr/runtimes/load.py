@@ -27,6 +27,7 @@ def load(
     nms_iou: float | None = None,
     categories: Categories | None = None,
     num_threads: int | None = None,
+    fast_resize: bool = False,
 ) -> BaseDetector:
     """Load a detector; call the result with an image to get `Detections`.
 
@@ -46,6 +47,8 @@ def load(
             published evaluation does.
         categories: the classes, for an `.onnx` or `.xml` file that another tool exported and that names none.
         num_threads: CPU threads of the network; None: one a core. With torch it holds for the whole process.
+        fast_resize: resize images with torch, in a third of the time; some pixels are off by 1 of 255, so detections
+            differ a little from those of exported files. For models that run in PyTorch.
 
     Raises:
         InputError: an `nms_iou` out of range.
@@ -61,6 +64,7 @@ def load(
         "nms_iou": nms_iou,
     }
     given = {"model": model, "categories": categories, "num_threads": num_threads}
+    given["fast_resize"] = fast_resize or None
     given = {name: value for name, value in given.items() if value is not None}
     if num_threads is not None and not (isinstance(num_threads, int) and 1 <= num_threads <= _MOST_THREADS):
         raise ConfigError(f"num_threads must be a whole number in 1..{_MOST_THREADS}, got {num_threads}")
@@ -98,7 +102,9 @@ def _detector(source: str | os.PathLike[str], options: dict[str, Any], given: di
             case _:
                 from rtdetr.runtimes.torch_detector import load_torch_detector
 
-                return load_torch_detector(source, **options, **_only(("model", "num_threads"), given, path))
+                return load_torch_detector(
+                    source, **options, **_only(("model", "num_threads", "fast_resize"), given, path)
+                )
 
 
 def _only(known: tuple[str, ...], given: dict[str, Any], path: Path) -> dict[str, Any]:
