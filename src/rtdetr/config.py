@@ -215,6 +215,7 @@ class DecoderConfig(Strict):
     activation: Literal["relu", "silu", "gelu"] = "relu"
     query_pos_widths: tuple[Size, ...] | None = None  # hidden widths of the query position head; None: (2 * width,)
     num_denoising: int = Field(default=100, ge=0)
+    denoise_every_object: bool = False  # of an image with more than num_denoising, as published; else as many of them
     label_noise_ratio: Fraction = 0.5
     box_noise_scale: float = Field(default=1.0, ge=0)
 
