@@ -27,12 +27,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    import rtdetr
     from rtdetr.export import ExportOptions, RefusedExportError, Source, export
     from rtdetr.export.export import checkpoint_sha256
-    from rtdetr.training.published import read_published
+    from rtdetr.training.published import load_published, read_published
     from rtdetr.training.recipe import parse, parse_assignments
-    from rtdetr.weights import default_categories, download, load_state, read_checkpoint
 
     updates = {name: parse(name, value) for name, value in parse_assignments(options.update or []).items()}
     if options.resume is not None:
@@ -40,12 +38,8 @@ def _run(options: argparse.Namespace) -> int:
     published = read_published(options.config, updates=updates)
     if published.resume is None:
         raise ConfigError("expected the checkpoint to export: -r FILE")
-    file = download(published.resume) if "://" in published.resume else Path(published.resume)
-    weights = read_checkpoint(file)
-    model = rtdetr.build_model(published.network, num_classes=weights.config.num_classes)
-    load_state(model, weights.state)
-    categories = weights.categories or default_categories(weights.config.num_classes)
-    source = Source(model.eval(), categories, weights.thresholds, sha256=checkpoint_sha256(weights.path))
+    found = load_published(published, published.resume)
+    source = Source(found.model, found.categories, found.thresholds, sha256=checkpoint_sha256(found.path))
     side = options.input_size
     settings = ExportOptions(dynamic_batch=True, size_hw=None if side is None else (side, side), opset=options.opset)
     try:

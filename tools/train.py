@@ -68,7 +68,7 @@ def _train(data: Any, settings: dict[str, Any], resume: Path | None) -> int:
 def _evaluate(published: Any) -> None:
     """Evaluate the averaged weights of a checkpoint on the validation data, in float32, and write eval.json."""
     import rtdetr
-    from rtdetr.weights import load_state, read_checkpoint
+    from rtdetr.training.published import load_published
 
     settings = published.settings
     source = published.resume or settings.get("weights")
@@ -78,11 +78,8 @@ def _evaluate(published: Any) -> None:
         raise ConfigError("--test-only: expected a val_dataloader with a dataset in the file")
     if int(os.environ.get("RANK", "0")):  # one process evaluates
         return
-    weights = read_checkpoint(source)
-    model = rtdetr.build_model(published.network, num_classes=weights.config.num_classes)
-    load_state(model, weights.state)
     report = rtdetr.evaluate(
-        model,
+        load_published(published, source).model,
         settings["val_data"],
         images=settings.get("val_images"),
         device=settings.get("device", "auto"),
