@@ -150,7 +150,7 @@ def test_other_recipes():
         "rate     0.0002, backbone 2e-05; 2,000 steps of warm-up; flat for 34 epochs, then a cosine down to 50%" in text
     )
     assert "multi-scale 480 to 800 for 58 epochs" in text
-    assert "mosaic with a chance of 0.5 for 34 epochs" in text
+    assert "colour, zoom-out and crop in epochs 5 to 58; mosaic with a chance of 0.5 in epochs 5 to 34" in text
     assert "1 MAL + 5 L1 + 2 GIoU" in text
     text = plan(Recipe(epochs=9, schedule="steps", milestones=(6, 8)), rehearsal=False)
     assert "558 steps of warm-up; x 0.1 at epochs 6, 8" in text

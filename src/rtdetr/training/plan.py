@@ -248,18 +248,22 @@ def _rate(recipe: Recipe, steps: int) -> str:
 
 
 def _images(recipe: Recipe) -> str:
-    def until(stop: int | None) -> str:
+    def until(stop: int | None, start: int = 0) -> str:
+        if start:
+            return f" in epochs {start + 1} to {recipe.epochs if stop is None else min(stop, recipe.epochs)}"
         return "" if stop is None or stop >= recipe.epochs else f" for {counted(stop, 'epoch')}"
+
+    start = recipe.augmentation_start_epoch
 
     parts = ["x".join(map(str, recipe.train_size_hw))]
     sizes = recipe.multiscale_sizes
     if sizes and recipe.multiscale_stop_epoch != 0:
         parts.append(f"multi-scale {min(sizes)} to {max(sizes)}{until(recipe.multiscale_stop_epoch)}")
     if recipe.augmentation_stop_epoch != 0:
-        parts.append(f"colour, zoom-out and crop{until(recipe.augmentation_stop_epoch)}")
+        parts.append(f"colour, zoom-out and crop{until(recipe.augmentation_stop_epoch, start)}")
     for name, chance in (("mosaic", recipe.mosaic), ("mixup", recipe.mixup)):
         if chance:
-            parts.append(f"{name} with a chance of {chance:g}{until(recipe.mixing_stop_epoch)}")
+            parts.append(f"{name} with a chance of {chance:g}{until(recipe.mixing_stop_epoch, start)}")
     return "; ".join([*parts, *(["flips"] if recipe.flip else [])])
 
 
