@@ -4,18 +4,17 @@ Translates it to `rtdetr.export`; `rtdetr export CHECKPOINT` does the same witho
 """
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
+from rtdetr.cli.logs import log_to_stderr
 from rtdetr.errors import ConfigError, RTDETRError, naming_the_missing_extra
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Export as the arguments say; return the exit status."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(stream=sys.stderr, format="%(levelname)s: %(message)s")
-    logging.getLogger("rtdetr").setLevel(logging.INFO)
+    log_to_stderr()
     try:
         with naming_the_missing_extra():
             return _run(options)

@@ -5,20 +5,19 @@ Translates them to `rtdetr.train` and `rtdetr.evaluate`; docs/training.md says w
 
 import argparse
 import json
-import logging
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
+from rtdetr.cli.logs import log_to_stderr
 from rtdetr.errors import ConfigError, RTDETRError, naming_the_missing_extra, one_line
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Train or evaluate as the arguments say; return the exit status."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(stream=sys.stderr, format="%(levelname)s: %(message)s")
-    logging.getLogger("rtdetr").setLevel(logging.INFO)
+    log_to_stderr()
     try:
         with naming_the_missing_extra():
             return _run(options)

@@ -19,7 +19,6 @@ import importlib
 import logging
 import os
 import re
-import sys
 import warnings
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -27,6 +26,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from rtdetr.cli.logs import log_to_stderr
 from rtdetr.errors import ConfigError, RTDETRError, naming_the_missing_extra, nearest, one_line
 
 VERBS = ("train", "report", "evaluate", "predict", "export", "quantize", "benchmark", "data", "models", "weights")
@@ -111,8 +111,7 @@ def _options(
     """Real-time detection transformers: train, evaluate and detect with RT-DETR and RT-DETRv2."""
     # Pillow's own words for images of half the limit, which is said once it is reached
     warnings.filterwarnings("ignore", message=r"Image size \(\d+ pixels\) exceeds limit")
-    logging.basicConfig(stream=sys.stderr, format="%(levelname)s: %(message)s")
-    logging.getLogger("rtdetr").setLevel(logging.DEBUG if debug else logging.INFO)
+    log_to_stderr(logging.DEBUG if debug else logging.INFO)
 
 
 def main() -> None:

@@ -226,7 +226,8 @@ class DetectionDataset:
             if index not in self._told:
                 self._told.add(index)
                 reason = str(error).removesuffix(BAD_IMAGES)
-                _log.warning("taken for grey, so that its objects count as missed: %s", reason)
+                text = "taken for grey, so that its objects count as missed: %s"
+                _log.warning(text, reason, extra={"of_one_process": True})
                 if len(self._told) == len(self):
                     self._refuse_all()
             return None
