@@ -317,6 +317,7 @@ class Recipe(Strict):
     schedule: Literal["constant", "steps", "flat_cosine"] = "constant"
     milestones: tuple[Size, ...] = ()  # steps: epochs from which on the rate is multiplied with milestone_factor
     milestone_factor: float = Field(default=0.1, gt=0, le=1)
+    milestones_after_warmup: bool = False  # as published: epochs that end during warm-up do not count for milestones
     warmup_iterations: int = Field(default=2000, ge=0)
     flat_epochs: int | None = None  # flat_cosine: epochs before the cosine begins
     no_augmentation_epochs: int = Field(default=0, ge=0)  # flat_cosine: epochs at the end with the final rate

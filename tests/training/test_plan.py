@@ -154,6 +154,9 @@ def test_other_recipes():
     assert "1 MAL + 5 L1 + 2 GIoU" in text
     text = plan(Recipe(epochs=9, schedule="steps", milestones=(6, 8)), rehearsal=False)
     assert "558 steps of warm-up; x 0.1 at epochs 6, 8" in text
+    late = {"milestones_after_warmup": True, "warmup_iterations": 125}  # of 62 steps an epoch
+    text = plan(Recipe(epochs=11, schedule="steps", milestones=(6, 8), **late), rehearsal=False)
+    assert "125 steps of warm-up; x 0.1 at epochs 8, 10" in text
     assert "from random weights" in text and "unknown until the first steps" in text
 
 

@@ -16,6 +16,7 @@ from rtdetr.files import write_atomically
 from rtdetr.models import RTDETR
 from rtdetr.training.environment import GIB
 from rtdetr.training.recompute import recompute_activations, recomputed_parts
+from rtdetr.training.schedule import milestone_epochs
 from rtdetr.wording import counted, occur
 
 _WEIGHTS = 4 + 4  # bytes a parameter: itself and its average
@@ -158,7 +159,7 @@ def describe(
         "recipe": f"{config.recipe_name}{_reason(config)}",
         "length": f"{counted(recipe.epochs, 'epoch')} of {counted(steps_per_epoch, 'step')} "
         f"of {counted(recipe.batch_size, 'image')}: {counted(steps, 'step')}",
-        "rate": _rate(recipe, steps),
+        "rate": _rate(recipe, steps_per_epoch),
         "average": f"decay {recipe.ema_decay:.5g}, reached over {counted(recipe.ema_warmup, 'step')}",
         "images": _images(recipe),
         "loss": _loss(recipe),
@@ -232,16 +233,18 @@ def _reason(config: TrainConfig) -> str:
     return ""
 
 
-def _rate(recipe: Recipe, steps: int) -> str:
+def _rate(recipe: Recipe, steps_per_epoch: int) -> str:
     backbone = [g.lr for g in recipe.groups if g.lr is not None] if recipe.grouping == "patterns" else []
     own = backbone[0] if backbone else recipe.backbone_lr if recipe.grouping == "modules" else None
     parts = [f"{recipe.lr:.3g}" + ("" if own in (None, recipe.lr) else f", backbone {own:.3g}")]
+    steps = recipe.epochs * steps_per_epoch
     parts.append(f"{counted(min(recipe.warmup_iterations, steps), 'step')} of warm-up")
+    milestones = milestone_epochs(recipe, iterations_per_epoch=steps_per_epoch)
     if recipe.schedule == "flat_cosine":
         flat = f"flat for {counted(recipe.flat_epochs, 'epoch')}, then " if recipe.flat_epochs else ""
         parts.append(f"{flat}a cosine down to {recipe.final_lr_factor:.0%}")
-    elif recipe.schedule == "steps" and any(milestone < recipe.epochs for milestone in recipe.milestones):
-        parts.append(f"x {recipe.milestone_factor:g} at epochs {', '.join(map(str, recipe.milestones))}")
+    elif recipe.schedule == "steps" and any(milestone < recipe.epochs for milestone in milestones):
+        parts.append(f"x {recipe.milestone_factor:g} at epochs {', '.join(map(str, milestones))}")
     else:
         parts.append("then constant")
     return "; ".join(parts)

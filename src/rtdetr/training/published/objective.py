@@ -133,7 +133,7 @@ def _schedule(root: Section) -> dict[str, Any]:
         section.take("type", one_of("MultiStepLR"))
         values["milestones"] = tuple(section.take("milestones", list_of(whole(1))))
         values["milestone_factor"] = section.take("gamma", number, 0.1)
-        values["schedule"] = "steps"
+        values |= {"schedule": "steps", "milestones_after_warmup": True}
         section.ignore("last_epoch")
         section.finish()
     section = root.inside("lr_warmup_scheduler")
