@@ -28,8 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     from rtdetr.export import ExportOptions, RefusedExportError, Source, export
     from rtdetr.export.export import checkpoint_sha256
-    from rtdetr.training.published import load_published, read_published
+    from rtdetr.published import read_published
     from rtdetr.training.recipe import parse, parse_assignments
+    from rtdetr.weights import load_published
 
     updates = {name: parse(name, value) for name, value in parse_assignments(options.update or []).items()}
     if options.resume is not None:

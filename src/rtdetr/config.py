@@ -363,6 +363,7 @@ class TrainConfig(Strict):
     recipe_name: str = "published"  # where `recipe` comes from: published, finetune, deim, a file, ...
     recipe_changes: dict[str, Any] | None = None  # changes to make once the data is known; None: `recipe` is final
     weights: str | None = None  # zoo name or file whose weights the run starts from; None: fresh ones
+    labels_are_ids: bool = False  # class rows of `weights` or a checkpoint to resume, if unnamed, are category ids
     backbone_weights: str | None = None  # "auto": the model's ImageNet file; a file; None: fresh ones
     freeze: Literal["backbone", "encoder"] | Annotated[int, Field(ge=0, le=4)] | None = None  # 2: stem and two stages
     balance: bool = False  # rare classes are drawn more often

@@ -57,13 +57,16 @@ def test_a_missing_exported_file(tmp_path, suffix, kind):
 
 def test_options_that_a_kind_of_file_has_not(checkpoint, tmp_path):
     for file, option in (
-        (checkpoint, {"categories": rtdetr.COCO80}),
+        (tmp_path / "model.pt2", {"categories": rtdetr.COCO80}),
         (tmp_path / "model.onnx", {"model": "test-tiny"}),
         (tmp_path / "model.pt2", {"model": "test-tiny"}),
         (tmp_path / "model.xml", {"fast_resize": True}),
     ):
         with pytest.raises(ConfigError, match=f"{next(iter(option))} is not an option for {file.suffix} models"):
             rtdetr.load(file, **option)
+    for classes in (rtdetr.COCO80, ["bolt", "screw"], "ids"):
+        with pytest.raises(ConfigError, match=r"names its 2 classes itself; leave categories out \(--classes\)"):
+            rtdetr.load(checkpoint, categories=classes)
     for count in (0, 100_000):
         with pytest.raises(ConfigError, match=rf"num_threads must be a whole number in 1\.\.1024, got {count}"):
             rtdetr.load(tmp_path / "model.onnx", num_threads=count)

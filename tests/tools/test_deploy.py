@@ -10,10 +10,10 @@ from PIL import Image
 
 import rtdetr
 from rtdetr.models import build_model
-from rtdetr.training.published import read_published
+from rtdetr.published import read_published
 from rtdetr.weights import save_weights
+from tests.published.files import write_over
 from tests.runtimes.graphs import save_graph
-from tests.training.published.files import write_over
 
 SMALL = """
 num_classes: 2

@@ -25,8 +25,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _detector(options: argparse.Namespace) -> BaseDetector:
+    from rtdetr.published import read_published
     from rtdetr.runtimes.torch_detector import TorchDetector
-    from rtdetr.training.published import load_published, read_published
+    from rtdetr.weights import load_published
 
     found = load_published(read_published(options.config), options.resume)
     return TorchDetector(found.model, found.categories, device=options.device, precision="float32")

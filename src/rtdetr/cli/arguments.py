@@ -47,6 +47,26 @@ FastResize = Annotated[
 ]
 Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Also take images in the subfolders of folders.")]
 
+ModelFile = Annotated[
+    str | None,
+    typer.Option(
+        "--config",
+        "-c",
+        help="Network of a checkpoint that does not say it: published YAML file, config.json or model name.",
+    ),
+]
+Classes = Annotated[
+    str | None,
+    typer.Option(
+        "--classes",
+        metavar="FILE|coco|voc|ids",
+        help="Classes of a model that names none: annotations or names; ids: its rows are category ids; or ids:FILE.",
+    ),
+]
+DropUnused = Annotated[
+    bool, typer.Option("--drop-unused", help="Leave out class rows of no class, such as row 0 of ids that begin at 1.")
+]
+
 
 def find_images(sources: Sequence[str], *, recursive: bool = False) -> list[Path]:
     """Image files of paths, folders and globs; what was passed over is said on one line.

@@ -16,6 +16,7 @@ from torchvision.transforms.v2.functional import resize
 
 from rtdetr import __version__
 from rtdetr.categories import Categories
+from rtdetr.class_lists import GivenClasses
 from rtdetr.devices import choose_device, continue_in_fork, inference_dtype, no_autocast, pytorch_defaults
 from rtdetr.errors import InputError
 from rtdetr.images import size_of
@@ -24,7 +25,7 @@ from rtdetr.preprocessing import Preparation
 from rtdetr.runtimes.base import BaseDetector, Batch, Picture, Prepared, RawOutput, multiples_of_32
 from rtdetr.runtimes.metadata import ExportMetadata
 from rtdetr.runtimes.pillow_memory import pillow_memory
-from rtdetr.weights import build_from, read_checkpoint
+from rtdetr.weights import build_from, name_rows, read_checkpoint
 from rtdetr.wording import counted
 
 
@@ -168,10 +169,11 @@ def load_torch_detector(
     source: str | os.PathLike[str],
     *,
     device: str = "auto",
-    model: str | None = None,
+    model: str | os.PathLike[str] | None = None,
     precision: str = "auto",
     one_label: bool = False,
     nms_iou: float | None = None,
+    categories: GivenClasses | None = None,
     num_threads: int | None = None,
     fast_resize: bool = False,
 ) -> TorchDetector:
@@ -180,10 +182,12 @@ def load_torch_detector(
         torch.set_num_threads(num_threads)
     inference_dtype(choose_device(device), precision)  # a wrong word is told before a download
     weights = read_checkpoint(source if isinstance(source, str) else Path(source), model=model, prepares=True)
-    network, categories = build_from(weights)
+    if categories is not None:
+        weights = name_rows(weights, categories)
+    network, classes = build_from(weights)
     detector = TorchDetector(
         network,
-        categories,
+        classes,
         device=device,
         precision=precision,
         thresholds=weights.thresholds,

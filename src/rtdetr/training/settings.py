@@ -21,6 +21,7 @@ from rtdetr.training.named_recipes import named_recipe, published
 from rtdetr.training.recipe import change, parse
 from rtdetr.training.run_data import OPENED
 from rtdetr.weights import read_checkpoint
+from rtdetr.weights.assumptions import tell_assumed_sampling
 from rtdetr.weights.run_record import edits, read_run_config, shown
 
 _log = logging.getLogger(__name__)
@@ -323,7 +324,10 @@ def _take_model(values: dict[str, Any]) -> None:
     values["model"] = weights.partition(":")[0]
     if values["model"] in (*zoo.list_models(), *zoo.ALIASES):
         return
-    found = read_checkpoint(weights).config
+    loaded = read_checkpoint(weights)
+    found = loaded.config
+    if loaded.assumes_sampling:
+        tell_assumed_sampling(loaded.path)
     if found.name not in zoo.list_models():
         raise ConfigError(f"{weights} does not say which model of the zoo it is for; give its name as model")
     values["model"] = found.name

@@ -4,8 +4,8 @@ from typing import Any
 
 from rtdetr.config import LossConfig
 from rtdetr.errors import ConfigError
-from rtdetr.training.published.network import OLDER_CRITERION, component
-from rtdetr.training.published.section import (
+from rtdetr.published.network import OLDER_CRITERION, component
+from rtdetr.published.section import (
     Section,
     flag,
     list_of,

@@ -4,8 +4,8 @@ import os
 from pathlib import PurePosixPath
 from typing import Any
 
-from rtdetr.training.published.network import multiscale_sides
-from rtdetr.training.published.section import (
+from rtdetr.published.network import multiscale_sides
+from rtdetr.published.section import (
     Section,
     anything,
     list_of,

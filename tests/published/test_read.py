@@ -13,14 +13,14 @@ from rtdetr import zoo
 from rtdetr.config import HGNetv2Config
 from rtdetr.errors import ConfigError
 from rtdetr.models import build_model
+from rtdetr.published import read_published
+from rtdetr.published.data import read_train_data
+from rtdetr.published.read import IGNORED, MARKS, zoo_name
+from rtdetr.published.section import Section
 from rtdetr.training import build_optimizer
 from rtdetr.training.config_file import read_config
-from rtdetr.training.published import read_published
-from rtdetr.training.published.data import read_train_data
-from rtdetr.training.published.read import IGNORED, MARKS, zoo_name
-from rtdetr.training.published.section import Section
-from rtdetr.training.yaml_files import Document
-from tests.training.published.files import DATA, LOADER, MODEL, OPTIMIZER, RUNTIME, write_files, write_over
+from rtdetr.yaml_files import Document
+from tests.published.files import DATA, LOADER, MODEL, OPTIMIZER, RUNTIME, write_files, write_over
 
 WIDE = "HybridEncoder: {hidden_dim: 384, dim_feedforward: 2048}\nRTDETRTransformerv2: {feat_channels: [384, 384, 384]}"
 HGNET = """
@@ -388,7 +388,7 @@ def test_a_resume_in_the_file_belongs_on_the_command_line(tmp_path):
 
 
 def test_every_ignored_key_is_in_the_documentation():
-    text = (Path(__file__).parents[3] / "docs" / "training.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
     assert [key for key in IGNORED if f"`{key}`" not in text] == []
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from rtdetr import zoo
 from rtdetr.config import ModelConfig
 from rtdetr.errors import ConfigError
-from rtdetr.training.published.section import (
+from rtdetr.published.section import (
     REQUIRED,
     Section,
     anything,
