@@ -38,7 +38,7 @@ check: .venv/.installed
 
 # site/, strictly: a broken link or reference is an error
 docs: .venv-docs/.installed
-	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build
 
 bench: .venv/.installed
 	$(BIN)/python benchmarks/startup.py

@@ -45,8 +45,6 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         target = _repository_path(source, link[2])
         if not target:
             return link[0]
-        if (REPOSITORY / target).is_dir():
-            return f"{link[1]}{link[2]}{link[4]}" if source.startswith("docs/") else link[0]
         uri = PAGES.get(target) or target.removeprefix("docs/")
         uri = uri if target in PAGES or target.startswith("docs/") else f"files/{target}"
         start = posixpath.dirname(page.file.src_uri) or "."
@@ -58,6 +56,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
 
 def _source_of(uri: str) -> str:
     """Path in the repository of a page of the site."""
+    if uri.startswith("files/"):
+        return uri.removeprefix("files/")
     return next((source for source, page in PAGES.items() if page == uri and page != "index.md"), f"docs/{uri}")
 
 
