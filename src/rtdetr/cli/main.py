@@ -95,7 +95,7 @@ app = typer.Typer(cls=LazyGroup, add_completion=False, no_args_is_help=True, ric
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from rtdetr import __version__
+        from rtdetr._version import __version__
 
         typer.echo(f"rtdetr {__version__}")
         raise typer.Exit

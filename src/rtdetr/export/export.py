@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rtdetr import __version__, zoo
+from rtdetr import zoo
+from rtdetr._version import __version__
 from rtdetr.categories import Categories
 from rtdetr.class_lists import GivenClasses
 from rtdetr.config import pytorch_precision

@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from rtdetr import __version__
+from rtdetr._version import __version__
 from rtdetr.class_lists import GivenClasses, class_list
 from rtdetr.errors import ConfigError, WeightsError
 from rtdetr.runtimes.metadata import ExportMetadata

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2.functional import resize
 
-from rtdetr import __version__
+from rtdetr._version import __version__
 from rtdetr.categories import Categories
 from rtdetr.class_lists import GivenClasses
 from rtdetr.devices import choose_device, continue_in_fork, inference_dtype, no_autocast, pytorch_defaults

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rtdetr import __version__
+from rtdetr._version import __version__
 from rtdetr.categories import Categories
 from rtdetr.config import ModelConfig
 from rtdetr.errors import InputError, RTDETRError, WeightsError
