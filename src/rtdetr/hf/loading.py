@@ -26,6 +26,7 @@ from transformers.utils.hub import cached_file
 
 from rtdetr.errors import RTDETRError, WeightsError
 from rtdetr.files import write_atomically
+from rtdetr.hf.adapters import check_adapter, find_adapter
 from rtdetr.hf.configuration import RTDetrV2Config, categories_of, model_config, own_backbone
 from rtdetr.hf.entries import NETWORK, in_memory, on_disk, renamed
 from rtdetr.text_files import read_text
@@ -69,7 +70,8 @@ class HuggingFaceFiles(_Base):
 
         Args:
             pretrained_model_name_or_path: a folder, a name of the hub ("PekingU/rtdetr_v2_r18vd"), a weight file with
-                `config`, or None with `config` and `state_dict`.
+                `config`, or None with `config` and `state_dict`. Where it is an adapter of PEFT, the model that it is
+                for is opened and the adapter loaded, under the name `adapter_name` ("default").
             model_args: as for transformers.
             config: a configuration to use instead of the repository's, or where it is.
             options: transformers' own: cache_dir, force_download, local_files_only, revision, subfolder, token,
@@ -80,6 +82,7 @@ class HuggingFaceFiles(_Base):
         Raises:
             OSError: no such repository, as in transformers.
             WeightsError: no weights in it, damaged ones, or those of another model.
+            MissingDependencyError: an adapter without PEFT.
         """
         source = pretrained_model_name_or_path
         if options.get("state_dict") is None:
@@ -91,6 +94,9 @@ class HuggingFaceFiles(_Base):
                 options["state_dict"] = renamed(options["state_dict"], config)
             return _frozen_as_built(super().from_pretrained(source, *model_args, config=config, **options))
         hub = {name: options.pop(name) for name in _HUB if name in options}
+        source, adapter = find_adapter(source, hub, options)
+        if adapter is not None and source != pretrained_model_name_or_path:  # the revision is the adapter's
+            hub = {name: value for name, value in hub.items() if name not in ("revision", "subfolder")}
         pickled = options.pop("use_safetensors", None) is not True
         options.pop("trust_remote_code", None)  # there is none
         dtype = {name: options.pop(name) for name in ("dtype", "torch_dtype") if name in options}
@@ -117,7 +123,20 @@ class HuggingFaceFiles(_Base):
             result = super().from_pretrained(None, *model_args, config=config, state_dict=entries, **dtype, **options)
         model = result[0] if isinstance(result, tuple) else result
         model.config.name_or_path = model.name_or_path = str(source)
-        return _frozen_as_built(result)
+        _frozen_as_built(result)
+        if adapter is not None:
+            model.load_adapter(adapter.source, adapter_name=adapter.name, adapter_kwargs=adapter.hub)
+        return result
+
+    def load_adapter(self, peft_model_id: Any = None, *arguments: Any, **options: Any) -> Any:
+        """Load an adapter of PEFT as transformers does; every entry must find its place.
+
+        Raises:
+            WeightsError: the adapter is for a model with other modules, such as transformers' own class.
+        """
+        info = super().load_adapter(peft_model_id, *arguments, **options)  # pyright: ignore[reportArgumentType]
+        check_adapter(info, peft_model_id)
+        return info
 
     @classmethod
     def _configuration(

@@ -41,6 +41,7 @@ from rtdetr.weights.official import Metadata, checked_state, load_pickle, metada
 from rtdetr.wording import are, counted
 
 WEIGHTS, INDEX, PICKLED = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+ADAPTER = "adapter_config.json"  # of PEFT, such as LoRA
 _OWN = "rtdetr"  # key of our description, in config.json and in the header of the weights
 
 
@@ -53,8 +54,13 @@ def read_huggingface(path: Path) -> tuple[State, Metadata | None]:
     Raises:
         WeightsError: no such file, damaged, or a model that is not RT-DETR's.
     """
-    state, described = read_entries(path)
     folder = path if path.is_dir() else path.parent
+    if path.is_dir() and (folder / ADAPTER).is_file():
+        raise WeightsError(
+            f"{path} holds a PEFT adapter ({ADAPTER}), which only from_pretrained of rtdetr.hf follows. Merge it into "
+            "its model (peft's merge_and_unload), save that, and use the saved folder."
+        )
+    state, described = read_entries(path)
     # a lone file that somebody renamed may lie beside the config.json of another model
     whole = path.is_dir() or path.name in (WEIGHTS, INDEX, PICKLED)
     stored = _read_json(folder / CONFIG) if whole else {}
