@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypedDict
 
-from jaxtyping import Bool, Float, Int64
+import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 
@@ -59,22 +60,44 @@ class RTDETROutput(NamedTuple):
 class Trace:
     """What a forward pass leaves behind if it is given one: for callers that look inside, nothing the detector needs.
 
-    Queries m are all that ran, denoising ones first. `contents` and `references_cxcywh` hold what each decoder layer
-    started from, and at the end what the last one made of it.
+    What is kept is what the pass went on with, not a copy of it: gradients of its results pass through. Queries m are
+    the matching ones, with `with_denoising` all that ran, denoising ones first. `contents` and `references_cxcywh` hold
+    what each decoder layer started from, and at the end what the last one made of it.
     """
 
-    coarsest_map: Float[Tensor, "b c h w"] | None = None  # what the encoder's attention layers start from
+    with_denoising: bool = False
+    with_attentions: bool = False  # keep them, which takes attention in plain matrix products
+    num_denoising: int = 0  # queries in front of those that are kept
+    coarsest_maps: list[Tensor] = field(default_factory=list)  # before and after each of the encoder's attention layers
+    encoder_attentions: list[Tensor] = field(default_factory=list)  # of those layers, (b, heads, tokens, tokens)
     encoder_maps: list[Tensor] = field(default_factory=list)  # finest first
     token_features: Float[Tensor, "b s d"] | None = None  # of every encoder token, before the proposals' heads
     token_logits: Float[Tensor, "b s k"] | None = None
     anchors: Float[Tensor, "1 s 4"] | None = None  # logits of every token's anchor
     proposals: LayerOutput | None = None
     reference_logits: Float[Tensor, "b m 4"] | None = None
-    allowed: Bool[Tensor, "m m"] | None = None
     contents: list[Tensor] = field(default_factory=list)
     references_cxcywh: list[Tensor] = field(default_factory=list)
+    self_attentions: list[Tensor] = field(default_factory=list)  # of each decoder layer, (b, heads, m, m)
+    cross_attentions: list[Tensor] = field(default_factory=list)  # of each decoder layer, (b, m, heads, points)
 
-    def enter(self, content: Float[Tensor, "b m d"], reference_cxcywh: Float[Tensor, "b m 4"]) -> None:
-        """Note what the next layer starts from."""
-        self.contents.append(content)
-        self.references_cxcywh.append(reference_cxcywh)
+    def keep(self, kept: list[Tensor], query_dims: tuple[int, ...], x: Tensor) -> Tensor:
+        """Keep the part of `x` that is to be seen, and return `x` put together with that very part.
+
+        Args:
+            kept: one of the lists above.
+            query_dims: axes of `x` that are queries, all that ran.
+            x: what to keep.
+        """
+        seen, whole = _split_off(x, self.num_denoising, query_dims)
+        kept.append(seen)
+        return whole
+
+
+def _split_off(x: Tensor, first: int, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """The part of `x` from `first` on in every axis of `dims`, and `x` made of it and the rest."""
+    if first == 0 or not dims:
+        return x, x
+    head, tail = x.split([first, x.shape[dims[0]] - first], dim=dims[0])
+    part, tail = _split_off(tail, first, dims[1:])
+    return part, torch.cat([head, tail], dim=dims[0])

@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -146,6 +147,49 @@ def test_denoising_queries_in_front_with_the_switch() -> None:
     assert max(differences(dict(got.items()), entries).values()) < 1e-4
 
 
+INSIDE = [  # what the results are computed with; the rest has no gradient in evaluation
+    *("last_hidden_state", "intermediate_logits", "intermediate_reference_points", "encoder_last_hidden_state"),
+    *("decoder_hidden_states", "decoder_attentions", "cross_attentions", "encoder_hidden_states", "encoder_attentions"),
+]
+
+
+def inner_gradients(model: torch.nn.Module, **inputs: Any) -> dict[str, torch.Tensor]:
+    """Gradient of the loss, or of all scores and boxes, by each tensor of `INSIDE` that has one."""
+    output = model(output_hidden_states=True, output_attentions=True, **inputs)
+    result = output.loss if "labels" in inputs else output.logits.sigmoid().sum() + output.pred_boxes.sum()
+    fields = {name: [output[name]] if torch.is_tensor(output[name]) else output[name] for name in INSIDE}
+    tensors = {f"{name}.{i}": x for name, field in fields.items() for i, x in enumerate(field) if x.requires_grad}
+    return dict(zip(tensors, torch.autograd.grad(result, tuple(tensors.values())), strict=True))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_gradients_of_what_is_inside(training: bool) -> None:
+    """The fields are what the results are computed with, as explanations of a detection need it."""
+    ours, stock = (model.double().train(training) for model in pair())
+    ours.set_attn_implementation("eager")
+    ours.config.transformers_compatible_loss = True  # else boxes pass more gradient than in transformers
+    found = []
+    for model in (ours, stock):
+        torch.manual_seed(0)
+        inputs = {"labels": [label | {"boxes": label["boxes"].double()} for label in labels(3, 1)]} if training else {}
+        found.append(inner_gradients(model, pixel_values=images().double(), **inputs))
+    assert len(found[0]) == 15 + training and all(gradient.any() for gradient in found[0].values())
+    if training:
+        assert max(differences(found[0], found[1]).values()) < 1e-8
+    else:
+        last = ("last_hidden_state.0", "intermediate_logits.0", "decoder_attentions.1", "cross_attentions.1")
+        assert max(differences(*({key: x[key] for key in last} for x in found)).values()) < 1e-10
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_gradients_of_what_is_inside_beside_denoising_queries(attention: str) -> None:
+    model = facade().train()
+    model.set_attn_implementation(attention)
+    found = inner_gradients(model, pixel_values=images(), labels=labels(3, 1))
+    assert len(found) == 16 and all(gradient.any() for gradient in found.values())
+    assert found["decoder_attentions.0"].shape == (2, 4, 30, 30) and found["last_hidden_state.0"].shape[1] == 30
+
+
 def test_evaluated_layer() -> None:
     """Later layers do not run in evaluation, and all run in training."""
     model = facade(decoder={"num_layers": 3, "eval_idx": 1, "num_denoising": 10})
@@ -158,6 +202,8 @@ def test_evaluated_layer() -> None:
 
 def test_looking_inside_changes_no_statistics() -> None:
     models = [facade().train() for _ in range(2)]
+    for model in models:
+        model.set_attn_implementation("eager")  # "sdpa" computes attention otherwise where its weights are asked for
     models[0](images())
     models[1](images(), output_hidden_states=True, output_attentions=True)
     for first, second in zip(models[0].buffers(), models[1].buffers(), strict=True):

@@ -5,7 +5,6 @@ they have transformers' names. Which numbers differ from transformers', and why,
 """
 
 import copy
-import functools
 import itertools
 import logging
 from collections.abc import Callable
@@ -19,7 +18,6 @@ from transformers import RTDetrV2Config as StockConfig
 
 from rtdetr.errors import ConfigError
 from rtdetr.hf.arguments import check_images, content_share_hw, targets_of
-from rtdetr.hf.attentions import decoder_attentions, encoder_fields
 from rtdetr.hf.backbone import build_network
 from rtdetr.hf.configuration import RTDetrV2Config, categories_of
 from rtdetr.hf.loading import HuggingFaceFiles
@@ -29,7 +27,7 @@ from rtdetr.hf.outputs import (
     RTDetrV2ObjectDetectionOutput,
     fields_of,
     supervised,
-    token_boxes,
+    token_boxes_later,
     without_look_forward_twice,
 )
 from rtdetr.models import RTDETR, fuse
@@ -208,8 +206,10 @@ class RTDetrV2Model(RTDetrV2PreTrainedModel):
         output_hidden_states: bool | None,
     ) -> Results:
         """Run the network and gather what both models return."""
-        network, decoder, trace = self.network, self.network.decoder, Trace()
+        network, decoder = self.network, self.network.decoder
         compatible = self.config.transformers_compatible_loss
+        attentions = _or(output_attentions, self.config.output_attentions)
+        trace = Trace(with_denoising=compatible, with_attentions=attentions)
         given = targets
         if compatible and targets is not None and not any(len(target["labels"]) for target in targets):
             given = None  # transformers makes no denoising queries without objects
@@ -223,17 +223,15 @@ class RTDetrV2Model(RTDetrV2PreTrainedModel):
             output = supervised(output, trace, decoder)
         elif compatible:
             output = without_look_forward_twice(output, trace, decoder)
-        last, fields = fields_of(output, trace, decoder, with_denoising=compatible)
-        first = trace.contents[0].shape[1] - fields["last_hidden_state"].shape[1]
-        attentions = _or(output_attentions, self.config.output_attentions)
-        hidden_states = _or(output_hidden_states, self.config.output_hidden_states)
-        if hidden_states:
-            fields["decoder_hidden_states"] = tuple(content[:, first:] for content in trace.contents)
+        output, last, fields = fields_of(output, trace)
+        if _or(output_hidden_states, self.config.output_hidden_states):
+            fields["decoder_hidden_states"] = tuple(trace.contents)
+            fields["encoder_hidden_states"] = tuple(trace.coarsest_maps)
         if attentions:
-            fields |= decoder_attentions(decoder, trace, first=first)
-        if hidden_states or attentions:
-            fields |= encoder_fields(network, trace, attentions=attentions, hidden_states=hidden_states)
-        return Results(output, last, fields, functools.partial(token_boxes, trace, decoder))
+            fields["decoder_attentions"] = tuple(trace.self_attentions)
+            fields["cross_attentions"] = tuple(trace.cross_attentions)
+            fields["encoder_attentions"] = tuple(trace.encoder_attentions)
+        return Results(output, last, fields, token_boxes_later(trace, decoder))
 
 
 class RTDetrV2ForObjectDetection(RTDetrV2PreTrainedModel):

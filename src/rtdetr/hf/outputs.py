@@ -3,6 +3,7 @@
 b images, q queries, d width, l decoder layers that ran, k classes, s tokens of all maps. Boxes are cxcywh in 0..1.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
@@ -150,48 +151,63 @@ def without_look_forward_twice(output: RTDETROutput, trace: Trace, decoder: RTDE
     )
 
 
-def fields_of(
-    output: RTDETROutput, trace: Trace, decoder: RTDETRDecoder, *, with_denoising: bool
-) -> tuple[LayerOutput, dict[str, Any]]:
-    """Return the last layer's predictions and the fields of `RTDetrV2ModelOutput` that are always there.
+def fields_of(output: RTDETROutput, trace: Trace) -> tuple[RTDETROutput, LayerOutput, dict[str, Any]]:
+    """Gather the fields of `RTDetrV2ModelOutput` that are always there.
 
     Args:
         output: of a forward pass in training, or of `supervised`.
         trace: of the same forward pass.
-        decoder: the one that ran.
-        with_denoising: keep the denoising queries in front of the others.
+
+    Returns:
+        The output with predictions that are parts of the fields, so that gradients of a loss pass through the fields;
+        the last layer's predictions to return, and the fields.
     """
     assert trace.proposals is not None and trace.reference_logits is not None and trace.token_logits is not None
     layers = [*output.auxiliary, LayerOutput(output.logits, output.boxes_cxcywh)]
-    first = output.denoising_meta.num_queries if output.denoising_meta else 0
-    if with_denoising and output.denoising:
-        first = 0
+    num_noisy = output.denoising_meta.num_queries if output.denoising_meta and trace.with_denoising else 0
+    if num_noisy:
         layers = [
             LayerOutput(*(torch.cat(pair, dim=1) for pair in zip(noisy, layer, strict=True)))
             for noisy, layer in zip(output.denoising, layers, strict=True)
         ]
-    hidden = torch.stack([content[:, first:] for content in trace.contents[1:]], dim=1)
-    return layers[-1], {
-        "last_hidden_state": hidden[:, -1],
-        "intermediate_hidden_states": hidden,
-        "intermediate_logits": torch.stack([layer.logits for layer in layers], dim=1),
-        "intermediate_reference_points": torch.stack([layer.boxes_cxcywh for layer in layers], dim=1),
-        "encoder_last_hidden_state": trace.encoder_maps,
-        "init_reference_points": trace.reference_logits[:, first:],
-        "enc_topk_logits": trace.proposals.logits,
-        "enc_topk_bboxes": trace.proposals.boxes_cxcywh,
-        "enc_outputs_class": trace.token_logits,
-        "denoising_meta_values": _denoising_meta(output),
-    }
+    logits, boxes = (torch.stack(predictions, dim=1) for predictions in zip(*layers, strict=True))
+    layers = [LayerOutput(*layer) for layer in zip(logits.unbind(1), boxes.unbind(1), strict=True)]
+    matching = [LayerOutput(*(x[:, num_noisy:] for x in layer)) for layer in layers]
+    output = output._replace(
+        logits=matching[-1].logits, boxes_cxcywh=matching[-1].boxes_cxcywh, auxiliary=tuple(matching[:-1])
+    )
+    if num_noisy:
+        output = output._replace(denoising=tuple(LayerOutput(*(x[:, :num_noisy] for x in layer)) for layer in layers))
+    return (
+        output,
+        layers[-1],
+        {
+            "last_hidden_state": trace.contents[-1],
+            "intermediate_hidden_states": torch.stack(trace.contents[1:], dim=1),
+            "intermediate_logits": logits,
+            "intermediate_reference_points": boxes,
+            "encoder_last_hidden_state": trace.encoder_maps,
+            "init_reference_points": trace.reference_logits,
+            "enc_topk_logits": trace.proposals.logits,
+            "enc_topk_bboxes": trace.proposals.boxes_cxcywh,
+            "enc_outputs_class": trace.token_logits,
+            "denoising_meta_values": _denoising_meta(output),
+        },
+    )
+
+
+def token_boxes_later(trace: Trace, decoder: RTDETRDecoder) -> Callable[[], Tensor]:
+    """A function that computes the field `enc_outputs_coord_logits`; it holds no more of the trace than it needs."""
+    assert trace.token_features is not None and trace.anchors is not None
+    return functools.partial(_token_boxes, trace.token_features, trace.anchors, decoder)
 
 
 @torch.no_grad()
-def token_boxes(trace: Trace, decoder: RTDETRDecoder) -> Tensor:
-    """The field `enc_outputs_coord_logits`; nothing is trained on it, so it has no gradient."""
-    assert trace.token_features is not None and trace.anchors is not None
-    anchors = trace.anchors.clamp(max=torch.finfo(trace.anchors.dtype).max)  # infinite where an anchor is not valid
+def _token_boxes(features: Tensor, anchors: Tensor, decoder: RTDETRDecoder) -> Tensor:
+    """Nothing is trained on these boxes, so that they have no gradient."""
+    anchors = anchors.clamp(max=torch.finfo(anchors.dtype).max)  # infinite where an anchor is not valid
     dtype = next(decoder.enc_bbox_head.parameters()).dtype  # another than the features' after autocast
-    return decoder.enc_bbox_head(trace.token_features.to(dtype)).to(anchors.dtype) + anchors
+    return decoder.enc_bbox_head(features.to(dtype)).to(anchors.dtype) + anchors
 
 
 def _denoising_meta(output: RTDETROutput) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ Source: arXiv 2304.08069 section 4.3 and arXiv 2407.17140 section 3. Published c
 """
 
 import copy
+import functools
 import math
 from collections import OrderedDict
 
@@ -49,9 +50,14 @@ class DecoderLayer(nn.Module):
         memory: Float[Tensor, "b s d"],
         sizes_hw: SizesHW,
         allowed: Bool[Tensor, "q q"] | None = None,
+        trace: Trace | None = None,
     ) -> Float[Tensor, "b q d"]:
-        x = self.norm1(finite(x + self.self_attn(x, position, allowed=allowed)))
-        x = self.norm2(finite(x + self.cross_attn(x + position, reference_cxcywh, memory, sizes_hw)))
+        keep_own = keep_cross = None
+        if trace is not None and trace.with_attentions:
+            keep_own = functools.partial(trace.keep, trace.self_attentions, (2, 3))
+            keep_cross = functools.partial(trace.keep, trace.cross_attentions, (1,))
+        x = self.norm1(finite(x + self.self_attn(x, position, allowed=allowed, keep=keep_own)))
+        x = self.norm2(finite(x + self.cross_attn(x + position, reference_cxcywh, memory, sizes_hw, keep=keep_cross)))
         return self.norm3(finite(x + self.linear2(activate(self.linear1(x), self.activation))))
 
 
@@ -140,7 +146,8 @@ class RTDETRDecoder(nn.Module):
             reference_logits = torch.cat([queries.reference_logits.to(reference_logits.dtype), reference_logits], 1)
             allowed, meta = queries.allowed, queries.meta
         if trace is not None:
-            trace.proposals, trace.reference_logits, trace.allowed = proposals, reference_logits, allowed
+            trace.num_denoising = meta.num_queries if meta and not trace.with_denoising else 0
+            trace.proposals, trace.reference_logits = proposals, reference_logits[:, trace.num_denoising :]
         if not self.training:
             return RTDETROutput(*self._decode_last(content, reference_logits, memory, sizes_hw, trace))
         layers = self._decode_all(content, reference_logits, memory, sizes_hw, allowed, trace)
@@ -196,13 +203,15 @@ class RTDETRDecoder(nn.Module):
         """Run the layers up to the evaluated one; only that one's classes are computed."""
         last = self.config.eval_idx % len(self.decoder.layers)
         boxes = reference_logits.sigmoid()
-        for i, layer in enumerate(self.decoder.layers[: last + 1]):
-            if trace is not None:
-                trace.enter(x, boxes)
-            x = layer(x, self.query_pos_head(boxes.to(x.dtype)), boxes, memory, sizes_hw)
-            boxes = (self.dec_bbox_head[i](x).to(boxes.dtype) + inverse_sigmoid(boxes)).sigmoid()
         if trace is not None:
-            trace.enter(x, boxes)
+            x = trace.keep(trace.contents, (1,), x)
+            trace.keep(trace.references_cxcywh, (1,), boxes)
+        for i, layer in enumerate(self.decoder.layers[: last + 1]):
+            x = layer(x, self.query_pos_head(boxes.to(x.dtype)), boxes, memory, sizes_hw, None, trace)
+            x = x if trace is None else trace.keep(trace.contents, (1,), x)
+            boxes = (self.dec_bbox_head[i](x).to(boxes.dtype) + inverse_sigmoid(boxes)).sigmoid()
+            if trace is not None:
+                trace.keep(trace.references_cxcywh, (1,), boxes)
         return LayerOutput(self.dec_score_head[last](x), boxes)
 
     def _decode_all(
@@ -222,17 +231,19 @@ class RTDETRDecoder(nn.Module):
         layers: list[LayerOutput] = []
         reference = reference_logits.sigmoid()
         previous = reference
+        if trace is not None:
+            x = trace.keep(trace.contents, (1,), x)
+            trace.keep(trace.references_cxcywh, (1,), reference)
         for i, layer in enumerate(self.decoder.layers):
-            if trace is not None:
-                trace.enter(x, reference)
-            x = layer(x, self.query_pos_head(reference.to(x.dtype)), reference, memory, sizes_hw, allowed)
+            x = layer(x, self.query_pos_head(reference.to(x.dtype)), reference, memory, sizes_hw, allowed, trace)
+            x = x if trace is None else trace.keep(trace.contents, (1,), x)
             delta = self.dec_bbox_head[i](x).to(reference.dtype)
             emitted = (delta + inverse_sigmoid(previous)).sigmoid()
             layers.append(LayerOutput(self.dec_score_head[i](x), emitted))
             previous = (delta + inverse_sigmoid(reference)).sigmoid()
             reference = previous.detach()
-        if trace is not None:
-            trace.enter(x, reference)
+            if trace is not None:
+                trace.keep(trace.references_cxcywh, (1,), reference)
         return layers
 
     def _train_output(

@@ -4,6 +4,7 @@ Source: arXiv 2010.04159; a number of points a level and discrete sampling: arXi
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -64,12 +65,18 @@ class DeformableAttention(nn.Module):
         reference_cxcywh: Float[Tensor, "b q 4"],
         memory: Float[Tensor, "b s d"],
         sizes_hw: SizesHW,
+        *,
+        keep: Callable[[Tensor], Tensor] | None = None,
     ) -> Float[Tensor, "b q d"]:
-        """Read `memory`, the tokens of all maps finest first, around the normalised reference boxes."""
+        """Read `memory`, the tokens of all maps finest first, around the normalised reference boxes.
+
+        `keep` is given the weights of the points (b, q, heads, p), which add up to 1, and returns those to go on with.
+        """
         value = self.value_proj(memory)
         heads = (self.num_heads, sum(self.num_points))
         offsets = self.sampling_offsets(query).to(reference_cxcywh.dtype).unflatten(-1, (*heads, 2))
         weights = self.attention_weights(query).unflatten(-1, heads).softmax(-1)  # (b, q, h, p)
+        weights = weights if keep is None else keep(weights)
         center, extent = reference_cxcywh[:, :, None, None].chunk(2, dim=-1)
         scale = self.num_points_scale.to(offsets.dtype)[:, None]
         locations = center + offsets * scale * extent * OFFSET_SCALE

@@ -4,6 +4,7 @@ Source: arXiv 2304.08069 section 4.2.
 """
 
 import copy
+import functools
 from collections import OrderedDict
 
 import torch
@@ -30,22 +31,34 @@ class EncoderLayer(nn.Module):
         self.norm1 = nn.LayerNorm(width)
         self.norm2 = nn.LayerNorm(width)
 
-    def forward(self, x: Float[Tensor, "b s d"], position: Float[Tensor, "1 s d"]) -> Float[Tensor, "b s d"]:
-        x = self.norm1(finite(x + self.self_attn(x, position)))
+    def forward(
+        self, x: Float[Tensor, "b s d"], position: Float[Tensor, "1 s d"], trace: Trace | None = None
+    ) -> Float[Tensor, "b s d"]:
+        keep = None
+        if trace is not None and trace.with_attentions:
+            keep = functools.partial(trace.keep, trace.encoder_attentions, ())
+        x = self.norm1(finite(x + self.self_attn(x, position, keep=keep)))
         return self.norm2(finite(x + self.linear2(F.gelu(self.linear1(x)))))
 
 
 class TransformerEncoder(nn.Module):
-    """Layers that start from equal weights; all see the same position code."""
+    """Attention layers among the tokens of a map. They start from equal weights; all see the same position code."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         first = EncoderLayer(config)
         self.layers = nn.ModuleList(copy.deepcopy(first) if i else first for i in range(config.num_layers))
 
-    def forward(self, x: Float[Tensor, "b s d"], position: Float[Tensor, "1 s d"]) -> Float[Tensor, "b s d"]:
+    def forward(
+        self, x: Float[Tensor, "b c h w"], position: Float[Tensor, "1 h*w c"], trace: Trace | None = None
+    ) -> Float[Tensor, "b c h w"]:
+        height, width = x.shape[-2:]
+        if trace is not None:
+            trace.coarsest_maps.append(x)
         for layer in self.layers:
-            x = layer(x, position)
+            x = tokens_to_map(layer(map_to_tokens(x), position, trace), height, width)  # views, both ways
+            if trace is not None:
+                trace.coarsest_maps.append(x)
         return x
 
 
@@ -103,9 +116,7 @@ class HybridEncoder(nn.Module):
     def forward(self, maps: list[Tensor], trace: Trace | None = None) -> list[Tensor]:
         """Fuse the backbone's maps, finest first; sizes are kept."""
         maps = [project(x) for project, x in zip(self.input_proj, maps, strict=True)]
-        if trace is not None:
-            trace.coarsest_map = maps[-1]
-        maps[-1] = self._attend(maps[-1])
+        maps[-1] = self._attend(maps[-1], trace)
         # top-down: after its lateral convolution a coarse map is both upsampled and kept for the way back
         laterals: list[Tensor] = []
         fused = maps[-1]
@@ -121,12 +132,11 @@ class HybridEncoder(nn.Module):
             trace.encoder_maps = outputs
         return outputs
 
-    def _attend(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    def _attend(self, x: Float[Tensor, "b c h w"], trace: Trace | None) -> Float[Tensor, "b c h w"]:
         height, width = x.shape[-2:]
         dtype = at_least_float32(x.dtype) if self.wide_constants else torch.float32
         code = sine_position_code(height, width, x.shape[1], self.config.temperature, x.device, dtype)
-        tokens = self.encoder[0](map_to_tokens(x), code.to(x.dtype))
-        return tokens_to_map(tokens, height, width)
+        return self.encoder[0](x, code.to(x.dtype), trace)
 
 
 def _projection(in_channels: int, out_channels: int, *, version: str) -> nn.Module:

@@ -121,13 +121,23 @@ class SelfAttention(nn.Module):
         position: Float[Tensor, "#b s d"],
         *,
         allowed: Bool[Tensor, "s s"] | None = None,
+        keep: Callable[[Tensor], Tensor] | None = None,
     ) -> Float[Tensor, "b s d"]:
-        """Attend within `x`; `allowed` is True where a row may look at a column."""
+        """Attend within `x`; `allowed` is True where a row may look at a column.
+
+        `keep` is given the weights (b, heads, s, s), whose rows add up to 1, and returns those to go on with.
+        """
         width = x.shape[-1]
         query_key = F.linear(x + position, self.in_proj_weight[: 2 * width], self.in_proj_bias[: 2 * width])
         query, key = self._heads(query_key).chunk(2, dim=1)
         value = self._heads(F.linear(x, self.in_proj_weight[2 * width :], self.in_proj_bias[2 * width :]))
-        out = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)  # (b, h, s, d/h)
+        if keep is None:
+            out = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)  # (b, h, s, d/h)
+        else:
+            scale = query.shape[-1] ** -0.25  # of both, as the function above does without a fused kernel
+            scores = (query * scale) @ (key.transpose(-1, -2) * scale)
+            scores = scores if allowed is None else scores.masked_fill(~allowed, -torch.inf)
+            out = keep(scores.softmax(-1)) @ value
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
     def _heads(self, x: Float[Tensor, "b s e"]) -> Float[Tensor, "b m s c"]:
