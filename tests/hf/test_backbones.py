@@ -11,7 +11,7 @@ import transformers
 import rtdetr
 from rtdetr.errors import ConfigError, WeightsError
 from rtdetr.hf import RTDetrV2Config, RTDetrV2ForObjectDetection
-from tests.hf.pairs import labels
+from tests.hf.pairs import facade, labels
 
 RESNET = {"embedding_size": 8, "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "out_indices": [2, 3, 4]}
 SMALL = {
@@ -113,6 +113,21 @@ def test_attention_of_the_detector_alone(implementation: str) -> None:
     ours = RTDetrV2ForObjectDetection._from_config(config, attn_implementation=implementation)
     assert ours.config._attn_implementation == implementation
     assert ours.eval()(images()).logits.shape == (2, 20, 5)
+
+
+def test_a_backbone_follows_a_change_of_attention_where_it_can() -> None:
+    ours, able = model(backbone("resnet")), model(backbone("swin"))
+    for implementation in ("eager", "sdpa"):
+        for changed, expected in ((ours, "eager"), (able, implementation)):  # ResNet knows no other
+            changed.set_attn_implementation(implementation)
+            assert changed.config._attn_implementation == implementation
+            assert changed.config.backbone_config is changed.model.backbone.model.config
+            assert changed.config.backbone_config._attn_implementation == expected
+
+
+def test_widths_of_maps_under_their_name_in_transformers() -> None:
+    assert model(backbone("resnet")).model.backbone.intermediate_channel_sizes == [16, 24, 32]
+    assert facade().model.backbone.intermediate_channel_sizes == list(facade().model.backbone.out_channels)
 
 
 def test_gradient_checkpointing() -> None:

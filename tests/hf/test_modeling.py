@@ -179,6 +179,7 @@ def test_attention_implementations(caplog: pytest.LogCaptureFixture) -> None:
     transformers.logging.set_verbosity_warning()
     model.set_attn_implementation("eager")
     assert model.config._attn_implementation == model.model.config._attn_implementation == "eager"
+    assert model.config.backbone_config._attn_implementation == "eager"
     assert not caplog.records
     for change in (
         lambda: model.set_attn_implementation("flex_attention"),
@@ -186,6 +187,21 @@ def test_attention_implementations(caplog: pytest.LogCaptureFixture) -> None:
     ):
         with pytest.raises(ConfigError, match="expected attn_implementation 'sdpa' or 'eager', got 'fl"):
             change()
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_a_stock_configuration_keeps_its_attention(implementation: str, tmp_path: Path) -> None:
+    facade().save_pretrained(tmp_path)
+    given = transformers.RTDetrV2Config.from_dict(config().to_dict(), attn_implementation=implementation)
+    for build in (
+        RTDetrV2ForObjectDetection,
+        RTDetrV2ForObjectDetection._from_config,
+        lambda given: RTDetrV2ForObjectDetection.from_pretrained(tmp_path, config=given),
+    ):
+        assert build(given).config._attn_implementation == implementation
+    given._attn_implementation = "flash_attention_2"
+    with pytest.raises(ConfigError, match="expected attn_implementation 'sdpa' or 'eager', got 'flash_attention_2'"):
+        RTDetrV2ForObjectDetection(given)
 
 
 def test_one_pixel_box_and_mask() -> None:

@@ -1,5 +1,6 @@
 """The network of a configuration: this library's own, or around a backbone of timm or transformers."""
 
+import contextlib
 import copy
 import re
 from typing import Any, Self
@@ -27,6 +28,7 @@ def build_network(config: transformers.RTDetrV2Config) -> RTDETR:
         network = RTDETR(described)
     else:
         network = RTDETR(described, backbone=AutoBackboneMaps(config))
+    network.backbone.intermediate_channel_sizes = list(network.backbone.out_channels)  # pyright: ignore  # transformers' name
     network.encoder.wide_constants = network.decoder.wide_constants = True  # as transformers, in float64
     return network
 
@@ -60,6 +62,12 @@ class AutoBackboneMaps(Backbone):
             if any(re.search(pattern, name) for pattern in unread):
                 parameter.requires_grad_(False)
         return self
+
+    def set_attention(self, implementation: str) -> None:
+        """Choose how the backbone computes attention; one that cannot follow keeps its own."""
+        if self.model._can_set_attn_implementation():
+            with contextlib.suppress(ValueError, ImportError):
+                self.model.set_attn_implementation(implementation)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return the maps of strides 8, 16 and 32."""

@@ -123,6 +123,17 @@ class RTDetrV2Config(transformers.RTDetrV2Config):
         return result
 
 
+def own_config(config: transformers.RTDetrV2Config) -> RTDetrV2Config:
+    """A configuration of our class: the same object, or a stock one's values."""
+    if isinstance(config, RTDetrV2Config):
+        return config
+    result = RTDetrV2Config.from_dict(config.to_dict())
+    # what a dictionary does not hold
+    result._attn_implementation = config._attn_implementation
+    result.name_or_path = config.name_or_path
+    return result
+
+
 def model_config(config: transformers.RTDetrV2Config) -> ModelConfig:
     """Return the network of a configuration, stock or ours. A backbone from elsewhere is left at its default.
 

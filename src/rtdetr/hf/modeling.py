@@ -18,8 +18,8 @@ from transformers import RTDetrV2Config as StockConfig
 
 from rtdetr.errors import ConfigError
 from rtdetr.hf.arguments import check_images, content_share_hw, targets_of
-from rtdetr.hf.backbone import build_network
-from rtdetr.hf.configuration import RTDetrV2Config, categories_of
+from rtdetr.hf.backbone import AutoBackboneMaps, build_network
+from rtdetr.hf.configuration import RTDetrV2Config, categories_of, own_config
 from rtdetr.hf.loading import HuggingFaceFiles
 from rtdetr.hf.losses import loss_terms
 from rtdetr.hf.outputs import (
@@ -62,8 +62,7 @@ class RTDetrV2PreTrainedModel(HuggingFaceFiles, PreTrainedModel):
     _no_split_modules = ["PResNet", "HGNetv2", "AutoBackboneMaps", "HybridEncoder", "RTDETRDecoder"]  # noqa: RUF012
 
     def __init__(self, config: StockConfig) -> None:
-        own = isinstance(config, RTDetrV2Config)
-        super().__init__(config if own else RTDetrV2Config.from_dict(config.to_dict()))
+        super().__init__(own_config(config))
 
     def _check_and_adjust_attn_implementation(self, attn_implementation: str | None, *args: Any, **options: Any) -> str:
         """Refuse others before building and before a change; transformers' message names a page that is not there."""
@@ -72,13 +71,21 @@ class RTDetrV2PreTrainedModel(HuggingFaceFiles, PreTrainedModel):
         return super()._check_and_adjust_attn_implementation(attn_implementation, *args, **options)
 
     def set_attn_implementation(self, attn_implementation: str | dict[str, Any], *args: Any, **options: Any) -> None:
-        """Choose "sdpa" or "eager" for the detector; a backbone of timm or transformers keeps its own.
+        """Choose "sdpa" or "eager"; a backbone of timm or transformers that cannot follow keeps its own.
 
         Raises:
             ConfigError: another name.
         """
         chosen = {"": attn_implementation} if isinstance(attn_implementation, str) else attn_implementation
         super().set_attn_implementation(chosen, *args, **options)
+        if chosen is attn_implementation:
+            return
+        backbone = self.base.network.backbone
+        if isinstance(backbone, AutoBackboneMaps):
+            backbone.set_attention(chosen[""])
+        else:  # it has no attention
+            described: Any = self.config.backbone_config
+            described._attn_implementation_internal = chosen[""]
 
     @property
     def base(self) -> "RTDetrV2Model":
@@ -149,6 +156,8 @@ class RTDetrV2Model(RTDetrV2PreTrainedModel):
                 "RT-DETRv2 is trained without dropout: %s of the configuration has no effect", ", ".join(ignored)
             )
         self.network = build_network(self.config)
+        if isinstance(self.network.backbone, AutoBackboneMaps):
+            self.config.backbone_config = self.network.backbone.model.config
         self.gradient_checkpointing = False
         _mark_initialised(self.network)
         self.post_init()
