@@ -21,9 +21,12 @@ transformers = pytest.importorskip("transformers")
 
 from transformers.models.rt_detr.image_processing_pil_rt_detr import RTDetrImageProcessorPil  # noqa: E402
 
-from rtdetr.hf import image_inputs  # noqa: E402
+from rtdetr.hf import (  # noqa: E402
+    RTDetrImageProcessor,
+    RTDetrImageProcessorFast,
+    image_inputs,
+)
 from rtdetr.hf.arguments import content_share_hw  # noqa: E402
-from rtdetr.hf.image_processing import RTDetrImageProcessor  # noqa: E402
 from tests.hf.models import tiny  # noqa: E402
 
 STOCK = (transformers.RTDetrImageProcessor, RTDetrImageProcessorPil)
@@ -93,6 +96,9 @@ def test_equal_to_transformers_padded(stock: Any, size: dict[str, int], return_t
         {"size": (64, 96)},
         {"do_resize": False, "do_pad": True},
         {"do_rescale": False},
+        {"do_resize": None, "do_pad": True},
+        {"do_rescale": None, "do_normalize": None},
+        {"do_pad": None},
         {"do_normalize": True},
         {"do_normalize": True, "do_pad": True, "size": {"max_height": 64, "max_width": 96}},
         {"do_convert_annotations": False, "do_pad": True, "pad_size": {"height": 128, "width": 160}},
@@ -106,10 +112,11 @@ def test_equal_to_transformers_setting_by_setting(stock: Any, change: dict[str, 
     change = {"size": {"height": 96, "width": 160}, **change}
     call = {"annotations": ANNOTATIONS, "return_tensors": "pt", **change}
     # one step of 256, in the unit of the result
-    tolerance = 1.0 if change.get("do_rescale") is False else change.get("rescale_factor", 1 / 255)
+    rescaled = change.get("do_rescale", True)
+    tolerance = 1.0 if not rescaled else change.get("rescale_factor", 1 / 255)
     tolerance *= 4.5 if change.get("do_normalize") else 2 if change.get("resample") == 3 else 1
     got, expected = RTDetrImageProcessor()(pictures(), **call), stock()(pictures(), **call)
-    if change.get("do_rescale") is False:
+    if not rescaled:
         got["pixel_values"], expected["pixel_values"] = got["pixel_values"].float(), expected["pixel_values"].float()
     assert_equal_batches(got, expected, tolerance=tolerance)
     by_constructor = RTDetrImageProcessor(**change)(pictures(), annotations=ANNOTATIONS, return_tensors="pt")
@@ -240,6 +247,11 @@ def test_a_corrupt_file_is_named(tmp_path: Path) -> None:
         ({"do_pad": True, "pad_size": {"height": "a", "width": 640}}, "at least 640x640"),
         ({"size": {"height": "a", "width": 640}}, "expected a size with the keys"),
         ({"size": 6.5}, "Could not convert"),
+        ({"size": None}, "a value of size, which do_resize needs, got None"),
+        ({"resample": None}, "a value of resample, which do_resize needs"),
+        ({"rescale_factor": None}, "a value of rescale_factor, which do_rescale needs"),
+        ({"do_normalize": True, "image_std": None}, "a value of image_std, which do_normalize needs"),
+        ({"format": None}, "coco_detection, got None"),
         ({"resample": 9}, "0 to 5"),
         ({"resample": "cubic"}, "0 to 5"),
         (
@@ -365,6 +377,18 @@ def test_forms_of_target_sizes() -> None:
 def test_unknown_return_tensors() -> None:
     with pytest.raises(InputError, match="expected 'pt', 'np' or None as return_tensors, got 'tf'"):
         RTDetrImageProcessor()(Image.new("RGB", (64, 64)), return_tensors="tf")
+
+
+@pytest.mark.parametrize("switch", ["do_resize", "do_rescale", "do_pad", "do_normalize", "do_convert_annotations"])
+def test_null_in_a_file_is_off(switch: str, tmp_path: Path) -> None:
+    for value, expected in ((None, False), (True, True)):
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps({switch: value}))
+        assert getattr(RTDetrImageProcessor.from_pretrained(tmp_path), switch) is expected
+        assert getattr(RTDetrImageProcessor(**{switch: value}), switch) is expected
+
+
+def test_its_name_in_older_transformers() -> None:
+    assert RTDetrImageProcessorFast is RTDetrImageProcessor
 
 
 CHANGED = {

@@ -8,6 +8,7 @@ from rtdetr.errors import naming_the_missing_extra
 if TYPE_CHECKING:
     from rtdetr.hf.configuration import RTDetrV2Config as RTDetrV2Config
     from rtdetr.hf.image_processing import RTDetrImageProcessor as RTDetrImageProcessor
+    from rtdetr.hf.image_processing import RTDetrImageProcessorFast as RTDetrImageProcessorFast
     from rtdetr.hf.modeling import RTDetrV2ForObjectDetection as RTDetrV2ForObjectDetection
     from rtdetr.hf.modeling import RTDetrV2Model as RTDetrV2Model
     from rtdetr.hf.modeling import RTDetrV2PreTrainedModel as RTDetrV2PreTrainedModel
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "RTDetrImageProcessor": "image_processing",
+    "RTDetrImageProcessorFast": "image_processing",
     "RTDetrV2Config": "configuration",
     "RTDetrV2ForObjectDetection": "modeling",
     "RTDetrV2Model": "modeling",
@@ -26,6 +28,7 @@ _HOMES = {
 
 __all__ = [  # the names of _HOMES
     "RTDetrImageProcessor",
+    "RTDetrImageProcessorFast",
     "RTDetrV2Config",
     "RTDetrV2ForObjectDetection",
     "RTDetrV2Model",

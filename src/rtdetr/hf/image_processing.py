@@ -31,6 +31,11 @@ _IGNORED = (
     *("crop_size", "data_format", "default_to_square", "disable_grouping", "do_center_crop", "do_convert_rgb"),
     *("image_seq_length", "masks_path", "return_segmentation_masks"),
 )
+_NEEDED = {
+    "do_resize": ("size", "resample"),
+    "do_rescale": ("rescale_factor",),
+    "do_normalize": ("image_mean", "image_std"),
+}
 _CALL_ONLY = ("return_tensors", "device", "input_data_format")
 
 
@@ -69,7 +74,7 @@ class RTDetrImageProcessor(BaseImageProcessor):
     Every setting can be given here, or in a call for that call. They are, with their defaults: `do_resize` True, `size`
     {"height": 640, "width": 640}, `resample` 2 (bilinear, with antialiasing), `do_rescale` True, `rescale_factor`
     1/255, `do_normalize` False, `image_mean` and `image_std` (ImageNet's), `do_pad` False, `pad_size` None,
-    `do_convert_annotations` True, `format` "coco_detection".
+    `do_convert_annotations` True, `format` "coco_detection". None as a `do_` setting means False, as in transformers.
 
     Differs: grey, RGBA, palette and 16-bit images come out as RGB, and EXIF rotation is applied. With padding, what
     comes after the model knows of it: see `post_process_object_detection`.
@@ -79,11 +84,10 @@ class RTDetrImageProcessor(BaseImageProcessor):
     model_input_names = ["pixel_values", "pixel_mask"]  # noqa: RUF012 (transformers' way)
 
     def __init__(self, **settings: Any) -> None:
-        defaults = _Settings()
-        own = {name: settings.pop(name, None) for name in _Settings._fields}
+        own = {name: settings.pop(name, default) for name, default in _Settings()._asdict().items()}
         super().__init__(**settings)
-        for name, default in defaults._asdict().items():
-            setattr(self, name, _standard(name, default if own[name] is None else own[name]))
+        for name, value in own.items():
+            setattr(self, name, _standard(name, value))
 
     def __call__(self, images: Any, annotations: Any = None, **settings: Any) -> BatchFeature:
         """The same as `preprocess`."""
@@ -207,11 +211,19 @@ class RTDetrImageProcessor(BaseImageProcessor):
                     f"unknown setting {name!r}.{nearest(name, known)} Known: {', '.join(_Settings._fields)}."
                 )
         own = {name: getattr(self, name) for name in _Settings._fields}
-        used = {name: _standard(name, changes[name]) for name in own if changes.get(name) is not None}
-        settings = _Settings(**own | used)
+        settings = _Settings(**own | {name: _standard(name, changes[name]) for name in own if name in changes})
+        for switch, names in _NEEDED.items():
+            for name in names:
+                if getattr(settings, switch) and getattr(settings, name) is None:
+                    raise InputError(
+                        f"expected a value of {name}, which {switch} needs, got None; leave it out for the default"
+                    )
         if str(getattr(settings.format, "value", settings.format)) != "coco_detection":
             raise InputError(f"expected annotations in the format coco_detection, got {settings.format!r}")
         return settings
+
+
+RTDetrImageProcessorFast = RTDetrImageProcessor  # its name in transformers 4
 
 
 def _return_tensors(value: Any) -> str | None:
@@ -233,8 +245,10 @@ def _sizes_hw(target_sizes: Any, boxes: Tensor) -> Tensor:
 
 def _standard(name: str, value: Any) -> Any:
     """Check a setting and bring it into the form that is kept and saved."""
+    if value is None:
+        return False if name.startswith("do_") else None
     if name in ("size", "pad_size"):
-        if value is None or isinstance(value, SizeDict):
+        if isinstance(value, SizeDict):
             return value
         try:
             return SizeDict(**get_size_dict(value, param_name=name))
