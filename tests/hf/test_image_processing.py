@@ -266,6 +266,7 @@ def test_a_corrupt_file_is_named(tmp_path: Path) -> None:
         ({"annotations": "a.json"}, "got str"),
         ({"annotations": [{"image_id": 1}] * 2}, "got .'image_id'"),
         ({"annotations": [{"image_id": "a.jpg", "annotations": []}] * 2}, "number as image_id"),
+        ({"annotations": [{"image_id": 2**63, "annotations": []}] * 2}, "number as image_id, got 9223372036854775808"),
         ({"annotations": [{"image_id": 1, "annotations": [{"bbox": [1, 2, 3, 4]}]}] * 2}, "annotation 0 of image 1"),
         ({"annotations": [{"image_id": 1, "annotations": [{"bbox": [1, 2, 3], "category_id": 1}]}] * 2}, "numbers"),
         (

@@ -111,3 +111,24 @@ def test_pipeline(folder: Path) -> None:
         boxes = [other["box"] for other in expected[:20] if other["label"] == mine["label"]]  # ranks may be exchanged
         assert any(all(abs(mine["box"][side] - box[side]) <= 2 for side in box) for box in boxes)
     assert len(detect([picture.convert("L"), picture.convert("RGBA")], threshold=0.0)) == 2
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("fields", [(), ("output_hidden_states", "output_attentions")])
+def test_pipeline_of_batches(fields: tuple[str, ...], padded: bool) -> None:
+    """Batches larger than the number of maps and layers give what single images give."""
+    model = tiny()
+    model.set_attn_implementation("eager")
+    for name in fields:
+        setattr(model.config, name, True)
+    size = {"max_height": 96, "max_width": 128} if padded else {"height": 96, "width": 128}
+    processor = image_processing.RTDetrImageProcessor(size=size, do_pad=padded, pad_size={"height": 96, "width": 128})
+    detect = transformers.pipeline("object-detection", model=model, image_processor=processor)
+    rng = np.random.default_rng(0)
+    pictures = [Image.fromarray(rng.integers(0, 256, (60 + 8 * i, 90, 3), np.uint8)) for i in range(5)]
+    alone, together = detect(pictures, threshold=0.0), detect(pictures, threshold=0.0, batch_size=4)
+    for first, second in zip(alone, together, strict=True):
+        assert len(first) == len(second) == 30
+        for one, other in zip(first[:5], second[:5], strict=True):
+            assert one["label"] == other["label"] and one["score"] == pytest.approx(other["score"], abs=1e-4)
+            assert all(abs(one["box"][side] - other["box"][side]) <= 1 for side in one["box"])

@@ -93,7 +93,7 @@ def _checked(annotation: Any) -> tuple[int, list[_Object]]:
         found = sorted(map(str, annotation)) if isinstance(annotation, Mapping) else type(annotation).__name__
         raise InputError(f"expected annotations {{'image_id': int, 'annotations': [...]}} for each image, got {found}")
     try:
-        image_id = int(annotation["image_id"])
+        image_id = _int64(annotation["image_id"])
     except (TypeError, ValueError, OverflowError):
         raise InputError(f"expected a number as image_id, got {annotation['image_id']!r}") from None
     objects = annotation["annotations"]
@@ -102,13 +102,20 @@ def _checked(annotation: Any) -> tuple[int, list[_Object]]:
     return image_id, [_object(entry, index, image_id) for index, entry in enumerate(objects)]
 
 
+def _int64(value: Any) -> int:
+    number = int(value)
+    if not -(2**63) <= number < 2**63:
+        raise OverflowError
+    return number
+
+
 def _object(entry: Any, index: int, image_id: int) -> _Object:
     where = f"annotation {index} of image {image_id}"
     if not isinstance(entry, Mapping) or "bbox" not in entry or "category_id" not in entry:
         raise InputError(f"{where}: expected an object with 'bbox' and 'category_id', got {entry!r}")
     try:
         box = [float(value) for value in entry["bbox"]]
-        category, area = int(entry["category_id"]), float(entry.get("area", box[2] * box[3]))
+        category, area = _int64(entry["category_id"]), float(entry.get("area", box[2] * box[3]))
     except (TypeError, ValueError, IndexError, OverflowError):
         raise InputError(f"{where}: expected numbers as bbox, category_id and area, got {entry!r}") from None
     if len(box) != 4 or not all(math.isfinite(value) for value in box) or category != entry["category_id"]:

@@ -5,7 +5,7 @@ b images, q queries, d width, l decoder layers that ran, k classes, s tokens of 
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Self
 
 import torch
@@ -110,6 +110,9 @@ class _Detections(ModelOutput):
 class RTDetrV2ObjectDetectionOutput(RTDetrV2ModelOutput, _Detections):
     """Detections, the loss if there were labels, and the fields of `RTDetrV2ModelOutput`.
 
+    Transformers' pipelines make another output from this one and entries of their own, and take it apart image by image
+    along the first axis of every entry: of the fields, it gets those that are tensors alone.
+
     loss: the sum of `loss_dict`, whose terms are weighted.
     logits: (b, q, k) before the sigmoid, without a class for "no object".
     pred_boxes: (b, q, 4).
@@ -119,6 +122,13 @@ class RTDetrV2ObjectDetectionOutput(RTDetrV2ModelOutput, _Detections):
     """
 
     content_share_hw: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        own = {field.name for field in fields(self)}
+        entries: Any = self.loss  # of the first field, where transformers puts a dictionary
+        if isinstance(entries, dict) and not entries.keys() <= own:
+            self.loss: Any = {key: x for key, x in entries.items() if key not in own or isinstance(x, Tensor)}
+        super().__post_init__()
 
 
 def supervised(output: RTDETROutput, trace: Trace, decoder: RTDETRDecoder) -> RTDETROutput:
