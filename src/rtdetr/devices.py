@@ -33,6 +33,11 @@ def not_compiled(function: Function) -> Function:
     return cast(Function, torch._disable_dynamo(function))
 
 
+def is_recording() -> bool:
+    """Whether operations are recorded for other inputs too: by torch.compile, torch.export or torch.jit.trace."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
 @contextlib.contextmanager
 def pytorch_defaults() -> Iterator[None]:
     """Run a block, or a function that this decorates, as a process that has just imported PyTorch would.

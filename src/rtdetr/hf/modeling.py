@@ -8,7 +8,7 @@ import copy
 import itertools
 import logging
 from collections.abc import Callable
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, NoReturn, Self
 
 import torch
 from torch import Tensor, nn
@@ -108,6 +108,10 @@ class RTDetrV2PreTrainedModel(HuggingFaceFiles, PreTrainedModel):
         values = dict(itertools.chain(fresh.named_parameters(), fresh.named_buffers()))
         for name, tensor in missing.items():
             tensor.copy_(values[name])
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        """Refuse `torch.jit.script`, see `RTDETR`."""
+        self.base.network.__prepare_scriptable__()
 
     def _set_gradient_checkpointing(self, enable: bool = True, **_: Any) -> None:
         keep_activations(self.base.network)

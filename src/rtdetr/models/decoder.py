@@ -171,6 +171,7 @@ class RTDETRDecoder(nn.Module):
         """
         if (
             not self.training
+            and not torch.jit.is_tracing()  # which records for every size
             and sizes_hw == self.eval_sizes_hw
             and self.anchors.dtype in (torch.float32, torch.float64)
         ):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from rtdetr.config import DecoderConfig
-from rtdetr.devices import at_least_float32
+from rtdetr.devices import at_least_float32, is_recording
 from rtdetr.models.positions import SizesHW
 
 OFFSET_SCALE = 0.5  # an offset of n points reaches half the reference box
@@ -74,8 +74,8 @@ class DeformableAttention(nn.Module):
         """
         value = self.value_proj(memory)
         heads = (self.num_heads, sum(self.num_points))
-        offsets = self.sampling_offsets(query).to(reference_cxcywh.dtype).unflatten(-1, (*heads, 2))
-        weights = self.attention_weights(query).unflatten(-1, heads).softmax(-1)  # (b, q, h, p)
+        offsets = self.sampling_offsets(query).to(reference_cxcywh.dtype).view(*query.shape[:2], *heads, 2)
+        weights = self.attention_weights(query).view(*query.shape[:2], *heads).softmax(-1)  # (b, q, h, p)
         weights = weights if keep is None else keep(weights)
         center, extent = reference_cxcywh[:, :, None, None].chunk(2, dim=-1)
         scale = self.num_points_scale.to(offsets.dtype)[:, None]
@@ -113,7 +113,7 @@ def _levels(sizes_hw: SizesHW, num_points: tuple[int, ...], like: Tensor) -> tup
         starts.append(starts[-1] + height * width)
     extent = [(width, height) for (height, width), n in zip(sizes_hw, num_points, strict=True) for _ in range(n)]
     start = [s for s, n in zip(starts, num_points, strict=True) for _ in range(n)]
-    if torch.compiler.is_compiling():  # a tensor made of plain numbers would fix sizes that are to be free
+    if is_recording():  # a tensor made of plain numbers would fix sizes that are to be free
         sides = torch.stack([like.new_full((), side) for pair in extent for side in pair]).unflatten(0, (-1, 2))
         return sides, torch.stack([torch.full((), s, dtype=torch.int64, device=like.device) for s in start])
     return like.new_tensor(extent), torch.tensor(start, device=like.device)
@@ -168,7 +168,7 @@ def _weighted_rows(
 
 def _sum_rows_on_cpu(slices: Float[Tensor, "t c"], table: Int64[Tensor, "r n"], shares: Float[Tensor, "r n"]) -> Tensor:
     trains = torch.is_grad_enabled() and (slices.requires_grad or shares.requires_grad)
-    if trains and not torch.compiler.is_compiling():  # which cannot see into scipy
+    if trains and not is_recording():  # which cannot see into scipy
         return _SumRows.apply(slices, table, shares)
     return F.embedding_bag(table, slices, mode="sum", per_sample_weights=shares)
 

@@ -38,7 +38,7 @@ def map_to_tokens(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h*w c"]:
 
 def tokens_to_map(tokens: Float[Tensor, "b s c"], height: int, width: int) -> Float[Tensor, "b c h w"]:
     """Lay out tokens as a map, the reverse of `map_to_tokens`."""
-    return tokens.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+    return tokens.view(tokens.shape[0], height, width, tokens.shape[2]).permute(0, 3, 1, 2)
 
 
 class FrozenBatchNorm2d(nn.Module):
@@ -142,7 +142,7 @@ class SelfAttention(nn.Module):
 
     def _heads(self, x: Float[Tensor, "b s e"]) -> Float[Tensor, "b m s c"]:
         channels = self.in_proj_weight.shape[1] // self.num_heads
-        return x.unflatten(-1, (-1, channels)).transpose(1, 2)
+        return x.view(x.shape[0], x.shape[1], -1, channels).transpose(1, 2)
 
 
 class MLP(nn.Module):

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from rtdetr.devices import is_recording
+
 SizesHW = tuple[tuple[int, int], ...]
 EPS = 0.01  # anchors nearer than this to the image's border are not valid
 BASE_SIZE = 0.05  # side of an anchor on the finest map, as a share of the image
@@ -39,7 +41,7 @@ def _cached(function):
 
     @functools.wraps(function)
     def call(*args):
-        return function(*args) if torch.compiler.is_compiling() else cached(*args)
+        return function(*args) if is_recording() else cached(*args)
 
     return call
 

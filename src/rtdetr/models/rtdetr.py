@@ -1,17 +1,19 @@
 """The detector: backbone, hybrid encoder and decoder, and the function that builds it by name."""
 
+from typing import NoReturn
+
 import torch
 from torch import Tensor, nn
 
 from rtdetr import zoo
 from rtdetr.config import HGNetv2Config, ModelConfig, SizeHW, size_problem
 from rtdetr.devices import not_compiled
-from rtdetr.errors import ConfigError, InputError
+from rtdetr.errors import ConfigError, ExportError, InputError
 from rtdetr.models.decoder import RTDETRDecoder
 from rtdetr.models.hgnetv2 import HGNetv2
 from rtdetr.models.hybrid_encoder import HybridEncoder
 from rtdetr.models.presnet import PResNet
-from rtdetr.structures import RTDETROutput, Target, Trace
+from rtdetr.structures import LayerOutput, RTDETROutput, Target, Trace
 from rtdetr.wording import counted
 
 
@@ -28,7 +30,8 @@ class RTDETR(nn.Module):
     It returns an `RTDETROutput`: `logits` (b, q, k) before the sigmoid and `boxes_cxcywh` (b, q, 4) normalised to the
     image. In train mode, with targets (labels int64 (n,), boxes float (n, 4) normalised cxcywh, one dict an image), it
     also holds the outputs of the auxiliary layers, of the encoder and of the denoising queries. `postprocess` turns the
-    output into detections. Boxes are float32 or wider whatever the model's type.
+    output into detections. Boxes are float32 or wider whatever the model's type. Under `torch.jit.trace` the output in
+    eval mode is a `LayerOutput` of logits and boxes; what is traced takes any batch and size.
 
     Parameter names and their order are the published checkpoints'. Source: arXiv 2407.17140, arXiv 2304.08069.
     """
@@ -80,14 +83,30 @@ class RTDETR(nn.Module):
             raise ConfigError("a fused model is for inference only; train the model that it was made from")
         return super().train(mode)
 
-    def forward(self, images: Tensor, targets: list[Target] | None = None, trace: Trace | None = None) -> RTDETROutput:
+    def forward(
+        self, images: Tensor, targets: list[Target] | None = None, trace: Trace | None = None
+    ) -> RTDETROutput | LayerOutput:
         self._check(images, targets)
         images = images.to(next(self.parameters()).dtype)
         if self.pixel_mean is not None:
             images = images - self.pixel_mean
         if self.pixel_std is not None:
             images = images / self.pixel_std
-        return self.decoder(self.encoder(self.backbone(images), trace), targets, trace)
+        output = self.decoder(self.encoder(self.backbone(images), trace), targets, trace)
+        if torch.jit.is_tracing() and not self.training and trace is None:  # it takes tensors alone
+            return LayerOutput(output.logits, output.boxes_cxcywh)
+        return output
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        """Refuse `torch.jit.script`, which calls this first.
+
+        Raises:
+            ExportError: always.
+        """
+        raise ExportError(
+            "torch.jit.script cannot read this network; use torch.jit.trace in eval mode, torch.export, or "
+            "rtdetr.export.export for ONNX, OpenVINO and others"
+        )
 
     def _check(self, images: Tensor, targets: list[Target] | None) -> None:
         expected = f"expected float images (batch, {self.config.in_channels}, height, width) in [0, 1]"
