@@ -11,6 +11,7 @@ import pytest
 import rtdetr
 from rtdetr.errors import ConfigError, InputError, WeightsError
 from rtdetr.export.openvino import save_ir
+from rtdetr.runtimes import openvino_detector, openvino_network
 from rtdetr.runtimes.onnx_detector import OnnxDetector
 from rtdetr.runtimes.openvino_detector import OpenVINODetector
 from tests.runtimes.graphs import make_metadata, save_graph
@@ -77,6 +78,26 @@ def test_sizes(files):
     with pytest.raises(InputError, match="exported for images of 64x64 only"):
         make_detector(files["boxes"])(PICTURES[0], size_hw=(32, 96))
     assert len(make_detector(files["dynamic"])(PICTURES[0], size_hw=(32, 96), threshold=0.0)) > 0
+
+
+def test_memory_of_many_sizes_is_given_back(files, monkeypatch):
+    """Compiled anew after so many shapes of input, alone and in lists; the detections stay the same."""
+    monkeypatch.setattr(openvino_network, "MOST_SHAPES", 2)
+    compiled, compile_network = [], openvino_detector._compile
+    monkeypatch.setattr(openvino_detector, "_compile", lambda *given: compiled.append(given) or compile_network(*given))
+    detector = make_detector(files["dynamic"])
+    for count, side in ((1, 32), (1, 64), (1, 32), (2, 96), (2, 64), (2, 96), (3, 32)):
+        found = detector(PICTURES[0], size_hw=(side, 32), threshold=0.0)
+        assert len(compiled) == count
+        fresh = make_detector(files["dynamic"])(PICTURES[0], size_hw=(side, 32), threshold=0.0)
+        compiled.pop()
+        assert np.array_equal(found.boxes_xyxy, fresh.boxes_xyxy)
+    in_graph = make_detector(files["in graph"])
+    alone = [in_graph(pixels, threshold=0.0) for pixels in PICTURES]
+    compiled.clear()
+    for found, expected in zip(in_graph(PICTURES[::-1] + PICTURES, threshold=0.0), alone[::-1] + alone, strict=True):
+        np.testing.assert_allclose(found.boxes_xyxy, expected.boxes_xyxy, atol=1e-4)
+    assert len(compiled) == 3  # PICTURES have three shapes, two of which fit at a time
 
 
 def test_precision_and_description(files):

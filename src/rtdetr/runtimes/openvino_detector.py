@@ -8,7 +8,7 @@ import hashlib
 import platform
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
-from functools import cached_property
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from threading import Lock
@@ -34,6 +34,7 @@ from rtdetr.runtimes.graph_form import (
 )
 from rtdetr.runtimes.metadata import KEY, WEIGHTS_KEY
 from rtdetr.runtimes.openvino_core import openvino_core
+from rtdetr.runtimes.openvino_network import CompiledNetwork
 from rtdetr.runtimes.processes import FileDetector
 
 TYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
@@ -77,7 +78,7 @@ class OpenVINODetector(FileDetector):
         if not path.with_suffix(".bin").is_file():
             raise WeightsError(f"{path} has no weights: {path.with_suffix('.bin').name} must be beside it; copy both")
         self._device = _device(device, openvino_core())
-        self._options = _options(precision, self._device, num_threads)
+        options = _options(precision, self._device, num_threads)
         try:
             model = openvino_core().read_model(path)
             stored, sha256 = (
@@ -103,24 +104,32 @@ class OpenVINODetector(FileDetector):
         if self.batch_sizes[0] == 1:
             self.batch_sizes = 1, 1
         self._takes_sizes = SIZES in shapes
-        self._model = _scaling_itself(model) if metadata.preprocess == "external" else model
-        self._for_one = self._compiled("LATENCY")
-        self._alone, self._busy = self._for_one.create_infer_request(), Lock()
-        self.num_threads = int(self._for_one.get_property("INFERENCE_NUM_THREADS")) if self._device == "CPU" else None
+        model = _scaling_itself(model) if metadata.preprocess == "external" else model
+        self._for_one, self._for_many = (
+            CompiledNetwork(partial(_compile, model, self._device, {**options, "PERFORMANCE_HINT": hint}))
+            for hint in ("LATENCY", "THROUGHPUT")  # the second, on several streams, takes memory once a list comes
+        )
+        network = self._for_one.current
+        self._alone, self._busy = (network, network.create_infer_request()), Lock()
+        self.num_threads = int(network.get_property("INFERENCE_NUM_THREADS")) if self._device == "CPU" else None
         self.where = f"{self._device} (OpenVINO)"
 
     @property
     def precision(self) -> str:
         """The type that float layers compute in, after "int8 and" where some are quantised."""
-        hint = self._for_one.get_property("INFERENCE_PRECISION_HINT").to_string()
+        hint = self._for_one.current.get_property("INFERENCE_PRECISION_HINT").to_string()
         word = next((name for name, short in TYPES.items() if short == hint), hint)
         return f"int8 and {word}" if self.metadata.precision == "int8" else word
 
     def infer(self, batch: Batch) -> Output:
         """Run the network, and wait for its result."""
         with self._busy:
-            self._start(self._alone, batch)
-            return self._result(self._alone)
+            network = self._for_one.ready_for(batch.pixels.shape)
+            if network is not self._alone[0]:
+                self._alone = network, network.create_infer_request()
+            request = self._alone[1]
+            self._start(request, batch)
+            return self._result(request)
 
     def infer_all(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Output]]:
         """Run as many at once as the device is best at, in order; a single batch runs as in `infer`."""
@@ -129,11 +138,16 @@ class OpenVINODetector(FileDetector):
         if len(start) < 2:
             yield from super().infer_all(start)
             return
-        number = self._for_many.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
-        free = deque(self._for_many.create_infer_request() for _ in range(number))
+        network, free = None, deque()
         running: deque[tuple[Batch, Any]] = deque()
         try:
             for batch in chain(start, batches):
+                latest = self._for_many.ready_for(batch.pixels.shape)
+                if latest is not network:
+                    while running:
+                        yield self._oldest(running, free)
+                    network, number = latest, latest.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+                    free = deque(latest.create_infer_request() for _ in range(number))
                 if not free:
                     yield self._oldest(running, free)
                 running.append((batch, free.popleft()))
@@ -143,18 +157,6 @@ class OpenVINODetector(FileDetector):
         finally:  # a request must not outlive its images
             for _, request in running:
                 request.wait()
-
-    @cached_property
-    def _for_many(self) -> Any:
-        """The network on several streams; compiled when the first list comes, as it takes memory of its own."""
-        return self._compiled("THROUGHPUT")
-
-    def _compiled(self, hint: str) -> Any:
-        options = {**self._options, "PERFORMANCE_HINT": hint}
-        try:
-            return openvino_core().compile_model(self._model, self._device, options)
-        except RuntimeError as error:
-            raise ConfigError(f"OpenVINO cannot run this model on {self._device}: {reason(error)}; use 'cpu'") from None
 
     def _start(self, request: Any, batch: Batch) -> None:
         feed = {IMAGES: batch.pixels, SIZES: batch.padded_sizes_wh} if self._takes_sizes else {IMAGES: batch.pixels}
@@ -190,6 +192,13 @@ def _device(device: str, core: openvino.Core) -> str:
         known = ["auto", *(one.lower() for one in available)]
         raise ConfigError(f"OpenVINO has no device {device!r} here.{nearest(device, known)} Known: {', '.join(known)}.")
     return name
+
+
+def _compile(model: openvino.Model, device: str, options: dict[str, str | int]) -> Any:
+    try:
+        return openvino_core().compile_model(model, device, options)
+    except RuntimeError as error:
+        raise ConfigError(f"OpenVINO cannot run this model on {device}: {reason(error)}; use 'cpu'") from None
 
 
 def _options(precision: str, device: str, num_threads: int | None) -> dict[str, str | int]:
