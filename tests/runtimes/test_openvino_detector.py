@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 import openvino
 import pytest
 
@@ -14,8 +15,8 @@ from rtdetr.export.openvino import save_ir
 from rtdetr.runtimes import openvino_detector, openvino_network
 from rtdetr.runtimes.onnx_detector import OnnxDetector
 from rtdetr.runtimes.openvino_detector import OpenVINODetector
-from tests.runtimes.graphs import make_metadata, save_graph
-from tests.runtimes.test_onnx_detector import FORMS, PICTURES, foreign
+from tests.runtimes.graphs import change_input, make_graph, make_metadata, save_graph
+from tests.runtimes.test_onnx_detector import CHANGED, FORMS, PICTURES, foreign
 
 
 def convert(onnx_file, metadata=None):
@@ -145,6 +146,18 @@ def test_files_of_other_models(tmp_path):
     with pytest.raises(WeightsError, match="does not name its classes"):
         rtdetr.load(published)
     assert rtdetr.load(published, categories=rtdetr.VOC20, num_threads=1).names[1] == "bicycle"
+
+
+@pytest.mark.parametrize("change", CHANGED)
+def test_inputs_of_another_type_are_fed_as_they_are(files, change, tmp_path):
+    metadata = make_metadata()
+    onnx.save(change_input(make_graph(metadata), *CHANGED[change]), tmp_path / "model.onnx")
+    found = make_detector(convert(tmp_path / "model.onnx", metadata))(PICTURES, threshold=0.0)
+    for one, expected in zip(found, make_detector(files["boxes"])(PICTURES, threshold=0.0), strict=True):
+        np.testing.assert_allclose(one.boxes_xyxy, expected.boxes_xyxy, atol=0.1)
+    onnx.save(change_input(make_graph(metadata), "images", onnx.TensorProto.UINT8), tmp_path / "bytes.onnx")
+    with pytest.raises(WeightsError, match="input images has the type uint8"):
+        make_detector(convert(tmp_path / "bytes.onnx", metadata))
 
 
 def test_weights_of_another_export_are_refused(tmp_path):

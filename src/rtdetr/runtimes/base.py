@@ -290,7 +290,7 @@ class BaseDetector(ABC):
             )
         if size_hw == self.size_hw:  # which it was exported for, and perhaps with more maps than three
             return size_hw
-        tokens = sum((size_hw[0] // stride) * (size_hw[1] // stride) for stride in (8, 16, 32))
+        tokens = num_tokens(size_hw)
         if self.takes_all_queries and tokens < self.metadata.num_queries:
             raise InputError(
                 f"{self.metadata.model} was exported with {counted(self.metadata.num_queries, 'query')}, and images of "
@@ -325,6 +325,11 @@ class BaseDetector(ABC):
 
     def _prepared(self, source: Any, size_hw: tuple[int, int]) -> Prepared:
         return self.prepare(self.read(source), size_hw)
+
+
+def num_tokens(size_hw: tuple[int, int]) -> int:
+    """Places of the network's three maps for an image."""
+    return sum((size_hw[0] // stride) * (size_hw[1] // stride) for stride in (8, 16, 32))
 
 
 def multiples_of_32(size_hw: Any) -> tuple[int, int]:

@@ -16,8 +16,8 @@ import torch
 
 from rtdetr.devices import choose_device, continue_in_fork, no_autocast, pytorch_defaults
 from rtdetr.errors import ConfigError, WeightsError
-from rtdetr.runtimes.base import BaseDetector, Batch, BoxOutput, Output, RawOutput
-from rtdetr.runtimes.graph_form import OUTPUTS, check_precision, existing, unreadable
+from rtdetr.runtimes.base import BaseDetector, Batch, Output
+from rtdetr.runtimes.graph_form import OUTPUTS, check_precision, existing, output_of, unreadable
 from rtdetr.runtimes.metadata import KEY, ExportMetadata
 from rtdetr.runtimes.processes import FileDetector
 
@@ -85,7 +85,7 @@ class ExportedProgramDetector(FileDetector):
         if isinstance(result, Mapping):
             result = [result[name] for name in OUTPUTS[self.metadata.postprocess]]
         values = [value.cpu().numpy() for value in result]
-        return RawOutput(*values) if self.metadata.postprocess == "raw" else BoxOutput(*values)
+        return output_of(values, self.metadata)
 
 
 def _inspect(path: Path) -> tuple[str, bool]:

@@ -13,7 +13,7 @@ from rtdetr.runtimes.base import BaseDetector
 from rtdetr.runtimes.beside import tell_other_names
 
 _MOST_THREADS = 1024
-EXPORTED = (".onnx", ".xml", ".pt2", ".engine", ".trt")
+EXPORTED = (".onnx", ".ort", ".xml", ".pt2", ".engine", ".trt")
 _log = logging.getLogger(__name__)
 
 
@@ -33,8 +33,8 @@ def load(
     Args:
         source: a name of `list_models()` (its published weights are downloaded once), a `.pth` checkpoint, a Hugging
             Face `.safetensors` file or a folder with `config.json` and `model.safetensors`, the folder of a training
-            run (its best weights); or what `rtdetr export` writes: `.onnx`, `.xml` (OpenVINO), `.engine` or `.trt`
-            (TensorRT), `.pt2` (torch.export, AOTInductor).
+            run (its best weights); or what `rtdetr export` writes: `.onnx` (`.ort` in ONNX Runtime's format), `.xml`
+            (OpenVINO), `.engine` or `.trt` (TensorRT), `.pt2` (torch.export, AOTInductor).
         device: "cpu", "cuda", "cuda:1", ...; for OpenVINO also "gpu" and "npu". "auto" is the first CUDA device where
             the runtime can use one, else the CPU; `description` of the result says which.
         model: the zoo name of the network, for a checkpoint that does not say which one it is.
@@ -44,7 +44,7 @@ def load(
             class.
         nms_iou: in each class drop detections that overlap a better one by more than this IoU, 0..1; None: keep all, as
             published evaluation does.
-        categories: the classes, for an `.onnx` or `.xml` file that another tool exported and that names none.
+        categories: the classes, for an `.onnx`, `.ort` or `.xml` file that another tool exported and that names none.
         num_threads: CPU threads of the network; None: one a core. With torch it holds for the whole process.
 
     Raises:
@@ -77,7 +77,7 @@ def _detector(source: str | os.PathLike[str], options: dict[str, Any], given: di
     path = Path(source)
     with naming_the_missing_extra():
         match path.suffix.lower():
-            case ".onnx":
+            case ".onnx" | ".ort":
                 from rtdetr.runtimes.onnx_detector import OnnxDetector
 
                 return OnnxDetector(path, **options, **_only(("categories", "num_threads"), given, path))

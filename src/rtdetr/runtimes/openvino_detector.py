@@ -20,15 +20,17 @@ from openvino.preprocess import PrePostProcessor
 
 from rtdetr.categories import Categories
 from rtdetr.errors import ConfigError, WeightsError, nearest, one_of
-from rtdetr.runtimes.base import Batch, BoxOutput, Output, RawOutput
+from rtdetr.runtimes.base import Batch, Output
 from rtdetr.runtimes.graph_form import (
     IMAGES,
     OUTPUTS,
     SIZES,
+    Port,
     Shape,
     batch_sizes,
     describe,
     existing,
+    output_of,
     reason,
     unreadable,
 )
@@ -89,22 +91,23 @@ class OpenVINODetector(FileDetector):
         if sha256 is not None and sha256 != _sha256(path.with_suffix(".bin")):
             raise WeightsError(
                 f"{path} and {path.with_suffix('.bin').name} are not of one export: the weights are not those that the "
-                ".xml was written with. Copy both files, or export the model again"
+                ".xml was written with. Copy both files, or export the model again; a tool that changes the weights "
+                f"has to remove the entry {WEIGHTS_KEY!r} of rt_info"
             )
-        shapes = {_name(port, (IMAGES, SIZES)): _shape(port) for port in model.inputs}
+        inputs = {_name(port, (IMAGES, SIZES)): Port(_shape(port), _dtype(port)) for port in model.inputs}
         metadata = describe(
             stored,
             source=path,
-            inputs=shapes,
+            inputs=inputs,
             outputs={_name(port, (*OUTPUTS["boxes"], *OUTPUTS["raw"])): _shape(port) for port in model.outputs},
             categories=categories,
         )
         super().__init__(metadata, one_label=one_label, nms_iou=nms_iou)
-        self.batch_sizes = batch_sizes(shapes[IMAGES], metadata)
+        self.batch_sizes = batch_sizes(inputs[IMAGES].shape, metadata)
         if self.batch_sizes[0] == 1:
             self.batch_sizes = 1, 1
-        self._takes_sizes = SIZES in shapes
-        model = _scaling_itself(model) if metadata.preprocess == "external" else model
+        self._takes_sizes = SIZES in inputs
+        model = _converting_itself(model, inputs) if metadata.preprocess == "external" else model
         self._for_one, self._for_many = (
             CompiledNetwork(partial(_compile, model, self._device, {**options, "PERFORMANCE_HINT": hint}))
             for hint in ("LATENCY", "THROUGHPUT")  # the second, on several streams, takes memory once a list comes
@@ -171,8 +174,8 @@ class OpenVINODetector(FileDetector):
         except RuntimeError as error:
             raise self._failure(error) from None
         names = OUTPUTS[self.metadata.postprocess]
-        values = (np.array(request.get_tensor(name).data) for name in names)  # copies: the request is used again
-        return RawOutput(*values) if self.metadata.postprocess == "raw" else BoxOutput(*values)
+        values = [np.array(request.get_tensor(name).data) for name in names]  # copies: the request is used again
+        return output_of(values, self.metadata)
 
     def _oldest(self, running: "deque[tuple[Batch, Any]]", free: "deque[Any]") -> tuple[Batch, Output]:
         batch, request = running.popleft()
@@ -212,18 +215,27 @@ def _options(precision: str, device: str, num_threads: int | None) -> dict[str, 
     return options if num_threads is None else {**options, "INFERENCE_NUM_THREADS": num_threads}
 
 
-def _scaling_itself(model: openvino.Model) -> openvino.Model:
-    """Let the graph take uint8 pixels: the conversion then runs in the engine's threads."""
+def _converting_itself(model: openvino.Model, inputs: Collection[str]) -> openvino.Model:
+    """Let the graph take uint8 pixels and int64 sizes: the conversion then runs in the engine's threads."""
     steps = PrePostProcessor(model)
     images = steps.input(IMAGES)
     images.tensor().set_element_type(openvino.Type.u8)
     images.preprocess().convert_element_type(openvino.Type.f32).scale(255.0)
+    if SIZES in inputs:
+        steps.input(SIZES).tensor().set_element_type(openvino.Type.i64)
     return steps.build()
 
 
 def _name(port: Any, wanted: Collection[str]) -> str:
     """The name of an input or output that we know it by; a tensor has several where operators were folded."""
     return next((name for name in wanted if name in port.names), min(port.names, default="without a name"))
+
+
+def _dtype(port: Any) -> str:
+    """NumPy's name of the type of an input."""
+    kind: str = port.get_element_type().to_string()
+    known = {"f64": "float64", "f32": "float32", "f16": "float16", "i64": "int64", "i32": "int32", "u8": "uint8"}
+    return known.get(kind, kind)
 
 
 def _sha256(file: Path) -> str:

@@ -29,7 +29,7 @@ from rtdetr.weights.run_record import tell_edited_model
 from rtdetr.weights.state import DENOISING, load_state, looks_like
 from rtdetr.wording import counted
 
-_EXPORTED = (".onnx", ".xml", ".engine", ".trt", ".pt2")
+_EXPORTED = (".onnx", ".ort", ".xml", ".engine", ".trt", ".pt2")
 _FOREIGN = (".json", ".yaml", ".yml", ".txt", ".jpg", ".jpeg", ".png", ".zip")
 
 
