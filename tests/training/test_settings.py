@@ -168,3 +168,8 @@ def test_none_is_no_value_wherever_there_may_be_none():
     assert resolve("data", {"early_stopping": "none"}).early_stopping is None
     with pytest.raises(ConfigError, match="keep_last: expected a valid integer"):
         resolve("data", {"set": {"keep_last": "none"}})
+
+
+def test_a_description_of_a_dataset_in_capitals_may_have_validation_parts() -> None:
+    assert run_data._has_parts("set/DATA.YAML") and run_data._has_parts(["a.yml", "B.YML"])
+    assert not run_data._has_parts("set/TRAIN.JSON")

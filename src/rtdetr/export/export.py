@@ -75,8 +75,8 @@ def export(
     """
     options = options or ExportOptions()
     target = with_home(path)
-    if target.suffix != SUFFIXES[options.format]:
-        kind = next((kind for kind, suffix in SUFFIXES.items() if suffix == target.suffix), None)
+    if target.suffix.lower() != SUFFIXES[options.format]:
+        kind = next((kind for kind, suffix in SUFFIXES.items() if suffix == target.suffix.lower()), None)
         instead = f"; format {kind} has that ending" if kind else ""
         raise ExportError(
             f"{target}: expected a name ending in {SUFFIXES[options.format]} for format {options.format}{instead}"

@@ -24,6 +24,7 @@ from rtdetr.evaluation import evaluate_dataset
 from rtdetr.export.agreement import Agreement, Tolerance, class_difference, compare
 from rtdetr.export.layers import first_diverging, largest_error, shows_stages, stage_errors
 from rtdetr.export.pictures import built_in_pictures
+from rtdetr.files import beside
 from rtdetr.images import Picture, read_picture
 from rtdetr.models import RTDETR
 from rtdetr.preprocessing import resize
@@ -306,8 +307,8 @@ def _detections(
 
 def size_in_bytes(path: Path) -> int:
     """Size of a model file with the files of weights beside it."""
-    beside = [path.with_suffix(".bin")] if path.suffix.lower() == ".xml" else [path.with_name(path.name + ".data")]
-    return sum(file.stat().st_size for file in (path, *beside) if file.is_file())
+    weights = beside(path, ".bin") if path.suffix.lower() == ".xml" else path.with_name(path.name + ".data")
+    return sum(file.stat().st_size for file in (path, weights) if file.is_file())
 
 
 def count_nodes(path: Path) -> int | None:
@@ -318,9 +319,9 @@ def count_nodes(path: Path) -> int | None:
         return len(onnx.load(path, load_external_data=False).graph.node)
     if path.suffix.lower() == ".xml":
         from rtdetr.export.openvino import count_operations
-        from rtdetr.runtimes.openvino_core import openvino_core
+        from rtdetr.runtimes.openvino_core import read_ir
 
-        return count_operations(openvino_core().read_model(path))
+        return count_operations(read_ir(path))
     return None
 
 

@@ -4,6 +4,7 @@ Both need torch, but not the network's Python code. A package holds machine code
 constants: load only files whose origin you trust.
 """
 
+import io
 import json
 import logging
 import zipfile
@@ -122,10 +123,11 @@ def _load(path: Path, *, compiled: bool) -> tuple[Callable[..., Any], torch.devi
     log = logging.getLogger("torch.export")
     was_disabled, log.disabled = log.disabled, True  # it tells of a damaged file in a page of traceback
     try:
+        content = str(path) if path.suffix == ".pt2" else io.BytesIO(path.read_bytes())  # torch takes no .PT2
         if compiled:
-            package = torch._inductor.aoti_load_package(str(path))
+            package = torch._inductor.aoti_load_package(content)
             return package, torch.device(package.get_metadata().get("AOTI_DEVICE_KEY", "cpu"))
-        program = torch.export.load(path)
+        program = torch.export.load(content)
     except Exception as error:  # every part of the archive has a reader of its own
         raise unreadable(path, engine="torch.export", error=error) from None
     finally:

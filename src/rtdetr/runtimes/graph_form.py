@@ -15,7 +15,8 @@ import numpy as np
 from rtdetr import __version__
 from rtdetr.categories import Categories
 from rtdetr.errors import ConfigError, WeightsError
-from rtdetr.runtimes.base import BoxOutput, Output, RawOutput, num_tokens
+from rtdetr.runtimes.arguments import num_tokens
+from rtdetr.runtimes.base import BoxOutput, Output, RawOutput
 from rtdetr.runtimes.metadata import ExportMetadata
 from rtdetr.wording import counted
 

@@ -8,7 +8,8 @@ from typing import Any
 from rtdetr.categories import Categories
 from rtdetr.config import pytorch_precision
 from rtdetr.errors import ConfigError, WeightsError, naming_the_missing_extra
-from rtdetr.files import with_home
+from rtdetr.files import beside, with_home
+from rtdetr.runtimes.arguments import whole_number
 from rtdetr.runtimes.base import BaseDetector
 from rtdetr.runtimes.beside import tell_other_names
 
@@ -62,8 +63,10 @@ def load(
     }
     given = {"model": model, "categories": categories, "num_threads": num_threads}
     given = {name: value for name, value in given.items() if value is not None}
-    if num_threads is not None and not (isinstance(num_threads, int) and 1 <= num_threads <= _MOST_THREADS):
-        raise ConfigError(f"num_threads must be a whole number in 1..{_MOST_THREADS}, got {num_threads}")
+    if num_threads is not None:
+        given["num_threads"] = whole_number(num_threads, "num_threads", error=ConfigError)
+        if given["num_threads"] > _MOST_THREADS:
+            raise ConfigError(f"num_threads must be at most {_MOST_THREADS}, got {num_threads}")
     source = os.path.expanduser(source) if isinstance(source, str) else with_home(source)
     detector = _detector(source, options, given)
     if Path(source).suffix.lower() in EXPORTED:
@@ -93,8 +96,8 @@ def _detector(source: str | os.PathLike[str], options: dict[str, Any], given: di
                 from rtdetr.runtimes.tensorrt_detector import TensorRTDetector
 
                 return TensorRTDetector(path, **options, **_only((), given, path))
-            case ".bin" if path.with_suffix(".xml").is_file():
-                raise WeightsError(f"{path} has the weights of an OpenVINO model: give {path.with_suffix('.xml')}")
+            case ".bin" if (graph := beside(path, ".xml")).is_file():
+                raise WeightsError(f"{path} has the weights of an OpenVINO model: give {graph}")
             case _:
                 from rtdetr.runtimes.torch_detector import load_torch_detector
 

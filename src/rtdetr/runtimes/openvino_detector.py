@@ -20,6 +20,7 @@ from openvino.preprocess import PrePostProcessor
 
 from rtdetr.categories import Categories
 from rtdetr.errors import ConfigError, WeightsError, nearest, one_of
+from rtdetr.files import beside
 from rtdetr.runtimes.base import Batch, Output
 from rtdetr.runtimes.graph_form import (
     IMAGES,
@@ -35,7 +36,7 @@ from rtdetr.runtimes.graph_form import (
     unreadable,
 )
 from rtdetr.runtimes.metadata import KEY, WEIGHTS_KEY
-from rtdetr.runtimes.openvino_core import openvino_core
+from rtdetr.runtimes.openvino_core import openvino_core, read_ir
 from rtdetr.runtimes.openvino_network import CompiledNetwork
 from rtdetr.runtimes.processes import FileDetector
 
@@ -77,20 +78,21 @@ class OpenVINODetector(FileDetector):
         with path.open("rb") as file:
             if b"<net" not in file.read(1000):  # else OpenVINO asks all of its parsers, and some print
                 raise WeightsError(f"{path} is no OpenVINO model: expected XML that begins with <net ...>")
-        if not path.with_suffix(".bin").is_file():
-            raise WeightsError(f"{path} has no weights: {path.with_suffix('.bin').name} must be beside it; copy both")
+        weights = beside(path, ".bin")
+        if not weights.is_file():
+            raise WeightsError(f"{path} has no weights: {weights.name} must be beside it; copy both")
         self._device = _device(device, openvino_core())
         options = _options(precision, self._device, num_threads)
         try:
-            model = openvino_core().read_model(path)
+            model = read_ir(path)
             stored, sha256 = (
                 str(model.get_rt_info([key]).value) if model.has_rt_info([key]) else None for key in (KEY, WEIGHTS_KEY)
             )
         except Exception as error:  # openvino raises plain RuntimeErrors, and what its parsers raise
             raise unreadable(path, engine="OpenVINO", error=error) from None
-        if sha256 is not None and sha256 != _sha256(path.with_suffix(".bin")):
+        if sha256 is not None and sha256 != _sha256(weights):
             raise WeightsError(
-                f"{path} and {path.with_suffix('.bin').name} are not of one export: the weights are not those that the "
+                f"{path} and {weights.name} are not of one export: the weights are not those that the "
                 ".xml was written with. Copy both files, or export the model again; a tool that changes the weights "
                 f"has to remove the entry {WEIGHTS_KEY!r} of rt_info"
             )
