@@ -24,8 +24,15 @@ import numpy as np
 from rtdetr.data import DetectionDataset, open_dataset
 from rtdetr.devices import pytorch_defaults
 from rtdetr.errors import ConfigError, ExportError, InputError, MissingSplitError, naming_the_missing_extra
-from rtdetr.export.export import SUFFIXES, RefusedExportError, Source, describe, open_source
-from rtdetr.export.graph import prepared
+from rtdetr.export.export import (
+    SUFFIXES,
+    RefusedExportError,
+    Source,
+    check_finite,
+    describe,
+    open_source,
+    reference_of,
+)
 from rtdetr.export.layers import STAGE, stage_errors
 from rtdetr.export.options import ExportOptions, ExportResult
 from rtdetr.export.verify import (
@@ -44,7 +51,6 @@ from rtdetr.models import RTDETR
 from rtdetr.preprocessing import preprocess, resize
 from rtdetr.runtimes import load
 from rtdetr.runtimes.metadata import ExportMetadata
-from rtdetr.runtimes.torch_detector import TorchDetector
 from rtdetr.wording import counted
 
 _log = logging.getLogger(__name__)
@@ -123,16 +129,7 @@ def quantize(
     source = open_source(model)
     metadata = describe(source, options)
     float_options = options.replace(precision="fp32")
-    network = prepared(source.model, float_options)
-    reference = TorchDetector(
-        network,
-        source.categories,
-        device="cpu",
-        precision="float32",
-        size_hw=metadata.size_hw,
-        one_label=options.one_label,
-        nms_iou=options.nms_iou,
-    )
+    reference = reference_of(source, float_options.replace(size_hw=metadata.size_hw))
     dataset = None if data is None else open_dataset(data, split="val", on_bad_image=on_bad_image)
     known = _pictures(calibration, data, dataset, on_bad_image=on_bad_image)
     channels = metadata.in_channels
@@ -144,8 +141,9 @@ def quantize(
         )
     job = _Job(source.model, float_options, metadata, feeds, symmetric)
     compared = list(_spread(dataset or known, NUM_OF_DATASET, channels))
+    check_finite(reference, compared[0], size_hw=metadata.size_hw)
     before = measure_ap(reference, dataset) if dataset else None
-    stages = _stages(network)
+    stages = _stages(reference.network)
     kept: list[str] = []
     with files_together(target, error=ExportError) as file:
         while True:

@@ -19,7 +19,7 @@ from rtdetr.categories import Categories
 from rtdetr.data import DetectionDataset, open_dataset
 from rtdetr.detections import Detections, Detector
 from rtdetr.devices import DTYPES
-from rtdetr.errors import InputError, WeightsError
+from rtdetr.errors import ExportError, InputError, WeightsError
 from rtdetr.evaluation import evaluate_dataset
 from rtdetr.export.agreement import Agreement, Tolerance, class_difference, compare
 from rtdetr.export.layers import first_diverging, largest_error, shows_stages, stage_errors
@@ -210,6 +210,7 @@ def verify(
         InputError: no images, or one that cannot be read.
         DatasetError: the dataset is missing or broken, or has other classes.
         WeightsError: a file that is damaged or not RT-DETR's.
+        ExportError: the reference gives NaN or infinity.
     """
     detector = _load(exported) if isinstance(exported, str | os.PathLike) else exported
     original = _reference(reference, detector.categories)
@@ -286,7 +287,10 @@ def _detections(
     Pictures are resized here, unless a graph does it, so that only the network is compared.
     """
     small = [_resized(one, size_hw) for one in pictures]
-    expected = [_detect(original, one, lowest, size_hw) for one in small]
+    try:
+        expected = [_detect(original, one, lowest, size_hw) for one in small]
+    except WeightsError as error:
+        raise ExportError(f"nothing to compare with, as the reference gives no finite numbers: {error}") from None
     try:
         if isinstance(detector, BaseDetector) and detector.metadata.preprocess == "in_graph":
             return (expected, [_scaled(_detect(detector, one, lowest, size_hw), size_hw) for one in pictures]), None

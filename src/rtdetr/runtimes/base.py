@@ -213,8 +213,8 @@ class BaseDetector(ABC):
         """
         if not all(np.isfinite(values).all() for values in output):
             raise WeightsError(
-                f"{self.description} gave NaN or infinity: its weights are damaged, or do not fit this precision; "
-                "try precision='float32'"
+                f"{self.description} gave NaN or infinity: its weights are damaged or too large"
+                + ("" if self.precision == "float32" else ", or do not fit this precision; try precision='float32'")
             )
         if isinstance(output, RawOutput) and output.logits.shape[-1] != len(self.names):
             raise WeightsError(
