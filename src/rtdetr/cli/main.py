@@ -28,7 +28,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from rtdetr.errors import ConfigError, RTDETRError, naming_the_missing_extra, nearest, one_line
+from rtdetr.errors import ConfigError, RTDETRError, is_news, naming_the_missing_extra, nearest, one_line
 
 VERBS = ("train", "report", "evaluate", "predict", "export", "quantize", "benchmark", "data", "models", "weights")
 
@@ -86,7 +86,8 @@ class LazyGroup(TyperGroup):
         except RTDETRError as error:
             if ctx.params["debug"]:
                 raise
-            typer.echo(one_line(error), err=True)
+            if is_news(line := one_line(error)):
+                typer.echo(line, err=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
