@@ -8,9 +8,9 @@ FAST := -n 2 --dist worksteal
 
 # an environment of another Python is built anew, with PYTHON given (make test PYTHON=python3.13) at once
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-OTHER := $(foreach folder,.venv .venv-oldest .venv-newest,$(if $(wildcard $(folder)/lib/python$(VERSION)),,$(wildcard $(folder))))
+OTHER := $(foreach folder,.venv .venv-docs .venv-oldest .venv-newest,$(if $(wildcard $(folder)/lib/python$(VERSION)),,$(wildcard $(folder))))
 
-.PHONY: demo test test-slow test-oldest test-newest check bench lock $(if $(GIVEN),$(OTHER:=/.installed))
+.PHONY: demo test test-slow test-oldest test-newest check docs bench lock $(if $(GIVEN),$(OTHER:=/.installed))
 
 demo: .venv/.installed
 	$(BIN)/python examples/demo/run.py
@@ -35,6 +35,10 @@ check: .venv/.installed
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/python tools/check_docs.py
+
+# site/, strictly: a broken link or reference is an error
+docs: .venv-docs/.installed
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build
 
 bench: .venv/.installed
 	$(BIN)/python benchmarks/startup.py
@@ -73,6 +77,11 @@ endef
 	-$(BIN)/python -m pip install --quiet --no-deps --target $@/tensorrt-10 tensorrt-cu12-bindings==10.0.1
 	-$(BIN)/python -m pip install --quiet --no-deps --target $@/tensorrt-11 tensorrt-cu12-bindings==11.4.0.106
 	-$(BIN)/python -m pip install --quiet --target $@/cuda cuda-bindings==13.5.0
+
+.venv-docs/.installed: requirements/docs.txt
+	$(call environment,.venv-docs,14)
+	.venv-docs/bin/python -m pip install --quiet --no-deps --requirement requirements/docs.txt
+	touch $@
 
 .venv-oldest/.installed: pyproject.toml requirements/oldest.txt
 	$(call environment,.venv-oldest,12)

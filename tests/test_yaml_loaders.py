@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from rtdetr.data.yolo import find_yolo
-from rtdetr.training.yaml_files import read_yaml
+from rtdetr.yaml_files import read_yaml
 from rtdetr.yaml_loaders import TextLoader, ValuesLoader
 
 BASES = """

@@ -33,8 +33,11 @@ PUBLISHED = {
     "rtdetr_r50vd_m_6x_coco": (72, None, None, 16, None),
     "rtdetr_r50vd_6x_coco": (72, None, None, 16, None),
     "rtdetr_r101vd_6x_coco": (72, None, None, 16, None),
-    "deim_rtdetrv2_r18vd": (120, 117, 117, 32, None),
-    "deim_rtdetrv2_r50vd": (60, 58, 58, 32, None),
+    "deim_rtdetrv2_r18vd": (120, 117, 117, 16, None),
+    "deim_rtdetrv2_r34vd": (120, 117, 117, 16, None),
+    "deim_rtdetrv2_r50vd_m": (60, 58, 58, 16, None),
+    "deim_rtdetrv2_r50vd": (60, 58, 58, 16, None),
+    "deim_rtdetrv2_r101vd": (60, 58, 58, 16, None),
 }
 BACKBONE_RATES = {"r34vd": 5e-5, "r50vd_m": 1e-5, "r50vd": 1e-5, "r101vd": 1e-6}
 BACKBONE_RATES |= {"hgnetv2_l": 5e-6, "hgnetv2_x": 1e-6, "hgnetv2_h": 5e-6}

@@ -4,18 +4,17 @@ Translates it to `rtdetr.export`; `rtdetr export CHECKPOINT` does the same witho
 """
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
+from rtdetr.cli.logs import log_to_stderr
 from rtdetr.errors import ConfigError, RTDETRError, naming_the_missing_extra
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Export as the arguments say; return the exit status."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(stream=sys.stderr, format="%(levelname)s: %(message)s")
-    logging.getLogger("rtdetr").setLevel(logging.INFO)
+    log_to_stderr()
     try:
         with naming_the_missing_extra():
             return _run(options)
@@ -27,12 +26,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    import rtdetr
     from rtdetr.export import ExportOptions, RefusedExportError, Source, export
     from rtdetr.export.export import checkpoint_sha256
-    from rtdetr.training.published import read_published
+    from rtdetr.published import read_published
     from rtdetr.training.recipe import parse, parse_assignments
-    from rtdetr.weights import default_categories, download, load_state, read_checkpoint
+    from rtdetr.weights import load_published
 
     updates = {name: parse(name, value) for name, value in parse_assignments(options.update or []).items()}
     if options.resume is not None:
@@ -40,12 +38,8 @@ def _run(options: argparse.Namespace) -> int:
     published = read_published(options.config, updates=updates)
     if published.resume is None:
         raise ConfigError("expected the checkpoint to export: -r FILE")
-    file = download(published.resume) if "://" in published.resume else Path(published.resume)
-    weights = read_checkpoint(file)
-    model = rtdetr.build_model(published.network, num_classes=weights.config.num_classes)
-    load_state(model, weights.state)
-    categories = weights.categories or default_categories(weights.config.num_classes)
-    source = Source(model.eval(), categories, weights.thresholds, sha256=checkpoint_sha256(weights.path))
+    found = load_published(published, published.resume)
+    source = Source(found.model, found.categories, found.thresholds, sha256=checkpoint_sha256(found.path))
     side = options.input_size
     settings = ExportOptions(dynamic_batch=True, size_hw=None if side is None else (side, side), opset=options.opset)
     try:

@@ -1,6 +1,7 @@
 """The published command lines: `python tools/train.py -c CONFIG.yml ...`, or the same after `torchrun ...`.
 
-Translates them to `rtdetr.train` and `rtdetr.evaluate`; docs/training.md says what differs.
+Translates them to `rtdetr.train` and `rtdetr.evaluate`; docs/training.md says what differs. Options of `rtdetr train`
+are taken as well, and win over the file.
 """
 
 import argparse
@@ -11,17 +12,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from rtdetr.cli.logs import log_to_stderr
 from rtdetr.errors import ConfigError, RTDETRError, naming_the_missing_extra, one_line
+
+_log = logging.getLogger("rtdetr.tools.train")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Train or evaluate as the arguments say; return the exit status."""
-    options = _parser().parse_args(arguments)
-    logging.basicConfig(stream=sys.stderr, format="%(levelname)s: %(message)s")
-    logging.getLogger("rtdetr").setLevel(logging.INFO)
+    options, others = _parser().parse_known_args(arguments)
+    log_to_stderr()
     try:
         with naming_the_missing_extra():
-            return _run(options)
+            return _run(options, _given(others))
     except RTDETRError as error:
         print(one_line(error), file=sys.stderr)
         return 2
@@ -29,8 +32,34 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
-def _run(options: argparse.Namespace) -> int:
-    from rtdetr.training.published import read_published
+def _given(arguments: list[str]) -> dict[str, Any]:
+    """What arguments in the form of `rtdetr train` ask for: settings of `rtdetr.train`, "data" and "dry_run".
+
+    Raises:
+        ConfigError: an option that `rtdetr train` does not have either, or a value that cannot be.
+    """
+    import typer
+
+    from rtdetr.cli.main import UsageError, app
+    from rtdetr.cli.train import settings_of
+
+    command: Any = typer.main.get_command(app)
+    try:
+        values = command.get_command(None, "train").make_context("train", arguments).params
+    except UsageError as error:
+        reason = error.format_message().rstrip(".")
+        raise ConfigError(f"{reason}. See tools/train.py --help and rtdetr train --help") from None
+    processes = values.pop("processes")
+    if processes is not None:
+        raise ConfigError(f"--processes: start them with torchrun --nproc_per_node {processes} tools/train.py")
+    data, dry_run = values.pop("data"), values.pop("dry_run")
+    settings = settings_of(**{name: value for name, value in values.items() if name not in ("config", "resume")})
+    settings = {name: value for name, value in settings.items() if value not in (None, {}, [], ())}
+    return {**settings, "data": list(data) if data else None, "dry_run": dry_run}
+
+
+def _run(options: argparse.Namespace, given: dict[str, Any]) -> int:
+    from rtdetr.published import read_published
     from rtdetr.training.recipe import parse, parse_assignments
 
     if options.resume and options.tuning:
@@ -45,32 +74,35 @@ def _run(options: argparse.Namespace) -> int:
         updates["use_amp"] = options.use_amp
     published = read_published(options.config, updates=updates)
     if options.test_only:
-        _evaluate(published)
+        _evaluate(published, given)
         return 0
-    settings = dict(published.settings)
-    data = settings.pop("data", None)
-    resume = _file(published.resume) if published.resume else None
-    return _train(data, settings, resume)
+    return _train(published, given)
 
 
-def _train(data: Any, settings: dict[str, Any], resume: Path | None) -> int:
+def _train(published: Any, given: dict[str, Any]) -> int:
     import rtdetr
     from rtdetr.evaluation.report import percent
     from rtdetr.training.signals import exit_status
 
-    result = rtdetr.train(data, resume=resume, config=settings)
-    if int(os.environ.get("RANK", "0")) == 0:
+    resume = _file(published.resume) if published.resume else None
+    result = rtdetr.train(resume=resume, config=published.settings, **given)
+    if given["dry_run"]:
+        print((result.output_dir / "plan.txt").read_text(encoding="utf-8"), end="")
+    elif int(os.environ.get("RANK", "0")) == 0:
         best = "" if result.best_ap is None else f", best AP {percent(result.best_ap)}: {result.best_weights}"
         print(f"{'finished' if result.finished else 'interrupted'}{best}; {result.last_weights}")
     return 0 if result.signal is None else exit_status(result.signal)
 
 
-def _evaluate(published: Any) -> None:
-    """Evaluate the averaged weights of a checkpoint on the validation data, in float32, and write eval.json."""
+def _evaluate(published: Any, given: dict[str, Any]) -> None:
+    """Evaluate a checkpoint, if use_ema is True its average, on the validation data in float32, and write eval.json."""
     import rtdetr
-    from rtdetr.weights import load_state, read_checkpoint
+    from rtdetr.categories import Categories
+    from rtdetr.data import open_dataset
+    from rtdetr.runtimes.torch_detector import TorchDetector
+    from rtdetr.weights import load_published
 
-    settings = published.settings
+    settings = {**published.settings, **given}
     source = published.resume or settings.get("weights")
     if source is None:
         raise ConfigError("--test-only: expected the checkpoint to evaluate: -r FILE")
@@ -78,16 +110,27 @@ def _evaluate(published: Any) -> None:
         raise ConfigError("--test-only: expected a val_dataloader with a dataset in the file")
     if int(os.environ.get("RANK", "0")):  # one process evaluates
         return
-    weights = read_checkpoint(source)
-    model = rtdetr.build_model(published.network, num_classes=weights.config.num_classes)
-    load_state(model, weights.state)
-    report = rtdetr.evaluate(
-        model,
-        settings["val_data"],
-        images=settings.get("val_images"),
+    average = settings["recipe"].ema_decay > 0
+    found = load_published(published, source, average=average)
+    if found.averaged not in (None, average):
+        has, wanted = ("only", "use_ema: False") if found.averaged else ("no", "use_ema: True")
+        _log.warning("%s has %s averaged weights, so %s has no effect", found.path, has, wanted)
+    classes = found.categories if found.is_named else Categories.numbered(len(found.categories))
+    detector = TorchDetector(
+        found.model,
+        classes,
         device=settings.get("device", "auto"),
         precision="float32",
+        size_hw=published.network.eval_size_hw,
     )
+    dataset = open_dataset(
+        settings["val_data"],
+        split="val",
+        images=settings.get("val_images"),
+        on_bad_box=settings.get("bad_boxes", "error"),
+        on_bad_image=settings.get("bad_images", "error"),
+    )
+    report = rtdetr.evaluate(detector, dataset)
     print(report.table())
     folder = Path(settings.get("output_dir", "."))
     folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +144,10 @@ def _file(source: str) -> Path:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Train or evaluate as a published YAML file says.")
+    parser = argparse.ArgumentParser(
+        description="Train or evaluate as a published YAML file says.",
+        epilog="Options of 'rtdetr train' are taken as well, and win over the file.",
+    )
     add = parser.add_argument
     add("-c", "--config", type=Path, required=True, help="YAML file of the published form")
     add("-r", "--resume", help="checkpoint to go on from, or to evaluate")

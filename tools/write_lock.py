@@ -1,5 +1,7 @@
 """Write requirements/lock.txt and requirements/torch.txt, the packages that `make demo` and `make test` install.
 
+And requirements/docs.txt, those of `make docs`.
+
 python tools/write_lock.py UV    UV: the uv program
 
 Both files together hold every direct and indirect dependency, for every supported Python and platform.
@@ -13,6 +15,7 @@ from pathlib import Path
 
 REQUIREMENTS = Path(__file__).parents[1] / "requirements"
 OLDEST_PYTHON = "3.11"
+PROJECT = ("--extra", "dev", "pyproject.toml", "requirements/lock.in")
 # PyTorch and the CUDA libraries that only its default Linux wheels need
 TORCH = re.compile(r"(torch|torchvision|triton|(nvidia|cuda)-[a-z0-9-]+)==")
 LOCK_HEAD = """\
@@ -26,10 +29,13 @@ TORCH_HEAD = """\
 """
 
 
-def resolve(uv: str) -> str:
+DOCS_HEAD = "# Written by `make lock` from docs.in, with hashes.\n"
+
+
+def resolve(uv: str, *sources: str) -> str:
     """Return the lines for the newest versions of all packages, with hashes and the reason for each package."""
     command = [uv, "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--no-header"]
-    command += ["--python-version", OLDEST_PYTHON, "--extra", "dev", "pyproject.toml", "requirements/lock.in"]
+    command += ["--python-version", OLDEST_PYTHON, *sources]
     index = os.environ.get("PIP_INDEX_URL")
     environment = os.environ | ({"UV_DEFAULT_INDEX": index} if index else {})
     return subprocess.run(
@@ -38,13 +44,14 @@ def resolve(uv: str) -> str:
 
 
 def main() -> None:
-    """Write the two files anew."""
-    packages = re.split(r"^(?=[a-z0-9])", resolve(sys.argv[1]), flags=re.MULTILINE)[1:]
+    """Write the files anew."""
+    packages = re.split(r"^(?=[a-z0-9])", resolve(sys.argv[1], *PROJECT), flags=re.MULTILINE)[1:]
     locked = [package for package in packages if not TORCH.match(package)]
     constraints = [package for package in packages if TORCH.match(package)]
     without_hashes = [re.sub(r" \\\n +--hash=\S+", "", package) for package in constraints]
     (REQUIREMENTS / "lock.txt").write_text(LOCK_HEAD + "".join(locked))
     (REQUIREMENTS / "torch.txt").write_text(TORCH_HEAD + "".join(without_hashes))
+    (REQUIREMENTS / "docs.txt").write_text(DOCS_HEAD + resolve(sys.argv[1], "requirements/docs.in"))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ Start with `load` (detect), `train`, `evaluate` or `build_model`. Every public n
 import importlib
 from typing import TYPE_CHECKING
 
+from rtdetr._version import __version__ as __version__
 from rtdetr.errors import RTDETRError as RTDETRError
 from rtdetr.errors import naming_the_missing_extra
 
@@ -38,8 +39,6 @@ if TYPE_CHECKING:  # what editors and type checkers read; a test keeps it equal 
     from rtdetr.models import build_model as build_model
     from rtdetr.runtimes import load as load
     from rtdetr.zoo import list_models as list_models
-
-__version__ = "0.1.0"
 
 _MODULES = (
     *("boxes", "config", "data", "evaluation", "export", "images", "losses", "models", "preprocessing", "runtimes"),

@@ -50,6 +50,27 @@ class Categories(Sequence[Category]):
         """Stand-ins for unknown classes: "class 0", "class 1", ... with the label as id."""
         return cls(Category(label, f"class {label}") for label in range(count))
 
+    @classmethod
+    def of_ids(cls, count: int) -> "Categories":
+        """Stand-ins for classes of which only the ids are known, which are the labels: "id 0", "id 1", ..."""
+        return cls(Category(label, f"id {label}") for label in range(count))
+
+    def by_id(self, count: int | None = None) -> "Categories":
+        """These classes with their ids as labels: one row for each id from 0 on, unused ones are called "id 0", ...
+
+        Args:
+            count: number of rows; None: as many as the largest id needs.
+
+        Raises:
+            InputError: an id that has no row.
+        """
+        count = max(self.ids, default=-1) + 1 if count is None else count
+        outside = [number for number in self.ids if not 0 <= number < count]
+        if outside:
+            raise InputError(f"category id {outside[0]} is outside of 0..{count - 1}, the ids that have a row")
+        names = dict(zip(self.ids, self.names, strict=True))
+        return Categories(Category(label, names.get(label, f"id {label}")) for label in range(count))
+
     @cached_property
     def names(self) -> list[str]:
         """Names by label."""

@@ -216,6 +216,7 @@ class DecoderConfig(Strict):
     activation: Literal["relu", "silu", "gelu"] = "relu"
     query_pos_widths: tuple[Size, ...] | None = None  # hidden widths of the query position head; None: (2 * width,)
     num_denoising: int = Field(default=100, ge=0)
+    denoise_every_object: bool = False  # of an image with more than num_denoising, as published; else as many of them
     label_noise_ratio: Fraction = 0.5
     box_noise_scale: float = Field(default=1.0, ge=0)
 
@@ -317,6 +318,7 @@ class Recipe(Strict):
     schedule: Literal["constant", "steps", "flat_cosine"] = "constant"
     milestones: tuple[Size, ...] = ()  # steps: epochs from which on the rate is multiplied with milestone_factor
     milestone_factor: float = Field(default=0.1, gt=0, le=1)
+    milestones_after_warmup: bool = False  # as published: epochs that end during warm-up do not count for milestones
     warmup_iterations: int = Field(default=2000, ge=0)
     flat_epochs: int | None = None  # flat_cosine: epochs before the cosine begins
     no_augmentation_epochs: int = Field(default=0, ge=0)  # flat_cosine: epochs at the end with the final rate
@@ -350,6 +352,7 @@ class TrainConfig(Strict):
     images: str | None = None  # folder of the training images, where it is not in a usual place
     val_data: str | tuple[str, ...] | None = None  # datasets that are evaluated; None: the validation part of `data`
     val_images: str | None = None
+    data_origins: dict[str, str] = {}  # of these four: the argument or file that each was named by
     bad_boxes: Literal["error", "drop"] = "error"  # what to do with boxes that have no area inside their image
     bad_images: Literal["error", "skip"] = "error"  # what to do with images that cannot be read; skip: show others
     max_pixels: Size | None = None  # of an image; None: RTDETR_MAX_PIXELS, or what Pillow allows, about 179 million
@@ -361,6 +364,7 @@ class TrainConfig(Strict):
     recipe_name: str = "published"  # where `recipe` comes from: published, finetune, deim, a file, ...
     recipe_changes: dict[str, Any] | None = None  # changes to make once the data is known; None: `recipe` is final
     weights: str | None = None  # zoo name or file whose weights the run starts from; None: fresh ones
+    labels_are_ids: bool = False  # class rows of `weights` or a checkpoint to resume, if unnamed, are category ids
     backbone_weights: str | None = None  # "auto": the model's ImageNet file; a file; None: fresh ones
     freeze: Literal["backbone", "encoder"] | Annotated[int, Field(ge=0, le=4)] | None = None  # 2: stem and two stages
     balance: bool = False  # rare classes are drawn more often

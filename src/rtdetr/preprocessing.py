@@ -1,7 +1,10 @@
-"""From an image to the network's input: the one resize for every caller.
+"""From an image to the network's input: the one resize of prediction and evaluation, in every runtime.
 
-`preprocess` gives float32 (c, h, w) in [0, 1]. Training, evaluation, prediction and every runtime use it, so an image
-means the same to all of them. Reading files is in `images`.
+`preprocess` gives float32 (c, h, w) in [0, 1]. Every detector, `rtdetr.hf`, the checks of exports and quantization use
+this resize, which is Pillow's bit by bit. Three places have another one, whose values differ from it by 1 of 255 here
+and there: graphs exported with `preprocess`, the torch runtime with `fast_resize`, and training
+(`data/transforms.py`), which decodes large photos at reduced size, too.
+Reading files is in `images`.
 """
 
 import math

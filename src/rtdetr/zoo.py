@@ -200,10 +200,9 @@ def _deim(size: str, ap: float) -> ZooEntry:
     long = size in ("r18vd", "r34vd")
     groups: tuple[ParameterGroup, ...] = (NORMS_UNDECAYED,)
     if size in _DEIM_BACKBONE_LR:
-        groups = (*_backbone_groups(_DEIM_BACKBONE_LR[size], norms=True), HEAD_NORMS_UNDECAYED)
+        groups = (*_backbone_groups(_DEIM_BACKBONE_LR[size], norms=False), *groups)
     recipe = Recipe(
         epochs=120 if long else 60,
-        batch_size=32,
         lr=2e-4,
         groups=groups,
         schedule="flat_cosine",

@@ -72,3 +72,12 @@ def test_mistakes_are_one_line(files, tmp_path):
         result = run(*arguments)
         assert result.exit_code == 2
         assert message in result.stderr.splitlines()[-1]
+
+
+def test_classes_go_to_the_files_that_name_none(files, tmp_path):
+    published = save_graph(tmp_path / "published.onnx", described=False)
+    assert run(files[0], published).exit_code == 2
+    result = run(files[0], published, "--classes", "voc", "--config", "test-tiny")
+    assert result.exit_code == 0 and "published.onnx" in result.stdout, result.output
+    result = run(files[0], published, "--classes", "vok")
+    assert result.exit_code == 2 and "no such file of class names: vok" in result.stderr

@@ -16,7 +16,7 @@ from rtdetr.errors import ConfigError
 from rtdetr.models import build_model
 from rtdetr.runtimes.metadata import KEY
 from rtdetr.weights import save_weights
-from tests.training.published.files import write_over
+from tests.published.files import write_over
 
 TOOL = Path(__file__).parents[2] / "tools" / "export_onnx.py"
 
@@ -186,7 +186,7 @@ train_dataloader: {dataset: {transforms: {ops: [{type: Resize, size: [64, 64]}]}
 val_dataloader: {dataset: {transforms: {ops: [{type: Resize, size: [64, 64]}]}}}
 """,
     )
-    from rtdetr.training.published import read_published
+    from rtdetr.published import read_published
 
     torch.manual_seed(0)
     weights = save_weights(build_model(read_published(config).network), tmp_path / "weights.pth")

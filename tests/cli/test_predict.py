@@ -20,6 +20,7 @@ from rtdetr.cli.predict import parse_size, parse_threshold, plan_pictures
 from rtdetr.errors import InputError
 from rtdetr.models import build_model
 from rtdetr.weights import save_weights
+from tests.runtimes.graphs import save_graph
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,22 @@ def test_a_folder_prints_one_line_an_image(weights, photos):
     result = run(weights, photos)
     assert result.exit_code == 0, result.output
     assert result.stdout == f"{photos / 'a.png'}: 30 bolt\n{photos / 'b.JPG'}: 30 bolt\n"
+
+
+def test_a_published_onnx_file_and_a_checkpoint_get_their_classes(weights, photos, tmp_path):
+    file = save_graph(tmp_path / "published.onnx", described=False)
+    (tmp_path / "names.txt").write_text("bolt\nnut\nwasher\n")
+    options = ["predict", str(photos / "a.png"), "--model", str(file), "--threshold", "0.01"]
+    result = CliRunner().invoke(app, options)
+    assert result.exit_code == 2 and "give them: --classes coco, or --classes FILE" in result.stderr
+    result = CliRunner().invoke(app, [*options, "--classes", str(tmp_path / "names.txt")])
+    assert result.exit_code == 0 and "washer" in result.stdout, result.output
+    torch.save(torch.load(weights, weights_only=True)["model"], tmp_path / "best.pth")
+    (tmp_path / "two.json").write_text('{"categories": [{"id": 5, "name": "rivet"}, {"id": 9, "name": "nail"}]}')
+    more = ["--classes", tmp_path / "two.json", "--config", "test-tiny"]
+    result = run(tmp_path / "best.pth", photos / "a.png", *more)
+    assert result.exit_code == 0 and "30 rivet" in result.stdout, result.output
+    assert "does not say how its model samples" not in result.stderr
 
 
 def test_threshold(weights, photos):

@@ -48,7 +48,8 @@ def test_a_dry_run_says_what_would_be_done(data, tmp_path):
     again = invoke("-c", run / "config.json", "--output", tmp_path / "again", "--dry-run")
     assert again.exit_code == 0, again.output
     repeated = json.loads((tmp_path / "again" / "config.json").read_text())
-    assert {**repeated, "output_dir": config["output_dir"]} == config
+    assert repeated["data_origins"] == {"data": str(run / "config.json")}
+    assert {**repeated, **{key: config[key] for key in ("output_dir", "data_origins")}} == config
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,15 @@ def test_percent_is_recognized_in_small_and_large_images(side, why):
     assert other_form(percent[:10] * 0.8, np.tile((640, 640), (10, 1)), form=XYWH) == ""  # a few objects in a corner
 
 
+def test_every_box_of_a_small_image_fits_percent_which_alone_says_nothing():
+    sizes_wh = np.tile((60, 60), (40, 1))
+    boxes = corners(40) / np.tile(WH, 2) * 60
+    assert other_form(written(boxes, CORNERS), sizes_wh, form=XYWH).startswith("look like x1 y1 x2 y2: ")
+    slips = written(boxes, XYWH)
+    slips[:8, 2:] = 70 - slips[:8, :2]  # a fifth of the boxes reach over the border
+    assert other_form(slips, sizes_wh, form=XYWH) == ""
+
+
 @pytest.mark.parametrize("count", [12, 2000])
 @pytest.mark.parametrize("read", [XYWH, CORNERS, CENTER])
 @pytest.mark.parametrize("true", [XYWH, CORNERS, CENTER])

@@ -35,7 +35,7 @@ def assert_equal(left, right):
     assert left.annotations.notes == right.annotations.notes
     assert left.annotations.implied == right.annotations.implied
     for name, column in left.annotations._asdict().items():
-        if name not in ("categories", "notes", "implied"):
+        if isinstance(column, np.ndarray):
             np.testing.assert_array_equal(column, getattr(right.annotations, name))
             assert column.dtype == getattr(right.annotations, name).dtype
 
@@ -76,9 +76,11 @@ def test_an_added_or_removed_file_is_seen(tmp_path, cache, kind):
     assert len(open_dataset(root, split="val")) == 2
 
 
-@pytest.mark.parametrize("kind", ["yolo", "voc"])
+@pytest.mark.parametrize("kind", ["yolo", "voc", "coco"])
 def test_an_image_of_another_size_is_seen_where_nothing_else_states_it(tmp_path, cache, kind):
     root = write_format(tmp_path / "set", kind, document())
+    for file in root.glob("annotations/*.json"):
+        file.write_text(re.sub('"(width|height)": [0-9]+', r'"\1": null', file.read_text()))
     for file in root.glob("Annotations/*.xml"):
         file.write_text(re.sub("<size>.*</size>", "", file.read_text()))
     before = open_dataset(root, split="val")

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+import rtdetr
 from rtdetr.config import DecoderConfig
 from rtdetr.models.denoising import make_denoising_queries
 
@@ -74,6 +75,15 @@ def test_a_crowded_image_keeps_the_block_bounded() -> None:
     targets, config = [crowd(700), crowd(3)], DecoderConfig()
     queries = make_denoising_queries(targets, labels_embedding(), config, num_queries=300, every_object=True)
     assert queries.meta.num_queries == 1400 and len(queries.meta.object_indices[0]) == 700
+
+
+def test_the_published_way_is_a_setting_of_the_model() -> None:
+    config = rtdetr.zoo.model_config("test-tiny")  # 10 denoising queries
+    images, targets = torch.rand(1, 3, 64, 64), [crowd(25)]
+    for every_object, found in ((False, 10), (True, 25)):
+        model = rtdetr.build_model(config.replace(decoder={"denoise_every_object": every_object})).train()
+        meta = model(images, targets).denoising_meta
+        assert (meta.num_queries, len(meta.object_indices[0])) == (2 * found, found)
 
 
 def test_without_noise_the_queries_are_the_objects() -> None:

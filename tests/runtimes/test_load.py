@@ -14,6 +14,7 @@ from rtdetr.categories import Categories
 from rtdetr.errors import ConfigError, WeightsError
 from rtdetr.export import ExportOptions, export
 from rtdetr.models import build_model
+from rtdetr.runtimes.torch_detector import TorchDetector
 from rtdetr.weights import convert as convert_weights
 from rtdetr.weights import save_huggingface, save_weights
 from tests.runtimes.graphs import make_metadata, save_graph
@@ -58,13 +59,17 @@ def test_a_missing_exported_file(tmp_path, suffix, kind):
 
 def test_options_that_a_kind_of_file_has_not(checkpoint, tmp_path):
     for file, option in (
-        (checkpoint, {"categories": rtdetr.COCO80}),
+        (tmp_path / "model.pt2", {"categories": rtdetr.COCO80}),
         (tmp_path / "model.onnx", {"model": "test-tiny"}),
         (tmp_path / "model.pt2", {"model": "test-tiny"}),
+        (tmp_path / "model.xml", {"fast_resize": True}),
     ):
         with pytest.raises(ConfigError, match=f"{next(iter(option))} is not an option for {file.suffix} models"):
             rtdetr.load(file, **option)
-    for count, said in ((0, "a whole number from 1"), (1.0, "a whole number from 1"), (100_000, "at most 1024")):
+    for classes in (rtdetr.COCO80, ["bolt", "screw"], "ids"):
+        with pytest.raises(ConfigError, match=r"names its 2 classes itself; leave categories out \(--classes\)"):
+            rtdetr.load(checkpoint, categories=classes)
+    for count, said in ((0, "a whole number from 1"), (100_000, "at most 1024")):
         with pytest.raises(ConfigError, match=f"num_threads must be {said}, got {count}"):
             rtdetr.load(tmp_path / "model.onnx", num_threads=count)
 
@@ -91,6 +96,12 @@ def test_suffixes_in_capitals(checkpoint, name, tmp_path):
     )
     found = detector(np.zeros((40, 40, 3), np.uint8), threshold=0.0)
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-3)
+
+
+@pytest.mark.parametrize("fast_resize", [False, True])
+def test_the_faster_resize_is_a_choice(checkpoint, fast_resize):
+    detector = rtdetr.load(checkpoint, device="cpu", fast_resize=fast_resize)
+    assert isinstance(detector, TorchDetector) and detector.fast_resize == fast_resize
 
 
 def test_wrong_names_and_words(checkpoint):

@@ -142,11 +142,15 @@ def test_devices(tmp_path):
 
 def test_a_published_file_needs_class_names(tmp_path):
     file = save_graph(tmp_path / "published.onnx", described=False)
-    with pytest.raises(WeightsError, match=r"does not name its classes.* categories=rtdetr\.COCO80"):
+    with pytest.raises(WeightsError, match=r"does not name its classes.* --classes coco.* categories=rtdetr\.COCO80"):
         rtdetr.load(file)
     detector = rtdetr.load(file, categories=VOC20)
     assert (detector.names[0], detector.size_hw, detector.batch_sizes) == ("aeroplane", (SIZE, SIZE), (1, 1))
     assert len(detector(PICTURES, threshold=0.0)[0]) == QUERIES
+    for classes in (["bolt", "nut", "washer"], {0: "bolt", 1: "nut", 2: "washer"}):
+        assert rtdetr.load(file, categories=classes).names == ("bolt", "nut", "washer")
+    (tmp_path / "names.txt").write_text("bolt\nnut\nwasher\n")
+    assert rtdetr.load(file, categories=tmp_path / "names.txt").names[2] == "washer"
     with pytest.raises(InputError, match="found class 2, but has only 1 class name"):
         rtdetr.load(file, categories=Categories.numbered(1))(PICTURES[0])
 
@@ -310,6 +314,12 @@ def test_a_description_of_another_graph_is_refused(tmp_path):
     onnx.save(graph, tmp_path / "fewer.onnx")
     with pytest.raises(WeightsError, match=r"fewer\.onnx is damaged: .* 2 classes, and the graph has 3"):
         OnnxDetector(tmp_path / "fewer.onnx")
+
+
+def test_stand_ins_for_class_names_are_replaced(tmp_path):
+    file = save_graph(tmp_path / "m.onnx", make_metadata(names=("id 0", "id 1", "id 2"), category_ids=(0, 1, 2)))
+    detector = rtdetr.load(file, categories={1: "nut", 2: "washer"})
+    assert (detector.names, detector.category_ids) == (("id 0", "nut", "washer"), (0, 1, 2))
 
 
 def test_classes_of_a_file_that_names_its_own(tmp_path):

@@ -15,6 +15,7 @@ from rtdetr.errors import ConfigError, InputError, WeightsError
 from rtdetr.models import RTDETR, build_model, postprocess
 from rtdetr.preprocessing import preprocess, resize
 from rtdetr.runtimes import load
+from rtdetr.runtimes.base import BaseDetector
 from rtdetr.runtimes.torch_detector import TorchDetector
 from rtdetr.weights import save_weights
 
@@ -311,8 +312,9 @@ def test_cuda_agrees_with_the_cpu(rgb):
 
 @pytest.mark.parametrize("shape", [(960, 1280), (961, 1283), (37, 200), (333, 1), (64, 64), (5000, 1200)])
 @pytest.mark.parametrize("size_hw", [(64, 64), (640, 640), (352, 608)])
-def test_torch_resizes_to_nearly_the_same_pixels(detector, shape, size_hw, monkeypatch):
+def test_fast_resize_gives_nearly_the_same_pixels(shape, size_hw, monkeypatch):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8))
+    detector = make_detector(fast_resize=True)
     pixels, size_wh = detector.prepare(image, size_hw)
     assert size_wh == image.size
     difference = np.abs(pixels.astype(int) - resize(image, size_hw))
@@ -321,6 +323,18 @@ def test_torch_resizes_to_nearly_the_same_pixels(detector, shape, size_hw, monke
     assert not is_recent or (shape, size_hw) != ((960, 1280), (640, 640)) or not difference.any()
     monkeypatch.setattr(Image.Image, "__arrow_c_array__", lambda _: int("no such interface"), raising=False)
     assert np.array_equal(detector.prepare(image, size_hw)[0], pixels)
+
+
+@pytest.mark.parametrize("shape", [(480, 640), (375, 500), (37, 200)])
+def test_by_default_the_pixels_are_those_of_every_runtime(detector, shape):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8))
+    published = image.resize((128, 128), Image.Resampling.BILINEAR)
+    for given in (image, np.asarray(image)):
+        pixels, _ = detector.prepare(detector.read(given), (128, 128))
+        assert np.array_equal(pixels, np.asarray(published).transpose(2, 0, 1))
+        assert np.array_equal(pixels, BaseDetector.prepare(detector, image, (128, 128))[0])
+    fast = make_detector(fast_resize=True)
+    assert not np.array_equal(fast.prepare(image, (128, 128))[0], pixels)
 
 
 def test_an_object_that_stands_in_several_places_is_read_once(detector, monkeypatch):

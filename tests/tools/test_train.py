@@ -2,13 +2,16 @@
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+import rtdetr
+from rtdetr.evaluation import CocoMetrics
 from rtdetr.training.metrics import read_records
-from tests.training.published.files import write_over
+from tests.published.files import write_over
 from tests.training.small import only_the_loop, write_folder
 
 TOOL = Path(__file__).parents[2] / "tools" / "train.py"
@@ -60,6 +63,28 @@ def file(tmp_path_factory) -> Path:
     return write_over(root, SMALL.format(root=root))
 
 
+def with_ids_as_labels(file: Path) -> Path:
+    """The same configuration for the same data with the ids 1 to 3 and one row for each id from 0 on."""
+    root = file.parents[1] / "ids"
+    shutil.copytree(file.parents[1] / "data", root / "data")
+    for path in root.glob("data/*/_annotations.coco.json"):
+        content = json.loads(path.read_text())
+        for rows, key in ((content["categories"], "id"), (content["annotations"], "category_id")):
+            for row in rows:
+                row[key] = {3: 1, 7: 2, 90: 3}[row[key]]
+        path.write_text(json.dumps(content))
+    return write_over(root, SMALL.format(root=root) + "remap_mscoco_category: False\n")
+
+
+class Report:
+    """What an evaluation that is not made returns."""
+
+    metrics = CocoMetrics(*[0.0] * 12, per_class={})
+
+    def table(self) -> str:
+        return ""
+
+
 def arguments_for(file: Path) -> list[str]:
     return ["-c", str(file), "-d", "cpu", "--seed", "3", "--summary-dir", "ignored", "--local-rank=0"]
 
@@ -86,6 +111,31 @@ def test_train_and_evaluate(tool, file, run, capsys):
     assert measured == pytest.approx(last, abs=0.01)  # the run computed in the precision that suits the machine
 
 
+def test_use_ema_decides_what_is_evaluated(tool, file, run, tmp_path, monkeypatch, caplog):
+    content = torch.load(run / "last.pth", weights_only=True)
+    seen = []
+    monkeypatch.setattr(rtdetr, "evaluate", lambda detector, *_, **__: seen.append(detector.network) or Report())
+    name = "decoder.enc_output.proj.weight"
+    for use_ema, expected in (("True", content["ema"]["module"]), ("False", content["model"])):
+        options = [
+            "-r",
+            str(run / "last.pth"),
+            "--test-only",
+            "--output-dir",
+            str(tmp_path),
+            "-u",
+            f"use_ema={use_ema}",
+        ]
+        assert tool.main([*arguments_for(file), *options]) == 0
+        assert torch.equal(seen[-1].state_dict()[name], expected[name])
+    assert not torch.equal(content["ema"]["module"][name], content["model"][name])
+    caplog.clear()
+    options = ["-r", str(run / "best.pth"), "--test-only", "--output-dir", str(tmp_path), "-u", "use_ema=False"]
+    assert tool.main([*arguments_for(file), *options]) == 0
+    assert "has only averaged weights, so use_ema: False has no effect" in caplog.text
+    assert torch.equal(seen[-1].state_dict()[name], content["ema"]["module"][name])
+
+
 @pytest.mark.slow
 def test_resume_and_tune(tool, file, run, tmp_path, capsys):
     resume = ["-r", str(run / "last.pth"), "--output-dir", str(tmp_path / "on"), "--no-amp"]
@@ -109,9 +159,69 @@ def test_resume_and_tune(tool, file, run, tmp_path, capsys):
     torch.testing.assert_close(new["ema"]["module"][name], old["ema"]["module"][name])
 
 
+def test_checkpoints_with_a_row_per_category_id(tool, file, run, tmp_path, caplog):
+    """Published checkpoints of N classes with ids 1 to N: evaluated, resumed and tuned."""
+    content = torch.load(run / "last.pth", weights_only=True)
+    names = [name for group in content.pop("trained") for name in group]
+    heads = ("decoder.enc_score_head.", "decoder.dec_score_head.", "decoder.denoising_class_embed.")
+
+    def with_row_0(state):
+        """The state of a published run: row 0 of the class heads is of no class, with scores near 0."""
+        rows = {k: v[:1] * 0 - (20 if v.ndim == 1 else 0) for k, v in state.items() if k.startswith(heads)}
+        return {k: torch.cat([rows[k], v]) if k in rows else v for k, v in state.items()}
+
+    published = {"last_epoch": 0, "model": with_row_0(content["model"]), "optimizer": content["optimizer"]}
+    published["ema"] = {**content["ema"], "module": with_row_0(content["ema"]["module"])}
+    for index, moments in published["optimizer"]["state"].items():
+        if names[index].startswith(heads):
+            moments.update({k: torch.cat([v[:1] + 9, v]) for k, v in moments.items() if k.startswith("exp_avg")})
+    torch.save(published, tmp_path / "last.pth")
+    own, head = with_ids_as_labels(file), "decoder.dec_score_head.0.bias"
+    results = {}
+    for name, config, source in (("ids", own, tmp_path / "last.pth"), ("usual", file, run / "last.pth")):
+        options = ["-r", str(source), "--test-only", "--output-dir", str(tmp_path / name)]
+        assert tool.main([*arguments_for(config), *options]) == 0
+        results[name] = json.loads((tmp_path / name / "eval.json").read_text())
+    of_classes = {name: result.pop("per_class") for name, result in results.items()}
+    assert results["ids"] == pytest.approx(results["usual"])
+    assert of_classes["ids"] == pytest.approx({"id 0": -1.0, **of_classes["usual"]})
+    with only_the_loop():
+        for option, text in (("-r", "3 of 4 rows that the data has classes for"), ("-t", "3 classes carried over")):
+            folder = tmp_path / option
+            more = [
+                option,
+                str(tmp_path / "last.pth"),
+                "--output-dir",
+                str(folder),
+                "--no-amp",
+                "--evaluate-every",
+                "0",
+            ]
+            update = ["-u", f"epoches={2 if option == '-r' else 1}", "optimizer.lr=1e-12"]
+            assert tool.main([*arguments_for(own), *more, "--set", "rehearsal=false", *update]) == 0
+            assert text in caplog.text
+            saved = torch.load(folder / "last.pth", weights_only=True)
+            former = content["model" if option == "-r" else "ema"]
+            former = former if option == "-r" else former["module"]
+            torch.testing.assert_close(saved["model"][head], former[head], atol=1e-5, rtol=0)
+
+
+def test_options_of_rtdetr_train_win_over_the_file(tool, file, tmp_path, capsys):
+    options = ["--epochs", "7", "--set", "train.accumulate=2", "--bad-boxes", "drop", "--output", str(tmp_path / "run")]
+    with only_the_loop():
+        assert tool.main([*arguments_for(file), *options, "--dry-run"]) == 0
+    assert "7 epochs of 3 steps" in capsys.readouterr().out
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["recipe"]["epochs"], config["recipe"]["accumulate"], config["bad_boxes"]) == (7, 2, "drop")
+    assert (config["seed"], config["recipe"]["batch_size"]) == (3, 4)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--epohcs", "3"], "ConfigError: No such option: --epohcs"),
+        (["--epochs", "many"], "ConfigError: Invalid value for '--epochs'"),
+        (["--processes", "2"], "start them with torchrun --nproc_per_node 2 tools/train.py"),
         (["-r", "a", "-t", "b"], "ConfigError: expected --resume or --tuning, got both"),
         (["--test-only"], "ConfigError: --test-only: expected the checkpoint to evaluate: -r FILE"),
         (["-u", "epochs=1"], "ConfigError: command line: unknown key 'epochs'. Did you mean 'epoches'"),

@@ -16,6 +16,7 @@ from rtdetr.training.ema import ModelEMA
 from rtdetr.training.optimizer import build_optimizer
 from rtdetr.training.resume import restore
 from rtdetr.weights import load_model, metadata
+from tests.weights.small import assert_same
 
 
 def make_state(*, num_classes: int = 3, channels_last: bool = False, seed: int = 0) -> TrainingState:
@@ -116,6 +117,29 @@ def test_published_checkpoints_are_resumed_after_their_last_epoch(tmp_path):
     restore(read(tmp_path), again)
     assert again.progress == Progress(batches_per_epoch=5, epoch=7, iteration=35)
     assert all(group["lr"] == 1e-3 and group["fused"] for group in again.optimizer.param_groups)
+
+
+def test_names_with_prefixes_and_files_without_average_are_resumed(tmp_path, caplog):
+    state = make_state()
+    step(state)
+    wrapped = {f"module.{key}": value for key, value in state.model.state_dict().items()}
+    averaged = {f"module.{key}": value for key, value in state.ema.module.state_dict().items()}
+    content = {"last_epoch": 6, "model": wrapped, "optimizer": state.optimizer.state_dict()}
+    torch.save({**content, "ema": {"module": averaged, "updates": 1}}, tmp_path / "last.pth")
+    again = make_state(seed=1)
+    restore(read(tmp_path), again)
+    assert again.ema.updates == 1 and not caplog.records
+    for ours, theirs in ((again.model, state.model), (again.ema.module, state.ema.module)):
+        assert_same(ours.state_dict(), theirs.state_dict())
+    torch.save({**content, "ema": None}, tmp_path / "last.pth")
+    again = make_state(seed=1)
+    restore(read(tmp_path), again)
+    assert again.ema.updates == 0 and "the checkpoint has no average" in caplog.text
+    assert_same(again.ema.module.state_dict(), state.model.state_dict())
+    caplog.clear()
+    again.ema.decay = 0.0  # none is wanted
+    restore(read(tmp_path), again)
+    assert not caplog.records
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path):

@@ -73,7 +73,7 @@ def test_the_config_of_a_run_starts_the_same_run_elsewhere(tmp_path, monkeypatch
     Path("run").mkdir()
     Path("run", "config.json").write_text(first.model_dump_json())
     again = resolve(None, {"config": "run/config.json"})
-    assert again == first.replace(output_dir="runs/test-tiny")
+    assert again == first.replace(output_dir="runs/test-tiny", data_origins={"data": str(Path("run/config.json"))})
     assert TrainConfig.model_validate_json(Path("run", "config.json").read_text()) == first
 
 

@@ -182,6 +182,9 @@ def test_a_run_of_two_processes_from_the_command_line(data, tmp_path):
     )
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.count("finished") == 1
+    said = [line for line in ran.stderr.splitlines() if line.startswith(("INFO:", "WARNING:"))]
+    assert any("starting from" in line or "warm-up" in line for line in said)
+    assert len(said) == len(set(said))
     content = torch.load(tmp_path / "run/last.pth", weights_only=True)
     assert (content["last_epoch"], len(content["rng"])) == (1, 2)
     assert config_of(tmp_path / "run")["recipe"]["batch_size"] == 4

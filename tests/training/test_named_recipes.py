@@ -71,6 +71,8 @@ def test_deim_for_any_model():
     assert own.groups[0].lr == pytest.approx(2e-6)
     assert own.replace(groups=published.groups) == published
     assert deim("rtdetr_r18vd").epochs == 120
+    for size in ("r18vd", "r34vd_120e_coco", "r50vd_m", "r50vd", "r101vd"):
+        assert deim(f"rtdetrv2_{size}") == zoo.recipe(f"deim_rtdetrv2_{size.split('_120e')[0]}")
     assert deim("test-tiny").train_size_hw == (64, 64)
     assert deim("mine", ModelConfig()).grouping == "modules"
 

@@ -78,6 +78,23 @@ def test_overlapping_patterns_name_the_parameter():
         build_optimizer(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), recipe)
 
 
+@pytest.mark.parametrize(
+    ("size", "backbone_lr"), [("r18vd", 2e-4), ("r34vd", 1e-4), ("r50vd_m", 2e-5), ("r50vd", 2e-5), ("r101vd", 2e-6)]
+)
+def test_deim_trains_every_norm_at_the_base_rate_without_decay(size, backbone_lr):
+    name = f"deim_rtdetrv2_{size}"
+    model = build_on_meta(name)
+    found = {
+        id(p): (g["lr"], g["weight_decay"])
+        for g in build_optimizer(model, zoo.recipe(name)).param_groups
+        for p in g["params"]
+    }
+    for parameter_name, parameter in model.named_parameters():
+        is_norm = "norm" in parameter_name or "bn" in parameter_name
+        lr = backbone_lr if parameter_name.startswith("backbone.") and not is_norm else 2e-4
+        assert found[id(parameter)] == (lr, 0.0 if is_norm else DECAYED), parameter_name
+
+
 def test_a_broken_pattern_is_named():
     with pytest.raises(ConfigError, match=r"'\(bn'.*regular expression"):
         build_optimizer(nn.Linear(2, 2), Recipe(groups=(ParameterGroup(pattern="(bn"),)))

@@ -112,6 +112,7 @@ def test_the_words():
     assert lines == [
         "model    test-tiny, 0.4 M parameters (0.4 M trained, frozen: stem and 2 stages), from the weights w.pth",
         "data     1,000 images, 12 of them without objects; 3 classes; none is evaluated",
+        "train    d",
         "recipe   finetune: made for these images; the published one is --recipe published",
         "length   72 epochs of 62 steps of 16 images: 4,464 steps",
         "rate     0.000145; 223 steps of warm-up; flat for 36 epochs, then a cosine down to 5%",
@@ -122,6 +123,14 @@ def test_the_words():
         "time     unknown until the rehearsal",
         "results  runs/x",
     ]
+
+
+def test_where_the_data_comes_from():
+    origins = {"data": "DATA", "val_data": "a.yml", "val_images": "a.yml"}
+    more = {"data": ("d", "e"), "val_data": "v.json", "val_images": "v", "data_origins": origins}
+    lines = plan(Recipe(), val=SplitCounts(1, 0), **more).splitlines()
+    assert lines[2:4] == ["train    d, e (DATA)", "val      v.json (a.yml); images in v (a.yml)"]
+    assert "\nval      the validation part of the same\n" in plan(Recipe(), val=SplitCounts(1, 0))
 
 
 def test_crowd_regions_are_no_objects(tmp_path):
@@ -141,10 +150,13 @@ def test_other_recipes():
         "rate     0.0002, backbone 2e-05; 2,000 steps of warm-up; flat for 34 epochs, then a cosine down to 50%" in text
     )
     assert "multi-scale 480 to 800 for 58 epochs" in text
-    assert "mosaic with a chance of 0.5 for 34 epochs" in text
+    assert "colour, zoom-out and crop in epochs 5 to 58; mosaic with a chance of 0.5 in epochs 5 to 34" in text
     assert "1 MAL + 5 L1 + 2 GIoU" in text
     text = plan(Recipe(epochs=9, schedule="steps", milestones=(6, 8)), rehearsal=False)
     assert "558 steps of warm-up; x 0.1 at epochs 6, 8" in text
+    late = {"milestones_after_warmup": True, "warmup_iterations": 125}  # of 62 steps an epoch
+    text = plan(Recipe(epochs=11, schedule="steps", milestones=(6, 8), **late), rehearsal=False)
+    assert "125 steps of warm-up; x 0.1 at epochs 8, 10" in text
     assert "from random weights" in text and "unknown until the first steps" in text
 
 

@@ -65,3 +65,27 @@ def test_steps_fall_at_the_milestones():
     recipe = Recipe(schedule="steps", milestones=(6, 8), milestone_factor=0.1, warmup_iterations=20)
     factors = [lr_factor(recipe, i, iterations_per_epoch=10) for i in (0, 19, 59, 60, 79, 80, 500)]
     assert factors == pytest.approx([0.05, 1.0, 1.0, 0.1, 0.1, 0.01, 0.01])
+
+
+@pytest.mark.parametrize("warmup", [0, 7, 10, 11, 25, 30])
+def test_milestones_of_published_files_wait_for_the_end_of_warm_up(warmup):
+    """The published loop: a step of warm-up after each iteration, one of MultiStepLR after epochs that it has left."""
+    recipe = Recipe(
+        schedule="steps",
+        milestones=(2, 3),
+        milestone_factor=0.1,
+        warmup_iterations=warmup,
+        milestones_after_warmup=True,
+    )
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    steps = torch.optim.lr_scheduler.MultiStepLR(optimizer, [2, 3], gamma=0.1)
+    iteration = 0
+    for _ in range(9):
+        for _ in range(10):
+            expected = steps.get_last_lr()[0] * (min(1.0, (iteration + 1) / warmup) if warmup else 1.0)
+            assert lr_factor(recipe, iteration, iterations_per_epoch=10) == pytest.approx(expected), iteration
+            iteration += 1
+            optimizer.step()
+        if iteration >= warmup:
+            steps.step()
+    assert lr_factor(recipe, iteration, iterations_per_epoch=10) == pytest.approx(0.01)

@@ -22,6 +22,7 @@ def test_defaults_are_the_published_recipe(tmp_path, monkeypatch):
     assert config == TrainConfig(
         data="data",
         model="rtdetrv2_r18vd",
+        data_origins={"data": "DATA"},
         output_dir="runs/rtdetrv2_r18vd",
         recipe=zoo.recipe("rtdetrv2_r18vd"),
         weights=None,
@@ -52,6 +53,47 @@ def test_single_values_and_whole_recipes(tmp_path):
     assert (config.output_dir, config.seed) == (str(tmp_path), 0)
     own = resolve("data", {**settings, "recipe": Recipe(batch_size=3)}).recipe
     assert (own.batch_size, own.groups, own.epochs) == (3, (), 5)
+
+
+DATA_SETTINGS = ("data", "images", "val_data", "val_images")
+
+
+@pytest.mark.parametrize(
+    ("given", "found", "origins"),
+    [
+        ({}, ("t.json", "t", "v.json", "v"), dict.fromkeys(DATA_SETTINGS, "FILE")),
+        ({"data": "d"}, ("d", None, None, None), {"data": "DATA"}),
+        ({"set": {"data": "d"}}, ("d", None, None, None), {"data": "--set data"}),
+        (
+            {"data": "d", "val_data": "w", "images": "i"},
+            ("d", "i", "w", None),
+            {"data": "DATA", "val_data": "--val-data", "images": "--images"},
+        ),
+        (
+            {"val_data": "w"},
+            ("t.json", "t", "w", None),
+            {"data": "FILE", "images": "FILE", "val_data": "--val-data"},
+        ),
+        (
+            {"val_images": "w"},
+            ("t.json", "t", "v.json", "w"),
+            {"data": "FILE", "images": "FILE", "val_data": "FILE", "val_images": "--val-images"},
+        ),
+    ],
+)
+def test_data_given_beside_a_file_replaces_the_files_data_whole(tmp_path, given, found, origins):
+    file = tmp_path / "own.yml"
+    file.write_text("data: t.json\nimages: t\nval_data: v.json\nval_images: v\nmodel: test-tiny\noutput_dir: o\n")
+    config = resolve(given.pop("data", None), {"config": file, **given})
+    assert tuple(getattr(config, name) for name in DATA_SETTINGS) == found
+    assert config.data_origins == {name: str(file) if one == "FILE" else one for name, one in origins.items()}
+
+
+def test_a_file_without_training_data_keeps_its_validation_data(tmp_path):
+    file = tmp_path / "own.yml"
+    file.write_text("val_data: v.json\nval_images: v\nmodel: test-tiny\noutput_dir: o\n")
+    config = resolve("d", {"config": file})
+    assert (config.data, config.val_data, config.val_images) == ("d", "v.json", "v")
 
 
 def test_settings_that_follow_from_others_and_those_of_a_section():

@@ -24,7 +24,7 @@ from rtdetr.weights import (
 )
 from rtdetr.weights.names import to_version
 from tests.parity.fill import image
-from tests.weights.small import assert_same, small
+from tests.weights.small import CONSTANTS, assert_same, small
 
 PETS = Categories.numbered(3)
 
@@ -37,7 +37,7 @@ def plain(**changes: object) -> torch.nn.Module:
 @pytest.mark.parametrize("layout", ["ema", "model", "both", "bare", "wrapped"])
 def test_official_layouts(layout: str, tmp_path: Path) -> None:
     state = plain().state_dict()
-    other = {key: value * 2 if value.is_floating_point() else value for key, value in state.items()}
+    other = {key: value if key.endswith(CONSTANTS) else value * 2 for key, value in state.items()}
     content = {
         "ema": {"ema": {"module": state, "updates": 7}},
         "model": {"model": state, "last_epoch": 3},
@@ -49,6 +49,10 @@ def test_official_layouts(layout: str, tmp_path: Path) -> None:
     weights = read_checkpoint(tmp_path / "x.pth")
     assert_same(weights.state, state)
     assert weights.config == zoo.model_config("test-tiny") and weights.categories is None
+    trained = read_checkpoint(tmp_path / "x.pth", average=False)
+    assert_same(trained.state, other if layout == "both" else state)
+    averaged = {"ema": (True, True), "both": (True, False), "bare": (None, None)}.get(layout, (False, False))
+    assert (weights.averaged, trained.averaged) == averaged
     model, categories = load_model(str(tmp_path / "x.pth"))
     assert_same(model.state_dict(), state)
     assert not model.training and categories == COCO80

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rtdetr import __version__
+from rtdetr._version import __version__
 from rtdetr.benchmark.measure import STAGES, Measurement
 from rtdetr.errors import InputError
 from rtdetr.files import write_atomically

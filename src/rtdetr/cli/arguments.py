@@ -39,7 +39,33 @@ BadImages = Annotated[
         help="Images of a dataset that cannot be read: error, or skip to count their objects as missed.",
     ),
 ]
+FastResize = Annotated[
+    bool,
+    typer.Option(
+        "--fast-resize", help="Resize with torch: faster, some pixels off by 1 of 255; not for exported files."
+    ),
+]
 Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Also take images in the subfolders of folders.")]
+
+ModelFile = Annotated[
+    str | None,
+    typer.Option(
+        "--config",
+        "-c",
+        help="Network of a checkpoint that does not say it: published YAML file, config.json or model name.",
+    ),
+]
+Classes = Annotated[
+    str | None,
+    typer.Option(
+        "--classes",
+        metavar="FILE|coco|voc|ids",
+        help="Classes of a model that names none: annotations or names; ids: its rows are category ids; or ids:FILE.",
+    ),
+]
+DropUnused = Annotated[
+    bool, typer.Option("--drop-unused", help="Leave out class rows of no class, such as row 0 of ids that begin at 1.")
+]
 
 
 def find_images(sources: Sequence[str], *, recursive: bool = False) -> list[Path]:

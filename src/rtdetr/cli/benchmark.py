@@ -1,17 +1,23 @@
 """`rtdetr benchmark`: how fast models and exported files run on this machine, side by side."""
 
+import contextlib
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rtdetr.cli.arguments import MaxPixels, Recursive, find_images
+from rtdetr.cli.arguments import Classes, MaxPixels, ModelFile, Recursive, find_images
 from rtdetr.cli.predict import parse_size, write_json
 from rtdetr.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rtdetr.runtimes.base import BaseDetector
 
 
 def benchmark(
     model: Annotated[list[str], typer.Argument(help="Model names, weight files, exported files; measured together.")],
+    config: ModelFile = None,
+    classes: Classes = None,
     images: Annotated[
         list[str] | None, typer.Option(help="Photos: files, folders or globs; none: a built-in 1280x960 picture.")
     ] = None,
@@ -36,17 +42,17 @@ def benchmark(
     from rtdetr.benchmark import chart_kind, environment, measure, save_chart, table, to_json
     from rtdetr.benchmark.measure import peak_memory, sample_photo
     from rtdetr.images import read_picture
-    from rtdetr.runtimes import load
 
     if chart:
         chart_kind(chart)  # said before the work, not after it
     batch_sizes = batch_size or [1]
-    options: dict[str, object] = {"device": device, "precision": precision}
+    options: dict[str, Any] = {"device": device, "precision": precision}
     if threads is not None:
         options["num_threads"] = threads
     names = list(dict.fromkeys(model))
     paths = find_images(images, recursive=recursive) if images else []
-    detectors = {name: load(name, device=device, precision=precision, num_threads=threads) for name in names}
+    loaded = {name: _load(name, options, config, classes) for name in names}
+    detectors = {name: detector for name, (detector, _) in loaded.items()}
     channels = sorted({detector.in_channels for detector in detectors.values()})
     if len(channels) > 1 and not {1, 3}.issuperset(channels):
         raise ConfigError(f"the models take images of {channels} channels: measure those apart, no image fits all")
@@ -55,7 +61,8 @@ def benchmark(
     # files in memory, so that the disk is not measured; a NumPy file is opened by its name
     photos = [path if path.suffix.lower() == ".npy" else path.read_bytes() for path in paths]
     photos = photos or [sample_photo(channels[-1])]
-    used = {name: peak_memory(name, options=options, batch_size=max(batch_sizes)) if memory else None for name in names}
+    most = max(batch_sizes)
+    used = {name: peak_memory(name, options=loaded[name][1], batch_size=most) if memory else None for name in names}
     size_hw = parse_size(size) if size else None
     found = measure(
         detectors, photos, batch_sizes=batch_sizes, size_hw=size_hw, rounds=rounds, warmup=warmup, memory_mb=used
@@ -66,3 +73,24 @@ def benchmark(
         write_json(to_json(found), json_file)
     if chart:
         save_chart(found, chart)
+
+
+def _load(
+    model: str, options: dict[str, Any], config: str | None, classes: str | None
+) -> tuple["BaseDetector", dict[str, Any]]:
+    """Load one of the models, with what --config and --classes say if it is of a kind that needs it.
+
+    Returns:
+        The detector, and the options that it was loaded with.
+    """
+    from rtdetr.class_lists import class_list
+    from rtdetr.runtimes import load
+    from rtdetr.runtimes.load import EXPORTED
+
+    if config is not None and Path(model).suffix.lower() not in EXPORTED:
+        options = {**options, "model": config}
+    if classes is not None:
+        class_list(classes)  # a mistake in it is told
+        with contextlib.suppress(ConfigError):  # the model names its classes itself
+            return load(model, **options, categories=classes), {**options, "categories": classes}
+    return load(model, **options), options

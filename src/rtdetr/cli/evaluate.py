@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rtdetr.cli.arguments import BadImages, MaxPixels
+from rtdetr.cli.arguments import BadImages, Classes, FastResize, MaxPixels, ModelFile
 from rtdetr.cli.predict import parse_size, write_json
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ _log = logging.getLogger(__name__)
 def evaluate(
     model: Annotated[str, typer.Argument(help="Model name (see 'rtdetr models'), weight file or folder.")],
     data: Annotated[Path, typer.Argument(help="Folder or annotation file of a dataset.")],
+    config: ModelFile = None,
+    classes: Classes = None,
     split: Annotated[str, typer.Option(help="Part of the dataset folder: train, val or test.")] = "val",
     images: Annotated[Path | None, typer.Option(help="Folder of the images, if not in a usual place.")] = None,
     bad_boxes: Annotated[str, typer.Option(help="Boxes without area in their image: error or drop.")] = "error",
@@ -28,6 +30,7 @@ def evaluate(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Images that go through the network together.")] = 8,
+    fast_resize: FastResize = False,
     one_label: Annotated[bool, typer.Option("--one-label", help="Take only the best class of each query.")] = False,
     nms: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="Drop boxes that overlap a better one of their class more.")
@@ -61,7 +64,16 @@ def evaluate(
     if font is not None:
         given_face(font)  # said before the work, not after it
     dataset = open_dataset(data, split=split, images=images, on_bad_box=bad_boxes, on_bad_image=bad_images)
-    detector = load(model, device=device, precision=precision, one_label=one_label, nms_iou=nms)
+    detector = load(
+        model,
+        model=config,
+        categories=classes,
+        device=device,
+        precision=precision,
+        one_label=one_label,
+        nms_iou=nms,
+        fast_resize=fast_resize,
+    )
     weights = of_run(Path(model))
     if save_thresholds:
         read_own(weights)  # said before the work, not after it

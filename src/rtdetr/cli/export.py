@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rtdetr.cli.arguments import BadImages, MaxPixels, Recursive, find_images
+from rtdetr.cli.arguments import BadImages, Classes, DropUnused, MaxPixels, ModelFile, Recursive, find_images
 from rtdetr.cli.predict import parse_size
 from rtdetr.errors import ConfigError, one_line, one_of
 from rtdetr.wording import counted
 
 if TYPE_CHECKING:
-    from rtdetr.export import ExportResult
+    from rtdetr.export import ExportResult, Source
     from rtdetr.export.verify import VerifyReport
 
 _log = logging.getLogger(__name__)
@@ -29,6 +29,9 @@ def export(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File to write; by default the model's name, in this folder.")
     ] = None,
+    config: ModelFile = None,
+    classes: Classes = None,
+    drop_unused: DropUnused = False,
     dynamic: Annotated[str, typer.Option(help="Axes left free: batch, size, or batch,size.")] = "",
     size: Annotated[str | None, typer.Option(help="Network input: 640, or 480x640 (height x width).")] = None,
     opset: Annotated[
@@ -124,7 +127,7 @@ def export(
     options = ExportOptions(**{"format": format, **engine, **values})
     path = output or Path(Path(model.partition(":")[0]).stem + SUFFIXES[format])
     if format == "tensorrt" and Path(model).suffix.lower() == ".onnx":
-        if images or data or options != ExportOptions(format=format, **engine):
+        if images or data or config or classes or drop_unused or options != ExportOptions(format=format, **engine):
             raise ConfigError(
                 f"{model} is compiled as it is: with an .onnx file, pass only --output, --workspace, --batch-range, "
                 "--size-range and --timing-cache"
@@ -139,12 +142,29 @@ def export(
     more: dict[str, Any] = {"on_bad_image": bad_images} | ({} if max_drop is None else {"max_drop": max_drop})
     pictures = find_images(images, recursive=recursive) if images else None
     try:
-        result = export_model(model, path, options=options, check=check, images=pictures, data=data, **more)
+        result = export_model(
+            stated(model, config, classes, drop_unused=drop_unused),
+            path,
+            options=options,
+            check=check,
+            images=pictures,
+            data=data,
+            **more,
+        )
     except RefusedExportError as error:
         _print_report(error.report)
         typer.echo(f"{one_line(error)}; {path} was not written", err=True)
         raise typer.Exit(REFUSED) from None
     _print_result(result)
+
+
+def stated(model: str, config: str | None, classes: str | None, *, drop_unused: bool) -> "str | Source":
+    """The model to export: with what was said about it, where something was, read already."""
+    from rtdetr.export.export import open_source
+
+    if config is None and classes is None and not drop_unused:
+        return model
+    return open_source(model, model=config, categories=classes, drop_unused=drop_unused)
 
 
 _FORMATS = ("onnx", "openvino", "tensorrt", "torch")

@@ -28,6 +28,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from rtdetr.cli.logs import log_to_stderr
 from rtdetr.errors import ConfigError, RTDETRError, is_news, naming_the_missing_extra, nearest, one_line
 
 VERBS = ("train", "report", "evaluate", "predict", "export", "quantize", "benchmark", "data", "models", "weights")
@@ -99,7 +100,7 @@ app = typer.Typer(cls=LazyGroup, add_completion=False, no_args_is_help=True, ric
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from rtdetr import __version__
+        from rtdetr._version import __version__
 
         typer.echo(f"rtdetr {__version__}")
         raise typer.Exit
@@ -115,8 +116,7 @@ def _options(
     """Real-time detection transformers: train, evaluate and detect with RT-DETR and RT-DETRv2."""
     # Pillow's own words for images of half the limit, which is said once it is reached
     warnings.filterwarnings("ignore", message=r"Image size \(\d+ pixels\) exceeds limit")
-    logging.basicConfig(stream=sys.stderr, format="%(levelname)s: %(message)s")
-    logging.getLogger("rtdetr").setLevel(logging.DEBUG if debug else logging.INFO)
+    log_to_stderr(logging.DEBUG if debug else logging.INFO)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from rtdetr.cli.arguments import MaxPixels, Recursive, find_images
+from rtdetr.cli.arguments import Classes, FastResize, MaxPixels, ModelFile, Recursive, find_images
 from rtdetr.errors import InputError
 from rtdetr.wording import counted
 
@@ -26,6 +26,8 @@ SAVED_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}  # 
 def predict(
     source: Annotated[list[str], typer.Argument(help="Image files, folders of images, or globs in quotes.")],
     model: Annotated[str, typer.Option(help="Model name (see 'rtdetr models'), weight file or folder.")],
+    config: ModelFile = None,
+    classes: Classes = None,
     threshold: Annotated[
         str, typer.Option(help="Show objects with a score above this; auto: above what 'evaluate' found best.")
     ] = "0.5",
@@ -33,6 +35,7 @@ def predict(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Images that go through the network together.")] = 8,
+    fast_resize: FastResize = False,
     save: Annotated[Path | None, typer.Option(help="Folder for annotated pictures.")] = None,
     font: Annotated[Path | None, typer.Option(help="Font file for class names; default: installed ones.")] = None,
     json_file: Annotated[str | None, typer.Option("--json", help="File for all detections; - is stdout.")] = None,
@@ -54,7 +57,9 @@ def predict(
     targets = plan_pictures(paths, save, overwrite=overwrite) if save else {}
     if font is not None:
         given_face(font)  # said before the work, not after it
-    detector = load(model, device=device, precision=precision)
+    detector = load(
+        model, model=config, categories=classes, device=device, precision=precision, fast_resize=fast_resize
+    )
     rows: list[dict[str, Any]] = []
     options: dict[str, Any] = {"threshold": lowest, "size_hw": size_hw, "batch_size": batch_size}
     for path, found in _detect(detector, paths, targets, options, font=font):

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from rtdetr.cli.arguments import BadImages, MaxPixels, find_images
-from rtdetr.cli.export import REFUSED
+from rtdetr.cli.arguments import BadImages, Classes, DropUnused, MaxPixels, ModelFile, find_images
+from rtdetr.cli.export import REFUSED, stated
 from rtdetr.cli.predict import parse_size, write_json
 from rtdetr.errors import one_line, one_of
 
@@ -20,6 +20,9 @@ def quantize(
     data: Annotated[
         Path | None, typer.Argument(help="Folder or annotation file of a dataset: AP is measured on its val.")
     ] = None,
+    config: ModelFile = None,
+    classes: Classes = None,
+    drop_unused: DropUnused = False,
     bad_images: BadImages = "error",
     format: Annotated[
         str | None, typer.Option(help="onnx or openvino; default: as --output ends, else openvino.")
@@ -60,7 +63,7 @@ def quantize(
     console = Console(stderr=json_file == "-")
     try:
         done = quantize_model(
-            model,
+            stated(model, config, classes, drop_unused=drop_unused),
             path,
             data=data,
             on_bad_image=bad_images,

@@ -3,11 +3,14 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from rtdetr.cli.arguments import MaxPixels
+
+if TYPE_CHECKING:
+    from rtdetr.training import TrainSettings
 
 
 def train(
@@ -88,27 +91,22 @@ def train(
         launch(processes, without_option("--processes", sys.argv[1:]))
 
     from rtdetr.api import train as train_model
-    from rtdetr.cli.predict import parse_size
     from rtdetr.evaluation.report import percent
-    from rtdetr.training.recipe import parse_assignments
     from rtdetr.training.signals import exit_status
 
-    result = train_model(
-        list(data) if data else None,
-        resume=resume,
-        dry_run=dry_run,
+    settings = settings_of(
         config=config,
         model=model,
-        output_dir=output,
+        output=output,
         weights=weights,
         backbone_weights=backbone_weights,
         recipe=recipe,
-        freeze=int(freeze) if freeze is not None and freeze.isdecimal() else freeze,
+        freeze=freeze,
         epochs=epochs,
         batch_size=batch_size,
-        size_hw=parse_size(size) if size else None,
+        size=size,
         lr=lr,
-        set=parse_assignments(set_ or []),
+        set_=set_,
         device=device,
         precision=precision,
         seed=seed,
@@ -121,9 +119,10 @@ def train(
         bad_boxes=bad_boxes,
         bad_images=bad_images,
         max_pixels=max_pixels,
-        loggers=logger,
+        logger=logger,
         font=font,
     )
+    result = train_model(list(data) if data else None, resume=resume, dry_run=dry_run, **settings)
     if result.signal is not None:
         if is_main_process():
             typer.echo(f"interrupted; go on with: rtdetr train --resume {result.output_dir}")
@@ -138,3 +137,31 @@ def train(
         typer.echo(f"finished: AP cannot be measured without objects, {result.best_weights} has the last weights")
     else:
         typer.echo(f"finished: best AP {percent(result.best_ap)}, {result.best_weights}")
+
+
+def settings_of(
+    *,
+    output: Path | None,
+    freeze: str | None,
+    size: str | None,
+    set_: list[str] | None,
+    logger: list[str] | None,
+    **others: Any,
+) -> "TrainSettings":
+    """What the options of the command line are as settings of `rtdetr.train`; those named here have other names there.
+
+    Raises:
+        ConfigError, InputError: a value of --set or --size that cannot be read.
+    """
+    from rtdetr.cli.predict import parse_size
+    from rtdetr.training.recipe import parse_assignments
+
+    settings = {
+        **others,
+        "output_dir": output,
+        "freeze": int(freeze) if freeze is not None and freeze.isdecimal() else freeze,
+        "size_hw": parse_size(size) if size else None,
+        "set": parse_assignments(set_ or []),
+        "loggers": logger,
+    }
+    return cast("TrainSettings", settings)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from rtdetr.cli.arguments import Classes, DropUnused
 from rtdetr.wording import counted
 
 log = logging.getLogger(__name__)
@@ -21,10 +22,14 @@ def _group() -> None:
 def convert(
     source: Annotated[str, typer.Argument(metavar="IN", help="Zoo name, .pth, .safetensors, or Hugging Face folder.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help=".pth or .safetensors file, or a folder.")],
-    model: Annotated[str | None, typer.Option(help="Zoo name of the network, where IN does not say.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Zoo name or YAML file of the network, where IN does not say.")
+    ] = None,
     format_: Annotated[
         str | None, typer.Option("--format", help="rtdetr, official or huggingface; default: by OUT's name.")
     ] = None,
+    classes: Classes = None,
+    drop_unused: DropUnused = False,
 ) -> None:
     """Rewrite weights in another format, every learned value unchanged.
 
@@ -33,7 +38,7 @@ def convert(
     """
     from rtdetr.weights import convert as rewrite
 
-    result = rewrite(source, target, model=model, format=format_)
+    result = rewrite(source, target, model=model, format=format_, categories=classes, drop_unused=drop_unused)
     for note in result.notes:
         log.warning(note)
     config = result.config

@@ -42,6 +42,7 @@ class Annotations(NamedTuple):
     iscrowd: np.ndarray  # bool (boxes,); not to be trained on, and no mistake to detect
     notes: tuple[str, ...] = ()  # what to tell whoever uses it, a line each
     implied: tuple[str, ...] = ()  # names in `categories` that the files do not have: a known list was taken whole
+    inputs_known: bool = True  # False: `Found.inputs` lacks files that they depend on, and they must not be cached
 
 
 class OnBad(NamedTuple):

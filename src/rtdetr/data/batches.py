@@ -148,7 +148,7 @@ class BatchBuilder(Dataset[Batch | RTDETRError]):
                     raise
                 reason = str(error).removesuffix(BAD_IMAGES)
                 if reason not in self._warned:
-                    _log.warning("left out: %s", reason)
+                    _log.warning("left out: %s", reason, extra={"of_one_process": True})
                     self._warned.add(reason)
         raise DatasetError(f"{self._dataset.annotations_file}: none of its images can be read")
 

@@ -36,17 +36,17 @@ def other_form(boxes_xywh: np.ndarray, sizes_wh: np.ndarray, *, form: str, least
         return ""
     if form != CENTER and (found := _as_fractions(boxes_xywh, sizes_wh)):
         return found
-    if form == XYWH and (found := _as_percent(boxes_xywh, sizes_wh, least)):
-        return found
     corners = _CORNERS[XYWH](boxes_xywh)
     wrong, total = int((~_inside(corners, sizes_wh)).sum()), len(corners)
-    if wrong < max(least, _WRONG_SHARE * total):
-        return ""
+    many_wrong = wrong >= max(least, _WRONG_SHARE * total)
+    percent = _inside_as_percent(corners) if form == XYWH else 0
+    if not many_wrong:
+        return _in_first_hundred(corners, sizes_wh, percent)
     values = _VALUES[form](corners)
     inside = {other: int(_inside(_CORNERS[other](values), sizes_wh).sum()) for other in _CORNERS if other != form}
     best = max(inside, key=inside.__getitem__)
     if inside[best] < _RIGHT_SHARE * total:
-        return ""
+        return _as_percent(wrong, total, percent)
     return (
         f"look like {best}: read as {form}, {wrong:,} of {total:,} have no area or reach far over the border; read as "
         f"{best}, {inside[best]:,} lie inside their image"
@@ -65,27 +65,32 @@ def _as_fractions(boxes_xywh: np.ndarray, sizes_wh: np.ndarray) -> str:
     )
 
 
-def _as_percent(boxes_xywh: np.ndarray, sizes_wh: np.ndarray, least: int) -> str:
-    total, high = len(boxes_xywh), boxes_xywh[:, :2] + boxes_xywh[:, 2:]
-    fits = int(
-        (
-            (boxes_xywh[:, :2] >= 0).all(1) & (boxes_xywh[:, 2:] > 0).all(1) & (high <= 100 * (1 + _OVERHANG)).all(1)
-        ).sum()
-    )
-    if fits < _RIGHT_SHARE * total:
-        return ""
-    wrong = int((~_inside(_CORNERS[XYWH](boxes_xywh), sizes_wh)).sum())
-    if wrong >= max(least, _WRONG_SHARE * total):
-        return (
-            f"look like percent of the image's sides: read as pixels, {wrong:,} of {total:,} have no area or reach far "
-            f"over the border; read as percent, {fits:,} lie inside their image"
-        )
-    fill = (high.max(axis=0) > _NEARLY_ALL).all() and (sizes_wh >= _LARGE_SIDE).all()
-    if total < _MANY or not fill:
+def _inside_as_percent(corners_xyxy: np.ndarray) -> int:
+    """How many boxes lie inside their image, read as percent; 0: they reach nowhere near 100, so they are none."""
+    low, high = corners_xyxy[:, :2], corners_xyxy[:, 2:]
+    if not (high.max(axis=0) > _NEARLY_ALL).all():
+        return 0
+    inside = int(((low >= 0) & (low < high) & (high <= 100 * (1 + _OVERHANG))).all(1).sum())
+    return inside if inside >= _RIGHT_SHARE * len(corners_xyxy) else 0
+
+
+def _as_percent(wrong: int, total: int, inside: int) -> str:
+    if not inside:
         return ""
     return (
-        f"look like percent of the image's sides: {fits:,} of {total:,} lie within the first 100 pixels of images of "
-        f"at least {_LARGE_SIDE}, and reach {high.max():.0f}; expected pixels"
+        f"look like percent of the image's sides: read as {XYWH}, {wrong:,} of {total:,} have no area or reach far "
+        f"over the border; read as percent, {inside:,} lie inside their image"
+    )
+
+
+def _in_first_hundred(corners_xyxy: np.ndarray, sizes_wh: np.ndarray, inside: int) -> str:
+    """Percent in images so large that no box in percent can reach over the border."""
+    total = len(corners_xyxy)
+    if total < _MANY or not inside or not (sizes_wh >= _LARGE_SIDE).all():
+        return ""
+    return (
+        f"look like percent of the image's sides: {inside:,} of {total:,} lie within the first 100 pixels of images of "
+        f"at least {_LARGE_SIDE}, and reach {corners_xyxy[:, 2:].max():.0f}; expected pixels"
     )
 
 

@@ -24,14 +24,16 @@ import reprlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any
 
 import numpy as np
 
 from rtdetr.categories import Categories
 from rtdetr.data.annotations import LARGEST, Annotations, Found, Objects, OnBad, arrange
-from rtdetr.data.coco_values import OTHER_BOXES, OTHER_NAMES, OTHER_NUMBERS, READ, WITHOUT_ID, box_of, is_box, named
-from rtdetr.data.image_files import listing
+from rtdetr.data.coco_rows import Rows
+from rtdetr.data.coco_values import NAMESAKE, NO_SIZE, OTHER_BOXES, box_of, is_box, named, unused_namesakes
+from rtdetr.data.image_files import Sizes, listing
+from rtdetr.data.image_paths import with_sizes_of_files
 from rtdetr.errors import DatasetError
 from rtdetr.images.files import is_hidden
 from rtdetr.text_files import read_text
@@ -44,6 +46,7 @@ PATTERNS = (
     "{}/_annotations.coco.json",
 )
 _USUAL_NAMES = ("result.json", "_annotations.coco.json", "annotations.json", "instances_default.json")
+UNLISTED = "annotations of images that are not listed"
 _WIDE = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 
 
@@ -96,18 +99,24 @@ def may_be_coco(file: Path) -> bool:
 
 def coco_file(file: Path, *, images: Path | None) -> Found:
     """A COCO JSON file and the folder of its images: the one given, else the first that exists, else the file's own."""
-    return Found("coco", file, images or _images_of(file), [str(file)], functools.partial(_read, file))
+    images_dir = images or _images_of(file)
+    return Found("coco", file, images_dir, [str(file)], functools.partial(_read, file, images_dir))
 
 
-def read_coco(file: Path, *, on_bad_box: str = "error") -> Annotations:
+def read_coco(
+    file: Path, *, images_dir: Path | None = None, on_bad_box: str = "error", on_bad_image: str = "error"
+) -> Annotations:
     """Read and check a COCO JSON file.
 
-    Optional keys: `iscrowd` (0 when missing), `area` (then that of the box), the `id` of an annotation, and its `bbox`
-    where it has a `segmentation`, of which the surrounding box is taken.
+    Optional keys: `iscrowd` (0 when missing), `area` (then that of the box), the `id` of an annotation, its `bbox`
+    where it has a `segmentation`, of which the surrounding box is taken, and `width` and `height` of an image, which
+    are then read from the image file.
 
     Args:
         file: the JSON file.
-        on_bad_box: "error" or "drop", see `arrange`.
+        images_dir: folder of the images; None: images without `width` and `height` are refused.
+        on_bad_box: "error" or "drop", see `arrange`; annotations of images that are not listed are such boxes.
+        on_bad_image: "error" or "skip", see `sizes_of`.
 
     Raises:
         DatasetError: the file is missing, is not JSON, or contradicts the format or itself.
@@ -119,46 +128,49 @@ def read_coco(file: Path, *, on_bad_box: str = "error") -> Annotations:
     document, problem = load_json(file)
     if problem:
         raise DatasetError(f"{file}: {problem}; expected finite numbers only")
-    rows = {kind: _Rows.of(document, file, kind) for kind in ("images", "annotations", "categories")}
+    rows = {kind: Rows.of(document, file, kind) for kind in ("images", "annotations", "categories")}
     images, annotations = rows["images"], rows["annotations"]
 
-    categories = _categories(rows["categories"])
-    image_ids = images.unique_ids()
-    sizes_wh = np.stack([images.integers("width"), images.integers("height")], axis=1)
-    if (sizes_wh < 1).any():
-        images.fail(int((sizes_wh < 1).any(1).argmax()), "has no pixels; expected width and height > 0")
-    if (sizes_wh >= LARGEST).any():
-        images.fail(int((sizes_wh >= LARGEST).any(1).argmax()), f"has width or height beyond {LARGEST:g} pixels")
+    categories = _categories(rows["categories"], annotations)
+    image_ids, file_names = images.unique_ids(), _file_names(images)
+    sizes = _sizes(images, file_names, images_dir, on_bad_image)
     order = np.argsort(image_ids)
 
     annotations.unique_ids(optional=True)
-    file_names = _file_names(images)
-    image_of_box = _positions(
+    image_of_box, is_listed = _positions(
         annotations,
         "image_id",
         image_ids[order],
         named=lambda: named(zip(file_names, image_ids.tolist(), strict=True)),
-        explanation="no image of that id is in 'images'",
     )
+    if not is_listed.all():
+        if on_bad_box != "drop":
+            advice = "Leave such annotations out with --bad-boxes drop (Python: on_bad_box='drop')"
+            annotations.refuse("image_id", is_listed, f"no image of that id is in 'images'. {advice}")
+        rows["images"].forms[UNLISTED] += int((~is_listed).sum())
+        annotations, image_of_box = annotations.where_true(is_listed), image_of_box[is_listed]
     image_of_box = order[image_of_box]
-    labels = _positions(
+    labels, is_listed = _positions(
         annotations,
         "category_id",
         np.array(categories.ids),
         named=lambda: named(zip(categories.names, categories.ids, strict=True)),
-        explanation=f"'categories' lists {reprlib.repr(categories.ids)}",
     )
+    if not is_listed.all():
+        annotations.refuse("category_id", is_listed, f"'categories' lists {reprlib.repr(categories.ids)}")
     areas = annotations.column("area", {int, float, type(None)}, "a number of square pixels")
-    boxes_xywh = _boxes(annotations, sizes_wh[image_of_box])
+    boxes_xywh = _boxes(annotations, sizes, image_of_box)
     iscrowd = np.array(annotations.column("iscrowd", {int, bool}, "0 or 1", default=0)) != 0
     told = sum((kind.forms for kind in rows.values()), Counter[str]())
+    notes = [f"{file}: {UNLISTED}: {told.pop(UNLISTED)}; left out"] if UNLISTED in told else []
     forms = ", ".join(f"{form}: {n}" for form, n in told.items())
+    notes += filter(None, [forms and f"{file}: read in another form: {forms}", sizes.note])
     return arrange(
         Objects(
             categories=categories,
             image_ids=image_ids,
             file_names=file_names,
-            sizes_wh=sizes_wh,
+            sizes_wh=sizes.holding(boxes_xywh, image_of_box),
             image_of_box=image_of_box,
             boxes_xywh=boxes_xywh,
             labels=labels,
@@ -168,12 +180,12 @@ def read_coco(file: Path, *, on_bad_box: str = "error") -> Annotations:
         source=file,
         on_bad_box=on_bad_box,
         where=annotations.where,
-        notes=[f"{file}: read in another form: {forms}"] if forms else (),
-    )
+        notes=notes,
+    )._replace(inputs_known=NO_SIZE not in told)
 
 
-def _read(file: Path, on_bad: OnBad) -> Annotations:
-    return read_coco(file, on_bad_box=on_bad.box)
+def _read(file: Path, images_dir: Path, on_bad: OnBad) -> Annotations:
+    return read_coco(file, images_dir=images_dir, on_bad_box=on_bad.box, on_bad_image=on_bad.image)
 
 
 def _images_of(file: Path) -> Path:
@@ -182,95 +194,6 @@ def _images_of(file: Path) -> Path:
     part = file.stem.removeprefix("instances_")
     candidates = [root / "images" / part, root / part, root / "images"]
     return next((folder for folder in candidates if folder.is_dir()), beside)
-
-
-class _Rows(NamedTuple):
-    """One list of the file, read column by column; an error names the first row that is wrong.
-
-    forms: how often which other form of a value was read, in words.
-    """
-
-    file: Path
-    kind: str
-    rows: list[dict[str, Any]]
-    forms: Counter[str]
-
-    @classmethod
-    def of(cls, document: Any, file: Path, kind: str) -> "_Rows":
-        rows = document.get(kind) if isinstance(document, dict) else None
-        if not isinstance(rows, list) or any(type(row) is not dict for row in rows):
-            raise DatasetError(
-                f"{file}: expected a COCO file, an object with lists of objects 'images', 'annotations' and "
-                f"'categories'; '{kind}' is {'missing' if rows is None else 'no such list'}"
-            )
-        if not rows and kind != "annotations":
-            raise DatasetError(f"{file}: '{kind}' is empty; expected at least one entry")
-        return cls(file, kind, rows, Counter())
-
-    def where(self, position: int) -> str:
-        """The file and which row."""
-        row = self.rows[position]
-        name = {"images": "image", "annotations": "annotation", "categories": "category"}[self.kind]
-        name += f" {reprlib.repr(row['id'])}" if "id" in row else f" number {position + 1} of the list"
-        if "image_id" in row:
-            name += f" (image {reprlib.repr(row['image_id'])})"
-        return f"{self.file}: {name}"
-
-    def fail(self, position: int, problem: str) -> NoReturn:
-        """Raise the error of one row: file, which row, what is wrong."""
-        raise DatasetError(f"{self.where(position)} {problem}")
-
-    def column(
-        self,
-        key: str,
-        types: set[type],
-        expected: str,
-        *,
-        default: Any = None,
-        named: Callable[[], dict[str, int]] | None = None,
-    ) -> list[Any]:
-        """Values of one key in every row, all of one of the types, or of a form or a name that stands for one."""
-        values = [row.get(key, default) for row in self.rows]
-        if named is not None and str in map(type, values):
-            ids = named()
-            names = sum(type(value) is str and value in ids for value in values)
-            values = [ids.get(value, value) if type(value) is str else value for value in values]
-            self.forms.update({OTHER_NAMES[key]: names} if names else {})
-        if not set(map(type, values)) <= types and key in READ:
-            written, values = values, [value if type(value) in types else READ[key](value) for value in values]
-            read = sum(new is not old for new, old in zip(values, written, strict=True))
-            self.forms.update({OTHER_NUMBERS: read} if read else {})
-        if not set(map(type, values)) <= types:
-            position = next(i for i, value in enumerate(values) if type(value) not in types)
-            got = f"{key} {reprlib.repr(values[position])}" if key in self.rows[position] else f"no {key!r}"
-            self.fail(position, f"has {got}; expected {expected}")
-        return values
-
-    def integers(
-        self, key: str, *, optional: bool = False, named: Callable[[], dict[str, int]] | None = None
-    ) -> np.ndarray:
-        """The integers of one key; those that are there, where it is optional; for names those that `named` has."""
-        expected = "an integer" if named is None else "an integer, or a name that one entry alone has"
-        values = self.column(key, {int, type(None)} if optional else {int}, expected, named=named)
-        if optional:
-            values = [value for value in values if value is not None]
-        try:
-            return np.array(values, dtype=np.int64)
-        except OverflowError:
-            position = next(i for i, value in enumerate(values) if not -(2**63) <= value < 2**63)
-            self.fail(position, f"has a {key} beyond 64 bits")
-
-    def unique_ids(self, *, optional: bool = False) -> np.ndarray:
-        ids = self.integers("id", optional=optional)
-        if len(ids) < len(self.rows):
-            self.forms[WITHOUT_ID] += len(self.rows) - len(ids)
-        if len(np.unique(ids)) < len(ids):
-            _, first = np.unique(ids, return_index=True)
-            repeated = int(np.setdiff1d(np.arange(len(ids)), first)[0])
-            if optional:
-                repeated = [i for i, row in enumerate(self.rows) if row.get("id") is not None][repeated]
-            self.fail(repeated, f"has an id that another entry of '{self.kind}' has too; ids must differ")
-        return ids
 
 
 def load_json(file: Path) -> tuple[Any, str]:
@@ -302,32 +225,57 @@ def _holding_constant(data: Any) -> str:
     return "it has the number "
 
 
-def _categories(rows: _Rows) -> Categories:
+def _categories(rows: Rows, annotations: Rows) -> Categories:
     """Classes by ascending id, so that labels follow COCO's published table whatever the order in the file."""
     ids = rows.unique_ids()
     names = rows.column("name", {str}, "a class name")
+    classes = list(zip(ids.tolist(), names, strict=True))
+    unused = unused_namesakes(classes, annotations.rows)
+    rows.forms.update({NAMESAKE: len(unused)} if unused else {})
     seen: set[str] = set()
     for position, name in enumerate(names):
-        if name in seen:
+        if ids[position] not in unused and name in seen:
             rows.fail(position, f"is named {name!r} like another category; names must differ")
-        seen.add(name)
-    return Categories.from_json({"id": int(ids[i]), "name": names[i]} for i in np.argsort(ids))
+        seen.update(() if ids[position] in unused else [name])
+    return Categories.from_json(
+        {"id": number, "name": name} for number, name in sorted(classes) if number not in unused
+    )
 
 
 def _positions(
-    rows: _Rows, key: str, known: np.ndarray, *, named: Callable[[], dict[str, int]], explanation: str
-) -> np.ndarray:
-    """Position of each row's reference in the ascending ids `known`; `named` gives the ids of names."""
+    rows: Rows, key: str, known: np.ndarray, *, named: Callable[[], dict[str, int]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Position of each row's reference in the ascending ids `known`, and whether it is there, bool (rows,).
+
+    `named` gives the ids of names.
+    """
     values = rows.integers(key, named=named)
     positions = np.minimum(np.searchsorted(known, values), len(known) - 1)
-    wrong = known[positions] != values
-    if wrong.any():
-        row = int(wrong.argmax())
-        rows.fail(row, f"has {key} {values[row]}, which does not exist: {explanation}")
-    return positions
+    return positions, known[positions] == values
 
 
-def _file_names(rows: _Rows) -> list[str]:
+def _sizes(images: Rows, file_names: Sequence[str], images_dir: Path | None, on_bad_image: str) -> Sizes:
+    """Sizes of the images as stated, or of the files of those that state none."""
+    is_stated = np.array([row.get("width") is not None or row.get("height") is not None for row in images.rows])
+    if images_dir is None:
+        is_stated[:] = True
+    stated = images if is_stated.all() else images.where_true(is_stated)
+    sizes_wh = np.zeros((len(is_stated), 2), dtype=np.int64)
+    sizes_wh[is_stated] = np.stack([stated.integers("width"), stated.integers("height")], axis=1)
+    if (sizes_wh[is_stated] < 1).any():
+        stated.fail(int((sizes_wh[is_stated] < 1).any(1).argmax()), "has no pixels; expected width and height > 0")
+    if (sizes_wh >= LARGEST).any():
+        images.fail(int((sizes_wh >= LARGEST).any(1).argmax()), f"has width or height beyond {LARGEST:g} pixels")
+    if images_dir is None or is_stated.all():
+        return Sizes(sizes_wh, [], "")
+    unstated = np.flatnonzero(~is_stated).tolist()
+    images.forms[NO_SIZE] += len(unstated)
+    return with_sizes_of_files(
+        sizes_wh, unstated, file_names, images_dir, source=images.file, on_bad_image=on_bad_image
+    )
+
+
+def _file_names(rows: Rows) -> list[str]:
     names = rows.column("file_name", {str}, "a file name")
     wrong = next((i for i, name in enumerate(names) if not name or "\0" in name), None)
     if wrong is not None:
@@ -335,14 +283,16 @@ def _file_names(rows: _Rows) -> list[str]:
     return names
 
 
-def _boxes(rows: _Rows, sizes_wh: np.ndarray) -> np.ndarray:
-    """Boxes [x, y, width, height] of all annotations, whose images have these sizes."""
-    boxes = [row.get("bbox") for row in rows.rows]
+def _boxes(rows: Rows, sizes: Sizes, image_of_box: np.ndarray) -> np.ndarray:
+    """Boxes [x, y, width, height] of all annotations; `image_of_box` are positions in `sizes`."""
+    boxes, unread = [row.get("bbox") for row in rows.rows], set(sizes.unread)
     for position, box in enumerate(boxes):
         if is_box(box):
             continue
+        image = int(image_of_box[position])
+        size_wh = None if image in unread else tuple(sizes.sizes_wh[image].tolist())
         try:
-            boxes[position], form = box_of(rows.rows[position], tuple(sizes_wh[position].tolist()))
+            boxes[position], form = box_of(rows.rows[position], size_wh)
         except ValueError as error:
             rows.fail(position, str(error))
         rows.forms[OTHER_BOXES[form]] += 1

@@ -37,6 +37,8 @@ OTHER_BOXES = {
 _XYWH = (("x", "y", "width", "height"), ("x", "y", "w", "h"), ("left", "top", "width", "height"))
 _CORNERS = (("x1", "y1", "x2", "y2"), ("xmin", "ymin", "xmax", "ymax"), ("left", "top", "right", "bottom"))
 WITHOUT_ID = "annotations without an id"
+NAMESAKE = "classes without objects left out, as another has their name"
+NO_SIZE = "images without width and height, which are read from the files"
 EXPECTED_BOX = "expected 4 numbers [x, y, width, height] in pixels"
 
 
@@ -70,6 +72,30 @@ def named(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     for name, number in pairs:
         ids.setdefault(name, set()).add(number)
     return {name: found.pop() for name, found in ids.items() if len(found) == 1 and isinstance(whole(name), str)}
+
+
+def unused_namesakes(classes: Sequence[tuple[Any, str]], annotations: Iterable[Any]) -> set[Any]:
+    """The ids of classes that may be left out: without objects, and another class that stays has the name.
+
+    Roboflow lists the group of classes as a class: "fish" for the one class "fish".
+
+    Args:
+        classes: id and name of each.
+        annotations: the rows of the file.
+    """
+    of_name: dict[str, list[Any]] = {}
+    for class_id, name in classes:
+        of_name.setdefault(name, []).append(class_id)
+    shared = {name: ids for name, ids in of_name.items() if len(ids) > 1}
+    if not shared:
+        return set()
+    values = (row.get("category_id") for row in annotations if isinstance(row, dict))
+    used = {whole(value) for value in values if isinstance(value, int | float | str)}
+    unused: set[Any] = set()
+    for ids in shared.values():
+        free = [class_id for class_id in ids if class_id not in used]
+        unused |= set(free if len(free) < len(ids) else free[:-1])
+    return unused
 
 
 def flag(value: Any) -> Any:
@@ -132,6 +158,8 @@ def _numbers_of(box: Any) -> list[Any] | None:
     if not isinstance(box, dict):
         return None
     values = {str(key).lower(): number(value) for key, value in box.items()}
+    if len(values) < len(box):
+        return None  # one key twice, as in {"x": 1, "X": 2}
     keys = next((keys for keys in (*_XYWH, *_CORNERS) if set(keys) == values.keys()), None)
     numbers = [] if keys is None else [values[key] for key in keys]
     if keys not in _CORNERS or not is_box(numbers):

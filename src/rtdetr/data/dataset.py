@@ -9,15 +9,16 @@ import copy
 import functools
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, NoReturn, Protocol, TypedDict, TypeVar
 
 import numpy as np
 from PIL import Image
 
-from rtdetr.categories import Categories, Category
+from rtdetr.categories import Categories
 from rtdetr.data.annotations import Annotations, clamped_xyxy, tell
+from rtdetr.data.class_matching import match_classes
 from rtdetr.data.coco import read_coco
 from rtdetr.data.image_files import BAD_IMAGES, sentence
 from rtdetr.data.image_paths import with_images
@@ -34,7 +35,7 @@ from rtdetr.images import (
     viewable,
 )
 from rtdetr.images.decode import pixels_hint
-from rtdetr.wording import counted, have, occur
+from rtdetr.wording import counted, have
 
 _log = logging.getLogger(__name__)
 _Read = TypeVar("_Read", bound=Picture)
@@ -110,7 +111,7 @@ class DetectionDataset:
             DatasetError: a file is missing, broken or contradicts another, or the classes are not those given.
         """
         file, folder = Path(annotations_file), Path(images_dir)
-        self.annotations = with_images(read_coco(file, on_bad_box=on_bad_box), file, folder)
+        self.annotations = with_images(read_coco(file, images_dir=folder, on_bad_box=on_bad_box), file, folder)
         tell(self.annotations)
         self.sources = (Source(file, folder, self.annotations.categories),)
         if categories is not None:
@@ -226,7 +227,8 @@ class DetectionDataset:
             if index not in self._told:
                 self._told.add(index)
                 reason = str(error).removesuffix(BAD_IMAGES)
-                _log.warning("taken for grey, so that its objects count as missed: %s", reason)
+                text = "taken for grey, so that its objects count as missed: %s"
+                _log.warning(text, reason, extra={"of_one_process": True})
                 if len(self._told) == len(self):
                     self._refuse_all()
             return None
@@ -293,7 +295,8 @@ class DetectionDataset:
     def with_categories(self, categories: Categories) -> "DetectionDataset":
         """The same data with the labels of another class list, such as a trained model's.
 
-        Classes are matched by name. A list without real names (`Categories.numbered`) is matched by position. The new
+        Classes are matched by name. A list without real names (`Categories.numbered`) is matched by position, or by
+        category id if it has a row for each id from 0 on; `Categories.of_ids` is matched by category id. The new
         dataset's `categories` have the order of the list given and the ids of this dataset; a class that only the list
         has keeps its id there, or gets the next free one. Classes that this dataset has no objects of may be missing
         in the list; they are left out.
@@ -302,46 +305,12 @@ class DetectionDataset:
             DatasetError: this dataset has objects of a class that the list lacks, or no class in common with it; the
                 message names the differences.
         """
-        own = self.categories
-        names = categories.names
-        if categories == Categories.numbered(len(own)) and set(names) != set(own.names):
+        matched = match_classes(self.annotations, categories, file=self.annotations_file)
+        if matched is self.annotations:
             return self
-        used = {own.names[label] for label in np.unique(self.annotations.labels)}
-        unused_names = sorted(set(own.names) - set(names) - used)
-        if used - set(names) or len(unused_names) == len(own) > 0:
-            self._refuse_classes(names)
-        if told := [name for name in unused_names if name not in self.annotations.implied]:
-            _log.warning(
-                "%s lists %s that the model does not have and that no object is of;%s",
-                self.annotations_file,
-                counted(len(told), "class"),
-                _listed("left out:", told),
-            )
-        label_of_name = {name: label for label, name in enumerate(names)}
-        unused = -1  # no box has it
-        new_labels = np.array([label_of_name.get(name, unused) for name in own.names], dtype=np.int64)
-        ids = assign_ids(categories, {category.name: category.id for category in own})
         relabelled = copy.copy(self)
-        relabelled.annotations = self.annotations._replace(categories=ids, labels=new_labels[self.annotations.labels])
+        relabelled.annotations = matched
         return relabelled
-
-    def _refuse_classes(self, names: list[str]) -> NoReturn:
-        """Name the differences between these classes, of a model, and the dataset's."""
-        own, implied = self.categories.names, self.annotations.implied
-        found = sorted(set(own) - set(implied))
-        of_voc, remedy = "", ""
-        if implied:
-            of_voc = f", of which {len(found)} {occur(found)}"
-            remedy = "; a classes.txt in the dataset's folder counts in place of Pascal VOC's own list"
-        lists = (
-            _listed("only the model has", sorted(set(names) - set(own))),
-            _listed("only the file has", sorted(set(found) - set(names))),
-        )
-        raise DatasetError(
-            f"{self.annotations_file}: expected the {counted(len(names), 'class')} of the model, got "
-            f"{len(own)}{of_voc};{';'.join(filter(None, lists))}. Use a model trained on these classes, or give the "
-            f"classes the same names{remedy}"
-        )
 
     def _read(self, index: int, target: ImageTarget, read: Callable[..., _Read], *, reduction: int = 1) -> _Read:
         """Read an image; as its file stores it where only that has the size stated: some tools ignore EXIF rotation."""
@@ -364,23 +333,3 @@ class DetectionDataset:
                 f"would be misplaced. Put the annotated image there or correct width, height and boxes.{BAD_IMAGES}"
             )
         return image
-
-
-def assign_ids(categories: Iterable[Category], id_of_name: dict[str, int]) -> Categories:
-    """The classes with the ids of `id_of_name`; one that is not in it keeps its id, or gets the next free one."""
-    taken = set(id_of_name.values())
-    chosen = []
-    for category in categories:
-        number = id_of_name.get(category.name)
-        if number is None:
-            number = category.id if category.id not in taken else max(taken) + 1
-            taken.add(number)
-        chosen.append(Category(number, category.name))
-    return Categories(chosen)
-
-
-def _listed(text: str, names: list[str]) -> str:
-    if not names:
-        return ""
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return f" {text} {', '.join(map(repr, names[:5]))}{more}"

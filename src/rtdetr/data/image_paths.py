@@ -25,7 +25,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 
 from rtdetr.data.annotations import Annotations
-from rtdetr.data.image_files import listing
+from rtdetr.data.image_files import Sizes, listing, sizes_of
 from rtdetr.data.label_files import composed
 from rtdetr.errors import DatasetError
 from rtdetr.images.files import list_images
@@ -268,6 +268,36 @@ def refuse_ambiguous(
 def folder_of(annotations_file: Path) -> Path:
     """The folder of an annotation file, or the one of annotation files itself."""
     return annotations_file if annotations_file.is_dir() else annotations_file.parent
+
+
+def with_sizes_of_files(
+    sizes_wh: np.ndarray,
+    unstated: Sequence[int],
+    file_names: Sequence[str],
+    images_dir: Path,
+    *,
+    source: Path,
+    on_bad_image: str,
+) -> Sizes:
+    """The sizes of images, those that the annotations do not state read from the files.
+
+    Args:
+        sizes_wh: as stated, int64 (n, 2), pixels.
+        unstated: positions of the others.
+        file_names: of all, as the annotations have them.
+        images_dir: the folder that they are relative to.
+        source: the annotation file, or folder of files.
+        on_bad_image: see `sizes_of`.
+
+    Raises:
+        DatasetError: as `sizes_of`.
+    """
+    located = locate([file_names[i] for i in unstated], images_dir, beside=folder_of(source))
+    paths = [str(images_dir / name) for name in located.names]
+    found = sizes_of(paths, source=source, on_bad_image=on_bad_image)
+    filled = sizes_wh.copy()
+    filled[unstated] = found.sizes_wh
+    return Sizes(filled, [unstated[i] for i in found.unread], found.note)
 
 
 def with_images(

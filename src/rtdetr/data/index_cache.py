@@ -12,6 +12,7 @@ import logging
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,10 +22,12 @@ from rtdetr.errors import DatasetError, InputError
 from rtdetr.files import write_atomically
 
 _log = logging.getLogger(__name__)
-_VERSION = 5  # to be raised whenever a reader gives other columns for the same files
+_VERSION = 6  # to be raised whenever a reader gives other columns for the same files
 _LEAST_ROWS = 20_000  # images and boxes; fewer are read anew in about a second
 _DIGEST_SIZE = 32
-_COLUMNS = [name for name in Annotations._fields if name not in ("categories", "notes", "implied")]  # the arrays
+_COLUMNS = [
+    name for name in Annotations._fields if name not in ("categories", "notes", "implied", "inputs_known")
+]  # the arrays
 
 
 def read_cached(found: Found, *, on_bad: OnBad) -> Annotations:
@@ -44,7 +47,7 @@ def read_cached(found: Found, *, on_bad: OnBad) -> Annotations:
     start = time.monotonic()
     annotations = found.read(on_bad)
     rows = len(annotations.image_ids) + len(annotations.labels)
-    if rows >= _LEAST_ROWS:
+    if rows >= _LEAST_ROWS and annotations.inputs_known:
         _log.info("read %s in %.1f s", found.annotations_file, time.monotonic() - start)
         _save(file, fingerprint, annotations)
     return annotations
@@ -84,8 +87,8 @@ def _load(file: Path, fingerprint: bytes) -> Annotations | None:
         texts, *columns = (np.lib.format.read_array(stream, allow_pickle=False) for _ in range(1 + len(_COLUMNS)))
         content = json.loads(texts.tobytes())
         notes, implied = (tuple(map(str, content[name])) for name in ("notes", "implied"))
-        columns = dict(zip(_COLUMNS, columns, strict=True))
-        annotations = Annotations(Categories.from_json(content["categories"]), **columns, notes=notes, implied=implied)
+        named: dict[str, Any] = dict(zip(_COLUMNS, columns, strict=True))
+        annotations = Annotations(Categories.from_json(content["categories"]), **named, notes=notes, implied=implied)
         return annotations if _is_sound(annotations) else None
     except (ValueError, EOFError, OSError, KeyError, TypeError, MemoryError, InputError):
         return None

@@ -6,7 +6,8 @@ import numpy as np
 
 from rtdetr.categories import Categories
 from rtdetr.data.annotations import Annotations
-from rtdetr.data.dataset import DetectionDataset, assign_ids
+from rtdetr.data.class_matching import assign_ids
+from rtdetr.data.dataset import DetectionDataset
 from rtdetr.errors import DatasetError
 
 _LARGEST_ID = 2**63 - 1

@@ -31,8 +31,8 @@ import numpy as np
 from rtdetr.categories import VOC20, Categories, Category
 from rtdetr.data.annotations import Annotations, Objects, OnBad, arrange, ids_of_names
 from rtdetr.data.box_forms import CORNERS
-from rtdetr.data.image_files import Sizes, is_image_name, listing, sizes_of
-from rtdetr.data.image_paths import folder_of, locate
+from rtdetr.data.image_files import Sizes, is_image_name, listing
+from rtdetr.data.image_paths import with_sizes_of_files
 from rtdetr.data.label_files import composed
 from rtdetr.data.voc_xml import Picture, read_picture
 from rtdetr.errors import DatasetError
@@ -176,8 +176,6 @@ def _sizes(split: VocSplit, pictures: dict[Path, Picture], names: Sequence[str],
     stated = [pictures[item.xml].size_wh for item in split.items]
     sizes_wh = np.array([size or (0, 0) for size in stated], dtype=np.int64).reshape(-1, 2)
     unstated = [i for i, size in enumerate(stated) if size is None]
-    located = locate([names[i] for i in unstated], split.images_dir, beside=folder_of(split.source))
-    paths = [str(split.images_dir / name) for name in located.names]
-    found = sizes_of(paths, source=split.source, on_bad_image=on_bad_image)
-    sizes_wh[unstated] = found.sizes_wh
-    return Sizes(sizes_wh, [unstated[i] for i in found.unread], found.note)
+    return with_sizes_of_files(
+        sizes_wh, unstated, names, split.images_dir, source=split.source, on_bad_image=on_bad_image
+    )

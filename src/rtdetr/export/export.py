@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rtdetr import __version__, zoo
+from rtdetr import zoo
+from rtdetr._version import __version__
 from rtdetr.categories import Categories
+from rtdetr.class_lists import GivenClasses
 from rtdetr.config import pytorch_precision
 from rtdetr.data import DetectionDataset, open_dataset
 from rtdetr.devices import pytorch_defaults
@@ -20,7 +22,7 @@ from rtdetr.images import read_picture
 from rtdetr.models import RTDETR
 from rtdetr.runtimes.metadata import ExportMetadata
 from rtdetr.runtimes.torch_detector import TorchDetector
-from rtdetr.weights import build_from, default_categories, read_checkpoint
+from rtdetr.weights import build_from, default_categories, drop_unused_rows, name_rows, read_checkpoint
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "tensorrt": ".engine", "torch": ".pt2"}
 
@@ -112,19 +114,37 @@ def export(
     return result._replace(path=target)
 
 
-def open_source(model: str | os.PathLike[str] | RTDETR | Source) -> Source:
+def open_source(
+    source: str | os.PathLike[str] | RTDETR | Source,
+    *,
+    model: str | os.PathLike[str] | None = None,
+    categories: GivenClasses | None = None,
+    drop_unused: bool = False,
+) -> Source:
     """Read a model with all that is known about it.
+
+    Args:
+        source: a name, checkpoint or folder as `rtdetr.load` takes them; a network; or what this function returned.
+        model: as for `rtdetr.load`, for a name, checkpoint or folder.
+        categories: as for `rtdetr.load`, for the same.
+        drop_unused: leave out rows of the class heads that are of no class, as published models have them that were
+            trained on category ids; see `rtdetr.weights.drop_unused_rows`.
 
     Raises:
         WeightsError: as for `export`.
+        ConfigError: no such model or classes, or classes that are not those of the checkpoint.
     """
-    if isinstance(model, Source):
-        return model
-    if isinstance(model, RTDETR):
-        return Source(model, default_categories(model.config.num_classes))
-    weights = read_checkpoint(model if isinstance(model, str) else Path(model))
-    network, categories = build_from(weights)
-    return Source(network, categories, weights.thresholds, _licence(str(model)), checkpoint_sha256(weights.path))
+    if isinstance(source, Source):
+        return source
+    if isinstance(source, RTDETR):
+        return Source(source, default_categories(source.config.num_classes))
+    weights = read_checkpoint(source if isinstance(source, str) else Path(source), model=model)
+    if categories is not None:
+        weights = name_rows(weights, categories)
+    if drop_unused:
+        weights = drop_unused_rows(weights)
+    network, classes = build_from(weights)
+    return Source(network, classes, weights.thresholds, _licence(str(source)), checkpoint_sha256(weights.path))
 
 
 def describe(source: Source, options: ExportOptions) -> ExportMetadata:

@@ -71,7 +71,7 @@ class RTDETRDecoder(nn.Module):
         super().__init__()
         decoder, width, classes = config.decoder, config.decoder.width, config.num_classes
         self.config, self.num_queries, self.num_classes = decoder, decoder.num_queries, classes
-        self.denoise_every_object = False  # where an image has more than num_denoising
+        self.denoise_every_object = decoder.denoise_every_object
         self.wide_constants = False  # make them in the network's type where that is wider than float32
         v2, levels = config.version == "v2", len(decoder.num_points)
         self.eval_sizes_hw: SizesHW | None = None

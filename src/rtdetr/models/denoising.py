@@ -42,7 +42,8 @@ def make_denoising_queries(
     drawn in float32 from torch's default generator of the embedding's device.
 
     Differs: with more objects in an image than `num_denoising`, a random `num_denoising` of them are used, so the
-    block never exceeds 2 * num_denoising queries; published code lets it grow without bound. `box_noise_scale` 0 works.
+    block never exceeds 2 * num_denoising queries. Published code denoises all of them without bound, as `every_object`
+    does. `box_noise_scale` 0 works.
 
     Args:
         targets: ground truth of each image.

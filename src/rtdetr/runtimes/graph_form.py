@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rtdetr import __version__
-from rtdetr.categories import Categories
+from rtdetr._version import __version__
+from rtdetr.class_lists import GivenClasses, class_list
 from rtdetr.errors import ConfigError, WeightsError
 from rtdetr.runtimes.arguments import num_tokens
 from rtdetr.runtimes.base import BoxOutput, Output, RawOutput
@@ -69,7 +69,7 @@ def describe(
     source: Path,
     inputs: Mapping[str, Port],
     outputs: Mapping[str, Shape],
-    categories: Categories | None = None,
+    categories: GivenClasses | None = None,
 ) -> ExportMetadata:
     """Find out what a graph is and how to feed it.
 
@@ -86,8 +86,9 @@ def describe(
     Raises:
         WeightsError: a graph of another kind or with inputs of another type, a description that is damaged or of
             another graph, or no class names.
-        ConfigError: `categories` for a file that names other ones.
+        ConfigError: `categories` for a file that names other ones, or of which there are others than the graph has.
     """
+    given = None if categories is None else class_list(categories)
     published = set(inputs) == {IMAGES, SIZES} and set(OUTPUTS["boxes"]) <= set(outputs)
     if text is not None:
         metadata = ExportMetadata.from_json(text, source=source)
@@ -101,26 +102,26 @@ def describe(
         check_images(inputs[IMAGES].shape, metadata, source=source)
         _check_types(inputs, metadata, source=source)
         _check_classes(metadata, outputs, source=source)
-        if categories is not None and categories != metadata.categories:
-            raise ConfigError(
-                f"{source} names its {counted(len(metadata.names), 'class')} itself; leave categories out"
-            )
-        return metadata
+        if given is None:
+            return metadata
+        classes = given.naming(metadata.categories, len(metadata.names), model=source)
+        return metadata.replace(names=tuple(classes.names), category_ids=tuple(classes.ids))
     if not published or len(inputs[IMAGES].shape) != 4:
         raise WeightsError(
             f"{source} is no RT-DETR model that can be run: expected the inputs {IMAGES} (b, c, h, w) and {SIZES} and "
             f"the outputs labels, boxes and scores, got {_listed(inputs)} and {_listed(outputs)}"
         )
-    if categories is None:
+    if given is None:
         raise WeightsError(
-            f"{source} does not name its classes, as it was not exported by rtdetr; pass them: "
-            "rtdetr.load(file, categories=rtdetr.COCO80)"
+            f"{source} does not name its classes, as it was not exported by rtdetr; give them: --classes coco, or "
+            "--classes FILE with the annotations or names (Python: rtdetr.load(file, categories=rtdetr.COCO80))"
         )
+    classes = given.for_rows(None)
     batch, channels, height, width = inputs[IMAGES].shape
     metadata = ExportMetadata(
         model=source.stem,
-        names=tuple(categories.names),
-        category_ids=tuple(categories.ids),
+        names=tuple(classes.names),
+        category_ids=tuple(classes.ids),
         size_hw=(height or 640, width or 640),
         dynamic_batch=batch is None,
         dynamic_size=height is None and width is None,

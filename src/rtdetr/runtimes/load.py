@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from rtdetr.categories import Categories
+from rtdetr.class_lists import GivenClasses
 from rtdetr.config import pytorch_precision
 from rtdetr.errors import ConfigError, WeightsError, naming_the_missing_extra
 from rtdetr.files import beside, with_home
@@ -22,12 +22,13 @@ def load(
     source: str | os.PathLike[str],
     *,
     device: str = "auto",
-    model: str | None = None,
+    model: str | os.PathLike[str] | None = None,
     precision: str = "auto",
     one_label: bool = False,
     nms_iou: float | None = None,
-    categories: Categories | None = None,
+    categories: GivenClasses | None = None,
     num_threads: int | None = None,
+    fast_resize: bool = False,
 ) -> BaseDetector:
     """Load a detector; call the result with an image to get `Detections`.
 
@@ -38,15 +39,20 @@ def load(
             (OpenVINO), `.engine` or `.trt` (TensorRT), `.pt2` (torch.export, AOTInductor).
         device: "cpu", "cuda", "cuda:1", ...; for OpenVINO also "gpu" and "npu". "auto" is the first CUDA device where
             the runtime can use one, else the CPU; `description` of the result says which.
-        model: the zoo name of the network, for a checkpoint that does not say which one it is.
+        model: the network of a checkpoint that does not say which one it is: a zoo name, a published YAML file, or the
+            config.json of a run.
         precision: "float32", "bfloat16" or "float16" (or "fp32", "bf16", "fp16"); "auto" is float16 on CUDA, bfloat16
             on CPUs with AMX, else float32. Exported files have theirs; OpenVINO alone can change it.
         one_label: take the best class of each query only, where published evaluation takes every pair of a query and a
             class.
         nms_iou: in each class drop detections that overlap a better one by more than this IoU, 0..1; None: keep all, as
             published evaluation does.
-        categories: the classes, for an `.onnx`, `.ort` or `.xml` file that another tool exported and that names none.
+        categories: the classes, for a checkpoint that names none, or an `.onnx`, `.ort` or `.xml` file of another tool:
+            `Categories`, names by label, or what `--classes` takes: "coco", "voc", a COCO annotation file, a YAML or
+            text file with names, "ids" where rows of the class heads are category ids, or "ids:FILE".
         num_threads: CPU threads of the network; None: one a core. With torch it holds for the whole process.
+        fast_resize: resize images with torch, in a third of the time; some pixels are off by 1 of 255, so detections
+            differ a little from those of exported files. For models that run in PyTorch.
 
     Raises:
         InputError: an `nms_iou` out of range.
@@ -62,6 +68,7 @@ def load(
         "nms_iou": nms_iou,
     }
     given = {"model": model, "categories": categories, "num_threads": num_threads}
+    given["fast_resize"] = fast_resize or None
     given = {name: value for name, value in given.items() if value is not None}
     if num_threads is not None:
         given["num_threads"] = whole_number(num_threads, "num_threads", error=ConfigError)
@@ -101,12 +108,18 @@ def _detector(source: str | os.PathLike[str], options: dict[str, Any], given: di
             case _:
                 from rtdetr.runtimes.torch_detector import load_torch_detector
 
-                return load_torch_detector(source, **options, **_only(("model", "num_threads"), given, path))
+                return load_torch_detector(
+                    source, **options, **_only(("model", "categories", "num_threads", "fast_resize"), given, path)
+                )
 
 
 def _only(known: tuple[str, ...], given: dict[str, Any], path: Path) -> dict[str, Any]:
     """The options given beside the common ones, if this kind of file has them."""
     for name in given:
         if name not in known:
-            raise ConfigError(f"{name} is not an option for {path.suffix or 'named'} models; leave it out for {path}")
+            option = {"model": "--config", "categories": "--classes", "num_threads": "--threads"}.get(
+                name, "--fast-resize"
+            )
+            kind = path.suffix or "named"
+            raise ConfigError(f"{name} is not an option for {kind} models; leave it ({option}) out for {path}")
     return given

@@ -6,7 +6,7 @@ from typing import Any
 
 import onnxruntime
 
-from rtdetr.categories import Categories
+from rtdetr.class_lists import GivenClasses
 from rtdetr.errors import ConfigError, WeightsError
 from rtdetr.preprocessing import scale
 from rtdetr.runtimes.base import Batch, Output
@@ -42,7 +42,7 @@ class OnnxDetector(FileDetector):
         precision: "auto"; any other word must be what the file was exported in.
         one_label: see `BaseDetector`.
         nms_iou: see `BaseDetector`.
-        categories: the classes of a file that does not name them.
+        categories: the classes of a file that does not name them; see `class_lists.py`.
         num_threads: CPU threads of the network; None: one a core.
 
     Raises:
@@ -59,7 +59,7 @@ class OnnxDetector(FileDetector):
         precision: str = "auto",
         one_label: bool = False,
         nms_iou: float | None = None,
-        categories: Categories | None = None,
+        categories: GivenClasses | None = None,
         num_threads: int | None = None,
     ) -> None:
         existing(path, kind="ONNX")

@@ -18,7 +18,7 @@ import numpy as np
 import openvino
 from openvino.preprocess import PrePostProcessor
 
-from rtdetr.categories import Categories
+from rtdetr.class_lists import GivenClasses
 from rtdetr.errors import ConfigError, WeightsError, nearest, one_of
 from rtdetr.files import beside
 from rtdetr.runtimes.base import Batch, Output
@@ -55,7 +55,7 @@ class OpenVINODetector(FileDetector):
             x86 CPUs with AMX, float32 on others, elsewhere OpenVINO's choice. Layers that were quantised stay so.
         one_label: see `BaseDetector`.
         nms_iou: see `BaseDetector`.
-        categories: the classes of a file that does not name them.
+        categories: the classes of a file that does not name them; see `class_lists.py`.
         num_threads: CPU threads of the network; None: one a core.
 
     Raises:
@@ -71,7 +71,7 @@ class OpenVINODetector(FileDetector):
         precision: str = "auto",
         one_label: bool = False,
         nms_iou: float | None = None,
-        categories: Categories | None = None,
+        categories: GivenClasses | None = None,
         num_threads: int | None = None,
     ) -> None:
         existing(path, kind="OpenVINO")

@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2.functional import resize
 
-from rtdetr import __version__
+from rtdetr._version import __version__
 from rtdetr.categories import Categories
+from rtdetr.class_lists import GivenClasses
 from rtdetr.devices import choose_device, continue_in_fork, inference_dtype, no_autocast, pytorch_defaults
 from rtdetr.errors import InputError
 from rtdetr.images import size_of
@@ -25,7 +26,7 @@ from rtdetr.runtimes.arguments import multiples_of_32
 from rtdetr.runtimes.base import BaseDetector, Batch, Picture, Prepared, RawOutput
 from rtdetr.runtimes.metadata import ExportMetadata
 from rtdetr.runtimes.pillow_memory import pillow_memory
-from rtdetr.weights import build_from, read_checkpoint
+from rtdetr.weights import build_from, name_rows, read_checkpoint
 from rtdetr.wording import counted
 
 
@@ -43,6 +44,7 @@ class TorchDetector(BaseDetector):
             class.
         nms_iou: in each class drop detections that overlap a better one by more than this IoU; None: keep all, as
             published evaluation does.
+        fast_resize: resize RGB images with torch, see `prepare`; not those of a model whose images are padded.
 
     Raises:
         ConfigError: no such device or precision.
@@ -65,6 +67,7 @@ class TorchDetector(BaseDetector):
         thresholds: Sequence[float] | None = None,
         one_label: bool = False,
         nms_iou: float | None = None,
+        fast_resize: bool = False,
     ) -> None:
         config = model.config
         if len(categories) != config.num_classes:
@@ -75,6 +78,7 @@ class TorchDetector(BaseDetector):
             raise InputError(
                 f"the model has {counted(len(categories), 'class')}, got {counted(len(thresholds), 'threshold')}"
             )
+        self.fast_resize = fast_resize
         self.device = choose_device(device)
         self.dtype = inference_dtype(self.device, precision)
         self.where = str(self.device)
@@ -97,15 +101,15 @@ class TorchDetector(BaseDetector):
         self.network = fuse(model).to(self.device, self.dtype).to(memory_format=torch.channels_last)
 
     def prepare(self, picture: Picture, size_hw: tuple[int, int]) -> Prepared:
-        """Resize an image with torch, in a third of the time of `preprocessing.resize`.
+        """Resize an image as every runtime does, or with `fast_resize` by torch, in a third of the time.
 
-        Differs: torch rounds its weights to 16 bits, so some values differ from Pillow's by 1 of 255, rarely by 2.
-        At 640x640 none do for photos of 640x480 and 1280x960, mostly below 0.3 % for larger ones, and 4 % for those of
-        500x375, which are enlarged.
+        Torch rounds its weights to 16 bits, so with `fast_resize` some values are off by 1 of 255, rarely by 2. At
+        640x640 none are for photos of 640x480 and 1280x960, mostly below 0.3 % for larger ones, and 4 % for those of
+        500x375, which are enlarged; at 128x128 up to a quarter are.
         """
         if self.preparation is not None:
             return self.preparation.apply(picture, size_hw), size_of(picture)
-        if not isinstance(picture, Image.Image) or picture.size == (size_hw[1], size_hw[0]):
+        if not self.fast_resize or not isinstance(picture, Image.Image) or picture.size == (size_hw[1], size_hw[0]):
             return super().prepare(picture, size_hw)
         with pillow_memory(picture) as pixels:
             planes = torch.from_numpy(pixels).permute(2, 0, 1)
@@ -166,26 +170,31 @@ def load_torch_detector(
     source: str | os.PathLike[str],
     *,
     device: str = "auto",
-    model: str | None = None,
+    model: str | os.PathLike[str] | None = None,
     precision: str = "auto",
     one_label: bool = False,
     nms_iou: float | None = None,
+    categories: GivenClasses | None = None,
     num_threads: int | None = None,
+    fast_resize: bool = False,
 ) -> TorchDetector:
     """Build the detector of a checkpoint; `rtdetr.load` documents the arguments."""
     if num_threads is not None:
         torch.set_num_threads(num_threads)
     inference_dtype(choose_device(device), precision)  # a wrong word is told before a download
     weights = read_checkpoint(source if isinstance(source, str) else Path(source), model=model, prepares=True)
-    network, categories = build_from(weights)
+    if categories is not None:
+        weights = name_rows(weights, categories)
+    network, classes = build_from(weights)
     detector = TorchDetector(
         network,
-        categories,
+        classes,
         device=device,
         precision=precision,
         thresholds=weights.thresholds,
         one_label=one_label,
         nms_iou=nms_iou,
+        fast_resize=fast_resize,
     )
     detector.preparation = weights.preparation
     return detector

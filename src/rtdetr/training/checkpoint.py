@@ -28,11 +28,11 @@ from rtdetr.models import RTDETR
 from rtdetr.training.ema import ModelEMA
 from rtdetr.training.metrics import Sums
 from rtdetr.training.space import checkpoint_bytes
-from rtdetr.weights.official import load_pickle
+from rtdetr.weights.official import averaged_entries, checked_state, load_pickle
 
 _log = logging.getLogger(__name__)
 _CHECKPOINT = re.compile(r"last(-\d+)?\.pth")
-NEEDED = ("model", "ema", "optimizer", "last_epoch")
+NEEDED = ("model", "optimizer", "last_epoch")
 
 
 @dataclass
@@ -174,6 +174,8 @@ def is_whole(path: Path) -> bool:
 def read(path: Path) -> dict[str, Any]:
     """Return the content of a checkpoint to resume from, tensors on the CPU.
 
+    Entries have their names without the prefixes of wrappers. "ema" is missing where the run had no average.
+
     Args:
         path: the file, or the output folder of a run, of which it is the newest whole checkpoint then.
 
@@ -191,7 +193,12 @@ def read(path: Path) -> dict[str, Any]:
             f"{path}: expected the checkpoint of a training run, but it has no {', '.join(map(repr, missing))}. "
             "Resume from last.pth; to start a new run from these weights, give them as weights"
         )
-    return dict(content)
+    content = {**content, "model": checked_state(content["model"], path)}
+    averaged = averaged_entries(content)
+    average = content.pop("ema", None)
+    if averaged:
+        content["ema"] = {"updates": 0, **average, "module": checked_state(averaged, path)}
+    return content
 
 
 def _age(path: Path) -> int:

@@ -10,18 +10,18 @@
     early_stopping: 10         # and any other field of `rtdetr.config.TrainConfig`
 
 A run's own config.json is such a file. The files of the published implementation are recognised and translated
-(`published/`).
+(`rtdetr.published`).
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rtdetr import zoo
 from rtdetr.config import ModelConfig, Recipe, TrainConfig
 from rtdetr.errors import ConfigError, nearest
-from rtdetr.training.published import is_published, read_published
-from rtdetr.training.yaml_files import read_yaml
+from rtdetr.published import is_published, read_published
+from rtdetr.weights.model_file import described_network
+from rtdetr.yaml_files import read_yaml
 
 _PATHS = ("data", "val_data")
 
@@ -49,7 +49,8 @@ def read_config(path: Path) -> dict[str, Any]:
             belongs = " It belongs under 'train:'." if key in Recipe.model_fields else nearest(key, known)
             raise ConfigError(f"{path}: unknown setting {key!r}.{belongs} Known: {', '.join(sorted(known))}.")
     settings = {key: value for key, value in values.items() if value is not None}
-    settings.pop("recipe_changes", None)
+    for key in ("recipe_changes", "data_origins"):  # of the run that the file belongs to
+        settings.pop(key, None)
     try:
         _read_model(settings)
         _read_recipe(settings)
@@ -67,10 +68,7 @@ def _read_model(settings: dict[str, Any]) -> None:
     if isinstance(settings.get("network"), dict):
         settings["network"] = ModelConfig(**settings["network"])
     if isinstance(model, Mapping):
-        changes = dict(model)
-        base = changes.pop("base", None)
-        network = ModelConfig() if base is None else zoo.model_config(str(base))
-        settings["network"] = network.replace(**changes)
+        settings["network"] = described_network(model)
         settings["model"] = settings["network"].name
     elif model is not None and not isinstance(model, str):
         raise ConfigError(f"model: expected a name or 'key: value' lines, got {model!r}")

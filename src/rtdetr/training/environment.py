@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from rtdetr import __version__
+from rtdetr._version import __version__
 from rtdetr.errors import ConfigError, TrainingError
 from rtdetr.files import write_atomically
 from rtdetr.text_files import read_text

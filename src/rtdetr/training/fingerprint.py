@@ -19,6 +19,7 @@ from torch import Tensor
 from rtdetr.categories import Categories, Category
 from rtdetr.data import DetectionDataset
 from rtdetr.errors import ConfigError, WeightsError
+from rtdetr.training.former_rows import are_ids
 from rtdetr.weights.official import read_own, store_categories
 from rtdetr.wording import are, counted, have
 
@@ -75,19 +76,24 @@ def _images(dataset: DetectionDataset) -> np.ndarray:
     return np.repeat(np.arange(len(counts)), counts)
 
 
-def with_former_labels(former: Mapping[str, Any], datasets: Datasets, *, say: Callable[[str], None]) -> Datasets:
+def with_former_labels(
+    former: Mapping[str, Any], datasets: Datasets, *, say: Callable[[str], None], labels_are_ids: bool = False
+) -> Datasets:
     """Give the datasets of a resumed run the labels that its classes had, by name.
 
     Args:
         former: content of the checkpoint.
         datasets: "train" and maybe "val", all with the classes of "train".
         say: is told what is different.
+        labels_are_ids: rows of a checkpoint that does not name its classes are category ids.
 
     Raises:
         ConfigError: there are classes that the run had not, or the other way round.
     """
     rows = former.get("rtdetr", {}).get("categories")
     own = datasets["train"].categories.names
+    if rows is None and are_ids(former, datasets["train"].categories, stated=labels_are_ids):
+        return datasets  # classes get their rows by id
     if rows is None:
         say("resume: the checkpoint does not name its classes; those of the data are taken in their order")
         return datasets

@@ -49,15 +49,18 @@ def published(model: str, network: ModelConfig | None = None) -> Recipe:
 
 
 def deim(model: str, network: ModelConfig | None = None) -> Recipe:
-    """Return the DEIM recipe for any model: its own where one is published, else that of the models of its size.
+    """Return the DEIM recipe for any model: the published one for it, else that of the models of its size.
 
-    The rates of the model's parameter groups grow with the base rate, as they do in the published recipes.
+    Where none is published for the model, its parameter groups stay, and their rates grow with the base rate.
 
     Source: arXiv 2412.04234.
     """
     own = published(model, network)
     if own.loss.classification == "mal" and own.schedule == "flat_cosine":
         return own
+    same_network = f"deim_{zoo.ALIASES.get(model, model)}"
+    if network is None and same_network in zoo.list_models():
+        return zoo.recipe(same_network)
     backbone = (network or zoo.model_config(model)).backbone
     is_small = isinstance(backbone, PResNetConfig) and backbone.depth < 50
     recipe = zoo.recipe("deim_rtdetrv2_r18vd" if is_small else "deim_rtdetrv2_r50vd")

@@ -16,6 +16,7 @@ from rtdetr.files import write_atomically
 from rtdetr.models import RTDETR
 from rtdetr.training.environment import GIB
 from rtdetr.training.recompute import recompute_activations, recomputed_parts
+from rtdetr.training.schedule import milestone_epochs
 from rtdetr.wording import counted, occur
 
 _WEIGHTS = 4 + 4  # bytes a parameter: itself and its average
@@ -152,11 +153,13 @@ def describe(
     rows = {
         "model": f"{config.model}, {total:.1f} M parameters ({trained:.1f} M trained{frozen}), {start}",
         "data": f"{train}; {counted(model.config.num_classes, 'class')}; {validation}",
+        "train": _source(config, "data", "images"),
+        "val": "" if val is None else _source(config, "val_data", "val_images") or "the validation part of the same",
         "classes": _implied_classes(implied, total=model.config.num_classes),
         "recipe": f"{config.recipe_name}{_reason(config)}",
         "length": f"{counted(recipe.epochs, 'epoch')} of {counted(steps_per_epoch, 'step')} "
         f"of {counted(recipe.batch_size, 'image')}: {counted(steps, 'step')}",
-        "rate": _rate(recipe, steps),
+        "rate": _rate(recipe, steps_per_epoch),
         "average": f"decay {recipe.ema_decay:.5g}, reached over {counted(recipe.ema_warmup, 'step')}",
         "images": _images(recipe),
         "loss": _loss(recipe),
@@ -166,6 +169,18 @@ def describe(
         "results": config.output_dir,
     }
     return "\n".join(f"{name:<9}{text}" for name, text in rows.items() if text)
+
+
+def _source(config: TrainConfig, data: str, images: str) -> str:
+    """A dataset and its folder of images as they were named, and by what; nothing where they were not named."""
+    parts = []
+    for name, text in ((data, ""), (images, "images in ")):
+        paths = getattr(config, name)
+        if paths is not None:
+            origin = config.data_origins.get(name)
+            shown = paths if isinstance(paths, str) else ", ".join(paths)
+            parts.append(f"{text}{shown}" + ("" if origin is None else f" ({origin})"))
+    return "; ".join(parts)
 
 
 def _implied_classes(implied: Sequence[str], *, total: int) -> str:
@@ -218,34 +233,40 @@ def _reason(config: TrainConfig) -> str:
     return ""
 
 
-def _rate(recipe: Recipe, steps: int) -> str:
+def _rate(recipe: Recipe, steps_per_epoch: int) -> str:
     backbone = [g.lr for g in recipe.groups if g.lr is not None] if recipe.grouping == "patterns" else []
     own = backbone[0] if backbone else recipe.backbone_lr if recipe.grouping == "modules" else None
     parts = [f"{recipe.lr:.3g}" + ("" if own in (None, recipe.lr) else f", backbone {own:.3g}")]
+    steps = recipe.epochs * steps_per_epoch
     parts.append(f"{counted(min(recipe.warmup_iterations, steps), 'step')} of warm-up")
+    milestones = milestone_epochs(recipe, iterations_per_epoch=steps_per_epoch)
     if recipe.schedule == "flat_cosine":
         flat = f"flat for {counted(recipe.flat_epochs, 'epoch')}, then " if recipe.flat_epochs else ""
         parts.append(f"{flat}a cosine down to {recipe.final_lr_factor:.0%}")
-    elif recipe.schedule == "steps" and any(milestone < recipe.epochs for milestone in recipe.milestones):
-        parts.append(f"x {recipe.milestone_factor:g} at epochs {', '.join(map(str, recipe.milestones))}")
+    elif recipe.schedule == "steps" and any(milestone < recipe.epochs for milestone in milestones):
+        parts.append(f"x {recipe.milestone_factor:g} at epochs {', '.join(map(str, milestones))}")
     else:
         parts.append("then constant")
     return "; ".join(parts)
 
 
 def _images(recipe: Recipe) -> str:
-    def until(stop: int | None) -> str:
+    def until(stop: int | None, start: int = 0) -> str:
+        if start:
+            return f" in epochs {start + 1} to {recipe.epochs if stop is None else min(stop, recipe.epochs)}"
         return "" if stop is None or stop >= recipe.epochs else f" for {counted(stop, 'epoch')}"
+
+    start = recipe.augmentation_start_epoch
 
     parts = ["x".join(map(str, recipe.train_size_hw))]
     sizes = recipe.multiscale_sizes
     if sizes and recipe.multiscale_stop_epoch != 0:
         parts.append(f"multi-scale {min(sizes)} to {max(sizes)}{until(recipe.multiscale_stop_epoch)}")
     if recipe.augmentation_stop_epoch != 0:
-        parts.append(f"colour, zoom-out and crop{until(recipe.augmentation_stop_epoch)}")
+        parts.append(f"colour, zoom-out and crop{until(recipe.augmentation_stop_epoch, start)}")
     for name, chance in (("mosaic", recipe.mosaic), ("mixup", recipe.mixup)):
         if chance:
-            parts.append(f"{name} with a chance of {chance:g}{until(recipe.mixing_stop_epoch)}")
+            parts.append(f"{name} with a chance of {chance:g}{until(recipe.mixing_stop_epoch, start)}")
     return "; ".join([*parts, *(["flips"] if recipe.flip else [])])
 
 

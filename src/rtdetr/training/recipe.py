@@ -6,7 +6,7 @@ import yaml
 
 from rtdetr.config import STRIDE, Recipe, SizeHW, size_problem
 from rtdetr.errors import ConfigError
-from rtdetr.training.yaml_files import parse_yaml
+from rtdetr.yaml_files import parse_yaml
 
 
 def adapt(

@@ -25,7 +25,8 @@ def restore(content: Mapping[str, Any], state: TrainingState, *, rank: int = 0) 
     """Bring a run to the point at which `content` was saved, the global random generators included.
 
     Rates, weight decays and what is frozen stay those of the new settings. A file of the published implementation,
-    which has neither "progress" nor "rng", is taken to stand at the end of its last epoch.
+    which has neither "progress" nor "rng", is taken to stand at the end of its last epoch. Without an average in it,
+    the average starts from its weights.
 
     Raises:
         WeightsError: the checkpoint was made with another model or other parameter groups.
@@ -43,9 +44,12 @@ def restore(content: Mapping[str, Any], state: TrainingState, *, rank: int = 0) 
     if length != progress.batches_per_epoch:  # the schedule counts steps in epochs of the new length
         _log.warning("an epoch had %d steps and has %d now; the schedule follows", length, progress.batches_per_epoch)
         saved["iteration"] = saved["epoch"] * progress.batches_per_epoch
+    average = content.get("ema") or {"module": content["model"], "updates": 0}
+    if "ema" not in content and state.ema.decay:
+        _log.warning("resume: the checkpoint has no average; it starts from the weights of the model")
     try:
         state.model.load_state_dict(_fitting(content["model"], state.model))
-        state.ema.load_state_dict({**content["ema"], "module": _fitting(content["ema"]["module"], state.ema.module)})
+        state.ema.load_state_dict({**average, "module": _fitting(average["module"], state.ema.module)})
     except RuntimeError as error:
         raise WeightsError(_another_model(content, state, str(error))) from None
     _restore_optimizer(state, content["optimizer"], content.get("trained"))

@@ -11,7 +11,7 @@ def lr_factor(recipe: Recipe, iteration: int, *, iterations_per_epoch: int) -> f
     """Return what each group's rate is multiplied with in the step `iteration`, counted from 0 over the run; in [0, 1].
 
     `constant`: linear warm-up (i + 1) / warmup_iterations, then 1 to the end.
-    `steps`: the same warm-up, then `milestone_factor` to the power of the milestones, in epochs, that are past.
+    `steps`: the same warm-up, and `milestone_factor` to the power of the milestones that are past (`milestone_epochs`).
     `flat_cosine`: quadratic warm-up (i / warmup_iterations)^2, then 1 until `flat_epochs`, half a cosine down to
     `final_lr_factor`, and that for the last `no_augmentation_epochs`.
 
@@ -19,7 +19,8 @@ def lr_factor(recipe: Recipe, iteration: int, *, iterations_per_epoch: int) -> f
     """
     warmup = recipe.warmup_iterations
     if recipe.schedule != "flat_cosine":
-        past = sum(iteration >= milestone * iterations_per_epoch for milestone in recipe.milestones)
+        epochs = milestone_epochs(recipe, iterations_per_epoch=iterations_per_epoch)
+        past = sum(iteration >= epoch * iterations_per_epoch for epoch in epochs)
         falling = recipe.milestone_factor**past if recipe.schedule == "steps" else 1.0
         return falling * (min(1.0, (iteration + 1) / warmup) if warmup else 1.0)
     if iteration < warmup:
@@ -33,6 +34,18 @@ def lr_factor(recipe: Recipe, iteration: int, *, iterations_per_epoch: int) -> f
         return final
     cosine = 0.5 * (1.0 + math.cos(math.pi * (iteration - flat_end) / (cosine_end - flat_end)))
     return final + (1.0 - final) * cosine
+
+
+def milestone_epochs(recipe: Recipe, *, iterations_per_epoch: int) -> tuple[int, ...]:
+    """Return the epochs, counted from 0, from which on the rate is multiplied with `milestone_factor`.
+
+    With `milestones_after_warmup` they come later by the number of epochs that end before the warm-up does: the
+    published loop does not step its MultiStepLR at the end of those.
+    """
+    if not recipe.milestones_after_warmup:
+        return recipe.milestones
+    delay = max(math.ceil(recipe.warmup_iterations / iterations_per_epoch) - 1, 0)
+    return tuple(milestone + delay for milestone in recipe.milestones)
 
 
 def set_learning_rate(

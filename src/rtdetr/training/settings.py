@@ -7,7 +7,7 @@ values by their dotted name. A recipe that fits the data is only known when the 
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -21,6 +21,7 @@ from rtdetr.training.named_recipes import named_recipe, published
 from rtdetr.training.recipe import change, parse
 from rtdetr.training.run_data import OPENED
 from rtdetr.weights import read_checkpoint
+from rtdetr.weights.assumptions import tell_assumed_sampling
 from rtdetr.weights.run_record import edits, read_run_config, shown
 
 _log = logging.getLogger(__name__)
@@ -73,7 +74,8 @@ _OF_DATA = {"data": "DATA", "images": "--images", "val_data": "--val-data", "val
 _OF_RECIPE = {"epochs": "epochs", "batch_size": "batch_size", "lr": "lr", "precision": "precision"}
 _OF_RECIPE["size_hw"] = "train_size_hw"
 _MAY_BE_NONE = ("weights", "backbone_weights", "freeze", "font")  # "none" undoes what a file or a resumed run says
-_NOT_SET_BY_NAME = {"recipe", "recipe_name", "recipe_changes", "model", "network"}
+_IMAGES_OF = {"data": "images", "val_data": "val_images"}
+_NOT_SET_BY_NAME = {"recipe", "recipe_name", "recipe_changes", "model", "network", "data_origins"}
 
 
 def resolve(
@@ -86,7 +88,8 @@ def resolve(
     """Return the settings of a run. Where its `recipe_changes` are not None, `fit` has to complete the recipe.
 
     Args:
-        data: dataset or datasets to train on; may be left out on resuming, or where the configuration file has it.
+        data: dataset or datasets to train on; may be left out on resuming, or where the configuration file has it. It
+            replaces the file's data whole: folders of images and validation data as well.
         settings: see `TrainSettings`.
         resume: checkpoint, or its folder, to go on from.
         saved: the settings that checkpoint was made with, where it says so.
@@ -95,11 +98,13 @@ def resolve(
         ConfigError: a setting that is unknown, missing or cannot be; the nearest valid name is given.
     """
     given = _checked(settings)
-    file = _file(given.pop("config", {}))
+    config = given.pop("config", {})
+    file = _file(config)
     changes = {**file.pop("changes", {}), **_pop_changes(given)}
     assignments = given.pop("set", {})
     if data is not None:
         given["data"] = _texts(data)
+    _replace_data(file, {*given, *assignments})
     where = {} if resume is None else {"output_dir": str(resume if resume.is_dir() else resume.parent)}
     if saved is not None and resume is not None:
         _tell_edits(Path(where["output_dir"]) / CONFIG_FILE, saved)
@@ -114,6 +119,10 @@ def resolve(
         values["recipe_name"] = "own"
     for name in sorted(assignments, key=lambda name: name not in ("model", "weights")):  # before the network's parts
         _assign(values, changes, name, assignments[name])
+    values["data_origins"] = {
+        **{name: text for name, text in (saved or {}).get("data_origins", {}).items() if values.get(name) is not None},
+        **_origins(config, file=file, given=given, assignments=assignments.keys()),
+    }
     values |= {name: _with_home(values[name]) for name in ("data", *_PATHS) if name in values}
     from_nothing = "none" in (values.get("weights"), values.get("backbone_weights")) or resume is not None
     if _untrained(values):
@@ -176,7 +185,7 @@ def _tell_edits(file: Path, saved: Mapping[str, Any]) -> None:
         _log.warning("%s. The run goes on by its checkpoint", error)
         return
     for name, value, stored in edits(written, saved):
-        if name != "output_dir":
+        if name != "output_dir" and not name.startswith("data_origins"):
             hint = "" if name == "network" else f". To change it: --set {name}={json.dumps(value)}"
             _log.warning(
                 "%s has %s %s, the checkpoint has %s, and the run goes on with that%s",
@@ -207,6 +216,26 @@ def _file(config: PathLike | Mapping[str, Any]) -> dict[str, Any]:
     if "output_dir" in settings and path.resolve().parent == Path(settings["output_dir"]).resolve():
         del settings["output_dir"]
     return settings
+
+
+def _replace_data(file: dict[str, Any], given: Set[str]) -> None:
+    """Leave out what a file says of data that is given otherwise: its images, and for the training data all of it."""
+    if "data" in given and "data" in file:
+        for name in _OF_DATA:
+            file.pop(name, None)
+    for data, images in _IMAGES_OF.items():
+        if data in given and data in file:
+            file.pop(images, None)
+
+
+def _origins(
+    config: PathLike | Mapping[str, Any], *, file: Mapping[str, Any], given: Mapping[str, Any], assignments: Set[str]
+) -> dict[str, str]:
+    """Where each setting of the data comes from."""
+    source = file.get("recipe_name", "the file") if isinstance(config, Mapping) else str(config)
+    origins = {name: source for name in _OF_DATA if file.get(name) is not None}
+    origins |= {name: option for name, option in _OF_DATA.items() if name in given}
+    return origins | {name: f"--set {name}" for name in _OF_DATA if name in assignments}
 
 
 def _assign(values: dict[str, Any], changes: dict[str, Any], name: str, value: Any) -> None:
@@ -295,7 +324,10 @@ def _take_model(values: dict[str, Any]) -> None:
     values["model"] = weights.partition(":")[0]
     if values["model"] in (*zoo.list_models(), *zoo.ALIASES):
         return
-    found = read_checkpoint(weights).config
+    loaded = read_checkpoint(weights)
+    found = loaded.config
+    if loaded.assumes_sampling:
+        tell_assumed_sampling(loaded.path)
     if found.name not in zoo.list_models():
         raise ConfigError(f"{weights} does not say which model of the zoo it is for; give its name as model")
     values["model"] = found.name

@@ -26,6 +26,7 @@ from rtdetr.training.checkpoint import Progress, TrainingState
 from rtdetr.training.distributed import Processes, wrap
 from rtdetr.training.ema import ModelEMA
 from rtdetr.training.fingerprint import fingerprints, tell_changes, with_former_labels
+from rtdetr.training.former_rows import are_ids, with_rows_of_classes
 from rtdetr.training.freeze import freeze
 from rtdetr.training.job import Job, MakeDetector
 from rtdetr.training.loggers import require
@@ -63,7 +64,7 @@ def prepare(
     say = _log.warning if processes.is_main else lambda _: None
     datasets = open_run_data(config, given)
     if resume is not None:
-        datasets = with_former_labels(resume, datasets, say=say)
+        datasets = with_former_labels(resume, datasets, say=say, labels_are_ids=config.labels_are_ids)
     train_data = datasets["train"]
     data_marks = fingerprints(datasets)
     factors = repeat_factors(train_data.annotations) if config.balance else None
@@ -76,6 +77,8 @@ def prepare(
     state = _build_state(config, model, loader, device=device, dtype=dtype, processes=processes)
     if resume is not None:
         epochs = config.recipe.epochs
+        if are_ids(resume, train_data.categories, stated=config.labels_are_ids):
+            resume = with_rows_of_classes(resume, train_data.categories, trained=state.trained, say=say)
         _go_on(resume, state, datasets, data_marks, epochs=epochs, processes=processes, say=say)
     _check_agreement(processes, state.progress, train_data, data_marks)
     if processes.is_main:

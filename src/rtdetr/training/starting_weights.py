@@ -9,7 +9,8 @@ from rtdetr.categories import Categories
 from rtdetr.config import ModelConfig, TrainConfig
 from rtdetr.errors import ConfigError
 from rtdetr.models import RTDETR
-from rtdetr.weights import default_categories, load_backbone, read_checkpoint, transfer
+from rtdetr.training.former_rows import rows_are_ids
+from rtdetr.weights import LoadedWeights, default_categories, load_backbone, read_checkpoint, transfer
 
 _log = logging.getLogger(__name__)
 # settings of a network that learned weights depend on and do not show
@@ -37,16 +38,9 @@ def load_starting_weights(config: TrainConfig, model: RTDETR, categories: Catego
     if dry_run and _is_fetched(config.weights or backbone_weights):
         return
     if config.weights is not None:
-        loaded = read_checkpoint(config.weights, model=None if config.network else config.model)
+        loaded = read_checkpoint(config.weights, model=config.network or config.model)
         _check_unseen(config.weights, loaded.said, model.config)
-        known = loaded.categories or default_categories(loaded.config.num_classes)
-        names = None if known == Categories.numbered(len(known)) else known.names
-        if names is None and len(known) == len(categories):
-            _log.warning(
-                "%s does not name its %d classes: its rows are taken for the classes of the data in their order",
-                loaded.path,
-                len(known),
-            )
+        names = _names_of_rows(loaded, categories, labels_are_ids=config.labels_are_ids)
         report = transfer(model, loaded.state, source_names=names, target_names=categories.names)
         _log.info("weights of %s: %s", loaded.path, report)
     elif backbone_weights is not None:
@@ -54,6 +48,29 @@ def load_starting_weights(config: TrainConfig, model: RTDETR, categories: Catego
         _log.info("backbone weights of %s", backbone_weights)
     elif config.network is None and zoo.entry(published.partition(":")[0]).checkpoints:
         _log.info("starting from random weights; --weights %s starts from the published ones", published)
+
+
+def _names_of_rows(loaded: LoadedWeights, categories: Categories, *, labels_are_ids: bool) -> list[str] | None:
+    """Class names by row of weights; None where nothing names them. Rows that are category ids have names of the data.
+
+    Weights that a run starts from may be of other data, so `labels_are_ids` counts only where the numbers agree.
+    """
+    count = loaded.config.num_classes
+    known = loaded.categories or default_categories(count)
+    is_unnamed = known == Categories.numbered(count)
+    stated = labels_are_ids and count == len(categories)
+    if known == Categories.of_ids(count) or (is_unnamed and rows_are_ids(count, categories, stated=stated)):
+        _log.info("%s: its rows are taken for category ids of the data", loaded.path)
+        names = {category.id: category.name for category in categories}
+        return [names.get(label, f"id {label}") for label in range(count)]
+    if not is_unnamed:
+        return known.names
+    if count == len(categories):
+        _log.warning(
+            "%s does not name its %d classes: its rows are taken for the classes of the data in their order",
+            *(loaded.path, count),
+        )
+    return None
 
 
 def _check_unseen(weights: str, said: ModelConfig | None, config: ModelConfig) -> None:

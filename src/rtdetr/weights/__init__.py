@@ -13,6 +13,8 @@ from rtdetr.weights.load import (
     save_weights,
 )
 from rtdetr.weights.official import metadata, read_own, store_thresholds
+from rtdetr.weights.published import load_published
+from rtdetr.weights.rows import drop_unused_rows, name_rows, select_rows
 from rtdetr.weights.state import complete_state, load_state
 from rtdetr.weights.transfer import TransferReport, load_backbone, transfer
 
@@ -25,15 +27,19 @@ __all__ = [
     "convert",
     "default_categories",
     "download",
+    "drop_unused_rows",
     "load_backbone",
     "load_model",
+    "load_published",
     "load_state",
     "metadata",
+    "name_rows",
     "of_run",
     "read_checkpoint",
     "read_own",
     "save_huggingface",
     "save_weights",
+    "select_rows",
     "store_thresholds",
     "transfer",
 ]

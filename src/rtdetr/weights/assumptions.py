@@ -47,6 +47,24 @@ def tell_assumed(
     )
 
 
+def tell_assumed_sampling(path: Path) -> None:
+    """Say that nothing shows how a model samples features, and how to state it."""
+    _log.warning(
+        "%s does not say how its model samples features, so bilinear is assumed. If it was trained with "
+        "cross_attn_method: discrete, give its YAML file or name, such as rtdetrv2_r18vd_dsp: --config (Python: model)",
+        path,
+    )
+
+
+def tell_other_sampling(path: Path, trained: str | None, said: str, origin: str) -> None:
+    """Say where the optimizer in a checkpoint shows another sampling than what is said about its model."""
+    if trained not in (None, said):
+        _log.warning(
+            "%s was trained with %s sampling, as its optimizer shows, but %s says %s, which is used. Correct that",
+            *(path, trained, origin, said),
+        )
+
+
 def tell_few_tokens(path: Path, config: ModelConfig) -> None:
     """Say that a model has more queries than an image of its size has tokens to pick them from."""
     size_hw = config.eval_size_hw

@@ -3,14 +3,17 @@
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
+from rtdetr.class_lists import GivenClasses
 from rtdetr.config import ModelConfig
 from rtdetr.devices import pytorch_defaults
 from rtdetr.errors import ConfigError, WeightsError, nearest
 from rtdetr.files import with_home
 from rtdetr.models import build_model
+from rtdetr.weights.assumptions import tell_assumed_sampling
 from rtdetr.weights.huggingface import write_huggingface
-from rtdetr.weights.load import read_checkpoint
+from rtdetr.weights.load import ModelName, read_checkpoint
 from rtdetr.weights.official import write_pth
+from rtdetr.weights.rows import drop_unused_rows, name_rows
 from rtdetr.weights.state import complete_state
 
 Format = Literal["rtdetr", "official", "huggingface"]
@@ -28,7 +31,13 @@ class Conversion(NamedTuple):
 
 @pytorch_defaults()
 def convert(
-    source: str | Path, target: str | Path, *, model: str | None = None, format: str | None = None
+    source: str | Path,
+    target: str | Path,
+    *,
+    model: ModelName | None = None,
+    format: str | None = None,
+    categories: GivenClasses | None = None,
+    drop_unused: bool = False,
 ) -> Conversion:
     """Read weights of any format and write them in another; constants that the source lacks are generated.
 
@@ -38,6 +47,8 @@ def convert(
         model: as for `read_checkpoint`.
         format: "rtdetr" (.pth with a description of the model), "official" (.pth with nothing but what published files
             hold) or "huggingface" (folder or .safetensors); None: by the target's name.
+        categories: classes of a source that names none, as for `rtdetr.load`.
+        drop_unused: leave out rows of the class heads that are of no class; see `drop_unused_rows`.
 
     Raises:
         WeightsError: the source cannot be read or the target not written.
@@ -46,17 +57,23 @@ def convert(
     target = with_home(target)
     chosen = _format(target, format)
     weights = read_checkpoint(source, model=model)
+    if weights.assumes_sampling:
+        tell_assumed_sampling(weights.path)
+    if categories is not None:
+        weights = name_rows(weights, categories)
+    if drop_unused:
+        weights = drop_unused_rows(weights)
     try:
         state = complete_state(build_model(weights.config), weights.state)
     except WeightsError as error:
         raise WeightsError(f"{weights.path}: {error}") from None
     notes = []
-    config, categories, thresholds = weights.config, weights.categories, weights.thresholds
+    config, classes, thresholds = weights.config, weights.categories, weights.thresholds
     if chosen == "huggingface":
-        notes = write_huggingface(target, state, config=config, categories=categories, thresholds=thresholds)
+        notes = write_huggingface(target, state, config=config, categories=classes, thresholds=thresholds)
     else:
         described = chosen == "rtdetr"
-        write_pth(target, state, config=config, categories=categories, thresholds=thresholds, describe=described)
+        write_pth(target, state, config=config, categories=classes, thresholds=thresholds, describe=described)
         if not described and (config.pixel_mean or config.pixel_std):
             notes = [
                 "the official format cannot say that the network normalizes its images: it needs images from which "

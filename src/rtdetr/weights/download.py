@@ -24,7 +24,7 @@ from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
 
-from rtdetr import __version__
+from rtdetr._version import __version__
 from rtdetr.errors import WeightsError
 from rtdetr.files import write_atomically
 from rtdetr.wording import counted

@@ -159,6 +159,11 @@ def identify(observation: Observation, *, hint: str = "", sampling: str | None =
         raise WeightsError(f"not an RT-DETR checkpoint that can be built: {error}") from None
 
 
+def is_named(observation: Observation, hint: str) -> bool:
+    """Return whether a file's name is that of a zoo model which fits it."""
+    return any(config.name in hint for config in candidates(observation))
+
+
 def candidates(observation: Observation) -> list[ModelConfig]:
     """Zoo models that have these facts, in the order of the zoo."""
     configs = [zoo.model_config(name) for name in zoo.list_models()]

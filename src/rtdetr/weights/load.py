@@ -3,6 +3,7 @@
 `read_checkpoint` finds out what a file holds; `load_state` (state.py) puts it into a model.
 """
 
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -17,18 +18,21 @@ from rtdetr.errors import WeightsError, nearest
 from rtdetr.files import with_home
 from rtdetr.models import RTDETR, build_model
 from rtdetr.preprocessing import Preparation
-from rtdetr.weights.assumptions import tell_assumed, tell_few_tokens
+from rtdetr.weights.assumptions import tell_assumed, tell_assumed_sampling, tell_few_tokens, tell_other_sampling
 from rtdetr.weights.download import download
 from rtdetr.weights.huggingface import read_huggingface, write_huggingface
 from rtdetr.weights.huggingface_fields import CONFIG
 from rtdetr.weights.huggingface_preprocessor import PREPROCESSOR
-from rtdetr.weights.identify import Observation, adapt, differences, identify, observe
+from rtdetr.weights.identify import Observation, adapt, differences, identify, is_named, observe
+from rtdetr.weights.model_file import said_beside, said_model
 from rtdetr.weights.names import State, from_huggingface, is_huggingface, to_version
-from rtdetr.weights.official import Metadata, read_pth, write_pth
+from rtdetr.weights.official import PthContent, read_pth, write_pth
 from rtdetr.weights.run_record import tell_edited_model
 from rtdetr.weights.state import DENOISING, load_state, looks_like
+from rtdetr.weights.trained_sampling import trained_sampling
 from rtdetr.wording import counted
 
+ModelName = str | os.PathLike[str] | ModelConfig
 _EXPORTED = (".onnx", ".ort", ".xml", ".engine", ".trt", ".pt2")
 _FOREIGN = (".json", ".yaml", ".yml", ".txt", ".jpg", ".jpeg", ".png", ".zip")
 
@@ -38,7 +42,9 @@ class LoadedWeights(NamedTuple):
 
     `thresholds` are scores by label above which a detection counts for `threshold="auto"`, where they were measured.
     `said` is the model that the file itself names, which another one asked for by name may differ from; None: it does
-    not say. `preparation` is how its images are resized and padded, where they are not stretched, bilinear.
+    not say. `preparation` is how its images are resized and padded, where they are not stretched, bilinear. `averaged`
+    says whether the entries are a moving average; None: unknown. `assumes_sampling`: nothing says whether the model
+    samples features bilinear or discrete.
     """
 
     state: State
@@ -48,14 +54,19 @@ class LoadedWeights(NamedTuple):
     thresholds: tuple[float, ...] | None = None
     said: ModelConfig | None = None
     preparation: Preparation | None = None
+    averaged: bool | None = None
+    assumes_sampling: bool = False
 
 
 @pytorch_defaults()
-def read_checkpoint(source: str | Path, *, model: str | None = None, prepares: bool = False) -> LoadedWeights:
+def read_checkpoint(
+    source: str | Path, *, model: ModelName | None = None, prepares: bool = False, average: bool = True
+) -> LoadedWeights:
     """Read weights and find out which model they are for.
 
-    The model comes from the file where it says so (ours, Hugging Face's), else from the names and shapes of its
-    entries; where two zoo models look the same, from the file's name, else the zoo's first.
+    The model comes from the file where it says so (ours, Hugging Face's), else from a YAML file or config.json beside
+    it, else from the names and shapes of its entries and the optimizer of a training checkpoint; where two zoo models
+    look the same, from the file's name, else the zoo's first.
 
     Args:
         source: a zoo name ("rtdetrv2_r18vd", fetched into the cache; "rtdetr_r50vd:objects365" for its other file;
@@ -63,8 +74,10 @@ def read_checkpoint(source: str | Path, *, model: str | None = None, prepares: b
             "https://...", or a path: .pth file, .safetensors file, or folder in Hugging Face's layout
             ("./rtdetrv2_r18vd" where a folder has the name of a model), or of a training run: best.pth in it, else
             last.pth.
-        model: zoo name of the network to use instead of what the file says; class count and channels stay the file's.
+        model: the network to use instead of what the file says, as its zoo name or a file (see `model_file.py`); class
+            count and channels stay the file's.
         prepares: the caller follows `LoadedWeights.preparation`, too.
+        average: take the moving average of a checkpoint that has both; False: the weights that were trained.
 
     Raises:
         WeightsError: missing, damaged, not RT-DETR's, or not this `model`'s; it has a preparation of images, and the
@@ -74,22 +87,28 @@ def read_checkpoint(source: str | Path, *, model: str | None = None, prepares: b
     if isinstance(source, str) and source.endswith(zoo.UNTRAINED) and not Path(source).exists():
         return _untrained(source.removesuffix(zoo.UNTRAINED), model)
     path, zoo_name = _find(source)
-    model = model or zoo_name
     try:
-        state, described, missing = _read(path)
+        content, missing = _read(path, average=average)
+        state, described = content.state, content.described
         observation = observe(state)
         if described is not None and described.preparation is not None and not prepares:
             raise _unprepared(described.preparation, described.config)
-        if model is not None:
-            config = _as_named(zoo.model_config(model), observation)
+        name = model or zoo_name
+        said = said_model(name, state) if name else None
+        if said is None and described is None and not missing:
+            said = said_beside(path, state, observation)
+        trained = trained_sampling(state, content.moments)
+        if said is not None:
+            config = _as_named(said.config, observation)
+            tell_other_sampling(path, trained, config.decoder.sampling, said.origin)
             if described is not None:  # no entry of a checkpoint shows these
-                said = {name: getattr(described.config, name) for name in ("pixel_mean", "pixel_std", "eval_size_hw")}
-                config = config.replace(**{**said, "eval_size_hw": said["eval_size_hw"] or config.eval_size_hw})
+                kept = {name: getattr(described.config, name) for name in ("pixel_mean", "pixel_std", "eval_size_hw")}
+                config = config.replace(**{**kept, "eval_size_hw": kept["eval_size_hw"] or config.eval_size_hw})
         elif described is not None:
             config = described.config
             _check_fits(config, observation)
         else:
-            config = identify(observation, hint=path.name)
+            config = identify(observation, hint=path.name, sampling=trained)
         if DENOISING not in state:
             config = config.replace(decoder={"num_denoising": 0})
     except WeightsError as error:
@@ -98,18 +117,21 @@ def read_checkpoint(source: str | Path, *, model: str | None = None, prepares: b
     categories = described.categories if described else None
     if categories is None and zoo_name is not None and config.num_classes == len(COCO80):
         categories = COCO80
+    if categories is None and said is not None and said.labels_are_ids:
+        categories = Categories.of_ids(config.num_classes)
     if missing:
         tell_assumed(path, missing, config, categories=categories, named=model is not None)
     if described is not None and described.training is not None:
         tell_edited_model(path, described.training)
     tell_few_tokens(path, config)
-    weights = LoadedWeights(to_version(state, config.version), config, categories, path)
+    weights = LoadedWeights(to_version(state, config.version), config, categories, path, averaged=content.averaged)
     if described is None:
-        return weights
+        shown = said is not None or trained is not None or is_named(observation, path.name)
+        return weights._replace(assumes_sampling=not (shown or missing or config.version == "v1"))
     return weights._replace(thresholds=described.thresholds, said=described.config, preparation=described.preparation)
 
 
-def load_model(source: str | Path, *, model: str | None = None) -> tuple[RTDETR, Categories]:
+def load_model(source: str | Path, *, model: ModelName | None = None) -> tuple[RTDETR, Categories]:
     """Read weights and build their model, in eval mode on the CPU, float32.
 
     Args:
@@ -128,6 +150,8 @@ def load_model(source: str | Path, *, model: str | None = None) -> tuple[RTDETR,
 @pytorch_defaults()
 def build_from(weights: LoadedWeights) -> tuple[RTDETR, Categories]:
     """Build the model of a checkpoint that was read; returns and raises what `load_model` does."""
+    if weights.assumes_sampling:
+        tell_assumed_sampling(weights.path)
     built = build_model(weights.config)
     try:
         load_state(built, weights.state)
@@ -237,10 +261,10 @@ def of_run(path: Path) -> Path:
     return next((file for file in (path / "best.pth", path / "last.pth") if file.is_file()), path)
 
 
-def _untrained(name: str, model: str | None) -> LoadedWeights:
+def _untrained(name: str, model: ModelName | None) -> LoadedWeights:
     """Fresh weights of a zoo model."""
     config = zoo.model_config(name)
-    if model is not None and zoo.model_config(model) != config:
+    if model is not None and said_model(model, {}).config != config:
         raise WeightsError(f"expected weights of {model!r}, got those of {name!r}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -266,19 +290,21 @@ def _published(name: str, tag: str) -> Path:
     return download(checkpoint.url, sha256=checkpoint.sha256)
 
 
-def _read(path: Path) -> tuple[State, Metadata | None, tuple[str, ...]]:
+def _read(path: Path, *, average: bool) -> tuple[PthContent, tuple[str, ...]]:
     """Read a file or folder of any format, under official names, and which of transformers' files it lacks."""
     if path.suffix.lower() in _EXPORTED and path.is_file():
         raise WeightsError(f"{path} is an exported model, expected a checkpoint: give the one that it was made from")
     if path.is_dir() or path.suffix.lower() in (".safetensors", ".bin") or path.name.lower().endswith(".index.json"):
         state, described = read_huggingface(path)
-        return state, described, described.missing if described else (CONFIG, PREPROCESSOR)
+        missing = described.missing if described else (CONFIG, PREPROCESSOR)
+        return PthContent(state, described, averaged=None), missing
     if path.suffix.lower() in _FOREIGN:
         raise WeightsError(f"{path} is no checkpoint: expected a .pth or .safetensors file, or the folder of a model")
-    state, described = read_pth(path)
-    if not is_huggingface(state):
-        return state, described, ()
-    return from_huggingface(state), described, () if described else (CONFIG, PREPROCESSOR)
+    content = read_pth(path, average=average)
+    if not is_huggingface(content.state):
+        return content, ()
+    missing = () if content.described else (CONFIG, PREPROCESSOR)
+    return content._replace(state=from_huggingface(content.state)), missing
 
 
 def _own_state(model: RTDETR) -> State:

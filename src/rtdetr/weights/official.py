@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rtdetr import __version__
+from rtdetr._version import __version__
 from rtdetr.categories import Categories
 from rtdetr.config import ModelConfig
 from rtdetr.errors import InputError, RTDETRError, WeightsError
@@ -176,8 +176,28 @@ def _describe_anew(path: Path, changes: Mapping[str, Any]) -> Path:
     return write_atomically(path, lambda temporary: torch.save(content, temporary), error=WeightsError)
 
 
-def read_pth(path: Path) -> tuple[State, Metadata | None]:
-    """Read the entries of a PyTorch file, those of the moving average where it has them, and our description.
+class PthContent(NamedTuple):
+    """What a PyTorch file holds.
+
+    Attributes:
+        state: entries of the model.
+        described: our description.
+        averaged: whether the entries are a moving average; None: they are the whole file, which does not say.
+        moments: shapes of the moments of the optimizer, which are those of the parameters that were trained.
+    """
+
+    state: State
+    described: Metadata | None
+    averaged: bool | None
+    moments: tuple[torch.Size, ...] = ()
+
+
+def read_pth(path: Path, *, average: bool = True) -> PthContent:
+    """Read the entries of a PyTorch file and what it says about them.
+
+    Args:
+        path: the file.
+        average: take the moving average where the file has one; else the weights that were trained, where it has them.
 
     Raises:
         WeightsError: no such file, damaged, not a checkpoint, or it wants to run code.
@@ -186,10 +206,28 @@ def read_pth(path: Path) -> tuple[State, Metadata | None]:
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path}: expected a dictionary of weights, got {type(content).__name__}")
     described = content.get("rtdetr")
+    averaged, trained = averaged_entries(content), content.get("model")
+    is_averaged = bool(averaged) and (average or not trained)
+    state = checked_state(averaged if is_averaged else trained or content, path)
+    return PthContent(
+        state,
+        None if described is None else read_metadata(described),
+        averaged=is_averaged if averaged or trained else None,
+        moments=_moments(content.get("optimizer")),
+    )
+
+
+def _moments(optimizer: object) -> tuple[torch.Size, ...]:
+    states = optimizer.get("state") if isinstance(optimizer, Mapping) else None
+    rows = states.values() if isinstance(states, Mapping) else ()
+    moments = [row.get("exp_avg") for row in rows if isinstance(row, Mapping)]
+    return tuple(moment.shape for moment in moments if isinstance(moment, Tensor))
+
+
+def averaged_entries(content: Mapping[str, Any]) -> Any:
+    """The entries of the moving average in a checkpoint of the published layout; None where it has none."""
     average = content.get("ema")
-    entries = average.get("module") if isinstance(average, Mapping) else None
-    state = checked_state(entries or content.get("model") or content, path)
-    return state, None if described is None else read_metadata(described)
+    return average.get("module") if isinstance(average, Mapping) else None
 
 
 def load_pickle(path: Path) -> Any:

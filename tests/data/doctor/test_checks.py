@@ -118,7 +118,11 @@ ENTRY_DEFECTS = {
     "width": (_change_image(1, width="wide"), "wrong-value", "image 11"),
     "unknown image": (_change(2, image_id=99), "unknown-image", "annotation 3"),
     "unknown class": (_change(2, category_id=99), "unknown-class", "annotation 3"),
-    "class name": (_append("categories", id=9, name="cat"), "same-class-name", "category 9"),
+    "class name": (
+        lambda s: [_append("categories", id=9, name="cat")(s), _change(2, category_id=9)(s)],
+        "same-class-name",
+        "category 9",
+    ),
     "class id": (_append("categories", id=3, name="cow"), "duplicate-id", "category 3"),
     "unused class": (
         lambda s: [_append("categories", id=9, name="x")(s), s["val"]["categories"].append({"id": 9, "name": "x"})],

@@ -13,7 +13,19 @@ from typing import Any
 
 from rtdetr.data.annotations import LARGEST
 from rtdetr.data.coco import load_json
-from rtdetr.data.coco_values import OTHER_BOXES, OTHER_NAMES, OTHER_NUMBERS, READ, WITHOUT_ID, box_of, is_box, named
+from rtdetr.data.coco_values import (
+    NAMESAKE,
+    NO_SIZE,
+    OTHER_BOXES,
+    OTHER_NAMES,
+    OTHER_NUMBERS,
+    READ,
+    WITHOUT_ID,
+    box_of,
+    is_box,
+    named,
+    unused_namesakes,
+)
 from rtdetr.data.doctor.records import UNKNOWN, BoxRecord, CategoryRecord, ImageRecord, Part
 from rtdetr.errors import DatasetError
 
@@ -31,7 +43,7 @@ def read_coco(annotations_file: Path, images_dir: Path, *, name: str) -> Part:
         )
     part = Part(name, annotations_file, "coco")
     values = _Values()
-    label_of_id = _read_categories(part, values, document.get("categories"))
+    label_of_id = _read_categories(part, values, document.get("categories"), document.get("annotations"))
     image_of_id = _read_images(part, values, document["images"], images_dir)
     _read_boxes(part, values, document.get("annotations"), label_of_id, image_of_id)
     if problem and not part.defects:  # it is in a value that nothing is read from
@@ -60,20 +72,26 @@ class _Values:
         return value
 
 
-def _read_categories(part: Part, values: _Values, rows: Any) -> dict[Any, int]:
+def _read_categories(part: Part, values: _Values, rows: Any, annotations: Any) -> dict[Any, int]:
     """Fill in the classes; returns the label of each id. A second class of the same name is merged with the first."""
-    label_of_id: dict[Any, int] = {}
-    label_of_name: dict[str, int] = {}
+    name_of_id: dict[Any, str] = {}
     for number, row in _rows(part, "categories", rows):
         category_id, name = values.of(row, "id"), row.get("name")
         if not _is_id(category_id) or not isinstance(name, str):
             _unreadable(part, "category", number, row, "expected an id and a name")
-            continue
-        if category_id in label_of_id:
-            detail = f"class {name!r} has an id that {part.categories[label_of_id[category_id]].name!r} has too"
+        elif category_id in name_of_id:
+            detail = f"class {name!r} has an id that {name_of_id[category_id]!r} has too"
             part.defect("duplicate-id", file=part.source.name, annotation=f"category {category_id}", detail=detail)
+        else:
+            _note_id(part, "category", category_id)
+            name_of_id[category_id] = name
+    unused = unused_namesakes(list(name_of_id.items()), annotations if isinstance(annotations, list) else ())
+    values.forms.update({NAMESAKE: len(unused)} if unused else {})
+    label_of_id: dict[Any, int] = {}
+    label_of_name: dict[str, int] = {}
+    for category_id, name in name_of_id.items():
+        if category_id in unused:
             continue
-        _note_id(part, "category", category_id)
         if name in label_of_name:
             detail = f"is named {name!r} like another category"
             part.defect("same-class-name", file=part.source.name, annotation=f"category {category_id}", detail=detail)
@@ -121,6 +139,9 @@ def _without_ambiguous(part: Part, image_of_id: dict[Any, int | None]) -> dict[A
 
 
 def _size(part: Part, values: _Values, row: dict[str, Any]) -> tuple[int, int] | None:
+    if row.get("width") is None and row.get("height") is None:
+        values.forms[NO_SIZE] += 1
+        return None
     width, height = values.of(row, "width"), values.of(row, "height")
     if type(width) is int and type(height) is int and 0 < width < LARGEST and 0 < height < LARGEST:
         return width, height

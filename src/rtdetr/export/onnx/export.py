@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
-from rtdetr import __version__
+from rtdetr._version import __version__
 from rtdetr.errors import ExportError
 from rtdetr.export.graph import INPUT_NAMES, OUTPUT_NAMES, input_size, prepared
 from rtdetr.export.onnx import decoder, ends, layers

@@ -4,8 +4,8 @@ from typing import Any
 
 from rtdetr.config import LossConfig
 from rtdetr.errors import ConfigError
-from rtdetr.training.published.network import component
-from rtdetr.training.published.section import (
+from rtdetr.published.network import OLDER_CRITERION, component
+from rtdetr.published.section import (
     Section,
     flag,
     list_of,
@@ -17,9 +17,10 @@ from rtdetr.training.published.section import (
     whole,
 )
 
-CRITERIA = ("RTDETRCriterionv2", "RTDETRCriterion", "SetCriterion")
+CRITERIA = ("RTDETRCriterionv2", "RTDETRCriterion", OLDER_CRITERION, "DEIMCriterion")
 MATCHERS = ("HungarianMatcher",)
-POSTPROCESSORS = ("RTDETRPostProcessor",)
+POSTPROCESSORS = ("RTDETRPostProcessor", "PostProcessor")
+_KINDS = ("vfl", "focal", "mal")
 _FOCAL = "scores are sigmoids, one a class"
 
 
@@ -33,12 +34,17 @@ def read_loss(root: Section) -> LossConfig:
     if focal is False:
         raise root.error(f"{_FOCAL}, so False cannot be had; expected True", "use_focal_loss")
     _check_postprocessor(root)
-    _, criterion = component(root, root, "criterion", *CRITERIA, default=CRITERIA[0])
+    criterion_name, criterion = component(root, root, "criterion", *CRITERIA, default=CRITERIA[0])
     matching = _matching(root, criterion, focal)
-    names = criterion.take("losses", list_of(one_of("vfl", "focal", "boxes")))
+    of_deim = criterion_name == "DEIMCriterion"
+    known = _KINDS if of_deim else _KINDS[:2]
+    names = criterion.take("losses", list_of(one_of(*known, "boxes")))
     kinds = [name for name in names if name != "boxes"]
     if len(kinds) != 1 or "boxes" not in names:
-        raise criterion.error(f"expected 'boxes' and one of 'vfl' and 'focal', got {names}", "losses")
+        raise criterion.error(f"expected 'boxes' and one of {', '.join(map(repr, known))}, got {names}", "losses")
+    if of_deim:
+        why = "the boxes of a layer are matched by that layer alone"
+        criterion.only("use_uni_set", False, why=why, left_out=True)
     weights = criterion.take("weight_dict", mapping)
     weights = Section(root.document, weights, (*criterion.at, "weight_dict"))
     values: dict[str, Any] = {
@@ -51,6 +57,7 @@ def read_loss(root: Section) -> LossConfig:
         "boxes_weight_format": criterion.take("boxes_weight_format", or_none(one_of("iou", "giou")), None),
         "share_matched_indices": criterion.take("share_matched_indices", flag, False),
     }
+    weights.ignore(*(f"loss_{kind}" for kind in known))  # of a loss that is not used, as left by an included file
     weights.finish()
     criterion.ignore("num_classes", "eos_coef")
     criterion.finish()
@@ -117,13 +124,16 @@ def _group(section: Section, index: int, values: dict[str, Any]) -> dict[str, An
 
 
 def _schedule(root: Section) -> dict[str, Any]:
+    if root.take("lrsheduler", or_none(one_of("flatcosine")), None) is not None:
+        return _flat_cosine(root)
+    root.ignore("warmup_iter", "flat_epoch", "no_aug_epoch", "lr_gamma")
     values: dict[str, Any] = {"schedule": "constant", "warmup_iterations": 0}
     section = root.inside("lr_scheduler")
     if section is not None:
         section.take("type", one_of("MultiStepLR"))
         values["milestones"] = tuple(section.take("milestones", list_of(whole(1))))
         values["milestone_factor"] = section.take("gamma", number, 0.1)
-        values["schedule"] = "steps"
+        values |= {"schedule": "steps", "milestones_after_warmup": True}
         section.ignore("last_epoch")
         section.finish()
     section = root.inside("lr_warmup_scheduler")
@@ -132,6 +142,18 @@ def _schedule(root: Section) -> dict[str, Any]:
         values["warmup_iterations"] = section.take("warmup_duration", whole())
         section.finish()
     return values
+
+
+def _flat_cosine(root: Section) -> dict[str, Any]:
+    """The schedule of DEIM's files, which takes the place of their other two."""
+    root.ignore("lr_scheduler", "lr_warmup_scheduler")
+    return {
+        "schedule": "flat_cosine",
+        "warmup_iterations": root.take("warmup_iter", whole()),
+        "flat_epochs": root.take("flat_epoch", whole()),
+        "no_augmentation_epochs": root.take("no_aug_epoch", whole()),
+        "final_lr_factor": root.take("lr_gamma", number),
+    }
 
 
 def _average(root: Section) -> dict[str, Any]:
@@ -143,6 +165,7 @@ def _average(root: Section) -> dict[str, Any]:
         section.take("type", one_of("ModelEMA"))
         decay = section.take("decay", number, decay)
         warmup = section.take("warmups", whole(), warmup)
+        section.only("start", 0, why="the average begins with the first step")
         section.finish()
     return {"ema_decay": decay, "ema_warmup": warmup} if is_used else {"ema_decay": 0.0, "ema_warmup": 0}
 

@@ -4,7 +4,8 @@ import os
 from pathlib import PurePosixPath
 from typing import Any
 
-from rtdetr.training.published.section import (
+from rtdetr.published.network import multiscale_sides
+from rtdetr.published.section import (
     Section,
     anything,
     list_of,
@@ -16,6 +17,7 @@ from rtdetr.training.published.section import (
     whole,
 )
 
+MOSAIC = "Mosaic"
 STRONG = ("RandomPhotometricDistort", "RandomZoomOut", "RandomIoUCrop")
 _COLLATE = ("BatchImageCollateFunction", "BatchImageCollateFuncion", "default_collate_fn")  # released as Funcion
 _AUGMENTATION = "the augmentation is the published one"
@@ -34,6 +36,7 @@ def read_train_data(root: Section) -> tuple[dict[str, Any], dict[str, Any]]:
         return {}, {}
     settings, recipe = _dataset(loader, "data", "images")
     recipe |= _collate(loader)
+    _check_mixing(loader, recipe)
     recipe |= _batch_size(loader)
     loader.only("shuffle", True, why="training data comes in a new order each epoch", left_out=False)
     loader.only("drop_last", True, why="images that do not fill the last batch wait for another epoch", left_out=False)
@@ -103,26 +106,40 @@ def _transforms(dataset: Section) -> dict[str, Any]:
     ops = section.take("ops", or_none(list_of(mapping)), None) or []
     recipe: dict[str, Any] = {"flip": 0.0}
     names = [_op(section, index, op, recipe) for index, op in enumerate(ops)]
-    in_order = [name for name in names if name in (*STRONG, "Resize")]
+    in_order = [name for name in names if name in (MOSAIC, *STRONG, "Resize")]
     if in_order[-1:] != ["Resize"] and in_order:
         raise section.error(f"{_ORDER}; expected Resize after {in_order[-1]}", "ops")
-    strong = [name for name in in_order if name != "Resize"]
-    if strong and tuple(strong) != STRONG:
-        raise section.error(f"{_AUGMENTATION}; expected {', '.join(STRONG)} together, got {', '.join(strong)}", "ops")
-    stop = _policy(section)
+    strong = tuple(name for name in in_order if name != "Resize")
+    if strong not in ((), STRONG, (MOSAIC, *STRONG)):
+        expected = f"{', '.join(STRONG)} together, with {MOSAIC} before them or without"
+        raise section.error(f"{_AUGMENTATION}; expected {expected}, got {', '.join(strong)}", "ops")
+    mosaic = section.take("mosaic_prob", number, 0.0)
+    if MOSAIC in strong:
+        recipe["mosaic"] = mosaic
+    recipe |= _policy(section, strong)
     section.finish()
-    return {**recipe, "augmentation_stop_epoch": stop if strong else 0}
+    return recipe
 
 
 def _op(section: Section, index: int, values: dict[str, Any], recipe: dict[str, Any]) -> str:
     """Read one operation, put what can be chosen into `recipe`, and return its name, today's where there are two."""
     op = Section(section.document, values, (*section.at, "ops", str(index)))
-    kinds = (*STRONG, "SanitizeBoundingBoxes", "RandomHorizontalFlip", "Resize", "ConvertPILImage", "ConvertBoxes")
+    kinds = (
+        MOSAIC,
+        *STRONG,
+        "SanitizeBoundingBoxes",
+        "RandomHorizontalFlip",
+        "Resize",
+        "ConvertPILImage",
+        "ConvertBoxes",
+    )
     older = {"SanitizeBoundingBox": "SanitizeBoundingBoxes", "ConvertBox": "ConvertBoxes"}
     pictures = ("ToImageTensor", "ConvertDtype", "ConvertImageDtype")
     name = op.take("type", one_of(*kinds, *older, *pictures))
     name = older.get(name, "ConvertPILImage" if name in pictures else name)
-    if name == "RandomPhotometricDistort":
+    if name == MOSAIC:
+        _check_mosaic(op)
+    elif name == "RandomPhotometricDistort":
         op.only("p", 0.5, why=_AUGMENTATION)
     elif name == "RandomZoomOut":
         op.only("p", 0.5, why=_AUGMENTATION)
@@ -148,20 +165,62 @@ def _op(section: Section, index: int, values: dict[str, Any], recipe: dict[str, 
     return name
 
 
-def _policy(section: Section) -> int | None:
-    """The epoch from which on strong augmentation is off; None: it never is."""
+def _check_mosaic(op: Section) -> None:
+    built_in = {
+        "output_size": 320,
+        "rotation_range": 10,
+        "translation_range": [0.1, 0.1],
+        "scaling_range": [0.5, 1.5],
+        "probability": 1.0,
+        "fill_value": 0,
+    }
+    for key, value in built_in.items():
+        if key not in op:
+            raise op.error(f"expected the key {key!r}")
+        op.only(key, value, why="the mosaic is the published one")
+    op.ignore("use_cache", "max_cached_images", "random_pop")
+
+
+def _policy(section: Section, strong: tuple[str, ...]) -> dict[str, Any]:
+    """From and to which epoch the strong augmentation is on; None: to the end."""
     policy = section.inside("policy")
-    if policy is None:
-        return None
+    if policy is None or not strong:
+        return {"augmentation_stop_epoch": None if strong else 0}
     name = policy.take("name", one_of("stop_epoch", "default"), "default")
-    epoch = policy.take("epoch", or_none(whole()), None)
+    epochs = policy.take("epoch", or_none(_epochs), None)
     ops = policy.take("ops", or_none(list_of(text)), None) or []
     policy.finish()
     if name == "default":
-        return None
-    if sorted(ops) != sorted(STRONG):
-        raise policy.error(f"colour, zoom-out and crop stop together; expected {', '.join(STRONG)}, got {ops}", "ops")
-    return epoch
+        return {"augmentation_stop_epoch": None}
+    if sorted(ops) != sorted(strong):
+        raise policy.error(f"strong augmentation stops together; expected {', '.join(strong)}, got {ops}", "ops")
+    if isinstance(epochs, list):
+        return dict(
+            zip(("augmentation_start_epoch", "mixing_stop_epoch", "augmentation_stop_epoch"), epochs, strict=True)
+        )
+    if MOSAIC in strong:
+        raise policy.error(f"expected three epochs: start of all, end of {MOSAIC}, end of all; got {epochs}", "epoch")
+    return {"augmentation_stop_epoch": epochs}
+
+
+def _epochs(value: Any) -> int | list[int]:
+    """An epoch, or the three of DEIM's files."""
+    if not isinstance(value, list):
+        return whole()(value)
+    if len(value) != 3:
+        raise ValueError("one epoch or three")
+    return list_of(whole())(value)
+
+
+def _check_mixing(loader: Section, recipe: dict[str, Any]) -> None:
+    """Images are blended in the epochs in which mosaics are made."""
+    window = recipe.pop("mixup_epochs", None)
+    own = [recipe.get("augmentation_start_epoch", 0), recipe.get("mixing_stop_epoch")]
+    if recipe.get("mixup") and window != own:
+        why = "images are blended in the epochs of the policy's first two numbers"
+        raise Section(loader.document, {}, (*loader.at, "collate_fn")).error(
+            f"{why}; expected {own}, got {window}", "mixup_epochs"
+        )
 
 
 def _collate(loader: Section) -> dict[str, Any]:
@@ -173,15 +232,26 @@ def _collate(loader: Section) -> dict[str, Any]:
         return none
     section = Section(loader.document, values, (*loader.at, "collate_fn"))
     section.take("type", one_of(*_COLLATE))
-    scales = section.take("scales", or_none(list_of(whole(32))), None)
+    section.ignore("ema_restart_decay")
+    scales = multiscale_sides(section, "scales") or _sides_around(section)
     stop = section.take("stop_epoch", or_none(whole()), None)
+    mixup = section.take("mixup_prob", number, 0.0)
+    window = section.take("mixup_epochs", or_none(list_of(whole())), None)
     section.finish()
-    if not scales:
-        return none
-    uneven = [side for side in scales if side % 32]
-    if uneven:
-        raise section.error(f"expected multiples of 32, got {uneven[0]}", "scales")
-    return {"multiscale_sizes": tuple(scales), "multiscale_stop_epoch": stop}
+    mixing = {"mixup": mixup, "mixup_epochs": window} if mixup else {}
+    return mixing | ({"multiscale_sizes": scales, "multiscale_stop_epoch": stop} if scales else none)
+
+
+def _sides_around(section: Section) -> tuple[int, ...]:
+    """The sides of DEIM's files: a quarter up and down in steps of 32, and the middle several times."""
+    middle = section.take("base_size", whole(32), 640)
+    repeats = section.take("base_size_repeat", or_none(whole(1)), None)
+    if repeats is None:
+        return ()
+    if middle % 128:
+        raise section.error(f"expected a multiple of 128, got {middle}", "base_size")
+    around = range(middle * 3 // 4, middle * 5 // 4 + 1, 32)
+    return tuple(sorted([*around, *[middle] * (repeats - 1)]))
 
 
 def _batch_size(loader: Section) -> dict[str, int]:

@@ -13,14 +13,14 @@ from rtdetr import zoo
 from rtdetr.config import HGNetv2Config
 from rtdetr.errors import ConfigError
 from rtdetr.models import build_model
+from rtdetr.published import read_published
+from rtdetr.published.data import read_train_data
+from rtdetr.published.read import IGNORED, MARKS, zoo_name
+from rtdetr.published.section import Section
 from rtdetr.training import build_optimizer
 from rtdetr.training.config_file import read_config
-from rtdetr.training.published import read_published
-from rtdetr.training.published.data import read_train_data
-from rtdetr.training.published.read import IGNORED, MARKS, zoo_name
-from rtdetr.training.published.section import Section
-from rtdetr.training.yaml_files import Document
-from tests.training.published.files import DATA, LOADER, MODEL, OPTIMIZER, RUNTIME, write_files, write_over
+from rtdetr.yaml_files import Document
+from tests.published.files import DATA, LOADER, MODEL, OPTIMIZER, RUNTIME, write_files, write_over
 
 WIDE = "HybridEncoder: {hidden_dim: 384, dim_feedforward: 2048}\nRTDETRTransformerv2: {feat_channels: [384, 384, 384]}"
 HGNET = """
@@ -84,12 +84,62 @@ VARIANTS = {
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_variant_is_the_one_of_the_zoo(tmp_path, name):
     found = read_published(write_over(tmp_path, VARIANTS[name]))
+    published = zoo.recipe(name)
+    assert_is_the_zoo_s(found, name, schedule="constant", milestones=(), tuning_from=published.tuning_from)
+
+
+def test_the_older_folder(tmp_path):
+    found = read_published(write_files(tmp_path) / "rtdetr_r18vd_6x_coco.yml")
+    recipe = found.settings["recipe"]
+    assert (recipe.batch_size, recipe.warmup_iterations) == (4, 0)  # of one process, of four there; no warm-up there
+    same = {"schedule": "constant", "milestones": (), "batch_size": 16, "warmup_iterations": 2000}
+    assert_is_the_zoo_s(found, "rtdetr_r18vd", **same)
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("deim_r50vd_60e_coco.yml", "deim_rtdetrv2_r50vd"), ("deim_r18vd_120e_coco.yml", "deim_rtdetrv2_r18vd")],
+)
+def test_deim_files_are_the_deim_recipes(tmp_path, file, name):
+    found = read_published(write_files(tmp_path) / file)
+    assert found.settings["recipe_name"] == file and "network" not in found.settings
+    assert_is_the_zoo_s(found, name)
+
+
+def test_rtdetrv2_in_the_form_of_deim(tmp_path):
+    plain = """
+PResNet: {freeze_at: 0, freeze_norm: True}
+RTDETRTransformerv2: {query_pos_method: default, activation: relu, mlp_act: relu}
+DEIMCriterion: {losses: [vfl, boxes], gamma: 2.0}
+lrsheduler: ~
+epoches: 72
+optimizer:
+  lr: 0.0001
+  params:
+    - {params: '^(?=.*backbone)(?!.*norm).*$', lr: 0.00001}
+    - {params: '^(?=.*(?:encoder|decoder))(?=.*(?:norm|bn)).*$', weight_decay: 0.}
+train_dataloader:
+  dataset:
+    transforms:
+      ops:
+        - {type: RandomPhotometricDistort, p: 0.5}
+        - {type: RandomZoomOut, fill: 0}
+        - {type: RandomIoUCrop, p: 0.8}
+        - {type: RandomHorizontalFlip}
+        - {type: Resize, size: [640, 640]}
+      policy: {epoch: 71, ops: [RandomPhotometricDistort, RandomZoomOut, RandomIoUCrop]}
+  collate_fn: {stop_epoch: 71, mixup_prob: 0.0}
+"""
+    found = read_published(write_over(tmp_path, plain, base="deim_r50vd_60e_coco.yml"))
+    assert_is_the_zoo_s(found, "rtdetrv2_r50vd", schedule="constant", milestones=())
+
+
+def assert_is_the_zoo_s(found, name, **same):
+    """Network, recipe and parameter groups are the zoo's but for the values in `same`, of which both have their own."""
     assert found.network == zoo.model_config(name)
     recipe, published = found.settings["recipe"], zoo.recipe(name)
-    same = recipe.replace(
-        groups=published.groups, schedule="constant", milestones=(), tuning_from=published.tuning_from
-    )
-    assert same == published
+    assert recipe.milestones_after_warmup == (recipe.schedule == "steps")
+    assert recipe.replace(groups=published.groups, milestones_after_warmup=False, **same) == published
     model = build_model(name)
     of_file, of_zoo = (build_optimizer(model, one).param_groups for one in (recipe, published))
     assert [(len(g["params"]), g["lr"], g["weight_decay"]) for g in of_file] == [
@@ -265,10 +315,13 @@ def test_batch_size_is_that_of_a_process(tmp_path, monkeypatch):
             "expected one size for eval_spatial_size and the Resize .* 512x512 and 640x640",
         ),
         ("train_dataloader: {drop_last: False}", "own.yml: train_dataloader.drop_last: images that do not fill"),
-        ("train_dataloader: {dataset: {transforms: {policy: {ops: [RandomZoomOut]}}}}", "policy.ops: colour, zoom-out"),
+        (
+            "train_dataloader: {dataset: {transforms: {policy: {ops: [RandomZoomOut]}}}}",
+            "policy.ops: strong augmentation",
+        ),
         ("train_dataloader: {collate_fn: {scales: [500]}}", "own.yml: .*scales: expected multiples of 32, got 500"),
         ("train_dataloader: {batch_size: 4}", "expected total_batch_size or batch_size, got both"),
-        ("train_dataloader: {dataset: {transforms: {ops: [{type: Mosaic}]}}}", "ops.0.type: expected .*, got 'Mosaic'"),
+        ("train_dataloader: {dataset: {transforms: {ops: [{type: MixUp}]}}}", "ops.0.type: expected .*, got 'MixUp'"),
         ("train_dataloader: ~\noptimizer: 3", "own.yml: optimizer: expected 'key: value' lines, got 3"),
         ("num_classes: 0", "own.yml: num_classes: expected a whole number of at least 1"),
         ("HybridEncoder: {nhead: 7}", "encoder width 256 must be a multiple of 4 and of its 7 heads"),
@@ -289,6 +342,9 @@ def test_batch_size_is_that_of_a_process(tmp_path, monkeypatch):
             "weight_dict: {cost_class: 2, cost_bbox: 5, cost_giou: 2}}}",
             "own.yml: criterion: expected the key 'losses'",
         ),
+        ("RTDETR: {multi_scale: [500]}", "own.yml: RTDETR.multi_scale: expected multiples of 32, got 500"),
+        ("RTDETR: {multi_scale: [512]}", "expected multi_scale in the model or scales in collate_fn, got both"),
+        ("RTDETRTransformerv2: {activation: silu}", "expected one value for activation and mlp_act, got silu and relu"),
         ("HybridEncoder: {version: v1}", "HybridEncoder has version 'v1', which does not go with"),
         ("__include__: [nowhere.yml]", "key '__include__' a second time"),
     ],
@@ -298,13 +354,41 @@ def test_what_cannot_be_had_is_said_with_its_file(tmp_path, text, message):
         read_published(write_over(tmp_path, text))
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("HybridEncoder: {version: dfine}", "own.yml: HybridEncoder.version: the encoder of .* expected 'rt_detrv2'"),
+        ("lrsheduler: cosine", "own.yml: lrsheduler: expected 'flatcosine', got 'cosine'"),
+        ("ema: {start: 1000}", "own.yml: ema.start: the average begins with the first step, so 1000"),
+        ("DEIMCriterion: {use_uni_set: True}", "use_uni_set: the boxes of a layer are matched by that layer alone"),
+        (
+            "train_dataloader: {collate_fn: {mixup_epochs: [4, 20]}}",
+            r"mixup_epochs: .* expected \[4, 34\], got \[4, 20\]",
+        ),
+        ("train_dataloader: {collate_fn: {base_size: 650}}", "base_size: expected a multiple of 128, got 650"),
+        (
+            "train_dataloader: {dataset: {transforms: {policy: {epoch: 58}}}}",
+            "policy.epoch: expected three epochs: .* 58",
+        ),
+        ("train_dataloader: {dataset: {transforms: {policy: {epoch: [4, 58]}}}}", "epoch: expected one epoch or three"),
+        (
+            "train_dataloader: {dataset: {transforms: {ops: [{type: Mosaic, output_size: 640}]}}}",
+            "own.yml: .*ops.0.output_size: the mosaic is the published one, so 640",
+        ),
+    ],
+)
+def test_what_deim_files_cannot_have_is_said_with_its_file(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message):
+        read_published(write_over(tmp_path, text, base="deim_r50vd_60e_coco.yml"))
+
+
 def test_a_resume_in_the_file_belongs_on_the_command_line(tmp_path):
     with pytest.raises(ConfigError, match=r"--resume last\.pth"):
         read_config(write_over(tmp_path, "resume: last.pth"))
 
 
 def test_every_ignored_key_is_in_the_documentation():
-    text = (Path(__file__).parents[3] / "docs" / "training.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
     assert [key for key in IGNORED if f"`{key}`" not in text] == []
 
 

@@ -11,17 +11,17 @@ from typing import Any, NamedTuple
 from rtdetr import zoo
 from rtdetr.config import ModelConfig, Recipe
 from rtdetr.errors import ConfigError
-from rtdetr.training.published.data import read_train_data, read_val_data
-from rtdetr.training.published.network import BACKBONES, DECODERS, read_network
-from rtdetr.training.published.objective import CRITERIA, MATCHERS, POSTPROCESSORS, checked, read_loss, read_optimizer
-from rtdetr.training.published.section import Section, flag, one_of, or_none, text, whole
-from rtdetr.training.yaml_files import INCLUDE, Document, read_with_includes
+from rtdetr.published.data import read_train_data, read_val_data
+from rtdetr.published.network import BACKBONES, DECODERS, MODELS, read_network
+from rtdetr.published.objective import CRITERIA, MATCHERS, POSTPROCESSORS, checked, read_loss, read_optimizer
+from rtdetr.published.section import Section, flag, one_of, or_none, text, whole
+from rtdetr.yaml_files import INCLUDE, Document, read_with_includes
 
-MARKS = {INCLUDE, "task", "epoches", "criterion", "postprocessor", "optimizer", "lr_scheduler", "ema", "RTDETR"}
+MARKS = {INCLUDE, "task", "epoches", "criterion", "postprocessor", "optimizer", "lr_scheduler", "ema", *MODELS}
 MARKS |= {"train_dataloader", "val_dataloader", "evaluator", "num_classes", "print_freq", "sync_bn"}
 
 IGNORED = {
-    "remap_mscoco_category": "labels follow the category ids of the dataset, COCO's as well as any other",
+    "remap_mscoco_category": "labels follow the classes of the dataset; for checkpoints it counts, see below",
     "checkpoint_freq": "last.pth is written at the end of every epoch, and keep_last says how many are kept",
     "find_unused_parameters": "every parameter gets a gradient in every step",
     "scaler": "float16 always comes with gradient scaling, other types never need it",
@@ -42,6 +42,18 @@ _UNUSED = (
     "DetCriterion",
     "DetNMSPostProcessor",
 )
+
+
+class PublishedNetwork(NamedTuple):
+    """What a published file says about a model that is trained already.
+
+    Attributes:
+        network: with the file's own number of classes and evaluation size.
+        labels_are_ids: rows of the class heads are the category ids of the annotation files.
+    """
+
+    network: ModelConfig
+    labels_are_ids: bool
 
 
 class Published(NamedTuple):
@@ -86,11 +98,15 @@ def read_published(path: Path, *, updates: Mapping[str, Any] | None = None) -> P
         )
     root = Section(document, document.values, ())
     root.only("task", "detection", why="objects are detected")
-    network, pretrained = read_network(root)
+    network, pretrained, scales = read_network(root)
     recipe: dict[str, Any] = {"loss": read_loss(root), **read_optimizer(root)}
     settings, of_data = read_train_data(root)
     val_settings, val_size = read_val_data(root)
     recipe |= of_data
+    if scales:
+        if recipe.get("multiscale_sizes"):
+            raise root.error("expected multi_scale in the model or scales in collate_fn, got both")
+        recipe |= {"multiscale_sizes": scales, "multiscale_stop_epoch": None}
     recipe["epochs"] = root.take("epoches", whole(1))
     recipe["sync_batch_norm"] = root.take("sync_bn", flag, False)
     use_amp = root.take("use_amp", or_none(flag), None)
@@ -107,7 +123,40 @@ def read_published(path: Path, *, updates: Mapping[str, Any] | None = None) -> P
     settings |= {"recipe": checked(root, Recipe, recipe), "recipe_name": path.name, "model": network.name}
     if network.name not in zoo.list_models():
         settings["network"] = network
+    if labels_are_ids(document.values):
+        settings["labels_are_ids"] = True
     return Published(settings, network, use_amp, resume)
+
+
+def describes_network(values: Mapping[str, Any]) -> bool:
+    """Return whether the top-level keys of a file, with all it includes, describe the network of a published model."""
+    return any(key in values for key in (*BACKBONES, *DECODERS, "HybridEncoder"))
+
+
+def read_published_network(path: Path) -> PublishedNetwork | None:
+    """Read what a file says about a trained model; None where it has no network.
+
+    Raises:
+        ConfigError: as for `read_published`, of what concerns the network.
+    """
+    document = read_with_includes(path)
+    if not describes_network(document.values):
+        return None
+    network = read_network(Section(document, document.values, ())).config
+    return PublishedNetwork(network, labels_are_ids(document.values))
+
+
+def labels_are_ids(values: Mapping[str, Any]) -> bool:
+    """Return whether the labels of a published file are category ids, one row of the class heads for each from 0 on.
+
+    They are in COCO data without `remap_mscoco_category`, which is False where it is left out.
+    """
+    loaders = [values.get(name) for name in ("val_dataloader", "train_dataloader")]
+    datasets = [loader.get("dataset") for loader in loaders if isinstance(loader, Mapping)]
+    dataset = next((dataset for dataset in datasets if isinstance(dataset, Mapping)), None)
+    remap = values.get("remap_mscoco_category", (dataset or {}).get("remap_mscoco_category", False))
+    is_coco = dataset is not None and dataset.get("type", "CocoDetection") == "CocoDetection"
+    return remap is False and (is_coco or "remap_mscoco_category" in values)
 
 
 def zoo_name(url: str) -> str:
@@ -164,5 +213,5 @@ def _check_evaluation(root: Section, network: ModelConfig, recipe: dict[str, Any
 
 def _finish(root: Section) -> None:
     root.ignore(*IGNORED)
-    root.ignore(*BACKBONES, *DECODERS, "HybridEncoder", "RTDETR", *CRITERIA, *MATCHERS, *POSTPROCESSORS, *_UNUSED)
+    root.ignore(*BACKBONES, *DECODERS, "HybridEncoder", *MODELS, *CRITERIA, *MATCHERS, *POSTPROCESSORS, *_UNUSED)
     root.finish()

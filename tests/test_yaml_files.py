@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rtdetr.errors import ConfigError
-from rtdetr.training.yaml_files import parse_yaml, read_with_includes, read_yaml
+from rtdetr.yaml_files import parse_yaml, read_with_includes, read_yaml
 
 
 def write(folder: Path, **texts: str) -> Path:

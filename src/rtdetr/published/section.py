@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rtdetr.errors import ConfigError, nearest
-from rtdetr.training.yaml_files import Document, KeyPath
+from rtdetr.yaml_files import Document, KeyPath
 
 REQUIRED = object()
 _ALLOWED = object()

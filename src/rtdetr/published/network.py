@@ -5,12 +5,12 @@ of that class, `backbone: {type: PResNet, depth: 18}` these values over them. `n
 the top of the file win over those of a section.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from rtdetr import zoo
 from rtdetr.config import ModelConfig
 from rtdetr.errors import ConfigError
-from rtdetr.training.published.section import (
+from rtdetr.published.section import (
     REQUIRED,
     Section,
     anything,
@@ -26,6 +26,8 @@ from rtdetr.wording import counted
 
 BACKBONES = ("PResNet", "HGNetv2")
 DECODERS = ("RTDETRTransformerv2", "RTDETRTransformer")
+MODELS = ("RTDETR", "DEIM")
+OLDER_CRITERION = "SetCriterion"  # of the rtdetr_pytorch folder, whose encoder has no version and is that of v1
 _STRIDES = [8, 16, 32]
 _DROPOUT = "the network has no dropout"
 _FEATURES = "three maps, of strides 8, 16 and 32, are used"
@@ -50,24 +52,43 @@ def component(root: Section, holder: Section, key: str, *classes: str, default: 
     return name, own
 
 
-def read_network(root: Section) -> tuple[ModelConfig, str | None]:
-    """Return the network, named as in the zoo where that has it, and the backbone's first weights.
+class Network(NamedTuple):
+    """What a file says of its model.
+
+    Attributes:
+        config: the network, named as in the zoo where that has it.
+        backbone_weights: the backbone's first weights: "auto", a file, or None.
+        multiscale_sizes: sides that the model itself scales its batches to, to the end of the run, as in older files.
+    """
+
+    config: ModelConfig
+    backbone_weights: str | None
+    multiscale_sizes: tuple[int, ...]
+
+
+def read_network(root: Section) -> Network:
+    """Read the network of a file.
 
     Raises:
         ConfigError: a value that cannot be had, or a key that is unknown.
     """
     num_classes = root.take("num_classes", or_none(whole(1)), None)
     eval_size = root.take("eval_spatial_size", or_none(list_of(whole(32))), None)
-    _, parts = component(root, root, "model", "RTDETR", default="RTDETR")
+    family, parts = component(root, root, "model", *MODELS, default="RTDETR")
     kind, section = component(root, parts, "backbone", *BACKBONES)
     backbone, channels = _presnet(section) if kind == "PResNet" else _hgnetv2(section)
     pretrained = section.take("pretrained", lambda value: value if isinstance(value, str) else flag(value), False)
+    section.ignore("local_model_dir")
     section.finish()
-    encoder, version, encoder_size = _encoder(component(root, parts, "encoder", "HybridEncoder")[1], channels)
-    kind, section = component(root, parts, "decoder", *DECODERS)
-    decoder, decoder_classes = _decoder(section, encoder["width"], is_v1=kind == "RTDETRTransformer")
+    section = component(root, parts, "encoder", "HybridEncoder")[1]
+    kind, decoder_section = component(root, parts, "decoder", *DECODERS)
+    is_v1 = kind == "RTDETRTransformer"
+    version = _encoder_version(root, section, family=family, is_v1=is_v1)
+    encoder, encoder_size = _encoder(section, channels)
+    decoder, decoder_classes = _decoder(decoder_section, encoder["width"], is_v1=is_v1)
+    sides = multiscale_sides(parts, "multi_scale")
     parts.finish()
-    if (version == "v1") != (kind == "RTDETRTransformer"):
+    if (version == "v1") != is_v1:
         raise parts.error(f"HybridEncoder has version {version!r}, which does not go with the decoder {kind}")
     size = eval_size or encoder_size
     if size is not None and len(size) != 2:
@@ -79,7 +100,7 @@ def read_network(root: Section) -> tuple[ModelConfig, str | None]:
         raise root.error(str(error)) from None
     if pretrained is True or (isinstance(pretrained, str) and "://" in pretrained):  # any address means the same files
         pretrained = "auto"
-    return named(config, root.document.origin(()).stem), pretrained or None
+    return Network(named(config, root.document.origin(()).stem), pretrained or None, sides)
 
 
 def named(config: ModelConfig, file_stem: str) -> ModelConfig:
@@ -115,7 +136,31 @@ def _hgnetv2(section: Section) -> tuple[Any, list[int]]:
     }, [512, 1024, 2048]
 
 
-def _encoder(section: Section, channels: list[int]) -> tuple[Any, Any, list[int] | None]:
+def multiscale_sides(section: Section, key: str) -> tuple[int, ...]:
+    """Return the sides that batches are scaled to; none where the key is left out or null.
+
+    Raises:
+        ConfigError: a side that is no multiple of 32.
+    """
+    sides = section.take(key, or_none(list_of(whole(32))), None) or []
+    uneven = [side for side in sides if side % 32]
+    if uneven:
+        raise section.error(f"expected multiples of 32, got {uneven[0]}", key)
+    return tuple(sides)
+
+
+def _encoder_version(root: Section, section: Section, *, family: str, is_v1: bool) -> str:
+    """Which of our encoders a file means: its name for it depends on the project that the file comes from."""
+    if family == "DEIM":
+        why = "the encoder of DEIM-trained RT-DETRv2 is 'rt_detrv2', those of its other models are not built in"
+        section.only("version", "rt_detrv2", why=why, left_out="dfine")
+        return "v2"
+    criterion = root.values.get("criterion")
+    criterion = criterion.get("type") if isinstance(criterion, dict) else criterion
+    return section.take("version", one_of("v1", "v2"), "v1" if is_v1 and criterion == OLDER_CRITERION else "v2")
+
+
+def _encoder(section: Section, channels: list[int]) -> tuple[Any, list[int] | None]:
     section.only("feat_strides", _STRIDES, why=_FEATURES)
     section.only("use_encoder_idx", [2], why="attention is on the coarsest map")
     section.only("dropout", 0, 0.0, why=_DROPOUT)
@@ -133,10 +178,9 @@ def _encoder(section: Section, channels: list[int]) -> tuple[Any, Any, list[int]
         "num_blocks": max(round(3 * section.take("depth_mult", number, 1.0)), 1),
         "temperature": section.take("pe_temperature", number, 10000.0),
     }
-    version = section.take("version", one_of("v1", "v2"), "v2")
     size = section.take("eval_spatial_size", or_none(list_of(whole(32))), None)
     section.finish()
-    return encoder, version, size
+    return encoder, size
 
 
 def _decoder(section: Section, encoder_width: int, *, is_v1: bool) -> tuple[Any, int]:
@@ -176,6 +220,13 @@ def _decoder(section: Section, encoder_width: int, *, is_v1: bool) -> tuple[Any,
         ]
         selections = one_of("default", "one2many", "agnostic")
         decoder["query_selection"] = section.take("query_select_method", selections, "default")
+        if section.take("query_pos_method", one_of("default", "as_reg"), "default") == "as_reg":
+            decoder["query_pos_widths"] = (decoder["width"],) * 2
+        heads = section.take("mlp_act", one_of("relu", "silu", "gelu"), "relu")
+        if heads != decoder["activation"]:
+            raise section.error(
+                f"expected one value for activation and mlp_act, got {decoder['activation']} and {heads}"
+            )
     classes = section.take("num_classes", whole(1), 80)
     section.finish()
     return decoder, classes

@@ -1,0 +1,34 @@
+"""What several processes of a run log: each line once."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import logging
+from rtdetr.cli.logs import log_to_stderr
+log_to_stderr()
+log = logging.getLogger("rtdetr.training.setup")
+log.debug("details")
+log.info("weights of a.pth")
+log.warning("warm-up is long")
+log.warning("left out: 7.jpg", extra={"of_one_process": True})
+log.error("broken")
+"""
+
+
+@pytest.mark.parametrize(
+    ("rank", "expected"),
+    [
+        (None, ["INFO: weights of a.pth", "WARNING: warm-up is long", "WARNING: left out: 7.jpg", "ERROR: broken"]),
+        ("0", ["INFO: weights of a.pth", "WARNING: warm-up is long", "WARNING: left out: 7.jpg", "ERROR: broken"]),
+        ("1", ["WARNING: left out: 7.jpg", "ERROR: broken"]),
+    ],
+)
+def test_only_the_main_process_says_what_all_know(rank: str | None, expected: list[str]) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "RANK"}
+    environment |= {} if rank is None else {"RANK": rank}
+    ran = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=True)
+    assert ran.stderr.splitlines() == expected

@@ -1,0 +1,33 @@
+"""The published command line: `python tools/deploy/rtdetrv2_onnxruntime.py --onnx-file model.onnx --im-file a.jpg`.
+
+Writes results_0.jpg. `rtdetr predict IMAGES --model model.onnx` does the same for many images, and more.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from annotate import annotate
+
+import rtdetr
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Detect as the arguments say; return the exit status."""
+    parser = argparse.ArgumentParser(description="Detect objects in an image with an ONNX file.")
+    add = parser.add_argument
+    add("--onnx-file", type=Path, required=True, help="what export_onnx.py writes, here or in the published repository")
+    add("--im-file", type=Path, required=True, help="image")
+    add("--coco", action="store_true", help="name the classes as COCO does, for a file that does not name them itself")
+    options = parser.parse_args(arguments)
+    categories = rtdetr.COCO80 if options.coco else None
+    return annotate(
+        lambda: rtdetr.load(options.onnx_file, categories=categories),
+        options.im_file,
+        output=Path("results_0.jpg"),
+        threshold=0.6,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""Hooks of MkDocs: pages of the site that lie elsewhere in the repository, and links to files that are no pages.
+
+A page below docs/ links to any file of the repository as on GitHub, such as ../examples/triton/README.md. On the site,
+the files of `PAGES` are pages, and every other file that a page links to is copied and shown as it is.
+"""
+
+import posixpath
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files  # pyright: ignore[reportMissingImports] (it is in .venv-docs)
+
+REPOSITORY = Path(__file__).parents[1]
+PAGES = {
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "README.md": "index.md",  # the site has a landing page of its own
+    "benchmarks/README.md": "benchmarks.md",
+}
+_LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(\))")
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add the pages that lie elsewhere, and the files that pages link to."""
+    for source, page in PAGES.items():
+        if source != "README.md":
+            files.append(File.generated(config, page, content=(REPOSITORY / source).read_text(encoding="utf-8")))
+    for file in files.documentation_pages():
+        source = _source_of(file.src_uri)
+        for link in _LINK.finditer(file.content_string):
+            target = _repository_path(source, link[2])
+            if target and target not in PAGES and not target.startswith("docs/"):
+                uri = f"files/{target}"
+                if (REPOSITORY / target).is_file() and files.get_file_from_path(uri) is None:
+                    files.append(File.generated(config, uri, abs_src_path=str(REPOSITORY / target)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
+    """Turn links as the repository has them into links of the site."""
+    source = _source_of(page.file.src_uri)
+
+    def on_site(link: re.Match[str]) -> str:
+        target = _repository_path(source, link[2])
+        if not target:
+            return link[0]
+        uri = PAGES.get(target) or target.removeprefix("docs/")
+        uri = uri if target in PAGES or target.startswith("docs/") else f"files/{target}"
+        start = posixpath.dirname(page.file.src_uri) or "."
+        anchor = "" if target == "README.md" else link[3] or ""
+        return f"{link[1]}{posixpath.relpath(uri, start)}{anchor}{link[4]}"
+
+    return _LINK.sub(on_site, markdown)
+
+
+def _source_of(uri: str) -> str:
+    """Path in the repository of a page of the site."""
+    if uri.startswith("files/"):
+        return uri.removeprefix("files/")
+    return next((source for source, page in PAGES.items() if page == uri and page != "index.md"), f"docs/{uri}")
+
+
+def _repository_path(source: str, link: str) -> str:
+    """Path in the repository that a link leads to; empty for addresses and what is not there."""
+    if "://" in link or link.startswith(("mailto:", "/")):
+        return ""
+    target = posixpath.normpath(posixpath.join(posixpath.dirname(source), link))
+    return "" if target.startswith("..") or not (REPOSITORY / target).exists() else target
