@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from rtdetr.errors import ConfigError, RTDETRError, one_line
+from rtdetr.errors import SAID_IN, ConfigError, RTDETRError, is_news, one_line
 from rtdetr.export import RefusedExportError
 
 
@@ -34,3 +34,11 @@ def test_errors_cross_processes():
         again = pickle.loads(pickle.dumps(error))
         assert type(again) is type(error) and str(again) == str(error)
     assert one_line(RefusedExportError("no", None)) == "ExportError: no"
+
+
+def test_what_another_process_has_said_is_no_news(tmp_path, monkeypatch) -> None:
+    assert is_news("a") and is_news("a")  # alone
+    monkeypatch.setenv(SAID_IN, str(tmp_path))
+    assert [is_news(line) for line in ("a", "a", "b", "ä\udcff", "b")] == [True, False, True, True, False]
+    monkeypatch.setenv(SAID_IN, str(tmp_path / "gone"))
+    assert is_news("a") and is_news("a")

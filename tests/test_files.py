@@ -21,6 +21,14 @@ def test_replaces_and_creates_folders(tmp_path: Path) -> None:
     assert os.listdir(path.parent) == ["file.pth"]
 
 
+@pytest.mark.parametrize("name", ["a" * 251 + ".pth", "ö" * 125 + ".pth", "𝛼" * 62 + ".pth"])
+def test_names_as_long_as_file_systems_take_them(name: str, tmp_path: Path) -> None:
+    write_atomically(tmp_path / name, lambda temporary: temporary.write_text("one"), error=WeightsError)
+    with files_together(tmp_path / name, error=WeightsError) as file:
+        write_atomically(file, lambda temporary: temporary.write_text("two"), error=WeightsError)
+    assert os.listdir(tmp_path) == [name] and (tmp_path / name).read_text() == "two"
+
+
 def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file.pth"
     path.write_text("old")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from rtdetr.errors import InputError
-from rtdetr.preprocessing import image_size, load_image, open_image, preprocess, resize
+from rtdetr.preprocessing import fitting_size, image_size, load_image, open_image, preprocess, resize
 
 HEIGHT, WIDTH = 24, 36
 
@@ -329,3 +329,15 @@ def test_damaged_files_are_read_or_refused(tmp_path, kind, place, junk):
     for read in (image_size, load_image, lambda source: load_image(source, num_channels=2)):
         with contextlib.suppress(InputError):
             read(file)
+
+
+def test_the_size_that_distorts_an_image_least():
+    sizes = [(640, 640), (384, 640), (640, 384), (320, 320)]
+    assert fitting_size((1080, 1920), sizes) == (384, 640)
+    assert fitting_size((1920, 1080), sizes) == (640, 384)
+    assert fitting_size((500, 500), sizes) == (640, 640)
+    assert fitting_size((400, 410), sizes) == (320, 320)
+    assert fitting_size((1, 1), sizes) == (320, 320)
+    for image_hw, choice in (((64, 64), []), ((0, 64), sizes)):
+        with pytest.raises(InputError, match="at least one network size, as positive heights and widths"):
+            fitting_size(image_hw, choice)

@@ -15,6 +15,7 @@ from rtdetr.files import with_home
 from rtdetr.images import Picture
 from rtdetr.models import RTDETR
 from rtdetr.runtimes import load
+from rtdetr.runtimes.arguments import whole_number
 from rtdetr.runtimes.torch_detector import TorchDetector
 from rtdetr.training import GivenData, TrainResult, TrainSettings, read, resolve, run
 from rtdetr.training.checkpoint import newest_whole
@@ -52,8 +53,7 @@ def evaluate(
         ConfigError: unknown `split`, or device or precision given for a detector that is loaded already.
         InputError, WeightsError: the model cannot be loaded or run as asked.
     """
-    if batch_size < 1:
-        raise ConfigError(f"batch_size must be positive, got {batch_size}")
+    batch_size = whole_number(batch_size, "batch_size", error=ConfigError)
     dataset = data if isinstance(data, DetectionDataset) else open_dataset(data, split=split, images=images)
     if isinstance(model, RTDETR):
         unnamed = Categories.numbered(model.config.num_classes)

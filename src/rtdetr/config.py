@@ -26,6 +26,7 @@ def pytorch_precision(name: Any) -> Any:
 
 SizeHW = tuple[Size, Size]
 STRIDE = 32  # of the network's coarsest map: what both sides of its input are multiples of
+Side = Annotated[int, Field(gt=0, le=2**53, multiple_of=STRIDE)]  # of a network's input
 
 
 def size_problem(size_hw: tuple[int, int]) -> str | None:
@@ -330,9 +331,9 @@ class Recipe(Strict):
     mosaic: Fraction = 0.0  # chance that a sample is put together of 4 images, instead of zoom-out and crop
     mixup: Fraction = 0.0  # chance that the images of a batch are blended, each with another one and its objects
     mixing_stop_epoch: int | None = None  # no mosaic and mixup from this epoch on; None: until augmentation stops
-    multiscale_sizes: tuple[Size, ...] = (480, 512, 544, 576, 608, 640, 640, 640, 672, 704, 736, 768, 800)
+    multiscale_sizes: tuple[Side, ...] = (480, 512, 544, 576, 608, 640, 640, 640, 672, 704, 736, 768, 800)
     multiscale_stop_epoch: int | None = 71
-    train_size_hw: SizeHW = (640, 640)
+    train_size_hw: tuple[Side, Side] = (640, 640)
     precision: Annotated[Literal["float32", "bfloat16", "float16", "auto"], BeforeValidator(pytorch_precision)] = "auto"
     non_finite: Literal["stop", "skip"] = "stop"  # a loss that is not finite ends the run, or its batch is left out
     sync_batch_norm: bool = True  # batch statistics over all processes; where there is one process, nothing changes

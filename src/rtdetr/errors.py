@@ -2,6 +2,8 @@
 
 import contextlib
 import difflib
+import hashlib
+import os
 import re
 from collections.abc import Iterable, Iterator
 
@@ -83,6 +85,25 @@ def one_line(error: RTDETRError) -> str:
     """Return what the command line prints of an error: its kind, one of those that users know, and its message."""
     kind = next(kind for kind in type(error).__mro__ if RTDETRError in kind.__bases__ or kind is RTDETRError)
     return f"{kind.__name__}: {' '.join(str(error).split())}"
+
+
+SAID_IN = "RTDETR_SAID_IN"
+"""Variable that names a folder where the processes of one command note what they have said; see `is_news`."""
+
+
+def is_news(line: str) -> bool:
+    """Whether no other process of this command has said the same."""
+    folder = os.environ.get(SAID_IN)
+    if folder is None:
+        return True
+    try:
+        note = os.path.join(folder, hashlib.sha256(line.encode(errors="replace")).hexdigest())
+        os.close(os.open(note, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    except OSError:  # better twice than never
+        return True
+    return True
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

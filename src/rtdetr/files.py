@@ -13,10 +13,18 @@ from rtdetr.wording import bytes_text
 
 _FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
 
+_KEPT_OF_NAME = 50  # characters, of up to 4 bytes each; file systems take 255 bytes
+
 
 def with_home(path: str | os.PathLike[str]) -> Path:
     """A path as a shell would pass it: with the home folder in place of a `~` at its start."""
     return Path(os.path.expanduser(path))
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """The file of the same name with another suffix, which may be written in capitals."""
+    usual, capitals = path.with_suffix(suffix), path.with_suffix(suffix.upper())
+    return capitals if capitals.is_file() and not usual.is_file() else usual
 
 
 def free_space(folder: Path) -> int:
@@ -42,7 +50,7 @@ def write_atomically(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # a name of its own for each writer; mkstemp's mode would keep the file from other users, so umask decides
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=_hidden(path), suffix=".tmp", dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         temporary.unlink()
@@ -79,7 +87,7 @@ def files_together(target: Path, *, error: type[RTDETRError]) -> Iterator[Path]:
     missing = [folder for folder in (target.parent, *target.parent.parents) if not folder.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+        with tempfile.TemporaryDirectory(prefix=_hidden(target), dir=target.parent) as folder:
             with _named_as(target, Path(folder)):
                 yield Path(folder) / target.name
             files = sorted(Path(folder).iterdir(), key=lambda file: file.name == target.name)
@@ -94,6 +102,11 @@ def files_together(target: Path, *, error: type[RTDETRError]) -> Iterator[Path]:
             with contextlib.suppress(OSError):  # others may have used them meanwhile
                 for folder in missing:
                     folder.rmdir()
+
+
+def _hidden(path: Path) -> str:
+    """How the name of what is written in place of a file begins: with the end of its own, as names are limited."""
+    return f".{path.name[-_KEPT_OF_NAME:]}."
 
 
 @contextlib.contextmanager

@@ -7,7 +7,8 @@ and there: graphs exported with `preprocess`, the torch runtime with `fast_resiz
 Reading files is in `images`.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from threading import Thread
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ __all__ = [
     "METHODS",
     "ImageSource",
     "Preparation",
+    "fitting_size",
     "image_size",
     "load_image",
     "open_image",
@@ -108,6 +110,34 @@ def resize(image: Image.Image | np.ndarray, size_hw: tuple[int, int], *, resampl
         _resize_rows(image, planes, slice(middle, size_hw[0]))
         other.join()
     return planes
+
+
+def fitting_size(image_hw: tuple[int, int], sizes_hw: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """The network size, of a few, that distorts an image least; of several with that aspect ratio, the nearest area.
+
+    Engines prepare themselves for each network size, so a program that chooses one for each image should choose among
+    a few.
+
+    Args:
+        image_hw: height and width of the image, or of any size that is to be rounded to one of the list.
+        sizes_hw: heights and widths to choose from.
+
+    Raises:
+        InputError: no size to choose from, or a side that is not positive.
+    """
+    if not sizes_hw or min(side for size in (image_hw, *sizes_hw) for side in size) < 1:
+        raise InputError(
+            "expected the size of an image and at least one network size, as positive heights and widths, got "
+            f"{image_hw} and {sizes_hw}"
+        )
+    height, width = image_hw
+
+    def distance(size_hw: tuple[int, int]) -> tuple[float, float]:
+        other_height, other_width = size_hw
+        shape = abs(math.log(other_height * width / (other_width * height)))
+        return round(shape, 9), abs(math.log(other_height * other_width / (height * width)))
+
+    return min(sizes_hw, key=distance)
 
 
 def resized_hw(size_hw: tuple[int, int], size: Mapping[str, int]) -> tuple[int, int]:

@@ -49,6 +49,13 @@ def test_a_table_numbers_and_a_chart(files, tmp_path):
     assert chart.read_text().startswith("<?xml")
 
 
+def test_a_broken_photo_is_named(files, tmp_path):
+    Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "b.jpg").write_bytes(b"no image")
+    result = run(files[0], "--images", tmp_path)
+    assert result.exit_code == 2 and str(tmp_path / "b.jpg") in result.stderr.splitlines()[-1]
+
+
 def test_json_on_stdout(files):
     result = run(files[0], "--json", "-")
     assert json.loads(result.stdout)["measurements"][0]["name"] == files[0]

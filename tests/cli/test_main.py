@@ -1,8 +1,10 @@
 """The command itself: errors on one line, exit statuses, logging, pipes; in this process unless that is the point."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -99,6 +101,32 @@ def test_models_lists_every_model_and_file() -> None:
     assert {alias for row in rows for alias in row["aliases"]} == set(zoo.ALIASES)
     published = [row for row in rows if row["tag"]]
     assert all(row["ap"] > 40 and row["licence"] and row["training_data"] for row in published)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("arguments", [["models"], ["--version"], ["models", "--json"]])
+def test_a_full_disk_behind_the_output_is_one_line(arguments: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "rtdetr", *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith("InputError: cannot write the output: the disk is full.")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes there")
+def test_names_that_python_does_not_decode_are_told() -> None:
+    """Where UTF-8 mode is switched off in the C locale; engines and PyTorch open no such names."""
+    command = [sys.executable, "-m", "rtdetr", "predict", "bär.jpg", "--model", "modell.onnx"]
+    off = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(command, env=off, capture_output=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"ConfigError: Python is set to names in ascii, got ")
+    on = os.environ | {"LC_ALL": "C"}
+    on.pop("PYTHONUTF8", None)
+    done = subprocess.run(command, env=on, capture_output=True, check=False)
+    assert b"no such ONNX file: modell.onnx" in done.stderr or "bär.jpg".encode() in done.stderr
 
 
 def test_a_closed_pipe_is_quiet() -> None:

@@ -4,10 +4,12 @@ import json
 
 import onnx
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from rtdetr.cli.main import app
 from rtdetr.export import quantize as module
+from rtdetr.models import build_model
 from rtdetr.weights import save_weights
 from tests.export.test_quantize import dataset  # noqa: F401  (a fixture)
 from tests.export.trained import CATEGORIES, pictures, trained_model
@@ -22,6 +24,17 @@ def test_unknown_format_and_missing_model_are_one_line(tmp_path) -> None:
     assert result.exit_code == 2 and "Did you mean 'onnx'?" in result.stderr
     result = run(tmp_path / "absent.pth", tmp_path, "--format", "onnx")
     assert result.exit_code == 2 and "absent.pth" in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_images_to_calibrate_on_are_searched_in_subfolders(tmp_path) -> None:
+    save_weights(build_model("test-tiny"), tmp_path / "model.pth")
+    (tmp_path / "photos" / "more").mkdir(parents=True)
+    Image.new("RGB", (1, 1)).save(tmp_path / "photos" / "more" / "a.png")
+    given = (tmp_path / "model.pth", "--calibration", tmp_path / "photos", "--output", tmp_path / "int8.ONNX")
+    result = run(*given)
+    assert result.exit_code == 2 and "cannot calibrate on 1 image of one color each" in result.stderr
+    result = run(*given, "--no-recursive")
+    assert result.exit_code == 2 and "but 1 in its subfolders: add --recursive" in result.stderr
 
 
 @pytest.mark.slow

@@ -284,9 +284,7 @@ def test_of_the_classes_of_vocs_own_list_only_those_that_occur_are_expected_of_a
             caught.value
         )
         assert " only the file has 'cat'. " in str(caught.value)
-        assert str(caught.value).endswith(
-            "a classes.txt in the dataset's folder counts in place of Pascal VOC's own list"
-        )
+        assert "; a classes.txt in the dataset's folder counts in place of Pascal VOC's own list" in str(caught.value)
     (root / "ImageSets/Main/train.txt").write_text("x0")  # the cat occurs in another split
     assert read(root, categories=model_of("dog")).target(0)["labels"].tolist() == [0]
     assert caplog.messages[-1].endswith(
@@ -299,7 +297,7 @@ def test_a_list_of_classes_counts_as_a_whole(tmp_path, caplog):
     assert read(root).annotations.implied == ()
     assert read(root, categories=model_of("cat", "dog")).target(0)["labels"].tolist() == [1]
     assert caplog.messages[-1].endswith("no object is of; left out: 'cow'")
-    with pytest.raises(DatasetError, match=r"got 3; only the file has 'cow', 'dog'\. .* the same names$"):
+    with pytest.raises(DatasetError, match=r"got 3; only the file has 'cow', 'dog'\. .* the same names\. If"):
         read(root, categories=model_of("cat"))
     (root / "labels.txt").write_text("cat\ndog\n")
     assert read(root, categories=Categories.numbered(2)).target(0)["labels"].tolist() == [1]

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import openvino
 import pytest
+from PIL import Image
 
 from rtdetr.data import open_dataset
 from rtdetr.errors import ConfigError, InputError
@@ -59,6 +60,13 @@ def test_calibration_needs_pictures(dataset, tmp_path) -> None:
     source = Source(build_model("test-tiny", num_classes=3), CATEGORIES)
     with pytest.raises(InputError, match="at least one picture"):
         quantize(source, tmp_path / "model.onnx", data=dataset, calibration=[])
+    for calibration in (
+        [np.zeros((1, 1, 3), np.uint8)],
+        [Image.new("RGB", (64, 64), color) for color in ("red", "blue")],
+    ):
+        with pytest.raises(InputError, match=f"cannot calibrate on {len(calibration)} images? of one color each: give"):
+            quantize(source, tmp_path / "model.onnx", calibration=calibration)
+    assert not list(tmp_path.glob("model*"))
 
 
 def largest_weight(path: Path) -> int:

@@ -161,6 +161,30 @@ def test_what_the_check_needs_is_read_before_the_build(given, error, tmp_path, m
         export(build_model("test-tiny"), tmp_path / "model.onnx", check=True, **given)
 
 
+@pytest.mark.parametrize("options", [{}, {"format": "openvino"}, {"format": "torch"}, {"precision": "int8"}])
+@pytest.mark.parametrize("check", [False, True])
+def test_a_model_that_gives_no_finite_numbers_is_refused_before_the_build(
+    options, check, tmp_path, monkeypatch
+) -> None:
+    def build(*_, **__):
+        raise AssertionError("it was built")
+
+    monkeypatch.setattr(importlib.import_module("rtdetr.export.export"), "_exporter", lambda _: build)
+    monkeypatch.setattr(importlib.import_module("rtdetr.export.quantize"), "_WRITERS", {"onnx": build})
+    model = build_model("test-tiny", num_classes=2)
+    with torch.no_grad():
+        model.encoder.input_proj[0].conv.weight.fill_(1e30)  # finite, but what it computes is not
+    file = tmp_path / f"model{ {'openvino': '.xml', 'torch': '.pt2'}.get(options.get('format'), '.onnx') }"
+    photo = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    with pytest.raises(
+        ExportError, match=r"nothing was written, .* no finite numbers: .* its weights are damaged or too"
+    ):
+        export(model, file, options=ExportOptions(**options), check=check, images=[photo])
+    with pytest.raises(ExportError, match="the reference gives no finite numbers"):
+        verify(Fixed(FIRST), model)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("precision", [pytest.param("fp32", marks=pytest.mark.slow), "fp16"])
 def test_a_wrong_decoder_is_found_without_sure_detections(precision, tmp_path) -> None:
     model = build_model("test-tiny").eval()

@@ -65,6 +65,18 @@ def save_graph(path: Path, metadata: ExportMetadata | None = None, **options) ->
     return path
 
 
+def change_input(model: onnx.ModelProto, name: str, kind: int, *, sides: tuple[int, ...] = ()) -> onnx.ModelProto:
+    """Give an input another type, as other programs write it, and fixed sides."""
+    port = next(one for one in model.graph.input if one.name == name).type.tensor_type
+    for node in model.graph.node:
+        node.input[:] = [f"{name} of before" if one == name else one for one in node.input]
+    model.graph.node.insert(0, helper.make_node("Cast", [name], [f"{name} of before"], to=port.elem_type))
+    port.elem_type = kind
+    for place, side in enumerate(sides):
+        port.shape.dim[place].dim_value = side
+    return model
+
+
 def expected_logits(pixels: np.ndarray) -> np.ndarray:
     """Logits of the graph for an image whose mean colour the resize keeps: one of a single colour."""
     rng = np.random.default_rng(0)

@@ -12,8 +12,10 @@ from PIL import Image
 import rtdetr
 from rtdetr.categories import Categories
 from rtdetr.errors import ConfigError, WeightsError
+from rtdetr.export import ExportOptions, export
 from rtdetr.models import build_model
 from rtdetr.runtimes.torch_detector import TorchDetector
+from rtdetr.weights import convert as convert_weights
 from rtdetr.weights import save_huggingface, save_weights
 from tests.runtimes.graphs import make_metadata, save_graph
 from tests.runtimes.test_openvino_detector import convert
@@ -67,9 +69,33 @@ def test_options_that_a_kind_of_file_has_not(checkpoint, tmp_path):
     for classes in (rtdetr.COCO80, ["bolt", "screw"], "ids"):
         with pytest.raises(ConfigError, match=r"names its 2 classes itself; leave categories out \(--classes\)"):
             rtdetr.load(checkpoint, categories=classes)
-    for count in (0, 100_000):
-        with pytest.raises(ConfigError, match=rf"num_threads must be a whole number in 1\.\.1024, got {count}"):
+    for count, said in ((0, "a whole number from 1"), (100_000, "at most 1024")):
+        with pytest.raises(ConfigError, match=f"num_threads must be {said}, got {count}"):
             rtdetr.load(tmp_path / "model.onnx", num_threads=count)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the exporters' own
+@pytest.mark.parametrize("name", ["M.ONNX", "M.XML", "M.PT2", "M.PTH", "M.SAFETENSORS", "M.Onnx"])
+def test_suffixes_in_capitals(checkpoint, name, tmp_path):
+    file, kind = tmp_path / name, {".xml": "openvino", ".pt2": "torch"}.get(Path(name).suffix.lower(), "onnx")
+    if name in ("M.PTH", "M.SAFETENSORS"):
+        convert_weights(checkpoint, file)
+    else:
+        export(checkpoint, file, options=ExportOptions(format=kind), check=True)
+    detector = rtdetr.load(file, device="cpu", precision="float32")
+    weights = file.with_suffix(".bin")
+    if weights.exists():
+        detector(np.zeros((40, 40, 3), np.uint8))
+        weights.rename(file.with_suffix(".BIN"))
+        assert rtdetr.load(file, precision="float32").names == detector.names
+        with pytest.raises(WeightsError, match=r"M\.BIN has the weights of an OpenVINO model: give .*M\.XML"):
+            rtdetr.load(file.with_suffix(".BIN"))
+    expected = rtdetr.load(checkpoint, device="cpu", precision="float32")(
+        np.zeros((40, 40, 3), np.uint8), threshold=0.0
+    )
+    found = detector(np.zeros((40, 40, 3), np.uint8), threshold=0.0)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-3)
 
 
 @pytest.mark.parametrize("fast_resize", [False, True])

@@ -2,14 +2,25 @@
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
+from onnx import TensorProto
 
 import rtdetr
 from rtdetr.categories import VOC20, Categories
 from rtdetr.detections import Detector
 from rtdetr.errors import ConfigError, InputError, WeightsError
 from rtdetr.runtimes.onnx_detector import OnnxDetector
-from tests.runtimes.graphs import CLASSES, QUERIES, SIZE, expected_logits, make_graph, make_metadata, save_graph
+from tests.runtimes.graphs import (
+    CLASSES,
+    QUERIES,
+    SIZE,
+    change_input,
+    expected_logits,
+    make_graph,
+    make_metadata,
+    save_graph,
+)
 
 FORMS = {
     "boxes": {},
@@ -179,13 +190,93 @@ def test_a_description_of_another_graph(tmp_path):
         ("{", "description .* is damaged"),
         ('{"format_version": 9}', "upgrade rtdetr"),
         (make_metadata(size_hw=(96, 64)).to_json(), r"shape \(any, 3, 96, 64\), got \(1, 3, 64, 64\)"),
-        (make_metadata(dynamic_size=True).to_json(), r"shape \(any, 3, any, any\), got"),
         (make_metadata(in_channels=4).to_json(), r"shape \(any, 4, 64, 64\), got"),
     ):
         onnx.helper.set_model_props(model, {"rtdetr": text})
         onnx.save(model, tmp_path / "model.onnx")
         with pytest.raises(WeightsError, match=message):
             rtdetr.load(tmp_path / "model.onnx")
+
+
+CHANGED = {
+    "sizes in int32": ("orig_target_sizes", TensorProto.INT32),
+    "sizes in float32": ("orig_target_sizes", TensorProto.FLOAT),
+    "images in float16": ("images", TensorProto.FLOAT16),
+    "images in float64": ("images", TensorProto.DOUBLE),
+}
+
+
+@pytest.mark.parametrize("described", [True, False])
+@pytest.mark.parametrize("change", CHANGED)
+def test_inputs_of_another_type_are_fed_as_they_are(detectors, change, described, tmp_path):
+    model = change_input(make_graph(make_metadata(), described=described), *CHANGED[change])
+    onnx.save(model, tmp_path / "model.onnx")
+    found = rtdetr.load(tmp_path / "model.onnx", categories=make_metadata().categories)(PICTURES, threshold=0.0)
+    for one, expected in zip(found, detectors["boxes"](PICTURES, threshold=0.0), strict=True):
+        np.testing.assert_allclose(one.boxes_xyxy, expected.boxes_xyxy, atol=0.1)
+        np.testing.assert_allclose(one.scores, expected.scores, atol=0.01)
+
+
+@pytest.mark.parametrize("described", [True, False])
+@pytest.mark.parametrize(
+    ("name", "kind", "said"),
+    [
+        ("images", TensorProto.UINT8, "input images has the type uint8, expected float32 or float16 or float64 for"),
+        ("images", TensorProto.INT32, "for uint8 use: rtdetr export --preprocess"),
+        ("orig_target_sizes", TensorProto.INT8, "input orig_target_sizes has the type int8, expected int64 or int32"),
+    ],
+)
+def test_inputs_of_a_type_without_meaning_are_refused_at_loading(name, kind, said, described, tmp_path):
+    onnx.save(change_input(make_graph(make_metadata(), described=described), name, kind), tmp_path / "model.onnx")
+    with pytest.raises(WeightsError, match=rf"model\.onnx cannot be fed: .*{said}"):
+        rtdetr.load(tmp_path / "model.onnx", categories=make_metadata().categories)
+
+
+def test_outputs_of_another_type(detectors, tmp_path):
+    model = make_graph(make_metadata())
+    for port, kind in zip(
+        model.graph.output, (TensorProto.INT32, TensorProto.DOUBLE, TensorProto.FLOAT16), strict=True
+    ):
+        for node in model.graph.node:
+            node.output[:] = [f"{port.name} of before" if one == port.name else one for one in node.output]
+        model.graph.node.append(onnx.helper.make_node("Cast", [f"{port.name} of before"], [port.name], to=kind))
+        port.type.tensor_type.elem_type = kind
+    onnx.save(model, tmp_path / "model.onnx")
+    found = OnnxDetector(tmp_path / "model.onnx")(PICTURES[0], threshold=0.0)
+    expected = detectors["boxes"](PICTURES[0], threshold=0.0)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-3)
+    assert np.array_equal(found.labels, expected.labels) and found.labels.dtype == expected.labels.dtype
+
+
+def test_free_axes_that_another_tool_has_fixed(detectors, tmp_path):
+    free = make_metadata(dynamic_batch=True, dynamic_size=True)
+    model = change_input(make_graph(free), "images", TensorProto.FLOAT, sides=(2, 3, 32, 96))
+    onnx.save(model, tmp_path / "model.onnx")
+    detector = rtdetr.load(tmp_path / "model.onnx")
+    assert (detector.size_hw, detector.batch_sizes) == ((32, 96), (2, 2))
+    assert (detector.metadata.dynamic_size, detector.metadata.dynamic_batch) == (False, False)
+    found = detector(PICTURES, threshold=0.0)
+    for one, expected in zip(found, detectors["dynamic"](PICTURES, threshold=0.0, size_hw=(32, 96)), strict=True):
+        np.testing.assert_allclose(one.boxes_xyxy, expected.boxes_xyxy, atol=1e-3)
+    with pytest.raises(InputError, match="exported for images of 32x96 only"):
+        detector(PICTURES[0], size_hw=(64, 64))
+    many = make_metadata(dynamic_size=True, num_queries=64)
+    onnx.save(change_input(make_graph(many), "images", TensorProto.FLOAT, sides=(1, 3, 32, 96)), tmp_path / "few.onnx")
+    with pytest.raises(
+        WeightsError, match=r"few\.onnx cannot run: .* images of 32x96, which have 63 places for its 64"
+    ):
+        rtdetr.load(tmp_path / "few.onnx")
+
+
+def test_files_in_the_format_of_onnx_runtime(detectors, tmp_path):
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "model.ort")
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    onnxruntime.InferenceSession(str(save_graph(tmp_path / "model.onnx")), options, providers=["CPUExecutionProvider"])
+    found = rtdetr.load(tmp_path / "model.ort")(PICTURES[0], threshold=0.0)
+    expected = detectors["boxes"](PICTURES[0], threshold=0.0)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-6)
+    assert found.names == ("bolt", "nut", "washer")
 
 
 def test_a_description_that_is_no_text(tmp_path):

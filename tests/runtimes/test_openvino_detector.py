@@ -5,16 +5,18 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 import openvino
 import pytest
 
 import rtdetr
 from rtdetr.errors import ConfigError, InputError, WeightsError
 from rtdetr.export.openvino import save_ir
+from rtdetr.runtimes import openvino_detector, openvino_network
 from rtdetr.runtimes.onnx_detector import OnnxDetector
 from rtdetr.runtimes.openvino_detector import OpenVINODetector
-from tests.runtimes.graphs import make_metadata, save_graph
-from tests.runtimes.test_onnx_detector import FORMS, PICTURES, foreign
+from tests.runtimes.graphs import change_input, make_graph, make_metadata, save_graph
+from tests.runtimes.test_onnx_detector import CHANGED, FORMS, PICTURES, foreign
 
 
 def convert(onnx_file, metadata=None):
@@ -79,6 +81,26 @@ def test_sizes(files):
     assert len(make_detector(files["dynamic"])(PICTURES[0], size_hw=(32, 96), threshold=0.0)) > 0
 
 
+def test_memory_of_many_sizes_is_given_back(files, monkeypatch):
+    """Compiled anew after so many shapes of input, alone and in lists; the detections stay the same."""
+    monkeypatch.setattr(openvino_network, "MOST_SHAPES", 2)
+    compiled, compile_network = [], openvino_detector._compile
+    monkeypatch.setattr(openvino_detector, "_compile", lambda *given: compiled.append(given) or compile_network(*given))
+    detector = make_detector(files["dynamic"])
+    for count, side in ((1, 32), (1, 64), (1, 32), (2, 96), (2, 64), (2, 96), (3, 32)):
+        found = detector(PICTURES[0], size_hw=(side, 32), threshold=0.0)
+        assert len(compiled) == count
+        fresh = make_detector(files["dynamic"])(PICTURES[0], size_hw=(side, 32), threshold=0.0)
+        compiled.pop()
+        assert np.array_equal(found.boxes_xyxy, fresh.boxes_xyxy)
+    in_graph = make_detector(files["in graph"])
+    alone = [in_graph(pixels, threshold=0.0) for pixels in PICTURES]
+    compiled.clear()
+    for found, expected in zip(in_graph(PICTURES[::-1] + PICTURES, threshold=0.0), alone[::-1] + alone, strict=True):
+        np.testing.assert_allclose(found.boxes_xyxy, expected.boxes_xyxy, atol=1e-4)
+    assert len(compiled) == 3  # PICTURES have three shapes, two of which fit at a time
+
+
 def test_precision_and_description(files):
     assert make_detector(files["boxes"]).description == "mean-colour (3 classes) in float32 on CPU (OpenVINO) at 64x64"
     automatic = make_detector(files["boxes"], precision="auto")
@@ -124,6 +146,18 @@ def test_files_of_other_models(tmp_path):
     with pytest.raises(WeightsError, match="does not name its classes"):
         rtdetr.load(published)
     assert rtdetr.load(published, categories=rtdetr.VOC20, num_threads=1).names[1] == "bicycle"
+
+
+@pytest.mark.parametrize("change", CHANGED)
+def test_inputs_of_another_type_are_fed_as_they_are(files, change, tmp_path):
+    metadata = make_metadata()
+    onnx.save(change_input(make_graph(metadata), *CHANGED[change]), tmp_path / "model.onnx")
+    found = make_detector(convert(tmp_path / "model.onnx", metadata))(PICTURES, threshold=0.0)
+    for one, expected in zip(found, make_detector(files["boxes"])(PICTURES, threshold=0.0), strict=True):
+        np.testing.assert_allclose(one.boxes_xyxy, expected.boxes_xyxy, atol=0.1)
+    onnx.save(change_input(make_graph(metadata), "images", onnx.TensorProto.UINT8), tmp_path / "bytes.onnx")
+    with pytest.raises(WeightsError, match="input images has the type uint8"):
+        make_detector(convert(tmp_path / "bytes.onnx", metadata))
 
 
 def test_weights_of_another_export_are_refused(tmp_path):

@@ -260,8 +260,9 @@ def test_damaged_weights_are_told_apart_from_finding_nothing(rgb):
         ({"threshold": 1.5}, r"threshold must be in 0\.\.1 or 'auto', got 1\.5"),
         ({"threshold": "auto"}, "these have not. Measure and store them with: rtdetr evaluate"),
         ({"threshold": float("nan")}, "got nan"),
-        ({"max_detections": 0}, "must be positive, got 0 and 8"),
-        ({"batch_size": 0}, "must be positive, got 300 and 0"),
+        ({"max_detections": 0}, "max_detections must be a whole number from 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be a whole number from 1, got 0"),
+        ({"batch_size": True}, "batch_size must be a whole number from 1, got True"),
     ],
 )
 def test_options_out_of_range(detector, rgb, options, message):

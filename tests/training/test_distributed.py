@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -11,9 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from rtdetr.api import train
-from rtdetr.errors import ConfigError
+from rtdetr.errors import SAID_IN, ConfigError
 from rtdetr.runtimes.torch_detector import TorchDetector
 from rtdetr.training import resolve
 from rtdetr.training.distributed import Processes, join, launch, wrap
@@ -196,6 +198,32 @@ def test_a_run_of_two_processes_from_the_command_line(data, tmp_path):
     resumed = train(None, resume=tmp_path / "run", epochs=4)  # by one process
     assert resumed.finished
     assert len(losses(tmp_path / "run")) >= 1
+
+
+@pytest.mark.slow
+def test_an_error_of_all_processes_is_said_once(tmp_path):
+    command = [sys.executable, "-m", "rtdetr", "train", str(tmp_path / "none"), "--model", "test-tiny"]
+    command += ["--processes", "2", "--output", str(tmp_path / "run")]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("DatasetError: no dataset") and ran.stderr.count("\n") == 1, ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "said"), [(2, 2, ""), (-signal.SIGKILL, 137, "was ended by SIGKILL as sys")]
+)
+def test_how_launched_processes_fail(code, status, said, monkeypatch, capsys):
+    failure = ProcessFailure(local_rank=1, pid=1, exitcode=code, error_file="none")
+
+    def run(arguments):
+        raise ChildFailedError("train", {1: failure})
+
+    monkeypatch.setattr("torch.distributed.run.run", run)
+    monkeypatch.setenv(SAID_IN, "")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with pytest.raises(SystemExit) as end:
+        launch(1, ["train"])
+    assert end.value.code == status and said in capsys.readouterr().err
 
 
 def test_alone_nothing_is_exchanged():

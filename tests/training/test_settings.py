@@ -210,3 +210,15 @@ def test_none_is_no_value_wherever_there_may_be_none():
     assert resolve("data", {"early_stopping": "none"}).early_stopping is None
     with pytest.raises(ConfigError, match="keep_last: expected a valid integer"):
         resolve("data", {"set": {"keep_last": "none"}})
+
+
+@pytest.mark.parametrize("wrong", [{"multiscale_sizes": [70, 96]}, {"train_size_hw": [70, 96]}])
+def test_network_sizes_that_are_no_multiples_of_32_are_refused(wrong, tmp_path) -> None:
+    place = r"train\.(multiscale_sizes|train_size_hw)\.0"
+    with pytest.raises(ConfigError, match=rf"{place}: expected a multiple of 32; got 70"):
+        train(write_folder(tmp_path / "data"), output_dir=tmp_path / "run", **(TINY | {"recipe": wrong}))
+
+
+def test_a_description_of_a_dataset_in_capitals_may_have_validation_parts() -> None:
+    assert run_data._has_parts("set/DATA.YAML") and run_data._has_parts(["a.yml", "B.YML"])
+    assert not run_data._has_parts("set/TRAIN.JSON")

@@ -7,8 +7,10 @@ import logging
 import math
 import shutil
 import signal
+import threading
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,7 @@ from rtdetr.models import build_model
 from rtdetr.training import TrainResult, claim, setup
 from rtdetr.training import train as loop
 from rtdetr.training.checkpoint import Progress, newest_whole
+from rtdetr.training.claim import only_run
 from rtdetr.training.job import Job
 from rtdetr.training.run_log import RunLog
 from rtdetr.weights import load_model, read_checkpoint, save_weights
@@ -398,6 +401,7 @@ def test_a_folder_is_of_one_run_at_a_time(data, tmp_path, monkeypatch, second):
         step(self, *args, **kwargs)
         if self._progress.iteration == 2:
             before = {file: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()}
+            patch.setattr(claim, "_running", threading.Lock())  # as in another process
             with pytest.raises(ConfigError, match="another process is training into") as caught:
                 run_tiny(data, tmp_path, **{**TINY, "epochs": 1, "seed": 5}, **second)
             refusals.append(str(caught.value))
@@ -596,3 +600,17 @@ def test_another_metric_on_resuming_begins_to_compare_anew():
     assert progress.note(0.9, ap=0.5, metric="ap50")
     assert progress.note(0.4, ap=0.4, metric="ap")
     assert not progress.note(0.3, ap=0.3, metric="ap")
+
+
+def test_a_second_training_in_the_process_is_refused(tmp_path: Path) -> None:
+    def refused() -> bool:
+        with pytest.raises(ConfigError, match="another training is under way in this process, and random numbers"):
+            run_tiny(folder, tmp_path / "second")
+        return True
+
+    folder = write_folder(tmp_path / "data")
+    with only_run(), ThreadPoolExecutor(1) as pool:
+        assert refused() and pool.submit(refused).result()
+    assert not (tmp_path / "second").exists()
+    with only_the_loop():
+        assert run_tiny(folder, tmp_path / "second", epochs=1).finished

@@ -94,7 +94,7 @@ def export(
 
     by_suffix = {suffix: kind for kind, suffix in SUFFIXES.items()}
     if format is None:
-        format = "onnx" if output is None else by_suffix.get(output.suffix, "onnx")
+        format = "onnx" if output is None else by_suffix.get(output.suffix.lower(), "onnx")
     format = one_of("format", format, _FORMATS)
     _refuse_others(
         format,

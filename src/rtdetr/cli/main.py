@@ -15,24 +15,28 @@ because `rtdetr --help` imports all of them. They raise errors of `rtdetr.errors
 """
 
 import contextlib
+import errno
 import importlib
 import logging
 import os
 import re
+import sys
 import warnings
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from rtdetr.cli.logs import log_to_stderr
-from rtdetr.errors import ConfigError, RTDETRError, naming_the_missing_extra, nearest, one_line
+from rtdetr.errors import ConfigError, RTDETRError, is_news, naming_the_missing_extra, nearest, one_line
 
 VERBS = ("train", "report", "evaluate", "predict", "export", "quantize", "benchmark", "data", "models", "weights")
 
 
 UsageError: Any = typer.BadParameter.__base__  # of typer's own copy of click, or of click with older releases
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+_UNDECODED = re.compile("[\udc80-\udcff]")  # bytes of an argument that are no text in Python's encoding of names
 _HOME = re.compile(r"^((?:[\w.-]+=)?)~(?=/|$)")  # of a path, of --option=PATH and of NAME=PATH behind --set
 
 
@@ -83,7 +87,8 @@ class LazyGroup(TyperGroup):
         except RTDETRError as error:
             if ctx.params["debug"]:
                 raise
-            typer.echo(one_line(error), err=True)
+            if is_news(line := one_line(error)):
+                typer.echo(line, err=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
@@ -116,4 +121,19 @@ def _options(
 
 def main() -> None:
     """Run the command line of this process and exit."""
-    typer.main.get_command(app)(prog_name="rtdetr")
+    encoding = sys.getfilesystemencoding()
+    if encoding != "utf-8" and (name := next((one for one in sys.argv if _UNDECODED.search(one)), None)):
+        shown = os.fsencode(name).decode(errors="replace")
+        _end(f"ConfigError: Python is set to names in {encoding}, got {shown!r}. Set PYTHONUTF8=1 and try again")
+    try:
+        typer.main.get_command(app)(prog_name="rtdetr")
+    except OSError as error:
+        if error.filename is not None or error.errno not in _FULL:  # what is written to files names them
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python writes what is left when it ends
+        _end("InputError: cannot write the output: the disk is full. Free some space, or write it elsewhere")
+
+
+def _end(message: str) -> NoReturn:
+    typer.echo(message, err=True)
+    sys.exit(2)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rtdetr.cli.arguments import BadImages, Classes, DropUnused, MaxPixels, ModelFile, Recursive, find_images
+from rtdetr.cli.arguments import BadImages, Classes, DropUnused, MaxPixels, ModelFile, find_images
 from rtdetr.cli.export import REFUSED, stated
 from rtdetr.cli.predict import parse_size, write_json
 from rtdetr.errors import one_line, one_of
@@ -36,7 +36,9 @@ def quantize(
         typer.Option(help="Pictures to calibrate on: files, folders or globs. Default: the train split."),
     ] = None,
     num_calibration: Annotated[int, typer.Option(min=1, help="At most so many of them.")] = 100,
-    recursive: Recursive = False,
+    recursive: Annotated[
+        bool, typer.Option("--recursive/--no-recursive", "-r", help="Take the images in subfolders of folders as well.")
+    ] = True,
     max_pixels: MaxPixels = None,
     size: Annotated[str | None, typer.Option(help="Network input: 640, or 480x640 (height x width).")] = None,
     symmetric: Annotated[bool, typer.Option("--symmetric", help="As TensorRT needs it: ranges around zero.")] = False,
@@ -49,7 +51,7 @@ def quantize(
     DATA nothing is measured.
     """
     if format is None:
-        format = "onnx" if output is not None and output.suffix == ".onnx" else "openvino"
+        format = "onnx" if output is not None and output.suffix.lower() == ".onnx" else "openvino"
     one_of("format", format, _SUFFIXES)
     from rich.console import Console
 

@@ -124,10 +124,9 @@ def _save(file: Path, fingerprint: bytes, annotations: Annotations) -> None:
     columns = [getattr(annotations, name) for name in _COLUMNS]
     for column in (np.frombuffer(texts, dtype=np.uint8), *columns):
         np.save(stream, column, allow_pickle=False)
-    payload = stream.getbuffer()
 
     def write(path: Path) -> None:
-        with path.open("wb") as opened:
+        with path.open("wb") as opened, stream.getbuffer() as payload:
             opened.write(hashlib.sha256(payload).digest())
             opened.write(payload)
 

@@ -16,10 +16,12 @@ from rtdetr.devices import pytorch_defaults
 from rtdetr.errors import ExportError, MissingDependencyError, WeightsError, naming_the_missing_extra
 from rtdetr.export.graph import input_size, prepared
 from rtdetr.export.options import ExportOptions, ExportResult
+from rtdetr.export.pictures import built_in_pictures
 from rtdetr.files import files_together, with_home
 from rtdetr.images import read_picture
 from rtdetr.models import RTDETR
 from rtdetr.runtimes.metadata import ExportMetadata
+from rtdetr.runtimes.torch_detector import TorchDetector
 from rtdetr.weights import build_from, default_categories, drop_unused_rows, name_rows, read_checkpoint
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "tensorrt": ".engine", "torch": ".pt2"}
@@ -69,7 +71,7 @@ def export(
 
     Raises:
         RefusedExportError: the check found a difference beyond the tolerance; nothing was written.
-        ExportError: the model cannot be exported so, or the file cannot be written.
+        ExportError: the model cannot be exported so, its own output is not finite, or the file cannot be written.
         ConfigError: options that do not fit the model.
         InputError, DatasetError: an image or the dataset cannot be read, or has other classes; nothing was written.
         WeightsError: the checkpoint is missing, damaged or of another model.
@@ -77,8 +79,8 @@ def export(
     """
     options = options or ExportOptions()
     target = with_home(path)
-    if target.suffix != SUFFIXES[options.format]:
-        kind = next((kind for kind, suffix in SUFFIXES.items() if suffix == target.suffix), None)
+    if target.suffix.lower() != SUFFIXES[options.format]:
+        kind = next((kind for kind, suffix in SUFFIXES.items() if suffix == target.suffix.lower()), None)
         instead = f"; format {kind} has that ending" if kind else ""
         raise ExportError(
             f"{target}: expected a name ending in {SUFFIXES[options.format]} for format {options.format}{instead}"
@@ -103,10 +105,12 @@ def export(
         data = open_dataset(data, split="val", categories=source.categories, on_bad_image=on_bad_image)
     if check and images is not None:
         images = [read_picture(image, num_channels=source.model.config.in_channels) for image in images]
+    reference = reference_of(source, options)
+    check_finite(reference, (images or built_in_pictures(reference.in_channels))[0], size_hw=metadata.size_hw)
     with files_together(target, error=ExportError) as file:
         result = write(source.model, file, options=options, metadata=metadata)
         if check:
-            result = result._replace(report=_checked(file, source, options, images, data))
+            result = result._replace(report=_checked(file, reference, options, images, data))
     return result._replace(path=target)
 
 
@@ -196,19 +200,37 @@ def _exporter(kind: str) -> Callable[..., ExportResult]:
         raise MissingDependencyError(f"export to {kind}: {error}") from None
 
 
-def _checked(file: Path, source: Source, options: ExportOptions, images: Sequence[Any] | None, data: Any) -> Any:
-    """Compare a file with the network that it was made from."""
-    from rtdetr.export.verify import RESIZED, TOLERANCES, verify
-    from rtdetr.runtimes.torch_detector import TorchDetector
-
-    reference = TorchDetector(
+def reference_of(source: Source, options: ExportOptions) -> TorchDetector:
+    """What an export with these options is compared with: the network itself, in float32."""
+    return TorchDetector(
         prepared(source.model, options),
         source.categories,
         device="cpu",
         precision="float32",
+        size_hw=options.size_hw,
         one_label=options.one_label,
         nms_iou=options.nms_iou,
     )
+
+
+def check_finite(reference: TorchDetector, image: Any, *, size_hw: tuple[int, int]) -> None:
+    """Refuse a network whose own output is not finite; some engines clip such values, and their detections look sound.
+
+    Raises:
+        ExportError: it gives NaN or infinity for the image.
+    """
+    try:
+        reference(image, size_hw=size_hw)
+    except WeightsError as error:
+        raise ExportError(f"nothing was written, as the model itself gives no finite numbers: {error}") from None
+
+
+def _checked(
+    file: Path, reference: TorchDetector, options: ExportOptions, images: Sequence[Any] | None, data: Any
+) -> Any:
+    """Compare a file with the network that it was made from."""
+    from rtdetr.export.verify import RESIZED, TOLERANCES, verify
+
     tolerance = RESIZED if options.preprocess else TOLERANCES[options.precision]
     try:
         report = verify(file, reference, images=images, tolerance=tolerance, data=data)

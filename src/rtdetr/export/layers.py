@@ -113,9 +113,9 @@ def _onnx_values(path: Path, stages: list[str], feeds: Callable[[dict[str, bool]
 def _openvino_values(path: Path, stages: list[str], feeds: Callable[[dict[str, bool]], Values]) -> Values:
     import openvino
 
-    from rtdetr.runtimes.openvino_core import openvino_core
+    from rtdetr.runtimes.openvino_core import openvino_core, read_ir
 
-    model = openvino_core().read_model(path)
+    model = read_ir(path)
     known = {name for op in model.get_ops() for output in op.outputs() for name in output.get_names()}
     names = [name for name in stages if name in known]
     for name in names:

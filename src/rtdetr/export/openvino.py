@@ -68,7 +68,8 @@ def save_ir(model: openvino.Model, path: Path, *, metadata: ExportMetadata, half
     model.set_rt_info(_TO_COME, [WEIGHTS_KEY])
     with files_together(path, error=ExportError) as new:
         try:
-            openvino.save_model(model, new, compress_to_fp16=half)
+            openvino.save_model(model, new.with_suffix(".xml"), compress_to_fp16=half)  # it takes no .XML
+            new.with_suffix(".xml").replace(new)
         except RuntimeError as failure:
             raise ExportError(refusal(new, failure)) from None
         sha256 = hashlib.sha256(new.with_suffix(".bin").read_bytes()).hexdigest()

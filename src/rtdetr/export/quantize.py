@@ -24,8 +24,15 @@ import numpy as np
 from rtdetr.data import DetectionDataset, open_dataset
 from rtdetr.devices import pytorch_defaults
 from rtdetr.errors import ConfigError, ExportError, InputError, MissingSplitError, naming_the_missing_extra
-from rtdetr.export.export import SUFFIXES, RefusedExportError, Source, describe, open_source
-from rtdetr.export.graph import prepared
+from rtdetr.export.export import (
+    SUFFIXES,
+    RefusedExportError,
+    Source,
+    check_finite,
+    describe,
+    open_source,
+    reference_of,
+)
 from rtdetr.export.layers import STAGE, stage_errors
 from rtdetr.export.options import ExportOptions, ExportResult
 from rtdetr.export.verify import (
@@ -44,7 +51,7 @@ from rtdetr.models import RTDETR
 from rtdetr.preprocessing import preprocess, resize
 from rtdetr.runtimes import load
 from rtdetr.runtimes.metadata import ExportMetadata
-from rtdetr.runtimes.torch_detector import TorchDetector
+from rtdetr.wording import counted
 
 _log = logging.getLogger(__name__)
 Feed = dict[str, np.ndarray]
@@ -109,6 +116,7 @@ def quantize(
         ExportError: the file cannot be written.
         ConfigError: settings that INT8 does not have.
         DatasetError: the dataset is missing or broken, or has other classes.
+        InputError: an image that cannot be read, or nothing but images of one color to calibrate on.
         WeightsError: the checkpoint is missing, damaged or of another model.
         MissingDependencyError: onnxruntime, openvino or nncf is not installed.
     """
@@ -121,24 +129,21 @@ def quantize(
     source = open_source(model)
     metadata = describe(source, options)
     float_options = options.replace(precision="fp32")
-    network = prepared(source.model, float_options)
-    reference = TorchDetector(
-        network,
-        source.categories,
-        device="cpu",
-        precision="float32",
-        size_hw=metadata.size_hw,
-        one_label=options.one_label,
-        nms_iou=options.nms_iou,
-    )
+    reference = reference_of(source, float_options.replace(size_hw=metadata.size_hw))
     dataset = None if data is None else open_dataset(data, split="val", on_bad_image=on_bad_image)
     known = _pictures(calibration, data, dataset, on_bad_image=on_bad_image)
     channels = metadata.in_channels
     feeds = [_feed(one, metadata.size_hw, options) for one in _spread(known, num_calibration, channels)]
+    if all(np.ptp(feed["images"], axis=(2, 3)).max() == 0 for feed in feeds):
+        raise InputError(
+            f"cannot calibrate on {counted(len(feeds), 'image')} of one color each: give images such as the model is "
+            "meant for, a hundred if you can"
+        )
     job = _Job(source.model, float_options, metadata, feeds, symmetric)
     compared = list(_spread(dataset or known, NUM_OF_DATASET, channels))
+    check_finite(reference, compared[0], size_hw=metadata.size_hw)
     before = measure_ap(reference, dataset) if dataset else None
-    stages = _stages(network)
+    stages = _stages(reference.network)
     kept: list[str] = []
     with files_together(target, error=ExportError) as file:
         while True:
@@ -159,11 +164,11 @@ def quantize(
 
 def _checked(options: ExportOptions | None, target: Path, *, num_calibration: int, max_drop: float) -> ExportOptions:
     formats = {SUFFIXES[kind]: kind for kind in ("onnx", "openvino")}
-    if target.suffix not in formats:
+    if target.suffix.lower() not in formats:
         raise ConfigError(f"expected a file that ends in {' or '.join(formats)}, got {target}")
     if num_calibration < 1 or not 0 <= max_drop <= 1:
         raise ConfigError(f"num_calibration must be positive and max_drop in 0..1, got {num_calibration}, {max_drop}")
-    options = (options or ExportOptions()).replace(format=formats[target.suffix], precision="int8")
+    options = (options or ExportOptions()).replace(format=formats[target.suffix.lower()], precision="int8")
     if options.preprocess:
         raise ConfigError("a graph that resizes cannot be quantised here: leave preprocess out")
     return options

@@ -78,7 +78,7 @@ def compile_onnx(graph: Path, path: Path, *, engine: EngineOptions | None = None
         ExportError: a graph that TensorRT would compile wrongly or refuses, or a file that cannot be written.
         ConfigError: ranges that do not fit, or no GPU.
     """
-    if path.suffix != ".engine":
+    if path.suffix.lower() != ".engine":
         raise ExportError(f"{path}: expected a name ending in .engine for tensorrt")
     try:
         proto = onnx.load(existing(graph, kind="ONNX"))

@@ -108,7 +108,8 @@ def _example(
 def _save(program: ExportedProgram, file: Path, description: str) -> None:
     content = io.BytesIO()  # written to a disk that is full, torch ends the process
     torch.export.save(program, content, extra_files={KEY: description})
-    file.write_bytes(content.getbuffer())
+    with content.getbuffer() as payload:
+        file.write_bytes(payload)
 
 
 def _compile(program: ExportedProgram, file: Path, description: str) -> None:

@@ -19,11 +19,12 @@ from rtdetr.categories import Categories
 from rtdetr.data import DetectionDataset, open_dataset
 from rtdetr.detections import Detections, Detector
 from rtdetr.devices import DTYPES
-from rtdetr.errors import InputError, WeightsError
+from rtdetr.errors import ExportError, InputError, WeightsError
 from rtdetr.evaluation import evaluate_dataset
 from rtdetr.export.agreement import Agreement, Tolerance, class_difference, compare
 from rtdetr.export.layers import first_diverging, largest_error, shows_stages, stage_errors
 from rtdetr.export.pictures import built_in_pictures
+from rtdetr.files import beside
 from rtdetr.images import Picture, read_picture
 from rtdetr.models import RTDETR
 from rtdetr.preprocessing import resize
@@ -209,6 +210,7 @@ def verify(
         InputError: no images, or one that cannot be read.
         DatasetError: the dataset is missing or broken, or has other classes.
         WeightsError: a file that is damaged or not RT-DETR's.
+        ExportError: the reference gives NaN or infinity.
     """
     detector = _load(exported) if isinstance(exported, str | os.PathLike) else exported
     original = _reference(reference, detector.categories)
@@ -285,7 +287,10 @@ def _detections(
     Pictures are resized here, unless a graph does it, so that only the network is compared.
     """
     small = [_resized(one, size_hw) for one in pictures]
-    expected = [_detect(original, one, lowest, size_hw) for one in small]
+    try:
+        expected = [_detect(original, one, lowest, size_hw) for one in small]
+    except WeightsError as error:
+        raise ExportError(f"nothing to compare with, as the reference gives no finite numbers: {error}") from None
     try:
         if isinstance(detector, BaseDetector) and detector.metadata.preprocess == "in_graph":
             return (expected, [_scaled(_detect(detector, one, lowest, size_hw), size_hw) for one in pictures]), None
@@ -306,8 +311,8 @@ def _detections(
 
 def size_in_bytes(path: Path) -> int:
     """Size of a model file with the files of weights beside it."""
-    beside = [path.with_suffix(".bin")] if path.suffix.lower() == ".xml" else [path.with_name(path.name + ".data")]
-    return sum(file.stat().st_size for file in (path, *beside) if file.is_file())
+    weights = beside(path, ".bin") if path.suffix.lower() == ".xml" else path.with_name(path.name + ".data")
+    return sum(file.stat().st_size for file in (path, weights) if file.is_file())
 
 
 def count_nodes(path: Path) -> int | None:
@@ -318,9 +323,9 @@ def count_nodes(path: Path) -> int | None:
         return len(onnx.load(path, load_external_data=False).graph.node)
     if path.suffix.lower() == ".xml":
         from rtdetr.export.openvino import count_operations
-        from rtdetr.runtimes.openvino_core import openvino_core
+        from rtdetr.runtimes.openvino_core import read_ir
 
-        return count_operations(openvino_core().read_model(path))
+        return count_operations(read_ir(path))
     return None
 
 

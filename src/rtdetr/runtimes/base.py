@@ -14,12 +14,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from rtdetr.categories import Categories
-from rtdetr.config import size_problem
 from rtdetr.detections import Detections
 from rtdetr.errors import InputError, WeightsError
 from rtdetr.images import Picture, read_picture, size_of
 from rtdetr.images.arrays import tensor_array
 from rtdetr.preprocessing import resize
+from rtdetr.runtimes.arguments import is_share, multiples_of_32, num_tokens, whole_number
 from rtdetr.runtimes.metadata import ExportMetadata
 from rtdetr.runtimes.selection import Found, best_pairs, first_of_each_box, suppress
 from rtdetr.wording import counted
@@ -83,8 +83,8 @@ class BaseDetector(ABC):
     batch_sizes: tuple[int, int | None] = (1, None)  # fewest and most images that the engine takes at a time
 
     def __init__(self, metadata: ExportMetadata, *, one_label: bool = False, nms_iou: float | None = None) -> None:
-        if nms_iou is not None and not 0 <= nms_iou <= 1:
-            raise InputError(f"the IoU for non-maximum suppression must be in 0..1, got {nms_iou}")
+        if nms_iou is not None and not is_share(nms_iou):
+            raise InputError(f"the IoU for non-maximum suppression must be in 0..1, got {nms_iou!r}")
         self.process = os.getpid()  # that the engine works in
         self.metadata = metadata
         self.categories: Categories = metadata.categories
@@ -169,8 +169,8 @@ class BaseDetector(ABC):
         self.enter_process()
         size_hw = self.checked_size(size_hw)
         thresholds = self.by_class(threshold)
-        if max_detections < 1 or batch_size < 1:
-            raise InputError(f"max_detections and batch_size must be positive, got {max_detections} and {batch_size}")
+        max_detections = whole_number(max_detections, "max_detections")
+        batch_size = whole_number(batch_size, "batch_size")
         if getattr(source, "ndim", 0) == 4:
             source = list(source)
         if isinstance(source, list | tuple):
@@ -213,8 +213,8 @@ class BaseDetector(ABC):
         """
         if not all(np.isfinite(values).all() for values in output):
             raise WeightsError(
-                f"{self.description} gave NaN or infinity: its weights are damaged, or do not fit this precision; "
-                "try precision='float32'"
+                f"{self.description} gave NaN or infinity: its weights are damaged or too large"
+                + ("" if self.precision == "float32" else ", or do not fit this precision; try precision='float32'")
             )
         if isinstance(output, RawOutput) and output.logits.shape[-1] != len(self.names):
             raise WeightsError(
@@ -262,7 +262,7 @@ class BaseDetector(ABC):
             InputError: out of 0..1, or "auto" where none are known.
         """
         if threshold != "auto":
-            if not isinstance(threshold, int | float | np.number) or not 0 <= threshold <= 1:
+            if not is_share(threshold):
                 raise InputError(f"threshold must be in 0..1 or 'auto', got {threshold!r}")
             return np.full(len(self.names), threshold, dtype=np.float32)
         if self.thresholds is None:
@@ -290,7 +290,7 @@ class BaseDetector(ABC):
             )
         if size_hw == self.size_hw:  # which it was exported for, and perhaps with more maps than three
             return size_hw
-        tokens = sum((size_hw[0] // stride) * (size_hw[1] // stride) for stride in (8, 16, 32))
+        tokens = num_tokens(size_hw)
         if self.takes_all_queries and tokens < self.metadata.num_queries:
             raise InputError(
                 f"{self.metadata.model} was exported with {counted(self.metadata.num_queries, 'query')}, and images of "
@@ -325,20 +325,6 @@ class BaseDetector(ABC):
 
     def _prepared(self, source: Any, size_hw: tuple[int, int]) -> Prepared:
         return self.prepare(self.read(source), size_hw)
-
-
-def multiples_of_32(size_hw: Any) -> tuple[int, int]:
-    """Return a size that networks take.
-
-    Raises:
-        InputError: not two positive multiples of 32.
-    """
-    if not isinstance(size_hw, Sequence) or [type(side) for side in size_hw] != [int, int] or min(size_hw) < 1:
-        raise InputError(f"expected the size as (height, width) in pixels, like (640, 640), got {size_hw!r}")
-    height, width = size_hw
-    if problem := size_problem((height, width)):
-        raise InputError(problem)
-    return height, width
 
 
 def _images(output: Output) -> Iterator[RawOutput | BoxOutput]:

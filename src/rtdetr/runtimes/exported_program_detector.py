@@ -4,6 +4,7 @@ Both need torch, but not the network's Python code. A package holds machine code
 constants: load only files whose origin you trust.
 """
 
+import io
 import json
 import logging
 import zipfile
@@ -16,8 +17,8 @@ import torch
 
 from rtdetr.devices import choose_device, continue_in_fork, no_autocast, pytorch_defaults
 from rtdetr.errors import ConfigError, WeightsError
-from rtdetr.runtimes.base import BaseDetector, Batch, BoxOutput, Output, RawOutput
-from rtdetr.runtimes.graph_form import OUTPUTS, check_precision, existing, unreadable
+from rtdetr.runtimes.base import BaseDetector, Batch, Output
+from rtdetr.runtimes.graph_form import OUTPUTS, check_precision, existing, output_of, unreadable
 from rtdetr.runtimes.metadata import KEY, ExportMetadata
 from rtdetr.runtimes.processes import FileDetector
 
@@ -85,7 +86,7 @@ class ExportedProgramDetector(FileDetector):
         if isinstance(result, Mapping):
             result = [result[name] for name in OUTPUTS[self.metadata.postprocess]]
         values = [value.cpu().numpy() for value in result]
-        return RawOutput(*values) if self.metadata.postprocess == "raw" else BoxOutput(*values)
+        return output_of(values, self.metadata)
 
 
 def _inspect(path: Path) -> tuple[str, bool]:
@@ -122,10 +123,11 @@ def _load(path: Path, *, compiled: bool) -> tuple[Callable[..., Any], torch.devi
     log = logging.getLogger("torch.export")
     was_disabled, log.disabled = log.disabled, True  # it tells of a damaged file in a page of traceback
     try:
+        content = str(path) if path.suffix == ".pt2" else io.BytesIO(path.read_bytes())  # torch takes no .PT2
         if compiled:
-            package = torch._inductor.aoti_load_package(str(path))
+            package = torch._inductor.aoti_load_package(content)
             return package, torch.device(package.get_metadata().get("AOTI_DEVICE_KEY", "cpu"))
-        program = torch.export.load(path)
+        program = torch.export.load(content)
     except Exception as error:  # every part of the archive has a reader of its own
         raise unreadable(path, engine="torch.export", error=error) from None
     finally:

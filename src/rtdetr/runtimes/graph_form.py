@@ -6,18 +6,32 @@ images uint8 (1, h, w, 3) of any size                                  ->  label
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from rtdetr._version import __version__
 from rtdetr.class_lists import GivenClasses, class_list
 from rtdetr.errors import ConfigError, WeightsError
+from rtdetr.runtimes.arguments import num_tokens
+from rtdetr.runtimes.base import BoxOutput, Output, RawOutput
 from rtdetr.runtimes.metadata import ExportMetadata
 from rtdetr.wording import counted
 
 IMAGES, SIZES = "images", "orig_target_sizes"
 OUTPUTS = {"boxes": ("labels", "boxes", "scores"), "raw": ("logits", "boxes")}
 Shape = tuple[int | None, ...]  # None: any
+_FLOATS = ("float32", "float16", "float64")
+_SIZE_TYPES = ("int64", "int32", "float32", "float64")  # that hold every width and height
+
+
+class Port(NamedTuple):
+    """An input of a graph: its shape, and its number type as NumPy calls it."""
+
+    shape: Shape
+    dtype: str
 
 
 def existing(source: Path, *, kind: str) -> Path:
@@ -53,21 +67,25 @@ def describe(
     text: str | None,
     *,
     source: Path,
-    inputs: Mapping[str, Shape],
+    inputs: Mapping[str, Port],
     outputs: Mapping[str, Shape],
     categories: GivenClasses | None = None,
 ) -> ExportMetadata:
     """Find out what a graph is and how to feed it.
 
+    Axes that are free by the description may have been fixed since, by tools such as ONNX Runtime's
+    `make_dynamic_shape_fixed`; the result has the graph's.
+
     Args:
         text: what the file holds under the key "rtdetr"; None: nothing.
         source: the file, for messages.
-        inputs: shape of each input.
+        inputs: shape and type of each input.
         outputs: shape of each output.
         categories: classes of a file that does not name them.
 
     Raises:
-        WeightsError: a graph of another kind, a description that is damaged or of another graph, or no class names.
+        WeightsError: a graph of another kind or with inputs of another type, a description that is damaged or of
+            another graph, or no class names.
         ConfigError: `categories` for a file that names other ones, or of which there are others than the graph has.
     """
     given = None if categories is None else class_list(categories)
@@ -80,13 +98,15 @@ def describe(
                 f"{source} is damaged: by its description it has the inputs {_listed(wanted)} and the outputs "
                 f"{_listed(OUTPUTS[metadata.postprocess])}, got {_listed(inputs)} and {_listed(outputs)}"
             )
-        check_images(inputs[IMAGES], metadata, source=source)
+        metadata = _with_fixed_axes(metadata, inputs[IMAGES].shape, source=source)
+        check_images(inputs[IMAGES].shape, metadata, source=source)
+        _check_types(inputs, metadata, source=source)
         _check_classes(metadata, outputs, source=source)
         if given is None:
             return metadata
         classes = given.naming(metadata.categories, len(metadata.names), model=source)
         return metadata.replace(names=tuple(classes.names), category_ids=tuple(classes.ids))
-    if not published or len(inputs[IMAGES]) != 4:
+    if not published or len(inputs[IMAGES].shape) != 4:
         raise WeightsError(
             f"{source} is no RT-DETR model that can be run: expected the inputs {IMAGES} (b, c, h, w) and {SIZES} and "
             f"the outputs labels, boxes and scores, got {_listed(inputs)} and {_listed(outputs)}"
@@ -97,8 +117,8 @@ def describe(
             "--classes FILE with the annotations or names (Python: rtdetr.load(file, categories=rtdetr.COCO80))"
         )
     classes = given.for_rows(None)
-    batch, channels, height, width = inputs[IMAGES]
-    return ExportMetadata(
+    batch, channels, height, width = inputs[IMAGES].shape
+    metadata = ExportMetadata(
         model=source.stem,
         names=tuple(classes.names),
         category_ids=tuple(classes.ids),
@@ -109,6 +129,17 @@ def describe(
         num_queries=1,  # not known: no size is too small
         library_version=__version__,
     )
+    _check_types(inputs, metadata, source=source)
+    return metadata
+
+
+def output_of(values: Sequence[np.ndarray], metadata: ExportMetadata) -> Output:
+    """The outputs of a graph, in the order of `OUTPUTS`, as float32 with labels in int64; other tools write others."""
+    arrays = [
+        np.asarray(value, np.int64 if name == "labels" else np.float32)
+        for name, value in zip(OUTPUTS[metadata.postprocess], values, strict=True)
+    ]
+    return RawOutput(*arrays) if metadata.postprocess == "raw" else BoxOutput(*arrays)
 
 
 def batch_sizes(shape: Shape, metadata: ExportMetadata) -> tuple[int, int | None]:
@@ -148,6 +179,43 @@ def check_images(shape: Shape, metadata: ExportMetadata, *, source: Path) -> Non
             f"{source} is damaged: by its description {IMAGES} have the shape {_written(expected)}, "
             f"got {_written(shape)}; export the model again"
         )
+
+
+def _with_fixed_axes(metadata: ExportMetadata, shape: Shape, *, source: Path) -> ExportMetadata:
+    """The description of a graph whose free axes may have been fixed.
+
+    Raises:
+        WeightsError: they were fixed to a size that has too few places for the network's queries.
+    """
+    if metadata.preprocess == "in_graph" or len(shape) != 4:
+        return metadata
+    batch, _, height, width = shape
+    size_hw = metadata.size_hw
+    is_fixed = metadata.dynamic_size and not (height is None and width is None)
+    if is_fixed:
+        size_hw = (height or size_hw[0], width or size_hw[1])
+    if size_hw != metadata.size_hw and (tokens := num_tokens(size_hw)) < metadata.num_queries:
+        raise WeightsError(
+            f"{source} cannot run: it was fixed to images of {size_hw[0]}x{size_hw[1]}, which have {tokens} places for "
+            f"its {counted(metadata.num_queries, 'query')}. Fix it to a larger size"
+        )
+    return metadata.replace(
+        size_hw=size_hw,
+        dynamic_size=metadata.dynamic_size and not is_fixed,
+        dynamic_batch=metadata.dynamic_batch and batch is None,
+    )
+
+
+def _check_types(inputs: Mapping[str, Port], metadata: ExportMetadata, *, source: Path) -> None:
+    """Refuse inputs of a type that cannot be fed, whose meaning is not known."""
+    whole = metadata.preprocess == "in_graph"
+    for name, known in ((IMAGES, ("uint8",) if whole else _FLOATS), (SIZES, _SIZE_TYPES)):
+        if name in inputs and inputs[name].dtype not in known:
+            use = "uint8 pixels of any size" if whole else "values in 0..1; for uint8 use: rtdetr export --preprocess"
+            raise WeightsError(
+                f"{source} cannot be fed: its input {name} has the type {inputs[name].dtype}, expected "
+                f"{' or '.join(known)}{f' for {use}' if name == IMAGES else ''}"
+            )
 
 
 def _check_classes(metadata: ExportMetadata, outputs: Mapping[str, Shape], *, source: Path) -> None:

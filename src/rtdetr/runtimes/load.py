@@ -8,12 +8,13 @@ from typing import Any
 from rtdetr.class_lists import GivenClasses
 from rtdetr.config import pytorch_precision
 from rtdetr.errors import ConfigError, WeightsError, naming_the_missing_extra
-from rtdetr.files import with_home
+from rtdetr.files import beside, with_home
+from rtdetr.runtimes.arguments import whole_number
 from rtdetr.runtimes.base import BaseDetector
 from rtdetr.runtimes.beside import tell_other_names
 
 _MOST_THREADS = 1024
-EXPORTED = (".onnx", ".xml", ".pt2", ".engine", ".trt")
+EXPORTED = (".onnx", ".ort", ".xml", ".pt2", ".engine", ".trt")
 _log = logging.getLogger(__name__)
 
 
@@ -34,8 +35,8 @@ def load(
     Args:
         source: a name of `list_models()` (its published weights are downloaded once), a `.pth` checkpoint, a Hugging
             Face `.safetensors` file or a folder with `config.json` and `model.safetensors`, the folder of a training
-            run (its best weights); or what `rtdetr export` writes: `.onnx`, `.xml` (OpenVINO), `.engine` or `.trt`
-            (TensorRT), `.pt2` (torch.export, AOTInductor).
+            run (its best weights); or what `rtdetr export` writes: `.onnx` (`.ort` in ONNX Runtime's format), `.xml`
+            (OpenVINO), `.engine` or `.trt` (TensorRT), `.pt2` (torch.export, AOTInductor).
         device: "cpu", "cuda", "cuda:1", ...; for OpenVINO also "gpu" and "npu". "auto" is the first CUDA device where
             the runtime can use one, else the CPU; `description` of the result says which.
         model: the network of a checkpoint that does not say which one it is: a zoo name, a published YAML file, or the
@@ -46,7 +47,7 @@ def load(
             class.
         nms_iou: in each class drop detections that overlap a better one by more than this IoU, 0..1; None: keep all, as
             published evaluation does.
-        categories: the classes, for a checkpoint that names none, or an `.onnx` or `.xml` file of another tool:
+        categories: the classes, for a checkpoint that names none, or an `.onnx`, `.ort` or `.xml` file of another tool:
             `Categories`, names by label, or what `--classes` takes: "coco", "voc", a COCO annotation file, a YAML or
             text file with names, "ids" where rows of the class heads are category ids, or "ids:FILE".
         num_threads: CPU threads of the network; None: one a core. With torch it holds for the whole process.
@@ -69,8 +70,10 @@ def load(
     given = {"model": model, "categories": categories, "num_threads": num_threads}
     given["fast_resize"] = fast_resize or None
     given = {name: value for name, value in given.items() if value is not None}
-    if num_threads is not None and not (isinstance(num_threads, int) and 1 <= num_threads <= _MOST_THREADS):
-        raise ConfigError(f"num_threads must be a whole number in 1..{_MOST_THREADS}, got {num_threads}")
+    if num_threads is not None:
+        given["num_threads"] = whole_number(num_threads, "num_threads", error=ConfigError)
+        if given["num_threads"] > _MOST_THREADS:
+            raise ConfigError(f"num_threads must be at most {_MOST_THREADS}, got {num_threads}")
     source = os.path.expanduser(source) if isinstance(source, str) else with_home(source)
     detector = _detector(source, options, given)
     if Path(source).suffix.lower() in EXPORTED:
@@ -84,7 +87,7 @@ def _detector(source: str | os.PathLike[str], options: dict[str, Any], given: di
     path = Path(source)
     with naming_the_missing_extra():
         match path.suffix.lower():
-            case ".onnx":
+            case ".onnx" | ".ort":
                 from rtdetr.runtimes.onnx_detector import OnnxDetector
 
                 return OnnxDetector(path, **options, **_only(("categories", "num_threads"), given, path))
@@ -100,8 +103,8 @@ def _detector(source: str | os.PathLike[str], options: dict[str, Any], given: di
                 from rtdetr.runtimes.tensorrt_detector import TensorRTDetector
 
                 return TensorRTDetector(path, **options, **_only((), given, path))
-            case ".bin" if path.with_suffix(".xml").is_file():
-                raise WeightsError(f"{path} has the weights of an OpenVINO model: give {path.with_suffix('.xml')}")
+            case ".bin" if (graph := beside(path, ".xml")).is_file():
+                raise WeightsError(f"{path} has the weights of an OpenVINO model: give {graph}")
             case _:
                 from rtdetr.runtimes.torch_detector import load_torch_detector
 

@@ -1,4 +1,4 @@
-"""Detection with ONNX Runtime: `.onnx` files, on the CPU or an NVIDIA GPU. Needs no torch."""
+"""Detection with ONNX Runtime: `.onnx` and `.ort` files, on the CPU or an NVIDIA GPU. Needs no torch."""
 
 import os
 from pathlib import Path
@@ -9,16 +9,18 @@ import onnxruntime
 from rtdetr.class_lists import GivenClasses
 from rtdetr.errors import ConfigError, WeightsError
 from rtdetr.preprocessing import scale
-from rtdetr.runtimes.base import Batch, BoxOutput, Output, RawOutput
+from rtdetr.runtimes.base import Batch, Output
 from rtdetr.runtimes.graph_form import (
     IMAGES,
     OUTPUTS,
     SIZES,
+    Port,
     Shape,
     batch_sizes,
     check_precision,
     describe,
     existing,
+    output_of,
     reason,
     unreadable,
 )
@@ -33,7 +35,8 @@ class OnnxDetector(FileDetector):
     """A detector that runs an `.onnx` file; `rtdetr.load` documents the arguments.
 
     Args:
-        path: a file of `rtdetr export --format onnx`, or one with the published inputs and outputs.
+        path: a file of `rtdetr export --format onnx`, or one with the published inputs and outputs; or what ONNX
+            Runtime's tools made of it, such as an `.ort` file.
         device: "auto" (the first CUDA device where onnxruntime-gpu is installed and works, else the CPU), "cpu",
             "cuda" or "cuda:1".
         precision: "auto"; any other word must be what the file was exported in.
@@ -62,11 +65,11 @@ class OnnxDetector(FileDetector):
         existing(path, kind="ONNX")
         self.session = _session(path, device=device, num_threads=num_threads)
         self.where = f"{'CUDA' if _CUDA in self.session.get_providers() else 'CPU'} (ONNX Runtime)"
-        shapes = {node.name: _shape(node.shape) for node in self.session.get_inputs()}
+        inputs = {node.name: Port(_shape(node.shape), _dtype(node.type)) for node in self.session.get_inputs()}
         metadata = describe(
             _description(self.session, path),
             source=path,
-            inputs=shapes,
+            inputs=inputs,
             outputs={node.name: _shape(node.shape) for node in self.session.get_outputs()},
             categories=categories,
         )
@@ -77,19 +80,20 @@ class OnnxDetector(FileDetector):
                 "pip install 'onnxruntime>=1.20'"
             )
         super().__init__(metadata, one_label=one_label, nms_iou=nms_iou)
-        self.batch_sizes = batch_sizes(shapes[IMAGES], metadata)
+        self.batch_sizes = batch_sizes(inputs[IMAGES].shape, metadata)
         self.num_threads = self.session.get_session_options().intra_op_num_threads or os.cpu_count()
-        self._takes_sizes = SIZES in shapes
+        self._dtypes = {name: port.dtype for name, port in inputs.items()}
 
     def infer(self, batch: Batch) -> Output:
         """Run the network, and wait for its result."""
         images = batch.pixels if self.metadata.preprocess == "in_graph" else scale(batch.pixels)
-        feed = {IMAGES: images, SIZES: batch.padded_sizes_wh} if self._takes_sizes else {IMAGES: images}
+        values = {IMAGES: images, SIZES: batch.padded_sizes_wh}
+        feed = {name: values[name].astype(dtype, copy=False) for name, dtype in self._dtypes.items()}
         try:
-            values: Any = self.session.run(OUTPUTS[self.metadata.postprocess], feed)
+            found: Any = self.session.run(OUTPUTS[self.metadata.postprocess], feed)
         except Exception as error:  # onnxruntime has no class of its own for all that it raises
             raise WeightsError(f"{self.description} failed: {reason(error)}") from None
-        return RawOutput(*values) if self.metadata.postprocess == "raw" else BoxOutput(*values)
+        return output_of(found, self.metadata)
 
 
 def _session(path: Path, *, device: str, num_threads: int | None) -> onnxruntime.InferenceSession:
@@ -127,6 +131,12 @@ def _description(session: onnxruntime.InferenceSession, path: Path) -> str | Non
         return session.get_modelmeta().custom_metadata_map.get(KEY)
     except UnicodeDecodeError as error:
         raise unreadable(path, engine="ONNX Runtime", error=error) from None
+
+
+def _dtype(kind: str) -> str:
+    """NumPy's name of a type like "tensor(float)"."""
+    word = kind.removeprefix("tensor(").removesuffix(")")
+    return {"float": "float32", "double": "float64"}.get(word, word)
 
 
 def _shape(shape: list[Any]) -> Shape:

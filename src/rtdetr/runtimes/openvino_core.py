@@ -1,10 +1,13 @@
-"""The one `openvino.Core` of a process."""
+"""The one `openvino.Core` of a process, and files read with it."""
 
 import ctypes
 import os
 from functools import cache
+from pathlib import Path
 
 import openvino
+
+from rtdetr.files import beside
 
 
 def openvino_core() -> openvino.Core:
@@ -16,6 +19,11 @@ def openvino_core() -> openvino.Core:
     ended, kills the process (OpenVINO 2024.6 to 2026.4).
     """
     return _core_of(os.getpid())
+
+
+def read_ir(path: Path) -> openvino.Model:
+    """The model of an `.xml` file and the `.bin` beside it."""
+    return openvino_core().read_model(path, beside(path, ".bin"))
 
 
 @cache

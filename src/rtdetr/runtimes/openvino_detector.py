@@ -8,7 +8,7 @@ import hashlib
 import platform
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
-from functools import cached_property
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from threading import Lock
@@ -20,20 +20,24 @@ from openvino.preprocess import PrePostProcessor
 
 from rtdetr.class_lists import GivenClasses
 from rtdetr.errors import ConfigError, WeightsError, nearest, one_of
-from rtdetr.runtimes.base import Batch, BoxOutput, Output, RawOutput
+from rtdetr.files import beside
+from rtdetr.runtimes.base import Batch, Output
 from rtdetr.runtimes.graph_form import (
     IMAGES,
     OUTPUTS,
     SIZES,
+    Port,
     Shape,
     batch_sizes,
     describe,
     existing,
+    output_of,
     reason,
     unreadable,
 )
 from rtdetr.runtimes.metadata import KEY, WEIGHTS_KEY
-from rtdetr.runtimes.openvino_core import openvino_core
+from rtdetr.runtimes.openvino_core import openvino_core, read_ir
+from rtdetr.runtimes.openvino_network import CompiledNetwork
 from rtdetr.runtimes.processes import FileDetector
 
 TYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
@@ -74,53 +78,63 @@ class OpenVINODetector(FileDetector):
         with path.open("rb") as file:
             if b"<net" not in file.read(1000):  # else OpenVINO asks all of its parsers, and some print
                 raise WeightsError(f"{path} is no OpenVINO model: expected XML that begins with <net ...>")
-        if not path.with_suffix(".bin").is_file():
-            raise WeightsError(f"{path} has no weights: {path.with_suffix('.bin').name} must be beside it; copy both")
+        weights = beside(path, ".bin")
+        if not weights.is_file():
+            raise WeightsError(f"{path} has no weights: {weights.name} must be beside it; copy both")
         self._device = _device(device, openvino_core())
-        self._options = _options(precision, self._device, num_threads)
+        options = _options(precision, self._device, num_threads)
         try:
-            model = openvino_core().read_model(path)
+            model = read_ir(path)
             stored, sha256 = (
                 str(model.get_rt_info([key]).value) if model.has_rt_info([key]) else None for key in (KEY, WEIGHTS_KEY)
             )
         except Exception as error:  # openvino raises plain RuntimeErrors, and what its parsers raise
             raise unreadable(path, engine="OpenVINO", error=error) from None
-        if sha256 is not None and sha256 != _sha256(path.with_suffix(".bin")):
+        if sha256 is not None and sha256 != _sha256(weights):
             raise WeightsError(
-                f"{path} and {path.with_suffix('.bin').name} are not of one export: the weights are not those that the "
-                ".xml was written with. Copy both files, or export the model again"
+                f"{path} and {weights.name} are not of one export: the weights are not those that the "
+                ".xml was written with. Copy both files, or export the model again; a tool that changes the weights "
+                f"has to remove the entry {WEIGHTS_KEY!r} of rt_info"
             )
-        shapes = {_name(port, (IMAGES, SIZES)): _shape(port) for port in model.inputs}
+        inputs = {_name(port, (IMAGES, SIZES)): Port(_shape(port), _dtype(port)) for port in model.inputs}
         metadata = describe(
             stored,
             source=path,
-            inputs=shapes,
+            inputs=inputs,
             outputs={_name(port, (*OUTPUTS["boxes"], *OUTPUTS["raw"])): _shape(port) for port in model.outputs},
             categories=categories,
         )
         super().__init__(metadata, one_label=one_label, nms_iou=nms_iou)
-        self.batch_sizes = batch_sizes(shapes[IMAGES], metadata)
+        self.batch_sizes = batch_sizes(inputs[IMAGES].shape, metadata)
         if self.batch_sizes[0] == 1:
             self.batch_sizes = 1, 1
-        self._takes_sizes = SIZES in shapes
-        self._model = _scaling_itself(model) if metadata.preprocess == "external" else model
-        self._for_one = self._compiled("LATENCY")
-        self._alone, self._busy = self._for_one.create_infer_request(), Lock()
-        self.num_threads = int(self._for_one.get_property("INFERENCE_NUM_THREADS")) if self._device == "CPU" else None
+        self._takes_sizes = SIZES in inputs
+        model = _converting_itself(model, inputs) if metadata.preprocess == "external" else model
+        self._for_one, self._for_many = (
+            CompiledNetwork(partial(_compile, model, self._device, {**options, "PERFORMANCE_HINT": hint}))
+            for hint in ("LATENCY", "THROUGHPUT")  # the second, on several streams, takes memory once a list comes
+        )
+        network = self._for_one.current
+        self._alone, self._busy = (network, network.create_infer_request()), Lock()
+        self.num_threads = int(network.get_property("INFERENCE_NUM_THREADS")) if self._device == "CPU" else None
         self.where = f"{self._device} (OpenVINO)"
 
     @property
     def precision(self) -> str:
         """The type that float layers compute in, after "int8 and" where some are quantised."""
-        hint = self._for_one.get_property("INFERENCE_PRECISION_HINT").to_string()
+        hint = self._for_one.current.get_property("INFERENCE_PRECISION_HINT").to_string()
         word = next((name for name, short in TYPES.items() if short == hint), hint)
         return f"int8 and {word}" if self.metadata.precision == "int8" else word
 
     def infer(self, batch: Batch) -> Output:
         """Run the network, and wait for its result."""
         with self._busy:
-            self._start(self._alone, batch)
-            return self._result(self._alone)
+            network = self._for_one.ready_for(batch.pixels.shape)
+            if network is not self._alone[0]:
+                self._alone = network, network.create_infer_request()
+            request = self._alone[1]
+            self._start(request, batch)
+            return self._result(request)
 
     def infer_all(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Output]]:
         """Run as many at once as the device is best at, in order; a single batch runs as in `infer`."""
@@ -129,11 +143,16 @@ class OpenVINODetector(FileDetector):
         if len(start) < 2:
             yield from super().infer_all(start)
             return
-        number = self._for_many.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
-        free = deque(self._for_many.create_infer_request() for _ in range(number))
+        network, free = None, deque()
         running: deque[tuple[Batch, Any]] = deque()
         try:
             for batch in chain(start, batches):
+                latest = self._for_many.ready_for(batch.pixels.shape)
+                if latest is not network:
+                    while running:
+                        yield self._oldest(running, free)
+                    network, number = latest, latest.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+                    free = deque(latest.create_infer_request() for _ in range(number))
                 if not free:
                     yield self._oldest(running, free)
                 running.append((batch, free.popleft()))
@@ -143,18 +162,6 @@ class OpenVINODetector(FileDetector):
         finally:  # a request must not outlive its images
             for _, request in running:
                 request.wait()
-
-    @cached_property
-    def _for_many(self) -> Any:
-        """The network on several streams; compiled when the first list comes, as it takes memory of its own."""
-        return self._compiled("THROUGHPUT")
-
-    def _compiled(self, hint: str) -> Any:
-        options = {**self._options, "PERFORMANCE_HINT": hint}
-        try:
-            return openvino_core().compile_model(self._model, self._device, options)
-        except RuntimeError as error:
-            raise ConfigError(f"OpenVINO cannot run this model on {self._device}: {reason(error)}; use 'cpu'") from None
 
     def _start(self, request: Any, batch: Batch) -> None:
         feed = {IMAGES: batch.pixels, SIZES: batch.padded_sizes_wh} if self._takes_sizes else {IMAGES: batch.pixels}
@@ -169,8 +176,8 @@ class OpenVINODetector(FileDetector):
         except RuntimeError as error:
             raise self._failure(error) from None
         names = OUTPUTS[self.metadata.postprocess]
-        values = (np.array(request.get_tensor(name).data) for name in names)  # copies: the request is used again
-        return RawOutput(*values) if self.metadata.postprocess == "raw" else BoxOutput(*values)
+        values = [np.array(request.get_tensor(name).data) for name in names]  # copies: the request is used again
+        return output_of(values, self.metadata)
 
     def _oldest(self, running: "deque[tuple[Batch, Any]]", free: "deque[Any]") -> tuple[Batch, Output]:
         batch, request = running.popleft()
@@ -192,6 +199,13 @@ def _device(device: str, core: openvino.Core) -> str:
     return name
 
 
+def _compile(model: openvino.Model, device: str, options: dict[str, str | int]) -> Any:
+    try:
+        return openvino_core().compile_model(model, device, options)
+    except RuntimeError as error:
+        raise ConfigError(f"OpenVINO cannot run this model on {device}: {reason(error)}; use 'cpu'") from None
+
+
 def _options(precision: str, device: str, num_threads: int | None) -> dict[str, str | int]:
     one_of("precision", precision, ["auto", *TYPES])
     if precision == "auto" and device == "CPU" and platform.machine() in ("x86_64", "AMD64"):
@@ -203,18 +217,27 @@ def _options(precision: str, device: str, num_threads: int | None) -> dict[str, 
     return options if num_threads is None else {**options, "INFERENCE_NUM_THREADS": num_threads}
 
 
-def _scaling_itself(model: openvino.Model) -> openvino.Model:
-    """Let the graph take uint8 pixels: the conversion then runs in the engine's threads."""
+def _converting_itself(model: openvino.Model, inputs: Collection[str]) -> openvino.Model:
+    """Let the graph take uint8 pixels and int64 sizes: the conversion then runs in the engine's threads."""
     steps = PrePostProcessor(model)
     images = steps.input(IMAGES)
     images.tensor().set_element_type(openvino.Type.u8)
     images.preprocess().convert_element_type(openvino.Type.f32).scale(255.0)
+    if SIZES in inputs:
+        steps.input(SIZES).tensor().set_element_type(openvino.Type.i64)
     return steps.build()
 
 
 def _name(port: Any, wanted: Collection[str]) -> str:
     """The name of an input or output that we know it by; a tensor has several where operators were folded."""
     return next((name for name in wanted if name in port.names), min(port.names, default="without a name"))
+
+
+def _dtype(port: Any) -> str:
+    """NumPy's name of the type of an input."""
+    kind: str = port.get_element_type().to_string()
+    known = {"f64": "float64", "f32": "float32", "f16": "float16", "i64": "int64", "i32": "int32", "u8": "uint8"}
+    return known.get(kind, kind)
 
 
 def _sha256(file: Path) -> str:

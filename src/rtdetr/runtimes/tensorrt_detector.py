@@ -14,10 +14,10 @@ import tensorrt  # pyright: ignore[reportMissingModuleSource]
 
 from rtdetr.errors import ConfigError, WeightsError
 from rtdetr.preprocessing import scale
-from rtdetr.runtimes.base import Batch, BoxOutput, Output, RawOutput
+from rtdetr.runtimes.base import Batch, Output
 from rtdetr.runtimes.cuda_memory import Buffer, Stream
 from rtdetr.runtimes.engine_file import check_machine, read_engine
-from rtdetr.runtimes.graph_form import IMAGES, OUTPUTS, SIZES, check_images, check_precision
+from rtdetr.runtimes.graph_form import IMAGES, OUTPUTS, SIZES, check_images, check_precision, output_of
 from rtdetr.runtimes.processes import FileDetector
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
@@ -94,7 +94,7 @@ class TensorRTDetector(FileDetector):
             recorded.start()
             self._stream.wait()
             results = [recorded.buffers[name].host.copy() for name in OUTPUTS[self.metadata.postprocess]]
-        return RawOutput(*results) if self.metadata.postprocess == "raw" else BoxOutput(*results)
+        return output_of(results, self.metadata)
 
     def _record(self, shapes: Shapes) -> _Recorded:
         """Reserve memory for inputs of these shapes, and record the inference."""

@@ -22,7 +22,8 @@ from rtdetr.errors import InputError
 from rtdetr.images import size_of
 from rtdetr.models import RTDETR, fuse
 from rtdetr.preprocessing import Preparation
-from rtdetr.runtimes.base import BaseDetector, Batch, Picture, Prepared, RawOutput, multiples_of_32
+from rtdetr.runtimes.arguments import multiples_of_32
+from rtdetr.runtimes.base import BaseDetector, Batch, Picture, Prepared, RawOutput
 from rtdetr.runtimes.metadata import ExportMetadata
 from rtdetr.runtimes.pillow_memory import pillow_memory
 from rtdetr.weights import build_from, name_rows, read_checkpoint

@@ -1,6 +1,8 @@
 """The folder of a run, taken for as long as the run lives: one process at a time writes into it."""
 
 import contextlib
+import os
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,38 @@ from rtdetr.training.space import check_space
 LAST_FILE, BEST_FILE, CONFIG_FILE, PLAN_FILE = "last.pth", "best.pth", "config.json", "plan.txt"
 LOCK_FILE = ".lock"  # stays, but is locked by a living process only
 PATIENCE = 10.0  # seconds; the data workers of a killed run hold the lock until they notice, every 5 s
+
+
+_running = threading.Lock()
+
+
+def _free_lock() -> None:
+    """In a forked child no run is under way."""
+    global _running
+    _running = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_free_lock)
+
+
+@contextlib.contextmanager
+def only_run() -> Iterator[None]:
+    """Be the only run of this process: PyTorch's, NumPy's and Python's random numbers are those of the whole process.
+
+    Raises:
+        ConfigError: another one is under way, in another thread or further out in this one.
+    """
+    running = _running
+    if not running.acquire(blocking=False):
+        raise ConfigError(
+            "another training is under way in this process, and random numbers are shared in it, so that neither would "
+            "be what its seed says: start this one in a process of its own, or when the other one is through"
+        )
+    try:
+        yield
+    finally:
+        running.release()
 
 
 @contextlib.contextmanager

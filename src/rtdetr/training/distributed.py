@@ -10,8 +10,11 @@ Source: https://docs.pytorch.org/docs/stable/elastic/run.html for the environmen
 import contextlib
 import datetime
 import inspect
+import logging
 import os
+import signal
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
@@ -23,11 +26,13 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.nn.parallel import DistributedDataParallel
 
-from rtdetr.errors import ConfigError
+from rtdetr.errors import SAID_IN, ConfigError
 from rtdetr.wording import counted
 
 Value = TypeVar("Value")
 TIMEOUT = datetime.timedelta(hours=1)  # the others wait as long as one evaluates or reads a dataset
+
+_LAUNCHER_LOG = "torch.distributed.elastic.multiprocessing.api"  # what torchrun says of processes that fail
 
 
 @dataclass(frozen=True)
@@ -191,10 +196,18 @@ def launch(num_processes: int, arguments: list[str]) -> NoReturn:
     sys.stdout.flush()
     from torch.distributed.run import get_args_parser, run
 
-    try:
-        run(get_args_parser().parse_args(options))
-    except SignalException as error:  # the processes got it too, saved their state and said how to go on
-        sys.exit(128 + error.sigval)
-    except ChildFailedError as error:  # it has printed why
-        sys.exit(error.get_first_failure()[1].exitcode)
+    logging.getLogger(_LAUNCHER_LOG).addFilter(lambda record: False)  # a process has said itself why it ends
+    with tempfile.TemporaryDirectory(prefix="rtdetr-") as notes:
+        os.environ[SAID_IN] = notes
+        try:
+            run(get_args_parser().parse_args(options))
+        except SignalException as error:  # the processes got it too, saved their state and said how to go on
+            sys.exit(128 + error.sigval)
+        except ChildFailedError as error:
+            code = error.get_first_failure()[1].exitcode
+            if code < 0:  # it could not say a word
+                why = " as systems do where memory runs out" if -code == signal.SIGKILL else ""
+                name = signal.Signals(-code).name
+                sys.stderr.write(f"TrainingError: a process of the run was ended by {name}{why}\n")
+            sys.exit(code if code >= 0 else 128 - code)
     sys.exit(0)

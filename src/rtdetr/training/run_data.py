@@ -53,7 +53,7 @@ def _open_parts(config: TrainConfig, given: GivenData | None) -> tuple[Detection
 def _has_parts(data: Any) -> bool:
     """Whether a dataset may have a validation part beside the training part."""
     if isinstance(data, str):
-        return Path(data).is_dir() or data.endswith((".yaml", ".yml"))
+        return Path(data).is_dir() or data.lower().endswith((".yaml", ".yml"))
     if isinstance(data, Sequence):
         return all(map(_has_parts, data))
     return isinstance(data, Mapping)  # of parts by name, as a DatasetDict is

@@ -16,7 +16,7 @@ from rtdetr.config import TrainConfig
 from rtdetr.data.pipelines import Pipeline
 from rtdetr.errors import TrainingError
 from rtdetr.training.checkpoint import random_state, save_best, save_last
-from rtdetr.training.claim import BEST_FILE, LAST_FILE, PLAN_FILE, claimed
+from rtdetr.training.claim import BEST_FILE, LAST_FILE, PLAN_FILE, claimed, only_run
 from rtdetr.training.distributed import join
 from rtdetr.training.job import Job, MakeDetector
 from rtdetr.training.plan import note_time
@@ -76,7 +76,7 @@ def run(
         TrainingError: the loss became not finite, memory ran out, or a file cannot be written; the last good
             checkpoint is kept.
     """
-    with join(config.device) as processes, _deterministic(wanted=config.deterministic):
+    with only_run(), join(config.device) as processes, _deterministic(wanted=config.deterministic):
         job = prepare(
             config,
             make_detector=make_detector,

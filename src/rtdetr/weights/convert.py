@@ -85,10 +85,10 @@ def convert(
 def _format(target: Path, chosen: str | None) -> Format:
     """Format of a target by its name, or the chosen one where the name agrees."""
     folder = target.is_dir() or target.suffix == ""
-    if not folder and target.suffix not in (".pth", ".pt", ".safetensors"):
+    if not folder and target.suffix.lower() not in (".pth", ".pt", ".safetensors"):
         raise ConfigError(f"cannot tell the format of {target}; expected a .pth or .safetensors file, or a folder")
     fitting: tuple[Format, ...] = ("huggingface",)
-    if not folder and target.suffix != ".safetensors":
+    if not folder and target.suffix.lower() != ".safetensors":
         fitting = ("rtdetr", "official")
     for name in fitting:
         if chosen in (None, name):

@@ -142,7 +142,7 @@ def write_huggingface(
     entries = {key: value.clone(memory_format=torch.contiguous_format) for key, value in entries.items()}
     about = metadata(config, categories, thresholds=thresholds)
     header = {"format": "pt", "rtdetr": json.dumps(about)}
-    lone = path.suffix == ".safetensors"
+    lone = path.suffix.lower() == ".safetensors"
     file = path if lone else path / WEIGHTS
     content = save(entries, metadata=header)  # save_file makes files that only their owner can read
     write_atomically(file, lambda temporary: temporary.write_bytes(content), error=WeightsError)
@@ -178,9 +178,9 @@ def read_entries(path: Path) -> tuple[State, Metadata | None]:
         if found is None:
             raise WeightsError(f"{path} holds no weights: expected {WEIGHTS}, {INDEX} or {PICKLED}")
         return read_entries(found)
-    if path.suffix == ".bin":
+    if path.suffix.lower() == ".bin":
         return checked_state(load_pickle(path), path), None
-    if path.suffix == ".json":
+    if path.suffix.lower() == ".json":
         return _read_shards(path)
     if not path.is_file():
         raise WeightsError(f"no such file: {path}")

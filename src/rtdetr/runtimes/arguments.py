@@ -1,0 +1,57 @@
+"""What callers of detectors pass, checked: counts, shares and network sizes, in numbers of Python or NumPy."""
+
+import operator
+from typing import Any
+
+from rtdetr.config import size_problem
+from rtdetr.errors import InputError, RTDETRError
+
+
+def whole_number(value: Any, name: str, *, error: type[RTDETRError] = InputError) -> int:
+    """A count from 1.
+
+    Raises:
+        RTDETRError: of class `error`: anything else.
+    """
+    number = _index(value)
+    if number is None or number < 1:
+        raise error(f"{name} must be a whole number from 1, got {value!r}")
+    return number
+
+
+def is_share(value: Any) -> bool:
+    """Whether something is a number in 0..1."""
+    try:
+        return 0 <= float(value) <= 1 and not isinstance(value, str | bytes)
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
+def multiples_of_32(size_hw: Any) -> tuple[int, int]:
+    """Return a size that networks take.
+
+    Raises:
+        InputError: not two positive multiples of 32.
+    """
+    try:
+        height, width = map(_index, () if isinstance(size_hw, str | bytes) else size_hw)
+    except (TypeError, ValueError):
+        height = width = None
+    if height is None or width is None or min(height, width) < 1:
+        raise InputError(f"expected the size as (height, width) in pixels, like (640, 640), got {size_hw!r}")
+    if problem := size_problem((height, width)):
+        raise InputError(problem)
+    return height, width
+
+
+def num_tokens(size_hw: tuple[int, int]) -> int:
+    """Places of the network's three maps for an image."""
+    return sum((size_hw[0] // stride) * (size_hw[1] // stride) for stride in (8, 16, 32))
+
+
+def _index(value: Any) -> int | None:
+    """A whole number as Python's; None for anything else, and for True and False."""
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return None
