@@ -1,5 +1,6 @@
 """OpenVINO files: the same detections, static and with free axes, in every precision; their descriptions."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,8 @@ def test_same_detections_as_pytorch(tmp_path, precision, dynamic) -> None:
         trained_model(), tmp_path / "model.xml", precision=precision, dynamic_batch=dynamic, dynamic_size=dynamic
     )
     tolerance = TOLERANCES[precision]
+    if precision != "fp32":  # some boxes are a few pixels wide, so that a tenth of a pixel counts
+        tolerance = dataclasses.replace(tolerance, iou=0.9)
     report = verify(result.path, trained_detector(), images=pictures()[0], tolerance=tolerance, threshold=0.5)
     assert report.passed, report.reason
     assert report.agreement.num_reference >= 9 and report.num_nodes == result.num_nodes

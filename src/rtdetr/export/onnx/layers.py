@@ -160,8 +160,8 @@ def _attend(g: GraphBuilder, module: HybridEncoder, x: str, tokens: Tokens) -> s
             rows = g.op("Reshape", flat, g.shape(-1, tokens.coarse_count, width))
         x = flat
     sides = (tokens.coarse_hw,) if isinstance(tokens.coarse_hw, str) else tokens.coarse_hw
-    map_last = g.op("Reshape", x, g.shape(-1, *sides, width), name="encoder.encoder.0")
-    return g.transpose(map_last, 0, 3, 1, 2)
+    map_last = g.op("Reshape", x, g.shape(-1, *sides, width))
+    return g.op("Transpose", map_last, perm=(0, 3, 1, 2), name="encoder.encoder.0")
 
 
 def _encoder_layer(g: GraphBuilder, layer: EncoderLayer, x: str, positioned: str, tokens: Tokens, name: str) -> str:
