@@ -77,8 +77,8 @@ def test_same_detections_as_pytorch(tmp_path, precision, dynamic) -> None:
         trained_model(), tmp_path / "model.xml", precision=precision, dynamic_batch=dynamic, dynamic_size=dynamic
     )
     tolerance = TOLERANCES[precision]
-    if precision != "fp32":  # some boxes are a few pixels wide, so that a tenth of a pixel counts
-        tolerance = dataclasses.replace(tolerance, iou=0.9)
+    if precision != "fp32":  # at sizes that the model was not trained at, scores rise steeply
+        tolerance = dataclasses.replace(tolerance, score=0.05)
     report = verify(result.path, trained_detector(), images=pictures()[0], tolerance=tolerance, threshold=0.5)
     assert report.passed, report.reason
     assert report.agreement.num_reference >= 9 and report.num_nodes == result.num_nodes
