@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 import rtdetr
 from rtdetr.categories import Categories
 from rtdetr.cli.main import app
+from rtdetr.export import export
 from rtdetr.weights import convert, read_checkpoint, save_weights
 from tests.coco_files import annotation, many_images, write_dataset
 
@@ -130,6 +131,10 @@ def test_thresholds_cannot_be_stored_in_foreign_files(folder, tmp_path):
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-1].startswith("WeightsError: ")
     assert "AP" not in result.stdout  # said before the work
+    export(folder / "tiny.pth", tmp_path / "tiny.onnx")
+    result = run(tmp_path / "tiny.onnx", folder, "--save-thresholds")
+    assert result.exit_code == 2
+    assert "is an exported file, and thresholds are stored in checkpoints" in result.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,7 @@ def test_a_model_that_differs_is_not_written(weights, tmp_path, monkeypatch):
         (["--opset", "99", "-o", "a/b/model.onnx"], "opsets up to"),
         (["-o", "model.pt"], "ending in .onnx"),
         (["-o", "model.xml", "--format", "onnx"], "format openvino has that ending"),
+        (["-o", "model.tflite"], "model.tflite: expected a name ending in .onnx, .xml, .engine, .pt2"),
         (["--precision", "int8"], "give a dataset with --data"),
         (["--precision", "int8", "--data", ".", "--no-check"], "leave --no-check out"),
         (["--max-drop", "0.1"], "--max-drop is for --precision int8"),

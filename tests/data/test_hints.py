@@ -57,6 +57,12 @@ def test_yolo_without_a_yaml_file_is_told_the_file_to_write(tmp_path, names, tex
     assert (len(dataset), dataset.target(0)["labels"].tolist(), dataset.categories.names) == (1, [1], ["cat", "dog"])
 
 
+def test_yolo_without_names_of_classes_is_told_the_form(tmp_path):
+    message = told(put(tmp_path, "images/train/a.png", "labels/train/a.txt"))
+    assert f"but label files of YOLO such as {tmp_path / 'labels/train/a.txt'} are there" in message
+    assert message.endswith('{train: images/train, names: ["NAME OF CLASS 0", "..."]}')
+
+
 @pytest.mark.parametrize("names", [["images/a.png", "annotations/a.xml"], ["a.png", "a.xml"]])
 def test_voc_without_splits_is_told_the_lists_to_write(tmp_path, names):
     message = told(put(tmp_path, *names))

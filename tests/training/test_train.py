@@ -360,8 +360,15 @@ def test_a_warm_up_longer_than_the_run_is_warned_of(data, tmp_path, caplog):
 
 def test_what_cannot_be_done_is_said_before_anything_is_written(data, tmp_path):
     annotations = data / "train" / "_annotations.coco.json"
+    (tmp_path / "only").mkdir()
+    (tmp_path / "only/train").symlink_to(data / "train")
     cases = [
         (ConfigError, "no validation part.*evaluate_every", {"data": annotations}),
+        (
+            DatasetError,
+            "^Give validation data with --val-data .* has no annotations for 'val'",
+            {"data": tmp_path / "only"},
+        ),
         (ConfigError, "no published backbone weights", {"data": data, "backbone_weights": "auto"}),
         (WeightsError, "has no published weights", {"data": data, "weights": "test-tiny"}),
         (DatasetError, "no dataset", {"data": tmp_path / "nowhere"}),

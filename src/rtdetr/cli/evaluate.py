@@ -8,6 +8,7 @@ import typer
 
 from rtdetr.cli.arguments import BadImages, Classes, FastResize, MaxPixels, ModelFile
 from rtdetr.cli.predict import parse_size, write_json
+from rtdetr.errors import ConfigError
 
 if TYPE_CHECKING:
     from rtdetr.data import DetectionDataset
@@ -40,7 +41,10 @@ def evaluate(
     ] = 200,
     seed: Annotated[int, typer.Option(min=0, help="Of these draws.")] = 0,
     save_thresholds: Annotated[
-        bool, typer.Option("--save-thresholds", help="Store each class's best threshold in MODEL, for predict.")
+        bool,
+        typer.Option(
+            "--save-thresholds", help="Store each class's best threshold in MODEL, a checkpoint, for predict."
+        ),
     ] = False,
     output: Annotated[Path | None, typer.Option(help="Folder for report.json, detections.json and pictures.")] = None,
     plots: Annotated[bool, typer.Option(help="Whether --output gets pictures.")] = True,
@@ -58,6 +62,7 @@ def evaluate(
     from rtdetr.data import open_dataset
     from rtdetr.fonts import given_face
     from rtdetr.runtimes import load
+    from rtdetr.runtimes.load import EXPORTED
     from rtdetr.weights import of_run, read_own, store_thresholds
 
     size_hw = parse_size(size) if size else None
@@ -76,6 +81,11 @@ def evaluate(
     )
     weights = of_run(Path(model))
     if save_thresholds:
+        if weights.suffix.lower() in EXPORTED:
+            raise ConfigError(
+                f"{model} is an exported file, and thresholds are stored in checkpoints: evaluate the one that it "
+                "was made from with --save-thresholds, then export that again"
+            )
         read_own(weights)  # said before the work, not after it
     report = evaluate_model(detector, dataset, batch_size=batch_size, size_hw=size_hw)
     intervals = report.intervals(num_resamples=bootstrap, seed=seed) if bootstrap else {}

@@ -94,7 +94,9 @@ def export(
 
     by_suffix = {suffix: kind for kind, suffix in SUFFIXES.items()}
     if format is None:
-        format = "onnx" if output is None else by_suffix.get(output.suffix.lower(), "onnx")
+        if output is not None and output.suffix.lower() not in by_suffix:
+            raise ConfigError(f"{output}: expected a name ending in {', '.join(by_suffix)}, which says the format")
+        format = "onnx" if output is None else by_suffix[output.suffix.lower()]
     format = one_of("format", format, _FORMATS)
     _refuse_others(
         format,

@@ -58,22 +58,26 @@ def _folders(root: Path) -> Iterator[Path]:
 
 
 def _yolo(root: Path, folders: list[Path], splits: Splits) -> str:
-    """What to write into a data.yaml, where a list of class names and labels of YOLO are there."""
+    """What to write into a data.yaml, where labels of YOLO are there."""
     lists = (folder / name for folder in folders for name in _CLASSES)
     file = next((file for file in lists if file.is_file()), None)
     files = itertools.chain.from_iterable(LabelFiles().files_in(str(folder)) for folder in folders)
-    if file is None or not any(has_objects(path) for path in itertools.islice(files, 100)):
+    labels = [path for path in itertools.islice(files, 100) if has_objects(path)]
+    if not labels:
         return ""
-    try:
-        names = read_text(file, what="list of class names", error=DatasetError).split("\n")
-    except DatasetError:
-        return ""
-    names = [name.strip() for name in names if name.strip()]
+    names = ["NAME OF CLASS 0", "..."]
+    if file is not None:
+        try:
+            text = read_text(file, what="list of class names", error=DatasetError)
+        except DatasetError:
+            return ""
+        names = [name.strip() for name in text.split("\n") if name.strip()]
     parts = {split: place for split, words in splits.items() if (place := _images_of(root, words))}
     parts = parts or {"train": "images" if (root / "images").is_dir() else ".", "val": "FOLDER"}
     text = ", ".join([*(f"{split}: {place}" for split, place in parts.items()), f"names: {json.dumps(names[:20])}"])
+    there = f"{file} and label files of YOLO" if file else f"label files of YOLO such as {labels[0]}"
     return (
-        f"{file} and label files of YOLO are there. A YAML file has to say where the images of each split are: write "
+        f"{there} are there. A YAML file has to say where the images of each split are: write "
         f"{root / 'data.yaml'} with the line {{{text}}}"
     )
 

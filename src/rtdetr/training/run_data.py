@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from rtdetr.config import TrainConfig
 from rtdetr.data import DetectionDataset, open_dataset
-from rtdetr.errors import ConfigError
+from rtdetr.errors import ConfigError, MissingSplitError
 
 OPENED = "(opened in Python)"  # in place of a path in the settings
 
@@ -16,6 +16,12 @@ class GivenData(NamedTuple):
 
     train: Any
     val: Any
+
+
+_NO_VAL = (
+    "give validation data with --val-data (Python: val_data), or do without: --evaluate-every 0 (Python: "
+    "evaluate_every=0)"
+)
 
 
 def open_run_data(config: TrainConfig, given: GivenData | None) -> dict[str, DetectionDataset]:
@@ -41,12 +47,12 @@ def _open_parts(config: TrainConfig, given: GivenData | None) -> tuple[Detection
         return train, None
     val_data = config.val_data if given.val is None else given.val
     if val_data is None and not _has_parts(data):
-        raise ConfigError(
-            f"{train.annotations_file} has no validation part; give one with --val-data (Python: val_data), or do "
-            "without: --evaluate-every 0 (Python: evaluate_every=0)"
-        )
-    val_data = data if val_data is None else val_data
-    val = open_dataset(val_data, split="val", images=config.val_images, categories=train.categories, **options)
+        raise ConfigError(f"{train.annotations_file} has no validation part; {_NO_VAL}")
+    try:
+        of_val = data if val_data is None else val_data
+        val = open_dataset(of_val, split="val", images=config.val_images, categories=train.categories, **options)
+    except MissingSplitError as error:
+        raise MissingSplitError(f"{_NO_VAL[0].upper()}{_NO_VAL[1:]}. {error}") from None
     return train, val
 
 
