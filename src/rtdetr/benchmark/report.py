@@ -96,15 +96,22 @@ def save_chart(found: Sequence[Measurement], path: Path) -> Path:
         widths = [one.stages[stage].p50 / one.batch_size for one in found]
         axes.barh(range(len(found)), widths, left=left, height=0.6, color=_COLOURS[stage], label=stage)
         left = [start + width for start, width in zip(left, widths, strict=True)]
-    for place, end in enumerate(left):
-        axes.annotate(f"{end:.1f}", (end, place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=9)
+    for place, (end, one) in enumerate(zip(left, found, strict=True)):  # a median of sums is no sum of medians
+        axes.annotate(
+            f"{one.total.p50 / one.batch_size:.1f}",
+            (end, place),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+        )
     names = figure_names([one.name for one in found], stand_in="model")
     notes = [f"{one.precision}, batch {one.batch_size}" for one in found]
     labels = [f"{name}\n{note}" for name, note in zip(names.names, notes, strict=True)]
     axes.set_yticks(range(len(found)), labels, fontsize=9, fontfamily=names.families)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.1 * max(left))
-    axes.set_xlabel("median milliseconds an image")
+    axes.set_xlabel("milliseconds per image: medians of the stages, and of the total at the end")
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=len(STAGES), frameon=False)
     return write_atomically(path, lambda file: figure.savefig(file, format=kind, dpi=150), error=InputError)
