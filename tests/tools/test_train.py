@@ -219,7 +219,7 @@ def test_options_of_rtdetr_train_win_over_the_file(tool, file, tmp_path, capsys)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--epohcs", "3"], "ConfigError: No such option: --epohcs"),
+        (["--epohcs", "3"], "ConfigError: No such option"),
         (["--epochs", "many"], "ConfigError: Invalid value for '--epochs'"),
         (["--processes", "2"], "start them with torchrun --nproc_per_node 2 tools/train.py"),
         (["-r", "a", "-t", "b"], "ConfigError: expected --resume or --tuning, got both"),

@@ -161,7 +161,7 @@ def settings_of(
         "output_dir": output,
         "freeze": int(freeze) if freeze is not None and freeze.isdecimal() else freeze,
         "size_hw": parse_size(size) if size else None,
-        "set": parse_assignments(set_ or []),
+        "set": parse_assignments(list(set_ or ())),  # older releases of typer give a tuple
         "loggers": logger,
     }
     return cast("TrainSettings", settings)
