@@ -84,4 +84,4 @@ def test_other_things() -> None:
         class_list("coca")
     for wrong in ([], [1, 2], {"a": "b"}, 3):
         with pytest.raises(ConfigError, match="categories: expected class names, as a list of texts"):
-            class_list(wrong)  # type: ignore[arg-type]
+            class_list(wrong)

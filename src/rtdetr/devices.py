@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar, cast
@@ -11,11 +10,12 @@ from typing import TypeVar, cast
 import torch
 
 from rtdetr.errors import ConfigError, InputError, one_of
+from rtdetr.process_lock import ProcessLock
 
 Function = TypeVar("Function", bound=Callable)
 
 _log = logging.getLogger(__name__)
-_dtype_lock = threading.Lock()
+_dtype_lock = ProcessLock()
 _dtype_users: list[torch.dtype] = []  # one for each block that runs; the first is the process's own default
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -69,13 +69,13 @@ def no_autocast() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _float32_by_default() -> Iterator[None]:
-    with _dtype_lock:
+    with _dtype_lock.hold():
         _dtype_users.append(_dtype_users[0] if _dtype_users else torch.get_default_dtype())
         torch.set_default_dtype(torch.float32)
     try:
         yield
     finally:
-        with _dtype_lock:
+        with _dtype_lock.hold():
             before = _dtype_users.pop()
             if not _dtype_users:
                 torch.set_default_dtype(before)
@@ -99,16 +99,6 @@ def continue_in_fork(device: torch.device) -> None:
             "load the detector in each process, or start processes with multiprocessing.get_context('spawn')",
             os.getpid(),
         )
-
-
-def _free_lock() -> None:
-    """In a forked child: whichever thread held the lock is not there any more."""
-    global _dtype_lock
-    _dtype_lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_free_lock)
 
 
 def choose_device(device: str | torch.device) -> torch.device:

@@ -11,7 +11,7 @@ from pathlib import Path
 from rtdetr.errors import RTDETRError
 from rtdetr.wording import bytes_text
 
-_FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
 
 _KEPT_OF_NAME = 50  # characters, of up to 4 bytes each; file systems take 255 bytes
 
@@ -129,9 +129,9 @@ def refusal(path: Path, failure: Exception, *, size: int | None = None) -> str:
     """
     reason = getattr(failure, "strerror", None) or str(failure).strip().partition("\n")[0]
     number = getattr(failure, "errno", None)
-    if number is not None and number not in _FULL:
+    if number is not None and number not in DISK_FULL:
         return f"cannot write {path}: {reason}. Choose another place"
-    if number in _FULL:
+    if number in DISK_FULL:
         reason = "the disk is full"
     with contextlib.suppress(OSError):
         needed = "" if size is None else f", the file needs {bytes_text(size)}"

@@ -7,7 +7,6 @@ import logging
 import math
 import shutil
 import signal
-import threading
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +23,7 @@ from rtdetr.errors import ConfigError, DatasetError, InputError, TrainingError, 
 from rtdetr.evaluation import EvaluationReport
 from rtdetr.losses import Criterion, build_criterion
 from rtdetr.models import build_model
+from rtdetr.process_lock import ProcessLock
 from rtdetr.training import TrainResult, claim, setup
 from rtdetr.training import train as loop
 from rtdetr.training.checkpoint import Progress, newest_whole
@@ -408,7 +408,7 @@ def test_a_folder_is_of_one_run_at_a_time(data, tmp_path, monkeypatch, second):
         step(self, *args, **kwargs)
         if self._progress.iteration == 2:
             before = {file: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()}
-            patch.setattr(claim, "_running", threading.Lock())  # as in another process
+            patch.setattr(claim, "_running", ProcessLock())  # as in another process
             with pytest.raises(ConfigError, match="another process is training into") as caught:
                 run_tiny(data, tmp_path, **{**TINY, "epochs": 1, "seed": 5}, **second)
             refusals.append(str(caught.value))

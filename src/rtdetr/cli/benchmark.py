@@ -1,6 +1,5 @@
 """`rtdetr benchmark`: how fast models and exported files run on this machine, side by side."""
 
-import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,7 +7,7 @@ import typer
 
 from rtdetr.cli.arguments import Classes, MaxPixels, ModelFile, Recursive, find_images
 from rtdetr.cli.predict import parse_size, write_json
-from rtdetr.errors import ConfigError
+from rtdetr.errors import ConfigError, WeightsError
 
 if TYPE_CHECKING:
     from rtdetr.runtimes.base import BaseDetector
@@ -91,6 +90,10 @@ def _load(
         options = {**options, "model": config}
     if classes is not None:
         class_list(classes)  # a mistake in it is told
-        with contextlib.suppress(ConfigError):  # the model names its classes itself
-            return load(model, **options, categories=classes), {**options, "categories": classes}
+    try:
+        return load(model, **options), options
+    except WeightsError:  # it may be a file that names no classes
+        if classes is None:
+            raise
+    options = {**options, "categories": classes}
     return load(model, **options), options

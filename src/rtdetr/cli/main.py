@@ -15,7 +15,6 @@ because `rtdetr --help` imports all of them. They raise errors of `rtdetr.errors
 """
 
 import contextlib
-import errno
 import importlib
 import logging
 import os
@@ -35,7 +34,6 @@ VERBS = ("train", "report", "evaluate", "predict", "export", "quantize", "benchm
 
 
 UsageError: Any = typer.BadParameter.__base__  # of typer's own copy of click, or of click with older releases
-_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 _UNDECODED = re.compile("[\udc80-\udcff]")  # bytes of an argument that are no text in Python's encoding of names
 _HOME = re.compile(r"^((?:[\w.-]+=)?)~(?=/|$)")  # of a path, of --option=PATH and of NAME=PATH behind --set
 
@@ -128,7 +126,9 @@ def main() -> None:
     try:
         typer.main.get_command(app)(prog_name="rtdetr")
     except OSError as error:
-        if error.filename is not None or error.errno not in _FULL:  # what is written to files names them
+        from rtdetr.files import DISK_FULL
+
+        if error.filename is not None or error.errno not in DISK_FULL:  # what is written to files names them
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python writes what is left when it ends
         _end("InputError: cannot write the output: the disk is full. Free some space, or write it elsewhere")

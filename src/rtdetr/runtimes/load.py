@@ -51,8 +51,8 @@ def load(
             `Categories`, names by label, or what `--classes` takes: "coco", "voc", a COCO annotation file, a YAML or
             text file with names, "ids" where rows of the class heads are category ids, or "ids:FILE".
         num_threads: CPU threads of the network; None: one a core. With torch it holds for the whole process.
-        fast_resize: resize images with torch, in a third of the time; some pixels are off by 1 of 255, so detections
-            differ a little from those of exported files. For models that run in PyTorch.
+        fast_resize: resize images with torch, in less than half of the time; some pixels are off by 1 of 255,
+            so detections differ a little from those of exported files. For models that run in PyTorch.
 
     Raises:
         InputError: an `nms_iou` out of range.

@@ -2,24 +2,14 @@
 
 import ctypes
 import os
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rtdetr.process_lock import ProcessLock
 from rtdetr.runtimes.base import BaseDetector
 
-_opening = threading.Lock()
-
-
-def _free_lock() -> None:
-    """In a forked child: whichever thread held the lock is not there any more."""
-    global _opening
-    _opening = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_free_lock)
+_opening = ProcessLock()
 
 
 class FileDetector(BaseDetector):
@@ -42,7 +32,7 @@ class FileDetector(BaseDetector):
 
     def enter_fork(self) -> None:
         """Open the file again."""
-        with _opening:
+        with _opening.hold():
             if self.process == os.getpid():  # another thread did it meanwhile
                 return
             fresh = vars(_open(type(self), *self._opened_with))

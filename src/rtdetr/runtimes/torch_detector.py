@@ -101,7 +101,7 @@ class TorchDetector(BaseDetector):
         self.network = fuse(model).to(self.device, self.dtype).to(memory_format=torch.channels_last)
 
     def prepare(self, picture: Picture, size_hw: tuple[int, int]) -> Prepared:
-        """Resize an image as every runtime does, or with `fast_resize` by torch, in a third of the time.
+        """Resize an image as every runtime does, or with `fast_resize` by torch, in less than half of the time.
 
         Torch rounds its weights to 16 bits, so with `fast_resize` some values are off by 1 of 255, rarely by 2. At
         640x640 none are for photos of 640x480 and 1280x960, mostly below 0.3 % for larger ones, and 4 % for those of

@@ -1,8 +1,6 @@
 """The folder of a run, taken for as long as the run lives: one process at a time writes into it."""
 
 import contextlib
-import os
-import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from filelock import FileLock, Timeout
 from rtdetr.config import TrainConfig
 from rtdetr.errors import ConfigError, TrainingError
 from rtdetr.files import write_atomically
+from rtdetr.process_lock import ProcessLock
 from rtdetr.training.fingerprint import update_classes
 from rtdetr.training.job import Job
 from rtdetr.training.space import check_space
@@ -21,17 +20,7 @@ LOCK_FILE = ".lock"  # stays, but is locked by a living process only
 PATIENCE = 10.0  # seconds; the data workers of a killed run hold the lock until they notice, every 5 s
 
 
-_running = threading.Lock()
-
-
-def _free_lock() -> None:
-    """In a forked child no run is under way."""
-    global _running
-    _running = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_free_lock)
+_running = ProcessLock()
 
 
 @contextlib.contextmanager
@@ -41,16 +30,13 @@ def only_run() -> Iterator[None]:
     Raises:
         ConfigError: another one is under way, in another thread or further out in this one.
     """
-    running = _running
-    if not running.acquire(blocking=False):
-        raise ConfigError(
-            "another training is under way in this process, and random numbers are shared in it, so that neither would "
-            "be what its seed says: start this one in a process of its own, or when the other one is through"
-        )
-    try:
+    with _running.hold(blocking=False) as is_only:
+        if not is_only:
+            raise ConfigError(
+                "another training is under way in this process, and random numbers are shared in it, so that neither "
+                "would be what its seed says: start this one in a process of its own, or when the other one is through"
+            )
         yield
-    finally:
-        running.release()
 
 
 @contextlib.contextmanager
