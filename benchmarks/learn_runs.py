@@ -27,9 +27,10 @@ from rtdetr.losses import build_criterion
 from rtdetr.models import build_model
 from rtdetr.models.postprocess import postprocess
 from rtdetr.preprocessing import preprocess
+from rtdetr.recipes import named_recipes, set_learning_rate
+from rtdetr.reports.metrics import read_records
 from rtdetr.structures import Target
-from rtdetr.training import ModelEMA, build_optimizer, named_recipes, set_learning_rate
-from rtdetr.training.metrics import read_records
+from rtdetr.training import ModelEMA, build_optimizer
 from rtdetr.weights import save_huggingface
 
 SMALL = ModelConfig(  # learns within minutes on a CPU

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rtdetr.training.metrics import read_records
+from rtdetr.reports.metrics import read_records
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "demo"))
 from make_dataset import make_dataset  # pyright: ignore[reportMissingImports]

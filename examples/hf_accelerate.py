@@ -32,8 +32,9 @@ from rtdetr.hf.training import (
     collate,
     resize_batch,
 )
-from rtdetr.training import ModelEMA, adapt
-from rtdetr.training.named_recipes import finetune
+from rtdetr.recipes import adapt
+from rtdetr.recipes.named_recipes import finetune
+from rtdetr.training import ModelEMA
 
 
 def main() -> None:

@@ -29,8 +29,8 @@ from rtdetr.hf.training import (
     collate,
     training_arguments,
 )
-from rtdetr.training import adapt
-from rtdetr.training.named_recipes import finetune
+from rtdetr.recipes import adapt
+from rtdetr.recipes.named_recipes import finetune
 
 
 def main() -> None:

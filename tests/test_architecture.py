@@ -21,12 +21,13 @@ LEVEL_0 |= {
     "class_lists",
     "process_lock",
     "published",
+    "run_files",
     "text_files",
     "wording",
     "yaml_files",
     "yaml_loaders",
 }
-LEVEL_1 = {"boxes", "devices", "structures"}
+LEVEL_1 = {"boxes", "devices", "random_state", "structures"}
 LEVEL_2 = {"models", "losses", "data"}
 ALLOWED = {
     **dict.fromkeys(LEVEL_0, LEVEL_0),
@@ -34,10 +35,12 @@ ALLOWED = {
     **dict.fromkeys(LEVEL_2, LEVEL_0 | LEVEL_1),
     "weights": LEVEL_0 | LEVEL_1 | {"models"},
     "evaluation": LEVEL_0 | LEVEL_1 | {"data"},
-    "training": LEVEL_0 | LEVEL_1 | LEVEL_2 | {"weights", "evaluation"},
+    "recipes": LEVEL_0 | LEVEL_1 | LEVEL_2 | {"weights"},
+    "reports": LEVEL_0 | LEVEL_1 | {"data", "evaluation"},
+    "training": LEVEL_0 | LEVEL_1 | LEVEL_2 | {"weights", "evaluation", "recipes", "reports"},
     "runtimes": LEVEL_0,
     "benchmark": LEVEL_0 | {"runtimes"},
-    "hf": LEVEL_0 | LEVEL_1 | LEVEL_2 | {"weights", "evaluation", "training", "runtimes"},
+    "hf": LEVEL_0 | LEVEL_1 | LEVEL_2 | {"weights", "evaluation", "recipes", "training", "runtimes"},
     "export": LEVEL_0 | LEVEL_1 | {"models", "weights", "data", "evaluation", "runtimes"},
 }
 ALLOWED["api"] = set(ALLOWED)
@@ -55,7 +58,7 @@ CLI_AT_THE_TOP = {"errors", "wording"}  # `rtdetr --help` imports every verb
 # third-party packages: rooms where they may be imported; level 0 has those of the base install that draw nothing
 ANYWHERE = set(ALLOWED)
 ABOVE_0 = set(ALLOWED) - LEVEL_0
-TORCH = LEVEL_1 | LEVEL_2 | {"weights", "evaluation", "training", "export", "hf"}
+TORCH = LEVEL_1 | LEVEL_2 | {"weights", "evaluation", "recipes", "reports", "training", "export", "hf"}
 TORCH |= {"runtimes/torch_detector.py", "runtimes/exported_program_detector.py"}
 THIRD_PARTY = {
     "numpy": ANYWHERE,
@@ -74,7 +77,7 @@ THIRD_PARTY = {
     "scipy": {"losses", "models", "export"},
     "hotcoco": {"evaluation"},
     "safetensors": {"weights", "hf"},
-    "matplotlib": {"training", "evaluation", "benchmark", "fonts/figure.py"},
+    "matplotlib": {"reports", "evaluation", "benchmark", "fonts/figure.py"},
     "transformers": {"hf"},
     "accelerate": {"hf"},
     "huggingface_hub": {"hf"},
@@ -201,7 +204,7 @@ def test_allowed_imports_pass(file: str, source: str) -> None:
 
 # files of this library's own, and of the system: no stranger writes them
 OWN_TEXT = {"devices", "benchmark/report", "benchmark/memory", "runtimes/openvino_detector", "weights/download"}
-OWN_TEXT |= {"training/environment", "training/metrics", "training/page", "training/sinks", "cli/train"}
+OWN_TEXT |= {"reports/environment", "reports/metrics", "reports/page", "reports/sinks", "cli/train"}
 
 
 def test_text_of_strangers_is_read_in_one_place() -> None:

@@ -15,7 +15,7 @@ from rtdetr.data import open_dataset
 from rtdetr.data.doctor import check
 from rtdetr.export import ExportOptions, export
 from rtdetr.files import with_home
-from rtdetr.training import TrainSettings, resolve
+from rtdetr.recipes import TrainSettings, resolve
 from rtdetr.weights import convert, save_huggingface, save_weights
 from tests.weights.small import small
 

@@ -29,7 +29,7 @@ def _run(options: argparse.Namespace) -> int:
     from rtdetr.export import ExportOptions, RefusedExportError, Source, export
     from rtdetr.export.export import checkpoint_sha256
     from rtdetr.published import read_published
-    from rtdetr.training.recipe import parse, parse_assignments
+    from rtdetr.recipes.changes import parse, parse_assignments
     from rtdetr.weights import load_published
 
     updates = {name: parse(name, value) for name, value in parse_assignments(options.update or []).items()}

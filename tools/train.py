@@ -60,7 +60,7 @@ def _given(arguments: list[str]) -> dict[str, Any]:
 
 def _run(options: argparse.Namespace, given: dict[str, Any]) -> int:
     from rtdetr.published import read_published
-    from rtdetr.training.recipe import parse, parse_assignments
+    from rtdetr.recipes.changes import parse, parse_assignments
 
     if options.resume and options.tuning:
         raise ConfigError("expected --resume or --tuning, got both: the one goes on with a run, the other starts one")

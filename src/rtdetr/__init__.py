@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # what editors and type checkers read; a test keeps it equal 
     from rtdetr import losses as losses
     from rtdetr import models as models
     from rtdetr import preprocessing as preprocessing
+    from rtdetr import recipes as recipes
+    from rtdetr import reports as reports
     from rtdetr import runtimes as runtimes
     from rtdetr import structures as structures
     from rtdetr import training as training
@@ -41,8 +43,8 @@ if TYPE_CHECKING:  # what editors and type checkers read; a test keeps it equal 
     from rtdetr.zoo import list_models as list_models
 
 _MODULES = (
-    *("boxes", "config", "data", "evaluation", "export", "images", "losses", "models", "preprocessing", "runtimes"),
-    *("structures", "training", "weights", "zoo"),
+    *("boxes", "config", "data", "evaluation", "export", "images", "losses", "models", "preprocessing", "recipes"),
+    *("reports", "runtimes", "structures", "training", "weights", "zoo"),
 )
 _HOMES = {  # public name -> the module it is taken from
     "evaluate": "api",

@@ -14,12 +14,13 @@ from rtdetr.evaluation import EvaluationReport, evaluate_dataset
 from rtdetr.files import with_home
 from rtdetr.images import Picture
 from rtdetr.models import RTDETR
+from rtdetr.recipes import GivenData, TrainSettings, resolve
+from rtdetr.recipes.run_data import OPENED
 from rtdetr.runtimes import load
 from rtdetr.runtimes.arguments import whole_number
 from rtdetr.runtimes.torch_detector import TorchDetector
-from rtdetr.training import GivenData, TrainResult, TrainSettings, read, resolve, run
+from rtdetr.training import TrainResult, read, run
 from rtdetr.training.checkpoint import newest_whole
-from rtdetr.training.run_data import OPENED
 
 
 def evaluate(

@@ -5,7 +5,7 @@ import json
 from typer.testing import CliRunner
 
 from rtdetr.cli.main import app
-from rtdetr.training.metrics import row_of
+from rtdetr.reports.metrics import row_of
 from tests.training.records import epoch_record, step_record
 
 

@@ -13,7 +13,7 @@ from rtdetr.detections import Detections
 from rtdetr.errors import ConfigError, DatasetError
 from rtdetr.evaluation.evaluate import evaluate_dataset
 from rtdetr.models import build_model
-from rtdetr.training.run_data import open_run_data
+from rtdetr.recipes.run_data import open_run_data
 from rtdetr.weights import save_weights
 from rtdetr.zoo import entry
 from tests.coco_files import annotation, document

@@ -11,7 +11,7 @@ from PIL import Image
 from rtdetr.evaluation import save_plots
 from rtdetr.fonts.figure import figure_names
 from rtdetr.fonts.text import LEFT_TO_RIGHT
-from rtdetr.training.statistics import write_statistics
+from rtdetr.reports.statistics import write_statistics
 from tests.evaluation.scenes import SQUARE, scene_dataset, scene_report
 from tests.fonts.conftest import REAL_FONTS, write_font
 from tests.fonts.test_text import ASIAN, EUROPEAN_AND_SEMITIC

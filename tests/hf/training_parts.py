@@ -10,7 +10,7 @@ from rtdetr.config import Recipe
 from rtdetr.data import DetectionDataset
 from rtdetr.hf.configuration import RTDetrV2Config
 from rtdetr.hf.modeling import RTDetrV2ForObjectDetection
-from rtdetr.training.named_recipes import finetune
+from rtdetr.recipes.named_recipes import finetune
 from tests.coco_files import many_images, write_dataset
 
 SIZE_HW = (64, 96)

@@ -12,7 +12,8 @@ from rtdetr import zoo
 from rtdetr.losses import build_criterion
 from rtdetr.models import build_model, postprocess
 from rtdetr.models.positions import repeatable_inverse_sigmoid
-from rtdetr.training import ModelEMA, build_optimizer, set_learning_rate
+from rtdetr.recipes import set_learning_rate
+from rtdetr.training import ModelEMA, build_optimizer
 from tests.parity.fill import fill, image, targets
 
 RECORDED = Path(__file__).parent / "recorded"

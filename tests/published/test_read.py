@@ -17,8 +17,8 @@ from rtdetr.published import read_published
 from rtdetr.published.data import read_train_data
 from rtdetr.published.read import IGNORED, MARKS, zoo_name
 from rtdetr.published.section import Section
+from rtdetr.recipes.config_file import read_config
 from rtdetr.training import build_optimizer
-from rtdetr.training.config_file import read_config
 from rtdetr.yaml_files import Document
 from tests.published.files import DATA, LOADER, MODEL, OPTIMIZER, RUNTIME, write_files, write_over
 

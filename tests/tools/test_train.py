@@ -10,7 +10,7 @@ import torch
 
 import rtdetr
 from rtdetr.evaluation import CocoMetrics
-from rtdetr.training.metrics import read_records
+from rtdetr.reports.metrics import read_records
 from tests.published.files import write_over
 from tests.training.small import only_the_loop, write_folder
 

@@ -1,6 +1,6 @@
 """Records as a run writes them."""
 
-from rtdetr.training.metrics import EpochRecord, StepRecord
+from rtdetr.reports.metrics import EpochRecord, StepRecord
 
 
 def step_record(iteration: int, epoch: int = 1) -> StepRecord:

@@ -11,9 +11,9 @@ import pytest
 
 from rtdetr.api import train
 from rtdetr.data import DetectionDataset
+from rtdetr.reports.metrics import read_records
 from rtdetr.training import TrainResult, setup
 from rtdetr.training import train as loop
-from rtdetr.training.metrics import read_records
 from tests.coco_files import many_images, write_dataset
 
 TINY: dict[str, Any] = {"model": "test-tiny", "batch_size": 4, "precision": "float32", "device": "cpu", "workers": 0}
@@ -46,7 +46,7 @@ def run_tiny(data: Path | DetectionDataset | None, folder: Path | None = None, *
 def only_the_loop() -> Iterator[None]:
     """Leave out drawing and counting memory: they take longer than these runs, and have tests of their own."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(setup, "estimate_memory", lambda *_, **__: None)
+        patch.setattr(setup, "estimate_memory", lambda *_, **__: "")
         patch.setattr(loop, "write_start", lambda folder, **_: None)
         patch.setattr(loop.EvaluationPages, "write", lambda self: None)
         yield

@@ -11,7 +11,9 @@ import torch
 from rtdetr.config import Recipe
 from rtdetr.errors import ConfigError, TrainingError, WeightsError
 from rtdetr.models import build_model
-from rtdetr.training.checkpoint import Progress, TrainingState, random_state, read, save_best, save_last
+from rtdetr.random_state import random_state
+from rtdetr.reports.progress import Progress
+from rtdetr.training.checkpoint import TrainingState, read, save_best, save_last
 from rtdetr.training.ema import ModelEMA
 from rtdetr.training.optimizer import build_optimizer
 from rtdetr.training.resume import restore

@@ -16,10 +16,10 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 
 from rtdetr.api import train
 from rtdetr.errors import SAID_IN, ConfigError
+from rtdetr.recipes import resolve
+from rtdetr.recipes.schedule import set_learning_rate
 from rtdetr.runtimes.torch_detector import TorchDetector
-from rtdetr.training import resolve
 from rtdetr.training.distributed import Processes, join, launch, wrap
-from rtdetr.training.schedule import set_learning_rate
 from rtdetr.training.setup import prepare
 from rtdetr.training.step import train_step
 from tests.training.small import accuracies, config_of, losses, write_folder

@@ -24,12 +24,13 @@ from rtdetr.evaluation import EvaluationReport
 from rtdetr.losses import Criterion, build_criterion
 from rtdetr.models import build_model
 from rtdetr.process_lock import ProcessLock
+from rtdetr.reports.progress import Progress
+from rtdetr.reports.run_log import RunLog
 from rtdetr.training import TrainResult, claim, setup
 from rtdetr.training import train as loop
-from rtdetr.training.checkpoint import Progress, newest_whole
+from rtdetr.training.checkpoint import newest_whole
 from rtdetr.training.claim import only_run
 from rtdetr.training.job import Job
-from rtdetr.training.run_log import RunLog
 from rtdetr.weights import load_model, read_checkpoint, save_weights
 from tests.coco_files import exchanged, renamed
 from tests.training.small import (

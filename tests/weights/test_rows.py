@@ -165,8 +165,9 @@ def test_weights_to_start_from_carry_rows_by_id(data, file, tmp_path, caplog):
 
 
 def test_a_run_goes_on_with_its_rows_by_id(data, file, tmp_path, caplog):
+    from rtdetr.recipes import resolve
     from rtdetr.runtimes.torch_detector import TorchDetector
-    from rtdetr.training import read, resolve
+    from rtdetr.training import read
     from rtdetr.training.setup import prepare
 
     content = read(file)

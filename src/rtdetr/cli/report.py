@@ -13,9 +13,9 @@ def report(run: Annotated[Path, typer.Argument(help="Output folder of 'rtdetr tr
 
     A run writes it by itself; this is for one that is still going on, or that was killed.
     """
-    from rtdetr.training.curves import draw_learning_curve
-    from rtdetr.training.metrics import METRICS_FILE
-    from rtdetr.training.page import write_page
+    from rtdetr.reports.curves import draw_learning_curve
+    from rtdetr.reports.metrics import METRICS_FILE
+    from rtdetr.reports.page import write_page
 
     if not (run / METRICS_FILE).is_file():
         raise InputError(f"{run}: expected the output folder of a training run, but it has no {METRICS_FILE}")

@@ -10,7 +10,7 @@ import typer
 from rtdetr.cli.arguments import MaxPixels
 
 if TYPE_CHECKING:
-    from rtdetr.training import TrainSettings
+    from rtdetr.recipes import TrainSettings
 
 
 def train(
@@ -83,7 +83,7 @@ def train(
     from rtdetr.training.distributed import is_main_process, launch, without_option
 
     if processes is None and resume is not None and "RANK" not in os.environ:
-        from rtdetr.training.environment import processes_of
+        from rtdetr.reports.environment import processes_of
 
         run = output if resume == "auto" else Path(resume)
         processes = processes_of(run) if run is not None else None
@@ -92,6 +92,7 @@ def train(
 
     from rtdetr.api import train as train_model
     from rtdetr.evaluation.report import percent
+    from rtdetr.run_files import PLAN_FILE
     from rtdetr.training.signals import exit_status
 
     settings = settings_of(
@@ -130,7 +131,7 @@ def train(
     if not is_main_process():
         return
     if dry_run:
-        typer.echo((result.output_dir / "plan.txt").read_text(encoding="utf-8"), nl=False)
+        typer.echo((result.output_dir / PLAN_FILE).read_text(encoding="utf-8"), nl=False)
     elif result.best_weights is None:
         typer.echo(f"finished: {result.last_weights}")
     elif result.best_ap is None:
@@ -154,7 +155,7 @@ def settings_of(
         ConfigError, InputError: a value of --set or --size that cannot be read.
     """
     from rtdetr.cli.predict import parse_size
-    from rtdetr.training.recipe import parse_assignments
+    from rtdetr.recipes.changes import parse_assignments
 
     settings = {
         **others,

@@ -31,9 +31,9 @@ from rtdetr.hf.outputs import (
     without_look_forward_twice,
 )
 from rtdetr.models import RTDETR, fuse
+from rtdetr.models.recompute import keep_activations, recompute_activations
 from rtdetr.runtimes.torch_detector import TorchDetector
 from rtdetr.structures import LayerOutput, RTDETROutput, Target, Trace
-from rtdetr.training.recompute import keep_activations, recompute_activations
 from rtdetr.weights import default_categories
 
 logger = logging.getLogger(__name__)

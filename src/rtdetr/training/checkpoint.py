@@ -9,83 +9,29 @@ the optimiser), "progress", "rng", "data" (fingerprints of the datasets) and our
 import datetime
 import logging
 import os
-import random
 import re
 import shutil
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from rtdetr.errors import TrainingError, WeightsError
 from rtdetr.files import write_atomically
 from rtdetr.models import RTDETR
+from rtdetr.reports.progress import Progress
+from rtdetr.run_files import LAST_FILE
 from rtdetr.training.ema import ModelEMA
-from rtdetr.training.metrics import Sums
 from rtdetr.training.space import checkpoint_bytes
 from rtdetr.weights.official import averaged_entries, checked_state, load_pickle
 
 _log = logging.getLogger(__name__)
 _CHECKPOINT = re.compile(r"last(-\d+)?\.pth")
 NEEDED = ("model", "optimizer", "last_epoch")
-
-
-@dataclass
-class Progress:
-    """Where a run stands.
-
-    Attributes:
-        batches_per_epoch: length of an epoch.
-        epoch: the epoch under way, counted from 0.
-        batch: its batches that are done; all of them: trained and not yet evaluated.
-        iteration: steps made over the whole run.
-        best_metric: the metric that decides.
-        best_value: its highest value so far; None before the first evaluation.
-        best_ap: the validation AP that came with it, in [0, 1]; None where the data has nothing to measure it by.
-        best_epoch: the epoch that best.pth is of.
-        evaluations_since_best: how many did not.
-        thresholds: for each label the score with the best F1 in that evaluation.
-        skipped: latest steps, in a row, that were skipped because something was not finite.
-        since_row: what was measured in the epoch under way since its last row of metrics.jsonl.
-        of_epoch: what was measured in the whole of it.
-    """
-
-    batches_per_epoch: int
-    epoch: int = 0
-    batch: int = 0
-    iteration: int = 0
-    best_metric: str = "ap"
-    best_value: float | None = None
-    best_ap: float | None = None
-    best_epoch: int | None = None
-    evaluations_since_best: int = 0
-    thresholds: list[float] | None = None
-    skipped: int = 0
-    since_row: Sums = field(default_factory=Sums)
-    of_epoch: Sums = field(default_factory=Sums)
-
-    def note(self, value: float, *, ap: float, metric: str = "ap") -> bool:
-        """Keep the result of the epoch under way if it is the best so far, and return whether it is.
-
-        A value below 0 says that the data has nothing to measure it by; as long as nothing else comes, the latest
-        weights count as the best.
-        """
-        if metric != self.best_metric:  # values of two metrics cannot be compared
-            self.best_value, self.best_metric, self.evaluations_since_best = None, metric, 0
-        if value < 0:
-            if self.best_value is None:
-                self.best_ap, self.best_epoch = ap if ap >= 0 else None, self.epoch
-            return self.best_value is None
-        if self.best_value is not None and value <= self.best_value:
-            self.evaluations_since_best += 1
-            return False
-        self.best_value, self.best_ap, self.best_epoch, self.evaluations_since_best = value, ap, self.epoch, 0
-        return True
 
 
 @dataclass
@@ -183,7 +129,7 @@ def read(path: Path) -> dict[str, Any]:
         WeightsError: no such file, a damaged one, or one that cannot be resumed from.
     """
     if path.is_dir():
-        path = newest_whole(path) or path / "last.pth"
+        path = newest_whole(path) or path / LAST_FILE
     if not path.exists():
         raise WeightsError(f"resume: no such file: {path}. Give the output folder of a run, or last.pth in it")
     content = load_pickle(path)
@@ -221,29 +167,6 @@ def _link(source: Path, target: Path) -> None:
             shutil.copyfile(source, temporary)
 
     write_atomically(target, write, error=TrainingError)
-
-
-def random_state() -> dict[str, Any]:
-    """Return the state of every global random generator as plain values."""
-    version, internal, gauss = random.getstate()
-    numpy = np.random.get_state(legacy=False)
-    return {
-        "python": [version, list(internal), gauss],
-        "numpy": {**numpy, "state": {**numpy["state"], "key": numpy["state"]["key"].tolist()}},
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def set_random_state(state: Mapping[str, Any]) -> None:
-    """Bring the global random generators back to a saved state; a GPU's only where there are as many as then."""
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
-    key = np.array(state["numpy"]["state"]["key"], dtype=np.uint32)
-    np.random.set_state({**state["numpy"], "state": {**state["numpy"]["state"], "key": key}})
-    torch.set_rng_state(state["torch"])
-    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
 
 
 def _header(state: TrainingState, metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,11 +11,11 @@ from rtdetr.config import TrainConfig
 from rtdetr.errors import ConfigError, TrainingError
 from rtdetr.files import write_atomically
 from rtdetr.process_lock import ProcessLock
+from rtdetr.run_files import BEST_FILE, CONFIG_FILE, LAST_FILE, PLAN_FILE
 from rtdetr.training.fingerprint import update_classes
 from rtdetr.training.job import Job
 from rtdetr.training.space import check_space
 
-LAST_FILE, BEST_FILE, CONFIG_FILE, PLAN_FILE = "last.pth", "best.pth", "config.json", "plan.txt"
 LOCK_FILE = ".lock"  # stays, but is locked by a living process only
 PATIENCE = 10.0  # seconds; the data workers of a killed run hold the lock until they notice, every 5 s
 

@@ -24,7 +24,7 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
     "modules": backbone decayed and undecayed, the others decayed and undecayed. Only weights of convolutions, linear
     layers and attention are decayed. Differs: published patterns go by name, and miss norms with other names.
 
-    Each group remembers its rate as `initial_lr`; the schedule scales that one (`rtdetr.training.schedule`).
+    Each group remembers its rate as `initial_lr`; the schedule scales that one (`rtdetr.recipes.schedule`).
 
     Raises:
         ConfigError: a pattern is no regular expression, or two patterns match the same parameter.

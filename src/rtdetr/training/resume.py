@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from rtdetr.errors import ConfigError, WeightsError
-from rtdetr.training.checkpoint import TrainingState, set_random_state
-from rtdetr.training.metrics import Sums
+from rtdetr.random_state import set_random_state
+from rtdetr.reports.metrics import Sums
+from rtdetr.training.checkpoint import TrainingState
 from rtdetr.wording import are, counted
 
 _log = logging.getLogger(__name__)

@@ -22,20 +22,22 @@ from rtdetr.fonts import given_face
 from rtdetr.images import allow_pixels
 from rtdetr.losses import build_criterion
 from rtdetr.models import RTDETR, build_model
-from rtdetr.training.checkpoint import Progress, TrainingState
+from rtdetr.models.recompute import recompute_activations
+from rtdetr.recipes.named_recipes import fit
+from rtdetr.recipes.plan import SplitCounts, describe
+from rtdetr.recipes.run_data import GivenData, open_run_data
+from rtdetr.reports.loggers import require
+from rtdetr.reports.progress import Progress
+from rtdetr.training.checkpoint import TrainingState
 from rtdetr.training.distributed import Processes, wrap
 from rtdetr.training.ema import ModelEMA
 from rtdetr.training.fingerprint import fingerprints, tell_changes, with_former_labels
 from rtdetr.training.former_rows import are_ids, with_rows_of_classes
 from rtdetr.training.freeze import freeze
 from rtdetr.training.job import Job, MakeDetector
-from rtdetr.training.loggers import require
-from rtdetr.training.named_recipes import fit
+from rtdetr.training.memory import estimate_memory
 from rtdetr.training.optimizer import build_optimizer
-from rtdetr.training.plan import SplitCounts, describe, estimate_memory
-from rtdetr.training.recompute import recompute_activations
 from rtdetr.training.resume import restore
-from rtdetr.training.run_data import GivenData, open_run_data
 from rtdetr.training.starting_weights import load_starting_weights
 from rtdetr.wording import counted
 
@@ -171,7 +173,7 @@ def _describe(
         val=counts.get("val"),
         steps_per_epoch=len(loader),
         implied=datasets["train"].annotations.implied,
-        memory=estimate_memory(model, config.recipe, dtype=dtype, world_size=processes.world_size),
+        memory=str(estimate_memory(model, config.recipe, dtype=dtype, world_size=processes.world_size)),
         device=f"{device}" if processes.world_size == 1 else f"{device}, {counted(processes.world_size, 'process')}",
         dtype=dtype,
     )

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from rtdetr.errors import TrainingError
 from rtdetr.files import write_atomically
+from rtdetr.run_files import LAST_FILE
 from rtdetr.structures import Target
-from rtdetr.training.claim import LAST_FILE
 from rtdetr.training.distributed import postponed
 from rtdetr.training.job import Job
 from rtdetr.wording import counted

@@ -15,16 +15,18 @@ import torch
 from rtdetr.config import TrainConfig
 from rtdetr.data.pipelines import Pipeline
 from rtdetr.errors import TrainingError
-from rtdetr.training.checkpoint import random_state, save_best, save_last
-from rtdetr.training.claim import BEST_FILE, LAST_FILE, PLAN_FILE, claimed, only_run
+from rtdetr.random_state import random_state
+from rtdetr.recipes.plan import note_time
+from rtdetr.recipes.run_data import GivenData
+from rtdetr.recipes.schedule import set_learning_rate
+from rtdetr.reports.run_folder import EvaluationPages, write_start
+from rtdetr.reports.run_log import RunLog, SilentLog
+from rtdetr.run_files import BEST_FILE, LAST_FILE, PLAN_FILE
+from rtdetr.training.checkpoint import save_best, save_last
+from rtdetr.training.claim import claimed, only_run
 from rtdetr.training.distributed import join
 from rtdetr.training.job import Job, MakeDetector
-from rtdetr.training.plan import note_time
 from rtdetr.training.rehearsal import rehearse
-from rtdetr.training.run_data import GivenData
-from rtdetr.training.run_folder import EvaluationPages, write_start
-from rtdetr.training.run_log import RunLog, SilentLog
-from rtdetr.training.schedule import set_learning_rate
 from rtdetr.training.setup import prepare
 from rtdetr.training.signals import StopSignals
 from rtdetr.training.step import train_step

@@ -18,6 +18,7 @@ from rtdetr.errors import WeightsError, nearest
 from rtdetr.files import with_home
 from rtdetr.models import RTDETR, build_model
 from rtdetr.preprocessing import Preparation
+from rtdetr.run_files import BEST_FILE, LAST_FILE
 from rtdetr.weights.assumptions import tell_assumed, tell_assumed_sampling, tell_few_tokens, tell_other_sampling
 from rtdetr.weights.download import download
 from rtdetr.weights.huggingface import read_huggingface, write_huggingface
@@ -258,7 +259,7 @@ def _find(source: str | Path) -> tuple[Path, str | None]:
 
 def of_run(path: Path) -> Path:
     """The weights in the folder of a training run, the best ones if there are any; any other path as it is."""
-    return next((file for file in (path / "best.pth", path / "last.pth") if file.is_file()), path)
+    return next((file for file in (path / BEST_FILE, path / LAST_FILE) if file.is_file()), path)
 
 
 def _untrained(name: str, model: ModelName | None) -> LoadedWeights:

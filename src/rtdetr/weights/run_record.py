@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr.errors import WeightsError
+from rtdetr.run_files import CONFIG_FILE
 from rtdetr.text_files import read_text
 
 _log = logging.getLogger(__name__)
-RUN_CONFIG = "config.json"
 _SECTIONS = {"recipe.": "train.", "network.": "model."}  # of the file, and what `--set` calls them
 _OF_MODEL = ("model", "in_channels", "network", "train.train_size_hw")
 
@@ -51,7 +51,7 @@ def tell_edited_model(checkpoint: Path, saved: Mapping[str, Any]) -> None:
         checkpoint: the file that was read.
         saved: the settings of the run that are in it.
     """
-    file = checkpoint.with_name(RUN_CONFIG)
+    file = checkpoint.with_name(CONFIG_FILE)
     try:
         written = read_run_config(file)
     except WeightsError as error:

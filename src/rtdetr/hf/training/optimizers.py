@@ -9,7 +9,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from rtdetr.config import Recipe
 from rtdetr.errors import ConfigError
 from rtdetr.models import RTDETR
-from rtdetr.training import build_optimizer, lr_factor
+from rtdetr.recipes import lr_factor
+from rtdetr.training import build_optimizer
 from rtdetr.wording import counted
 
 

@@ -1,0 +1,1 @@
+"""What a training run leaves to look at: its folder, pages, curves, previews, measurements and its display."""

@@ -1,0 +1,155 @@
+"""Experiment trackers that a run can report to besides its own files: Weights & Biases and MLflow.
+
+Each is imported only when asked for. Where they report to (server, project, key) is set up as their own documentation
+says, by their environment variables. What a run is called there is kept in loggers.json, so that a resumed run goes on
+under the same name.
+"""
+
+import importlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from rtdetr.errors import ConfigError, RTDETRError, TrainingError, naming_the_missing_extra, one_of
+from rtdetr.files import write_atomically
+from rtdetr.reports.metrics import EpochRecord, MetricsSink, StepRecord, flat, row_of
+from rtdetr.text_files import read_text
+
+NAMES_FILE = "loggers.json"
+_MLFLOW_LENGTH = 500  # of a parameter's value, in every version of its server
+
+
+def require(name: str) -> ModuleType:
+    """Return the package of a tracker.
+
+    Raises:
+        ConfigError: no such tracker.
+        MissingDependencyError: its package is not installed; the message names the extra.
+    """
+    one_of("logger", name, sorted(LOGGERS))
+    with naming_the_missing_extra():
+        return importlib.import_module(name)
+
+
+def open_logger(name: str, folder: Path, *, config: Mapping[str, Any]) -> MetricsSink:
+    """Start, or go on with, reporting the run in `folder` to a tracker.
+
+    Args:
+        name: "wandb" or "mlflow".
+        folder: of the run; its name is the run's name.
+        config: settings of the run, nested; shown by the tracker.
+
+    Raises:
+        ConfigError, MissingDependencyError: as for `require`.
+        TrainingError: the tracker refuses, or cannot be reached.
+    """
+    package = require(name)
+    try:
+        return LOGGERS[name](package, folder, config=config)
+    except RTDETRError:
+        raise
+    except Exception as error:  # each package has errors of its own
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise TrainingError(f"cannot report to {name}: {reason}. Set it up, or train without --logger {name}") from None
+
+
+class WandbSink:
+    """Reports to Weights & Biases. WANDB_PROJECT, WANDB_ENTITY and WANDB_MODE are obeyed; the project is "rtdetr" else.
+
+    The step of a chart is our own count: W&B's can only rise, and a resumed run may go back to its last checkpoint.
+    """
+
+    def __init__(self, wandb: ModuleType, folder: Path, *, config: Mapping[str, Any]) -> None:
+        self._run = wandb.init(
+            project=os.environ.get("WANDB_PROJECT", "rtdetr"),
+            name=folder.resolve().name,
+            id=_known_as("wandb", folder),
+            resume="allow",
+            dir=str(folder),
+            config=dict(config),
+        )
+        _remember("wandb", folder, self._run.id)
+        for kind, count in (("step", "iteration"), ("epoch", "epoch")):
+            self._run.define_metric(f"{kind}/*", step_metric=f"{kind}/{count}")
+
+    def step(self, record: StepRecord) -> None:
+        """Report the means of the last steps."""
+        self._run.log({f"step/{name}": value for name, value in _known(record).items()})
+
+    def epoch(self, record: EpochRecord) -> None:
+        """Report a finished epoch."""
+        self._run.log({f"epoch/{name}": value for name, value in _known(record).items()})
+
+    def close(self) -> None:
+        """Send what is still held back."""
+        self._run.finish()
+
+
+class MlflowSink:
+    """Reports to MLflow, into the active run if the program has one. MLFLOW_TRACKING_URI and the like are obeyed.
+
+    The experiment is MLFLOW_EXPERIMENT_NAME, or MLflow's default one.
+    """
+
+    def __init__(self, mlflow: ModuleType, folder: Path, *, config: Mapping[str, Any]) -> None:
+        self._mlflow = mlflow
+        known = _known_as("mlflow", folder)
+        self._is_ours = mlflow.active_run() is None
+        if self._is_ours:
+            mlflow.start_run(run_id=known, run_name=None if known else folder.resolve().name)
+        self._id = mlflow.active_run().info.run_id
+        if known is None:  # parameters can be given only once
+            parameters = {name: str(value)[:_MLFLOW_LENGTH] for name, value in _leaves(config).items()}
+            mlflow.log_params(parameters)
+            _remember("mlflow", folder, self._id)
+
+    def step(self, record: StepRecord) -> None:
+        """Report the means of the last steps."""
+        self._report("step", _known(record), record.iteration)
+
+    def epoch(self, record: EpochRecord) -> None:
+        """Report a finished epoch."""
+        self._report("epoch", _known(record), record.epoch)
+
+    def close(self) -> None:
+        """End the run, if it was started here."""
+        if self._is_ours:
+            self._mlflow.end_run()
+
+    def _report(self, kind: str, values: Mapping[str, Any], step: int) -> None:
+        self._mlflow.log_metrics({f"{kind}/{k}": v for k, v in values.items()}, step=step, run_id=self._id)
+
+
+LOGGERS: dict[str, Callable[..., MetricsSink]] = {"wandb": WandbSink, "mlflow": MlflowSink}
+
+
+def _known(record: StepRecord | EpochRecord) -> dict[str, Any]:
+    return {name: value for name, value in flat(row_of(record)).items() if value is not None}
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"recipe": {"lr": 1}} as {"recipe.lr": 1}."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= _leaves(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found
+
+
+def _known_as(logger: str, folder: Path) -> str | None:
+    return _names(folder).get(logger)
+
+
+def _remember(logger: str, folder: Path, name: str) -> None:
+    text = json.dumps({**_names(folder), logger: name}, indent=1) + "\n"
+    write_atomically(folder / NAMES_FILE, lambda path: path.write_text(text, encoding="utf-8"), error=TrainingError)
+
+
+def _names(folder: Path) -> dict[str, str]:
+    try:
+        names = json.loads(read_text(folder / NAMES_FILE, what="record", error=ConfigError))
+        return {logger: name for logger, name in names.items() if isinstance(name, str)}
+    except (ValueError, AttributeError):  # a ConfigError is a ValueError
+        return {}

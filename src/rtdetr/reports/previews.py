@@ -1,0 +1,107 @@
+"""Pictures of what the network is shown while it learns: the batches of the loader, with their boxes."""
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from rtdetr.data import TrainLoader
+from rtdetr.detections import Detections
+from rtdetr.drawing import draw
+from rtdetr.errors import TrainingError
+from rtdetr.files import write_atomically
+from rtdetr.fonts import FontPath
+from rtdetr.random_state import random_state, set_random_state
+from rtdetr.structures import Target
+
+CELL, GAP = 320, 8  # pixels
+MOST_CELLS = 16
+
+
+def draw_batches(
+    loader: TrainLoader, folder: Path, *, names: Sequence[str], counts: Mapping[int, int], font: FontPath = None
+) -> None:
+    """Draw the first batches of some epochs with their boxes, as the network will see them: batch_epochE_B.png.
+
+    A batch depends on seed, epoch and position only, so looking at it changes nothing; the global random generators are
+    put back as they were, for augmentations that use them. Call `loader.set_epoch` before going on.
+
+    Args:
+        loader: its batches are drawn, up to 16 images each.
+        folder: for the pictures.
+        names: of the classes, by label.
+        counts: how many batches to draw of which epoch, counted from 0.
+        font: a file for class names; see `drawing.draw`.
+
+    Raises:
+        DatasetError: an image is missing or broken.
+        TrainingError: a picture cannot be written.
+    """
+    before = random_state()
+    try:
+        for epoch, count in counts.items():
+            loader.set_epoch(epoch)
+            for number, (images, targets) in enumerate(islice(loader, count), start=1):
+                samples = islice(zip(images, targets, strict=True), MOST_CELLS)
+                cells = [draw_target(image, target, names=names, font=font) for image, target in samples]
+                save_picture(contact_sheet(cells), folder / f"batch_epoch{epoch + 1}_{number}.png")
+    finally:
+        set_random_state(before)
+
+
+def draw_target(image: Tensor, target: Target, *, names: Sequence[str], font: FontPath = None) -> Image.Image:
+    """Draw a training sample's boxes on it.
+
+    Args:
+        image: float (c, h, w) in [0, 1]; of one or two channels the first one is shown, else the first three.
+        target: labels and normalised cxcywh boxes.
+        names: of the classes, by label.
+        font: a file for class names; see `drawing.draw`.
+    """
+    values = image.detach().float().cpu()
+    values = values[:3] if len(values) >= 3 else values[:1].expand(3, -1, -1)
+    pixels = values.clamp(0, 1).mul(255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    height, width = pixels.shape[:2]
+    centers, sizes = target["boxes"].detach().double().cpu().numpy().reshape(-1, 2, 2).transpose(1, 0, 2)
+    corners = np.concatenate([centers - sizes / 2, centers + sizes / 2], axis=1) * [width, height, width, height]
+    labels = target["labels"].cpu().numpy()
+    objects = Detections(corners, np.ones(len(labels)), labels, tuple(names), (width, height))
+    return draw(pixels, objects, show_scores=False, font=font)
+
+
+def contact_sheet(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Put pictures side by side in about as many rows as columns, their longer sides at 320 pixels."""
+    pictures = [_fitted(picture) for picture in pictures]
+    columns = max(1, math.ceil(math.sqrt(len(pictures))))
+    rows = [pictures[first : first + columns] for first in range(0, len(pictures), columns)]
+    width = max(sum(picture.width + GAP for picture in row) for row in rows) - GAP
+    height = sum(max(picture.height for picture in row) + GAP for row in rows) - GAP
+    sheet, top = Image.new("RGB", (width, height), "white"), 0
+    for row in rows:
+        left = 0
+        for picture in row:
+            sheet.paste(picture, (left, top))
+            left += picture.width + GAP
+        top += max(picture.height for picture in row) + GAP
+    return sheet
+
+
+def save_picture(picture: Image.Image, path: Path) -> Path:
+    """Write a PNG file.
+
+    Raises:
+        TrainingError: it cannot be written.
+    """
+    return write_atomically(path, lambda temporary: picture.save(temporary, format="PNG"), error=TrainingError)
+
+
+def _fitted(picture: Image.Image) -> Image.Image:
+    """Large ones are reduced; small ones grow with hard edges, so that single pixels can be seen."""
+    scale = CELL / max(picture.size)
+    size_wh = max(1, round(scale * picture.width)), max(1, round(scale * picture.height))
+    return picture.resize(size_wh, Image.Resampling.NEAREST if scale >= 3 else Image.Resampling.LANCZOS)

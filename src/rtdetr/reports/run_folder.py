@@ -1,0 +1,163 @@
+"""What a run folder holds besides checkpoints and measurements, to see what was trained on what and how well it went.
+
+`write_start` is called before the first step. `EvaluationPages` writes each better evaluation at once, and draws it by
+`write_end` now and then and when the run is over. Both end with the page report.html (`page.py`). Nothing here may end
+a run: what cannot be drawn is named in a warning.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+
+from rtdetr.config import Recipe, TrainConfig
+from rtdetr.data import DetectionDataset, TrainLoader
+from rtdetr.errors import TrainingError
+from rtdetr.evaluation import EvaluationReport
+from rtdetr.evaluation.plots import save_plots
+from rtdetr.evaluation.worst_images import draw_comparison, worst_images
+from rtdetr.files import write_atomically
+from rtdetr.fonts import FontPath
+from rtdetr.reports.curves import draw_learning_curve
+from rtdetr.reports.environment import write_environment
+from rtdetr.reports.page import PICTURES_FOLDER, write_page
+from rtdetr.reports.previews import draw_batches, save_picture
+from rtdetr.reports.statistics import write_statistics
+
+_log = logging.getLogger(__name__)
+EVALUATION_FILE = "evaluation.json"
+NUM_COMPARED = 8  # images drawn with their detections, and as many of the worst
+SECONDS_A_PAGE = 300.0  # between drawings during a run; one takes some seconds
+WIDEST = 1600  # pixels
+
+
+def attempt(what: str, call: Callable[[], object]) -> None:
+    """Call something that a run can do without; if it fails, say so in a warning with the reason."""
+    try:
+        call()
+    except Exception as error:  # of whatever library draws or writes
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        _log.warning("%s could not be made: %s. It goes on without", what, reason)
+
+
+def write_start(
+    folder: Path,
+    *,
+    config: TrainConfig,
+    device: torch.device,
+    train_data: DetectionDataset,
+    val_data: DetectionDataset | None,
+    loader: TrainLoader,
+) -> None:
+    """Write environment.json, label_statistics.json, pictures of labels and first batches, and report.html.
+
+    Args:
+        folder: of the run.
+        config: what is trained on what and how.
+        device: where the network runs.
+        train_data: images that are trained on.
+        val_data: images that are evaluated, with the same labels.
+        loader: batches of `train_data`. Some are drawn, which changes none; call `set_epoch` before using it.
+    """
+    pictures = folder / PICTURES_FOLDER
+    datasets = {"train": train_data} if val_data is None else {"train": train_data, "val": val_data}
+    size_hw, font = config.recipe.train_size_hw, config.font
+    names, counts = train_data.categories.names, preview_epochs(config.recipe)
+    attempt("environment.json", lambda: write_environment(folder, device=device, workers=config.workers))
+    attempt("the label statistics", lambda: write_statistics(folder, datasets, size_hw=size_hw, font=font))
+    if not any(pictures.glob("batch_*.png")):  # a resumed run has them
+        attempt(
+            "the batch previews",
+            lambda: draw_batches(loader, pictures, names=names, counts=counts, font=font),
+        )
+    attempt("report.html", lambda: write_page(folder))
+
+
+def write_end(folder: Path, *, report: EvaluationReport | None = None, font: FontPath = None) -> None:
+    """Draw the pictures of an evaluation and the learning curve, and write report.html anew.
+
+    Args:
+        folder: of the run.
+        report: the evaluation of the best weights; None: what the folder has of an earlier one stays.
+        font: a file for class names; see `drawing.draw`.
+    """
+    attempt("the learning curve", lambda: draw_learning_curve(folder))
+    if report is not None:
+        pictures = folder / PICTURES_FOLDER
+        attempt("the pictures of the evaluation", lambda: save_plots(report, pictures, font=font))
+        attempt("the pictures of the detections", lambda: _write_detections(report, pictures, font))
+    attempt("report.html", lambda: write_page(folder))
+
+
+class EvaluationPages:
+    """Keeps evaluation.json, pictures and page at the best evaluation; pictures follow when they were not drawn lately.
+
+    As a context it draws what there is when the run ends, whatever ends it.
+    """
+
+    def __init__(self, folder: Path, *, font: FontPath = None) -> None:
+        """Write into a run's `folder`; `font` is a file for class names."""
+        self._folder, self._font = folder, font
+        self._pending: EvaluationReport | None = None
+        self._written = time.perf_counter()
+
+    def __enter__(self) -> "EvaluationPages":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.write()
+
+    def better(self, report: EvaluationReport) -> None:
+        """Take the evaluation of the best weights so far; draw it if the last drawing is long ago."""
+        attempt("evaluation.json", lambda: _write_json(self._folder / EVALUATION_FILE, report.to_json()))
+        self._pending = report
+        if time.perf_counter() - self._written > SECONDS_A_PAGE:
+            self.write()
+
+    def write(self) -> None:
+        """Draw what there is."""
+        write_end(self._folder, report=self._pending, font=self._font)
+        self._pending = None
+        self._written = time.perf_counter()
+
+
+def _write_detections(report: EvaluationReport, pictures: Path, font: FontPath) -> None:
+    """Draw some images and the worst ones: annotations on the left, detections on the right."""
+    dataset = report.evaluator.dataset
+    for leftover in (*pictures.glob("predictions_*.png"), *pictures.glob("worst_*.png")):
+        leftover.unlink()
+    any_ids = [int(dataset.image_ids[index]) for index in spread(dataset, NUM_COMPARED)]
+    worst_ids = [image_id for image_id, _ in worst_images(report, dataset, NUM_COMPARED)]
+    for kind, image_ids in (("predictions", any_ids), ("worst", worst_ids)):
+        for number, image_id in enumerate(image_ids, start=1):
+            picture = draw_comparison(report, dataset, image_id, font=font)
+            picture.thumbnail((WIDEST, WIDEST))
+            save_picture(picture, pictures / f"{kind}_{number}_image_{image_id}.png")
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    text = json.dumps(content, indent=1) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), error=TrainingError)
+
+
+def preview_epochs(recipe: Recipe) -> dict[int, int]:
+    """How many batches to draw of which epoch: two of the first that is augmented, one of the last."""
+    first, last = min(recipe.augmentation_start_epoch, recipe.epochs - 1), recipe.epochs - 1
+    return {first: 2} if first == last else {first: 2, last: 1}
+
+
+def spread(dataset: DetectionDataset, count: int) -> list[int]:
+    """Positions of up to `count` images from all over a dataset, one without objects among them if there are any."""
+    objects = np.diff(dataset.annotations.starts)
+    filled, empty = np.flatnonzero(objects), np.flatnonzero(objects == 0)
+    chosen = empty[: 1 if len(filled) else count]
+    places = np.linspace(0, len(filled) - 1, min(count - len(chosen), len(filled))).round().astype(int)
+    return sorted({*filled[places].tolist(), *chosen.tolist()})

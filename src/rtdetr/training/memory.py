@@ -1,0 +1,95 @@
+"""How much memory a training step will take, estimated before the first one."""
+
+import copy
+import math
+from typing import NamedTuple
+
+import torch
+
+from rtdetr.config import Recipe
+from rtdetr.models import RTDETR
+from rtdetr.models.recompute import recompute_activations, recomputed_parts
+
+_WEIGHTS = 4 + 4  # bytes a parameter: itself and its average
+_TRAINING = 4 + 8  # its gradient and the optimizer's two moments
+
+
+class Memory(NamedTuple):
+    """Estimated bytes on the device of one process.
+
+    weights: parameters, average, gradients and optimiser.
+    activations: what the forward pass keeps for the backward pass, for one process's share of the largest batch.
+    """
+
+    weights: int
+    activations: int
+
+    def __str__(self) -> str:
+        total, weights = _bytes(self.weights + self.activations), _bytes(self.weights)
+        return f"about {total} on the device, {weights} of it weights and optimiser (estimate)"
+
+
+def estimate_memory(model: RTDETR, recipe: Recipe, *, dtype: torch.dtype, world_size: int = 1) -> Memory:
+    """Estimate the memory of a step from what the forward pass of one image keeps, counted without computing it.
+
+    Denoising queries, the loss and a library's workspaces are not counted. In two-byte types the half of it is taken
+    to be kept.
+
+    Args:
+        model: as it is trained.
+        recipe: batch size, its parts, image sizes, and whether activations are computed a second time.
+        dtype: what the network computes in.
+        world_size: processes that share a batch.
+    """
+    height, width = recipe.train_size_hw
+    scale = max((*recipe.multiscale_sizes, height, width)) / max(height, width)
+    height, width = (math.ceil(side * scale / 32) * 32 for side in (height, width))
+    kept = _kept_bytes(model, height, width, recompute=recipe.gradient_checkpointing)
+    is_mixed = dtype != torch.float32
+    if is_mixed:
+        kept //= 2
+    images = math.ceil(math.ceil(recipe.batch_size / world_size) / recipe.accumulate)
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return Memory(
+        weights=(_WEIGHTS + 2 * is_mixed) * parameters + _TRAINING * trained,  # autocast keeps a copy of two bytes
+        activations=images * kept,
+    )
+
+
+def _kept_bytes(model: RTDETR, height: int, width: int, *, recompute: bool) -> int:
+    """Bytes that the forward pass of one image keeps for the backward pass in float32, parameters not counted.
+
+    With `recompute`, those of the largest part are there again while it is computed a second time.
+    """
+    probe = copy.deepcopy(model).to("meta").train()  # shapes without values
+    own = {parameter.untyped_storage()._cdata for parameter in probe.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+    before, inside = [], []
+
+    def total() -> int:
+        return sum(storage.nbytes() for storage in kept.values())
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage  # held, so that its address is not given to another one
+        return tensor
+
+    images = torch.empty(1, model.config.in_channels, height, width, device="meta")
+    for part in recomputed_parts(probe) if recompute else ():
+        part.register_forward_pre_hook(lambda *_: before.append(total()))
+        part.register_forward_hook(lambda *_: inside.append(total() - before.pop()))
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        probe(images)
+        if not recompute:
+            return total()
+        largest = max(inside)
+        kept.clear()
+        recompute_activations(probe)
+        probe(images)
+    return total() + largest
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

@@ -1,0 +1,130 @@
+"""Recipes by name: which one is taken, and that the one made for the data is sensible for any amount of it."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rtdetr import zoo
+from rtdetr.categories import COCO80
+from rtdetr.config import ModelConfig, Recipe
+from rtdetr.errors import ConfigError
+from rtdetr.recipes import resolve
+from rtdetr.recipes.named_recipes import deim, finetune, fit, named_recipe
+
+
+@given(
+    num_images=st.integers(1, 10**7),
+    batch_size=st.none() | st.integers(1, 512),
+    epochs=st.none() | st.integers(1, 2000),
+    model=st.sampled_from(["rtdetrv2_r18vd", "rtdetrv2_r50vd", "rtdetr_r101vd", "deim_rtdetrv2_r50vd", "test-tiny"]),
+)
+def test_finetuning_fits_any_data(num_images, batch_size, epochs, model):
+    recipe = finetune(zoo.recipe(model), num_images=num_images, batch_size=batch_size, epochs=epochs)
+    steps = recipe.epochs * max(num_images // recipe.batch_size, 1)
+    assert recipe.warmup_iterations <= max(steps / 10, 1)
+    assert 1 / (1 - recipe.ema_decay) <= max(steps / 10, 2.01)
+    assert recipe.augmentation_stop_epoch == recipe.multiscale_stop_epoch
+    assert 0 < recipe.augmentation_stop_epoch <= recipe.epochs
+    assert recipe.epochs == 1 or recipe.augmentation_stop_epoch < recipe.epochs  # the last one is always plain
+    assert 0 < recipe.backbone_lr <= recipe.lr < 6e-3
+    assert recipe.flat_epochs < recipe.epochs and (batch_size is None or recipe.batch_size == batch_size)
+
+
+def test_more_images_mean_fewer_epochs_of_more_images():
+    amounts = (10, 50, 200, 1000, 5000, 50_000, 500_000)
+    recipes = [finetune(Recipe(), num_images=amount) for amount in amounts]
+    epochs = [recipe.epochs for recipe in recipes]
+    seen = [amount * recipe.epochs for amount, recipe in zip(amounts, recipes, strict=True)]
+    assert epochs == sorted(epochs, reverse=True) and seen == sorted(seen)
+    assert [recipe.batch_size for recipe in recipes] == [4, 4, 16, 16, 16, 16, 16]
+    steps = [recipe.epochs * (amount // recipe.batch_size) for amount, recipe in zip(amounts, recipes, strict=True)]
+    assert (steps[1], steps[3], steps[5]) == (2400, 4464, 37_500)
+
+
+def test_the_rate_follows_the_square_root_of_the_batch():
+    rates = [finetune(Recipe(), num_images=10**6, batch_size=b).lr for b in (4, 16, 64)]
+    assert [b / a for a, b in itertools.pairwise(rates)] == pytest.approx([2.0, 2.0])
+    from_scratch = finetune(Recipe(), num_images=1000, from_scratch=True)
+    assert from_scratch.backbone_lr == from_scratch.lr
+
+
+def test_short_runs_are_in_haste():
+    base = Recipe()
+    rates = [finetune(base, num_images=16 * steps, batch_size=16, epochs=1).lr for steps in (10, 250, 1250, 20_000)]
+    assert rates == pytest.approx([3 * base.lr, 80**0.25 * base.lr, 2 * base.lr, base.lr])
+
+
+@pytest.mark.parametrize(
+    ("model", "share"),
+    [("rtdetrv2_r18vd", 1), ("rtdetrv2_r34vd", 0.5), ("rtdetrv2_r50vd", 0.1), ("rtdetrv2_hgnetv2_h", 0.05)],
+)
+def test_the_backbone_keeps_its_published_share_of_the_rate(model, share):
+    recipe = finetune(zoo.recipe(model), num_images=1000)
+    assert recipe.backbone_lr == pytest.approx(share * recipe.lr)
+
+
+def test_deim_for_any_model():
+    assert deim("deim_rtdetrv2_r101vd") == zoo.recipe("deim_rtdetrv2_r101vd")
+    own, published = deim("rtdetrv2_hgnetv2_x"), zoo.recipe("deim_rtdetrv2_r50vd")
+    assert own.groups[0].lr == pytest.approx(2e-6)
+    assert own.replace(groups=published.groups) == published
+    assert deim("rtdetr_r18vd").epochs == 120
+    for size in ("r18vd", "r34vd_120e_coco", "r50vd_m", "r50vd", "r101vd"):
+        assert deim(f"rtdetrv2_{size}") == zoo.recipe(f"deim_rtdetrv2_{size.split('_120e')[0]}")
+    assert deim("test-tiny").train_size_hw == (64, 64)
+    assert deim("mine", ModelConfig()).grouping == "modules"
+
+
+def test_a_zoo_name_is_a_recipe():
+    assert named_recipe("rtdetrv2_r18vd_120e_voc", "test-tiny").batch_size == 32
+    with pytest.raises(ConfigError, match=r"unknown recipe 'publishd'\. Did you mean 'published'"):
+        named_recipe("publishd", "test-tiny")
+
+
+def chosen(settings, names=("cat",), num_images=1000):
+    config = resolve("d", {"output_dir": "o", **settings})
+    return fit(config, num_images=num_images, class_names=names)
+
+
+def test_which_recipe_is_taken():
+    weights = {"weights": "rtdetrv2_r50vd"}
+    assert chosen({}).recipe_name == "published"
+    assert chosen(weights).recipe_name == "finetune"
+    assert chosen(weights, COCO80.names).recipe == zoo.recipe("rtdetrv2_r50vd")
+    assert chosen({**weights, "recipe": "published"}).recipe == zoo.recipe("rtdetrv2_r50vd")
+    assert chosen({**weights, "recipe": Recipe(epochs=3)}).recipe_name == "own"
+    assert chosen({"recipe": "finetune"}).recipe.backbone_lr == chosen({"recipe": "finetune"}).recipe.lr  # from scratch
+
+
+def test_changes_are_made_after_the_recipe_is_fitted():
+    asked = {
+        "weights": "rtdetrv2_r50vd",
+        "epochs": 10,
+        "batch_size": 4,
+        "set": {"train.ema_decay": 0.5, "train.lr": "1e-3"},
+    }
+    config = resolve("d", {"output_dir": "o", **asked})
+    assert config.recipe_changes is not None
+    config = fit(config, num_images=400, class_names=("cat",))
+    recipe = config.recipe
+    assert (recipe.epochs, recipe.batch_size, recipe.ema_decay, recipe.lr) == (10, 4, 0.5, 1e-3)
+    assert recipe.backbone_lr == pytest.approx(1e-4)  # follows
+    assert (recipe.warmup_iterations, recipe.augmentation_stop_epoch) == (50, 8)
+    assert config.recipe_changes is None and fit(config, num_images=7, class_names=()) == config
+
+
+def test_a_variant_starts_from_what_it_is_tuned_from():
+    assert resolve("d", {"model": "rtdetrv2_r50vd_dsp", "output_dir": "o"}).weights == "rtdetrv2_r50vd"
+    assert resolve("d", {"model": "rtdetrv2_r50vd_dsp", "output_dir": "o", "weights": "none"}).weights is None
+    assert resolve("d", {"model": "rtdetrv2_r50vd_dsp", "output_dir": "o"}).recipe_name == "published"
+
+
+def test_a_resumed_run_is_not_fitted_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d").mkdir()
+    config = chosen({"weights": "rtdetrv2_r50vd"}, num_images=50)
+    again = resolve(None, {}, saved=config.model_dump(mode="json"))
+    assert again == config
+    assert fit(again, num_images=5000, class_names=("cat",)) == config

@@ -1,0 +1,169 @@
+"""What a run says before its first step, and whether the memory it names is what a step takes."""
+
+import re
+
+import pytest
+import torch
+
+import rtdetr
+from rtdetr import zoo
+from rtdetr.config import Recipe, TrainConfig
+from rtdetr.data import open_dataset
+from rtdetr.models import build_model
+from rtdetr.recipes.named_recipes import deim, finetune
+from rtdetr.recipes.plan import SplitCounts, describe
+from rtdetr.training.freeze import freeze
+from rtdetr.training.memory import estimate_memory
+from tests.coco_files import document, many_images, write_dataset
+from tests.training.small import config_of
+
+
+def kept_bytes(model, images):
+    """What a true forward pass keeps."""
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept = {}
+
+    def note(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        output = model(images)
+    del output
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+@pytest.mark.parametrize("size_hw", [(64, 64), (96, 160)])
+def test_the_memory_is_that_of_a_true_forward_pass(size_hw):
+    model = build_model("test-tiny").train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    recipe = Recipe(batch_size=3, train_size_hw=size_hw, multiscale_sizes=())
+    memory = estimate_memory(model, recipe, dtype=torch.float32)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    assert memory.weights == 20 * parameters
+    assert memory.activations == pytest.approx(kept_bytes(model, torch.rand(3, 3, *size_hw)), rel=0.1)
+
+
+@pytest.mark.slow
+def test_memory_follows_the_recipe():
+    model = build_model("test-tiny")
+    recipe = Recipe(batch_size=4, train_size_hw=(64, 64), multiscale_sizes=())
+    whole = estimate_memory(model, recipe, dtype=torch.float32)
+    assert (
+        estimate_memory(model, recipe.replace(accumulate=4), dtype=torch.float32).activations * 4 == whole.activations
+    )
+    assert estimate_memory(model, recipe, dtype=torch.float32, world_size=2).activations * 2 == whole.activations
+    assert estimate_memory(model, recipe, dtype=torch.float16).activations * 2 == pytest.approx(
+        whole.activations, abs=16
+    )
+    larger = estimate_memory(model, recipe.replace(multiscale_sizes=(64, 128)), dtype=torch.float32)
+    assert 2 * whole.activations < larger.activations < 5 * whole.activations
+    again = estimate_memory(model, recipe.replace(gradient_checkpointing=True), dtype=torch.float32)
+    assert 0.2 * whole.activations < again.activations < 0.8 * whole.activations
+    freeze(model, "backbone")
+    frozen = estimate_memory(model, recipe, dtype=torch.float32)
+    assert frozen.activations < whole.activations and frozen.weights < whole.weights
+    assert estimate_memory(model, recipe, dtype=torch.float16).activations * 2 == pytest.approx(
+        frozen.activations, abs=16
+    )
+
+
+def test_constant_norms_keep_two_bytes_under_autocast():
+    model = build_model("test-tiny").train()
+    images = torch.rand(1, 3, 384, 384)  # large, because autocast's copies of the weights are kept as well
+    freeze(model, "backbone")
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)  # so that the backbone keeps something
+    whole = kept_bytes(model.backbone, images)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        maps = model.backbone(images)
+        assert all(one.dtype == torch.bfloat16 for one in maps)
+        assert kept_bytes(model.backbone, images) < 0.7 * whole
+
+
+def test_finetune_counts_the_steps_that_balancing_adds(tmp_path):
+    content = many_images(12, seed=0)
+    for annotation in content["annotations"]:  # one class is in a single image
+        annotation["category_id"] = 7 if annotation["image_id"] == content["annotations"][0]["image_id"] else 3
+    _, file = write_dataset(tmp_path, content)
+    settings = {"weights": "none", "recipe": "finetune", "batch_size": 1, "epochs": 20, "evaluate_every": 0}
+    settings |= {"model": "test-tiny", "device": "cpu", "workers": 0, "dry_run": True}
+    steps = []
+    for balance in (False, True):
+        folder = rtdetr.train(file, output_dir=tmp_path / f"{balance}", balance=balance, **settings).output_dir
+        steps.append(int(re.search(r"20 epochs of (\d+) steps", (folder / "plan.txt").read_text())[1]))
+        assert config_of(folder)["recipe"]["warmup_iterations"] == round(20 * steps[-1] / 20)
+    assert steps[0] == 12 < steps[1]
+
+
+def plan(recipe, *, val=None, **changes):
+    model = build_model("test-tiny", num_classes=3)
+    values = {"data": "d", "model": "test-tiny", "output_dir": "runs/x", "recipe": recipe}
+    config = TrainConfig(**{**values, **{k: v for k, v in changes.items() if k in TrainConfig.model_fields}})
+    more = {k: v for k, v in changes.items() if k not in TrainConfig.model_fields}
+    return describe(config, model=model, train=SplitCounts(1000, 12), val=val, steps_per_epoch=62, **more)
+
+
+def test_the_words():
+    recipe = finetune(zoo.recipe("test-tiny"), num_images=1000)
+    lines = plan(recipe, recipe_name="finetune", weights="w.pth", freeze=2).splitlines()
+    assert lines == [
+        "model    test-tiny, 0.4 M parameters (0.4 M trained, frozen: stem and 2 stages), from the weights w.pth",
+        "data     1,000 images, 12 of them without objects; 3 classes; none is evaluated",
+        "train    d",
+        "recipe   finetune: made for these images; the published one is --recipe published",
+        "length   72 epochs of 62 steps of 16 images: 4,464 steps",
+        "rate     0.000145; 223 steps of warm-up; flat for 36 epochs, then a cosine down to 5%",
+        "average  decay 0.99552, reached over 45 steps",
+        "images   64x64; colour, zoom-out and crop for 60 epochs; flips",
+        "loss     1 VFL + 5 L1 + 2 GIoU",
+        "compute  float32 on cpu",
+        "time     unknown until the rehearsal",
+        "results  runs/x",
+    ]
+
+
+def test_where_the_data_comes_from():
+    origins = {"data": "DATA", "val_data": "a.yml", "val_images": "a.yml"}
+    more = {"data": ("d", "e"), "val_data": "v.json", "val_images": "v", "data_origins": origins}
+    lines = plan(Recipe(), val=SplitCounts(1, 0), **more).splitlines()
+    assert lines[2:4] == ["train    d, e (DATA)", "val      v.json (a.yml); images in v (a.yml)"]
+    assert "\nval      the validation part of the same\n" in plan(Recipe(), val=SplitCounts(1, 0))
+
+
+def test_crowd_regions_are_no_objects(tmp_path):
+    content = document()  # of its three images one is empty
+    for row in content["annotations"]:
+        row["iscrowd"] = int(row["image_id"] == content["annotations"][0]["image_id"])
+    counts = SplitCounts.of(open_dataset(write_dataset(tmp_path, content)[1], split="train"))
+    assert counts == (3, 2)
+    text = plan(Recipe(), val=SplitCounts(1, 1))
+    assert "; 3 classes; for validation 1 image, 1 of them without objects\n" in text
+
+
+def test_other_recipes():
+    text = plan(deim("rtdetrv2_r50vd"), backbone_weights="auto", freeze="encoder")
+    assert "frozen: backbone and encoder), from ImageNet weights" in text
+    assert (
+        "rate     0.0002, backbone 2e-05; 2,000 steps of warm-up; flat for 34 epochs, then a cosine down to 50%" in text
+    )
+    assert "multi-scale 480 to 800 for 58 epochs" in text
+    assert "colour, zoom-out and crop in epochs 5 to 58; mosaic with a chance of 0.5 in epochs 5 to 34" in text
+    assert "1 MAL + 5 L1 + 2 GIoU" in text
+    text = plan(Recipe(epochs=9, schedule="steps", milestones=(6, 8)), rehearsal=False)
+    assert "558 steps of warm-up; x 0.1 at epochs 6, 8" in text
+    late = {"milestones_after_warmup": True, "warmup_iterations": 125}  # of 62 steps an epoch
+    text = plan(Recipe(epochs=11, schedule="steps", milestones=(6, 8), **late), rehearsal=False)
+    assert "125 steps of warm-up; x 0.1 at epochs 8, 10" in text
+    assert "from random weights" in text and "unknown until the first steps" in text
+
+
+def test_classes_of_vocs_own_list_that_do_not_occur_are_told():
+    text = plan(Recipe(), implied=["aeroplane"])
+    assert (
+        "\nclasses  3 classes, of which 2 occur: all names are of Pascal VOC's own list, which is taken whole; put a "
+        "classes.txt with your names into the dataset's folder for your own\n" in text
+    )
