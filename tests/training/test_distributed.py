@@ -231,7 +231,7 @@ def test_alone_nothing_is_exchanged():
     value = torch.tensor([1.0, 2.0])
     assert alone.mean(value) is value
     assert (alone.mean_number(3.5), alone.any(False), alone.any(True)) == (3.5, False, True)
-    assert alone.of_main("z") == "z"
+    assert alone.broadcast("z") == "z"
     assert (alone.gather("x"), alone.gather_all("y"), alone.is_main) == (["x"], ["y"], True)
 
 

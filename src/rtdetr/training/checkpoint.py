@@ -1,8 +1,8 @@
-"""Checkpoints: one file with everything a run needs to go on exactly where it stood; `resume.py` goes on.
+"""Checkpoints: one file with everything needed to resume a run exactly; `resume.py` restores it.
 
 The file is a `torch.save` of plain containers and tensors (it loads with `weights_only=True`) in the published layout
 ("date", "last_epoch", "model", "ema", "optimizer", "scaler"), plus "trained" (names of the parameters in each group of
-the optimiser), "progress", "rng", "data" (fingerprints of the datasets) and our "rtdetr" metadata.
+the optimizer), "progress", "rng", "data" (fingerprints of the datasets) and our "rtdetr" metadata.
 `best.pth` has the same layout with the averaged weights only.
 """
 
@@ -36,7 +36,7 @@ NEEDED = ("model", "optimizer", "last_epoch")
 
 @dataclass
 class TrainingState:
-    """The parts of a run that change from step to step."""
+    """The parts of a run that change with each step."""
 
     model: RTDETR
     ema: ModelEMA[RTDETR]
@@ -46,7 +46,7 @@ class TrainingState:
 
     @property
     def trained(self) -> list[list[str]]:
-        """Names of the parameters in each group of the optimiser, in its order."""
+        """Parameter names per optimizer group, in its order."""
         names = {parameter: name for name, parameter in self.model.named_parameters()}
         return [[names[parameter] for parameter in group["params"]] for group in self.optimizer.param_groups]
 
@@ -60,18 +60,18 @@ def save_last(
     keep: int = 1,
     data: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
-    """Write everything needed to resume. The file at `path` is replaced whole or not at all.
+    """Write everything needed to resume. The file at `path` is replaced atomically.
 
     Args:
-        path: the file.
-        state: what is saved.
+        path: the checkpoint.
+        state: the state to save.
         metadata: see `Job.metadata`.
         rng: `random_state` of every process.
-        keep: how many checkpoints to keep: `path` and, with 2, the one before it as last-1.pth.
-        data: fingerprints of the datasets, where known (`fingerprint.py`).
+        keep: number of checkpoints to keep: with 2, the previous one is kept as last-1.pth.
+        data: fingerprints of the datasets, if known (`fingerprint.py`).
 
     Raises:
-        TrainingError: the file cannot be written; the old one is untouched.
+        TrainingError: the file cannot be written; the previous one is kept.
     """
     parts = {
         "model": state.model.state_dict(),
@@ -90,26 +90,26 @@ def save_last(
 
 
 def save_best(path: Path, state: TrainingState, *, metadata: Mapping[str, Any]) -> None:
-    """Write the averaged weights alone: a file to detect with, a quarter as large as one to resume from.
+    """Write the EMA weights only: a file to detect with, a quarter the size of a resumable checkpoint.
 
     Raises:
-        TrainingError: the file cannot be written; the old one is untouched.
+        TrainingError: the file cannot be written; the previous one is kept.
     """
     _write(path, _header(state, metadata), size=checkpoint_bytes(state.model, resumable=False))
 
 
 def newest_whole(folder: Path) -> Path | None:
-    """Return the newest checkpoint of a run's folder that every checksum in it says is whole; None if there is none."""
+    """Return the newest checkpoint in the folder of a run whose checksums are all correct; None if there is none."""
     files = sorted((file for file in folder.glob("last*.pth") if _CHECKPOINT.fullmatch(file.name)), key=_age)
     for file in files:
         if is_whole(file):
             return file
-        _log.warning("%s is damaged; looking for an older checkpoint", file)
+        _log.warning("%s is damaged; trying the previous checkpoint", file)
     return None
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a checkpoint is complete and each of its parts has the checksum that was written with it."""
+    """Whether a checkpoint is complete and all its checksums are correct."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
@@ -118,26 +118,26 @@ def is_whole(path: Path) -> bool:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Return the content of a checkpoint to resume from, tensors on the CPU.
+    """Return the content of a resumable checkpoint, tensors on the CPU.
 
-    Entries have their names without the prefixes of wrappers. "ema" is missing where the run had no average.
+    Names of entries have no wrapper prefixes (`module.`). "ema" is missing if the run had no EMA.
 
     Args:
-        path: the file, or the output folder of a run, of which it is the newest whole checkpoint then.
+        path: the file, or the output folder of a run: then its newest undamaged checkpoint.
 
     Raises:
-        WeightsError: no such file, a damaged one, or one that cannot be resumed from.
+        WeightsError: the file is missing, damaged, or not resumable.
     """
     if path.is_dir():
         path = newest_whole(path) or path / LAST_FILE
     if not path.exists():
-        raise WeightsError(f"resume: no such file: {path}. Give the output folder of a run, or last.pth in it")
+        raise WeightsError(f"resume: {path} does not exist. Give the output folder of a run, or last.pth in it")
     content = load_pickle(path)
     missing = [key for key in NEEDED if not isinstance(content, Mapping) or key not in content]
     if missing:
         raise WeightsError(
-            f"{path}: expected the checkpoint of a training run, but it has no {', '.join(map(repr, missing))}. "
-            "Resume from last.pth; to start a new run from these weights, give them as weights"
+            f"{path} is not a resumable checkpoint: it has no {', '.join(map(repr, missing))}. "
+            "Resume from last.pth; to start a new run from these weights, use --weights {path}"
         )
     content = {**content, "model": checked_state(content["model"], path)}
     averaged = averaged_entries(content)
@@ -158,7 +158,7 @@ def _aged(path: Path, age: int) -> Path:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Give a file a second name, in place of whatever had it; a file system without links gets a copy."""
+    """Hard-link `target` to a file, replacing it; on file systems without links, copy."""
 
     def write(temporary: Path) -> None:
         try:

@@ -1,4 +1,4 @@
-"""The folder of a run, taken for as long as the run lives: one process at a time writes into it."""
+"""The lock on the folder of a run: one process at a time writes into it."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ from rtdetr.training.fingerprint import update_classes
 from rtdetr.training.job import Job
 from rtdetr.training.space import check_space
 
-LOCK_FILE = ".lock"  # stays, but is locked by a living process only
+LOCK_FILE = ".lock"  # the file stays, the lock ends with its process
 PATIENCE = 10.0  # seconds; the data workers of a killed run hold the lock until they notice, every 5 s
 
 
@@ -25,41 +25,43 @@ _running = ProcessLock()
 
 @contextlib.contextmanager
 def only_run() -> Iterator[None]:
-    """Be the only run of this process: PyTorch's, NumPy's and Python's random numbers are those of the whole process.
+    """Allow one run per process: the random generators of PyTorch, NumPy and Python are shared in a process.
 
     Raises:
-        ConfigError: another one is under way, in another thread or further out in this one.
+        ConfigError: another run is in progress, in another thread or further up in this one.
     """
     with _running.hold(blocking=False) as is_only:
         if not is_only:
             raise ConfigError(
-                "another training is under way in this process, and random numbers are shared in it, so that neither "
-                "would be what its seed says: start this one in a process of its own, or when the other one is through"
+                "another training run is in progress in this process. They would share random generators, so that "
+                "neither would follow its seed. Start this run in its own process, or when the other one has ended"
             )
         yield
 
 
 @contextlib.contextmanager
 def claimed(job: Job, *, resume: Mapping[str, Any] | None, dry_run: bool) -> Iterator[None]:
-    """Keep the run's folder from other processes, and write config.json and plan.txt; for the main process.
+    """Lock the folder of the run, and write config.json and plan.txt; called in the main process only.
 
     Args:
         job: the run.
-        resume: the checkpoint it goes on from; None: the folder must not hold a run.
+        resume: the checkpoint it resumes from; None: the folder must not hold a run.
         dry_run: write these two files only.
 
     Raises:
-        ConfigError: the folder holds another run, or another process is training into it.
-        TrainingError: it cannot be written, or has no room for a checkpoint.
+        ConfigError: the folder holds another run, or another process is writing a run into it.
+        TrainingError: the folder cannot be written, or has no room for a checkpoint.
     """
     folder, config = job.folder, job.config
     if resume is None and (folder / LAST_FILE).exists():
-        raise ConfigError(f"{folder} holds another run; resume that one, or choose another folder for this one")
+        raise ConfigError(
+            f"{folder} already holds a run. Resume it (--resume {folder}), or choose another folder (--output)"
+        )
     if not dry_run:
         check_space(folder, job.state.model, keep=config.keep_last, say=job.log.warning)
     with _locked(folder):
         _write(folder, config, job.description)
-        for leftover in folder.glob(".*.pth.*.tmp"):  # of a process that was killed while it saved
+        for leftover in folder.glob(".*.pth.*.tmp"):  # of a process that was killed while saving
             leftover.unlink(missing_ok=True)
         if resume is not None and not dry_run:
             files = [folder / BEST_FILE, folder / LAST_FILE]
@@ -75,10 +77,10 @@ def _locked(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=PATIENCE)
     except Timeout:
         raise ConfigError(
-            f"another process is training into {folder}: wait for it, stop it, or choose another folder (--output)"
+            f"another process is training into {folder}. Wait for it, stop it, or choose another folder (--output)"
         ) from None
     except (OSError, NotImplementedError):
-        pass  # a file system without locks; what cannot be written is told by what is written next
+        pass  # a file system without locks; the next write reports a folder that cannot be written
     try:
         yield
     finally:

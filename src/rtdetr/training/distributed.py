@@ -1,8 +1,8 @@
-"""Several processes that train one model: who this one is, and the few things they tell each other.
+"""Distributed training: the processes that train one model, and their collective operations.
 
-`torchrun` starts the processes and says in the environment which one each is (RANK, WORLD_SIZE, LOCAL_RANK); `join`
-reads that, and `launch` is what `rtdetr train --processes N` uses to get there. A run that was not started so is one
-process, for which everything here does nothing. Decisions are taken over the CPU, so that no process waits for a GPU.
+`torchrun` starts the processes and sets RANK, WORLD_SIZE and LOCAL_RANK in the environment of each; `join` reads them,
+and `launch` is how `rtdetr train --processes N` starts them. Any other run is a single process, for which everything
+here does nothing. Decisions are exchanged over the CPU (gloo), so that no process waits for a GPU.
 
 Source: https://docs.pytorch.org/docs/stable/elastic/run.html for the environment.
 """
@@ -30,9 +30,9 @@ from rtdetr.errors import SAID_IN, ConfigError
 from rtdetr.wording import counted
 
 Value = TypeVar("Value")
-TIMEOUT = datetime.timedelta(hours=1)  # the others wait as long as one evaluates or reads a dataset
+TIMEOUT = datetime.timedelta(hours=1)  # the others wait while one evaluates or reads a dataset
 
-_LAUNCHER_LOG = "torch.distributed.elastic.multiprocessing.api"  # what torchrun says of processes that fail
+_LAUNCHER_LOG = "torch.distributed.elastic.multiprocessing.api"  # logger in which torchrun reports failed processes
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Processes:
     """The processes of a run.
 
     Attributes:
-        rank: number of this one among all, 0 to world_size - 1.
-        world_size: how many there are.
-        local_rank: number among those of this machine: the index of its GPU.
+        rank: rank of this process, 0 to world_size - 1.
+        world_size: number of processes.
+        local_rank: rank among the processes of this machine, the index of its GPU.
     """
 
     rank: int = 0
@@ -51,11 +51,11 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
-        """Whether this one writes files and speaks to the user."""
+        """Whether this process writes files and logs to the user."""
         return self.rank == 0
 
     def mean(self, values: Tensor) -> Tensor:
-        """Return the mean of a tensor over the processes; what is not finite in one is not finite in the result."""
+        """Return the mean of a tensor over the processes (all_reduce); not finite where any process's value is not."""
         if self.world_size == 1:
             return values
         values = values.clone()
@@ -67,14 +67,14 @@ class Processes:
         return value if self.world_size == 1 else self.mean(torch.tensor(value, dtype=torch.float64)).item()
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set in some process."""
+        """Whether the flag is set in any process."""
         return self.mean_number(float(flag)) > 0
 
-    def least(self, value: int) -> int:
-        """Return the smallest of a number over the processes."""
+    def minimum(self, value: int) -> int:
+        """Return the minimum of a number over the processes."""
         return min(self.gather_all(value))
 
-    def of_main(self, value: Value) -> Value:
+    def broadcast(self, value: Value) -> Value:
         """Return the picklable value of the main process in every process."""
         if self.world_size == 1:
             return value
@@ -82,14 +82,14 @@ class Processes:
         dist.broadcast_object_list(values)
         return values[0]
 
-    def share(self, tensors: Iterable[Tensor]) -> None:
+    def broadcast_tensors(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite tensors with those of the main process."""
         if self.world_size > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, src=0)
 
     def gather(self, value: Value) -> list[Value]:
-        """Return the picklable values of all processes, in the order of their ranks; an empty list but in the main."""
+        """Return the picklable values of all processes, by rank; an empty list except in the main one."""
         if self.world_size == 1:
             return [value]
         values: list[Any] | None = [None] * self.world_size if self.is_main else None
@@ -97,7 +97,7 @@ class Processes:
         return values or []
 
     def gather_all(self, value: Value) -> list[Value]:
-        """Return the picklable values of all processes in every process, in the order of their ranks."""
+        """Return the picklable values of all processes in every process, by rank."""
         if self.world_size == 1:
             return [value]
         values: list[Any] = [None] * self.world_size
@@ -106,16 +106,16 @@ class Processes:
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one that speaks to the user, before and after `join` as well."""
+    """Whether this process logs to the user; works outside `join` too."""
     return os.environ.get("RANK", "0") == "0"
 
 
 @contextlib.contextmanager
 def join(device: str = "auto") -> Iterator[Processes]:
-    """Join the processes that torchrun started, for as long as the block lasts.
+    """Join the processes that torchrun started, for the duration of the block.
 
     Raises:
-        ConfigError: the environment names more processes of this machine than it has GPUs.
+        ConfigError: there are more processes on this machine than GPUs.
     """
     environment = os.environ
     if "RANK" not in environment or "WORLD_SIZE" not in environment:
@@ -133,8 +133,8 @@ def join(device: str = "auto") -> Iterator[Processes]:
     if on_gpu:
         if processes.local_rank >= torch.cuda.device_count():
             raise ConfigError(
-                f"process {processes.local_rank + 1} of this machine has no GPU of its own: PyTorch sees "
-                f"{torch.cuda.device_count()}. Start as many processes as there are GPUs"
+                f"process {processes.local_rank + 1} of this machine has no GPU: PyTorch sees "
+                f"{torch.cuda.device_count()}. Start one process per GPU"
             )
         torch.cuda.set_device(processes.local_rank)
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=TIMEOUT)
@@ -145,25 +145,25 @@ def join(device: str = "auto") -> Iterator[Processes]:
 
 
 def wrap(model: nn.Module, processes: Processes, device: torch.device) -> nn.Module:
-    """Return the module whose gradients are averaged over the processes; the model itself for a single one."""
+    """Wrap the model in DistributedDataParallel; return the model itself for a single process."""
     if processes.world_size == 1:
         return model
-    # running statistics are those of the main process, or synchronised batch norm keeps them equal
+    # running statistics are those of the main process, or kept equal by synchronized batch norm
     renamed = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # torch 2.15
     options: dict[str, Any] = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
     devices = [device.index] if device.type == "cuda" else None
     return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True, **options)
 
 
-def postponed(network: nn.Module, *, wanted: bool) -> contextlib.AbstractContextManager[None]:
-    """Leave gradients unaveraged in a backward pass that another one follows."""
-    if wanted and isinstance(network, DistributedDataParallel):
+def no_sync(network: nn.Module, *, active: bool) -> contextlib.AbstractContextManager[None]:
+    """If `active`, skip averaging gradients in a backward pass that is followed by another."""
+    if active and isinstance(network, DistributedDataParallel):
         return network.no_sync()
     return contextlib.nullcontext()
 
 
 def without_option(name: str, arguments: list[str]) -> list[str]:
-    """The arguments of a command line without an option and its value, as `--name value` or `--name=value`."""
+    """Remove an option and its value (`--name value` or `--name=value`) from the arguments of a command line."""
     kept, skip = [], False
     for argument in arguments:
         if skip:
@@ -176,13 +176,15 @@ def without_option(name: str, arguments: list[str]) -> list[str]:
 
 
 def launch(num_processes: int, arguments: list[str]) -> NoReturn:
-    """Run `rtdetr ARGUMENTS` in `num_processes` processes of this machine, as torchrun does, and exit as they did.
+    """Run `rtdetr ARGUMENTS` in `num_processes` processes here, as torchrun does, and exit with their status.
 
     Raises:
-        ConfigError: fewer than one process, or more than there are GPUs and cores.
+        ConfigError: fewer than one process, or more than GPUs and CPU cores.
     """
     if "RANK" in os.environ:
-        raise ConfigError("--processes starts processes itself; leave it out under torchrun, which has done so")
+        raise ConfigError(
+            "--processes starts the processes itself: omit it under torchrun, which has already started them"
+        )
     if num_processes < 1:
         raise ConfigError(f"expected at least 1 process, got {num_processes}")
     most = max(torch.cuda.device_count(), os.cpu_count() or 1)
@@ -196,18 +198,20 @@ def launch(num_processes: int, arguments: list[str]) -> NoReturn:
     sys.stdout.flush()
     from torch.distributed.run import get_args_parser, run
 
-    logging.getLogger(_LAUNCHER_LOG).addFilter(lambda record: False)  # a process has said itself why it ends
+    logging.getLogger(_LAUNCHER_LOG).addFilter(
+        lambda record: False
+    )  # the process itself has already logged why it ended
     with tempfile.TemporaryDirectory(prefix="rtdetr-") as notes:
         os.environ[SAID_IN] = notes
         try:
             run(get_args_parser().parse_args(options))
-        except SignalException as error:  # the processes got it too, saved their state and said how to go on
+        except SignalException as error:  # the processes received it too, saved their state and said how to resume
             sys.exit(128 + error.sigval)
         except ChildFailedError as error:
             code = error.get_first_failure()[1].exitcode
-            if code < 0:  # it could not say a word
-                why = " as systems do where memory runs out" if -code == signal.SIGKILL else ""
+            if code < 0:  # killed, so it could not log anything
+                why = ", as happens when the machine runs out of memory" if -code == signal.SIGKILL else ""
                 name = signal.Signals(-code).name
-                sys.stderr.write(f"TrainingError: a process of the run was ended by {name}{why}\n")
+                sys.stderr.write(f"TrainingError: a process of the run was killed by {name}{why}\n")
             sys.exit(code if code >= 0 else 128 - code)
     sys.exit(0)

@@ -1,4 +1,4 @@
-"""The exponential moving average of a model's state: what is evaluated and released."""
+"""Exponential moving average (EMA) of a model's weights, which is evaluated and released."""
 
 import copy
 import math
@@ -11,17 +11,17 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 class ModelEMA(Generic[Model]):
-    """A copy of a model in eval mode that follows the model's state.
+    """A copy of a model in eval mode that averages the model's state over the training steps.
 
     After training step n = 1, 2, ... each floating state entry v, float buffers included, becomes
     `v * d + (1 - d) * model` with d = decay * (1 - exp(-n / warmup)); integer and boolean entries are never touched.
-    The number of updates is saved, so that a resumed run goes on with the same d.
+    The number of updates is saved, so a resumed run continues with the same d.
 
     Attributes:
         module: the averaged model; eval mode, no gradients.
-        decay: the limit of d, read at each update, so a run may change it on the way.
+        decay: the limit of d; read at each update, so it may be changed during a run.
         warmup: updates after which d has 63 % of `decay`; 0: d is `decay` from the first update on.
-        updates: how many updates have been made.
+        updates: number of updates made.
 
     Source: RT-DETR's published training recipe (arXiv 2304.08069, section 5.1).
     """
@@ -38,7 +38,7 @@ class ModelEMA(Generic[Model]):
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Move the average towards the model's present state."""
+        """Update the average with the model's current state."""
         self.updates += 1
         decay = self.decay_at(self.updates)
         source = model.state_dict()
@@ -56,6 +56,6 @@ class ModelEMA(Generic[Model]):
         return {"module": self.module.state_dict(), "updates": self.updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state (strict)."""
+        """Restore a saved state (strict)."""
         self.module.load_state_dict(state["module"])
         self.updates = int(state["updates"])

@@ -1,4 +1,4 @@
-"""A run, ready to go: everything that the loop (`train.py`) and a step (`step.py`) work with. `setup.py` builds it."""
+"""A run that is ready to start: what the loop (`train.py`) and a step (`step.py`) work with. `setup.py` builds it."""
 
 import logging
 import time
@@ -22,29 +22,29 @@ from rtdetr.training.checkpoint import TrainingState
 from rtdetr.training.distributed import Processes
 from rtdetr.weights import metadata
 
-MakeDetector = Callable[[RTDETR, Categories, str], Detector]  # the last is the device
+MakeDetector = Callable[[RTDETR, Categories, str], Detector]  # the last argument is the device
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run, ready to go. Only `state` changes while it goes.
+    """A run that is ready to start. Only `state` changes during training.
 
     Attributes:
-        config: what was asked for.
-        folder: where the results go.
+        config: the final settings.
+        folder: output folder.
         device: where the network runs.
-        dtype: what it computes in; weights, loss and optimiser stay float32.
-        train_data: images that are trained on.
-        val_data: images that are evaluated, with the labels of `train_data`; None: none are.
-        loader: batches of `train_data`, this process's share of them.
-        criterion: the objective.
-        make_detector: turns the averaged model into what is evaluated.
-        state: model, average, optimiser, scaler and progress.
-        processes: that share each batch.
-        network: `state.model`, or what averages its gradients over the processes.
-        log: for what a person should know.
-        description: what the run is going to do; empty but in the main process.
-        fingerprints: of the training and the validation data, for checkpoints; see `fingerprint.py`.
+        dtype: compute type of the network; weights, loss and optimizer stay float32.
+        train_data: training dataset.
+        val_data: validation dataset, with the labels of `train_data`; None: no evaluation.
+        loader: this process's share of the batches of `train_data`.
+        criterion: the training objective.
+        make_detector: turns the averaged model into the detector that is evaluated.
+        state: model, EMA, optimizer, gradient scaler and progress.
+        processes: the processes that share each batch.
+        network: `state.model`, wrapped in DistributedDataParallel if there are several processes.
+        log: logger for messages to the user.
+        description: text of plan.txt; empty except in the main process.
+        fingerprints: fingerprints of the datasets, saved in checkpoints; see `fingerprint.py`.
     """
 
     config: TrainConfig
@@ -70,7 +70,7 @@ class Job:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What a checkpoint says about itself: the model, its classes and the settings of the run."""
+        """Metadata of a checkpoint: the model, its classes and the settings of the run."""
         about_model = metadata(self.state.ema.module.config, self.train_data.categories)
         thresholds = self.state.progress.thresholds
         about_model |= {} if thresholds is None else {"thresholds": thresholds}
@@ -83,24 +83,24 @@ class Job:
 
     @property
     def has_converged(self) -> bool:
-        """Whether the last evaluations brought nothing better for as long as `early_stopping` allows."""
+        """Whether `early_stopping` evaluations in a row brought no improvement."""
         limit = self.config.early_stopping
         return limit is not None and self.state.progress.evaluations_since_best >= limit
 
     def decisive(self, report: EvaluationReport) -> float:
-        """The number of an evaluation that decides which weights are best."""
+        """The metric that decides which weights are best."""
         return float(getattr(report.metrics, self.config.best_metric))
 
     def evaluate(self) -> EvaluationReport | None:
-        """Measure the averaged model on the validation data; each process takes its share of the images.
+        """Evaluate the averaged model on the validation data; each process takes its share of the images.
 
         Returns:
-            What was found, in the main process; None in the others.
+            The report in the main process; None in the others.
         """
         assert self.val_data is not None
         started = time.perf_counter()
-        # without synchronised batch norm each process has running statistics of its own, and the main one's are saved
-        self.processes.share(self.state.ema.module.buffers())
+        # without synchronized batch norm the running statistics differ per process; those of the main process are saved
+        self.processes.broadcast_tensors(self.state.ema.module.buffers())
         detector = self.make_detector(self.state.ema.module, self.train_data.categories, str(self.device))
 
         def predict(images: list[Any]) -> list[Detections]:

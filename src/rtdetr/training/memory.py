@@ -1,4 +1,4 @@
-"""How much memory a training step will take, estimated before the first one."""
+"""Estimated memory of a training step."""
 
 import copy
 import math
@@ -10,14 +10,14 @@ from rtdetr.config import Recipe
 from rtdetr.models import RTDETR
 from rtdetr.models.recompute import recompute_activations, recomputed_parts
 
-_WEIGHTS = 4 + 4  # bytes a parameter: itself and its average
-_TRAINING = 4 + 8  # its gradient and the optimizer's two moments
+_WEIGHTS = 4 + 4  # bytes per parameter: weight and EMA
+_TRAINING = 4 + 8  # gradient and AdamW's two moments
 
 
 class Memory(NamedTuple):
     """Estimated bytes on the device of one process.
 
-    weights: parameters, average, gradients and optimiser.
+    weights: parameters, EMA, gradients and optimizer state.
     activations: what the forward pass keeps for the backward pass, for one process's share of the largest batch.
     """
 
@@ -26,20 +26,20 @@ class Memory(NamedTuple):
 
     def __str__(self) -> str:
         total, weights = _bytes(self.weights + self.activations), _bytes(self.weights)
-        return f"about {total} on the device, {weights} of it weights and optimiser (estimate)"
+        return f"about {total} on the device, {weights} of it weights and optimizer (estimate)"
 
 
 def estimate_memory(model: RTDETR, recipe: Recipe, *, dtype: torch.dtype, world_size: int = 1) -> Memory:
     """Estimate the memory of a step from what the forward pass of one image keeps, counted without computing it.
 
-    Denoising queries, the loss and a library's workspaces are not counted. In two-byte types the half of it is taken
-    to be kept.
+    Denoising queries, the loss and the workspaces of libraries are not counted. Two-byte types are assumed to keep half
+    as much.
 
     Args:
         model: as it is trained.
         recipe: batch size, its parts, image sizes, and whether activations are computed a second time.
-        dtype: what the network computes in.
-        world_size: processes that share a batch.
+        dtype: compute type of the network.
+        world_size: number of processes that share a batch.
     """
     height, width = recipe.train_size_hw
     scale = max((*recipe.multiscale_sizes, height, width)) / max(height, width)
@@ -60,7 +60,7 @@ def estimate_memory(model: RTDETR, recipe: Recipe, *, dtype: torch.dtype, world_
 def _kept_bytes(model: RTDETR, height: int, width: int, *, recompute: bool) -> int:
     """Bytes that the forward pass of one image keeps for the backward pass in float32, parameters not counted.
 
-    With `recompute`, those of the largest part are there again while it is computed a second time.
+    With `recompute`, the largest part's own are added, since they exist again while it is recomputed.
     """
     probe = copy.deepcopy(model).to("meta").train()  # shapes without values
     own = {parameter.untyped_storage()._cdata for parameter in probe.parameters()}

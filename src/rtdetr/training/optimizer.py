@@ -1,4 +1,4 @@
-"""AdamW over the parameter groups of a recipe: which parameter trains at which rate and with how much weight decay."""
+"""AdamW over the parameter groups of a recipe: the learning rate and weight decay of each parameter."""
 
 import re
 
@@ -14,17 +14,17 @@ _DECAYED = (nn.Conv2d, nn.Linear, SelfAttention)
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
-    """Return AdamW over the trainable parameters, in the groups that the recipe asks for (`Recipe.grouping`).
+    """Return AdamW over the trainable parameters, grouped by `Recipe.grouping`.
 
     "patterns": one group for each of the recipe's, in their order, and a last one for the rest. A group holds the
     parameters whose name its pattern matches (`re.search`), in the order of `named_parameters`. A group that matches
-    nothing is kept, since the state of an optimiser is indexed by the position of each parameter and a published
-    checkpoint has the empty group too.
+    nothing is kept: optimizer state is indexed by the position of each parameter, and published checkpoints have the
+    empty group too.
 
     "modules": backbone decayed and undecayed, the others decayed and undecayed. Only weights of convolutions, linear
     layers and attention are decayed. Differs: published patterns go by name, and miss norms with other names.
 
-    Each group remembers its rate as `initial_lr`; the schedule scales that one (`rtdetr.recipes.schedule`).
+    Each group keeps its learning rate as `initial_lr`, which the schedule scales (`rtdetr.recipes.schedule`).
 
     Raises:
         ConfigError: a pattern is no regular expression, or two patterns match the same parameter.
@@ -90,5 +90,5 @@ def _compile(pattern: str) -> re.Pattern[str]:
 
 
 def _can_fuse(model: nn.Module) -> bool:
-    """The fused step is several times faster than the loop over tensors and computes the same update."""
+    """Whether fused AdamW can be used; it computes the same update several times faster."""
     return all(parameter.device.type in ("cpu", "cuda") for parameter in model.parameters())

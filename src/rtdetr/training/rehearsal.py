@@ -1,6 +1,6 @@
-"""A step before the first one: the largest images with the most objects, so that a lack of memory shows at once.
+"""A trial step before training: the largest images with the most objects, so that out-of-memory errors show at once.
 
-It is thrown away: weights, running statistics, gradients and random generators are afterwards as they were before.
+It leaves no trace: weights, running statistics, gradients and random generators are restored.
 """
 
 import datetime
@@ -12,19 +12,19 @@ import torch
 from rtdetr.random_state import random_state, set_random_state
 from rtdetr.reports.environment import GIB
 from rtdetr.training.job import Job
-from rtdetr.training.step import make_gradients, naming_memory
+from rtdetr.training.step import explain_out_of_memory, make_gradients
 from rtdetr.wording import counted
 
 
 class Rehearsal(NamedTuple):
-    """What the step took.
+    """Time and memory of the trial step.
 
     Attributes:
         size_hw: height and width of its images.
-        num_objects: most objects in one of them.
-        seconds: time for forward and backward pass.
-        steps_left: of the run.
-        peak_bytes: memory of the GPU that was needed at once; None on a CPU.
+        num_objects: largest number of objects per image.
+        seconds: time of the forward and backward pass.
+        steps_left: remaining steps of the run.
+        peak_bytes: peak GPU memory; None on a CPU.
     """
 
     size_hw: tuple[int, int]
@@ -35,7 +35,7 @@ class Rehearsal(NamedTuple):
 
     @property
     def text(self) -> str:
-        """What to tell the person who waits; ordinary batches are lighter."""
+        """Estimate for the user; ordinary batches take less."""
         total = datetime.timedelta(seconds=round(self.seconds * self.steps_left))
         memory = "" if self.peak_bytes is None else f", {self.peak_bytes / GIB:.1f} GiB of GPU memory"
         height, width = self.size_hw
@@ -46,10 +46,10 @@ class Rehearsal(NamedTuple):
 
 
 def rehearse(job: Job) -> Rehearsal:
-    """Make two forward and backward passes on the heaviest batch that the run can meet; the second one is timed.
+    """Make two forward and backward passes on the heaviest batch of the run; the second one is timed.
 
     Raises:
-        TrainingError: the memory does not suffice; the message says what would help.
+        TrainingError: out of memory; the message says what would help.
         DatasetError: one of its images cannot be read.
     """
     state, device = job.state, job.device
@@ -59,8 +59,8 @@ def rehearse(job: Job) -> Rehearsal:
     job.network.train()
     seconds = 0.0
     try:
-        with naming_memory(job, images):
-            # what the optimiser will keep from its first step on
+        with explain_out_of_memory(job, images):
+            # stand-ins for the moments that the optimizer allocates in its first step
             moments = [torch.empty_like(p) for p in state.model.parameters() if p.requires_grad for _ in range(2)]
             for _ in range(2):
                 begin = time.perf_counter()

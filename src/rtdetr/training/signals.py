@@ -1,4 +1,4 @@
-"""Ending a run early without losing it: the first Ctrl-C or SIGTERM asks, the second one acts at once."""
+"""Stop signals: the first Ctrl-C or SIGTERM ends the run after the current step, the second one at once."""
 
 import signal
 import threading
@@ -9,21 +9,21 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def exit_status(name: str) -> int:
-    """Return what a process that a signal ended exits with, as shells have it: 130 for SIGINT, 143 for SIGTERM."""
+    """Return the exit status of a process ended by a signal, as in shells: 130 for SIGINT, 143 for SIGTERM."""
     return 128 + signal.Signals[name]
 
 
 class StopSignals:
-    """While active, a first SIGINT or SIGTERM only sets `received`; then the former handlers are back in place.
+    """While active, the first SIGINT or SIGTERM only sets `received` and restores the previous handlers.
 
-    Outside the main thread, where Python delivers no signals, it does nothing.
+    Outside the main thread, where Python delivers no signals, this does nothing.
 
     Args:
-        patient: later signals change nothing either: torchrun repeats a Ctrl-C as SIGTERM to every process, and kills
-            those that take longer than half a minute itself.
+        patient: ignore later signals too: torchrun repeats a Ctrl-C as SIGTERM to every process, and itself kills
+            those that take longer than half a minute.
 
     Attributes:
-        received: name of the signal that came, such as "SIGTERM"; None as long as the run may go on.
+        received: name of the signal received, such as "SIGTERM"; None if there was none.
     """
 
     def __init__(self, *, patient: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""The disk space that the checkpoints of a run take."""
+"""Disk space of the checkpoints of a run."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,35 +11,35 @@ from rtdetr.wording import bytes_text
 
 
 def checkpoint_bytes(model: nn.Module, *, resumable: bool) -> int:
-    """About what a checkpoint takes: the average, and to resume from it the weights and AdamW's two moments as well."""
+    """Approximate size of a checkpoint: the EMA weights and, if resumable, the weights and AdamW's two moments."""
     weights = sum(value.nbytes for value in model.state_dict().values())
     moments = sum(2 * one.nbytes for one in model.parameters() if one.requires_grad)
     return 2 * weights + moments if resumable else weights
 
 
 def check_space(folder: Path, model: nn.Module, *, keep: int, say: Callable[[str], None]) -> None:
-    """Compare what is free with what a run will write, before it has cost anything.
+    """Compare the free disk space with what the run will write, before training starts.
 
     Args:
-        folder: of the run; files of its that are there already are replaced.
-        model: the network, with what is frozen frozen.
-        keep: checkpoints to resume from that are kept.
-        say: is told if there is room to begin, but not for all of them.
+        folder: folder of the run; its existing files are replaced.
+        model: the network, with frozen layers already frozen.
+        keep: number of resumable checkpoints that are kept.
+        say: called with a warning if there is room to start, but not for all checkpoints.
 
     Raises:
-        TrainingError: not even the first checkpoint has room.
+        TrainingError: there is no room even for the first checkpoint.
     """
     last, best = (checkpoint_bytes(model, resumable=resumable) for resumable in (True, False))
     there = sum(file.stat().st_size for file in folder.glob("*.pth"))
-    needed = (keep + 1) * last + best - there  # a new one is whole before the oldest goes
+    needed = (keep + 1) * last + best - there  # a new one is complete before the oldest is deleted
     try:
         free = free_space(folder)
     except OSError:
-        return  # the system does not tell
+        return  # unknown on this file system
     told = f"{folder} has {bytes_text(free)} free"
     if free < last:
         raise TrainingError(
             f"{told}, and one checkpoint takes {bytes_text(last)}. Free some space, or choose another folder (--output)"
         )
     if free < needed:
-        say(f"{told}, and the checkpoints of this run may take {bytes_text(needed)}, one being written included")
+        say(f"{told}, and the checkpoints of this run may take {bytes_text(needed)}, including one being written")

@@ -1,7 +1,7 @@
-"""One training step: forward, loss, backward, clipping, optimiser, average; and what happens when it goes wrong.
+"""One training step: forward, loss, backward, gradient clipping, optimizer, EMA; and how failures are handled.
 
-A batch is split into `Recipe.accumulate` parts that are worked on one after the other, and shared among processes. What
-the loss is divided by is counted over all parts and processes, so that neither changes the gradient.
+A batch is split over the processes, and within each into `Recipe.accumulate` parts (gradient accumulation). The loss is
+normalized by the number of boxes in all parts and processes, so neither split changes the gradient.
 """
 
 import contextlib
@@ -16,23 +16,23 @@ from rtdetr.errors import TrainingError
 from rtdetr.files import write_atomically
 from rtdetr.run_files import LAST_FILE
 from rtdetr.structures import Target
-from rtdetr.training.distributed import postponed
+from rtdetr.training.distributed import no_sync
 from rtdetr.training.job import Job
 from rtdetr.wording import counted
 
 CPU_OUT_OF_MEMORY = "can't allocate memory"
-MOST_SKIPPED = 10  # steps in a row; then the run is beyond saving
+MOST_SKIPPED = 10  # steps in a row before the run ends
 MOST_OVERFLOWS = 40  # the same in float16, whose scaler begins at 2^16 and halves each time
-MOST_SAVED = 5  # bad batches of a run and process that are kept
+MOST_SAVED = 5  # bad batches kept per run and process
 
 
 class StepResult(NamedTuple):
-    """What a step came to.
+    """Result of a training step.
 
     Attributes:
-        terms: weighted loss terms, the mean over the processes.
-        gradient_norm: global norm before clipping; infinite if float16 gradients overflowed, which is in order.
-        skipped: something was not finite, and nothing has been changed.
+        terms: weighted loss terms, averaged over the processes.
+        gradient_norm: global norm before clipping; infinite on float16 overflow, which is expected.
+        skipped: something was not finite, and no weight was changed.
     """
 
     terms: dict[str, float]
@@ -41,15 +41,15 @@ class StepResult(NamedTuple):
 
 
 def train_step(job: Job, images: Tensor, targets: list[Target]) -> StepResult:
-    """Make one step on this process's share of a batch. `job.state.progress` still stands before the step.
+    """Make one step on this process's share of a batch. `job.state.progress` is not advanced here.
 
     Raises:
         TrainingError: the loss or the gradient is not finite, and the recipe says to stop then, or it happened in many
-            steps in a row. Weights, optimiser and average are as before the step, and the batch has been saved.
+            steps in a row. Weights, optimizer and EMA are as before the step, and the batch has been saved.
     """
     recipe, state = job.config.recipe, job.state
     optimizer, scaler = state.optimizer, state.scaler
-    with naming_memory(job, images):
+    with explain_out_of_memory(job, images):
         terms = make_gradients(job, images, targets)
     broken = [f"{name} is {value}" for name, value in terms.items() if not math.isfinite(value)]
     if broken:
@@ -73,8 +73,8 @@ def train_step(job: Job, images: Tensor, targets: list[Target]) -> StepResult:
 
 
 @contextlib.contextmanager
-def naming_memory(job: Job, images: Tensor) -> Iterator[None]:
-    """Turn a lack of memory into a `TrainingError` that says what would help."""
+def explain_out_of_memory(job: Job, images: Tensor) -> Iterator[None]:
+    """Turn an out-of-memory error into a `TrainingError` that says what would help."""
     try:
         yield
     except RuntimeError as error:
@@ -85,7 +85,7 @@ def naming_memory(job: Job, images: Tensor) -> Iterator[None]:
 
 def _advice(job: Job, images: Tensor) -> str:
     recipe, (height, width) = job.config.recipe, images.shape[2:]
-    remedies = [f"--set train.accumulate={2 * recipe.accumulate} (the same steps in smaller parts)"]
+    remedies = [f"--set train.accumulate={2 * recipe.accumulate} (same result, smaller parts)"]
     if not recipe.gradient_checkpointing:
         remedies.append("--set train.gradient_checkpointing=true (slower)")
     if job.dtype == torch.float32 and job.device.type == "cuda":
@@ -94,23 +94,23 @@ def _advice(job: Job, images: Tensor) -> str:
         remedies.append(f"--batch-size {recipe.batch_size // 2}")
     remedies.append("a smaller --size")
     return (
-        f"out of memory on {job.device} with {counted(recipe.batch_size, 'image')} of {height}x{width} a step. "
+        f"out of memory on {job.device} with a batch of {counted(recipe.batch_size, 'image')} of {height}x{width}. "
         f"Try {', '.join(remedies)}"
     )
 
 
 def make_gradients(job: Job, images: Tensor, targets: list[Target]) -> dict[str, float]:
-    """Add the gradients of a batch to the parameters and return its loss terms.
+    """Accumulate the gradients of a batch and return its loss terms.
 
-    Ends early, without the remaining gradients, when a term is not finite in any process.
+    Returns early, without the remaining gradients, if a term is not finite in any process.
     """
     parts = job.config.recipe.accumulate
     if parts > 1:  # as many in every process, none of them empty
-        parts = min(parts, job.processes.least(len(targets)))
+        parts = min(parts, job.processes.minimum(len(targets)))
     num_boxes = job.processes.mean_number(float(sum(len(target["labels"]) for target in targets)))
     totals: dict[str, float] = {}
     for part, (some_images, some_targets) in enumerate(_split(images, targets, parts)):
-        with postponed(job.network, wanted=part + 1 < parts):
+        with no_sync(job.network, active=part + 1 < parts):
             some_images = some_images.contiguous(memory_format=job.memory_format)
             with torch.autocast(job.device.type, dtype=job.dtype, enabled=job.dtype != torch.float32):
                 output = job.network(some_images, some_targets)

@@ -1,7 +1,7 @@
-"""THE training loop: `run` goes through the epochs, `_train_epoch` through the batches of one. Read it from the top.
+"""The training loop: `run` sets a run up, `_train_epochs` loops over epochs, `_train_epoch` over the batches of one.
 
 Everything it needs is built in `setup.py`, and all that changes from step to step is in one `TrainingState`
-(`checkpoint.py`), so a run can stop after any step and go on as if it had not.
+(`checkpoint.py`), so a run can stop after any step and resume exactly.
 """
 
 import contextlib
@@ -34,16 +34,16 @@ from rtdetr.wording import counted
 
 
 class TrainResult(NamedTuple):
-    """What a run ended with.
+    """Result of a training run.
 
     Attributes:
         output_dir: folder with config.json, metrics.jsonl, learning_curve.png, tensorboard/ and the checkpoints.
-        best_weights: best.pth, to detect with; None as long as nothing was evaluated.
-        best_ap: its validation AP (IoU 0.50 to 0.95), in [0, 1]; None also where the validation data has no objects,
-            and best.pth is of the last evaluation.
+        best_weights: best.pth, the weights to detect with; None if nothing was evaluated.
+        best_ap: its validation AP (IoU 0.50 to 0.95), in [0, 1]; None also if the validation data has no objects: then
+            best.pth holds the weights of the last evaluation.
         last_weights: last.pth, to resume from.
-        finished: False if a signal stopped the run before its last epoch was through.
-        signal: name of that signal, "SIGINT" (Ctrl-C) or "SIGTERM"; None where none did.
+        finished: False if a signal stopped the run before the end of its last epoch.
+        signal: name of that signal, "SIGINT" (Ctrl-C) or "SIGTERM"; None if there was none.
     """
 
     output_dir: Path
@@ -63,19 +63,19 @@ def run(
     transforms: Pipeline | None = None,
     given: GivenData | None = None,
 ) -> TrainResult:
-    """Train as `config` says, together with the other processes that torchrun started, if it did.
+    """Train as `config` says, together with the other processes if torchrun started several.
 
     Args:
-        config: what to train on what and how.
-        make_detector: turns the averaged model and its classes into the callable that is evaluated.
-        resume: content of a checkpoint to go on from (`checkpoint.read`).
-        dry_run: build everything, without weights that are not there yet, write config.json and plan.txt, and stop.
+        config: the settings of the run.
+        make_detector: turns the averaged model and its classes into the detector that is evaluated.
+        resume: content of the checkpoint to resume from (`checkpoint.read`).
+        dry_run: build everything but download no weights, write config.json and plan.txt, and stop.
         transforms: augmentation in place of the recipe's; see `TrainLoader`.
         given: datasets in place of the paths in `config`.
 
     Raises:
-        ConfigError, DatasetError, WeightsError: what was asked for cannot be done; nothing has been trained.
-        TrainingError: the loss became not finite, memory ran out, or a file cannot be written; the last good
+        ConfigError, DatasetError, WeightsError: the settings cannot be followed; nothing has been trained.
+        TrainingError: the loss is no longer finite, memory ran out, or a file cannot be written; the last good
             checkpoint is kept.
     """
     with only_run(), join(config.device) as processes, _deterministic(wanted=config.deterministic):
@@ -96,7 +96,7 @@ def run(
 
 @contextlib.contextmanager
 def _deterministic(*, wanted: bool) -> Iterator[None]:
-    """Let torch use only operations that give the same bits each time, and refuse those that cannot, for a while."""
+    """Inside the block, let torch use deterministic operations only."""
     former = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     if wanted:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -140,23 +140,24 @@ def _run(job: Job) -> TrainResult:
 
 
 def _train_epochs(job: Job, *, log: RunLog | SilentLog, stop: StopSignals, pages: EvaluationPages | None) -> str | None:
-    """Train, save, evaluate, save, epoch by epoch, until the last one, a signal, or nothing gets better.
+    """Per epoch: train, save, evaluate, save. Ends after the last epoch, on a signal, or by early stopping.
 
     Returns:
-        The name of the signal; None if none ended it.
+        The name of the signal that ended the run; None if there was none.
     """
     progress = job.state.progress
     if progress.epoch >= job.config.recipe.epochs:
-        log.say(f"nothing is left to do: the run has done its {counted(progress.epoch, 'epoch')}; for more, --epochs N")
+        done = counted(progress.epoch, "epoch")
+        log.say(f"nothing left to do: the run has finished its {done}. To train longer: --epochs N")
     while progress.epoch < job.config.recipe.epochs and not job.has_converged:
         stopped = _train_epoch(job, log=log, stop=stop)
-        _save(job, log, keep=job.config.keep_last)  # before the evaluation too, which can take minutes
+        _save(job, log, keep=job.config.keep_last)  # before the evaluation, which can take minutes, too
         if stopped:
             signal = next(name for name in job.processes.gather_all(stop.received) if name is not None)
-            log.say(f"{signal}: stopped after step {progress.iteration}; go on with --resume {job.folder}")
+            log.say(f"{signal}: stopped after step {progress.iteration}. Resume with --resume {job.folder}")
             return signal
         report = job.evaluate() if job.is_evaluated(progress.epoch) else None
-        found = job.processes.of_main(None if report is None else (job.decisive(report), report.metrics.ap))
+        found = job.processes.broadcast(None if report is None else (job.decisive(report), report.metrics.ap))
         improved = found is not None and progress.note(found[0], ap=found[1], metric=job.config.best_metric)
         log.end_epoch(None if report is None else report.metrics.numbers)
         progress.epoch, progress.batch = progress.epoch + 1, 0
@@ -166,20 +167,20 @@ def _train_epochs(job: Job, *, log: RunLog | SilentLog, stop: StopSignals, pages
             pages.better(report)
         _save(job, log)
     if job.has_converged and progress.epoch < job.config.recipe.epochs:
-        log.say(f"stopped early: no better evaluation in {progress.evaluations_since_best}")
+        log.say(f"stopped early: no improvement in the last {counted(progress.evaluations_since_best, 'evaluation')}")
     return None
 
 
 def _save_best(job: Job, log: RunLog | SilentLog) -> None:
-    """Write best.pth; a disk that is full is no reason to end the run here either."""
+    """Write best.pth. A full disk does not end the run."""
     try:
         save_best(job.folder / BEST_FILE, job.state, metadata=job.metadata)
     except TrainingError as error:
-        log.say(f"{error} Training goes on; the weights of this evaluation are not kept as the best")
+        log.say(f"{error} Training continues without saving the weights of this evaluation as best.pth")
 
 
 def _log(job: Job) -> RunLog | SilentLog:
-    """The main process reports."""
+    """Return the log of the main process; other processes are silent."""
     if not job.processes.is_main:
         return SilentLog()
     config = job.config
@@ -195,7 +196,7 @@ def _log(job: Job) -> RunLog | SilentLog:
 
 
 def _train_epoch(job: Job, *, log: RunLog | SilentLog, stop: StopSignals) -> bool:
-    """Go through the batches of the epoch that are not done yet; return whether a signal asked to stop."""
+    """Train on the remaining batches of the epoch; return whether a signal asked to stop."""
     recipe, progress = job.config.recipe, job.state.progress
     job.network.train()
     job.loader.set_epoch(progress.epoch, start_batch=progress.batch)
@@ -220,10 +221,10 @@ def _train_epoch(job: Job, *, log: RunLog | SilentLog, stop: StopSignals) -> boo
 
 
 def _save(job: Job, log: RunLog | SilentLog, *, keep: int = 1) -> None:
-    """Write last.pth. While the run goes on, a disk that is full is no reason to end it: the old file is still there.
+    """Write last.pth. Until the last epoch, a full disk does not end the run: the previous file is still there.
 
     Raises:
-        TrainingError: the file cannot be written, and there is no older one.
+        TrainingError: the file cannot be written, and there is no previous one.
     """
     rng = job.processes.gather(random_state())
     if not job.processes.is_main:
@@ -234,4 +235,4 @@ def _save(job: Job, log: RunLog | SilentLog, *, keep: int = 1) -> None:
     except TrainingError as error:
         if not path.exists() or job.state.progress.epoch >= job.config.recipe.epochs:
             raise
-        log.say(f"{error} Training goes on; {path} still holds an earlier step")
+        log.say(f"{error} Training continues; {path} still holds an earlier step")
