@@ -9,8 +9,10 @@ import transformers
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import AutoBackbone
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rtdetr.errors import ConfigError
+from rtdetr.hf.checkpointing import make_switchable
 from rtdetr.hf.configuration import model_config, own_backbone
 from rtdetr.models import RTDETR
 from rtdetr.models.rtdetr import Backbone
@@ -30,10 +32,11 @@ def build_network(config: transformers.RTDetrV2Config) -> RTDETR:
         network = RTDETR(described, backbone=AutoBackboneMaps(config))
     network.backbone.intermediate_channel_sizes = list(network.backbone.out_channels)  # pyright: ignore  # transformers' name
     network.encoder.wide_constants = network.decoder.wide_constants = True  # as transformers, in float64
+    make_switchable(network)
     return network
 
 
-class AutoBackboneMaps(Backbone):
+class AutoBackboneMaps(GradientCheckpointingLayer, Backbone):
     """A backbone of transformers or timm: its last three maps, which must have the strides 8, 16 and 32."""
 
     def __init__(self, config: transformers.RTDetrV2Config) -> None:
@@ -69,9 +72,9 @@ class AutoBackboneMaps(Backbone):
             with contextlib.suppress(ValueError, ImportError):
                 self.model.set_attn_implementation(implementation)
 
-    def forward(self, images: Tensor) -> list[Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the maps of strides 8, 16 and 32."""
-        maps = list(self.model(images).feature_maps[-3:])
+        maps = tuple(self.model(images).feature_maps[-3:])
         height, width = images.shape[-2:]
         for x, stride in zip(maps, (8, 16, 32), strict=True):
             if x.shape[-2:] != (height // stride, width // stride):

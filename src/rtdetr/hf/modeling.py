@@ -13,12 +13,14 @@ from typing import Any, NamedTuple, NoReturn, Self
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers import RTDetrV2Config as StockConfig
 
 from rtdetr.errors import ConfigError
 from rtdetr.hf.arguments import check_images, content_share_hw, targets_of
 from rtdetr.hf.backbone import AutoBackboneMaps, build_network
+from rtdetr.hf.checkpointing import count_batches_once
 from rtdetr.hf.configuration import RTDetrV2Config, categories_of, own_config
 from rtdetr.hf.loading import HuggingFaceFiles
 from rtdetr.hf.losses import loss_terms
@@ -31,7 +33,6 @@ from rtdetr.hf.outputs import (
     without_look_forward_twice,
 )
 from rtdetr.models import RTDETR, fuse
-from rtdetr.models.recompute import keep_activations, recompute_activations
 from rtdetr.runtimes.torch_detector import TorchDetector
 from rtdetr.structures import LayerOutput, RTDETROutput, Target, Trace
 from rtdetr.weights import default_categories
@@ -113,11 +114,14 @@ class RTDetrV2PreTrainedModel(HuggingFaceFiles, PreTrainedModel):
         """Refuse `torch.jit.script`, see `RTDETR`."""
         self.base.network.__prepare_scriptable__()
 
-    def _set_gradient_checkpointing(self, enable: bool = True, **_: Any) -> None:
-        keep_activations(self.base.network)
-        if enable:
-            recompute_activations(self.base.network)
-        self.base.gradient_checkpointing = enable
+    def _set_gradient_checkpointing(
+        self,
+        enable: bool = True,
+        gradient_checkpointing_func: Callable[..., Any] = checkpoint,
+        every_n_layers: int = 1,
+    ) -> None:
+        super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, every_n_layers)
+        count_batches_once(self, gradient_checkpointing_func)
 
     def fuse(self) -> Self:
         """Return a copy for inference: norms and RepVGG branches folded into convolutions, channels last in memory.

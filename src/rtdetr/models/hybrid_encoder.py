@@ -6,6 +6,7 @@ Source: arXiv 2304.08069 section 4.2.
 import copy
 import functools
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -113,7 +114,7 @@ class HybridEncoder(nn.Module):
             self.downsample_convs.append(ConvNorm(width, width, 3, stride=2, activation="silu"))
             self.pan_blocks.append(CSPRepLayer(2 * width, width, **fusion))
 
-    def forward(self, maps: list[Tensor], trace: Trace | None = None) -> list[Tensor]:
+    def forward(self, maps: Sequence[Tensor], trace: Trace | None = None) -> list[Tensor]:
         """Fuse the backbone's maps, finest first; sizes are kept."""
         maps = [project(x) for project, x in zip(self.input_proj, maps, strict=True)]
         maps[-1] = self._attend(maps[-1], trace)

@@ -5,12 +5,13 @@ Source: arXiv 1604.06174, through `torch.utils.checkpoint`.
 
 import contextlib
 import functools
+import itertools
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
@@ -25,12 +26,6 @@ def recompute_activations(model: RTDETR) -> None:
         part.forward = types.MethodType(_recomputing, part)  # a copy of a model gets a method of its own part
 
 
-def keep_activations(model: RTDETR) -> None:
-    """Undo `recompute_activations`; no effect on a model that it was not called for."""
-    for part in recomputed_parts(model):
-        part.__dict__.pop("forward", None)
-
-
 def recomputed_parts(model: RTDETR) -> list[nn.Module]:
     """Backbone stages, fusion blocks and decoder layers, whose insides are worth more memory than time."""
     backbone = model.backbone
@@ -41,22 +36,42 @@ def recomputed_parts(model: RTDETR) -> list[nn.Module]:
     return [*stages, *model.encoder.fpn_blocks, *model.encoder.pan_blocks, *model.decoder.decoder.layers]
 
 
+def checkpointed(checkpoint: Callable[..., Any], part: nn.Module, forward: Callable[..., Any], *inputs: Any) -> Any:
+    """Return `checkpoint(forward, *inputs)`, with a batch counted once in the running statistics of batch norms.
+
+    Args:
+        checkpoint: `torch.utils.checkpoint.checkpoint` with its options, reentrant or not.
+        part: the module that `forward` runs.
+        forward: a function of the inputs, which runs once here and again in the backward pass.
+        inputs: positional ones; those in a list or dictionary get no gradient if `checkpoint` is reentrant.
+    """
+    tensors = (x for x in (*inputs, *part.parameters()) if isinstance(x, Tensor))
+    if not any(x.requires_grad for x in tensors):
+        return forward(*inputs)  # nothing is kept anyway
+    if torch.compiler.is_compiling():  # whose second pass leaves the statistics out
+        return checkpoint(forward, *inputs)
+    runs = itertools.count()
+
+    def run(_: Tensor, *inputs: Any) -> Any:
+        with _statistics_kept(part) if next(runs) else contextlib.nullcontext():
+            return forward(*inputs)
+
+    # reentrant checkpoints give parameters a gradient only if an input has one, and images have none
+    return checkpoint(run, torch.empty(0, requires_grad=True), *inputs)
+
+
 def _recomputing(part: nn.Module, *inputs: Any) -> Any:
     """Stand in for the `forward` of a part."""
     forward = functools.partial(type(part).forward, part)
     if not (part.training and torch.is_grad_enabled()):
         return forward(*inputs)
-    norms = [module for module in part.modules() if isinstance(module, _BatchNorm)]
-
-    def contexts() -> tuple[contextlib.AbstractContextManager[None], contextlib.AbstractContextManager[None]]:
-        return contextlib.nullcontext(), _counted_once(norms)
-
-    return checkpoint(forward, *inputs, use_reentrant=False, context_fn=contexts)
+    return checkpointed(functools.partial(checkpoint, use_reentrant=False), part, forward, *inputs)
 
 
 @contextlib.contextmanager
-def _counted_once(norms: list[_BatchNorm]) -> Iterator[None]:
-    """Keep the second pass over a batch out of the running statistics."""
+def _statistics_kept(part: nn.Module) -> Iterator[None]:
+    """Keep the running statistics of batch norms as they are."""
+    norms = [module for module in part.modules() if isinstance(module, _BatchNorm)]
     former = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     try:
         for norm in norms:

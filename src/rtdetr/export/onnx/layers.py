@@ -29,7 +29,7 @@ def apply(g: GraphBuilder, module: nn.Module, x: str, name: str) -> str:
     Raises:
         ExportError: a kind of module that is not known here.
     """
-    add = _ADD.get(type(module))
+    add = next((_ADD[kind] for kind in type(module).__mro__ if kind in _ADD), None)
     if add is None:
         raise ExportError(f"cannot export {name}: no ONNX form of {type(module).__name__} is known")
     return add(g, module, x, name)
