@@ -35,7 +35,7 @@ ALLOWED = {
     **dict.fromkeys(LEVEL_2, LEVEL_0 | LEVEL_1),
     "weights": LEVEL_0 | LEVEL_1 | {"models"},
     "evaluation": LEVEL_0 | LEVEL_1 | {"data"},
-    "recipes": LEVEL_0 | LEVEL_1 | LEVEL_2 | {"weights"},
+    "recipes": LEVEL_0 | LEVEL_1 | LEVEL_2 | {"weights", "evaluation"},
     "reports": LEVEL_0 | LEVEL_1 | {"data", "evaluation"},
     "training": LEVEL_0 | LEVEL_1 | LEVEL_2 | {"weights", "evaluation", "recipes", "reports"},
     "runtimes": LEVEL_0,

@@ -17,7 +17,6 @@ from rtdetr.data.pipelines import Pipeline
 from rtdetr.errors import TrainingError
 from rtdetr.random_state import random_state
 from rtdetr.recipes.plan import note_time
-from rtdetr.recipes.run_data import GivenData
 from rtdetr.recipes.schedule import set_learning_rate
 from rtdetr.reports.run_folder import EvaluationPages, write_start
 from rtdetr.reports.run_log import RunLog, SilentLog
@@ -25,6 +24,7 @@ from rtdetr.run_files import BEST_FILE, LAST_FILE, PLAN_FILE
 from rtdetr.training.checkpoint import save_best, save_last
 from rtdetr.training.claim import claimed, only_run
 from rtdetr.training.distributed import join
+from rtdetr.training.fingerprint import Datasets
 from rtdetr.training.job import Job, MakeDetector
 from rtdetr.training.rehearsal import rehearse
 from rtdetr.training.setup import prepare
@@ -56,22 +56,22 @@ class TrainResult(NamedTuple):
 
 def run(
     config: TrainConfig,
+    datasets: Datasets,
     *,
     make_detector: MakeDetector,
     resume: Mapping[str, Any] | None = None,
     dry_run: bool = False,
     transforms: Pipeline | None = None,
-    given: GivenData | None = None,
 ) -> TrainResult:
     """Train as `config` says, together with the other processes that torchrun started, if it did.
 
     Args:
-        config: what to train on what and how.
+        config: the final settings.
+        datasets: "train", and "val" where it is evaluated.
         make_detector: turns the averaged model and its classes into the callable that is evaluated.
         resume: content of a checkpoint to go on from (`checkpoint.read`).
         dry_run: build everything, without weights that are not there yet, write config.json and plan.txt, and stop.
         transforms: augmentation in place of the recipe's; see `TrainLoader`.
-        given: datasets in place of the paths in `config`.
 
     Raises:
         ConfigError, DatasetError, WeightsError: what was asked for cannot be done; nothing has been trained.
@@ -81,11 +81,11 @@ def run(
     with only_run(), join(config.device) as processes, _deterministic(wanted=config.deterministic):
         job = prepare(
             config,
+            datasets,
             make_detector=make_detector,
             resume=resume,
             processes=processes,
             transforms=transforms,
-            given=given,
             dry_run=dry_run,
         )
         with claimed(job, resume=resume, dry_run=dry_run) if processes.is_main else contextlib.nullcontext():
