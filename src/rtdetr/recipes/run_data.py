@@ -85,12 +85,14 @@ def is_path(data: Any) -> bool:
 
 @contextlib.contextmanager
 def _naming_the_file(config: TrainConfig, *names: str) -> Iterator[None]:
-    """Add to an error about a path that does not exist the file it comes from, and the option that replaces it."""
+    """Add to an error about a path that does not exist the file that says it, and the option that replaces it."""
     try:
         yield
     except DatasetError as error:
         for name in names:
-            path, origin = getattr(config, name), config.data_origins.get(name, OPTIONS[name])
-            if origin != OPTIONS[name] and isinstance(path, str) and not Path(path).exists():
-                raise type(error)(f"{error}. {origin} names it: correct that, or give {OPTIONS[name]}") from None
+            path, option = getattr(config, name), OPTIONS[name]
+            origin = config.data_origins.get(name, option)
+            is_meant = isinstance(path, str) and str(Path(path)) in str(error) and not Path(path).exists()
+            if is_meant and origin != option:
+                raise type(error)(f"{error}. It comes from {origin}: correct that, or give {option}") from None
         raise

@@ -44,6 +44,7 @@ class TrainResult(NamedTuple):
         last_weights: last.pth, to resume from.
         finished: False if a signal stopped the run before its last epoch was through.
         signal: name of that signal, "SIGINT" (Ctrl-C) or "SIGTERM"; None where none did.
+        plan: what the run was going to do, as in plan.txt; empty but in the main process.
     """
 
     output_dir: Path
@@ -52,6 +53,7 @@ class TrainResult(NamedTuple):
     last_weights: Path
     finished: bool
     signal: str | None = None
+    plan: str = ""
 
 
 def run(
@@ -90,7 +92,8 @@ def run(
         )
         with claimed(job, resume=resume, dry_run=dry_run) if processes.is_main else contextlib.nullcontext():
             if dry_run:
-                return TrainResult(job.folder, None, None, job.folder / LAST_FILE, finished=False)
+                last = job.folder / LAST_FILE
+                return TrainResult(job.folder, None, None, last, finished=False, plan=job.description)
             return _run(job)
 
 
@@ -135,7 +138,13 @@ def _run(job: Job) -> TrainResult:
         signal = _train_epochs(job, log=log, stop=stop, pages=pages)
     best_weights = None if progress.best_epoch is None else job.folder / BEST_FILE
     return TrainResult(
-        job.folder, best_weights, progress.best_ap, job.folder / LAST_FILE, finished=signal is None, signal=signal
+        job.folder,
+        best_weights,
+        progress.best_ap,
+        job.folder / LAST_FILE,
+        finished=signal is None,
+        signal=signal,
+        plan=job.description,
     )
 
 
