@@ -15,8 +15,9 @@ from rtdetr.data import open_dataset
 from rtdetr.data.doctor import check
 from rtdetr.export import ExportOptions, export
 from rtdetr.files import with_home
-from rtdetr.recipes import TrainSettings, resolve
+from rtdetr.recipes import TrainSettings
 from rtdetr.weights import convert, save_huggingface, save_weights
+from tests.training.small import settings_of
 from tests.weights.small import small
 
 YOLO = {"train": "images", "val": "~/data/images", "names": ["a", "b"]}
@@ -59,7 +60,7 @@ def test_settings_of_a_run(home: Path) -> None:
         yaml.safe_dump({"model": "test-tiny", "val_data": "~/data.yaml", "output_dir": "~/a"})
     )
     settings: TrainSettings = {"config": "~/run.yaml", "weights": "~/w.pth", "set": {"font": "~/f.ttf"}}
-    config = resolve(["~/data.yaml", "b"], settings)
+    config = settings_of(["~/data.yaml", "b"], settings)
     assert config.data == (f"{home}/data.yaml", "b") and config.val_data == f"{home}/data.yaml"
     assert (config.output_dir, config.weights, config.font) == (f"{home}/a", f"{home}/w.pth", f"{home}/f.ttf")
 

@@ -49,13 +49,11 @@ def _given(arguments: list[str]) -> dict[str, Any]:
     except UsageError as error:
         reason = error.format_message().rstrip(".")
         raise ConfigError(f"{reason}. See tools/train.py --help and rtdetr train --help") from None
-    processes = values.pop("processes")
-    if processes is not None:
-        raise ConfigError(f"--processes: start them with torchrun --nproc_per_node {processes} tools/train.py")
-    data, dry_run = values.pop("data"), values.pop("dry_run")
-    settings = settings_of(**{name: value for name, value in values.items() if name not in ("config", "resume")})
-    settings = {name: value for name, value in settings.items() if value not in (None, {}, [], ())}
-    return {**settings, "data": list(data) if data else None, "dry_run": dry_run}
+    if values["processes"] is not None:
+        raise ConfigError(
+            f"--processes: start them with torchrun --nproc_per_node {values['processes']} tools/train.py"
+        )
+    return {**settings_of(values), "data": list(values["data"] or ()) or None, "dry_run": values["dry_run"]}
 
 
 def _run(options: argparse.Namespace, given: dict[str, Any]) -> int:
@@ -86,11 +84,10 @@ def _train(published: Any, given: dict[str, Any]) -> int:
 
     resume = _file(published.resume) if published.resume else None
     result = rtdetr.train(resume=resume, config=published.settings, **given)
-    if given["dry_run"]:
-        print((result.output_dir / "plan.txt").read_text(encoding="utf-8"), end="")
-    elif int(os.environ.get("RANK", "0")) == 0:
-        best = "" if result.best_ap is None else f", best AP {percent(result.best_ap)}: {result.best_weights}"
-        print(f"{'finished' if result.finished else 'interrupted'}{best}; {result.last_weights}")
+    best = "" if result.best_ap is None else f", best AP {percent(result.best_ap)}: {result.best_weights}"
+    ended = f"{'finished' if result.finished else 'interrupted'}{best}; {result.last_weights}"
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(result.plan if given["dry_run"] else ended)
     return 0 if result.signal is None else exit_status(result.signal)
 
 

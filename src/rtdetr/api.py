@@ -1,7 +1,6 @@
 """The functions of the library that bring its rooms together; the command line calls the same ones."""
 
 import os
-from collections.abc import Sequence
 from typing import Any, Unpack
 
 from rtdetr.categories import Categories
@@ -14,8 +13,7 @@ from rtdetr.evaluation import EvaluationReport, evaluate_dataset
 from rtdetr.files import with_home
 from rtdetr.images import Picture
 from rtdetr.models import RTDETR
-from rtdetr.recipes import GivenData, TrainSettings, resolve
-from rtdetr.recipes.run_data import OPENED
+from rtdetr.recipes import TrainSettings, resolve
 from rtdetr.runtimes import load
 from rtdetr.runtimes.arguments import whole_number
 from rtdetr.runtimes.torch_detector import TorchDetector
@@ -115,21 +113,9 @@ def train(
     start = None if resume is None else with_home(resume)
     content = None if start is None else read(start)
     saved = None if content is None else content.get("rtdetr", {}).get("training")
-    given = GivenData(*(None if _is_path(one) else one for one in (data, settings.get("val_data"))))
-    if given.train is not None:
-        data = OPENED
-    if given.val is not None:
-        settings["val_data"] = OPENED
-    config = resolve(data, settings, resume=start, saved=saved)
+    config, datasets = resolve(data, settings, resume=start, saved=saved)
 
     def make_detector(model: RTDETR, categories: Categories, device: str) -> TorchDetector:
         return TorchDetector(model, categories, device=device, precision=config.recipe.precision)
 
-    return run(config, make_detector=make_detector, resume=content, dry_run=dry_run, transforms=transforms, given=given)
-
-
-def _is_path(data: Any) -> bool:
-    """Whether a dataset is given as a path, as several paths, or not at all."""
-    if isinstance(data, Sequence) and not isinstance(data, str):
-        return all(map(_is_path, data))
-    return data is None or isinstance(data, str | os.PathLike)
+    return run(config, datasets, make_detector=make_detector, resume=content, dry_run=dry_run, transforms=transforms)

@@ -344,7 +344,7 @@ class Recipe(Strict):
 
 
 class TrainConfig(Strict):
-    """One training run, resolved: what `rtdetr train` was asked for. Saved as config.json beside its results."""
+    """The final settings of a training run (`rtdetr.recipes.resolve`). Saved as config.json beside its results."""
 
     section = ""
 
@@ -362,7 +362,6 @@ class TrainConfig(Strict):
     output_dir: str
     recipe: Recipe
     recipe_name: str = "published"  # where `recipe` comes from: published, finetune, deim, a file, ...
-    recipe_changes: dict[str, Any] | None = None  # changes to make once the data is known; None: `recipe` is final
     weights: str | None = None  # zoo name or file whose weights the run starts from; None: fresh ones
     labels_are_ids: bool = False  # class rows of `weights` or a checkpoint to resume, if unnamed, are category ids
     backbone_weights: str | None = None  # "auto": the model's ImageNet file; a file; None: fresh ones

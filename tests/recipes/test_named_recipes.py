@@ -10,8 +10,10 @@ from rtdetr import zoo
 from rtdetr.categories import COCO80
 from rtdetr.config import ModelConfig, Recipe
 from rtdetr.errors import ConfigError
-from rtdetr.recipes import resolve
-from rtdetr.recipes.named_recipes import deim, finetune, fit, named_recipe
+from rtdetr.recipes.named_recipes import DataSummary, deim, finetune, named_recipe
+from rtdetr.recipes.resolve import configure
+from rtdetr.recipes.written import read_written
+from tests.training.small import settings_of
 
 
 @given(
@@ -84,8 +86,7 @@ def test_a_zoo_name_is_a_recipe():
 
 
 def chosen(settings, names=("cat",), num_images=1000):
-    config = resolve("d", {"output_dir": "o", **settings})
-    return fit(config, num_images=num_images, class_names=names)
+    return configure(read_written("d", {"output_dir": "o", **settings}), DataSummary(num_images, names))
 
 
 def test_which_recipe_is_taken():
@@ -105,26 +106,22 @@ def test_changes_are_made_after_the_recipe_is_fitted():
         "batch_size": 4,
         "set": {"train.ema_decay": 0.5, "train.lr": "1e-3"},
     }
-    config = resolve("d", {"output_dir": "o", **asked})
-    assert config.recipe_changes is not None
-    config = fit(config, num_images=400, class_names=("cat",))
-    recipe = config.recipe
+    recipe = chosen(asked, num_images=400).recipe
     assert (recipe.epochs, recipe.batch_size, recipe.ema_decay, recipe.lr) == (10, 4, 0.5, 1e-3)
     assert recipe.backbone_lr == pytest.approx(1e-4)  # follows
     assert (recipe.warmup_iterations, recipe.augmentation_stop_epoch) == (50, 8)
-    assert config.recipe_changes is None and fit(config, num_images=7, class_names=()) == config
 
 
 def test_a_variant_starts_from_what_it_is_tuned_from():
-    assert resolve("d", {"model": "rtdetrv2_r50vd_dsp", "output_dir": "o"}).weights == "rtdetrv2_r50vd"
-    assert resolve("d", {"model": "rtdetrv2_r50vd_dsp", "output_dir": "o", "weights": "none"}).weights is None
-    assert resolve("d", {"model": "rtdetrv2_r50vd_dsp", "output_dir": "o"}).recipe_name == "published"
+    assert settings_of("d", {"model": "rtdetrv2_r50vd_dsp", "output_dir": "o"}).weights == "rtdetrv2_r50vd"
+    assert settings_of("d", {"model": "rtdetrv2_r50vd_dsp", "output_dir": "o", "weights": "none"}).weights is None
+    assert settings_of("d", {"model": "rtdetrv2_r50vd_dsp", "output_dir": "o"}).recipe_name == "published"
 
 
 def test_a_resumed_run_is_not_fitted_again(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "d").mkdir()
     config = chosen({"weights": "rtdetrv2_r50vd"}, num_images=50)
-    again = resolve(None, {}, saved=config.model_dump(mode="json"))
-    assert again == config
-    assert fit(again, num_images=5000, class_names=("cat",)) == config
+    for saved in (config.model_dump(mode="json"), {**config.model_dump(mode="json"), "recipe_changes": None}):
+        again = read_written(None, {}, saved=saved)
+        assert configure(again) == configure(again, DataSummary(5000, ("cat",))) == config

@@ -11,14 +11,14 @@ from rtdetr.api import train
 from rtdetr.config import Recipe, TrainConfig
 from rtdetr.errors import ConfigError
 from rtdetr.models import build_model
-from rtdetr.recipes import resolve, run_data
+from rtdetr.recipes import run_data
 from rtdetr.weights import save_huggingface, save_weights
-from tests.training.small import TINY, write_folder
+from tests.training.small import TINY, settings_of, write_folder
 
 
 def test_defaults_are_the_published_recipe(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config = resolve("data", {})
+    config = settings_of("data", {})
     assert config == TrainConfig(
         data="data",
         model="rtdetrv2_r18vd",
@@ -35,7 +35,7 @@ def test_a_folder_with_a_run_is_not_used_again(tmp_path, monkeypatch):
     for folder in ("runs/test-tiny", "runs/test-tiny-2"):
         Path(folder).mkdir(parents=True)
         Path(folder, "last.pth").touch()
-    assert resolve("data", {"model": "test-tiny"}).output_dir == "runs/test-tiny-3"
+    assert settings_of("data", {"model": "test-tiny"}).output_dir == "runs/test-tiny-3"
 
 
 def test_single_values_and_whole_recipes(tmp_path):
@@ -47,11 +47,11 @@ def test_single_values_and_whole_recipes(tmp_path):
         "output_dir": tmp_path,
         "seed": None,
     }
-    config = resolve(Path("data"), {**settings, "recipe": {"ema_decay": "0.99"}})
+    config = settings_of(Path("data"), {**settings, "recipe": {"ema_decay": "0.99"}})
     recipe = config.recipe
     assert (recipe.epochs, recipe.lr, recipe.train_size_hw, recipe.ema_decay) == (5, 1e-3, (96, 64), 0.99)
     assert (config.output_dir, config.seed) == (str(tmp_path), 0)
-    own = resolve("data", {**settings, "recipe": Recipe(batch_size=3)}).recipe
+    own = settings_of("data", {**settings, "recipe": Recipe(batch_size=3)}).recipe
     assert (own.batch_size, own.groups, own.epochs) == (3, (), 5)
 
 
@@ -84,7 +84,7 @@ DATA_SETTINGS = ("data", "images", "val_data", "val_images")
 def test_data_given_beside_a_file_replaces_the_files_data_whole(tmp_path, given, found, origins):
     file = tmp_path / "own.yml"
     file.write_text("data: t.json\nimages: t\nval_data: v.json\nval_images: v\nmodel: test-tiny\noutput_dir: o\n")
-    config = resolve(given.pop("data", None), {"config": file, **given})
+    config = settings_of(given.pop("data", None), {"config": file, **given})
     assert tuple(getattr(config, name) for name in DATA_SETTINGS) == found
     assert config.data_origins == {name: str(file) if one == "FILE" else one for name, one in origins.items()}
 
@@ -92,25 +92,25 @@ def test_data_given_beside_a_file_replaces_the_files_data_whole(tmp_path, given,
 def test_a_file_without_training_data_keeps_its_validation_data(tmp_path):
     file = tmp_path / "own.yml"
     file.write_text("val_data: v.json\nval_images: v\nmodel: test-tiny\noutput_dir: o\n")
-    config = resolve("d", {"config": file})
+    config = settings_of("d", {"config": file})
     assert (config.data, config.val_data, config.val_images) == ("d", "v.json", "v")
 
 
 def test_settings_that_follow_from_others_and_those_of_a_section():
     given = {"model": "test-tiny", "output_dir": "o"}
     with pytest.raises(ConfigError, match=r"model\.num_classes cannot be set: .* that of the dataset"):
-        resolve("data", {**given, "set": {"model.num_classes": 5}})
+        settings_of("data", {**given, "set": {"model.num_classes": 5}})
     with pytest.raises(ConfigError, match=r"Did you mean 'decoder\.num_queries'"):
-        resolve("data", {**given, "set": {"model.num_queries": 500}})
-    assert resolve("data", {**given, "set": {"model.decoder.num_queries": 500}}).network.decoder.num_queries == 500
-    assert resolve("data", {**given, "precision": "bf16"}).recipe.precision == "bfloat16"
+        settings_of("data", {**given, "set": {"model.num_queries": 500}})
+    assert settings_of("data", {**given, "set": {"model.decoder.num_queries": 500}}).network.decoder.num_queries == 500
+    assert settings_of("data", {**given, "precision": "bf16"}).recipe.precision == "bfloat16"
 
 
 def test_weights_name_the_model(tmp_path):
     save_weights(build_model("test-tiny", num_classes=2), tmp_path / "w.pth")
-    assert resolve("data", {"weights": "rtdetrv2_r34vd", "output_dir": "o"}).model == "rtdetrv2_r34vd"
-    assert resolve("data", {"weights": "rtdetr_r50vd:objects365", "output_dir": "o"}).model == "rtdetr_r50vd"
-    assert resolve("data", {"weights": tmp_path / "w.pth", "output_dir": "o"}).model == "test-tiny"
+    assert settings_of("data", {"weights": "rtdetrv2_r34vd", "output_dir": "o"}).model == "rtdetrv2_r34vd"
+    assert settings_of("data", {"weights": "rtdetr_r50vd:objects365", "output_dir": "o"}).model == "rtdetr_r50vd"
+    assert settings_of("data", {"weights": tmp_path / "w.pth", "output_dir": "o"}).model == "test-tiny"
 
 
 def test_weights_bring_the_settings_of_their_network(tmp_path):
@@ -118,16 +118,16 @@ def test_weights_bring_the_settings_of_their_network(tmp_path):
     save_huggingface(build_model("test-tiny"), tmp_path / "folder")
     about = tmp_path / "folder" / "preprocessor_config.json"
     about.write_text(json.dumps(json.loads(about.read_text()) | {"do_normalize": True}))
-    network = resolve("data", {"weights": tmp_path / "folder", "output_dir": "o"}).network
+    network = settings_of("data", {"weights": tmp_path / "folder", "output_dir": "o"}).network
     assert network == zoo.model_config("test-tiny").replace(
         pixel_mean=(0.485, 0.456, 0.406), pixel_std=(0.229, 0.224, 0.225)
     )
-    changed = resolve(
+    changed = settings_of(
         "data", {"weights": tmp_path / "folder", "output_dir": "o", "set": {"model.decoder.num_queries": 9}}
     ).network
     assert changed == network.replace(decoder={"num_queries": 9})
     save_weights(build_model("test-tiny", num_classes=2), tmp_path / "w.pth")
-    assert resolve("data", {"weights": tmp_path / "w.pth", "output_dir": "o"}).network is None
+    assert settings_of("data", {"weights": tmp_path / "w.pth", "output_dir": "o"}).network is None
     given = {**TINY, "model": "test-tiny", "weights": tmp_path / "folder", "output_dir": tmp_path / "run"}
     with pytest.raises(
         ConfigError, match=r"folder was trained with pixel_mean \[0\.485.*, and test-tiny has None."
@@ -139,10 +139,10 @@ def test_weights_bring_the_settings_of_their_network(tmp_path):
 
 
 def test_a_config_file_that_was_edited_is_told_on_resuming(tmp_path, caplog):
-    saved = resolve(tmp_path, {"model": "test-tiny", "output_dir": tmp_path}).model_dump(mode="json")
+    saved = settings_of(tmp_path, {"model": "test-tiny", "output_dir": tmp_path}).model_dump(mode="json")
     for content in (saved, {**saved, "seed": 3, "recipe": {**saved["recipe"], "epochs": 9}}, [], {"x": 1}):
         (tmp_path / "config.json").write_text(json.dumps(content))
-        assert resolve(None, {}, resume=tmp_path / "last.pth", saved=saved).seed == 0
+        assert settings_of(None, {}, resume=tmp_path / "last.pth", saved=saved).seed == 0
     assert sorted(record.message.partition("config.json has ")[2] for record in caplog.records) == [
         "seed 3, the checkpoint has 0, and the run goes on with that. To change it: --set seed=3",
         "train.epochs 9, the checkpoint has 72, and the run goes on with that. To change it: --set train.epochs=9",
@@ -151,34 +151,36 @@ def test_a_config_file_that_was_edited_is_told_on_resuming(tmp_path, caplog):
 
 def test_untrained_models_start_from_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert resolve("data", {"model": "rtdetrv2_r50vd_dsp"}).weights == "rtdetrv2_r50vd"
+    assert settings_of("data", {"model": "rtdetrv2_r50vd_dsp"}).weights == "rtdetrv2_r50vd"
     for settings in ({"model": "rtdetrv2_r50vd_dsp:untrained"}, {"set": {"model": "rtdetrv2_r50vd_dsp:untrained"}}):
-        config = resolve("data", settings)
-        assert config == resolve("data", {"model": "rtdetrv2_r50vd_dsp", "weights": "none"})
+        config = settings_of("data", settings)
+        assert config == settings_of("data", {"model": "rtdetrv2_r50vd_dsp", "weights": "none"})
         assert config.output_dir == "runs/rtdetrv2_r50vd_dsp"
-    resolve("data", {"model": "test-tiny:untrained", "set": {"model.decoder.num_queries": 7}})
+    settings_of("data", {"model": "test-tiny:untrained", "set": {"model.decoder.num_queries": 7}})
     for name in ("weights", "backbone_weights"):
         with pytest.raises(
             ConfigError, match=f"'test-tiny:untrained' asks for fresh weights, {name} for those of 'auto'"
         ):
-            resolve("data", {"model": "test-tiny:untrained", name: "auto"})
+            settings_of("data", {"model": "test-tiny:untrained", name: "auto"})
     with pytest.raises(ConfigError, match=r"unknown model 'test-tny'\. Did you mean 'test-tiny'"):
-        resolve("data", {"model": "test-tny:untrained"})
+        settings_of("data", {"model": "test-tny:untrained"})
 
 
 def test_a_resumed_run_keeps_its_settings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("data").mkdir()
-    first = resolve("data", {"model": "test-tiny", "seed": 7, "output_dir": "old", "recipe": {"lr": 0.5}, "epochs": 9})
+    first = settings_of(
+        "data", {"model": "test-tiny", "seed": 7, "output_dir": "old", "recipe": {"lr": 0.5}, "epochs": 9}
+    )
     saved = first.model_dump(mode="json")
-    again = resolve(None, {}, resume=Path("moved/last.pth"), saved=saved)
+    again = settings_of(None, {}, resume=Path("moved/last.pth"), saved=saved)
     assert again == first.replace(output_dir="moved")
-    longer = resolve(None, {"epochs": 12, "recipe": {"clip_max_norm": 1}}, resume=Path("x/last.pth"), saved=saved)
+    longer = settings_of(None, {"epochs": 12, "recipe": {"clip_max_norm": 1}}, resume=Path("x/last.pth"), saved=saved)
     assert longer.recipe == first.recipe.replace(
         epochs=12, clip_max_norm=1.0, augmentation_stop_epoch=11, multiscale_stop_epoch=11
     )
     with pytest.raises(ConfigError, match="the run's data was an object in Python; give it again"):
-        resolve(None, {}, resume=Path("x/last.pth"), saved={**saved, "data": run_data.OPENED})
+        settings_of(None, {}, resume=Path("x/last.pth"), saved={**saved, "data": run_data.OPENED})
 
 
 @pytest.mark.parametrize(
@@ -194,22 +196,22 @@ def test_a_resumed_run_keeps_its_settings(tmp_path, monkeypatch):
 )
 def test_mistakes_are_named(settings, message):
     with pytest.raises(ConfigError, match=message):
-        resolve("data", {"output_dir": "o", **settings})
+        settings_of("data", {"output_dir": "o", **settings})
 
 
 def test_without_a_dataset():
     with pytest.raises(ConfigError, match="no dataset given"):
-        resolve(None, {})
+        settings_of(None, {})
 
 
 def test_none_is_no_value_wherever_there_may_be_none():
     asked = {"early_stopping": "none", "train.multiscale_stop_epoch": "None", "model.pixel_mean": "NONE"}
-    config = resolve("data", {"set": asked | {"weights": "None"}})
+    config = settings_of("data", {"set": asked | {"weights": "None"}})
     assert (config.early_stopping, config.recipe.multiscale_stop_epoch, config.weights) == (None, None, None)
     assert config.network is not None and config.network.pixel_mean is None
-    assert resolve("data", {"early_stopping": "none"}).early_stopping is None
+    assert settings_of("data", {"early_stopping": "none"}).early_stopping is None
     with pytest.raises(ConfigError, match="keep_last: expected a valid integer"):
-        resolve("data", {"set": {"keep_last": "none"}})
+        settings_of("data", {"set": {"keep_last": "none"}})
 
 
 @pytest.mark.parametrize("wrong", [{"multiscale_sizes": [70, 96]}, {"train_size_hw": [70, 96]}])

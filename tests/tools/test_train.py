@@ -226,6 +226,14 @@ def test_options_of_rtdetr_train_win_over_the_file(tool, file, tmp_path, capsys)
         (["--test-only"], "ConfigError: --test-only: expected the checkpoint to evaluate: -r FILE"),
         (["-u", "epochs=1"], "ConfigError: command line: unknown key 'epochs'. Did you mean 'epoches'"),
         (["-c", "recipes/finetune.yml"], "with: rtdetr train -c recipes/finetune.yml"),
+        (
+            ["-u", "num_layers=1"],
+            "command line: unknown key 'num_layers'. Did you mean 'RTDETRTransformerv2.num_layers'",
+        ),
+        (
+            ["-u", "train_dataloader.dataset.ann_file=a.json"],
+            "comes from own.yml: train_dataloader.dataset.ann_file: correct that, or give DATA",
+        ),
         (["-u", "PResNet"], "ConfigError: expected key=value, got 'PResNet'"),
         (["-r", "nowhere.pth"], "no such file"),
         (["-u", "val_dataloader=~"], "has no validation part"),

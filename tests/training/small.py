@@ -3,14 +3,17 @@
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rtdetr.api import train
+from rtdetr.config import TrainConfig
 from rtdetr.data import DetectionDataset
+from rtdetr.recipes.resolve import configure
+from rtdetr.recipes.written import read_written
 from rtdetr.reports.metrics import read_records
 from rtdetr.training import TrainResult, setup
 from rtdetr.training import train as loop
@@ -40,6 +43,11 @@ def run_tiny(data: Path | DetectionDataset | None, folder: Path | None = None, *
     given = {} if "resume" in settings else {**TINY, "epochs": 2}
     output = {} if folder is None else {"output_dir": folder}
     return train(data, **output, **{**given, **settings})
+
+
+def settings_of(data: Any, settings: Mapping[str, Any], **more: Any) -> TrainConfig:
+    """The settings of a run as far as they are known without its data."""
+    return configure(read_written(data, settings, **more))
 
 
 @contextlib.contextmanager

@@ -37,10 +37,11 @@ def six_steps(data: Path, folder: Path, *, accumulate: int = 1) -> tuple[list[fl
     """Losses and weights of six steps in float64 without denoising and with batch norms in eval mode."""
     folder.mkdir(exist_ok=True)
     recipe = {"warmup_iterations": 2, "lr": 1e-3, "accumulate": accumulate, "sync_batch_norm": False}
-    config = resolve(str(data), {**SETTINGS, "output_dir": folder, "evaluate_every": 0, "recipe": recipe})
+    config, datasets = resolve(str(data), {**SETTINGS, "output_dir": folder, "evaluate_every": 0, "recipe": recipe})
     with join("cpu") as processes:
         job = prepare(
             config,
+            datasets,
             make_detector=lambda model, categories, device: TorchDetector(model, categories, device=device),
             processes=processes,
         )
@@ -133,10 +134,11 @@ def test_two_processes_give_the_losses_and_weights_of_one(data, one_process, tmp
 
 def write_evaluated_statistics(data: Path, folder: Path) -> None:
     """Evaluate in each process after its running statistics went their own way, and write what was evaluated."""
-    config = resolve(str(data), {**SETTINGS, "output_dir": folder, "rehearsal": False})
+    config, datasets = resolve(str(data), {**SETTINGS, "output_dir": folder, "rehearsal": False})
     with join("cpu") as processes:
         job = prepare(
             config,
+            datasets,
             make_detector=lambda model, categories, device: TorchDetector(model, categories, device=device),
             processes=processes,
         )

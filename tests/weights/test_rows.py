@@ -181,9 +181,9 @@ def test_a_run_goes_on_with_its_rows_by_id(data, file, tmp_path, caplog):
     }
 
     def job_of(data: Path, content: dict[str, Any], **more: Any) -> Any:
-        config = resolve(str(data), {**options, "output_dir": tmp_path / "run", **more}, resume=file)
+        config, datasets = resolve(str(data), {**options, "output_dir": tmp_path / "run", **more}, resume=file)
         with only_the_loop():
-            return prepare(config, make_detector=TorchDetector, resume=content)
+            return prepare(config, datasets, make_detector=TorchDetector, resume=content)
 
     job = job_of(data, content)
     assert "the run goes on with the 3 of 4 rows that the data has classes for" in caplog.text

@@ -1,7 +1,11 @@
-"""`rtdetr train`: train a model on a dataset, or go on with a run."""
+"""`rtdetr train`: train a model on a dataset, or resume a run.
+
+A parameter of `train` has the name of the setting of `rtdetr.train` that it is (`rtdetr.recipes.TrainSettings`).
+"""
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -11,6 +15,7 @@ from rtdetr.cli.arguments import MaxPixels
 
 if TYPE_CHECKING:
     from rtdetr.recipes import TrainSettings
+    from rtdetr.training import TrainResult
 
 
 def train(
@@ -23,14 +28,16 @@ def train(
     model: Annotated[
         str | None, typer.Option(help="Model name; default: rtdetrv2_r18vd, or that of --weights.")
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Folder for the results; default: runs/MODEL.")] = None,
+    output_dir: Annotated[
+        Path | None, typer.Option("--output", help="Folder for the results; default: runs/MODEL.")
+    ] = None,
     resume: Annotated[
         str | None,
-        typer.Option(help="Folder of a run to go on with; needs no other option. auto: that of --output, if any."),
+        typer.Option(help="Folder of a run to resume; needs no other option. auto: that of --output, if any."),
     ] = None,
     processes: Annotated[
         int | None,
-        typer.Option(min=1, help="Processes that share each batch: as many as GPUs to use; --resume keeps the number."),
+        typer.Option(min=1, help="Processes that share each batch, one per GPU; --resume keeps the number."),
     ] = None,
     weights: Annotated[str | None, typer.Option(help="Start from a model name, a file, or none.")] = None,
     backbone_weights: Annotated[str | None, typer.Option(help="ImageNet weights: auto, a file, or none.")] = None,
@@ -41,21 +48,20 @@ def train(
         str | None, typer.Option(help="Do not train: backbone, encoder (and backbone), or a number of stages.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Length of the run.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a step, over all processes.")] = None,
-    size: Annotated[str | None, typer.Option(help="Image size: 640, or 480x640 (height x width).")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate; the groups' own rates follow in proportion.")] = None,
-    set_: Annotated[
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images per step, over all processes.")] = None,
+    size_hw: Annotated[str | None, typer.Option("--size", help="Image size: 640, or 480x640 (height x width).")] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="Learning rate; rates of parameter groups are scaled with it.")
+    ] = None,
+    set: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set",
-            help="train.NAME=VALUE of the recipe, model.NAME=VALUE of the network, NAME=VALUE of the run; repeat it.",
-        ),
+        typer.Option(help="train.NAME=VALUE of the recipe, model.NAME=VALUE of the network, NAME=VALUE of the run."),
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:1.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of everything that is random.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Random seed.")] = None,
     deterministic: Annotated[
-        bool | None, typer.Option("--deterministic", help="Repeat a run bit for bit; slower.")
+        bool | None, typer.Option("--deterministic", help="Make runs repeatable bit for bit; slower.")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that load images; default: 4.")] = None,
     evaluate_every: Annotated[int | None, typer.Option(min=0, help="Epochs between evaluations; 0: never.")] = None,
@@ -67,20 +73,52 @@ def train(
         str | None, typer.Option(help="Images that cannot be read: error, or skip to show others instead.")
     ] = None,
     max_pixels: MaxPixels = None,
-    logger: Annotated[
-        list[str] | None, typer.Option(help="Report to an experiment tracker too: wandb, mlflow; repeat it.")
+    loggers: Annotated[
+        list[str] | None,
+        typer.Option("--logger", help="Also report to an experiment tracker: wandb or mlflow; can be repeated."),
     ] = None,
     font: Annotated[
         Path | None, typer.Option(help="Font file for class names in images; default: installed ones.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop there.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and stop there.")] = False,
 ) -> None:
     """Train a model on a dataset.
 
-    What is not given is as in --config, else as in the recipe. Ctrl-C and SIGTERM end the run after the step under way,
-    to be continued with --resume; the exit status is 130 or 143 then.
+    Options that you leave out come from --config, then from the recipe. Ctrl-C and SIGTERM end the run after the
+    current step; resume it with --resume. The exit status is then 130 or 143.
     """
-    from rtdetr.training.distributed import is_main_process, launch, without_option
+    options = locals()
+    _launch(processes, resume=resume, output=output_dir)
+    from rtdetr.api import train as train_model
+
+    result = train_model(list(data) if data else None, resume=resume, dry_run=dry_run, **settings_of(options))
+    _tell(result, dry_run=dry_run)
+
+
+def settings_of(options: Mapping[str, Any]) -> "TrainSettings":
+    """Return options of the command line, by parameter of `train`, as settings of `rtdetr.train`.
+
+    Raises:
+        ConfigError, InputError: a value of --set or --size that cannot be read.
+    """
+    from rtdetr.cli.predict import parse_size
+    from rtdetr.recipes import TrainSettings
+    from rtdetr.recipes.changes import parse_assignments
+
+    names = [name for name in TrainSettings.__annotations__ if options.get(name) not in (None, [], ())]
+    settings = {name: options[name] for name in names}
+    if settings.get("freeze", "").isdecimal():
+        settings["freeze"] = int(settings["freeze"])
+    if "size_hw" in settings:
+        settings["size_hw"] = parse_size(settings["size_hw"])
+    if "set" in settings:
+        settings["set"] = parse_assignments(settings["set"])
+    return cast("TrainSettings", settings)
+
+
+def _launch(processes: int | None, *, resume: str | None, output: Path | None) -> None:
+    """Start the processes of the run, if it has several, and end this one with them."""
+    from rtdetr.training.distributed import launch, without_option
 
     if processes is None and resume is not None and "RANK" not in os.environ:
         from rtdetr.reports.environment import processes_of
@@ -90,79 +128,24 @@ def train(
     if processes is not None and (processes > 1 or "RANK" in os.environ):
         launch(processes, without_option("--processes", sys.argv[1:]))
 
-    from rtdetr.api import train as train_model
+
+def _tell(result: "TrainResult", *, dry_run: bool) -> None:
+    """Print how the run ended, in the main process, and exit as its signal asks."""
     from rtdetr.evaluation.report import percent
-    from rtdetr.run_files import PLAN_FILE
+    from rtdetr.training.distributed import is_main_process
     from rtdetr.training.signals import exit_status
 
-    settings = settings_of(
-        config=config,
-        model=model,
-        output=output,
-        weights=weights,
-        backbone_weights=backbone_weights,
-        recipe=recipe,
-        freeze=freeze,
-        epochs=epochs,
-        batch_size=batch_size,
-        size=size,
-        lr=lr,
-        set_=set_,
-        device=device,
-        precision=precision,
-        seed=seed,
-        deterministic=deterministic,
-        workers=workers,
-        evaluate_every=evaluate_every,
-        val_data=val_data,
-        images=images,
-        val_images=val_images,
-        bad_boxes=bad_boxes,
-        bad_images=bad_images,
-        max_pixels=max_pixels,
-        logger=logger,
-        font=font,
-    )
-    result = train_model(list(data) if data else None, resume=resume, dry_run=dry_run, **settings)
     if result.signal is not None:
-        if is_main_process():
-            typer.echo(f"interrupted; go on with: rtdetr train --resume {result.output_dir}")
-        raise typer.Exit(exit_status(result.signal))
-    if not is_main_process():
-        return
-    if dry_run:
-        typer.echo((result.output_dir / PLAN_FILE).read_text(encoding="utf-8"), nl=False)
+        text = f"interrupted; go on with: rtdetr train --resume {result.output_dir}"
+    elif dry_run:
+        text = result.plan
     elif result.best_weights is None:
-        typer.echo(f"finished: {result.last_weights}")
+        text = f"finished: {result.last_weights}"
     elif result.best_ap is None:
-        typer.echo(f"finished: AP cannot be measured without objects, {result.best_weights} has the last weights")
+        text = f"finished: AP cannot be measured without objects, {result.best_weights} has the last weights"
     else:
-        typer.echo(f"finished: best AP {percent(result.best_ap)}, {result.best_weights}")
-
-
-def settings_of(
-    *,
-    output: Path | None,
-    freeze: str | None,
-    size: str | None,
-    set_: list[str] | None,
-    logger: list[str] | None,
-    **others: Any,
-) -> "TrainSettings":
-    """What the options of the command line are as settings of `rtdetr.train`; those named here have other names there.
-
-    Raises:
-        ConfigError, InputError: a value of --set or --size that cannot be read.
-    """
-    from rtdetr.cli.predict import parse_size
-    from rtdetr.recipes.changes import parse_assignments
-
-    settings = {
-        **others,
-        "output_dir": output,
-        "freeze": int(freeze) if freeze is not None and freeze.isdecimal() else freeze,
-        "size_hw": parse_size(size) if size else None,
-        "set": parse_assignments(list(set_ or ())),  # older releases of typer give a tuple
-        "loggers": logger,
-    }
-    return cast("TrainSettings", settings)
+        text = f"finished: best AP {percent(result.best_ap)}, {result.best_weights}"
+    if is_main_process():
+        typer.echo(text)
+    if result.signal is not None:
+        raise typer.Exit(exit_status(result.signal))

@@ -17,6 +17,14 @@ from rtdetr.published.section import (
     whole,
 )
 
+DATA_KEYS = {
+    "data": "train_dataloader.dataset.ann_file",
+    "images": "train_dataloader.dataset.img_folder",
+    "val_data": "val_dataloader.dataset.ann_file",
+    "val_images": "val_dataloader.dataset.img_folder",
+}
+"""Where the settings of the data stand in a published file."""
+
 MOSAIC = "Mosaic"
 STRONG = ("RandomPhotometricDistort", "RandomZoomOut", "RandomIoUCrop")
 _COLLATE = ("BatchImageCollateFunction", "BatchImageCollateFuncion", "default_collate_fn")  # released as Funcion

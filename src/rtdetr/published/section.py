@@ -90,7 +90,13 @@ class Section:
         """
         for key in self.values:
             known = ", ".join(sorted(set(self.known)))
-            raise self._error(f"unknown key {key!r}.{nearest(key, self.known)} Known: {known}.", self.at, key)
+            guess = self._elsewhere(key) or nearest(key, self.known)
+            raise self._error(f"unknown key {key!r}.{guess} Known: {known}.", self.at, key)
+
+    def _elsewhere(self, key: str) -> str:
+        """A hint at the section that has a key which stands at the top of the document by mistake."""
+        paths = [] if self.at else [path for path in self.document.origins if path[-1:] == (key,) and len(path) > 1]
+        return f" Did you mean {'.'.join(paths[0])!r}?" if paths else ""
 
     def error(self, problem: str, key: str | None = None) -> ConfigError:
         """Return an error that says in which file and where in it."""

@@ -1,8 +1,8 @@
-"""What a model is trained with: settings, configuration files, named recipes, and the plan. Start at `settings.py`."""
+"""What a model is trained with: settings, configuration files, named recipes, and the plan. Start at `resolve.py`."""
 
 from rtdetr.recipes.changes import adapt, override
-from rtdetr.recipes.run_data import GivenData
+from rtdetr.recipes.resolve import RunSettings, resolve
 from rtdetr.recipes.schedule import lr_factor, set_learning_rate
-from rtdetr.recipes.settings import TrainSettings, resolve
+from rtdetr.recipes.settings import TrainSettings
 
-__all__ = ["GivenData", "TrainSettings", "adapt", "lr_factor", "override", "resolve", "set_learning_rate"]
+__all__ = ["RunSettings", "TrainSettings", "adapt", "lr_factor", "override", "resolve", "set_learning_rate"]

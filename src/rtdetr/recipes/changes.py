@@ -1,6 +1,6 @@
 """Changing a recipe: more or fewer epochs, another image size or rate, or any single value by its dotted name."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import yaml
 
@@ -23,7 +23,7 @@ def adapt(
     Args:
         epochs: length of the run. Augmentation and multi-scale stop as many epochs before its end as they did; what
             else is counted in epochs keeps its share of the run.
-        batch_size: images a step. The rate does not follow.
+        batch_size: images per step. The rate does not follow.
         size_hw: height and width of the training images, multiples of 32; the sizes of multi-scale follow.
         lr: the recipe's rate; the rates of its groups and of the backbone follow in proportion.
         precision: "float32", "bfloat16", "float16" or "auto".
@@ -74,7 +74,7 @@ def override(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
     return recipe
 
 
-def parse_assignments(assignments: list[str]) -> dict[str, str]:
+def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
     """Turn ["lr=2e-4", ...] of a command line into a mapping.
 
     Raises:

@@ -23,6 +23,7 @@ from rtdetr.published import is_published, read_published
 from rtdetr.weights.model_file import described_network
 from rtdetr.yaml_files import read_yaml
 
+NOT_SETTINGS = ("data_origins", "recipe_changes")  # what a run's config.json says besides, the latter in older ones
 _PATHS = ("data", "val_data")
 
 
@@ -45,12 +46,10 @@ def read_config(path: Path) -> dict[str, Any]:
         return found.settings
     known = [*TrainConfig.model_fields, "train"]
     for key in values:
-        if key not in known:
+        if key not in (*known, *NOT_SETTINGS):
             belongs = " It belongs under 'train:'." if key in Recipe.model_fields else nearest(key, known)
             raise ConfigError(f"{path}: unknown setting {key!r}.{belongs} Known: {', '.join(sorted(known))}.")
-    settings = {key: value for key, value in values.items() if value is not None}
-    for key in ("recipe_changes", "data_origins"):  # of the run that the file belongs to
-        settings.pop(key, None)
+    settings = {key: value for key, value in values.items() if value is not None and key not in NOT_SETTINGS}
     try:
         _read_model(settings)
         _read_recipe(settings)

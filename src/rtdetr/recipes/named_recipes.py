@@ -5,15 +5,19 @@ A zoo name is a recipe as well: the published one of that model.
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from rtdetr import zoo
 from rtdetr.categories import COCO80
-from rtdetr.config import ModelConfig, PResNetConfig, Recipe, TrainConfig
+from rtdetr.config import ModelConfig, PResNetConfig, Recipe
+from rtdetr.data import DetectionDataset
+from rtdetr.data.sampling import epoch_length, repeat_factors
 from rtdetr.errors import ConfigError, nearest
 from rtdetr.recipes.changes import adapt, change
 
-RECIPES = ("published", "finetune", "deim")
+PUBLISHED, FINETUNE, DEIM = RECIPES = ("published", "finetune", "deim")
+AUTO = "auto"  # where no recipe is named: see `meant`
 
 
 def named_recipe(name: str, model: str, network: ModelConfig | None = None) -> Recipe:
@@ -27,9 +31,9 @@ def named_recipe(name: str, model: str, network: ModelConfig | None = None) -> R
     Raises:
         ConfigError: no such recipe or model; the nearest name is given.
     """
-    if name == "published":
+    if name == PUBLISHED:
         return published(model, network)
-    if name == "deim":
+    if name == DEIM:
         return deim(model, network)
     known = [*RECIPES, *zoo.list_models(), *zoo.ALIASES]
     if name not in known:
@@ -88,7 +92,7 @@ def finetune(
     Args:
         base: the model's published recipe: image sizes, loss, the rate and the batch it belongs to.
         num_images: that an epoch shows.
-        batch_size: images a batch; None: 16, or fewer so that an epoch has 8 batches, but at least 4.
+        batch_size: images per batch; None: 16, or fewer so that an epoch has 8 batches, but at least 4.
         epochs: None: 72 for 1000 images, in proportion to 1 / sqrt(images) for others, from 12 to 200.
         from_scratch: nothing is known yet: the backbone trains at the full rate.
     """
@@ -137,33 +141,47 @@ def _backbone_share(recipe: Recipe) -> float:
     return 1.0 if own is None else own / recipe.lr
 
 
-def fit(config: TrainConfig, *, num_images: int, class_names: Sequence[str]) -> TrainConfig:
-    """Return the settings with the recipe that fits the data; unchanged where the recipe is final.
+class DataSummary(NamedTuple):
+    """What a recipe that is made for the data goes by.
 
-    Where weights are given and no recipe is named, `finetune` is taken, unless the classes are those of COCO: then the
-    run goes on with what the weights were made for, by the published recipe.
-
-    Args:
-        config: what `resolve` returned.
+    Attributes:
         num_images: that an epoch shows: the length of the training data, more if it is balanced.
         class_names: its classes, by label.
+    """
+
+    num_images: int
+    class_names: Sequence[str]
+
+    @classmethod
+    def of(cls, data: DetectionDataset, *, balance: bool) -> "DataSummary":
+        """Count what an epoch of the training data shows."""
+        factors = repeat_factors(data.annotations) if balance else None
+        return cls(epoch_length(factors, num_images=len(data)), data.categories.names)
+
+
+def meant(name: str, data: DataSummary) -> str:
+    """Return which recipe `AUTO` stands for; other names as they are.
+
+    It stands for weights and no named recipe: `FINETUNE`, unless the classes are those of COCO. Then the run goes on
+    with what the weights were made for, by the published recipe.
+    """
+    if name != AUTO:
+        return name
+    return PUBLISHED if list(data.class_names) == COCO80.names else FINETUNE
+
+
+def tailored(base: Recipe, changes: Mapping[str, object], data: DataSummary, *, from_scratch: bool) -> Recipe:
+    """Return the recipe `finetune` with changes; it is made for the batch size and the length that are among them.
 
     Raises:
-        ConfigError: a change of the recipe that cannot be.
+        ConfigError: a change that cannot be.
     """
-    if config.recipe_changes is None:
-        return config
-    changes, name = config.recipe_changes, config.recipe_name
-    if name == "auto":
-        name = "published" if list(class_names) == COCO80.names else "finetune"
-    recipe = published(config.model, config.network)
-    if name == "finetune":
-        recipe = finetune(
-            recipe,
-            num_images=num_images,
-            batch_size=config.recipe.batch_size if "batch_size" in changes else None,
-            epochs=config.recipe.epochs if "epochs" in changes else None,
-            from_scratch=config.weights is None and config.backbone_weights is None,
-        )
-        changes = {key: value for key, value in changes.items() if key not in ("batch_size", "epochs")}
-    return config.replace(recipe=change(recipe, changes), recipe_name=name, recipe_changes=None)
+    asked = change(base, changes)
+    made = finetune(
+        base,
+        num_images=data.num_images,
+        batch_size=asked.batch_size if "batch_size" in changes else None,
+        epochs=asked.epochs if "epochs" in changes else None,
+        from_scratch=from_scratch,
+    )
+    return change(made, {name: value for name, value in changes.items() if name not in ("batch_size", "epochs")})

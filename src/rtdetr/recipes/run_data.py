@@ -1,14 +1,18 @@
 """The datasets of a run, from the paths in its settings or from Python objects."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rtdetr.config import TrainConfig
 from rtdetr.data import DetectionDataset, open_dataset
-from rtdetr.errors import ConfigError, MissingSplitError
+from rtdetr.errors import ConfigError, DatasetError, MissingSplitError
 
 OPENED = "(opened in Python)"  # in place of a path in the settings
+OPTIONS = {"data": "DATA", "images": "--images", "val_data": "--val-data", "val_images": "--val-images"}
+"""Settings of the data, and what a user calls them on the command line."""
 
 
 class GivenData(NamedTuple):
@@ -16,6 +20,11 @@ class GivenData(NamedTuple):
 
     train: Any
     val: Any
+
+    @classmethod
+    def among(cls, data: Any, val_data: Any) -> "GivenData":
+        """Take the arguments that are Python objects."""
+        return cls(*(None if is_path(one) else one for one in (data, val_data)))
 
 
 _NO_VAL = (
@@ -42,7 +51,8 @@ def _open_parts(config: TrainConfig, given: GivenData | None) -> tuple[Detection
     given = given or GivenData(None, None)
     options: dict[str, Any] = {"on_bad_box": config.bad_boxes, "on_bad_image": config.bad_images}
     data = config.data if given.train is None else given.train
-    train = open_dataset(data, split="train", images=config.images, **options)
+    with _naming_the_file(config, "data", "images"):
+        train = open_dataset(data, split="train", images=config.images, **options)
     if config.evaluate_every == 0:
         return train, None
     val_data = config.val_data if given.val is None else given.val
@@ -50,7 +60,8 @@ def _open_parts(config: TrainConfig, given: GivenData | None) -> tuple[Detection
         raise ConfigError(f"{train.annotations_file} has no validation part; {_NO_VAL}")
     try:
         of_val = data if val_data is None else val_data
-        val = open_dataset(of_val, split="val", images=config.val_images, categories=train.categories, **options)
+        with _naming_the_file(config, "val_data", "val_images"):
+            val = open_dataset(of_val, split="val", images=config.val_images, categories=train.categories, **options)
     except MissingSplitError as error:
         raise MissingSplitError(f"{_NO_VAL[0].upper()}{_NO_VAL[1:]}. {error}") from None
     return train, val
@@ -63,3 +74,25 @@ def _has_parts(data: Any) -> bool:
     if isinstance(data, Sequence):
         return all(map(_has_parts, data))
     return isinstance(data, Mapping)  # of parts by name, as a DatasetDict is
+
+
+def is_path(data: Any) -> bool:
+    """Whether a dataset is given as a path, as several paths, or not at all."""
+    if isinstance(data, Sequence) and not isinstance(data, str):
+        return all(map(is_path, data))
+    return data is None or isinstance(data, str | os.PathLike)
+
+
+@contextlib.contextmanager
+def _naming_the_file(config: TrainConfig, *names: str) -> Iterator[None]:
+    """Add to an error about a path that does not exist the file that says it, and the option that replaces it."""
+    try:
+        yield
+    except DatasetError as error:
+        for name in names:
+            path, option = getattr(config, name), OPTIONS[name]
+            origin = config.data_origins.get(name, option)
+            is_meant = isinstance(path, str) and str(Path(path)) in str(error) and not Path(path).exists()
+            if is_meant and origin != option:
+                raise type(error)(f"{error}. It comes from {origin}: correct that, or give {option}") from None
+        raise

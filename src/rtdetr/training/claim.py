@@ -49,14 +49,17 @@ def claimed(job: Job, *, resume: Mapping[str, Any] | None, dry_run: bool) -> Ite
         dry_run: write these two files only.
 
     Raises:
-        ConfigError: the folder holds another run, or another process is writing a run into it.
+        ConfigError: the folder holds another run (a dry run only warns), or another process is writing a run into it.
         TrainingError: the folder cannot be written, or has no room for a checkpoint.
     """
     folder, config = job.folder, job.config
     if resume is None and (folder / LAST_FILE).exists():
-        raise ConfigError(
-            f"{folder} already holds a run. Resume it (--resume {folder}), or choose another folder (--output)"
-        )
+        text = f"{folder} already holds a run. Resume it (--resume {folder}), or choose another folder (--output)"
+        if not dry_run:
+            raise ConfigError(text)
+        job.log.warning("%s. Nothing is written there", text)
+        yield
+        return
     if not dry_run:
         check_space(folder, job.state.model, keep=config.keep_last, say=job.log.warning)
     with _locked(folder):

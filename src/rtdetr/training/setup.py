@@ -1,4 +1,4 @@
-"""Builds what a run needs from its settings: datasets, model with its first weights, optimiser, average, loader."""
+"""Builds what a run needs from its settings and datasets: model with first weights, loader, optimizer, average."""
 
 import logging
 import random
@@ -13,25 +13,18 @@ from rtdetr.categories import Categories
 from rtdetr.config import Recipe, TrainConfig
 from rtdetr.data import DetectionDataset, TrainLoader
 from rtdetr.data.pipelines import Pipeline
-from rtdetr.data.sampling import epoch_length, repeat_factors
 from rtdetr.data.schedule import plan
 from rtdetr.devices import choose_device, training_dtype
-from rtdetr.errors import ConfigError, one_of
-from rtdetr.evaluation import CocoMetrics
-from rtdetr.fonts import given_face
-from rtdetr.images import allow_pixels
+from rtdetr.errors import ConfigError
 from rtdetr.losses import build_criterion
 from rtdetr.models import RTDETR, build_model
 from rtdetr.models.recompute import recompute_activations
-from rtdetr.recipes.named_recipes import fit
 from rtdetr.recipes.plan import SplitCounts, describe
-from rtdetr.recipes.run_data import GivenData, open_run_data
-from rtdetr.reports.loggers import require
 from rtdetr.reports.progress import Progress
 from rtdetr.training.checkpoint import TrainingState
 from rtdetr.training.distributed import Processes, wrap
 from rtdetr.training.ema import ModelEMA
-from rtdetr.training.fingerprint import fingerprints, tell_changes, with_former_labels
+from rtdetr.training.fingerprint import Datasets, fingerprints, tell_changes, with_former_labels
 from rtdetr.training.former_rows import are_ids, with_rows_of_classes
 from rtdetr.training.freeze import freeze
 from rtdetr.training.job import Job, MakeDetector
@@ -43,45 +36,36 @@ from rtdetr.wording import counted
 
 _log = logging.getLogger(__name__)
 ALONE = Processes()
-METRICS = [name for name in CocoMetrics._fields if name != "per_class"]
 
 
 def prepare(
     config: TrainConfig,
+    datasets: Datasets,
     *,
     make_detector: MakeDetector,
     resume: Mapping[str, Any] | None = None,
     processes: Processes = ALONE,
     transforms: Pipeline | None = None,
-    given: GivenData | None = None,
     dry_run: bool = False,
 ) -> Job:
     """Build a run, and bring it to where the checkpoint `resume` was saved; nothing is written.
 
     Raises:
-        ConfigError, DatasetError, InputError, WeightsError: what was asked for cannot be done.
+        ConfigError, DatasetError, WeightsError: what was asked for cannot be done.
     """
-    _check_settings(config)
     device = _choose_device(config.device, processes)
+    dtype = training_dtype(device, config.recipe.precision)
     say = _log.warning if processes.is_main else lambda _: None
-    datasets = open_run_data(config, given)
     if resume is not None:
         datasets = with_former_labels(resume, datasets, say=say, labels_are_ids=config.labels_are_ids)
     train_data = datasets["train"]
     data_marks = fingerprints(datasets)
-    factors = repeat_factors(train_data.annotations) if config.balance else None
-    shown = epoch_length(factors, num_images=len(train_data))
-    config = fit(config, num_images=shown, class_names=train_data.categories.names)
-    dtype = training_dtype(device, config.recipe.precision)
     model = _first_model(config, train_data.categories, device=device, is_new=resume is None, dry_run=dry_run)
     loader = _build_loader(config, train_data, model, device=device, processes=processes, transforms=transforms)
     description = _describe(config, model, datasets, loader, device=device, dtype=dtype, processes=processes)
     state = _build_state(config, model, loader, device=device, dtype=dtype, processes=processes)
     if resume is not None:
-        epochs = config.recipe.epochs
-        if are_ids(resume, train_data.categories, stated=config.labels_are_ids):
-            resume = with_rows_of_classes(resume, train_data.categories, trained=state.trained, say=say)
-        _go_on(resume, state, datasets, data_marks, epochs=epochs, processes=processes, say=say)
+        _go_on(config, resume, state, datasets, data_marks, processes=processes, say=say)
     _check_agreement(processes, state.progress, train_data, data_marks)
     if processes.is_main:
         _warn(config.recipe, loader, datasets, transforms)
@@ -102,17 +86,6 @@ def prepare(
         description=description,
         fingerprints=data_marks,
     )
-
-
-def _check_settings(config: TrainConfig) -> None:
-    """Refuse what can be seen to be wrong before the data is read, and allow images of the size that is asked for."""
-    one_of("best_metric", config.best_metric, METRICS)
-    for name in config.loggers:
-        require(name)
-    if config.font is not None:
-        given_face(config.font)
-    if config.max_pixels is not None:
-        allow_pixels(config.max_pixels)
 
 
 def _first_model(
@@ -155,7 +128,7 @@ def _build_loader(
 def _describe(
     config: TrainConfig,
     model: RTDETR,
-    datasets: Mapping[str, DetectionDataset],
+    datasets: Datasets,
     loader: TrainLoader,
     *,
     device: torch.device,
@@ -211,16 +184,19 @@ def _build_state(
 
 
 def _go_on(
+    config: TrainConfig,
     resume: Mapping[str, Any],
     state: TrainingState,
-    datasets: Mapping[str, DetectionDataset],
+    datasets: Datasets,
     data_marks: Mapping[str, torch.Tensor],
     *,
-    epochs: int,
     processes: Processes,
     say: Callable[[str], None],
 ) -> None:
     """Bring a run to where a checkpoint was saved, and say what is different from then."""
+    categories, epochs = datasets["train"].categories, config.recipe.epochs
+    if are_ids(resume, categories, stated=config.labels_are_ids):
+        resume = with_rows_of_classes(resume, categories, trained=state.trained, say=say)
     restore(resume, state, rank=processes.rank)
     if (state.progress.epoch, state.progress.batch) > (epochs, 0):
         raise ConfigError(
@@ -228,12 +204,10 @@ def _go_on(
             "more (--epochs N), or leave that out"
         )
     _warn_of_other_processes(len(resume.get("rng", [])), processes)
-    tell_changes(resume, data_marks, names=datasets["train"].categories.names, say=say)
+    tell_changes(resume, data_marks, names=categories.names, say=say)
 
 
-def _warn(
-    recipe: Recipe, loader: TrainLoader, datasets: Mapping[str, DetectionDataset], transforms: Pipeline | None
-) -> None:
+def _warn(recipe: Recipe, loader: TrainLoader, datasets: Datasets, transforms: Pipeline | None) -> None:
     """Say what of a run looks like a mistake."""
     if transforms is not None and not any(plan(recipe, epoch).strong for epoch in range(recipe.epochs)):
         _log.warning("the transforms are not used: no epoch of this recipe is augmented (augmentation_stop_epoch)")
@@ -283,8 +257,8 @@ def _build_model(config: TrainConfig, categories: Categories) -> RTDETR:
 def _warn_of_other_processes(former: int, processes: Processes) -> None:
     if processes.is_main and former not in (0, processes.world_size):
         _log.warning(
-            "the run had %d processes and has %d now: batches are shared out anew, so it goes on, but not as it would "
-            "have; --processes %d or torchrun brings the former number back",
+            "the run had %d processes and has %d now: batches are split differently, so results will not match the "
+            "original run; --processes %d or torchrun brings the former number back",
             former,
             processes.world_size,
             former,

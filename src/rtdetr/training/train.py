@@ -17,7 +17,6 @@ from rtdetr.data.pipelines import Pipeline
 from rtdetr.errors import TrainingError
 from rtdetr.random_state import random_state
 from rtdetr.recipes.plan import note_time
-from rtdetr.recipes.run_data import GivenData
 from rtdetr.recipes.schedule import set_learning_rate
 from rtdetr.reports.run_folder import EvaluationPages, write_start
 from rtdetr.reports.run_log import RunLog, SilentLog
@@ -25,6 +24,7 @@ from rtdetr.run_files import BEST_FILE, LAST_FILE, PLAN_FILE
 from rtdetr.training.checkpoint import save_best, save_last
 from rtdetr.training.claim import claimed, only_run
 from rtdetr.training.distributed import join
+from rtdetr.training.fingerprint import Datasets
 from rtdetr.training.job import Job, MakeDetector
 from rtdetr.training.rehearsal import rehearse
 from rtdetr.training.setup import prepare
@@ -44,6 +44,7 @@ class TrainResult(NamedTuple):
         last_weights: last.pth, to resume from.
         finished: False if a signal stopped the run before the end of its last epoch.
         signal: name of that signal, "SIGINT" (Ctrl-C) or "SIGTERM"; None if there was none.
+        plan: text of plan.txt; empty except in the main process.
     """
 
     output_dir: Path
@@ -52,26 +53,27 @@ class TrainResult(NamedTuple):
     last_weights: Path
     finished: bool
     signal: str | None = None
+    plan: str = ""
 
 
 def run(
     config: TrainConfig,
+    datasets: Datasets,
     *,
     make_detector: MakeDetector,
     resume: Mapping[str, Any] | None = None,
     dry_run: bool = False,
     transforms: Pipeline | None = None,
-    given: GivenData | None = None,
 ) -> TrainResult:
     """Train as `config` says, together with the other processes if torchrun started several.
 
     Args:
-        config: the settings of the run.
+        config: the final settings.
+        datasets: "train", and "val" if it is evaluated.
         make_detector: turns the averaged model and its classes into the detector that is evaluated.
         resume: content of the checkpoint to resume from (`checkpoint.read`).
         dry_run: build everything but download no weights, write config.json and plan.txt, and stop.
         transforms: augmentation in place of the recipe's; see `TrainLoader`.
-        given: datasets in place of the paths in `config`.
 
     Raises:
         ConfigError, DatasetError, WeightsError: the settings cannot be followed; nothing has been trained.
@@ -81,16 +83,17 @@ def run(
     with only_run(), join(config.device) as processes, _deterministic(wanted=config.deterministic):
         job = prepare(
             config,
+            datasets,
             make_detector=make_detector,
             resume=resume,
             processes=processes,
             transforms=transforms,
-            given=given,
             dry_run=dry_run,
         )
         with claimed(job, resume=resume, dry_run=dry_run) if processes.is_main else contextlib.nullcontext():
             if dry_run:
-                return TrainResult(job.folder, None, None, job.folder / LAST_FILE, finished=False)
+                last = job.folder / LAST_FILE
+                return TrainResult(job.folder, None, None, last, finished=False, plan=job.description)
             return _run(job)
 
 
@@ -135,7 +138,13 @@ def _run(job: Job) -> TrainResult:
         signal = _train_epochs(job, log=log, stop=stop, pages=pages)
     best_weights = None if progress.best_epoch is None else job.folder / BEST_FILE
     return TrainResult(
-        job.folder, best_weights, progress.best_ap, job.folder / LAST_FILE, finished=signal is None, signal=signal
+        job.folder,
+        best_weights,
+        progress.best_ap,
+        job.folder / LAST_FILE,
+        finished=signal is None,
+        signal=signal,
+        plan=job.description,
     )
 
 

@@ -1,0 +1,242 @@
+"""Everything that was written about a run, as one: a resumed run, a configuration file, settings, values by name.
+
+Each is a layer over the one before. `read_written` merges them; what only the data decides is left to `resolve.py`.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rtdetr import zoo
+from rtdetr.config import ModelConfig, Recipe
+from rtdetr.errors import ConfigError, WeightsError
+from rtdetr.files import with_home
+from rtdetr.published.data import DATA_KEYS
+from rtdetr.recipes.config_file import NOT_SETTINGS, read_config
+from rtdetr.recipes.named_recipes import AUTO, PUBLISHED
+from rtdetr.recipes.run_data import OPENED, OPTIONS
+from rtdetr.recipes.settings import MAY_BE_NONE, PATHS, Layer, PathLike, assigned, check_names, given
+from rtdetr.run_files import CONFIG_FILE, LAST_FILE
+from rtdetr.weights import read_checkpoint
+from rtdetr.weights.assumptions import tell_assumed_sampling
+from rtdetr.weights.run_record import edits, read_run_config, shown
+
+_log = logging.getLogger(__name__)
+DEFAULT_MODEL = "rtdetrv2_r18vd"
+_IMAGES_OF = {"data": "images", "val_data": "val_images"}
+
+
+class Written(NamedTuple):
+    """Everything that was written about a run.
+
+    Attributes:
+        values: fields of `TrainConfig`, without those below.
+        recipe: a recipe, or the name of one.
+        recipe_name: what it is called.
+        changes: single values of the recipe, by dotted name.
+        may_tune: whether weights that the recipe is tuned from are loaded where none are given.
+    """
+
+    values: dict[str, Any]
+    recipe: Recipe | str
+    recipe_name: str
+    changes: dict[str, Any]
+    may_tune: bool
+
+
+def read_written(
+    data: Any, settings: Mapping[str, Any], *, resume: Path | None = None, saved: Mapping[str, Any] | None = None
+) -> Written:
+    """Merge everything that was written about a run; for the arguments and errors, see `resolve`."""
+    check_names(settings)
+    file = _file(settings.get("config"))
+    above = (given(data, settings), assigned(settings.get("set") or {}))
+    named_above = {name for layer in above for name in layer.values}
+    former = _former(resume, saved)
+    layers = (former, _without_replaced_data(file, named_above), *above)
+    values = _normalized(_merged(layers))
+    is_untrained = _is_untrained(values)
+    if is_untrained:
+        values["model"] = values["model"].removesuffix(zoo.UNTRAINED)
+    may_tune = resume is None and not is_untrained and "none" not in (values["weights"], values["backbone_weights"])
+    values |= {name: None for name in MAY_BE_NONE if values[name] == "none"}
+    if saved is not None:
+        _check_found_again(values, OPTIONS.keys() - named_above - file.values.keys())
+    if "data" not in values:
+        raise ConfigError("no dataset given: give the folder or annotation file of the images to train on")
+    values |= _model(values, {name: value for layer in layers for name, value in layer.network.items()})
+    recipe = values.pop("recipe", None)
+    recipe_name = values.pop("recipe_name", PUBLISHED)
+    if isinstance(recipe, Mapping):  # a resumed run's
+        recipe = Recipe(**recipe)
+    if not isinstance(recipe, Recipe):
+        recipe = recipe_name = str(recipe or (AUTO if values["weights"] else PUBLISHED))
+    changes = {name: value for layer in layers for name, value in layer.recipe.items()}
+    values.setdefault("output_dir", _free_folder(values["model"]))
+    return Written(values, recipe, recipe_name, changes, may_tune)
+
+
+def _former(resume: Path | None, saved: Mapping[str, Any] | None) -> Layer:
+    """What the checkpoint says that a run goes on from."""
+    saved = saved or {}
+    values = {name: value for name, value in saved.items() if name not in NOT_SETTINGS}
+    if resume is not None:
+        folder = resume if resume.is_dir() else resume.parent
+        values["output_dir"] = str(folder)
+        if saved:
+            _tell_edits(folder / CONFIG_FILE, saved)
+    return Layer(values, {}, {}, dict(saved.get("data_origins", {})))
+
+
+def _tell_edits(file: Path, saved: Mapping[str, Any]) -> None:
+    """Say where a run's config.json differs from its checkpoint, by which the run goes on: somebody may have edited it.
+
+    The two also differ where a run was resumed with other settings and ended before its first checkpoint.
+    """
+    try:
+        written = read_run_config(file)
+    except WeightsError as error:
+        _log.warning("%s. The run goes on by its checkpoint", error)
+        return
+    for name, value, stored in edits(written, saved):
+        if name != "output_dir" and not name.startswith("data_origins"):
+            hint = "" if name == "network" else f". To change it: --set {name}={json.dumps(value)}"
+            _log.warning(
+                "%s has %s %s, the checkpoint has %s, and the run goes on with that%s",
+                *(file, name, shown(value), shown(stored), hint),
+            )
+
+
+def _file(config: PathLike | Mapping[str, Any] | None) -> Layer:
+    """What a file says; the config.json of a run is without its folder, so that it starts another run."""
+    if config is None:
+        return Layer({}, {}, {}, {})
+    if isinstance(config, Mapping):  # what was read from a published file
+        values, source = dict(config), str(config.get("recipe_name", "the file"))
+    else:
+        path, source = with_home(config), str(config)
+        values = read_config(path)
+        if "output_dir" in values and path.resolve().parent == Path(values["output_dir"]).resolve():
+            del values["output_dir"]
+    changes = values.pop("changes", {})
+    is_published = Path(source).name == values.get("recipe_name")
+    origins = {name: f"{source}: {DATA_KEYS[name]}" if is_published else source for name in OPTIONS if name in values}
+    return Layer(values, changes, {}, origins)
+
+
+def _without_replaced_data(file: Layer, above: Collection[str]) -> Layer:
+    """Leave out what a file says of data that is given otherwise: its images, and for the training data all of it."""
+    replaced = {images for data, images in _IMAGES_OF.items() if data in above and data in file.values}
+    if "data" in above and "data" in file.values:
+        replaced = set(OPTIONS)
+    kept = {name: value for name, value in file.values.items() if name not in replaced}
+    return file._replace(values=kept, origins={name: text for name, text in file.origins.items() if name in kept})
+
+
+def _merged(layers: Sequence[Layer]) -> dict[str, Any]:
+    """Values of the layers, each over the one before; another model by name leaves the former network out."""
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for layer in layers:
+        if "model" in layer.values:
+            values["network"] = None
+        values |= layer.values
+        origins |= layer.origins
+    return {**values, "data_origins": {name: text for name, text in origins.items() if values.get(name) is not None}}
+
+
+def _normalized(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values in one form: the home folder in place of `~`, "none" in small letters, a network as `ModelConfig`."""
+    changed = {name: _with_home(values[name]) for name in PATHS if name in values}
+    for name in MAY_BE_NONE:
+        value = changed.get(name, values.get(name))
+        changed[name] = value.lower() if isinstance(value, str) and value.lower() == "none" else value
+    if isinstance(values.get("network"), Mapping):
+        changed["network"] = ModelConfig(**values["network"])
+    return {**values, **changed}
+
+
+def _with_home(paths: Any) -> Any:
+    """Paths with the home folder in place of `~`; what is no path is refused later."""
+    if isinstance(paths, list | tuple):
+        return tuple(map(_with_home, paths))
+    return os.path.expanduser(paths) if isinstance(paths, str) else paths
+
+
+def _is_untrained(values: Mapping[str, Any]) -> bool:
+    """Whether the model is asked for with fresh weights, by `zoo.UNTRAINED` behind its name.
+
+    Raises:
+        ConfigError: there are weights to start from as well.
+    """
+    model = values.get("model")
+    if not isinstance(model, str) or not model.endswith(zoo.UNTRAINED):
+        return False
+    for name in ("weights", "backbone_weights"):
+        if values[name] not in (None, "none"):
+            raise ConfigError(
+                f"model {model!r} asks for fresh weights, {name} for those of {values[name]!r}: leave out {name}, or "
+                f"write {model.removesuffix(zoo.UNTRAINED)!r}"
+            )
+    return True
+
+
+def _check_found_again(values: Mapping[str, Any], names: Collection[str]) -> None:
+    """See that the data of a resumed run, which is not given again, can be found from here."""
+    for name in [name for name in OPTIONS if name in names]:
+        paths = values.get(name) or ()
+        for path in (paths,) if isinstance(paths, str) else paths:
+            if path == OPENED:
+                raise ConfigError(f"resume: the run's {name} was an object in Python; give it again ({name}=...)")
+            if not Path(path).is_absolute() and not Path(path).exists():
+                raise ConfigError(
+                    f"resume: the run's {name} is {path!r}, which is not in {Path.cwd()}. Start it from the folder "
+                    f"where it was begun, or say where that is now: {OPTIONS[name]}"
+                )
+
+
+def _model(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The model, that of the weights where none is named, and its network where that is not the zoo's."""
+    model, network = values.get("model"), values.get("network")
+    if model is None:
+        model, found = _model_of_weights(values["weights"])
+        network = network or found
+    for name, value in changes.items():
+        first, *inner = name.split(".")
+        for part in reversed(inner):
+            value = {part: value}
+        network = (network or zoo.model_config(model)).replace(**{first: value})
+    return {"model": model, "network": network}
+
+
+def _model_of_weights(weights: str | None) -> tuple[str, ModelConfig | None]:
+    """The zoo's name for the model of weights, and their network where their file says another than the zoo has."""
+    if weights is None:
+        return DEFAULT_MODEL, None
+    name = weights.partition(":")[0]
+    if name in (*zoo.list_models(), *zoo.ALIASES):
+        return name, None
+    loaded = read_checkpoint(weights)
+    found = loaded.config
+    if loaded.assumes_sampling:
+        tell_assumed_sampling(loaded.path)
+    if found.name not in zoo.list_models():
+        raise ConfigError(f"{weights} does not say which model of the zoo it is for; give its name as model")
+    usual = zoo.model_config(found.name)
+    decoder = {"num_denoising": found.decoder.num_denoising or usual.decoder.num_denoising}  # 0: for inference alone
+    trained = {name: getattr(usual.backbone, name) for name in ("freeze_at", "freeze_norm")}
+    found = found.replace(num_classes=usual.num_classes, eval_size_hw=usual.eval_size_hw, backbone=trained)
+    found = found.replace(decoder=decoder)
+    return found.name, found if found.in_channels == usual.in_channels and found != usual else None
+
+
+def _free_folder(model: str) -> str:
+    """The first of runs/MODEL, runs/MODEL-2, ... that holds no run yet."""
+    folder, number = Path("runs") / model, 1
+    while (folder / LAST_FILE).exists():
+        number += 1
+        folder = Path("runs") / f"{model}-{number}"
+    return str(folder)
