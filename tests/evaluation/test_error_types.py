@@ -3,7 +3,7 @@
 import hotcoco
 import pytest
 
-from rtdetr.evaluation.error_types import DETECTION_KINDS, KINDS
+from rtdetr.evaluation.error_kinds import DETECTION_KINDS, KINDS
 from tests.evaluation.scenes import APART, SQUARE, random_scene, scene_report, shifted
 
 ONE_CAT = [("cat", SQUARE)]
@@ -30,7 +30,7 @@ def test_one_error_of_each_kind(tmp_path, kind, objects, found):
         counts["background"] = 0
     assert counts == {**dict.fromkeys(KINDS, 0), kind: 1}
     if kind != "missed":
-        kinds = report.errors.kinds
+        kinds = report.matches.kinds
         assert [DETECTION_KINDS[i] for i in kinds[kinds >= 0]] == [kind]
 
 

@@ -16,7 +16,8 @@ import numpy as np
 
 from rtdetr.errors import InputError
 from rtdetr.evaluation.coco import CocoEvaluator, CocoMetrics
-from rtdetr.evaluation.error_types import KINDS, ErrorTypes, error_types
+from rtdetr.evaluation.error_kinds import KINDS
+from rtdetr.evaluation.error_types import ErrorTypes, error_types
 from rtdetr.evaluation.matching import Matches, match
 from rtdetr.evaluation.operating_points import (
     ClassResult,
