@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+PLOTS = {  # file -> what it shows
+    "pr_curve.png": "Precision over recall, at IoU 0.5",
+    "f1_curve.png": "F1 over the score threshold",
+    "p_curve.png": "Precision over the score threshold",
+    "r_curve.png": "Recall over the score threshold",
+    "class_ap.png": "AP and AP50 per class",
+    "confusion_matrix.png": "Confusion matrix at IoU 0.5 and the best F1 thresholds",
+}
 BLUE, GREY = "#2a6fbb", "#4c5b70"
 _MOST_COLORS = 12  # classes with a line of their own colour and a place in the legend
 _MOST_NUMBERS = 25  # classes up to which the cells of the confusion matrix have numbers
