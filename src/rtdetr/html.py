@@ -150,9 +150,12 @@ def figure_file(path: Path, folder: Path, *, caption: str = "", is_photo: bool =
         shown = picture(image, alt=alt)
     else:
         shown = _embedded(content, "png", size_wh=image.size, alt=alt, class_="plot")
-    linked = element("a", shown, href=_link(path, folder))
-    below = element("figcaption", caption) if caption else Html()
-    return element("figure", linked, below)
+    return figure(element("a", shown, href=_link(path, folder)), caption)
+
+
+def figure(content: Html, caption: str) -> Html:
+    """An image with a text below it, which may be empty."""
+    return element("figure", content, element("figcaption", caption) if caption else Html())
 
 
 def gallery(figures: Sequence[Html]) -> Html:

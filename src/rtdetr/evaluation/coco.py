@@ -1,7 +1,7 @@
 """COCO average precision of detections against a `DetectionDataset`: pycocotools' numbers, computed by hotcoco.
 
-Collect detections with `CocoEvaluator.add`, an image at a time and in any order, then `summarize`. Images that were not
-added count as images without detections. Thousands of images take the memory of a few: detections beyond some ten
+Collect detections with `CocoEvaluator.add`, one image at a time and in any order, then `summarize`. Images that were
+not added count as images without detections. Thousands of images take the memory of a few: detections beyond some ten
 thousands wait on disk (`spool.py`), and a few classes are evaluated at a time.
 
 Source: https://cocodataset.org/#detection-eval.
@@ -27,7 +27,7 @@ _IMAGES_SENT = 100  # by a process at a time: 1 MB with 300 detections each
 class CocoMetrics(NamedTuple):
     """The twelve COCO numbers as fractions of 1, in COCO's order, then AP by class; -1 where there is no such object.
 
-    AP is averaged over IoU 0.50, 0.55, ... 0.95 and classes, of up to 100 detections an image. Small, medium and large
+    AP is averaged over IoU 0.50, 0.55, ... 0.95 and classes, of up to 100 detections per image. Small, medium and large
     objects are divided at areas of 32 x 32 and 96 x 96 pixels.
     """
 
@@ -37,7 +37,7 @@ class CocoMetrics(NamedTuple):
     ap_small: float
     ap_medium: float
     ap_large: float
-    ar1: float  # recall with one detection an image
+    ar1: float  # recall with one detection per image
     ar10: float
     ar100: float
     ar_small: float
@@ -61,7 +61,7 @@ class DetectionColumns(NamedTuple):
 
 
 class CocoEvaluator:
-    """Detections of a dataset: an index of 16 bytes an image in memory, detections beyond some ten thousands on disk.
+    """Detections of a dataset: an index of 16 bytes per image in memory, detections beyond some ten thousands on disk.
 
     Several processes evaluate a share of the images each, and `gathered` makes a whole of them in one. Whatever else
     brings `state()` of each to one place may call `CocoEvaluator.merged` there.
@@ -183,7 +183,7 @@ class CocoEvaluator:
         names = self.dataset.categories.names
         spool, starts = self._sorted_by_class()
         share_of = (np.diff(starts) + _CURVES).cumsum() // _MOST_AT_ONCE
-        precision = np.empty((10, 101, len(names), 4))  # IoU, recall, class, area; of 100 detections an image
+        precision = np.empty((10, 101, len(names), 4))  # IoU, recall, class, area; of 100 detections per image
         recall = np.empty((10, len(names), 4, 3))  # IoU, class, area, detections
         for share in np.split(np.arange(len(names)), np.flatnonzero(np.diff(share_of)) + 1):
             rows = spool.read(int(starts[share[0]]), int(starts[share[-1] + 1]))

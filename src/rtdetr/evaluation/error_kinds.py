@@ -2,13 +2,13 @@
 
 A wrong detection is one that found no object at IoU 0.5. It is of the first kind that fits:
 
-- `localisation`: IoU 0.1 to 0.5 with an object of its class;
+- `localization`: IoU 0.1 to 0.5 with an object of its class;
 - `class`: IoU 0.5 with an object of another class;
 - `duplicate`: IoU 0.5 with an object of its class, which a better detection has;
 - `background`: IoU below 0.1 with every object;
 - `both`: IoU 0.1 to 0.5 with an object of another class.
 
-`missed` are the objects that were not found and that no localisation or class error was meant for.
+`missed` are the objects that were not found and that no localization or class error was meant for.
 
 Source: TIDE, arXiv 2008.08115, section 2.2, in the order of its published tool.
 """
@@ -17,7 +17,7 @@ import numpy as np
 
 from rtdetr.evaluation.overlaps import Pairs
 
-DETECTION_KINDS = ("localisation", "class", "duplicate", "background", "both")
+DETECTION_KINDS = ("localization", "class", "duplicate", "background", "both")
 KINDS = (*DETECTION_KINDS, "missed")
 
 
@@ -31,7 +31,7 @@ def error_kinds(pairs: Pairs, is_same_class: np.ndarray, is_wrong: np.ndarray) -
 
     Returns:
         The kind of each detection as a position in `DETECTION_KINDS`, int8 (n,), -1 where it is not wrong; and the
-        object that a localisation or class error was meant for, int32 (n,), -1 for none.
+        object that a localization or class error was meant for, int32 (n,), -1 for none.
     """
     same_iou, same_object = _best(pairs[is_same_class], len(is_wrong))
     other_iou, other_object = _best(pairs[~is_same_class], len(is_wrong))

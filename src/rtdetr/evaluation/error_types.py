@@ -1,6 +1,6 @@
 """How many errors of each kind there are (`error_kinds.py`), and the AP50 that each kind costs.
 
-The cost of a kind is the AP50 gained if an oracle corrected those errors alone: localisation and class errors become
+The cost of a kind is the AP50 gained if an oracle corrected those errors alone: localization and class errors become
 right where nothing has found the object and no error of either kind on it has a higher score, and vanish elsewhere;
 duplicate, background and both vanish; missed objects are not asked for.
 

@@ -35,7 +35,7 @@ class Matches:
         scores: float32 (n,), descending within a class.
         found: int32 (n,), the object that a detection found at IoU 0.5; -1: none.
         kinds: int8 (n,), what is wrong with it, as a position in `DETECTION_KINDS`; -1: nothing.
-        targets: int32 (n,), the object that a localisation or class error was meant for; -1: none.
+        targets: int32 (n,), the object that a localization or class error was meant for; -1: none.
         true_bits: uint16 (n,), see `is_true`.
         ignored_bits: uint16 (n,), see `is_ignored`.
         object_images: int64 (m,), ascending.

@@ -31,7 +31,7 @@ def write_page(folder: Path) -> Path:
     """
     report = read_json(folder / REPORT_FILE)
     metrics = report.get("metrics") or {}
-    numbers = [(f"{percent(metrics[key])} %", name) for key, name in (("ap", "AP"), ("ap50", "AP50")) if key in metrics]
+    numbers = [_number(report, key, name) for key, name in (("ap", "AP"), ("ap50", "AP50")) if key in metrics]
     if report.get("seconds"):
         numbers.append((f"{report['num_images'] / report['seconds']:.1f}", "images/s"))
     subtitle = f"{counted(report.get('num_images', 0), 'image')} of {report.get('data', '')}"
@@ -44,6 +44,13 @@ def write_page(folder: Path) -> Path:
     title = f"Evaluation of {report.get('model', 'a model')}"
     text = page(title, lead=together(note(subtitle), cards(numbers)), sections=sections)
     return save_page(folder / PAGE_FILE, text, error=InputError)
+
+
+def _number(report: Mapping[str, Any], key: str, name: str) -> tuple[str, str]:
+    """A number for the top of the page, with its confidence interval."""
+    interval = (report.get("confidence_95") or {}).get(key)
+    between = f", 95 % confidence {percent(interval[0])} to {percent(interval[1])}" if interval else ""
+    return f"{percent(report['metrics'][key])} %", name + between
 
 
 def accuracy(evaluation: Mapping[str, Any]) -> Html:
@@ -61,9 +68,7 @@ def accuracy(evaluation: Mapping[str, Any]) -> Html:
         parts.append(
             table([_title(name) for name in columns], [[_cell(name, row[name]) for name in columns] for row in ordered])
         )
-        parts.append(
-            note("Precision, recall and F1 at IoU 0.5 and at the score threshold where each class's F1 is best.")
-        )
+        parts.append(note("Precision, recall and F1 at IoU 0.5 and the score threshold where F1 of the class is best."))
     if errors:
         rows = [[_ERROR_NAMES.get(kind, kind), one["count"], percent(one["ap50_cost"])] for kind, one in errors.items()]
         parts.append(table(["error", "count", "AP50 lost"], rows))
@@ -106,4 +111,4 @@ def _cell(column: str, value: Any) -> str | int | Bar:
 
 def _title(column: str) -> str:
     """The name of a number as people write it: AP50 for ap50."""
-    return re.sub(r"^(a[pr]|f1)", lambda match: match[0].upper(), column).replace("_", " ")
+    return "class" if column == "name" else re.sub(r"^(a[pr]|f1)", lambda m: m[0].upper(), column).replace("_", " ")

@@ -67,7 +67,9 @@ class Spool:
     @contextlib.contextmanager
     def _told_when_full(self) -> Iterator[None]:
         if self._file.closed:
-            raise InputError("the detections of this evaluation were lost when they could not be written; start anew")
+            raise InputError(
+                "the detections of this evaluation were lost when they could not be written; start the evaluation again"
+            )
         try:
             yield
         except OSError as error:
