@@ -3,7 +3,7 @@
 import hotcoco
 import pytest
 
-from rtdetr.evaluation.error_types import DETECTION_KINDS, KINDS
+from rtdetr.evaluation.error_kinds import DETECTION_KINDS, KINDS
 from tests.evaluation.scenes import APART, SQUARE, random_scene, scene_report, shifted
 
 ONE_CAT = [("cat", SQUARE)]
@@ -12,7 +12,7 @@ ONE_CAT = [("cat", SQUARE)]
 @pytest.mark.parametrize(
     ("kind", "objects", "found"),
     [
-        ("localisation", ONE_CAT, [("cat", shifted(SQUARE, 50), 0.9)]),
+        ("localization", ONE_CAT, [("cat", shifted(SQUARE, 50), 0.9)]),
         ("class", ONE_CAT, [("dog", shifted(SQUARE, 25), 0.9)]),
         ("duplicate", ONE_CAT, [("cat", SQUARE, 0.9), ("cat", shifted(SQUARE, 25), 0.8)]),
         ("background", ONE_CAT, [("cat", SQUARE, 0.9), ("cat", APART, 0.8)]),
@@ -30,7 +30,7 @@ def test_one_error_of_each_kind(tmp_path, kind, objects, found):
         counts["background"] = 0
     assert counts == {**dict.fromkeys(KINDS, 0), kind: 1}
     if kind != "missed":
-        kinds = report.errors.kinds
+        kinds = report.matches.kinds
         assert [DETECTION_KINDS[i] for i in kinds[kinds >= 0]] == [kind]
 
 
@@ -44,10 +44,10 @@ def test_costs_of_what_can_be_set_right(tmp_path):
     ]
     errors = scene_report(tmp_path, objects, found).errors
     assert errors.counts == {
-        "localisation": 2, "class": 1, "duplicate": 0, "background": 0, "both": 0, "missed": 0
+        "localization": 2, "class": 1, "duplicate": 0, "background": 0, "both": 0, "missed": 0
     }  # fmt: skip
     half = 50 / 101  # a class of two objects goes from AP 51/101 to 1, one of two classes
-    expected = {**dict.fromkeys(KINDS, 0), "localisation": half / 2, "class": half / 2}
+    expected = {**dict.fromkeys(KINDS, 0), "localization": half / 2, "class": half / 2}
     assert errors.ap50_cost == pytest.approx(expected)
 
 

@@ -94,7 +94,7 @@ def test_the_table_has_every_number_and_class(dataset):
     for line, name, count in zip(lines[14:17], NAMES, objects, strict=True):
         assert line.split() == [name, str(count), *["100.0"] * 5, "0.450", str(count), "0"]
     assert any(line.split() == ["missed", "0", "0.0"] for line in lines)
-    assert "0.000 false positives in an image without objects" in lines
+    assert "0.000 false positives per image without objects" in lines
     assert lines[-1].startswith("11 images in ")
 
 

@@ -8,8 +8,9 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from rtdetr.evaluation import matching
-from rtdetr.evaluation.matching import Pairs, assign
+from rtdetr.evaluation import matching, overlaps
+from rtdetr.evaluation.matching import IOU_THRESHOLDS
+from rtdetr.evaluation.overlaps import Pairs, assign
 from tests.evaluation.scenes import SQUARE, random_scene, scene_report, shifted
 
 
@@ -32,19 +33,22 @@ def test_the_same_detections_are_right_as_in_pycocotools(tmp_path, seed, crowd):
     right, ignored, count = reference_counts(report)
     matches = report.matches
     assert len(matches.scores) == count
-    np.testing.assert_array_equal(matches.is_true.sum(0), right)
-    np.testing.assert_array_equal(matches.is_ignored.sum(0), ignored)
+    levels = range(len(IOU_THRESHOLDS))
+    np.testing.assert_array_equal([matches.is_true(level).sum() for level in levels], right)
+    np.testing.assert_array_equal([matches.is_ignored(level).sum() for level in levels], ignored)
     assert right[0] > right[-1] > 0
     assert bool(ignored.any()) == bool(crowd)
 
 
 def test_memory_is_bounded_without_changing_anything(tmp_path, monkeypatch):
     whole = random_scene(tmp_path / "a", seed=0).matches
-    monkeypatch.setattr(matching, "_PAIRS_AT_ONCE", 7)
+    monkeypatch.setattr(overlaps, "_PAIRS_AT_ONCE", 7)
+    monkeypatch.setattr(matching, "_MOST_AT_ONCE", 50)  # detections of one or two images
     parts = random_scene(tmp_path / "b", seed=0).matches
     for name in ("detections", "objects", "iou"):
         np.testing.assert_array_equal(getattr(parts.pairs, name), getattr(whole.pairs, name))
-    np.testing.assert_array_equal(parts.is_true, whole.is_true)
+    for name in ("images", "labels", "scores", "found", "kinds", "targets", "true_bits", "ignored_bits"):
+        np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
 
 
 def one_after_the_other(pairs, num_detections, num_objects):
@@ -71,14 +75,14 @@ def test_a_hundred_detections_of_an_image_and_class_count(tmp_path):
     weak = [("cat", (500, 400, 9, 9), 0.9)] * 100 + [("cat", SQUARE, 0.1), ("dog", SQUARE, 0.1)]
     report = scene_report(tmp_path, [[("cat", SQUARE)], []], [weak, [("cat", SQUARE, 0.05)]])
     assert np.bincount(report.matches.labels).tolist() == [101, 1]
-    assert not report.matches.is_true.any()
+    assert not report.matches.is_true().any()
 
 
 def test_a_crowd_is_neither_right_nor_wrong(tmp_path):
     found = [("cat", (10, 10, 20, 20), 0.9), ("cat", SQUARE, 0.8), ("dog", SQUARE, 0.7)]
     report = scene_report(tmp_path, [[("cat", SQUARE, "crowd"), ("dog", shifted(SQUARE, 300))]], [found])
     assert report.matches.num_objects.tolist() == [0, 1, 0]
-    assert report.matches.is_ignored[:, 0].tolist() == [True, True, False]
+    assert report.matches.is_ignored().tolist() == [True, True, False]
 
 
 def test_without_images_detections_or_objects_there_is_nothing(tmp_path):

@@ -100,11 +100,11 @@ def test_a_sink_that_fails_is_named_and_given_up_and_the_others_go_on(tmp_path, 
         write(tmp_path, records=[step_record(n) for n in range(1, 6)])
     assert [row["iteration"] for row in table(tmp_path / "steps.csv")] == ["1", "2", "3", "4", "5"]
     assert [record.getMessage().partition(". ")[2] for record in caplog.records] == [
-        "The training goes on",
-        "The training goes on",
-        "The training goes on, without Jsonl from now on",
+        "Training continues",
+        "Training continues",
+        "Training continues without Jsonl",
     ]
-    assert "Jsonl takes no measurements: OSError: [Errno 28] No space left on device" in caplog.text
+    assert "Could not log to Jsonl: OSError: [Errno 28] No space left on device" in caplog.text
 
 
 def test_one_failure_is_forgotten(tmp_path, monkeypatch, caplog):

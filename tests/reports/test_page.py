@@ -80,7 +80,7 @@ def test_everything_is_on_the_page(tmp_path):
     assert page.ids == [
         "learning",
         "accuracy",
-        "curves",
+        "plots",
         "predictions",
         "training-batches",
         "labels",

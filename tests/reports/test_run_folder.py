@@ -136,9 +136,9 @@ def test_what_cannot_be_drawn_is_named_and_the_rest_is_written(tmp_path, monkeyp
         start(tmp_path, data)
         end(tmp_path, evaluated(data))
     assert [record.getMessage() for record in caplog.records] == [
-        "the label statistics could not be made: IndexError: list index out of range. It goes on without",
-        "the batch previews could not be made: ZeroDivisionError: division by zero. It goes on without",
-        "the pictures of the evaluation could not be made: RuntimeError: two lines. It goes on without",
+        "Could not write the label statistics: IndexError: list index out of range. Continuing without it.",
+        "Could not write the batch previews: ZeroDivisionError: division by zero. Continuing without it.",
+        "Could not write the plots of the evaluation: RuntimeError: two lines. Continuing without it.",
     ]
     assert (tmp_path / "evaluation.json").exists()
     assert (tmp_path / "report.html").exists()

@@ -12,11 +12,11 @@ from typing import Any
 from rtdetr._version import __version__
 from rtdetr.benchmark.measure import STAGES, Measurement
 from rtdetr.errors import InputError
-from rtdetr.files import write_atomically
+from rtdetr.plot_style import BLUE, ORANGE, PALE_BLUE, PALE_GREY, SMALL_TEXT, new_figure, save_figure, style_axes
 from rtdetr.wording import counted, text_table
 
 PACKAGES = ("numpy", "pillow", "torch", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt")
-_COLOURS = {"decode": "#b8c4d6", "preprocess": "#7aa6d8", "network": "#2a6fbb", "postprocess": "#f0a23b"}
+_COLORS = {"decode": PALE_GREY, "preprocess": PALE_BLUE, "network": BLUE, "postprocess": ORANGE}
 
 
 def environment() -> dict[str, Any]:
@@ -40,7 +40,7 @@ def environment() -> dict[str, Any]:
 
 
 def table(found: Sequence[Measurement]) -> str:
-    """Lines with medians of each stage in milliseconds, percentiles of the whole, images a second and memory."""
+    """Lines with medians of each stage in milliseconds, percentiles of the whole, images/s and memory."""
     header = ("model", "runs as", "batch", *STAGES, "total", "p90", "p99", "images/s", "peak MB")
     rows: list[tuple[str, ...]] = [header]
     for one in found:
@@ -77,24 +77,20 @@ def chart_kind(path: Path) -> str:
 
 
 def save_chart(found: Sequence[Measurement], path: Path) -> Path:
-    """Draw a bar for each measurement, of its stages one after the other.
+    """Draw a bar per measurement, made of its stages.
 
     Raises:
         InputError: the file cannot be written, or is of a kind that cannot be drawn.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     from rtdetr.fonts.figure import figure_names
 
     kind = chart_kind(path)
-    figure = Figure(figsize=(9, 1.4 + 0.55 * len(found)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(9, 1.4 + 0.55 * len(found))
     axes = figure.subplots()
     left = [0.0] * len(found)
     for stage in STAGES:
         widths = [one.stages[stage].p50 / one.batch_size for one in found]
-        axes.barh(range(len(found)), widths, left=left, height=0.6, color=_COLOURS[stage], label=stage)
+        axes.barh(range(len(found)), widths, left=left, height=0.6, color=_COLORS[stage], label=stage)
         left = [start + width for start, width in zip(left, widths, strict=True)]
     for place, (end, one) in enumerate(zip(left, found, strict=True)):  # a median of sums is no sum of medians
         axes.annotate(
@@ -103,18 +99,18 @@ def save_chart(found: Sequence[Measurement], path: Path) -> Path:
             xytext=(4, 0),
             textcoords="offset points",
             va="center",
-            fontsize=9,
+            fontsize=SMALL_TEXT,
         )
     names = figure_names([one.name for one in found], stand_in="model")
     notes = [f"{one.precision}, batch {one.batch_size}" for one in found]
     labels = [f"{name}\n{note}" for name, note in zip(names.names, notes, strict=True)]
-    axes.set_yticks(range(len(found)), labels, fontsize=9, fontfamily=names.families)
+    axes.set_yticks(range(len(found)), labels, fontsize=SMALL_TEXT, fontfamily=names.families)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.1 * max(left))
     axes.set_xlabel("milliseconds per image: medians of the stages, and of the total at the end")
-    axes.spines[["top", "right"]].set_visible(False)
+    style_axes(axes, title="Time per image", grid="x")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=len(STAGES), frameon=False)
-    return write_atomically(path, lambda file: figure.savefig(file, format=kind, dpi=150), error=InputError)
+    return save_figure(figure, path, error=InputError, kind=kind)
 
 
 def _processor() -> str:

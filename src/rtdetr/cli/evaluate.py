@@ -46,7 +46,7 @@ def evaluate(
             "--save-thresholds", help="Store each class's best threshold in MODEL, a checkpoint, for predict."
         ),
     ] = False,
-    output: Annotated[Path | None, typer.Option(help="Folder for report.json, detections.json and pictures.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder for report.html, its numbers and images.")] = None,
     plots: Annotated[bool, typer.Option(help="Whether --output gets pictures.")] = True,
     font: Annotated[
         Path | None, typer.Option(help="Font file for class names in images; default: installed ones.")
@@ -60,6 +60,7 @@ def evaluate(
     """
     from rtdetr.api import evaluate as evaluate_model
     from rtdetr.data import open_dataset
+    from rtdetr.evaluation.page import write_page
     from rtdetr.fonts import given_face
     from rtdetr.runtimes import load
     from rtdetr.runtimes.load import EXPORTED
@@ -100,6 +101,7 @@ def evaluate(
         report.save_detections(output / "detections.json")
         if plots:
             _save_pictures(report, dataset, output, font)
+        write_page(output)
         _log.info("the report is in %s", output)
     if save_thresholds:
         store_thresholds(weights, report.best_f1_thresholds)

@@ -1,12 +1,13 @@
 """COCO average precision of detections against a `DetectionDataset`: pycocotools' numbers, computed by hotcoco.
 
-Collect detections with `CocoEvaluator.add`, an image at a time and in any order, then `summarize`. Images that were not
-added count as images without detections. Thousands of images take the memory of a few: detections beyond some ten
+Collect detections with `CocoEvaluator.add`, one image at a time and in any order, then `summarize`. Images that were
+not added count as images without detections. Thousands of images take the memory of a few: detections beyond some ten
 thousands wait on disk (`spool.py`), and a few classes are evaluated at a time.
 
 Source: https://cocodataset.org/#detection-eval.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ _IMAGES_SENT = 100  # by a process at a time: 1 MB with 300 detections each
 class CocoMetrics(NamedTuple):
     """The twelve COCO numbers as fractions of 1, in COCO's order, then AP by class; -1 where there is no such object.
 
-    AP is averaged over IoU 0.50, 0.55, ... 0.95 and classes, of up to 100 detections an image. Small, medium and large
+    AP is averaged over IoU 0.50, 0.55, ... 0.95 and classes, of up to 100 detections per image. Small, medium and large
     objects are divided at areas of 32 x 32 and 96 x 96 pixels.
     """
 
@@ -36,7 +37,7 @@ class CocoMetrics(NamedTuple):
     ap_small: float
     ap_medium: float
     ap_large: float
-    ar1: float  # recall with one detection an image
+    ar1: float  # recall with one detection per image
     ar10: float
     ar100: float
     ar_small: float
@@ -60,7 +61,7 @@ class DetectionColumns(NamedTuple):
 
 
 class CocoEvaluator:
-    """Detections of a dataset: an index of 16 bytes an image in memory, detections beyond some ten thousands on disk.
+    """Detections of a dataset: an index of 16 bytes per image in memory, detections beyond some ten thousands on disk.
 
     Several processes evaluate a share of the images each, and `gathered` makes a whole of them in one. Whatever else
     brings `state()` of each to one place may call `CocoEvaluator.merged` there.
@@ -162,25 +163,31 @@ class CocoEvaluator:
         parts = (slice(first, first + _IMAGES_SENT) for first in range(0, len(self.dataset), _IMAGES_SENT))
         return self.merged(self.dataset, (state for part in parts for state in gather(self.state(part))))
 
-    def columns(self) -> "DetectionColumns":
-        """All detections, by image, in the order added; all of them in memory."""
-        return self._columns(np.flatnonzero(self._starts >= 0))
+    def columns(self, images: slice = slice(None)) -> "DetectionColumns":
+        """Detections of some images, positions in the dataset, by image and in the order added; all by default."""
+        indices = np.arange(len(self.dataset))[images]
+        return self._columns(indices[self._starts[indices] >= 0])
+
+    def shares(self, most: int) -> Iterator[slice]:
+        """Cut the dataset into ranges of images that have about `most` detections each."""
+        share_of = self._counts.cumsum() // most
+        ends = [*(np.flatnonzero(np.diff(share_of)) + 1).tolist(), len(self.dataset)]
+        return (slice(*ends_of_one) for ends_of_one in itertools.pairwise([0, *ends]))
 
     def summarize(self) -> CocoMetrics:
         """Compute AP and recall of everything added so far.
 
-        Classes do not influence one another, so that many detections are evaluated a few classes at a time: memory
-        follows the detections of these, not all.
+        Classes do not influence one another, so many detections are sorted by class on the disk and evaluated a few
+        classes at a time: memory follows the detections of these, not all.
         """
         names = self.dataset.categories.names
-        labels, counts = np.arange(len(names)), np.zeros(len(names), np.int64)
-        for rows in self._chunks(labels):
-            counts += np.bincount(rows["label"], minlength=len(names))
-        share_of = (counts + _CURVES).cumsum() // _MOST_AT_ONCE
-        precision = np.empty((10, 101, len(names), 4))  # IoU, recall, class, area; of 100 detections an image
+        spool, starts = self._sorted_by_class()
+        share_of = (np.diff(starts) + _CURVES).cumsum() // _MOST_AT_ONCE
+        precision = np.empty((10, 101, len(names), 4))  # IoU, recall, class, area; of 100 detections per image
         recall = np.empty((10, len(names), 4, 3))  # IoU, class, area, detections
-        for share in np.split(labels, np.flatnonzero(np.diff(share_of)) + 1):
-            precision[:, :, share], recall[:, share] = self._curves(share)
+        for share in np.split(np.arange(len(names)), np.flatnonzero(np.diff(share_of)) + 1):
+            rows = spool.read(int(starts[share[0]]), int(starts[share[-1] + 1]))
+            precision[:, :, share], recall[:, share] = self._curves(share, rows)
         by_class = {name: _mean(precision[:, :, label, 0]) for label, name in enumerate(names)}
         return CocoMetrics(*_twelve(precision, recall), per_class=by_class)
 
@@ -222,21 +229,34 @@ class CocoEvaluator:
             labels=rows["label"].astype(np.int64),
         )
 
-    def _chunks(self, labels: np.ndarray) -> Iterator[np.ndarray]:
-        """Detections of some classes that count, not many at a time, images in the order added.
+    def _sorted_by_class(self) -> tuple[Spool, np.ndarray]:
+        """The detections that count, class after class, and where each class starts, int64 (classes + 1,)."""
+        num_classes = len(self.dataset.categories)
+        starts = np.zeros(num_classes + 1, np.int64)
+        for rows in self._chunks():
+            starts[1:] += np.bincount(rows["label"], minlength=num_classes).cumsum()
+        spool, ends = Spool(), starts[:-1].tolist()
+        for rows in self._chunks():
+            rows = rows[rows["label"].argsort(kind="stable")]
+            for part in np.split(rows, np.flatnonzero(np.diff(rows["label"])) + 1):
+                for label in part["label"][:1].tolist():
+                    spool.write(ends[label], part)
+                    ends[label] += len(part)
+        return spool, starts
+
+    def _chunks(self) -> Iterator[np.ndarray]:
+        """Detections that count, not many at a time, in the order added.
 
         Of an image that is cut between two chunks there are some more, which hotcoco leaves out.
         """
         for first in range(0, len(self._spool), _MOST_AT_ONCE):
             rows = self._spool.read(first, first + _MOST_AT_ONCE)
-            chosen = np.flatnonzero(np.isin(rows["label"], labels))
-            rows = rows[chosen]
-            rows = rows[first + chosen >= self._starts[rows["image"]]]  # others were replaced
+            positions = np.arange(first, first + len(rows))
+            rows = rows[positions >= self._starts[rows["image"]]]  # others were replaced
             yield rows[np.sort(counted(rows["image"], rows["score"], rows["label"]))]
 
-    def _curves(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Precision and recall of a few classes, as in `summarize`; -1 where a class has no object."""
-        rows = np.concatenate([np.empty(0, ROW), *self._chunks(labels)])
+    def _curves(self, labels: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Precision and recall of a few classes, whose detections are `rows`, as in `summarize`; -1 without objects."""
         rows = rows[rows["image"].argsort(kind="stable")]
         table = np.column_stack([rows["image"], to_xywh(rows["box_xyxy"]), rows["score"], rows["label"]])
         truth = self._ground_truth(labels, rows["image"])

@@ -1,53 +1,26 @@
 """Which detection found which object: the matching behind AP, precision and recall, confusion and error types.
 
-`match` compares all detections of a `CocoEvaluator` with the ground truth once; everything else in this room reads the
-flat arrays of its result. The rules are COCO's: in an image and class, detections by falling score take the free object
-they overlap most; at most 100 of them count; hits on crowd regions are neither right nor wrong.
+`match` compares the detections of a `CocoEvaluator` with the ground truth, some images at a time, and keeps a line of
+24 bytes per detection; everything else in this room reads these columns. The rules are COCO's: in an image and class,
+detections by falling score take the free object they overlap most; at most 100 of them count; hits on crowd regions are
+neither right nor wrong.
 
 Source: https://cocodataset.org/#detection-eval.
 """
 
-import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from rtdetr.evaluation.coco import CocoEvaluator, counted, to_xywh
+from rtdetr.evaluation.error_kinds import error_kinds
+from rtdetr.evaluation.overlaps import Pairs, assign, overlaps
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
-BACKGROUND_IOU = 0.1  # below it a detection has nothing to do with an object; arXiv 2008.08115
-_PAIRS_AT_ONCE = 1_000_000  # bounds the memory for IoU
-
-
-@dataclass(frozen=True, eq=False)
-class Pairs:
-    """Detections and objects of the same image that overlap, in brackets a selection of them.
-
-    Attributes:
-        detections: int64 (p,), rows of the detections.
-        objects: int64 (p,), rows of the objects.
-        iou: float64 (p,).
-    """
-
-    detections: np.ndarray
-    objects: np.ndarray
-    iou: np.ndarray
-
-    def __getitem__(self, which: np.ndarray) -> "Pairs":
-        return Pairs(self.detections[which], self.objects[which], self.iou[which])
-
-    def __len__(self) -> int:
-        return len(self.iou)
-
-    def renumbered(self, detections: np.ndarray, objects: np.ndarray) -> "Pairs":
-        """The same overlaps with other row numbers."""
-        return Pairs(detections, objects, self.iou)
-
-    def best_first(self) -> "Pairs":
-        """The same, by detection and then falling IoU; of equal overlaps COCO prefers the later object."""
-        return self[np.lexsort((-self.objects, -self.iou, self.detections))]
+_MOST_AT_ONCE = 20_000  # detections that are compared with the objects of their images at a time
+_BITS = 1 << np.arange(len(IOU_THRESHOLDS), dtype=np.uint16)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,17 +30,18 @@ class Matches:
     Attributes:
         num_images: images of the dataset.
         num_classes: classes of the dataset.
-        images: int64 (n,), image of each detection, as a position in the dataset.
-        labels: int64 (n,), ascending.
-        scores: float64 (n,), descending within a class.
-        boxes_xywh: float64 (n, 4).
-        found: int64 (n,), the object that a detection found at IoU 0.5; -1: none.
-        is_true: bool (n, 10), whether it found any, at each of `IOU_THRESHOLDS`.
-        is_ignored: bool (n, 10), whether it found none but lies on a crowd region of its class.
+        images: int32 (n,), image of each detection, as a position in the dataset.
+        labels: int32 (n,), ascending.
+        scores: float32 (n,), descending within a class.
+        found: int32 (n,), the object that a detection found at IoU 0.5; -1: none.
+        kinds: int8 (n,), what is wrong with it, as a position in `DETECTION_KINDS`; -1: nothing.
+        targets: int32 (n,), the object that a localization or class error was meant for; -1: none.
+        true_bits: uint16 (n,), see `is_true`.
+        ignored_bits: uint16 (n,), see `is_ignored`.
         object_images: int64 (m,), ascending.
         object_labels: int64 (m,).
         object_rows: int64 (m,), position of each in `dataset.annotations`; crowd regions are left out.
-        pairs: overlaps of at least `BACKGROUND_IOU`, whatever the classes; by detection, best first.
+        pairs: overlaps of at least 0.5, whatever the classes; by detection, best first.
     """
 
     num_images: int
@@ -75,19 +49,28 @@ class Matches:
     images: np.ndarray
     labels: np.ndarray
     scores: np.ndarray
-    boxes_xywh: np.ndarray
     found: np.ndarray
-    is_true: np.ndarray
-    is_ignored: np.ndarray
+    kinds: np.ndarray
+    targets: np.ndarray
+    true_bits: np.ndarray
+    ignored_bits: np.ndarray
     object_images: np.ndarray
     object_labels: np.ndarray
     object_rows: np.ndarray
     pairs: Pairs
 
+    def is_true(self, level: int = 0) -> np.ndarray:
+        """Which detections found an object at an IoU threshold, a position in `IOU_THRESHOLDS`: bool (n,)."""
+        return (self.true_bits & _BITS[level]) != 0
+
+    def is_ignored(self, level: int = 0, *, rows: slice = slice(None)) -> np.ndarray:
+        """Which detections, or `rows` of them, found none there but lie on a crowd region of their class: bool (n,)."""
+        return (self.ignored_bits[rows] & _BITS[level]) != 0
+
     @cached_property
     def class_starts(self) -> np.ndarray:
         """int64 (classes + 1,): class k owns the detections class_starts[k]:class_starts[k + 1]."""
-        return np.searchsorted(self.labels, np.arange(self.num_classes + 1))
+        return np.searchsorted(self.labels, np.arange(self.num_classes + 1, dtype=np.int32))
 
     @cached_property
     def num_objects(self) -> np.ndarray:
@@ -97,105 +80,82 @@ class Matches:
 
 def match(evaluator: CocoEvaluator) -> Matches:
     """Match all detections with the ground truth."""
-    dataset, columns = evaluator.dataset, evaluator.dataset.annotations
-    given = evaluator.columns()
-    kept = counted(given.images, given.scores, given.labels)
-    images, labels, scores = given.images[kept], given.labels[kept], given.scores[kept].astype(np.float64)
-    boxes_xywh = to_xywh(given.boxes_xyxy[kept])
-
-    pairs = _overlaps(images, boxes_xywh, starts=columns.starts, boxes=columns.boxes_xywh, iscrowd=columns.iscrowd)
-    on_crowd = columns.iscrowd[pairs.objects]
-    crowd = pairs[on_crowd & (labels[pairs.detections] == columns.labels[pairs.objects])]
-    crowd_iou = np.zeros(len(scores))
-    np.maximum.at(crowd_iou, crowd.detections, crowd.iou)
-
-    object_rows = np.flatnonzero(~columns.iscrowd)
-    row_of = np.cumsum(~columns.iscrowd) - 1
-    pairs = pairs[~on_crowd]
-    pairs = pairs.renumbered(pairs.detections, row_of[pairs.objects]).best_first()
-    object_labels = columns.labels[object_rows]
-    candidates = pairs[labels[pairs.detections] == object_labels[pairs.objects]]
-    found = np.stack(
-        [
-            assign(candidates[candidates.iou >= iou], num_detections=len(scores), num_objects=len(object_rows))
-            for iou in IOU_THRESHOLDS
-        ],
-        axis=1,
-    )
+    dataset, annotations = evaluator.dataset, evaluator.dataset.annotations
+    columns, pairs = _by_class(_match_images(evaluator, images) for images in evaluator.shares(_MOST_AT_ONCE))
+    object_rows = np.flatnonzero(~annotations.iscrowd)
     return Matches(
         num_images=len(dataset),
         num_classes=len(dataset.categories),
-        images=images,
-        labels=labels,
-        scores=scores,
-        boxes_xywh=boxes_xywh,
-        found=found[:, 0].copy(),
-        is_true=found >= 0,
-        is_ignored=(found < 0) & (crowd_iou[:, None] >= IOU_THRESHOLDS),
-        object_images=np.repeat(np.arange(len(dataset)), np.diff(columns.starts))[object_rows],
-        object_labels=object_labels,
+        **columns,
+        object_images=np.repeat(np.arange(len(dataset)), np.diff(annotations.starts))[object_rows],
+        object_labels=annotations.labels[object_rows],
         object_rows=object_rows,
         pairs=pairs,
     )
 
 
-def assign(pairs: Pairs, *, num_detections: int, num_objects: int) -> np.ndarray:
-    """Give each detection, the lowest row first, the free object it overlaps most, among those it is paired with.
+def _match_images(evaluator: CocoEvaluator, images: slice) -> tuple[dict[str, np.ndarray], Pairs]:
+    """The columns of `Matches` for the detections of some images, by class and falling score, and their pairs."""
+    given, annotations = evaluator.columns(images), evaluator.dataset.annotations
+    kept = counted(given.images, given.scores, given.labels)
+    image_of, labels = given.images[kept], given.labels[kept]
 
-    All detections are served at once, in rounds: one whose best object nobody before it could want gets that object,
-    then both leave. That is the result of serving one after the other, in a few rounds.
+    first, last = annotations.starts[[images.start, images.stop]].tolist()  # positions of the objects
+    object_labels, iscrowd = annotations.labels[first:last], annotations.iscrowd[first:last]
+    pairs = overlaps(
+        image_of - images.start,
+        to_xywh(given.boxes_xyxy[kept]),
+        starts=annotations.starts[images.start : images.stop + 1] - first,
+        boxes=annotations.boxes_xywh[first:last],
+        iscrowd=iscrowd,
+    )
+    is_same_class = labels[pairs.detections] == object_labels[pairs.objects]
+    crowd = pairs[iscrowd[pairs.objects] & is_same_class]
+    crowd_iou = np.zeros(len(labels))
+    np.maximum.at(crowd_iou, crowd.detections, crowd.iou)
 
-    Args:
-        pairs: who may get what, `best_first`.
-        num_detections: length of the result.
-        num_objects: above the highest row of an object.
+    pairs = pairs[~iscrowd[pairs.objects]].best_first()
+    is_same_class = labels[pairs.detections] == object_labels[pairs.objects]
+    found = _assigned(pairs[is_same_class], num_detections=len(labels), num_objects=len(object_labels))
+    is_ignored = (found < 0) & (crowd_iou[:, None] >= IOU_THRESHOLDS)
+    kinds, targets = error_kinds(pairs, is_same_class, is_wrong=(found[:, 0] < 0) & ~is_ignored[:, 0])
 
-    Returns:
-        int64 (num_detections,), the object of each; -1: none was left.
-    """
-    result = np.full(num_detections, -1)
-    is_free = np.ones(num_objects, dtype=bool)
-    while len(pairs):
-        is_best = np.diff(pairs.detections, prepend=-1) != 0
-        first = np.full(num_objects, num_detections)
-        np.minimum.at(first, pairs.objects, pairs.detections)
-        settled = pairs[is_best & (first[pairs.objects] == pairs.detections)]
-        result[settled.detections] = settled.objects
-        is_free[settled.objects] = False
-        pairs = pairs[(result[pairs.detections] < 0) & is_free[pairs.objects]]
-    return result
-
-
-def _overlaps(
-    images: np.ndarray, boxes_xywh: np.ndarray, *, starts: np.ndarray, boxes: np.ndarray, iscrowd: np.ndarray
-) -> Pairs:
-    """All pairs of a detection and an object of its image with at least `BACKGROUND_IOU`; objects as given."""
-    parts = [Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
-    for detections, objects in _same_image(images, starts):
-        iou = _iou(boxes_xywh[detections], boxes[objects], iscrowd[objects])
-        parts.append(Pairs(detections, objects, iou)[iou >= BACKGROUND_IOU])
-    return Pairs(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("detections", "objects", "iou")))
-
-
-def _same_image(images: np.ndarray, starts: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Rows of every detection with every object of its image, a bounded number of pairs at a time."""
-    ends = np.cumsum(np.diff(starts)[images])  # pairs up to and with each detection
-    total = int(ends[-1]) if len(ends) else 0
-    cuts = np.searchsorted(ends, np.arange(0, total, _PAIRS_AT_ONCE), side="right").tolist()
-    for first, last in itertools.pairwise([*cuts, len(images)]):
-        counts = np.diff(starts)[images[first:last]]
-        detections = np.repeat(np.arange(first, last), counts)
-        position = np.arange(len(detections)) - np.repeat(np.cumsum(counts) - counts, counts)
-        yield detections, starts[images[detections]] + position
+    # rows among the objects, which leave crowd regions out
+    row_of = np.append(np.cumsum(~iscrowd) - 1, -1) + np.count_nonzero(~annotations.iscrowd[:first])
+    row_of[-1] = -1
+    columns = {
+        "images": image_of.astype(np.int32),
+        "labels": labels.astype(np.int32),
+        "scores": given.scores[kept],
+        "found": row_of[found[:, 0]].astype(np.int32),
+        "kinds": kinds,
+        "targets": row_of[targets].astype(np.int32),
+        "true_bits": (found >= 0) @ _BITS,
+        "ignored_bits": is_ignored @ _BITS,
+    }
+    pairs = pairs[pairs.iou >= IOU_THRESHOLDS[0]]
+    return columns, pairs.renumbered(pairs.detections, row_of[pairs.objects])
 
 
-def _iou(boxes_xywh: np.ndarray, objects_xywh: np.ndarray, iscrowd: np.ndarray) -> np.ndarray:
-    """IoU of the boxes at the same position; on a crowd region the share of the box that lies on it."""
-    x, y, width, height = boxes_xywh.T
-    object_x, object_y, object_width, object_height = objects_xywh.T
-    shared_width = np.minimum(x + width, object_x + object_width) - np.maximum(x, object_x)
-    shared_height = np.minimum(y + height, object_y + object_height) - np.maximum(y, object_y)
-    intersection = shared_width.clip(0) * shared_height.clip(0)
-    area = width * height
-    union = np.where(iscrowd, area, area + object_width * object_height - intersection)
-    return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
+def _assigned(pairs: Pairs, *, num_detections: int, num_objects: int) -> np.ndarray:
+    """The object of each detection at each of `IOU_THRESHOLDS`, int64 (n, 10); -1: none."""
+    candidates = (pairs[pairs.iou >= iou] for iou in IOU_THRESHOLDS)
+    found = [assign(one, num_detections=num_detections, num_objects=num_objects) for one in candidates]
+    return np.stack(found, axis=1)
+
+
+def _by_class(parts: Iterable[tuple[dict[str, np.ndarray], Pairs]]) -> tuple[dict[str, np.ndarray], Pairs]:
+    """Join what `_match_images` found, by class and falling score; of equal scores the earlier image first."""
+    columns: dict[str, list[np.ndarray]] = {}
+    pairs, num_rows = [], 0
+    for found, overlapping in parts:
+        for name, values in found.items():
+            columns.setdefault(name, []).append(values)
+        pairs.append(overlapping.renumbered(overlapping.detections + num_rows, overlapping.objects))
+        num_rows += len(found["labels"])
+    order = np.lexsort((-np.concatenate(columns["scores"]), np.concatenate(columns["labels"])))
+    joined = {name: np.concatenate(columns.pop(name))[order] for name in list(columns)}  # one at a time: memory
+    row_of = np.empty(num_rows, np.int64)
+    row_of[order] = np.arange(num_rows)
+    whole = Pairs.joined(pairs)
+    return joined, whole.renumbered(row_of[whole.detections], whole.objects).best_first()

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rtdetr.evaluation.matching import Matches, assign
+from rtdetr.evaluation.matching import Matches
+from rtdetr.evaluation.overlaps import assign
 
 DEFAULT_THRESHOLD = 0.5  # of a class that was never found, so that no score tells right from wrong
 
@@ -82,7 +83,11 @@ def best_thresholds(matches: Matches) -> np.ndarray:
 
 def is_shown(matches: Matches, thresholds: np.ndarray) -> np.ndarray:
     """Which detections count at the thresholds of their classes; those on crowd regions never do."""
-    return (matches.scores > thresholds[matches.labels]) & ~matches.is_ignored[:, 0]
+    shown = ~matches.is_ignored()
+    for label, threshold in enumerate(thresholds):
+        rows = slice(*matches.class_starts[label : label + 2])
+        shown[rows] &= matches.scores[rows] > threshold  # in float64, as the threshold is
+    return shown
 
 
 def class_results(
@@ -128,12 +133,12 @@ def confusion_matrix(matches: Matches, thresholds: np.ndarray) -> np.ndarray:
     right = shown & (matches.found >= 0)
     left = np.flatnonzero(shown & ~right)
     left = left[np.argsort(-matches.scores[left], kind="stable")]
-    rank = np.full(len(matches.scores), -1)
+    rank = np.full(len(matches.scores), -1, np.int32)
     rank[left] = np.arange(len(left))
     is_free = np.ones(len(matches.object_labels), dtype=bool)
     is_free[matches.found[right]] = False
     pairs = matches.pairs
-    pairs = pairs[(rank[pairs.detections] >= 0) & is_free[pairs.objects] & (pairs.iou >= 0.5)]
+    pairs = pairs[(rank[pairs.detections] >= 0) & is_free[pairs.objects]]
     pairs = pairs.renumbered(rank[pairs.detections], pairs.objects).best_first()
     taken = assign(pairs, num_detections=len(left), num_objects=len(is_free))
     confused = taken >= 0
@@ -153,5 +158,5 @@ def confusion_matrix(matches: Matches, thresholds: np.ndarray) -> np.ndarray:
 def _counted(matches: Matches, label: int) -> tuple[np.ndarray, np.ndarray]:
     """Scores of a class's detections that count, descending, and how many down to each are right."""
     rows = slice(*matches.class_starts[label : label + 2])
-    kept = ~matches.is_ignored[rows, 0]
-    return matches.scores[rows][kept], np.cumsum(matches.is_true[rows, 0][kept])
+    kept = ~matches.is_ignored(rows=rows)
+    return matches.scores[rows][kept].astype(np.float64), np.cumsum((matches.found[rows] >= 0)[kept])

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: curves over recall and score, the confusion matrix, AP by class. `save_plots` writes all.
+"""Plots of an evaluation: curves over recall and score, the confusion matrix, AP by class. `save_plots` writes all.
 
 With many classes the lines of single classes become a grey background to their mean, and the letters shrink.
 """
@@ -13,25 +13,31 @@ from rtdetr.drawing import class_color
 from rtdetr.errors import InputError
 from rtdetr.evaluation.precision import RECALL_POINTS
 from rtdetr.evaluation.report import EvaluationReport
-from rtdetr.files import write_atomically
 from rtdetr.fonts import FontPath
 from rtdetr.fonts.figure import FigureNames, figure_names
+from rtdetr.plot_style import BLUE, GREY, PALE_BLUE, SMALL_TEXT, new_figure, save_figure, style_axes
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BLUE, GREY = "#2a6fbb", "#4c5b70"
-_MOST_COLORS = 12  # classes with a line of their own colour and a place in the legend
+PLOTS = {  # file -> what it shows
+    "pr_curve.png": "Precision over recall, at IoU 0.5",
+    "f1_curve.png": "F1 over the score threshold",
+    "p_curve.png": "Precision over the score threshold",
+    "r_curve.png": "Recall over the score threshold",
+    "class_ap.png": "AP and AP50 per class",
+    "confusion_matrix.png": "Confusion matrix at IoU 0.5 and the best F1 thresholds",
+}
+_MOST_COLORS = 12  # classes with a line of their own color and a place in the legend
 _MOST_NUMBERS = 25  # classes up to which the cells of the confusion matrix have numbers
 
 
 def save_plots(report: EvaluationReport, folder: Path, *, font: FontPath = None) -> list[Path]:
-    """Write all pictures of a report into a folder, which is created where missing.
+    """Write all plots of a report into a folder, which is created where missing.
 
     Args:
         report: of an evaluation.
-        folder: for the pictures.
+        folder: for the plots.
         font: a .ttf or .otf file for class names; None, and for letters that it lacks: an installed font that has them.
 
     Returns:
@@ -49,7 +55,7 @@ def save_plots(report: EvaluationReport, folder: Path, *, font: FontPath = None)
         "class_ap.png": plot_class_ap,
     }
     names = figure_names(report.names, font=font)
-    return [_save(folder / name, plot(report, names)) for name, plot in plots.items()]
+    return [save_figure(plot(report, names), folder / name, error=InputError) for name, plot in plots.items()]
 
 
 def plot_precision_recall(report: EvaluationReport, names: FigureNames) -> "Figure":
@@ -88,18 +94,16 @@ def plot_f1(report: EvaluationReport, names: FigureNames) -> "Figure":
 
 
 def plot_confusion(report: EvaluationReport, names: FigureNames) -> "Figure":
-    """The confusion matrix at the best F1 thresholds: colour by share of the row, numbers are counts."""
-    from matplotlib.figure import Figure
-
+    """The confusion matrix at the best F1 thresholds: color by share of the row, numbers are counts."""
     counts = report.confusion
     ticks = [*names.names, "background"]
     side = len(ticks)
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     inches = float(np.clip(0.55 * side + 2.5, 5, 16))
     letters = float(np.clip(0.6 * 72 * (inches - 2) / side, 4, 10))
-    figure = Figure(figsize=(inches * 1.08, inches), layout="constrained", dpi=120)
+    figure = new_figure(inches * 1.08, inches)
     axes = figure.subplots()
-    picture = axes.imshow(np.ma.masked_equal(share, 0), cmap="Blues", vmin=0, vmax=1)
+    cells = axes.imshow(np.ma.masked_equal(share, 0), cmap="Blues", vmin=0, vmax=1)
     axes.set_facecolor("white")
     if side <= _MOST_NUMBERS + 1:
         for row, column in np.argwhere(counts).tolist():
@@ -116,21 +120,19 @@ def plot_confusion(report: EvaluationReport, names: FigureNames) -> "Figure":
     axes.spines[:].set_visible(False)
     axes.set(xlabel="predicted", ylabel="true")
     axes.set_title("Confusion at the best F1 thresholds, IoU 0.5", loc="left")
-    figure.colorbar(picture, ax=axes, shrink=0.6, label="share of the row").outline.set_visible(False)
+    figure.colorbar(cells, ax=axes, shrink=0.6, label="share of the row").outline.set_visible(False)
     return figure
 
 
 def plot_class_ap(report: EvaluationReport, names: FigureNames) -> "Figure":
     """AP and AP50 of every class that has objects, best first."""
-    from matplotlib.figure import Figure
-
     named = zip(report.classes, names.names, strict=True)
     rows = sorted(((row, name) for row, name in named if row.ap is not None), key=lambda pair: pair[0].ap or 0.0)
-    figure = Figure(figsize=(7, 1.6 + 0.2 * max(len(rows), 4)), layout="constrained", dpi=120)
+    figure = new_figure(6.6, 1.6 + 0.22 * max(len(rows), 4))
     axes = figure.subplots()
     places = np.arange(len(rows))
     height = 0.72 if len(rows) > 2 else 0.4
-    axes.barh(places, [row.ap50 or 0.0 for row, _ in rows], height, color="#c3d7ea", label="AP50")
+    axes.barh(places, [row.ap50 or 0.0 for row, _ in rows], height, color=PALE_BLUE, label="AP50")
     axes.barh(places, [row.ap or 0.0 for row, _ in rows], height, color=BLUE, label="AP")
     for place, (row, _) in enumerate(rows):
         axes.text(
@@ -138,15 +140,13 @@ def plot_class_ap(report: EvaluationReport, names: FigureNames) -> "Figure":
             place,
             f"{row.ap:.3f} / {row.ap50:.3f}",
             va="center",
-            fontsize=7.5,
-            color="#444444",
+            fontsize=SMALL_TEXT,
+            color=GREY,
         )
     ticks = [f"{name} ({row.objects})" for row, name in rows]
-    axes.set_yticks(places, ticks, fontsize=8, fontfamily=names.families)
+    axes.set_yticks(places, ticks, fontsize=SMALL_TEXT, fontfamily=names.families)
     axes.set(xlim=(0, 1.15), xticks=np.linspace(0, 1, 6), ylim=(-0.7, max(len(rows), 1) - 0.3))
-    axes.set_title("AP / AP50 of each class (number of objects)", loc="left")
-    _clean(axes)
-    axes.grid(axis="y", visible=False)
+    style_axes(axes, title="AP / AP50 per class (number of objects)", grid="x")
     axes.tick_params(axis="y", length=0)
     if rows:
         figure.legend(*axes.get_legend_handles_labels(), frameon=False, ncols=2, loc="outside lower center")
@@ -162,24 +162,21 @@ def _lines(
     title: str,
     notes: list[str] | None = None,
 ) -> "Figure":
-    """One line a class and their mean; `notes` go into the legend after the class names."""
-    from matplotlib.figure import Figure
-
+    """One line per class and their mean; `notes` go into the legend after the class names."""
     few = len(values) <= _MOST_COLORS
-    figure = Figure(figsize=(8.4 if few else 7, 5), layout="constrained", dpi=120)
+    figure = new_figure(6.6, 4.4)
     axes = figure.subplots()
     for label, (name, line) in enumerate(zip(names.names, values, strict=True)):
         note = f"  {notes[label]}" if notes else ""
-        text = name + note if few else ("single classes" if label == 0 else None)
-        color: Any = tuple(c / 255 for c in class_color(label)) if few else GREY
+        text = name + note if few else ("each class" if label == 0 else None)
+        color: Any = tuple(0.85 * c / 255 for c in class_color(label)) if few else GREY
         axes.plot(x, line, color=color, linewidth=1.5 if few else 0.6, alpha=1 if few else 0.3, label=text)
     if len(values) > 1:
         axes.plot(x, _mean(values), color=BLUE, linewidth=3, label="mean")
     axes.set(xlabel=labels[0], ylabel=labels[1], xlim=(0, 1), ylim=(0, 1.02))
-    axes.set_title(title, loc="left")
-    _clean(axes)
+    style_axes(axes, title=title)
     place: Any = {"loc": "outside right upper"} if few else {"loc": "outside lower center", "ncols": 2}
-    prop = {"family": names.families, "size": 9}
+    prop = {"family": names.families, "size": SMALL_TEXT}
     figure.legend(*axes.get_legend_handles_labels(), frameon=False, prop=prop, **place)
     return figure
 
@@ -189,13 +186,3 @@ def _mean(values: np.ndarray) -> np.ndarray:
     known = ~np.isnan(values)
     count = known.sum(0)
     return np.divide(np.where(known, values, 0).sum(0), count, out=np.full(len(count), np.nan), where=count > 0)
-
-
-def _clean(axes: "Axes") -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
-    axes.set_axisbelow(True)
-
-
-def _save(path: Path, figure: "Figure") -> Path:
-    return write_atomically(path, lambda temporary: figure.savefig(temporary, format="png"), error=InputError)

@@ -75,13 +75,14 @@ class PrecisionTable:
         weights = np.ones(matches.num_images, np.int64) if image_weights is None else image_weights
         num_objects = np.zeros(matches.num_classes, np.int64)
         np.add.at(num_objects, matches.object_labels, weights[matches.object_images])
-        of_detection = weights[matches.images]
-        seen = np.concatenate([[0], np.cumsum(of_detection)])
+        seen = np.zeros(len(matches.images) + 1, np.int64)
+        seen[1:] = weights[matches.images]
+        np.cumsum(seen, out=seen)
         levels = [
             interpolated_precision(
                 level.labels,
-                of_detection[level.rows],
-                level.seen(seen, np.concatenate([[0], np.cumsum(of_detection[level.ignored])])),
+                weights[matches.images[level.rows]],
+                level.seen(seen, np.concatenate([[0], np.cumsum(weights[matches.images[level.ignored]])])),
                 num_objects=num_objects,
             )
             for level in self._levels
@@ -147,7 +148,7 @@ class _Level(NamedTuple):
 
     @classmethod
     def of(cls, matches: Matches, column: int) -> "_Level":
-        rows, ignored = (np.flatnonzero(flags[:, column]) for flags in (matches.is_true, matches.is_ignored))
+        rows, ignored = np.flatnonzero(matches.is_true(column)), np.flatnonzero(matches.is_ignored(column))
         labels = matches.labels[rows]
         since, until = matches.class_starts[labels], rows + 1
         return cls(

@@ -16,7 +16,8 @@ import numpy as np
 
 from rtdetr.errors import InputError
 from rtdetr.evaluation.coco import CocoEvaluator, CocoMetrics
-from rtdetr.evaluation.error_types import KINDS, ErrorTypes, error_types
+from rtdetr.evaluation.error_kinds import KINDS
+from rtdetr.evaluation.error_types import ErrorTypes, error_types
 from rtdetr.evaluation.matching import Matches, match
 from rtdetr.evaluation.operating_points import (
     ClassResult,
@@ -38,12 +39,12 @@ _ROWS = (
     ("AP small", "area < 32 x 32"),
     ("AP medium", "area < 96 x 96"),
     ("AP large", "area above"),
-    ("AR 1", "recall, 1 detection an image"),
-    ("AR 10", "recall, 10 detections an image"),
-    ("AR 100", "recall, 100 detections an image"),
-    ("AR small", "recall, 100 detections an image"),
-    ("AR medium", "recall, 100 detections an image"),
-    ("AR large", "recall, 100 detections an image"),
+    ("AR 1", "recall, 1 detection per image"),
+    ("AR 10", "recall, 10 detections per image"),
+    ("AR 100", "recall, 100 detections per image"),
+    ("AR small", "recall, 100 detections per image"),
+    ("AR medium", "recall, 100 detections per image"),
+    ("AR large", "recall, 100 detections per image"),
 )
 _CLASS_COLUMNS = ("objects", "AP", "AP50", "P", "R", "F1", "threshold", "right", "wrong")
 
@@ -119,7 +120,7 @@ class EvaluationReport:
         return float(is_empty[self.matches.images[shown]].sum() / is_empty.sum()) if is_empty.any() else None
 
     def intervals(self, *, num_resamples: int = 200, seed: int = 0) -> dict[str, Interval]:
-        """95 % confidence intervals of AP ("ap") and AP50 ("ap50"), by drawing images anew; see `bootstrap`."""
+        """95 % confidence intervals of AP ("ap") and AP50 ("ap50"), by resampling images; see `bootstrap`."""
         return self.precision.bootstrap(num_resamples=num_resamples, seed=seed)
 
     @property
@@ -162,7 +163,7 @@ class EvaluationReport:
             cost = errors.ap50_cost[kind]
             lines.append(f"{kind:<14}{errors.counts[kind]:>8}{'-' if cost is None else f'{100 * cost:.1f}':>15}")
         empty = self.false_positives_per_empty_image
-        return lines if empty is None else [*lines, "", f"{empty:.3f} false positives in an image without objects"]
+        return lines if empty is None else [*lines, "", f"{empty:.3f} false positives per image without objects"]
 
     def to_json(self, *, intervals: Mapping[str, Interval] | None = None) -> dict[str, Any]:
         """All numbers as plain values for `json.dump`; the confusion matrix has rows of true, columns of found classes.

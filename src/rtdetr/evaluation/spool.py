@@ -1,7 +1,7 @@
 """Detections on their way through an evaluation: in memory while they are few, then in an unnamed temporary file.
 
-`CocoEvaluator` (`coco.py`) appends the detections of an image and reads them back, some images or some classes at a
-time, so that its memory does not follow the number of images.
+`CocoEvaluator` (`coco.py`) appends the detections of an image, sorts them by class into a second spool, and reads them
+back some images or some classes at a time, so that its memory does not follow the number of images.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ _IN_MEMORY = 2**20  # bytes; more than these 37,000 detections go to disk
 
 
 class Spool:
-    """Rows of `ROW` that can be appended to and read, in a file that vanishes with this object or its process."""
+    """Rows of `ROW` that can be written and read, in a file that vanishes with this object or its process."""
 
     def __init__(self) -> None:
         """Start without rows."""
@@ -38,16 +38,20 @@ class Spool:
         return self._num_rows
 
     def append(self, rows: np.ndarray) -> None:
-        """Add rows at the end.
+        """Add rows at the end; errors are those of `write`."""
+        self.write(self._num_rows, rows)
+
+    def write(self, start: int, rows: np.ndarray) -> None:
+        """Put rows at the positions from `start` on.
 
         Raises:
             InputError: the disk is full, or there is no folder for temporary files; all rows are lost.
         """
         with self._told_when_full():
-            self._file.seek(self._num_rows * ROW.itemsize)
+            self._file.seek(start * ROW.itemsize)
             self._file.write(rows.tobytes())
             self._file.flush()  # a full disk shows here, not when the rows are read
-        self._num_rows += len(rows)
+        self._num_rows = max(self._num_rows, start + len(rows))
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Return the rows start:stop, as far as there are any; the array cannot be written to.
@@ -63,7 +67,9 @@ class Spool:
     @contextlib.contextmanager
     def _told_when_full(self) -> Iterator[None]:
         if self._file.closed:
-            raise InputError("the detections of this evaluation were lost when they could not be written; start anew")
+            raise InputError(
+                "the detections of this evaluation were lost when they could not be written; start the evaluation again"
+            )
         try:
             yield
         except OSError as error:

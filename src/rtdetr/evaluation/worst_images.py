@@ -1,4 +1,4 @@
-"""Which images a detector does worst on, and a picture of one with its errors marked.
+"""Which images a detector does worst on, and one of them drawn with its errors marked.
 
 Boxes are those above each class's best F1 threshold, compared with the objects at IoU 0.5.
 """
@@ -15,7 +15,8 @@ from rtdetr.data import DetectionDataset
 from rtdetr.detections import Detections
 from rtdetr.drawing import Color, draw
 from rtdetr.errors import InputError
-from rtdetr.evaluation.error_types import DETECTION_KINDS
+from rtdetr.evaluation.coco import counted
+from rtdetr.evaluation.error_kinds import DETECTION_KINDS
 from rtdetr.evaluation.operating_points import is_shown
 from rtdetr.files import write_atomically
 from rtdetr.fonts import FontPath, shown_names
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from rtdetr.evaluation.report import EvaluationReport
 
 RIGHT, WRONG, MISSED, IGNORED = (40, 170, 90), (225, 60, 60), (250, 170, 30), (130, 130, 130)
-_SMALLEST_SIDE = 480  # pictures are enlarged to it so that labels have room
+_SMALLEST_SIDE = 480  # images are enlarged to it so that labels have room
 _GAP = 8
 _NOTES = tuple("wrong class" if kind == "class" else kind for kind in DETECTION_KINDS)
 
@@ -69,21 +70,19 @@ def draw_comparison(
     if len(indices) == 0:
         raise InputError(f"expected an image id of the dataset, got {image_id}")
     index = int(indices[0])
-    matches = report.matches
-    rows = np.flatnonzero(matches.images == index)
-    rows = rows[matches.scores[rows] > np.asarray(report.best_f1_thresholds)[matches.labels[rows]]]
-    picture = dataset.view(index)
-    scale = max(1.0, _SMALLEST_SIDE / min(picture.size))
-    picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.BICUBIC)
+    rows, boxes_xyxy = _above_threshold(report, index)
+    image = dataset.view(index)
+    scale = max(1.0, _SMALLEST_SIDE / min(image.size))
+    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
     names = shown_names(report.names, font=font)  # `draw` gets a class for each box, and knows no numbers
     halves = [
-        _Boxes.of_objects(report, index, names, found=set(matches.found[rows].tolist())),
-        _Boxes.of_detections(report, rows, names),
+        _Boxes.of_objects(report, index, names, found=set(report.matches.found[rows].tolist())),
+        _Boxes.of_detections(report, rows, boxes_xyxy, names),
     ]
-    halves = [boxes.draw(picture, scale=scale, font=font) for boxes in halves]
-    both = Image.new("RGB", (2 * picture.width + _GAP, picture.height), "white")
+    halves = [boxes.draw(image, scale=scale, font=font) for boxes in halves]
+    both = Image.new("RGB", (2 * image.width + _GAP, image.height), "white")
     both.paste(halves[0], (0, 0))
-    both.paste(halves[1], (picture.width + _GAP, 0))
+    both.paste(halves[1], (image.width + _GAP, 0))
     return both
 
 
@@ -98,14 +97,23 @@ def save_worst_images(
     """
     paths = []
     for rank, (image_id, _) in enumerate(worst_images(report, dataset, n), start=1):
-        picture = draw_comparison(report, dataset, image_id, font=font)
+        image = draw_comparison(report, dataset, image_id, font=font)
         path = folder / f"{rank:02d}_{image_id}.jpg"
-        paths.append(write_atomically(path, partial(picture.save, format="JPEG", quality=92), error=InputError))
+        paths.append(write_atomically(path, partial(image.save, format="JPEG", quality=92), error=InputError))
     return paths
 
 
+def _above_threshold(report: "EvaluationReport", index: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of an image's detections above their class's best F1 threshold, and their boxes, which the matches lack."""
+    matches, given = report.matches, report.evaluator.columns(slice(index, index + 1))
+    rows = np.flatnonzero(matches.images == index)
+    boxes_xyxy = given.boxes_xyxy[counted(given.images, given.scores, given.labels)]  # in the order of the rows
+    kept = matches.scores[rows] > np.asarray(report.best_f1_thresholds)[matches.labels[rows]]
+    return rows[kept], boxes_xyxy[kept]
+
+
 class _Boxes(NamedTuple):
-    """Boxes with a text and colour each, which are drawn by giving every box a class of its own."""
+    """Boxes with a text and color each, which are drawn by giving every box a class of its own."""
 
     boxes_xyxy: np.ndarray
     scores: np.ndarray | None
@@ -125,19 +133,20 @@ class _Boxes(NamedTuple):
         return cls(target["boxes_xyxy"], None, texts, colors)
 
     @classmethod
-    def of_detections(cls, report: "EvaluationReport", rows: np.ndarray, names: Sequence[str]) -> "_Boxes":
+    def of_detections(
+        cls, report: "EvaluationReport", rows: np.ndarray, boxes_xyxy: np.ndarray, names: Sequence[str]
+    ) -> "_Boxes":
         matches = report.matches
         texts, colors = [], []
         for label, kind, hit in zip(
-            matches.labels[rows].tolist(), report.errors.kinds[rows].tolist(), matches.found[rows] >= 0, strict=True
+            matches.labels[rows].tolist(), matches.kinds[rows].tolist(), matches.found[rows] >= 0, strict=True
         ):
             note, color = ("", RIGHT if hit else IGNORED) if kind < 0 else (f" ({_NOTES[kind]})", WRONG)
             texts.append(names[int(label)] + note)
             colors.append(color)
-        low, size = np.split(matches.boxes_xywh[rows], 2, axis=1)
-        return cls(np.concatenate([low, low + size], axis=1), matches.scores[rows], texts, colors)
+        return cls(boxes_xyxy, matches.scores[rows], texts, colors)
 
-    def draw(self, picture: Image.Image, *, scale: float, font: FontPath) -> Image.Image:
+    def draw(self, image: Image.Image, *, scale: float, font: FontPath) -> Image.Image:
         scores = np.ones(len(self.texts)) if self.scores is None else self.scores
-        found = Detections(self.boxes_xyxy * scale, scores, np.arange(len(self.texts)), tuple(self.texts), picture.size)
-        return draw(picture, found, show_scores=self.scores is not None, colors=self.colors, font=font)
+        found = Detections(self.boxes_xyxy * scale, scores, np.arange(len(self.texts)), tuple(self.texts), image.size)
+        return draw(image, found, show_scores=self.scores is not None, colors=self.colors, font=font)

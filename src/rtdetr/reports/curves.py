@@ -1,4 +1,4 @@
-"""The picture of the learning curves: total loss, accuracy, loss terms and learning rate over the epochs of a run."""
+"""The plot of the learning curves: total loss, accuracy, loss terms and learning rate over the epochs of a run."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 
 from rtdetr.errors import TrainingError
-from rtdetr.files import write_atomically
+from rtdetr.plot_style import BLUE, GREY, ORANGE, PALE_GREY, SERIES, new_figure, save_figure, style_axes
 from rtdetr.reports.metrics import read_records
 
 CURVE_FILE = "learning_curve.png"
-GREY, PALE, ORANGE, BLUE, GREEN = "#4c5b70", "#c3ccd6", "#e08a2e", "#2a6fbb", "#3a9b6f"
 Rows = list[dict[str, Any]]
 
 
@@ -19,9 +18,8 @@ def draw_learning_curve(folder: Path) -> Path:
     """Draw what metrics.jsonl holds into learning_curve.png.
 
     Raises:
-        TrainingError: the picture cannot be written.
+        TrainingError: the plot cannot be written.
     """
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     rows = read_records(folder)
@@ -30,7 +28,7 @@ def draw_learning_curve(folder: Path) -> Path:
     # rows of steps lie between the epochs at the place that their number has in the latest epoch's count
     per_epoch = epochs[-1]["iteration"] / epochs[-1]["epoch"] if epochs else 1.0
     times = np.array([row["iteration"] for row in steps]) / per_epoch
-    figure = Figure(figsize=(11, 7), layout="constrained", dpi=120)
+    figure = new_figure(11, 7)
     (loss, accuracy), (terms, rate) = figure.subplots(2, 2)
     _draw_loss(loss, steps, times, epochs)
     _draw_accuracy(accuracy, epochs)
@@ -38,27 +36,24 @@ def draw_learning_curve(folder: Path) -> Path:
     _draw_rate(rate, steps, times)
     for axes in (loss, accuracy, terms, rate):
         axes.set_xlabel("epoch" if epochs or axes is accuracy else "step")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25)
         axes.margins(x=0.02)
         if axes is accuracy or len(epochs) > 3:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if len(epochs) > 1:
             axes.set_xlim(0, epochs[-1]["epoch"] * 1.02)
-    return write_atomically(
-        folder / CURVE_FILE, lambda temporary: figure.savefig(temporary, format="png"), error=TrainingError
-    )
+    return save_figure(figure, folder / CURVE_FILE, error=TrainingError)
 
 
 def _draw_loss(axes: Any, steps: Rows, times: np.ndarray, epochs: Rows) -> None:
     trained = [row for row in epochs if row["loss"] is not None]
     values = [row["loss"] for row in steps]
     if len(values) > 1:
-        axes.plot(times, values, color=PALE, linewidth=1)
+        axes.plot(times, values, color=PALE_GREY, linewidth=1)
         # the first steps, before the network knows anything, would press the rest flat
         axes.set_ylim(*_limits(values))
     _plot(axes, [row["epoch"] for row in trained], [row["loss"] for row in trained], color=GREY)
-    axes.set(title="Training loss", ylabel="sum of the weighted terms")
+    style_axes(axes, title="Training loss")
+    axes.set_ylabel("sum of the weighted terms")
 
 
 def _draw_accuracy(axes: Any, epochs: Rows) -> None:
@@ -75,18 +70,20 @@ def _draw_accuracy(axes: Any, epochs: Rows) -> None:
         axes.legend(frameon=False, loc="upper left")
     else:
         axes.text(0.5, 0.5, "not evaluated", transform=axes.transAxes, ha="center", color=GREY)
-    axes.set(title=title, ylim=(0, max(top, 0.01)))
+    style_axes(axes, title=title)
+    axes.set_ylim(0, max(top, 0.01))
 
 
 def _draw_terms(axes: Any, steps: Rows, times: np.ndarray) -> None:
     """The last decoder layer's terms; those of the other layers go the same way."""
     names = [name for name in (steps[-1]["terms"] if steps else {}) if name.count("_") == 1]
-    for name, color in zip(names, (BLUE, ORANGE, GREEN, GREY), strict=False):
+    for name, color in zip(names, SERIES, strict=False):
         values = np.array([row["terms"].get(name, np.nan) for row in steps])
         axes.plot(times, _smooth(values), color=color, label=name.removeprefix("loss_"), linewidth=1.6)
     if names:
         axes.legend(frameon=False, loc="upper right", ncols=len(names))
-    axes.set(title="Loss terms of the last layer", ylabel="weighted")
+    style_axes(axes, title="Loss terms of the last decoder layer")
+    axes.set_ylabel("weighted loss")
     axes.set_ylim(0, 1.15 * axes.get_ylim()[1])  # room for the legend
 
 
@@ -94,11 +91,12 @@ def _draw_rate(axes: Any, steps: Rows, times: np.ndarray) -> None:
     """One line for the groups that share a rate."""
     columns = {tuple(rates): None for rates in zip(*(row["learning_rates"] for row in steps), strict=False)}
     highest_first = sorted(columns, key=max, reverse=True)
-    for rates, color in zip(highest_first, (GREY, BLUE, ORANGE, GREEN), strict=False):
+    for rates, color in zip(highest_first, SERIES, strict=False):
         axes.plot(times, rates, color=color, linewidth=1.6, label=f"up to {max(rates):.3g}")
     if len(columns) > 1:
         axes.legend(frameon=False, loc="best")
-    axes.set(title="Learning rate", ylim=(0, None))
+    style_axes(axes, title="Learning rate")
+    axes.set_ylim(bottom=0)
     axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=True)
 
 

@@ -23,7 +23,7 @@ class StepRecord(NamedTuple):
         epoch: the epoch under way, counted from 1.
         loss: mean of the total loss.
         terms: mean of each weighted term.
-        learning_rates: of the last step, one a parameter group.
+        learning_rates: of the last step, one per parameter group.
         gradient_norm: mean of the global norm before clipping; None where a float16 step was skipped.
         images_per_second: including the wait for data.
         data_wait: share of the time spent waiting for the loader, in [0, 1].

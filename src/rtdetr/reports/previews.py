@@ -1,4 +1,4 @@
-"""Pictures of what the network is shown while it learns: the batches of the loader, with their boxes."""
+"""Images of what the network is shown while it learns: the batches of the loader, with their boxes."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -33,14 +33,14 @@ def draw_batches(
 
     Args:
         loader: its batches are drawn, up to 16 images each.
-        folder: for the pictures.
+        folder: for the images.
         names: of the classes, by label.
         counts: how many batches to draw of which epoch, counted from 0.
         font: a file for class names; see `drawing.draw`.
 
     Raises:
         DatasetError: an image is missing or broken.
-        TrainingError: a picture cannot be written.
+        TrainingError: an image cannot be written.
     """
     before = random_state()
     try:
@@ -49,7 +49,7 @@ def draw_batches(
             for number, (images, targets) in enumerate(islice(loader, count), start=1):
                 samples = islice(zip(images, targets, strict=True), MOST_CELLS)
                 cells = [draw_target(image, target, names=names, font=font) for image, target in samples]
-                save_picture(contact_sheet(cells), folder / f"batch_epoch{epoch + 1}_{number}.png")
+                save_image(contact_sheet(cells), folder / f"batch_epoch{epoch + 1}_{number}.png")
     finally:
         set_random_state(before)
 
@@ -59,7 +59,7 @@ def draw_target(image: Tensor, target: Target, *, names: Sequence[str], font: Fo
 
     Args:
         image: float (c, h, w) in [0, 1]; of one or two channels the first one is shown, else the first three.
-        target: labels and normalised cxcywh boxes.
+        target: labels and normalized cxcywh boxes.
         names: of the classes, by label.
         font: a file for class names; see `drawing.draw`.
     """
@@ -74,34 +74,34 @@ def draw_target(image: Tensor, target: Target, *, names: Sequence[str], font: Fo
     return draw(pixels, objects, show_scores=False, font=font)
 
 
-def contact_sheet(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Put pictures side by side in about as many rows as columns, their longer sides at 320 pixels."""
-    pictures = [_fitted(picture) for picture in pictures]
-    columns = max(1, math.ceil(math.sqrt(len(pictures))))
-    rows = [pictures[first : first + columns] for first in range(0, len(pictures), columns)]
-    width = max(sum(picture.width + GAP for picture in row) for row in rows) - GAP
-    height = sum(max(picture.height for picture in row) + GAP for row in rows) - GAP
+def contact_sheet(images: Sequence[Image.Image]) -> Image.Image:
+    """Put images side by side in about as many rows as columns, their longer sides at 320 pixels."""
+    images = [_fitted(image) for image in images]
+    columns = max(1, math.ceil(math.sqrt(len(images))))
+    rows = [images[first : first + columns] for first in range(0, len(images), columns)]
+    width = max(sum(image.width + GAP for image in row) for row in rows) - GAP
+    height = sum(max(image.height for image in row) + GAP for row in rows) - GAP
     sheet, top = Image.new("RGB", (width, height), "white"), 0
     for row in rows:
         left = 0
-        for picture in row:
-            sheet.paste(picture, (left, top))
-            left += picture.width + GAP
-        top += max(picture.height for picture in row) + GAP
+        for image in row:
+            sheet.paste(image, (left, top))
+            left += image.width + GAP
+        top += max(image.height for image in row) + GAP
     return sheet
 
 
-def save_picture(picture: Image.Image, path: Path) -> Path:
+def save_image(image: Image.Image, path: Path) -> Path:
     """Write a PNG file.
 
     Raises:
         TrainingError: it cannot be written.
     """
-    return write_atomically(path, lambda temporary: picture.save(temporary, format="PNG"), error=TrainingError)
+    return write_atomically(path, lambda temporary: image.save(temporary, format="PNG"), error=TrainingError)
 
 
-def _fitted(picture: Image.Image) -> Image.Image:
+def _fitted(image: Image.Image) -> Image.Image:
     """Large ones are reduced; small ones grow with hard edges, so that single pixels can be seen."""
-    scale = CELL / max(picture.size)
-    size_wh = max(1, round(scale * picture.width)), max(1, round(scale * picture.height))
-    return picture.resize(size_wh, Image.Resampling.NEAREST if scale >= 3 else Image.Resampling.LANCZOS)
+    scale = CELL / max(image.size)
+    size_wh = max(1, round(scale * image.width)), max(1, round(scale * image.height))
+    return image.resize(size_wh, Image.Resampling.NEAREST if scale >= 3 else Image.Resampling.LANCZOS)

@@ -27,7 +27,7 @@ from rtdetr.fonts import FontPath
 from rtdetr.reports.curves import draw_learning_curve
 from rtdetr.reports.environment import write_environment
 from rtdetr.reports.page import PICTURES_FOLDER, write_page
-from rtdetr.reports.previews import draw_batches, save_picture
+from rtdetr.reports.previews import draw_batches, save_image
 from rtdetr.reports.statistics import write_statistics
 
 _log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def attempt(what: str, call: Callable[[], object]) -> None:
         call()
     except Exception as error:  # of whatever library draws or writes
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        _log.warning("%s could not be made: %s. It goes on without", what, reason)
+        _log.warning("Could not write %s: %s. Continuing without it.", what, reason)
 
 
 def write_start(
@@ -55,7 +55,7 @@ def write_start(
     val_data: DetectionDataset | None,
     loader: TrainLoader,
 ) -> None:
-    """Write environment.json, label_statistics.json, pictures of labels and first batches, and report.html.
+    """Write environment.json, label_statistics.json, plots of the labels, the first batches as images, and report.html.
 
     Args:
         folder: of the run.
@@ -80,7 +80,7 @@ def write_start(
 
 
 def write_end(folder: Path, *, report: EvaluationReport | None = None, font: FontPath = None) -> None:
-    """Draw the pictures of an evaluation and the learning curve, and write report.html anew.
+    """Draw the plots and images of an evaluation and the learning curve, and rebuild report.html.
 
     Args:
         folder: of the run.
@@ -90,13 +90,13 @@ def write_end(folder: Path, *, report: EvaluationReport | None = None, font: Fon
     attempt("the learning curve", lambda: draw_learning_curve(folder))
     if report is not None:
         pictures = folder / PICTURES_FOLDER
-        attempt("the pictures of the evaluation", lambda: save_plots(report, pictures, font=font))
-        attempt("the pictures of the detections", lambda: _write_detections(report, pictures, font))
+        attempt("the plots of the evaluation", lambda: save_plots(report, pictures, font=font))
+        attempt("the images with detections", lambda: _write_detections(report, pictures, font))
     attempt("report.html", lambda: write_page(folder))
 
 
 class EvaluationPages:
-    """Keeps evaluation.json, pictures and page at the best evaluation; pictures follow when they were not drawn lately.
+    """Keeps evaluation.json, images and page at the best evaluation; images follow when none were drawn lately.
 
     As a context it draws what there is when the run ends, whatever ends it.
     """
@@ -138,9 +138,9 @@ def _write_detections(report: EvaluationReport, pictures: Path, font: FontPath) 
     worst_ids = [image_id for image_id, _ in worst_images(report, dataset, NUM_COMPARED)]
     for kind, image_ids in (("predictions", any_ids), ("worst", worst_ids)):
         for number, image_id in enumerate(image_ids, start=1):
-            picture = draw_comparison(report, dataset, image_id, font=font)
-            picture.thumbnail((WIDEST, WIDEST))
-            save_picture(picture, pictures / f"{kind}_{number}_image_{image_id}.png")
+            image = draw_comparison(report, dataset, image_id, font=font)
+            image.thumbnail((WIDEST, WIDEST))
+            save_image(image, pictures / f"{kind}_{number}_image_{image_id}.png")
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -87,18 +87,18 @@ class MetricsWriter:
                 failures = self._failures[sink] = self._failures.get(sink, 0) + 1
                 name, given_up = type(sink).__name__.removesuffix("Sink"), failures >= PATIENCE
                 _log.warning(
-                    "%s takes no measurements: %s: %s. The training goes on%s",
+                    "Could not log to %s: %s: %s. Training continues%s",
                     name,
                     type(error).__name__,
                     error,
-                    f", without {name} from now on" if given_up else "",
+                    f" without {name}" if given_up else "",
                 )
                 if given_up:
                     self._sinks.remove(sink)
 
 
 class JsonlSink:
-    """One line of JSON a record, on the disk at once."""
+    """One line of JSON per record, on the disk at once."""
 
     def __init__(self, folder: Path, *, iteration: int, epoch: int) -> None:
         """Keep what lies before a run's position: steps made and epochs finished."""
@@ -145,7 +145,7 @@ class CsvSink:
 
 
 class _Table:
-    """A CSV file that is written anew when a row brings a column it has not had."""
+    """A CSV file that is rewritten when a row brings a column it has not had."""
 
     def __init__(self, path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         self._path = path

@@ -1,4 +1,4 @@
-"""What the labels of a run's data look like: how many objects of which class and size, as numbers and as a picture."""
+"""What the labels of a run's data look like: how many objects of which class and size, as numbers and as a plot."""
 
 import json
 from collections.abc import Mapping
@@ -12,10 +12,10 @@ from rtdetr.data import DetectionDataset
 from rtdetr.errors import TrainingError
 from rtdetr.files import write_atomically
 from rtdetr.fonts.figure import FigureNames, figure_names
+from rtdetr.plot_style import BLUE, GREY, SERIES, SMALL_TEXT, new_figure, save_figure, style_axes
 from rtdetr.wording import counted
 
-STATISTICS_FILE, STATISTICS_PICTURE = "label_statistics.json", "label_statistics.png"
-GREY, PALE, ORANGE, BLUE = "#4c5b70", "#c3ccd6", "#e08a2e", "#2a6fbb"
+STATISTICS_FILE, STATISTICS_PLOT = "label_statistics.json", "label_statistics.png"
 SMALL, LARGE = 32.0, 96.0  # sides of the squares that divide COCO's small, medium and large objects, pixels
 BARS = 30  # classes that still have a bar each
 QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
@@ -79,7 +79,7 @@ def network_box_sizes(dataset: DetectionDataset, *, size_hw: SizeHW) -> np.ndarr
 def write_statistics(
     folder: Path, datasets: Mapping[str, DetectionDataset], *, size_hw: SizeHW, font: str | None = None
 ) -> None:
-    """Write label_statistics.json and the picture of the same name.
+    """Write label_statistics.json and the plot of the same name.
 
     Args:
         folder: of the run.
@@ -99,45 +99,40 @@ def write_statistics(
     sizes = {split: network_box_sizes(dataset, size_hw=size_hw) for split, dataset in datasets.items()}
     names = figure_names(next(iter(datasets.values())).categories.names, font=font)
     figure = _draw(found, sizes, size_hw, names)
-    write_atomically(folder / STATISTICS_PICTURE, lambda path: figure.savefig(path, format="png"), error=TrainingError)
+    save_figure(figure, folder / STATISTICS_PLOT, error=TrainingError)
 
 
 def _draw(
     found: Mapping[str, dict[str, Any]], sizes: Mapping[str, np.ndarray], size_hw: SizeHW, names: FigureNames
 ) -> Any:
-    from matplotlib.figure import Figure
-
     num_classes = len(next(iter(found.values()))["classes"])
     height = 7.0 if num_classes > BARS else max(7.0, 1.2 + 0.3 * num_classes)
-    figure: Any = Figure(figsize=(12, height), layout="constrained", dpi=120)
+    figure: Any = new_figure(12, height)
     left, right = figure.subfigures(1, 2, width_ratios=(1, 1))
     classes = left.subplots()
     (by_size, by_image) = right.subplots(2, 1)
     (_draw_ranking if num_classes > BARS else _draw_bars)(classes, found, names)
     _draw_sizes(by_size, sizes, size_hw)
     _draw_crowding(by_image, found)
-    for axes in (classes, by_size, by_image):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25, axis="x" if axes is classes and num_classes <= BARS else "y")
-        axes.set_axisbelow(True)
     return figure
 
 
 def _draw_bars(axes: Any, found: Mapping[str, dict[str, Any]], names: FigureNames) -> None:
-    """A bar a class, the most frequent one on top; the parts of the data by share, so that they can be compared."""
+    """A bar per class, the most frequent one on top; the parts of the data by share, so that they can be compared."""
     first = next(iter(found.values()))
     order = sorted(range(len(first["classes"])), key=lambda label: first["classes"][label]["objects"])
     places, thickness = np.arange(len(order)), 0.8 / len(found)
-    for number, ((split, values), color) in enumerate(zip(found.items(), (BLUE, ORANGE, GREY), strict=False)):
+    for number, ((split, values), color) in enumerate(zip(found.items(), SERIES, strict=False)):
         counts = np.array([values["classes"][label]["objects"] for label in order])
         shares = 100 * counts / max(counts.sum(), 1)
         shift = 0.4 - thickness * (number + 0.5)
         bars = axes.barh(places + shift, shares, thickness * 0.92, color=color, label=_described(split, values))
-        axes.bar_label(bars, [f"{count:,}" for count in counts], padding=3, fontsize=8, color=GREY)
+        axes.bar_label(bars, [f"{count:,}" for count in counts], padding=3, fontsize=SMALL_TEXT, color=GREY)
     axes.set_yticks(places, [names.names[label] for label in order], fontfamily=names.families)
     axes.margins(x=0.12)
     axes.set_ylim(min(-0.5, len(order) - 5.5), len(order) - 0.5)  # few bars do not get thicker
-    axes.set(title="Objects by class", xlabel="share of all objects, %")
+    style_axes(axes, title="Objects per class", grid="x")
+    axes.set_xlabel("share of all objects, %")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), frameon=False)
 
 
@@ -145,16 +140,17 @@ def _draw_ranking(axes: Any, found: Mapping[str, dict[str, Any]], names: FigureN
     """Many classes as one curve from the most frequent to the rarest, with some names on it."""
     first = next(iter(found.values()))["classes"]
     order = sorted(range(len(first)), key=lambda label: -first[label]["objects"])
-    for (split, values), color in zip(found.items(), (BLUE, ORANGE, GREY), strict=False):
+    for (split, values), color in zip(found.items(), SERIES, strict=False):
         counts = [values["classes"][label]["objects"] for label in order]
         axes.step(np.arange(1, len(order) + 1), counts, where="mid", color=color, label=_described(split, values))
     axes.set_yscale("symlog", linthresh=1)
     axes.set_ylim(bottom=0)
     lines = [f"{first[label]['objects']:,}  {names.names[label]}" for label in order]
     text = "most\n" + "\n".join(lines[:8]) + "\n\nfewest\n" + "\n".join(lines[-8:])
-    style = {"fontsize": 8, "fontfamily": names.families, "color": GREY}
+    style = {"fontsize": SMALL_TEXT, "fontfamily": names.families, "color": GREY}
     axes.text(0.97, 0.97, text, transform=axes.transAxes, ha="right", va="top", zorder=5, **style)
-    axes.set(title=f"Objects by class, {counted(len(order), 'class')}", xlabel="classes, the most frequent first")
+    style_axes(axes, title=f"Objects per class, {counted(len(order), 'class')}", grid="y")
+    axes.set(xlabel="classes, the most frequent first", ylabel="objects")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), frameon=False)
 
 
@@ -162,7 +158,7 @@ def _draw_sizes(axes: Any, sizes: Mapping[str, np.ndarray], size_hw: SizeHW) -> 
     sides = {split: np.sqrt(values.prod(axis=1)) for split, values in sizes.items()}
     low = min((float(values.min()) for values in sides.values() if len(values)), default=1.0)
     edges = np.geomspace(min(max(low, 0.5), 16.0), float(max(size_hw)), 29)
-    for (split, values), color in zip(sides.items(), (BLUE, ORANGE, GREY), strict=False):
+    for (split, values), color in zip(sides.items(), SERIES, strict=False):
         counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), bins=edges)
         axes.stairs(100 * counts / max(len(values), 1), edges, fill=color == BLUE, color=color, alpha=0.8, label=split)
     for limit in (SMALL, LARGE):
@@ -171,24 +167,25 @@ def _draw_sizes(axes: Any, sizes: Mapping[str, np.ndarray], size_hw: SizeHW) -> 
     axes.set_xlim(edges[0], edges[-1])
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     height, width = size_hw
+    style_axes(axes, title="Box size (dotted: 32 and 96 pixels)", grid="y")
     axes.set(
-        title="Box size, dotted: 32 and 96 pixels",
         xlabel=f"square root of the area in pixels, images at {width}x{height}",
-        ylabel="share of the boxes, %",
+        ylabel="share of all boxes, %",
     )
 
 
 def _draw_crowding(axes: Any, found: Mapping[str, dict[str, Any]]) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    for (_, values), color in zip(found.items(), (BLUE, ORANGE, GREY), strict=False):
+    for (_, values), color in zip(found.items(), SERIES, strict=False):
         counts = np.array(values["objects_an_image"]["histogram"])
         width = max(1, -(-len(counts) // 40))  # so many counts a column that there are no more than 40 columns
         counts = np.pad(counts, (0, -len(counts) % width)).reshape(-1, width).sum(axis=1)
         edges = np.arange(len(counts) + 1) * width - 0.5
         axes.stairs(100 * counts / counts.sum(), edges, fill=color == BLUE, color=color, alpha=0.8)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(title="Objects an image", xlabel="objects", ylabel="share of the images, %")
+    style_axes(axes, title="Objects per image", grid="y")
+    axes.set(xlabel="objects", ylabel="share of all images, %")
 
 
 def _described(split: str, values: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from PIL import Image, ImageEnhance
 
 from rtdetr.data import check
 from rtdetr.data.doctor.findings import KINDS
-from rtdetr.data.doctor.pictures import pictures
+from rtdetr.data.doctor.thumbnails import thumbnails
 from rtdetr.errors import ConfigError, DatasetError
 from tests.data.doctor.test_formats import write_yolo
 from tests.data.doctor_files import clean, picture, write
@@ -65,7 +65,7 @@ def test_images_of_many_channels_are_shown(tmp_path):
     np.save(tmp_path / "set/images/train/a.npy", np.full((64, 96, 6), 200, dtype=np.uint8))
     report = check(write(tmp_path / "set", splits))
     _, example = only(report, "degenerate-box")
-    [shown] = pictures(report.survey, example)
+    [shown] = thumbnails(report.survey, example)
     assert (np.asarray(shown.image) == 200).mean() > 0.5
 
 

@@ -1,40 +1,19 @@
-"""The doctor's report: what was found, as values, as text, as JSON; `page.py` makes the page with pictures."""
+"""The doctor's report: what was found, as values, as text, as JSON; `page.py` makes the page with images."""
 
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-
-from rtdetr.data.doctor.checks import objects_by_class
+from rtdetr.data.doctor.counts import ClassRow, SplitRow, count_classes, count_splits
 from rtdetr.data.doctor.findings import KINDS, Finding, printable
+from rtdetr.data.doctor.page import save_page
 from rtdetr.data.doctor.survey import Survey
 from rtdetr.wording import counted, plural, text_table
 
 _MOST_CLASSES = 100  # that the text shows; JSON and page have all
-
-
-class SplitRow(NamedTuple):
-    """Counts of a split: images, those of them without a box, boxes without crowd regions."""
-
-    name: str
-    source: str
-    format: str
-    images: int
-    empty: int
-    objects: int
-    classes: int
-
-
-class ClassRow(NamedTuple):
-    """A class: for each split the number of objects, and of images that have one."""
-
-    name: str
-    objects: list[int]
-    images: list[int]
 
 
 def is_whole(data: Iterable[Path]) -> bool:
@@ -69,28 +48,12 @@ class Report:
     @cached_property
     def splits(self) -> list[SplitRow]:
         """Counts of each split."""
-        rows = []
-        for part in self.survey.parts:
-            empty = len(part.images) - len(np.unique(part.box_images))
-            objects = int((~part.iscrowd).sum())
-            rows.append(
-                SplitRow(
-                    part.name, str(part.source), part.format, len(part.images), empty, objects, len(part.categories)
-                )
-            )
-        return rows
+        return count_splits(self.survey)
 
     @cached_property
     def classes(self) -> list[ClassRow]:
         """Counts of each class, in the order of the class lists."""
-        parts = self.survey.parts
-        names = dict.fromkeys(category.name for part in parts for category in part.categories)
-        objects = [objects_by_class(self.survey, part) for part in range(len(parts))]
-        images = [_images_by_class(self.survey, part) for part in range(len(parts))]
-        return [
-            ClassRow(name, [count.get(name, 0) for count in objects], [count.get(name, 0) for count in images])
-            for name in names
-        ]
+        return count_classes(self.survey)
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain values."""
@@ -131,27 +94,20 @@ class Report:
         return f"Found {', '.join(told)}."
 
     def save_html(self, file: str | Path) -> Path:
-        """Write a page with pictures, which needs no other file and no network.
+        """Write a page with images, which needs no other file and no network.
 
         Raises:
             DatasetError: the file cannot be written, or exists and is no page by its name.
         """
-        from rtdetr.data.doctor.page import save_page
-
-        return save_page(self, Path(file))
+        findings, verdict = self.findings, self.verdict()
+        return save_page(
+            Path(file), data=self.data, survey=self.survey, findings=findings, verdict=verdict, sound=self.sound
+        )
 
     def _split_cells(self) -> list[list[object]]:
         return [
             [row.name, row.images, row.empty, row.objects, row.classes, row.format, row.source] for row in self.splits
         ]
-
-
-def _images_by_class(survey: Survey, part: int) -> dict[str, int]:
-    record = survey.parts[part]
-    used = (record.labels >= 0) & ~record.iscrowd
-    pairs = np.unique(record.labels[used] * max(len(record.images), 1) + record.box_images[used])
-    counts = np.bincount(pairs // max(len(record.images), 1), minlength=len(record.categories))
-    return {category.name: int(count) for category, count in zip(record.categories, counts, strict=True)}
 
 
 def _kinds(count: int, name: str) -> str:

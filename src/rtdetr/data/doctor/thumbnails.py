@@ -1,4 +1,4 @@
-"""Small pictures of what the doctor found: the image with its boxes, near enough that the box meant can be seen."""
+"""Thumbnails of what the doctor found: the image with its boxes, near enough that the box in question can be seen."""
 
 from typing import NamedTuple
 
@@ -12,21 +12,21 @@ from rtdetr.errors import InputError
 from rtdetr.images.orientation import turn_back
 
 THUMB_WH = (320, 240)
-_BEYOND = (226, 228, 232)  # colour of what lies beyond the border of the image
+_BEYOND = (226, 228, 232)  # color of what lies beyond the border of the image
 _MEANT, _EDGE, _OTHER = (229, 37, 62), (255, 255, 255), (255, 214, 10)
 _CONTEXT = 5.0  # a window is so many times as long as the box it shows
 _LEAST_WINDOW = 48.0  # pixels of the image
 _MOST_BEYOND = 4.0  # a box is shown so many sides of the image away
 
 
-class Picture(NamedTuple):
-    """A thumbnail with a caption."""
+class Thumbnail(NamedTuple):
+    """A small image with a caption."""
 
     image: Image.Image
     caption: str
 
 
-def pictures(survey: Survey, example: Example) -> list[Picture]:
+def thumbnails(survey: Survey, example: Example) -> list[Thumbnail]:
     """The images of an example, those that can be read; of an image annotated unrotated, both ways to see it."""
     shown = []
     for number, position in enumerate(example.images):
@@ -38,11 +38,11 @@ def pictures(survey: Survey, example: Example) -> list[Picture]:
         caption = survey.file_name(position) if len(example.images) > 1 else ""
         if stated != facts.upright_wh and stated == facts.stored_wh:
             stored = image.transpose(turn_back(facts.orientation))
-            shown.append(Picture(_render(survey, position, stored, box), "as annotated"))
+            shown.append(Thumbnail(_render(survey, position, stored, box), "as annotated"))
             if box is not None:
                 continue
             caption = "as cameras and viewers show it"
-        shown.append(Picture(_render(survey, position, image, box), caption))
+        shown.append(Thumbnail(_render(survey, position, image, box), caption))
     return shown
 
 
@@ -56,7 +56,7 @@ def _open(survey: Survey, position: Position) -> Image.Image | None:
 
 
 def _render(survey: Survey, position: Position, image: Image.Image, box: int | None) -> Image.Image:
-    """An image, or the part of it around a box, with all boxes; the one meant is red."""
+    """An image, or the part of it around a box, with all boxes; the one in question is red."""
     part, number = position
     rows = np.flatnonzero(survey.parts[part].box_images == number)
     xywh = survey.boxes_xywh[part]

@@ -1,0 +1,50 @@
+"""How plots look: their colors, sizes and axes, the same in every figure, and class names in any script.
+
+Backgrounds are white, so that a file can be printed and passed on. On a dark screen `page.css` inverts plots.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rtdetr.errors import RTDETRError
+from rtdetr.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREEN, GREY = "#2a6fbb", "#e08a2e", "#3a9b6f", "#4c5b70"
+PALE_BLUE, PALE_GREY = "#c3d7ea", "#c3ccd6"
+SERIES = (BLUE, ORANGE, GREEN, GREY)  # lines or bars side by side, in this order
+DPI = 120
+SMALL_TEXT = 8.5  # points; letters beside bars, class names on axes
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """An empty figure of a size in inches, which arranges what it gets."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.06), dpi=DPI)
+
+
+def style_axes(axes: Any, *, title: str, grid: str = "both") -> None:
+    """A title at the left, no frame, and faint lines behind what is drawn.
+
+    Args:
+        axes: matplotlib's.
+        title: of these axes.
+        grid: lines across "x", "y" or "both".
+    """
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25, axis=grid)
+    axes.set_axisbelow(True)
+
+
+def save_figure(figure: "Figure", path: Path, *, error: type[RTDETRError], kind: str = "png") -> Path:
+    """Write a figure.
+
+    Raises:
+        RTDETRError: of class `error`: the file cannot be written.
+    """
+    return write_atomically(path, lambda temporary: figure.savefig(temporary, format=kind), error=error)
