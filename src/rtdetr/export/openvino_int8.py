@@ -17,7 +17,8 @@ from rtdetr.export.stages import is_part
 
 def write_int8_openvino(job: Job, file: Path, stages: Sequence[str], feeds: Sequence[Feed]) -> int:
     """Write an `.xml` file and its `.bin` with the stages in 8-bit integers; returns the number of operators."""
-    logging.getLogger("nncf").setLevel(logging.ERROR)  # it names every operation that it leaves alone
+    for name in ("nncf", "torch.utils.cpp_extension"):  # they name every operation left alone, and a CUDA not needed
+        logging.getLogger(name).setLevel(logging.ERROR)
     model = convert(job)
     ignored = [
         op.get_friendly_name()
