@@ -4,7 +4,7 @@
 
 Prints, for the network alone at 640x640 and batch 1 in OpenVINO on the CPU: operations in the file, median
 milliseconds, and the speed-up over transformers' eager float32. bfloat16 is fast with AMX, INT8 with VNNI or AMX. INT8
-is calibrated on the photos, or on pictures that come with the library: the weights are random, so these figures are of
+is calibrated on the photos, or on images that come with the library: the weights are random, so these figures are of
 speed alone; docs/quantization.md has what INT8 costs a trained model.
 """
 
@@ -21,9 +21,8 @@ from export_onnx import peer
 from peers import environment, interleaved, make_pair, print_table
 
 from rtdetr.export import ExportOptions, export
+from rtdetr.export.built_in_images import built_in_images
 from rtdetr.export.openvino import count_operations
-from rtdetr.export.pictures import built_in_pictures
-from rtdetr.export.quantize import quantize
 from rtdetr.models import RTDETR
 
 Graph = tuple[openvino.Model, str]  # and the type its float layers compute in
@@ -34,26 +33,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Time our OpenVINO files beside transformers.")
     parser.add_argument("--models", nargs="+", default=["rtdetrv2_r18vd"])
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--photos", type=Path, help="folder of pictures that INT8 is calibrated on")
+    parser.add_argument("--photos", type=Path, help="folder of images that INT8 is calibrated on")
     arguments = parser.parse_args()
-    pictures = sorted(arguments.photos.glob("*.jpg")) if arguments.photos else built_in_pictures()
+    images = sorted(arguments.photos.glob("*.jpg")) if arguments.photos else built_in_images()
     print(environment("cpu"), f"openvino {openvino.__version__}")
     for name in arguments.models:
-        compare(name, pictures, rounds=arguments.rounds)
+        compare(name, images, rounds=arguments.rounds)
 
 
-def compare(name: str, pictures: list, *, rounds: int) -> None:
+def compare(name: str, images: list, *, rounds: int) -> None:
     """Print the table of a model."""
     ours, theirs = make_pair(name)
-    images = torch.rand(1, 3, 640, 640)
+    batch = torch.rand(1, 3, 640, 640)
     with tempfile.TemporaryDirectory() as folder:
-        graphs = read(ours, theirs, Path(folder), pictures)
+        graphs = read(ours, theirs, Path(folder), images)
         functions: dict[str, Callable[[], object]] = {
-            "transformers, eager float32": functools.partial(theirs, pixel_values=images)
+            "transformers, eager float32": functools.partial(theirs, pixel_values=batch)
         }
         for kind, (model, precision) in graphs.items():
             compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": precision})
-            functions[kind] = functools.partial(compiled, {"images": images.numpy()})
+            functions[kind] = functools.partial(compiled, {"images": batch.numpy()})
         with torch.inference_mode():
             times = interleaved(functions, rounds=rounds)
     base = times["transformers, eager float32"]
@@ -69,7 +68,7 @@ def compare(name: str, pictures: list, *, rounds: int) -> None:
     print_table((f"{name}: network, batch 1, 640x640", "operations", "ms", "speed-up"), rows)
 
 
-def read(ours: RTDETR, theirs: torch.nn.Module, folder: Path, pictures: list) -> dict[str, Graph]:
+def read(ours: RTDETR, theirs: torch.nn.Module, folder: Path, images: list) -> dict[str, Graph]:
     """The graphs to be run: transformers' by torch.onnx, ours, and ours in INT8."""
     core, graphs = openvino.Core(), {}
     exported = peer(theirs, dynamo=False)
@@ -81,7 +80,7 @@ def read(ours: RTDETR, theirs: torch.nn.Module, folder: Path, pictures: list) ->
     export(ours, folder / "ours.xml", options=options)
     for precision in ("f32", "bf16"):
         graphs[f"ours, {precision}"] = core.read_model(folder / "ours.xml"), precision
-    quantize(ours, folder / "int8.xml", calibration=pictures, options=options)
+    export(ours, folder / "int8.xml", images=images, options=options.replace(precision="int8"))
     graphs["ours, INT8 and f32"] = core.read_model(folder / "int8.xml"), "f32"
     graphs["ours, INT8 and bf16"] = core.read_model(folder / "int8.xml"), "bf16"
     return graphs

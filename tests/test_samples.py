@@ -11,8 +11,7 @@ import pytest
 
 from rtdetr.categories import Categories
 from rtdetr.errors import WeightsError
-from rtdetr.export import ExportOptions
-from rtdetr.export.export import Source, export
+from rtdetr.export import ExportOptions, Source, export
 from rtdetr.models import build_model
 from rtdetr.runtimes import load
 from tests.export.trained import CATEGORIES, pictures, trained_detector, trained_model

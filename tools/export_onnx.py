@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from rtdetr.export import ExportOptions, RefusedExportError, Source, export
-    from rtdetr.export.export import checkpoint_sha256
+    from rtdetr.export.source import checkpoint_sha256
     from rtdetr.published import read_published
     from rtdetr.recipes.changes import parse, parse_assignments
     from rtdetr.weights import load_published

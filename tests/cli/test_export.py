@@ -76,15 +76,13 @@ def test_no_check_and_the_default_name(weights, tmp_path, monkeypatch):
 def test_a_model_that_differs_is_not_written(weights, tmp_path, monkeypatch):
     from rtdetr.export import onnx as room
 
-    right = room.export_onnx
+    right = room.write_onnx
 
-    def wrong(model, path, **keywords):
-        torch.nn.init.normal_(model.backbone.conv1.conv1_1.conv.weight)
-        result = right(model, path, **keywords)
-        torch.nn.init.zeros_(model.backbone.conv1.conv1_1.conv.weight)
-        return result
+    def wrong(job, path):
+        torch.nn.init.normal_(job.network.backbone.conv1.conv1_1.conv.weight)
+        return right(job, path)
 
-    monkeypatch.setattr(room, "export_onnx", wrong)
+    monkeypatch.setattr(room, "write_onnx", wrong)
     path = tmp_path / "model.onnx"
     path.write_bytes(b"what was there before")
     result = run(weights, "-o", path)
@@ -101,27 +99,30 @@ def test_a_model_that_differs_is_not_written(weights, tmp_path, monkeypatch):
         (["--format", "onx"], "Did you mean 'onnx'?"),
         (["--dynamic", "bach"], "Did you mean 'batch'?"),
         (["--size", "100"], "multiples of 32"),
-        (["--precision", "bf16"], "fp32 or fp16"),
+        (["--precision", "bf16"], "expected fp32, fp16 or int8 for format onnx, got 'bf16'"),
         (["--layers", "9"], "at most the 2"),
         (["--opset", "99"], "opsets up to"),
         (["--opset", "99", "-o", "a/b/model.onnx"], "opsets up to"),
         (["-o", "model.pt"], "ending in .onnx"),
         (["-o", "model.xml", "--format", "onnx"], "format openvino has that ending"),
         (["-o", "model.tflite"], "model.tflite: expected a name ending in .onnx, .xml, .engine, .pt2"),
-        (["--precision", "int8"], "give a dataset with --data"),
+        (["--precision", "int8"], "INT8 is calibrated on images: give a dataset"),
         (["--precision", "int8", "--data", ".", "--no-check"], "leave --no-check out"),
-        (["--max-drop", "0.1"], "--max-drop is for --precision int8"),
+        (["--max-drop", "0.1"], "int8 (--max-drop) is for --precision int8, got fp32"),
         (["--queries", "5000", "--size", "64"], "at most the 84 tokens of an image of 64x64, got 5000"),
         (["--size", "100x64"], "the nearest are 96x64 and 128x64"),
         (["--preprocess", "--dynamic", "batch"], "dynamic axes"),
-        (["--compiled"], "--compiled is for --format torch, got --format onnx"),
-        (["--workspace", "2"], "--workspace is for --format tensorrt, got --format onnx"),
-        (["--batch-range", "1,2,4"], "--batch-range is for --format tensorrt"),
-        (["--size-range", "1,2,4", "--format", "openvino"], "--size-range is for --format tensorrt"),
-        (["--timing-cache", "x", "--format", "torch"], "--timing-cache is for --format tensorrt"),
-        (["--opset", "18", "--format", "openvino"], "--opset is for --format onnx, got --format openvino"),
-        (["--nms", "0.0", "--format", "torch"], "--nms is for --format onnx"),
-        (["--gather-only", "--format", "torch"], "--gather-only is for --format onnx"),
+        (["--compiled"], "compiled (--compiled) is for format torch, got format onnx"),
+        (
+            ["--workspace", "2"],
+            "engine (--workspace, --batch-range, --size-range, --timing-cache) is for",
+        ),
+        (["--batch-range", "1,2,4"], "--timing-cache) is for format tensorrt, got format onnx: leave it out"),
+        (["--size-range", "32,64,96", "--format", "openvino"], "--timing-cache) is for format tensorrt"),
+        (["--timing-cache", "x", "--format", "torch"], "--timing-cache) is for format tensorrt"),
+        (["--opset", "18", "--format", "openvino"], "opset (--opset) is for format onnx, got format openvino"),
+        (["--nms", "0.0", "--format", "torch"], "nms_iou (--nms) is for format onnx, openvino or tensorrt"),
+        (["--gather-only", "--format", "torch"], "gather_only (--gather-only) is for format onnx"),
         (["--batch-range", "1,2", "--format", "tensorrt"], "like 1,4,16, got '1,2'"),
         (["--batch-range", "1,2x2,4", "--format", "tensorrt"], "like 1,4,16"),
         (["--size-range", "64,-96,128", "--format", "tensorrt"], "64,-96,128"),

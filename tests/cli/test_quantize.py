@@ -71,7 +71,7 @@ def test_pictures_without_annotations(tmp_path, caplog) -> None:
     assert result.exit_code == 0, result.output
     assert "INT8 is judged by AP" in caplog.text and "matched" in result.stdout
     result = run(tmp_path / "model.pth", "--output", tmp_path / "other.onnx")
-    assert result.exit_code == 2 and "INT8 is calibrated on pictures" in result.stderr
+    assert result.exit_code == 2 and "INT8 is calibrated on images" in result.stderr
 
 
 @pytest.mark.slow

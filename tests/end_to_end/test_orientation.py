@@ -13,8 +13,6 @@ from rtdetr.categories import Categories, Category
 from rtdetr.cli.main import app
 from rtdetr.config import Recipe
 from rtdetr.data import TrainLoader, open_dataset
-from rtdetr.export.quantize import _spread
-from rtdetr.export.verify import _pictures
 from rtdetr.hf import RTDetrImageProcessor
 from rtdetr.images import open_image
 from rtdetr.weights import save_weights
@@ -152,9 +150,9 @@ def test_export_and_calibration_read_the_same(upright, turned):
     sets = [open_dataset(root, split="val") for root in (upright, turned)]
     paths = [[dataset.path(number) for number in range(len(CASES))] for dataset in sets]
     for channels in (1, 3):
-        assert_equal_pictures(*(list(_spread(dataset, len(CASES), channels)) for dataset in sets))
-        assert_equal_pictures(*(list(_spread(files, len(CASES), channels)) for files in paths))
-        assert_equal_pictures(*(_pictures(files, None, channels) for files in paths))
+        assert_equal_pictures(*(list(spread(dataset, len(CASES), channels)) for dataset in sets))
+        assert_equal_pictures(*(list(spread(files, len(CASES), channels)) for files in paths))
+        assert_equal_pictures(*(images_to_compare(files, None, channels) for files in paths))
 
 
 @pytest.mark.slow

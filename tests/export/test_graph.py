@@ -6,7 +6,7 @@ import torch
 
 from rtdetr.errors import ConfigError, ExportError
 from rtdetr.export.graph import ExportGraph, input_size, prepared
-from rtdetr.export.options import EngineOptions, ExportOptions
+from rtdetr.export.options import ExportOptions, Int8Options
 from rtdetr.models import postprocess
 from rtdetr.preprocessing import preprocess
 from tests.export.lively import assert_same_detections, lively_model
@@ -104,9 +104,9 @@ def test_resizing_needs_a_size(model):
         ({"nms_iou": 1.5}, "nms_iou"),
         ({"precison": "fp16"}, "'precision'"),
         ({"postprocess": "raw", "one_label": True}, "postprocess='boxes'"),
-        ({"compiled": True}, "format 'torch', got 'onnx'"),
-        ({"engine": EngineOptions(workspace_gib=2)}, "format 'tensorrt', got format 'onnx'"),
-        ({"format": "torch", "gather_only": True}, "gather_only"),
+        ({"format": "onxn"}, "Did you mean 'onnx'"),
+        ({"int8": Int8Options(max_drop=0.1)}, "is for --precision int8, got fp32"),
+        ({"precision": "int8", "preprocess": True}, "cannot be quantized"),
     ],
 )
 def test_options_that_cannot_be(values, message):

@@ -1,4 +1,4 @@
-"""INT8: the loss of AP is measured and bounded, sensitive stages go back to float, the decoder is never quantised."""
+"""INT8: the loss of AP is measured and bounded, sensitive stages go back to float, the decoder is never quantized."""
 
 import json
 from pathlib import Path
@@ -11,9 +11,9 @@ from PIL import Image
 
 from rtdetr.data import open_dataset
 from rtdetr.errors import ConfigError, InputError
+from rtdetr.export import ExportOptions, Int8Options, Source, export
 from rtdetr.export import quantize as module
-from rtdetr.export.export import Source
-from rtdetr.export.quantize import _worst, quantize
+from rtdetr.export.quantize import _worst
 from rtdetr.models import build_model
 from rtdetr.runtimes import load
 from tests.export.trained import CATEGORIES, pictures, trained_model
@@ -36,6 +36,11 @@ def dataset(tmp_path_factory):
     return open_dataset(folder / "_annotations.coco.json", split="val")
 
 
+def quantized(source, path, *, data=None, images=None, **int8):
+    options = ExportOptions(precision="int8", int8=Int8Options(**int8))
+    return export(source, path, options=options, data=data, images=images)
+
+
 def test_the_stage_that_adds_most_error_goes_first() -> None:
     errors = {"a": 0.1, "b": 0.5, "c": 0.6, "head": 9.0}
     assert _worst(errors, ["a", "b", "c"], []) == "b"
@@ -46,26 +51,26 @@ def test_the_stage_that_adds_most_error_goes_first() -> None:
 @pytest.mark.parametrize(
     ("path", "settings", "message"),
     [
-        ("model.engine", {}, r"\.onnx or \.xml"),
-        ("model.onnx", {"max_drop": 1.5}, "max_drop in 0..1"),
-        ("model.onnx", {"num_calibration": 0}, "num_calibration must be positive"),
+        ("model.engine", {}, "expected fp32 or fp16 for format tensorrt, got 'int8'"),
+        ("model.onnx", {"max_drop": 1.5}, "max_drop"),
+        ("model.onnx", {"num_calibration": 0}, "num_calibration"),
     ],
 )
 def test_wrong_settings_are_refused_first(dataset, path, settings, message) -> None:
     with pytest.raises(ConfigError, match=message):
-        quantize("absent.pth", path, data=dataset, **settings)
+        quantized("absent.pth", path, data=dataset, **settings)
 
 
 def test_calibration_needs_pictures(dataset, tmp_path) -> None:
     source = Source(build_model("test-tiny", num_classes=3), CATEGORIES)
     with pytest.raises(InputError, match="at least one picture"):
-        quantize(source, tmp_path / "model.onnx", data=dataset, calibration=[])
+        quantized(source, tmp_path / "model.onnx", data=dataset, images=[])
     for calibration in (
         [np.zeros((1, 1, 3), np.uint8)],
         [Image.new("RGB", (64, 64), color) for color in ("red", "blue")],
     ):
         with pytest.raises(InputError, match=f"cannot calibrate on {len(calibration)} images? of one color each: give"):
-            quantize(source, tmp_path / "model.onnx", calibration=calibration)
+            quantized(source, tmp_path / "model.onnx", images=calibration)
     assert not list(tmp_path.glob("model*"))
 
 
@@ -86,19 +91,19 @@ def largest_weight(path: Path) -> int:
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_int8_keeps_the_accuracy(dataset, tmp_path, suffix, symmetric) -> None:
     source = Source(trained_model(), CATEGORIES)
-    done = quantize(source, tmp_path / f"model{suffix}", data=dataset, max_drop=0.05, symmetric=symmetric)
+    done = quantized(source, tmp_path / f"model{suffix}", data=dataset, max_drop=0.05, symmetric=symmetric)
     assert done.report.ap_drop is not None and done.report.ap_drop <= 0.05
-    assert done.kept_float == ()  # every stage that may be quantised is
+    assert done.kept_float == ()  # every stage that may be quantized is
     assert (done.report.reference_ap or 0) > 0.8  # the network has learned these pictures
-    assert done.result.metadata.precision == "int8"
-    detector = load(done.result.path, device="cpu")
+    assert done.metadata.precision == "int8"
+    detector = load(done.path, device="cpu")
     assert [len(detector(image)) for image in pictures()[0]] == [3, 3, 3]
-    assert 32 < largest_weight(done.result.path) <= 64  # no processor clips a sum of two products
+    assert 32 < largest_weight(done.path) <= 64  # no processor clips a sum of two products
     if suffix == ".onnx":
-        nodes = onnx.load(done.result.path).graph.node
+        nodes = onnx.load(done.path).graph.node
         assert sum(node.op_type == "QuantizeLinear" for node in nodes) > 10
         if symmetric:  # what TensorRT refuses or compiles wrongly
-            biases = {x.name for x in onnx.load(done.result.path).graph.initializer if x.data_type == x.INT32}
+            biases = {x.name for x in onnx.load(done.path).graph.initializer if x.data_type == x.INT32}
             assert not any(node.op_type == "DequantizeLinear" and node.input[0] in biases for node in nodes)
             assert not any(node.op_type == "GridSample" for node in nodes)
         fed = {name for node in nodes if node.op_type == "DequantizeLinear" for name in node.output}
@@ -110,7 +115,7 @@ def test_int8_keeps_the_accuracy(dataset, tmp_path, suffix, symmetric) -> None:
 def test_stages_go_back_to_float_until_the_loss_is_small(dataset, tmp_path, monkeypatch) -> None:
     losses = iter([0.9, 0.5, 0.6, 0.85])  # the reference, then each attempt
     monkeypatch.setattr(module, "measure_ap", lambda *arguments, **options: next(losses))
-    done = quantize(Source(trained_model(), CATEGORIES), tmp_path / "m.onnx", data=dataset, max_drop=0.06)
+    done = quantized(Source(trained_model(), CATEGORIES), tmp_path / "m.onnx", data=dataset, max_drop=0.06)
     assert len(done.kept_float) == len(set(done.kept_float)) == 2
     assert done.report.ap == 0.85 and done.report.passed
     nodes = {node.name: node for node in onnx.load(tmp_path / "m.onnx").graph.node}

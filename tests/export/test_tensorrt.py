@@ -11,8 +11,7 @@ from typer.testing import CliRunner
 
 from rtdetr.cli.main import app
 from rtdetr.errors import ConfigError, ExportError, WeightsError
-from rtdetr.export import EngineOptions, ExportOptions
-from rtdetr.export.export import Source, describe, export
+from rtdetr.export import EngineOptions, ExportOptions, Source, export
 from rtdetr.models import build_model
 from rtdetr.runtimes.engine_file import read_engine
 from rtdetr.weights import save_weights
@@ -94,14 +93,19 @@ def model():
     return build_model("test-tiny", num_classes=3).eval()
 
 
-def exported(module, model, path, settings, **engine):
+def exported(model, path, settings, **engine):
     options = ExportOptions(format="tensorrt", engine=EngineOptions(**engine), **settings)
-    metadata = describe(Source(model, CATEGORIES), options)
-    return module.export_tensorrt(model, path, options=options, metadata=metadata)
+    return export(Source(model, CATEGORIES), path, options=options)
+
+
+def compiled(graph, path, **engine):
+    ranges = {"dynamic_batch": True} if "batch" in engine else {}
+    options = ExportOptions(format="tensorrt", engine=EngineOptions(**engine), **ranges)
+    return export(graph, path, options=options)
 
 
 def test_an_engine_with_its_description(fake, model, tmp_path, caplog) -> None:
-    recorder, module = fake()
+    recorder, _ = fake()
     cache = tmp_path / "cache"
     with caplog.at_level("INFO"):
         result = exported(
@@ -124,14 +128,14 @@ def test_an_engine_with_its_description(fake, model, tmp_path, caplog) -> None:
         and "--stronglyTyped --memPoolSize=workspace:1024" in caplog.text
     )
     assert "--maxShapes=images:8x3x64x64,orig_target_sizes:8x2" in caplog.text
-    exported(module, model, tmp_path / "model.engine", {}, timing_cache=cache)
+    exported(model, tmp_path / "model.engine", {}, timing_cache=cache)
     assert recorder.calls["known"] == b"measured"
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_the_graph_gathers_and_half_precision_has_islands(fake, model, tmp_path, precision) -> None:
-    recorder, module = fake()
-    exported(module, model, tmp_path / "model.engine", {"precision": precision})
+    recorder, _ = fake()
+    exported(model, tmp_path / "model.engine", {"precision": precision})
     graph = recorder.calls["graph"].graph
     kinds = {node.op_type for node in graph.node}
     assert "GridSample" not in kinds and "LayerNormalization" in kinds
@@ -144,11 +148,11 @@ FREE = {"dynamic_batch": True, "dynamic_size": True}
 
 
 def test_ranges(fake, model, tmp_path) -> None:
-    recorder, module = fake()
+    recorder, _ = fake()
     ranges = {"batch": (2, 4, 16), "height": (64, 96, 128), "width": (64, 64, 160)}
-    exported(module, model, tmp_path / "a.engine", FREE, **ranges)
+    exported(model, tmp_path / "a.engine", FREE, **ranges)
     assert recorder.calls["images"] == ((2, 3, 64, 64), (4, 3, 96, 64), (16, 3, 128, 160))
-    exported(module, model, tmp_path / "a.engine", FREE | {"size_hw": (128, 96)})
+    exported(model, tmp_path / "a.engine", FREE | {"size_hw": (128, 96)})
     assert recorder.calls["images"] == ((1, 3, 64, 32), (1, 3, 128, 96), (8, 3, 256, 192))
 
 
@@ -166,9 +170,9 @@ def test_ranges(fake, model, tmp_path) -> None:
     ],
 )
 def test_ranges_that_cannot_be(fake, model, tmp_path, settings, engine, message) -> None:
-    _, module = fake()
+    fake()
     with pytest.raises(ConfigError, match=message):
-        exported(module, model, tmp_path / "model.engine", settings, **engine)
+        exported(model, tmp_path / "model.engine", settings, **engine)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -180,7 +184,7 @@ def onnx_file(model, path, **settings):
 def test_an_onnx_file_is_compiled_as_it_is(fake, model, tmp_path) -> None:
     recorder, module = fake()
     graph = onnx_file(model, tmp_path / "model.onnx", gather_only=True, precision="fp16", dynamic_batch=True)
-    result = module.compile_onnx(graph, tmp_path / "model.engine", engine=EngineOptions(batch=(1, 2, 3)))
+    result = compiled(graph, tmp_path / "model.engine", batch=(1, 2, 3))
     assert recorder.calls["images"] == ((1, 3, 64, 64), (2, 3, 64, 64), (3, 3, 64, 64))
     assert recorder.calls["graph"] == onnx.load(graph)
     header, _ = read_engine(result.path)
@@ -190,22 +194,22 @@ def test_an_onnx_file_is_compiled_as_it_is(fake, model, tmp_path) -> None:
 
 
 def test_onnx_files_that_cannot_be_compiled(fake, model, tmp_path) -> None:
-    _, module = fake()
+    fake()
     graph, target = onnx_file(model, tmp_path / "model.onnx"), tmp_path / "model.engine"
     with pytest.raises(ExportError, match="export it with --gather-only"):
-        module.compile_onnx(graph, target)
-    with pytest.raises(ExportError, match=r"ending in \.engine"):
-        module.compile_onnx(graph, tmp_path / "model.plan")
+        compiled(graph, target)
+    with pytest.raises(ConfigError, match=r"ending in \.engine"):
+        compiled(graph, tmp_path / "model.plan")
     proto = onnx.load(graph)
     del proto.metadata_props[:]
     onnx.save(proto, graph)
     with pytest.raises(WeightsError, match="not written by rtdetr"):
-        module.compile_onnx(graph, target)
+        compiled(graph, target)
     graph.write_bytes(b"no graph")
     with pytest.raises(WeightsError, match="cannot be read by onnx"):
-        module.compile_onnx(graph, target)
+        compiled(graph, target)
     with pytest.raises(WeightsError, match="no such ONNX file"):
-        module.compile_onnx(tmp_path / "absent.onnx", target)
+        compiled(tmp_path / "absent.onnx", target)
     assert not target.exists()
 
 
@@ -234,16 +238,16 @@ def test_the_command_line(fake, model, tmp_path, monkeypatch) -> None:
     [({"precision": "int8"}, "--symmetric"), ({"precision": "bf16"}, "fp32 or fp16"), ({"preprocess": True}, "resize")],
 )
 def test_what_the_format_has_not_is_refused(fake, model, tmp_path, settings, message) -> None:
-    _, module = fake()
-    with pytest.raises(ExportError, match=message):
-        exported(module, model, tmp_path / "model.engine", settings)
+    fake()
+    with pytest.raises(ConfigError, match=message):
+        exported(model, tmp_path / "model.engine", settings)
 
 
 def test_failures_are_one_line_and_leave_nothing(fake, model, tmp_path) -> None:
-    _, module = fake(refuses=True)
+    fake(refuses=True)
     with pytest.raises(ExportError, match=r"TensorRT 10\.3\.0 refuses the graph: no such operator"):
-        exported(module, model, tmp_path / "model.engine", {})
-    _, module = fake(fails=True)
+        exported(model, tmp_path / "model.engine", {})
+    fake(fails=True)
     with pytest.raises(ExportError, match="could not build"):
-        exported(module, model, tmp_path / "model.engine", {})
+        exported(model, tmp_path / "model.engine", {})
     assert list(tmp_path.iterdir()) == []

@@ -17,8 +17,8 @@ from rtdetr.detections import Detections
 from rtdetr.errors import DatasetError, ExportError, InputError, WeightsError
 from rtdetr.export import ExportOptions, export
 from rtdetr.export.agreement import Tolerance, compare
-from rtdetr.export.layers import first_diverging
-from rtdetr.export.pictures import built_in_pictures
+from rtdetr.export.built_in_images import built_in_images
+from rtdetr.export.stages import first_diverging
 from rtdetr.export.verify import TOLERANCES, int8_tolerance, verify
 from rtdetr.models import build_model
 from rtdetr.runtimes.torch_detector import TorchDetector
@@ -88,7 +88,7 @@ def test_one_pixel_boxes_and_boxes_without_area() -> None:
 
 
 def test_pictures_are_always_the_same_and_shapes_differ() -> None:
-    first, second = built_in_pictures(), built_in_pictures()
+    first, second = built_in_images(), built_in_images()
     assert [one.tobytes() for one in first] == [one.tobytes() for one in second]
     assert len({one.size for one in first}) >= 3 and all(one.mode == "RGB" for one in first)
 
@@ -156,7 +156,7 @@ def test_what_the_check_needs_is_read_before_the_build(given, error, tmp_path, m
     def build(*_, **__):
         raise AssertionError("it was built")
 
-    monkeypatch.setattr(importlib.import_module("rtdetr.export.export"), "_exporter", lambda _: build)
+    monkeypatch.setattr(importlib.import_module("rtdetr.export.export"), "writer_of", lambda _: build)
     with pytest.raises(error, match="absent"):
         export(build_model("test-tiny"), tmp_path / "model.onnx", check=True, **given)
 
@@ -169,8 +169,7 @@ def test_a_model_that_gives_no_finite_numbers_is_refused_before_the_build(
     def build(*_, **__):
         raise AssertionError("it was built")
 
-    monkeypatch.setattr(importlib.import_module("rtdetr.export.export"), "_exporter", lambda _: build)
-    monkeypatch.setattr(importlib.import_module("rtdetr.export.quantize"), "_WRITERS", {"onnx": build})
+    monkeypatch.setattr(importlib.import_module("rtdetr.export.export"), "writer_of", lambda _: build)
     model = build_model("test-tiny", num_classes=2)
     with torch.no_grad():
         model.encoder.input_proj[0].conv.weight.fill_(1e30)  # finite, but what it computes is not
@@ -246,7 +245,7 @@ def test_without_sure_detections_the_strongest_are_compared() -> None:
     assert report.threshold == pytest.approx(0.1) and "above 0.1 were compared" in (report.note or "")
     assert report.passed and report.agreement.num_matched == report.num_images
     report = verify(Fixed((60, 10, 90, 50, 0.2, 0), other), FixedReference(faint, other))
-    assert not report.passed and "give pictures with objects" in (report.reason or "")
+    assert not report.passed and "give images with objects" in (report.reason or "")
 
 
 def test_a_model_that_does_not_run_is_refused() -> None:

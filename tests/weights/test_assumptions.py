@@ -97,7 +97,7 @@ def test_more_queries_than_tokens_are_told(
         assert (count == 85) == bool(caplog.messages)
     assert caplog.messages == [
         f"{folder}: num_queries is 85, but an image of 64x64 has only 84 tokens to pick them from, so 84 are used. "
-        "Use a larger size, or set num_queries to 84"
+        "Use a larger size, or set num_queries to 84 in its config.json or in the file of --config"
     ]
 
 

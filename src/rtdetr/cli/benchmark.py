@@ -83,10 +83,10 @@ def _load(
         The detector, and the options that it was loaded with.
     """
     from rtdetr.class_lists import class_list
+    from rtdetr.exported_files import exported_format
     from rtdetr.runtimes import load
-    from rtdetr.runtimes.load import EXPORTED
 
-    if config is not None and Path(model).suffix.lower() not in EXPORTED:
+    if config is not None and not exported_format(model):
         options = {**options, "model": config}
     if classes is not None:
         class_list(classes)  # a mistake in it is told

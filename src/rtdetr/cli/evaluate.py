@@ -61,9 +61,9 @@ def evaluate(
     from rtdetr.api import evaluate as evaluate_model
     from rtdetr.data import open_dataset
     from rtdetr.evaluation.page import write_page
+    from rtdetr.exported_files import exported_format
     from rtdetr.fonts import given_face
     from rtdetr.runtimes import load
-    from rtdetr.runtimes.load import EXPORTED
     from rtdetr.weights import of_run, read_own, store_thresholds
 
     size_hw = parse_size(size) if size else None
@@ -82,7 +82,7 @@ def evaluate(
     )
     weights = of_run(Path(model))
     if save_thresholds:
-        if weights.suffix.lower() in EXPORTED:
+        if exported_format(weights):
             raise ConfigError(
                 f"{model} is an exported file, and thresholds are stored in checkpoints: evaluate the one that it "
                 "was made from with --save-thresholds, then export that again"

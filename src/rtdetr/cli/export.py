@@ -1,30 +1,24 @@
 """`rtdetr export`: write a model as a file for ONNX Runtime, OpenVINO, TensorRT or PyTorch, compared with the model."""
 
-import logging
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from rtdetr.cli.arguments import BadImages, Classes, DropUnused, MaxPixels, ModelFile, Recursive, find_images
+from rtdetr.cli.exporting import default_file, stated, write_and_report
 from rtdetr.cli.predict import parse_size
-from rtdetr.errors import ConfigError, one_line, one_of
-from rtdetr.wording import counted
+from rtdetr.errors import ConfigError, one_of
+from rtdetr.exported_files import ENDINGS
 
-if TYPE_CHECKING:
-    from rtdetr.export import ExportResult, Source
-    from rtdetr.export.verify import VerifyReport
-
-_log = logging.getLogger(__name__)
 AXES = {"batch": "dynamic_batch", "size": "dynamic_size"}
-REFUSED = 3  # exit status
 
 
 def export(
     model: Annotated[str, typer.Argument(help="Model name (see 'rtdetr models'), weight file or folder.")],
     format: Annotated[
-        str | None, typer.Option(help="onnx, openvino, tensorrt or torch; default: as --output ends, else onnx.")
+        str | None, typer.Option(help=f"{', '.join(ENDINGS)}; default: as --output ends, else onnx.")
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File to write; by default the model's name, in this folder.")
@@ -41,16 +35,16 @@ def export(
         str, typer.Option(help="fp32, fp16, bf16, or int8 (onnx and openvino, with --data), where the format has it.")
     ] = "fp32",
     preprocess: Annotated[
-        bool, typer.Option("--preprocess", help="Take a uint8 picture of any size and resize it in the graph.")
+        bool, typer.Option("--preprocess", help="Take a uint8 image of any size and resize it in the graph.")
     ] = False,
     postprocess: Annotated[
-        str, typer.Option(help="boxes: labels, boxes in pixels, scores; raw: logits and normalised boxes.")
+        str, typer.Option(help="boxes: labels, boxes in pixels, scores; raw: logits and normalized boxes.")
     ] = "boxes",
     sampling: Annotated[str | None, typer.Option(help="bilinear or discrete, if not as trained.")] = None,
     layers: Annotated[int | None, typer.Option(help="Decoder layers to run, if not all.")] = None,
     queries: Annotated[int | None, typer.Option(help="Object queries, if not those of the model.")] = None,
     nms: Annotated[
-        float | None, typer.Option(help="Give boxes that overlap a better one of their class more the score 0.")
+        float | None, typer.Option(help="NMS IoU threshold; boxes that NMS removes get the score 0.")
     ] = None,
     gather_only: Annotated[
         bool, typer.Option("--gather-only", help="No GridSample, and at most 4 dimensions, whatever the opset.")
@@ -61,7 +55,7 @@ def export(
         float | None, typer.Option(help="tensorrt: most GPU memory of one operation, GiB; 4 by default.")
     ] = None,
     batch_range: Annotated[
-        str | None, typer.Option(help="tensorrt: least, usual and most images, as 1,4,16; frees the axis.")
+        str | None, typer.Option(help="tensorrt: least, usual and most images per batch, as 1,4,16; frees the axis.")
     ] = None,
     size_range: Annotated[
         str | None, typer.Option(help="tensorrt: sizes, as 320,640,960 or 320x480,640x640,960x960; frees the axes.")
@@ -72,7 +66,7 @@ def export(
     check: Annotated[bool, typer.Option(help="Compare the detections with PyTorch's before the file appears.")] = True,
     images: Annotated[
         list[str] | None,
-        typer.Option(help="Pictures for the check, for int8 those to calibrate on: files, folders or globs in quotes."),
+        typer.Option(help="Images for the check, for int8 those to calibrate on: files, folders or globs in quotes."),
     ] = None,
     recursive: Recursive = False,
     max_pixels: MaxPixels = None,
@@ -88,29 +82,12 @@ def export(
     precision explains, no file is written and the exit status is 3. With --format tensorrt the model may also be an
     .onnx file of this library, which is compiled as it is and not compared.
     """
-    from rtdetr.export import ExportOptions
-    from rtdetr.export import export as export_model
-    from rtdetr.export.export import SUFFIXES, RefusedExportError
+    from rtdetr.export import ExportOptions, Int8Options
 
-    by_suffix = {suffix: kind for kind, suffix in SUFFIXES.items()}
-    if format is None:
-        if output is not None and output.suffix.lower() not in by_suffix:
-            raise ConfigError(f"{output}: expected a name ending in {', '.join(by_suffix)}, which says the format")
-        format = "onnx" if output is None else by_suffix[output.suffix.lower()]
-    format = one_of("format", format, _FORMATS)
-    _refuse_others(
-        format,
-        opset=opset,
-        gather_only=gather_only,
-        nms=nms,
-        compiled=compiled,
-        workspace=workspace,
-        batch_range=batch_range,
-        size_range=size_range,
-        timing_cache=timing_cache,
-    )
-    values: dict[str, Any] = {
-        "size_hw": parse_size(size) if size else None,
+    if not check and (images or data or precision == "int8"):
+        raise ConfigError("--images, --data and --precision int8 need the check: leave --no-check out, or them")
+    settings: dict[str, Any] = {
+        "format": format if format or output else "onnx",
         "opset": opset,
         "precision": precision,
         "preprocess": preprocess,
@@ -122,88 +99,23 @@ def export(
         "gather_only": gather_only,
         "one_label": one_label,
         "compiled": compiled,
+        **_engine_settings(workspace, batch_range, size_range, timing_cache),
         **parse_axes(dynamic),
     }
-    values = {name: value for name, value in values.items() if value is not None}
-    engine = _engine_settings(workspace, batch_range, size_range, timing_cache) if format == "tensorrt" else {}
-    options = ExportOptions(**{"format": format, **engine, **values})
-    path = output or Path(Path(model.partition(":")[0]).stem + SUFFIXES[format])
-    if format == "tensorrt" and Path(model).suffix.lower() == ".onnx":
-        if images or data or config or classes or drop_unused or options != ExportOptions(format=format, **engine):
-            raise ConfigError(
-                f"{model} is compiled as it is: with an .onnx file, pass only --output, --workspace, --batch-range, "
-                "--size-range and --timing-cache"
-            )
-        from rtdetr.export.tensorrt import compile_onnx
-
-        _print_result(compile_onnx(Path(model), path, engine=options.engine))
-        return
-    _refuse_for_int8(options.precision, check=check, data=data, images=images, max_drop=max_drop)
-    if not check and (images or data):
-        raise ConfigError("--images and --data are for the check: leave --no-check out, or them")
-    more: dict[str, Any] = {"on_bad_image": bad_images} | ({} if max_drop is None else {"max_drop": max_drop})
-    pictures = find_images(images, recursive=recursive) if images else None
-    try:
-        result = export_model(
-            stated(model, config, classes, drop_unused=drop_unused),
-            path,
-            options=options,
-            check=check,
-            images=pictures,
-            data=data,
-            **more,
-        )
-    except RefusedExportError as error:
-        _print_report(error.report)
-        typer.echo(f"{one_line(error)}; {path} was not written", err=True)
-        raise typer.Exit(REFUSED) from None
-    _print_result(result)
-
-
-def stated(model: str, config: str | None, classes: str | None, *, drop_unused: bool) -> "str | Source":
-    """The model to export: with what was said about it, where something was, read already."""
-    from rtdetr.export.export import open_source
-
-    if config is None and classes is None and not drop_unused:
-        return model
-    return open_source(model, model=config, categories=classes, drop_unused=drop_unused)
-
-
-_FORMATS = ("onnx", "openvino", "tensorrt", "torch")
-_GRAPHS = ("onnx", "openvino", "tensorrt")
-_ONLY_FOR = {
-    "opset": ("onnx",),
-    "gather_only": _GRAPHS,
-    "nms": _GRAPHS,
-    "compiled": ("torch",),
-    **dict.fromkeys(("workspace", "batch_range", "size_range", "timing_cache"), ("tensorrt",)),
-}
-
-
-def _refuse_others(format: str, **given: Any) -> None:
-    """Refuse options that the format does not have."""
-    for name, value in given.items():
-        formats = _ONLY_FOR[name]
-        if value is not None and value is not False and format not in formats:
-            option = name.replace("_", "-")
-            raise ConfigError(
-                f"--{option} is for --format {' and '.join(formats)}, got --format {format}: leave it out"
-            )
-
-
-def _refuse_for_int8(
-    precision: str, *, check: bool, data: Path | None, images: list[str] | None, max_drop: float | None
-) -> None:
-    """Refuse what INT8 cannot do without, and what only INT8 has."""
-    if precision != "int8" and max_drop is not None:
-        raise ConfigError(f"--max-drop is for --precision int8, got --precision {precision}: leave it out")
-    if precision == "int8" and not check:
-        raise ConfigError("--precision int8 is always measured: leave --no-check out")
-    if precision == "int8" and data is None and not images:
-        raise ConfigError(
-            "--precision int8 is calibrated on pictures: give a dataset with --data, which AP is measured on too, or "
-            "pictures alone with --images"
-        )
+    if size is not None:
+        settings["size_hw"] = parse_size(size)
+    if max_drop is not None:
+        settings["int8"] = Int8Options(max_drop=max_drop)
+    options = ExportOptions(**settings)
+    write_and_report(
+        stated(model, config, classes, drop_unused=drop_unused),
+        output or default_file(model, str(options.format)),
+        options,
+        check=check,
+        images=find_images(images, recursive=recursive) if images else None,
+        data=data,
+        on_bad_image=bad_images,
+    )
 
 
 def parse_axes(text: str) -> dict[str, Any]:
@@ -219,7 +131,7 @@ def parse_axes(text: str) -> dict[str, Any]:
 def _engine_settings(
     workspace: float | None, batch_range: str | None, size_range: str | None, timing_cache: Path | None
 ) -> dict[str, Any]:
-    """Settings of an export for TensorRT; a range frees its axes, and the usual size is the model's own."""
+    """Settings of TensorRT's builder, where any is given; a range frees its axes, and the usual size is the model's."""
     from rtdetr.export import EngineOptions
 
     settings: dict[str, Any] = {}
@@ -231,7 +143,8 @@ def _engine_settings(
         sizes = parse_range("--size-range", size_range)
         engine["height"], engine["width"] = zip(*sizes, strict=True)
         settings |= {"dynamic_size": True, "size_hw": sizes[1]}
-    return {**settings, "engine": EngineOptions(**{key: value for key, value in engine.items() if value is not None})}
+    given = {key: value for key, value in engine.items() if value is not None}
+    return {**settings, "engine": EngineOptions(**given)} if given else {}
 
 
 def parse_range(option: str, text: str) -> list[tuple[int, int]]:
@@ -246,18 +159,3 @@ def parse_range(option: str, text: str) -> list[tuple[int, int]]:
         example = "1,4,16" if option == "--batch-range" else "320,640,960 or 320x480,640x640,960x960 (height x width)"
         raise ConfigError(f"{option}: expected the least, the usual and the most, like {example}, got {text!r}")
     return [parse_size(part) for part in parts]
-
-
-def _print_result(result: "ExportResult") -> None:
-    if result.report is not None:
-        _print_report(result.report)
-    nodes = "" if result.num_nodes is None else f", {counted(result.num_nodes, 'operator')}"
-    typer.echo(f"{result.path}: {result.size_bytes / 1e6:.1f} MB{nodes}")
-
-
-def _print_report(report: "VerifyReport") -> None:
-    from rich.console import Console
-
-    Console().print(report.table())
-    if report.note:
-        _log.warning("%s", report.note)

@@ -1,18 +1,13 @@
-"""`rtdetr quantize`: write a model in INT8, calibrated on pictures, with its AP before and after."""
+"""`rtdetr quantize`: write a model in INT8, calibrated on images, with its AP before and after."""
 
-import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from rtdetr.cli.arguments import BadImages, Classes, DropUnused, MaxPixels, ModelFile, find_images
-from rtdetr.cli.export import REFUSED, stated
-from rtdetr.cli.predict import parse_size, write_json
-from rtdetr.errors import one_line, one_of
-
-_log = logging.getLogger(__name__)
-_SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
+from rtdetr.cli.exporting import default_file, stated, write_and_report
+from rtdetr.cli.predict import parse_size
 
 
 def quantize(
@@ -33,9 +28,9 @@ def quantize(
     max_drop: Annotated[float, typer.Option(min=0.0, max=1.0, help="Largest loss of AP.")] = 0.01,
     calibration: Annotated[
         list[str] | None,
-        typer.Option(help="Pictures to calibrate on: files, folders or globs. Default: the train split."),
+        typer.Option(help="Images to calibrate on: files, folders or globs. Default: the train split."),
     ] = None,
-    num_calibration: Annotated[int, typer.Option(min=1, help="At most so many of them.")] = 100,
+    num_calibration: Annotated[int, typer.Option(min=1, help="The most images to calibrate on.")] = 100,
     recursive: Annotated[
         bool, typer.Option("--recursive/--no-recursive", "-r", help="Take the images in subfolders of folders as well.")
     ] = True,
@@ -50,41 +45,20 @@ def quantize(
     worst first, until the loss is small enough; if it never is, no file is written and the exit status is 3. Without
     DATA nothing is measured.
     """
-    if format is None:
-        format = "onnx" if output is not None and output.suffix.lower() == ".onnx" else "openvino"
-    one_of("format", format, _SUFFIXES)
-    from rich.console import Console
+    from rtdetr.export import ExportOptions, Int8Options
 
-    from rtdetr.export import ExportOptions
-    from rtdetr.export.export import RefusedExportError
-    from rtdetr.export.quantize import quantize as quantize_model
-
-    path = output or Path(f"{Path(model.partition(':')[0]).stem}_int8{_SUFFIXES[format]}")
-    console = Console(stderr=json_file == "-")
-    try:
-        done = quantize_model(
-            stated(model, config, classes, drop_unused=drop_unused),
-            path,
-            data=data,
-            on_bad_image=bad_images,
-            calibration=None if calibration is None else find_images(calibration, recursive=recursive),
-            num_calibration=num_calibration,
-            max_drop=max_drop,
-            options=ExportOptions(size_hw=parse_size(size) if size else None),
-            symmetric=symmetric,
-        )
-    except RefusedExportError as error:
-        console.print(error.report.table())
-        if json_file:
-            write_json({"file": None, **error.report.to_json()}, json_file)
-        typer.echo(f"{one_line(error)}; {path} was not written", err=True)
-        raise typer.Exit(REFUSED) from None
-    console.print(done.report.table())
-    if done.report.note:
-        _log.warning("%s", done.report.note)
-    if done.kept_float:
-        typer.echo(f"kept in float: {', '.join(done.kept_float)}", err=json_file == "-")
-    if json_file:
-        document = {"file": str(done.result.path), "kept_float": list(done.kept_float), **done.report.to_json()}
-        write_json(document, json_file)
-    _log.info("wrote %s", done.result.path)
+    options = ExportOptions(
+        format=format if format or output else "openvino",
+        size_hw=parse_size(size) if size else None,
+        precision="int8",
+        int8=Int8Options(max_drop=max_drop, num_calibration=num_calibration, symmetric=symmetric),
+    )
+    write_and_report(
+        stated(model, config, classes, drop_unused=drop_unused),
+        output or default_file(model, str(options.format), mark="_int8"),
+        options,
+        images=None if calibration is None else find_images(calibration, recursive=recursive),
+        data=data,
+        on_bad_image=bad_images,
+        json_file=json_file,
+    )

@@ -1,6 +1,16 @@
-"""Models as files for other runtimes: `export` writes one, `ExportOptions` says how."""
+"""Models as files for other runtimes: `export` writes one, `ExportOptions` says how, `formats.py` has the table."""
 
-from rtdetr.export.export import RefusedExportError, Source, export
-from rtdetr.export.options import EngineOptions, ExportOptions, ExportResult
+from rtdetr.export.export import ExportResult, RefusedExportError, export
+from rtdetr.export.options import EngineOptions, ExportOptions, Int8Options
+from rtdetr.export.source import Source, open_source
 
-__all__ = ["EngineOptions", "ExportOptions", "ExportResult", "RefusedExportError", "Source", "export"]
+__all__ = [
+    "EngineOptions",
+    "ExportOptions",
+    "ExportResult",
+    "Int8Options",
+    "RefusedExportError",
+    "Source",
+    "export",
+    "open_source",
+]

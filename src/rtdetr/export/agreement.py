@@ -1,4 +1,4 @@
-"""How far two detectors agree on pictures: detections are compared as sets, whatever their order.
+"""How far two detectors agree on images: detections are compared as sets, whatever their order.
 
 Ranking and query selection cut at close scores, so the rows of two correct outputs differ; the objects do not.
 """
@@ -35,7 +35,7 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Agreement:
-    """What a set-wise comparison counted, over all pictures.
+    """What a set-wise comparison counted, over all images.
 
     Attributes:
         num_reference: detections of the reference above the threshold.
@@ -74,11 +74,11 @@ class Agreement:
 def compare(
     reference: Sequence[Detections], found: Sequence[Detections], *, threshold: float, tolerance: Tolerance
 ) -> Agreement:
-    """Compare the detections of each picture.
+    """Compare the detections of each image.
 
     Args:
         reference: of the reference, down to `threshold - tolerance.score`.
-        found: of the other detector on the same pictures, down to the same score.
+        found: of the other detector on the same images, down to the same score.
         threshold: detections count whose score, or whose partner's, is above it. A score that the tolerance lets fall
             just below is therefore no missed detection.
         tolerance: what makes a pair a match.

@@ -12,9 +12,6 @@ from rtdetr.models import RTDETR, fuse, postprocess
 from rtdetr.models.decoder import level_sizes
 from rtdetr.models.deformable_attention import DeformableAttention
 
-INPUT_NAMES = ("images", "orig_target_sizes")
-OUTPUT_NAMES = {"boxes": ("labels", "boxes", "scores"), "raw": ("logits", "boxes")}
-
 
 def prepared(model: RTDETR, options: ExportOptions) -> RTDETR:
     """Return a fused float32 copy with the layers, queries and sampling that `options` ask for.
@@ -55,12 +52,12 @@ def input_size(network: RTDETR, options: ExportOptions) -> tuple[int, int]:
 
 
 class ExportGraph(nn.Module):
-    """A network with images in and detections out, for exporters that read PyTorch modules.
+    """A network with images in and detections out, for exporters that record PyTorch modules.
 
     Inputs: `images` float32 (b, c, h, w) in [0, 1] and, for "boxes", `orig_target_sizes` int64 (b, 2) as (width,
     height). With `preprocess` the only input is one `images` uint8 (1, h, w, c) of any size.
     Outputs: for "boxes" `labels` int64 (b, n), `boxes` float32 (b, n, 4) as xyxy in pixels and `scores` float32 (b, n);
-    for "raw" `logits` float32 (b, q, k) and `boxes` float32 (b, q, 4) as normalised cxcywh.
+    for "raw" `logits` float32 (b, q, k) and `boxes` float32 (b, q, 4) as normalized cxcywh.
 
     Args:
         network: from `prepared`; it may have been converted to another number type since.

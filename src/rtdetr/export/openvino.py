@@ -11,11 +11,9 @@ from typing import Any
 import openvino
 
 from rtdetr.errors import ExportError
-from rtdetr.export.graph import prepared
+from rtdetr.export.job import Job
 from rtdetr.export.onnx import build_onnx
-from rtdetr.export.options import ExportOptions, ExportResult
 from rtdetr.files import files_together, refusal
-from rtdetr.models import RTDETR
 from rtdetr.runtimes.metadata import KEY, WEIGHTS_KEY, ExportMetadata
 from rtdetr.runtimes.openvino_core import openvino_core
 
@@ -23,30 +21,21 @@ _TO_COME = "0" * 64  # in place of the hash of weights that are not written yet
 _GRAPH_OPSET = 18  # of the ONNX graph in between; OpenVINO 2025.1 and before cannot read GridSample of opset 20
 
 
-def export_openvino(model: RTDETR, path: Path, *, options: ExportOptions, metadata: ExportMetadata) -> ExportResult:
-    """Write an `.xml` file and its `.bin`.
-
-    Args:
-        model: the network; it is copied.
-        path: the `.xml` file to write.
-        options: as for every format; `opset` means nothing here.
-        metadata: stored in the file.
+def write_openvino(job: Job, file: Path) -> int:
+    """Write an `.xml` file and its `.bin`; returns the number of operators.
 
     Raises:
-        ExportError: settings that this format has not, or the files cannot be written.
+        ExportError: a module without an ONNX form, or the files cannot be written.
     """
-    if options.precision == "int8":
-        raise ExportError("int8 needs pictures to calibrate on: rtdetr quantize MODEL DATA --format openvino")
-    converted = convert(model, options)
-    save_ir(converted, path, metadata=metadata, half=options.precision != "fp32")
-    size = path.stat().st_size + path.with_suffix(".bin").stat().st_size
-    return ExportResult(path, size, count_operations(converted), metadata)
+    model = convert(job)
+    save_ir(model, file, metadata=job.metadata, half=job.options.precision in ("fp16", "bf16"))
+    return count_operations(model)
 
 
-def convert(model: RTDETR, options: ExportOptions) -> openvino.Model:
+def convert(job: Job) -> openvino.Model:
     """Build the network as an OpenVINO model in float32, without metadata."""
-    graph_options = options.replace(format="onnx", precision="fp32", opset=_GRAPH_OPSET)
-    graph = build_onnx(prepared(model, graph_options), graph_options)
+    options = job.options.replace(precision="fp32", int8=None, opset=_GRAPH_OPSET, gather_only=job.options.gathers)
+    graph = build_onnx(job.network, options)
     return openvino_core().read_model(graph.SerializeToString(), b"")
 
 
@@ -60,10 +49,8 @@ def save_ir(model: openvino.Model, path: Path, *, metadata: ExportMetadata, half
         half: store float weights in 16 bits.
 
     Raises:
-        ExportError: not an `.xml` file, or the files cannot be written.
+        ExportError: the files cannot be written.
     """
-    if path.suffix.lower() != ".xml":
-        raise ExportError(f"OpenVINO models are files .xml with a .bin beside them, got {path}")
     model.set_rt_info(metadata.to_json(), [KEY])
     model.set_rt_info(_TO_COME, [WEIGHTS_KEY])
     with files_together(path, error=ExportError) as new:

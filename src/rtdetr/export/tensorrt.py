@@ -16,10 +16,10 @@ import onnx
 import tensorrt  # pyright: ignore[reportMissingModuleSource]
 
 from rtdetr.errors import ExportError, WeightsError
-from rtdetr.export.onnx import export_onnx
-from rtdetr.export.options import EngineOptions, ExportOptions, ExportResult
+from rtdetr.export.job import Job
+from rtdetr.export.onnx import write_onnx
+from rtdetr.export.options import EngineOptions
 from rtdetr.files import write_atomically
-from rtdetr.models import RTDETR
 from rtdetr.runtimes.cuda_memory import Stream
 from rtdetr.runtimes.engine_file import EngineHeader, write_engine
 from rtdetr.runtimes.graph_form import existing, unreadable
@@ -29,57 +29,39 @@ _log = logging.getLogger(__name__)
 _GRAPH_OPSET = 18
 
 
-def export_tensorrt(
-    model: RTDETR,
-    path: Path,
-    *,
-    options: ExportOptions,
-    metadata: ExportMetadata,
-) -> ExportResult:
-    """Compile a network for the GPU of this machine.
-
-    Args:
-        model: the network; it is copied.
-        path: the file to write, .engine.
-        options: as for every format; `opset` means nothing here, and sampling is always by gathering.
-        metadata: stored in the file.
+def write_tensorrt(job: Job, file: Path) -> int:
+    """Compile a network for the GPU of this machine; returns the number of operators of its graph.
 
     Raises:
-        ExportError: settings that this format has not, a graph that TensorRT refuses, or a file that cannot be written.
+        ExportError: a graph that TensorRT refuses, or a file that cannot be written.
         ConfigError: ranges that do not fit, or no GPU.
     """
-    if options.precision not in ("fp32", "fp16"):
-        raise ExportError(
-            f"TensorRT engines are built in fp32 or fp16, got {options.precision!r}; for int8 quantise to ONNX with "
-            "'rtdetr quantize MODEL DATA --format onnx --symmetric', then run 'rtdetr export MODEL_int8.onnx --format "
-            "tensorrt'"
-        )
-    if options.preprocess:
-        raise ExportError("TensorRT's resize is not the library's own: leave preprocess to the detector that runs it")
-    graph_options = options.replace(format="onnx", gather_only=True, opset=_GRAPH_OPSET, engine=None)
-    engine = options.engine or EngineOptions()
-    engine.shapes(metadata)  # what is wrong with them is said before the work
+    engine = job.options.engine or EngineOptions()
+    engine.shapes(job.metadata)  # what is wrong with them is said before the work
+    graph_job = job._replace(options=job.options.replace(gather_only=True, opset=_GRAPH_OPSET))
     with tempfile.TemporaryDirectory() as folder:
-        graph = export_onnx(model, Path(folder) / f"{path.stem}.onnx", options=graph_options, metadata=metadata)
-        build_engine(graph.path, path, metadata=metadata, engine=engine)
-    return ExportResult(path, path.stat().st_size, graph.num_nodes, metadata)
+        graph = Path(folder) / f"{file.stem}.onnx"
+        num_nodes = write_onnx(graph_job, graph)
+        build_engine(graph, file, metadata=job.metadata, engine=engine)
+    return num_nodes
 
 
-def compile_onnx(graph: Path, path: Path, *, engine: EngineOptions | None = None) -> ExportResult:
+def compile_onnx(graph: Path, file: Path, *, engine: EngineOptions) -> tuple[int, ExportMetadata]:
     """Compile an ONNX file of this library, for instance one of `rtdetr quantize --symmetric`.
 
     Args:
-        graph: the file; its types, size and free axes are those of the engine.
-        path: the file to write, .engine.
+        graph: the ONNX file; its types, size and free axes are those of the engine.
+        file: the file to write, .engine.
         engine: settings of the builder.
 
+    Returns:
+        The number of operators in the graph, and what the file says about itself.
+
     Raises:
-        WeightsError: the file is missing, damaged, or was not written by this library.
+        WeightsError: the ONNX file is missing, damaged, or was not written by this library.
         ExportError: a graph that TensorRT would compile wrongly or refuses, or a file that cannot be written.
         ConfigError: ranges that do not fit, or no GPU.
     """
-    if path.suffix.lower() != ".engine":
-        raise ExportError(f"{path}: expected a name ending in .engine for tensorrt")
     try:
         proto = onnx.load(existing(graph, kind="ONNX"))
     except Exception as error:  # protobuf's own, of which onnx says nothing
@@ -91,10 +73,10 @@ def compile_onnx(graph: Path, path: Path, *, engine: EngineOptions | None = None
     if metadata.preprocess == "in_graph" or any(node.op_type == "GridSample" for node in proto.graph.node):
         raise ExportError(
             f"{graph} resizes or samples in a way that TensorRT computes otherwise: export it with --gather-only and "
-            "without --preprocess, quantise it with --symmetric"
+            "without --preprocess, quantize it with --symmetric"
         )
-    build_engine(graph, path, metadata=metadata, engine=engine or EngineOptions())
-    return ExportResult(path, path.stat().st_size, len(proto.graph.node), metadata)
+    build_engine(graph, file, metadata=metadata, engine=engine)
+    return len(proto.graph.node), metadata
 
 
 def build_engine(graph: Path, path: Path, *, metadata: ExportMetadata, engine: EngineOptions) -> Path:

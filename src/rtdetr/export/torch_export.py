@@ -17,53 +17,43 @@ import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
+from rtdetr.config import STRIDE
 from rtdetr.errors import ExportError
-from rtdetr.export.graph import ExportGraph, input_size, prepared
-from rtdetr.export.options import ExportOptions, ExportResult
+from rtdetr.export.graph import ExportGraph, input_size
+from rtdetr.export.job import Job
+from rtdetr.export.options import ExportOptions
 from rtdetr.files import write_atomically
 from rtdetr.models import RTDETR
-from rtdetr.runtimes.metadata import KEY, ExportMetadata
+from rtdetr.runtimes.metadata import KEY
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _MOST_IMAGES, _LONGEST_SIDE = 1024, 8192
 
 
-def export_torch(model: RTDETR, path: Path, *, options: ExportOptions, metadata: ExportMetadata) -> ExportResult:
-    """Write a program with the inputs and outputs of `ExportGraph`.
+def write_torch(job: Job, file: Path) -> int | None:
+    """Write a `.pt2` file with the inputs and outputs of `ExportGraph`; returns the number of calls in a program.
 
-    Args:
-        model: the network; it is copied.
-        path: the file to write, .pt2.
-        options: size, free axes, precision, what belongs into the graph, and whether to compile it, which takes a C++
-            compiler and a minute or more; `opset` means nothing here.
-        metadata: stored in the file.
+    To compile it takes a C++ compiler, and a minute or more.
 
     Raises:
-        ExportError: settings that this format has not, no C++ compiler, or the file cannot be written.
+        ExportError: a network that cannot be traced, no C++ compiler, or the file cannot be written.
     """
-    if options.compiled and shutil.which("g++") is None and shutil.which("clang++") is None:
+    compiled = job.options.compiled
+    if compiled and shutil.which("g++") is None and shutil.which("clang++") is None:
         raise ExportError("AOTInductor needs a C++ compiler, found none: install g++, or export without it")
-    program = trace(model, options)
-    write = _compile if options.compiled else _save
-    write_atomically(path, lambda file: write(program, file, metadata.to_json()), error=ExportError)
-    calls = None if options.compiled else sum(node.op == "call_function" for node in program.graph.nodes)
-    return ExportResult(path, path.stat().st_size, calls, metadata)
+    program = trace(job.network, job.options)
+    write = _compile if compiled else _save
+    write_atomically(file, lambda part: write(program, part, job.metadata.to_json()), error=ExportError)
+    return None if compiled else sum(node.op == "call_function" for node in program.graph.nodes)
 
 
-def trace(model: RTDETR, options: ExportOptions) -> ExportedProgram:
-    """Read the network's operations off one run of it.
+def trace(network: RTDETR, options: ExportOptions) -> ExportedProgram:
+    """Read the operations of a network from `prepared` off one run of it.
 
     Raises:
-        ExportError: settings that this format has not.
+        ExportError: the network cannot be traced.
     """
-    if options.precision not in _DTYPES:
-        raise ExportError(f"expected precision {', '.join(_DTYPES)} for PyTorch programs, got {options.precision!r}")
-    if options.nms_iou is not None:
-        raise ExportError("PyTorch programs have no non-maximum suppression: leave it to the detector that runs them")
-    network = prepared(model, options).to(_DTYPES[options.precision])
     size_hw = input_size(network, options)
-    if options.dynamic_size:
-        network.decoder.eval_sizes_hw = None  # anchors stored for one size cannot serve all
     graph = ExportGraph(
         network,
         preprocess=options.preprocess,
@@ -71,6 +61,9 @@ def trace(model: RTDETR, options: ExportOptions) -> ExportedProgram:
         one_label=options.one_label,
         size_hw=size_hw,
     ).requires_grad_(False)
+    graph.network.to(_DTYPES[options.precision])
+    if options.dynamic_size:
+        graph.network.decoder.eval_sizes_hw = None  # anchors stored for one size cannot serve all
     example, shapes = _example(options, size_hw, network.config.in_channels)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the tracer, about itself
@@ -91,14 +84,14 @@ def _example(
         return (images,), (free,)
     height, width = size_hw
     if options.dynamic_size and height == width:
-        width += 32  # of two equal sides the tracer would conclude that all images are square
+        width += STRIDE  # of two equal sides the tracer would conclude that all images are square
     batch = 2 if options.dynamic_batch else 1
     free = {}
     if options.dynamic_batch:
         free[0] = Dim("batch", min=1, max=_MOST_IMAGES)
     if options.dynamic_size:
-        free[2] = 32 * Dim("lines", min=1, max=_LONGEST_SIDE // 32)
-        free[3] = 32 * Dim("columns", min=1, max=_LONGEST_SIDE // 32)
+        free[2] = STRIDE * Dim("lines", min=1, max=_LONGEST_SIDE // STRIDE)
+        free[3] = STRIDE * Dim("columns", min=1, max=_LONGEST_SIDE // STRIDE)
     images, sizes = torch.zeros(batch, channels, height, width), torch.full((batch, 2), 640)
     if options.postprocess == "raw":
         return (images,), (free,) if free else None

@@ -8,13 +8,13 @@ from typing import Any
 from rtdetr.class_lists import GivenClasses
 from rtdetr.config import pytorch_precision
 from rtdetr.errors import ConfigError, WeightsError, naming_the_missing_extra
+from rtdetr.exported_files import exported_format
 from rtdetr.files import beside, with_home
 from rtdetr.runtimes.arguments import whole_number
 from rtdetr.runtimes.base import BaseDetector
 from rtdetr.runtimes.beside import tell_other_names
 
 _MOST_THREADS = 1024
-EXPORTED = (".onnx", ".ort", ".xml", ".pt2", ".engine", ".trt")
 _log = logging.getLogger(__name__)
 
 
@@ -76,7 +76,7 @@ def load(
             raise ConfigError(f"num_threads must be at most {_MOST_THREADS}, got {num_threads}")
     source = os.path.expanduser(source) if isinstance(source, str) else with_home(source)
     detector = _detector(source, options, given)
-    if Path(source).suffix.lower() in EXPORTED:
+    if exported_format(source):
         tell_other_names(Path(source), detector.names)
     _log.info("detecting with %s", detector.description)
     return detector
@@ -86,24 +86,24 @@ def _detector(source: str | os.PathLike[str], options: dict[str, Any], given: di
     """Import the runtime for a kind of file, and only that one."""
     path = Path(source)
     with naming_the_missing_extra():
-        match path.suffix.lower():
-            case ".onnx" | ".ort":
+        match exported_format(path):
+            case "onnx":
                 from rtdetr.runtimes.onnx_detector import OnnxDetector
 
                 return OnnxDetector(path, **options, **_only(("categories", "num_threads"), given, path))
-            case ".xml":
+            case "openvino":
                 from rtdetr.runtimes.openvino_detector import OpenVINODetector
 
                 return OpenVINODetector(path, **options, **_only(("categories", "num_threads"), given, path))
-            case ".pt2":
+            case "torch":
                 from rtdetr.runtimes.exported_program_detector import ExportedProgramDetector
 
                 return ExportedProgramDetector(path, **options, **_only(("num_threads",), given, path))
-            case ".engine" | ".trt":
+            case "tensorrt":
                 from rtdetr.runtimes.tensorrt_detector import TensorRTDetector
 
                 return TensorRTDetector(path, **options, **_only((), given, path))
-            case ".bin" if (graph := beside(path, ".xml")).is_file():
+            case _ if path.suffix.lower() == ".bin" and (graph := beside(path, ".xml")).is_file():
                 raise WeightsError(f"{path} has the weights of an OpenVINO model: give {graph}")
             case _:
                 from rtdetr.runtimes.torch_detector import load_torch_detector

@@ -74,7 +74,7 @@ def tell_few_tokens(path: Path, config: ModelConfig) -> None:
     if config.decoder.num_queries > tokens:
         _log.warning(
             "%s: num_queries is %d, but an image of %dx%d has only %d tokens to pick them from, so %d are used. Use "
-            "a larger size, or set num_queries to %d",
+            "a larger size, or set num_queries to %d in its config.json or in the file of --config",
             *(path, config.decoder.num_queries, *size_hw, tokens, tokens, tokens),
         )
 

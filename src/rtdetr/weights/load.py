@@ -15,6 +15,7 @@ from rtdetr.categories import COCO80, Categories
 from rtdetr.config import ModelConfig
 from rtdetr.devices import pytorch_defaults
 from rtdetr.errors import WeightsError, nearest
+from rtdetr.exported_files import exported_format
 from rtdetr.files import with_home
 from rtdetr.models import RTDETR, build_model
 from rtdetr.preprocessing import Preparation
@@ -34,7 +35,6 @@ from rtdetr.weights.trained_sampling import trained_sampling
 from rtdetr.wording import counted
 
 ModelName = str | os.PathLike[str] | ModelConfig
-_EXPORTED = (".onnx", ".ort", ".xml", ".engine", ".trt", ".pt2")
 _FOREIGN = (".json", ".yaml", ".yml", ".txt", ".jpg", ".jpeg", ".png", ".zip")
 
 
@@ -178,7 +178,7 @@ def save_weights(model: RTDETR, path: str | Path, *, categories: Categories | No
         WeightsError: a fused model, the wrong number of classes, or a place that cannot be written.
     """
     check_savable(model, categories)
-    if Path(path).suffix.lower() in (".safetensors", *_EXPORTED):
+    if Path(path).suffix.lower() == ".safetensors" or exported_format(path):
         raise WeightsError(f"{path}: save_weights writes .pth files; save_huggingface writes .safetensors ones")
     return write_pth(Path(path), _own_state(model), config=model.config, categories=categories)
 
@@ -293,7 +293,7 @@ def _published(name: str, tag: str) -> Path:
 
 def _read(path: Path, *, average: bool) -> tuple[PthContent, tuple[str, ...]]:
     """Read a file or folder of any format, under official names, and which of transformers' files it lacks."""
-    if path.suffix.lower() in _EXPORTED and path.is_file():
+    if exported_format(path) and path.is_file():
         raise WeightsError(f"{path} is an exported model, expected a checkpoint: give the one that it was made from")
     if path.is_dir() or path.suffix.lower() in (".safetensors", ".bin") or path.name.lower().endswith(".index.json"):
         state, described = read_huggingface(path)

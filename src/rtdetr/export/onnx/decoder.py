@@ -22,7 +22,7 @@ NAME = "decoder"
 def decoder(
     g: GraphBuilder, module: RTDETRDecoder, maps: list[str], tokens: Tokens, *, gather: bool
 ) -> tuple[str, str]:
-    """The encoder's maps to class logits (b * q, k) and boxes, float32 (b * q, 4) normalised cxcywh."""
+    """The encoder's maps to class logits (b * q, k) and boxes, float32 (b * q, 4) normalized cxcywh."""
     layers = _layers(module)
     gather = gather or layers[0].cross_attn.sampling == "discrete"
     values, read = _read(g, module, maps, gather=gather)

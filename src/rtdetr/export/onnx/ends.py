@@ -1,4 +1,4 @@
-"""The two ends of the ONNX graph: from a picture to the network's images, from logits and boxes to detections."""
+"""The two ends of the ONNX graph: from an image to the network's input, from logits and boxes to detections."""
 
 from typing import NamedTuple
 
@@ -12,14 +12,14 @@ from rtdetr.export.onnx.decoder import rows_of
 MAX_DETECTIONS = 300
 
 
-def resized(g: GraphBuilder, picture: str, size_hw: tuple[int, int]) -> tuple[str, str]:
-    """From uint8 (1, h, w, c) to float32 (1, c, *size_hw) in [0, 1] and the picture's size, int64 (1, 2) as (w, h).
+def resized(g: GraphBuilder, image: str, size_hw: tuple[int, int]) -> tuple[str, str]:
+    """From uint8 (1, h, w, c) to float32 (1, c, *size_hw) in [0, 1] and the image's size, int64 (1, 2) as (w, h).
 
     Bilinear with antialiasing, rounded to whole numbers after each pass, as `rtdetr.preprocessing.resize` does. Two
     matrix products do it, because engines other than ONNX Runtime ignore the antialiasing of Resize.
     """
-    planes = g.op("Cast", g.transpose(picture, 0, 3, 1, 2), to=TensorProto.FLOAT)
-    shape = g.op("Shape", picture)
+    planes = g.op("Cast", g.transpose(image, 0, 3, 1, 2), to=TensorProto.FLOAT)
+    shape = g.op("Shape", image)
     lines, columns = (
         _blend(g, g.op("Gather", shape, g.constant(axis)), side) for axis, side in zip((1, 2), size_hw, strict=True)
     )
@@ -42,7 +42,7 @@ def _blend(g: GraphBuilder, length: str, side: int) -> str:
     return g.op("Div", shares, g.op("ReduceSum", shares, g.constant([1]), keepdims=1))
 
 
-def normalised(g: GraphBuilder, images: str, mean: Tensor | None, deviation: Tensor | None) -> str:
+def normalized(g: GraphBuilder, images: str, mean: Tensor | None, deviation: Tensor | None) -> str:
     """Subtract the mean and divide by the deviation of each channel, where the network does so."""
     images = g.narrow(images)
     if mean is not None:
@@ -53,7 +53,7 @@ def normalised(g: GraphBuilder, images: str, mean: Tensor | None, deviation: Ten
 
 
 def raw_outputs(g: GraphBuilder, logits: str, boxes: str, *, num_queries: int, num_classes: int) -> None:
-    """Logits (b, q, k) and normalised boxes (b, q, 4), float32."""
+    """Logits (b, q, k) and normalized boxes (b, q, 4), float32."""
     g.op("Reshape", g.wide(logits), g.constant((-1, num_queries, num_classes)), name="logits")
     g.op("Reshape", boxes, g.constant((-1, num_queries, 4)), name="boxes")
 
@@ -115,7 +115,7 @@ def detections(
 def _survivors(g: GraphBuilder, scores: str, count: int, num_classes: int, nms_iou: float) -> str:
     """1 for what non-maximum suppression within each class keeps, else 0; float32 (b, n)."""
     own_class = g.op("Equal", g.reshape("labels", (-1, 1, count)), g.constant(np.arange(num_classes).reshape(1, -1, 1)))
-    # a row a class, with the scores of the others' detections below the threshold
+    # one row per class, with the scores of the others' detections below the threshold
     by_class = g.op("Where", own_class, g.reshape(scores, (-1, 1, count)), g.constant(-1.0, np.float32))
     limits = g.constant([count]), g.constant([nms_iou], np.float32), g.constant([0.0], np.float32)
     kept = g.op("NonMaxSuppression", "boxes", by_class, *limits)  # (m, 3): image, class, detection

@@ -1,4 +1,4 @@
-"""A network as an ONNX model: `build_onnx` in memory; `export_onnx`: as a file.
+"""A network as an ONNX model: `build_onnx` in memory, `write_onnx` as a file.
 
 The graph is built operator by operator from the fused modules. torch's own exporter gives about twice the operators,
 bound to the version of torch and to one operator set, and no say in which numbers stay float32.
@@ -11,69 +11,72 @@ from onnx import TensorProto, helper
 
 from rtdetr._version import __version__
 from rtdetr.errors import ExportError
-from rtdetr.export.graph import INPUT_NAMES, OUTPUT_NAMES, input_size, prepared
+from rtdetr.export.graph import input_size
+from rtdetr.export.job import Job
 from rtdetr.export.onnx import decoder, ends, layers
 from rtdetr.export.onnx.builder import GraphBuilder
 from rtdetr.export.onnx.tokens import fixed_tokens, free_tokens
-from rtdetr.export.options import ExportOptions, ExportResult
+from rtdetr.export.options import ExportOptions
 from rtdetr.files import write_atomically
 from rtdetr.models import RTDETR
-from rtdetr.runtimes.metadata import KEY, ExportMetadata
-
-_INSTEAD = (
-    "ONNX Runtime has no bfloat16 convolutions: OpenVINO runs fp32 files in bf16 where the machine can. "
-    "INT8 needs a dataset to calibrate on: rtdetr quantize MODEL DATA --format onnx"
-)
+from rtdetr.runtimes.graph_form import IMAGES, OUTPUTS, SIZES
+from rtdetr.runtimes.metadata import KEY
 
 
-def export_onnx(model: RTDETR, path: Path, *, options: ExportOptions, metadata: ExportMetadata) -> ExportResult:
-    """Write a network as an ONNX file, once onnx's own checker has accepted it.
+def write_onnx(job: Job, file: Path) -> int:
+    """Write an `.onnx` file, once onnx's own checker has accepted it; returns the number of operators.
 
-    Inputs and outputs are those of `rtdetr.export.graph.ExportGraph`.
-
-    Args:
-        model: the network; it is copied.
-        path: the file, .onnx.
-        options: size, free axes, precision and what belongs into the graph.
-        metadata: stored in the file under the key "rtdetr".
+    Inputs and outputs are those of `rtdetr.export.graph.ExportGraph`; the metadata is stored under the key "rtdetr".
 
     Raises:
-        ConfigError: more layers than the model has.
         ExportError: what `build_onnx` raises, a graph that the checker refuses, or a file that cannot be written.
     """
-    proto = build_onnx(prepared(model, options), options)
-    helper.set_model_props(proto, {KEY: metadata.to_json()})
+    proto = build_onnx(job.network, job.options)
+    helper.set_model_props(proto, {KEY: job.metadata.to_json()})
     try:
         onnx.checker.check_model(proto, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ExportError(f"onnx {onnx.__version__} refuses the graph: {reason}") from error
     data = proto.SerializeToString()
-    write_atomically(path, lambda file: file.write_bytes(data), error=ExportError)
-    return ExportResult(path, len(data), len(proto.graph.node), metadata)
+    write_atomically(file, lambda part: part.write_bytes(data), error=ExportError)
+    return len(proto.graph.node)
 
 
 def build_onnx(network: RTDETR, options: ExportOptions) -> onnx.ModelProto:
-    """Build the graph of a network from `prepared`; without metadata.
+    """Build the graph of a network from `prepared`, without metadata.
+
+    All formats that are made of an ONNX graph come through here: ONNX, OpenVINO, TensorRT, and INT8 of either.
+
+    Args:
+        network: stays as it is.
+        options: precision "fp16" gives a graph in half precision, any other one in float32.
 
     Raises:
-        ExportError: a module without an ONNX form, or a precision or opset that this format does not have.
+        ExportError: a module without an ONNX form, or an opset that the installed onnx does not know.
     """
     newest = onnx.defs.onnx_opset_version()
-    if options.opset > newest:
+    if options.opset_or_default > newest:
         raise ExportError(f"the installed onnx knows opsets up to {newest}, got {options.opset}")
-    if options.precision not in ("fp32", "fp16"):
-        raise ExportError(f"expected precision fp32 or fp16 for ONNX, got {options.precision!r}; {_INSTEAD}")
-    g = GraphBuilder(opset=options.opset, half=options.precision == "fp16")
+    if not layers.knows(network.backbone):  # the place to call another exporter for such networks, such as torch's own
+        raise ExportError(
+            f"cannot export the backbone: no ONNX form of {type(network.backbone).__name__} is known; format torch "
+            "exports it"
+        )
+    return _build(network, options)
+
+
+def _build(network: RTDETR, options: ExportOptions) -> onnx.ModelProto:
+    """Add the operators of the fused modules one by one."""
+    g = GraphBuilder(opset=options.opset_or_default, half=options.precision == "fp16")
     size_hw = input_size(network, options)
-    picture, sizes_wh = INPUT_NAMES
-    images = picture
+    images, sizes_wh = IMAGES, SIZES
     if options.preprocess:
-        images, sizes_wh = ends.resized(g, picture, size_hw)
-    shape = g.op("Shape", picture) if options.dynamic_batch or options.dynamic_size else ""
+        images, sizes_wh = ends.resized(g, IMAGES, size_hw)
+    shape = g.op("Shape", IMAGES) if options.dynamic_batch or options.dynamic_size else ""
     batch = g.op("Gather", shape, g.constant(0)) if options.dynamic_batch else None
     tokens = free_tokens(g, network, shape, batch) if options.dynamic_size else fixed_tokens(g, network, size_hw, batch)
-    x = ends.normalised(g, images, network.pixel_mean, network.pixel_std)
+    x = ends.normalized(g, images, network.pixel_mean, network.pixel_std)
     maps = layers.encoder(g, network.encoder, layers.backbone(g, network.backbone, x, "backbone"), tokens)
     logits, boxes = decoder.decoder(g, network.decoder, maps, tokens, gather=options.gathers)
     counts = {"num_queries": network.num_queries, "num_classes": network.config.num_classes}
@@ -92,14 +95,13 @@ def build_onnx(network: RTDETR, options: ExportOptions) -> onnx.ModelProto:
 
 def _inputs(network: RTDETR, options: ExportOptions, size_hw: tuple[int, int]) -> list[onnx.ValueInfoProto]:
     channels = network.config.in_channels
-    images, sizes = INPUT_NAMES
     if options.preprocess:
-        return [helper.make_tensor_value_info(images, TensorProto.UINT8, (1, "height", "width", channels))]
+        return [helper.make_tensor_value_info(IMAGES, TensorProto.UINT8, (1, "height", "width", channels))]
     batch = "batch" if options.dynamic_batch else 1
     height, width = ("height", "width") if options.dynamic_size else size_hw
-    inputs = [helper.make_tensor_value_info(images, TensorProto.FLOAT, (batch, channels, height, width))]
+    inputs = [helper.make_tensor_value_info(IMAGES, TensorProto.FLOAT, (batch, channels, height, width))]
     if options.postprocess == "boxes":
-        inputs.append(helper.make_tensor_value_info(sizes, TensorProto.INT64, (batch, 2)))
+        inputs.append(helper.make_tensor_value_info(SIZES, TensorProto.INT64, (batch, 2)))
     return inputs
 
 
@@ -114,5 +116,5 @@ def _outputs(network: RTDETR, options: ExportOptions) -> list[onnx.ValueInfoProt
         helper.make_tensor_value_info(
             name, TensorProto.INT64 if name == "labels" else TensorProto.FLOAT, (batch, *shapes[name])
         )
-        for name in OUTPUT_NAMES[options.postprocess]
+        for name in OUTPUTS[options.postprocess]
     ]

@@ -5,7 +5,7 @@ programs of torch.export, AOTInductor packages and TensorRT engines cannot be re
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,11 @@ def stage_errors(
     return {
         name: _error(value, found[name], name, of_most_queries) for name, value in expected.items() if name in found
     }
+
+
+def is_part(name: str, stages: Sequence[str]) -> bool:
+    """Whether a value of a graph, by its name, belongs to one of the stages."""
+    return any(name == stage or name.startswith(f"{stage}.") for stage in stages)
 
 
 def shows_stages(path: Path) -> bool:

@@ -12,22 +12,23 @@ from rtdetr.images import Picture, open_image, read_picture
 
 _SIZES_WH = ((320, 240), (240, 320), (256, 256))
 _CORNERS = {"square": 4, "triangle": 3, "disk": 48, "star": 10}
+_HUES = (1 / 6, 2 / 6, 0.0, 3 / 6)  # those of the demo's classes, in the order of _CORNERS
 
 
-def built_in_pictures(num_channels: int = 3) -> list[Picture]:
+def built_in_images(num_channels: int = 3) -> list[Picture]:
     """Return images, the same ones at each call: three drawn ones and, with matplotlib, its photo of a person.
 
     Args:
         num_channels: 3 for PIL's RGB, 1 for grey; for any other number red, green and blue in turn, again and again.
     """
     drawn = [_drawn(np.random.default_rng(number), size_wh) for number, size_wh in enumerate(_SIZES_WH)]
-    return [_with_channels(picture, num_channels) for picture in (*drawn, *_photos())]
+    return [_with_channels(image, num_channels) for image in (*drawn, *_photos())]
 
 
-def _with_channels(picture: Image.Image, num_channels: int) -> Picture:
+def _with_channels(image: Image.Image, num_channels: int) -> Picture:
     if num_channels in (1, 3):
-        return read_picture(picture, num_channels=num_channels)
-    return np.asarray(picture)[:, :, np.arange(num_channels) % 3]
+        return read_picture(image, num_channels=num_channels)
+    return np.asarray(image)[:, :, np.arange(num_channels) % 3]
 
 
 def _photos() -> list[Image.Image]:
@@ -43,8 +44,8 @@ def _drawn(rng: np.random.Generator, size_wh: tuple[int, int]) -> Image.Image:
     width, height = size_wh
     ramp = np.linspace(60, 180, width)[None, :, None] + np.linspace(-30, 30, height)[:, None, None]
     background = ramp + rng.uniform(-12, 12, (height, width, 1)) + rng.uniform(-15, 15, 3)
-    picture = Image.fromarray(background.clip(0, 255).astype(np.uint8))
-    pen = ImageDraw.Draw(picture)
+    image = Image.fromarray(background.clip(0, 255).astype(np.uint8))
+    pen = ImageDraw.Draw(image)
     cells = [(x, y) for x in (0.25, 0.75) for y in (0.25, 0.75)]
     for number, ((name, corners), (x, y)) in enumerate(zip(_CORNERS.items(), cells, strict=True)):
         radius = min(size_wh) * rng.uniform(0.1, 0.2)
@@ -56,7 +57,4 @@ def _drawn(rng: np.random.Generator, size_wh: tuple[int, int]) -> Image.Image:
             points.append((x * width + reach * math.cos(angle), y * height + reach * math.sin(angle)))
         red, green, blue = (round(255 * value) for value in colorsys.hsv_to_rgb(_HUES[number], 0.8, 0.9))
         pen.polygon(points, fill=(red, green, blue), outline=(red // 3, green // 3, blue // 3))
-    return picture
-
-
-_HUES = (1 / 6, 2 / 6, 0.0, 3 / 6)  # those of the demo's classes, in the order of _CORNERS
+    return image

@@ -1,0 +1,84 @@
+"""What `rtdetr export` and `rtdetr quantize` share: the model, the file's name, and what is printed of the result."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from rtdetr.cli.predict import write_json
+from rtdetr.errors import one_line
+from rtdetr.exported_files import ending
+from rtdetr.wording import counted
+
+if TYPE_CHECKING:
+    from rtdetr.export import ExportOptions, Source
+    from rtdetr.export.report import VerifyReport
+
+_log = logging.getLogger(__name__)
+REFUSED = 3  # exit status
+
+
+def default_file(model: str, format: str, *, mark: str = "") -> Path:
+    """The file to write where the user names none: in this folder, called like the model, with a mark behind it."""
+    return Path(f"{Path(model.partition(':')[0]).stem}{mark}{ending(format)}")
+
+
+def stated(model: str, config: str | None, classes: str | None, *, drop_unused: bool) -> "str | Source":
+    """The model to export: with what was said about it, where something was, read already."""
+    from rtdetr.export import open_source
+
+    if config is None and classes is None and not drop_unused:
+        return model
+    return open_source(model, model=config, categories=classes, drop_unused=drop_unused)
+
+
+def write_and_report(
+    model: "str | Source",
+    path: Path,
+    options: "ExportOptions",
+    *,
+    check: bool = True,
+    images: Sequence[Path] | None,
+    data: Path | None,
+    on_bad_image: str,
+    json_file: str | None = None,
+) -> None:
+    """Export, print what the check found, and end with exit status 3 if it refused the file.
+
+    Args:
+        model: as for `rtdetr.export.export`, and so are the other arguments but the last.
+        path: the file to write.
+        options: the format and its settings.
+        check: compare the file with the model.
+        images: for the check, or to calibrate INT8 on.
+        data: a dataset for the same.
+        on_bad_image: "error" or "skip".
+        json_file: file for all numbers; "-" is stdout, and then all else goes to stderr.
+    """
+    from rich.console import Console
+
+    from rtdetr.export import RefusedExportError, export
+
+    to_stderr = json_file == "-"
+
+    def show(report: "VerifyReport", **more: object) -> None:
+        Console(stderr=to_stderr).print(report.table())
+        if report.note:
+            _log.warning("%s", report.note)
+        if json_file:
+            write_json({**more, **report.to_json()}, json_file)
+
+    try:
+        result = export(model, path, options=options, check=check, images=images, data=data, on_bad_image=on_bad_image)
+    except RefusedExportError as error:
+        show(error.report, file=None)
+        typer.echo(f"{one_line(error)}; {path} was not written", err=True)
+        raise typer.Exit(REFUSED) from None
+    if result.report is not None:
+        show(result.report, file=str(result.path), kept_float=list(result.kept_float))
+    if result.kept_float:
+        typer.echo(f"kept in float: {', '.join(result.kept_float)}", err=to_stderr)
+    nodes = "" if result.num_nodes is None else f", {counted(result.num_nodes, 'operator')}"
+    typer.echo(f"{result.path}: {result.size_bytes / 1e6:.1f} MB{nodes}", err=to_stderr)

@@ -1,0 +1,44 @@
+"""INT8 in OpenVINO: FakeQuantize operations, placed by NNCF's calibration, that OpenVINO runs in integers."""
+
+import contextlib
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import nncf
+from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
+
+from rtdetr.export.job import Job
+from rtdetr.export.openvino import convert, count_operations, save_ir
+from rtdetr.export.samples import Feed
+from rtdetr.export.stages import is_part
+
+
+def write_int8_openvino(job: Job, file: Path, stages: Sequence[str], feeds: Sequence[Feed]) -> int:
+    """Write an `.xml` file and its `.bin` with the stages in 8-bit integers; returns the number of operators."""
+    for name in ("nncf", "torch.utils.cpp_extension"):  # they name every operation left alone, and a CUDA not needed
+        logging.getLogger(name).setLevel(logging.ERROR)
+    model = convert(job)
+    ignored = [
+        op.get_friendly_name()
+        for op in model.get_ops()
+        if not any(
+            is_part(name.removesuffix("/WithoutBiases"), stages)
+            for name in (op.get_friendly_name(), *(name for out in op.outputs() for name in out.get_names()))
+        )
+    ]
+    if stages:
+        presets = nncf.QuantizationPreset
+        with contextlib.redirect_stdout(sys.stderr):  # its progress bar
+            model = nncf.quantize(
+                model,
+                nncf.Dataset(feeds),
+                preset=presets.PERFORMANCE if job.options.int8_or_default.symmetric else presets.MIXED,
+                subset_size=len(feeds),
+                # 7 bits, see `rtdetr.export.quantize`
+                advanced_parameters=AdvancedQuantizationParameters(overflow_fix=OverflowFix.ENABLE),
+                ignored_scope=nncf.IgnoredScope(names=ignored, validate=False),
+            )
+    save_ir(model, file, metadata=job.metadata, half=False)
+    return count_operations(model)
