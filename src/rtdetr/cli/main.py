@@ -30,7 +30,19 @@ from typer.core import TyperGroup
 from rtdetr.cli.logs import log_to_stderr
 from rtdetr.errors import ConfigError, RTDETRError, is_news, naming_the_missing_extra, nearest, one_line
 
-VERBS = ("train", "report", "evaluate", "predict", "export", "quantize", "benchmark", "data", "models", "weights")
+VERBS = (
+    "train",
+    "report",
+    "evaluate",
+    "predict",
+    "export",
+    "quantize",
+    "benchmark",
+    "data",
+    "models",
+    "weights",
+    "env",
+)
 
 
 UsageError: Any = typer.BadParameter.__base__  # of typer's own copy of click, or of click with older releases
