@@ -27,6 +27,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from rtdetr.cli.completion import complete_words
 from rtdetr.cli.logs import log_to_stderr
 from rtdetr.errors import ConfigError, RTDETRError, is_news, naming_the_missing_extra, nearest, one_line
 
@@ -74,6 +75,8 @@ class LazyGroup(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Build the command of a verb."""
         if cmd_name not in VERBS:
+            if ctx.resilient_parsing:  # the Tab key behind a mistake
+                return None
             raise ConfigError(
                 f"unknown command {cmd_name!r}.{nearest(cmd_name, VERBS)} Run 'rtdetr --help' for the list."
             )
@@ -81,7 +84,10 @@ class LazyGroup(TyperGroup):
         if not isinstance(verb, typer.Typer):
             function, verb = verb, typer.Typer(add_completion=False, rich_markup_mode=None)
             verb.command(cmd_name)(function)
-        return typer.main.get_command(verb)
+        command = typer.main.get_command(verb)
+        if ctx.resilient_parsing:
+            complete_words(command)
+        return command
 
     def make_context(self, info_name: Any, args: list[str], *more: Any, **extra: Any) -> Any:
         """Read the options that stand before the verb; `~` is the home folder where the shell has left it in."""
@@ -105,7 +111,7 @@ class LazyGroup(TyperGroup):
 
 
 # plain help: rich would double the time that `rtdetr --help` takes
-app = typer.Typer(cls=LazyGroup, add_completion=False, no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(cls=LazyGroup, no_args_is_help=True, rich_markup_mode=None)
 
 
 def _print_version(wanted: bool) -> None:
