@@ -14,9 +14,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from rtdetr.categories import Categories
-from rtdetr.cli.arguments import find_images
+from rtdetr.cli.arguments import find_images, parse_size
 from rtdetr.cli.main import app
-from rtdetr.cli.predict import parse_size, parse_threshold, plan_pictures
+from rtdetr.cli.predict import parse_threshold, plan_pictures
 from rtdetr.errors import InputError
 from rtdetr.models import build_model
 from rtdetr.weights import save_weights

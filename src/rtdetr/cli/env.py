@@ -4,10 +4,9 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
+from rtdetr.cli.arguments import JsonFlag
 from rtdetr.cli.output import echo, write_json
 
 PACKAGES = (
@@ -19,10 +18,10 @@ PACKAGES = (
 _CREDENTIALS = re.compile(r"(?<=://)[^/]*@")  # of a mirror
 
 
-def env(as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False) -> None:
+def env(as_json: JsonFlag = False) -> None:
     """Print versions, CPU, memory and GPUs for a bug report.
 
-    Folders below your home folder are printed with ~, passwords in addresses are not printed.
+    Your home folder is printed as ~, and passwords in addresses are left out.
     """
     found = environment()
     if as_json:

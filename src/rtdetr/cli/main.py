@@ -29,6 +29,7 @@ from typer.core import TyperGroup
 
 from rtdetr.cli.completion import complete_words
 from rtdetr.cli.logs import log_to_stderr
+from rtdetr.cli.output import PIPE_CLOSED, pipe_was_closed
 from rtdetr.errors import ConfigError, RTDETRError, is_news, naming_the_missing_extra, nearest, one_line
 
 VERBS = (
@@ -99,7 +100,7 @@ class LazyGroup(TyperGroup):
         """Run the verb."""
         try:
             with naming_the_missing_extra(), _usage_on_one_line():
-                return super().invoke(ctx)
+                result = super().invoke(ctx)
         except RTDETRError as error:
             if ctx.params["debug"]:
                 raise
@@ -108,6 +109,9 @@ class LazyGroup(TyperGroup):
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
+        if pipe_was_closed():
+            raise typer.Exit(PIPE_CLOSED)
+        return result
 
 
 # plain help: rich would double the time that `rtdetr --help` takes
@@ -122,14 +126,14 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(context_settings={"help_option_names": ["-h", "--help"]})
+@app.callback(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug messages.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Real-time detection transformers: train, evaluate and detect with RT-DETR and RT-DETRv2."""
+    """Train, evaluate, export and run RT-DETR and RT-DETRv2 detectors."""
     # Pillow's own words for images of half the limit, which is said once it is reached
     warnings.filterwarnings("ignore", message=r"Image size \(\d+ pixels\) exceeds limit")
     log_to_stderr(logging.DEBUG if debug else logging.INFO)

@@ -36,12 +36,15 @@ def pipe_was_closed() -> bool:
 
 
 def write_json(document: object, target: str) -> None:
-    """Write a document to a file, or to standard output where the target is "-".
+    """Write a document to a file, or to standard output where the target is "-"; numbers that are not finite are null.
 
     Raises:
         InputError: the file cannot be written.
     """
-    text = json.dumps(document, indent=1)
+    try:
+        text = json.dumps(document, indent=1, allow_nan=False)
+    except ValueError:
+        text = json.dumps(json.loads(json.dumps(document), parse_constant=lambda _: None), indent=1)
     if target == "-":
         echo(text)
     else:
