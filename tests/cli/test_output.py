@@ -104,8 +104,8 @@ def test_files_are_written_when_the_reader_goes_away(place: Path, tmp_path: Path
 def test_signals(name: str, status: int) -> None:
     """Ctrl-C is caught; SIGTERM ends the process, for which a shell says 143."""
     code = (
-        "import os, signal, sys, rtdetr.cli.models as verb; from rtdetr.cli.main import main; "
-        f"sys.argv = ['', 'models']; verb._rows = lambda: os.kill(os.getpid(), signal.{name}); main()"
+        "import os, signal, sys, time, rtdetr.cli.models as verb; from rtdetr.cli.main import main; "
+        f"sys.argv = ['', 'models']; verb._rows = lambda: [os.kill(os.getpid(), signal.{name}), time.sleep(60)]; main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (status, "", "")
