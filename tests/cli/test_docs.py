@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from rtdetr.cli.export import REFUSED
 from rtdetr.cli.main import VERBS, app
+from rtdetr.cli.output import PIPE_CLOSED
+from rtdetr.training.signals import exit_status
 from tests.cli.test_output import JSON_COMMANDS, make_place, printed_json
 
 PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
@@ -25,6 +28,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_verb_has_an_example() -> None:
     assert tuple(dict.fromkeys(verb.split()[0] for verb, _ in EXAMPLES)) == VERBS
+
+
+def test_every_exit_status_is_listed() -> None:
+    section = PAGE.partition("## Exit status")[2].partition("\n## ")[0]
+    stopped = [exit_status(name) for name in ("SIGINT", "SIGTERM")]
+    assert [int(row) for row in re.findall(r"^\| (\d+) \|", section, flags=re.MULTILINE)] == [
+        *(0, 1, 2, REFUSED, stopped[0], PIPE_CLOSED, stopped[1])
+    ]
 
 
 @pytest.mark.parametrize("verb", CHEAP)

@@ -86,7 +86,7 @@ def evaluate(
 
     size_hw = parse_size(size) if size else None
     if font is not None:
-        given_face(font)  # said before the work, not after it
+        given_face(font)  # a mistake ends the command before the work
     dataset = open_dataset(data, split=split, images=images, on_bad_box=bad_boxes, on_bad_image=bad_images)
     detector = load(
         model,
@@ -105,7 +105,7 @@ def evaluate(
                 f"{model} is an exported file, and thresholds are stored in checkpoints: evaluate the one that it "
                 "was made from with --save-thresholds, then export that again"
             )
-        read_own(weights)  # said before the work, not after it
+        read_own(weights)  # a mistake ends the command before the work
     report = evaluate_model(detector, dataset, batch_size=batch_size, size_hw=size_hw)
     intervals = report.intervals(num_resamples=bootstrap, seed=seed) if bootstrap else {}
     echo(report.table(intervals=intervals), err=json_file == "-")
@@ -118,14 +118,14 @@ def evaluate(
         write_json(document, str(output / "report.json"))
         report.save_detections(output / "detections.json")
         if plots:
-            _save_pictures(report, dataset, output, font)
+            _save_plots(report, dataset, output, font)
         _log.info("the report is in %s", output)
     if save_thresholds:
         store_thresholds(weights, report.best_f1_thresholds)
         _log.info("%s has the best thresholds now: rtdetr predict --threshold auto", model)
 
 
-def _save_pictures(report: "EvaluationReport", dataset: "DetectionDataset", folder: Path, font: Path | None) -> None:
+def _save_plots(report: "EvaluationReport", dataset: "DetectionDataset", folder: Path, font: Path | None) -> None:
     from rtdetr.evaluation import save_plots, save_worst_images
 
     save_plots(report, folder, font=font)

@@ -3,11 +3,14 @@
 A verb is a file `rtdetr/cli/VERB.py` with one attribute called VERB: a function whose parameters are the options, or a
 `typer.Typer` for a group of sub-commands. Its docstring is the help, the first line the summary in `rtdetr --help`.
 Verb files import typer, `rtdetr.errors` and the standard library at the top and everything else inside the function,
-because `rtdetr --help` imports all of them. They raise errors of `rtdetr.errors`, print results to stdout, and log.
+because `rtdetr --help` imports all of them. They raise errors of `rtdetr.errors`, print results with `echo` and
+`write_json` of `cli/output.py`, and log. Options that several verbs have are in `cli/arguments.py`, words that the Tab
+key completes in `cli/completion.py`. What a help text says: the effect of the option, its unit and its default.
 
     def predict(
         source: Annotated[list[str], typer.Argument(help="Images, folders or globs.")],
-        model: Annotated[str, typer.Option(help="Zoo name or weight file.")],
+        model: Annotated[str, typer.Option(help="Model name or weight file.")],
+        device: Device = "auto",
         threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Lowest score shown.")] = 0.5,
     ) -> None:
         \"\"\"Detect objects in images.\"\"\"

@@ -16,7 +16,7 @@ _closed = False
 
 
 def echo(text: object, *, err: bool = False) -> None:
-    """Print a line; once the reader of standard output is gone, as with `| head`, files are still written.
+    """Print a line; once its reader is gone, as with `| head`, files are still written.
 
     Args:
         text: what to print.
@@ -27,11 +27,11 @@ def echo(text: object, *, err: bool = False) -> None:
         typer.echo(text, err=err)
     except BrokenPipeError:
         _closed = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), (sys.stderr if err else sys.stdout).fileno())
 
 
 def pipe_was_closed() -> bool:
-    """Whether the reader of standard output was gone before everything was printed."""
+    """Whether a reader was gone before everything was printed."""
     return _closed
 
 

@@ -1,4 +1,4 @@
-"""`rtdetr predict`: detect objects in image files, print them, save annotated pictures and JSON."""
+"""`rtdetr predict`: detect objects in image files, print them, save annotated images and JSON."""
 
 import logging
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from rtdetr.images import Picture
 
 _log = logging.getLogger(__name__)
-SAVED_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}  # pictures of other kinds are saved as PNG
+SAVED_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}  # other kinds are saved as PNG
 
 
 def predict(
@@ -70,9 +70,9 @@ def predict(
     size_hw = parse_size(size) if size else None
     lowest = parse_threshold(threshold)
     paths = find_images(source, recursive=recursive)
-    targets = plan_pictures(paths, save, overwrite=overwrite) if save else {}
+    targets = plan_annotated(paths, save, overwrite=overwrite) if save else {}
     if font is not None:
-        given_face(font)  # said before the work, not after it
+        given_face(font)  # a mistake ends the command before the work
     detector = load(
         model, model=config, categories=classes, device=device, precision=precision, fast_resize=fast_resize
     )
@@ -109,7 +109,7 @@ def _detect(
     *,
     font: Path | None,
 ) -> Iterator[tuple[Path, "Detections | InputError"]]:
-    """Yield what is found in each file, or why it cannot be read; save pictures on the way."""
+    """Yield what is found in each file, or why it cannot be read; save annotated images on the way."""
     from concurrent.futures import ThreadPoolExecutor
 
     from rtdetr.drawing import draw
@@ -129,7 +129,7 @@ def _detect(
                     continue
                 found = next(in_order)
                 if path in targets:
-                    _write_picture(draw(image, found, font=font), targets[path])
+                    _write_image(draw(image, found, font=font), targets[path])
                 yield path, found
 
 
@@ -159,7 +159,7 @@ def parse_threshold(text: str) -> "float | Literal['auto']":
     return value
 
 
-def plan_pictures(paths: list[Path], folder: Path, *, overwrite: bool = False) -> dict[Path, Path]:
+def plan_annotated(paths: list[Path], folder: Path, *, overwrite: bool = False) -> dict[Path, Path]:
     """Name the annotated image of each file: its own name in `folder`, with a number where two would be the same.
 
     Raises:
@@ -188,6 +188,6 @@ def plan_pictures(paths: list[Path], folder: Path, *, overwrite: bool = False) -
     return targets
 
 
-def _write_picture(picture: "Image", target: Path) -> None:
+def _write_image(image: "Image", target: Path) -> None:
     kind = {".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF"}.get(target.suffix.lower(), target.suffix[1:].upper())
-    write_file(target, lambda file: picture.save(file, format=kind, quality=95))
+    write_file(target, lambda file: image.save(file, format=kind, quality=95))
