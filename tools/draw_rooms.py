@@ -87,8 +87,8 @@ def svg() -> str:
     ordered = rows(found)
     columns = max(map(len, ordered))
     width = columns * (BOX[0] + GAP) + GAP
-    left = {room: 0.0 for room in ROOMS}
-    top = {room: 0 for room in ROOMS}
+    left = dict.fromkeys(ROOMS, 0.0)
+    top = dict.fromkeys(ROOMS, 0)
     for number, row in enumerate(ordered):
         start = (width - len(row) * (BOX[0] + GAP) + GAP) / 2
         for place, room in enumerate(row):
@@ -118,7 +118,8 @@ def svg() -> str:
             'aria-label="Rooms of the package and their imports">',
             "<style>text{font:11px sans-serif;text-anchor:middle;fill:#333}.name{font:bold 14px sans-serif}"
             "rect{fill:#eef3fb;stroke:#4a6fa5}path{fill:none;stroke:#7a8ba6;stroke-width:1.2}</style>",
-            '<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+            '<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
+            'orient="auto">'
             '<polygon points="0,0 8,4 0,8" fill="#7a8ba6"/></marker></defs>',
             f'<rect x="0" y="0" width="{width}" height="{height}" style="fill:#fff;stroke:none"/>',
             *lines,

@@ -4,11 +4,11 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 
+from rtdetr import machine
 from rtdetr.errors import ConfigError, InputError, one_of
 from rtdetr.process_lock import ProcessLock
 
@@ -120,6 +120,11 @@ def choose_device(device: str | torch.device) -> torch.device:
     return chosen
 
 
+def list_devices() -> list[torch.device]:
+    """The CPU and all CUDA devices."""
+    return [torch.device("cpu"), *(torch.device("cuda", index) for index in range(torch.cuda.device_count()))]
+
+
 def training_dtype(device: torch.device, precision: str) -> torch.dtype:
     """Return the type a training step computes in; "auto" is bfloat16 where the hardware has it, for its range.
 
@@ -145,9 +150,20 @@ def inference_dtype(device: torch.device, precision: str) -> torch.dtype:
 
 
 def has_amx() -> bool:
-    """Whether this CPU has the matrix units that make bfloat16 fast."""
+    """Whether this CPU has the matrix units that make bfloat16 fast, and the system lets processes use them."""
     supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    if supported is not None:
-        return bool(supported())
-    flags = Path("/proc/cpuinfo")
-    return flags.is_file() and " amx_bf16" in flags.read_text()
+    return machine.has_amx() if supported is None else bool(supported())
+
+
+def describe_device(device: torch.device) -> dict[str, Any]:
+    """The kind of a device, and of a GPU its name, its memory in GiB and PyTorch's versions of CUDA and cuDNN."""
+    if device.type != "cuda":
+        return {"type": device.type}
+    properties = torch.cuda.get_device_properties(device)
+    return {
+        "type": "cuda",
+        "name": properties.name,
+        "memory_gib": round(properties.total_memory / machine.GIB, 1),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+    }

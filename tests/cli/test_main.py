@@ -53,7 +53,7 @@ def test_a_wrong_option_is_one_line_and_status_2(arguments: list[str], message: 
 
 
 def test_a_group_without_a_verb_shows_its_help() -> None:
-    assert "Examine and clean data sets" in CliRunner().invoke(app, ["data"]).output
+    assert "Check and clean datasets" in CliRunner().invoke(app, ["data"]).output
 
 
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

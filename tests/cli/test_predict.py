@@ -14,9 +14,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from rtdetr.categories import Categories
-from rtdetr.cli.arguments import find_images
+from rtdetr.cli.arguments import find_images, parse_size
 from rtdetr.cli.main import app
-from rtdetr.cli.predict import parse_size, parse_threshold, plan_pictures
+from rtdetr.cli.predict import parse_threshold, plan_annotated
 from rtdetr.errors import InputError
 from rtdetr.models import build_model
 from rtdetr.weights import save_weights
@@ -273,9 +273,9 @@ def test_large_images(weights, tmp_path, monkeypatch):
     assert "expected a number of pixels such as 250000000 or 250M, got 'many'" in wrong.stderr
 
 
-def test_plan_pictures(tmp_path):
+def test_plan_annotated(tmp_path):
     paths = [Path("x/a.gif"), Path("y/a.png"), Path("z/A.PNG"), Path("x/b")]
-    names = [target.name for target in plan_pictures(paths, tmp_path).values()]
+    names = [target.name for target in plan_annotated(paths, tmp_path).values()]
     assert names == ["a.png", "a-2.png", "A-3.PNG", "b.png"]
 
 

@@ -1,7 +1,5 @@
 """What was measured, for reading: a table, plain data for a JSON file, a bar chart, and the machine it was on."""
 
-import importlib.metadata
-import os
 import platform
 import time
 from collections.abc import Sequence
@@ -12,6 +10,7 @@ from typing import Any
 from rtdetr._version import __version__
 from rtdetr.benchmark.measure import STAGES, Measurement
 from rtdetr.errors import InputError
+from rtdetr.machine import has_amx, num_cores, package_versions, processor
 from rtdetr.plot_style import BLUE, ORANGE, PALE_BLUE, PALE_GREY, SMALL_TEXT, new_figure, save_figure, style_axes
 from rtdetr.wording import counted, text_table
 
@@ -21,21 +20,14 @@ _COLORS = {"decode": PALE_GREY, "preprocess": PALE_BLUE, "network": BLUE, "postp
 
 def environment() -> dict[str, Any]:
     """The machine and the versions of what runs on it."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    affinity = getattr(os, "sched_getaffinity", None)
     return {
         "date": time.strftime("%Y-%m-%d"),
         "system": platform.platform(),
-        "processor": _processor(),
-        "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "processor": f"{processor()} with AMX" if has_amx() else processor(),
+        "cores": num_cores(),
         "python": platform.python_version(),
         "rtdetr": __version__,
-        **versions,
+        **{name: version for name, version in package_versions(PACKAGES).items() if version is not None},
     }
 
 
@@ -111,12 +103,3 @@ def save_chart(found: Sequence[Measurement], path: Path) -> Path:
     style_axes(axes, title="Time per image", grid="x")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=len(STAGES), frameon=False)
     return save_figure(figure, path, error=InputError, kind=kind)
-
-
-def _processor() -> str:
-    """Name of the CPU, and whether it has matrix units."""
-    information = Path("/proc/cpuinfo")
-    text = information.read_text() if information.is_file() else ""
-    names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
-    name = names[0] if names else platform.processor() or platform.machine()
-    return f"{name} with AMX" if "amx_bf16" in text else name

@@ -3,9 +3,14 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from rtdetr.errors import InputError
+
+if TYPE_CHECKING:
+    from rtdetr.categories import Categories
 
 _log = logging.getLogger(__name__)
 
@@ -29,42 +34,72 @@ MaxPixels = Annotated[
         parser=str,
         metavar="COUNT",
         callback=_set_max_pixels,
-        help="Most pixels of an image, such as 400M; default: about 179M, as a guard against damaged files.",
+        help="Most pixels of an image, such as 400M. Default: about 179M, as a guard against damaged files.",
     ),
+]
+BadBoxes = Annotated[
+    str,
+    typer.Option("--bad-boxes", help="Boxes without area inside their image: error stops, drop leaves them out."),
 ]
 BadImages = Annotated[
     str,
-    typer.Option(
-        "--bad-images",
-        help="Images of a dataset that cannot be read: error, or skip to count their objects as missed.",
-    ),
+    typer.Option("--bad-images", help="Unreadable images: error stops, skip counts their objects as missed."),
 ]
-FastResize = Annotated[
-    bool,
-    typer.Option(
-        "--fast-resize", help="Resize with torch: faster, some pixels off by 1 of 255; not for exported files."
-    ),
-]
-Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Also take images in the subfolders of folders.")]
-
-ModelFile = Annotated[
-    str | None,
-    typer.Option(
-        "--config",
-        "-c",
-        help="Network of a checkpoint that does not say it: published YAML file, config.json or model name.",
-    ),
-]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images per batch.")]
 Classes = Annotated[
     str | None,
     typer.Option(
         "--classes",
         metavar="FILE|coco|voc|ids",
-        help="Classes of a model that names none: annotations or names; ids: its rows are category ids; or ids:FILE.",
+        help="Classes of a model that names none: annotations or a list of names. ids or ids:FILE: "
+        "its class rows are category ids.",
     ),
 ]
+Device = Annotated[
+    str,
+    typer.Option("--device", help="auto, cpu, cuda or cuda:1. auto is the first GPU, or the CPU where there is none."),
+]
 DropUnused = Annotated[
-    bool, typer.Option("--drop-unused", help="Leave out class rows of no class, such as row 0 of ids that begin at 1.")
+    bool,
+    typer.Option("--drop-unused", help="Remove class rows without a class, such as row 0 of ids that begin at 1."),
+]
+FastResize = Annotated[
+    bool,
+    typer.Option(
+        "--fast-resize",
+        help="Resize with torch: faster, a few pixels differ by 1 of 255. Not for exported files.",
+    ),
+]
+Font = Annotated[
+    Path | None, typer.Option("--font", help="Font file for class names in images. Default: an installed font.")
+]
+ImageFolder = Annotated[
+    Path | None, typer.Option("--images", help="Folder of the images. Default: where the dataset usually has them.")
+]
+JsonFile = Annotated[
+    str | None,
+    typer.Option("--json", metavar="FILE", help="Write the results as JSON. - is standard output, without the text."),
+]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+ModelFile = Annotated[
+    str | None,
+    typer.Option(
+        "--config",
+        "-c",
+        help="Network of a checkpoint that does not store it: published YAML file, config.json or model name.",
+    ),
+]
+Precision = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        help="auto, float32, bfloat16 or float16. auto is float16 on GPUs, bfloat16 on CPUs with AMX, else float32.",
+    ),
+]
+Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Also take the images in subfolders.")]
+Size = Annotated[
+    str | None,
+    typer.Option("--size", help="Network input in pixels: 640, or 480x640 (height x width). Default: the model's own."),
 ]
 
 
@@ -80,3 +115,21 @@ def find_images(sources: Sequence[str], *, recursive: bool = False) -> list[Path
     if text := skipped.skipped():
         _log.info("skipped: %s", text)
     return paths
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Read "640" or "480x640" as height and width.
+
+    Raises:
+        InputError: anything else.
+    """
+    height, cross, width = text.lower().partition("x")
+    if not (height.isdecimal() and (width.isdecimal() or not cross)):
+        raise InputError(f"expected a size like 640 or 480x640 (height x width), got {text!r}")
+    return int(height), int(width or height)
+
+
+def hint_at_classes(model: str, categories: "Categories") -> None:
+    """Say how to name the classes of a model whose weights do not."""
+    if categories == type(categories).numbered(len(categories)):
+        _log.warning("%s does not name its classes, so they are called class 0, class 1, ...: add --classes", model)

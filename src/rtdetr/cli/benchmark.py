@@ -5,8 +5,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rtdetr.cli.arguments import Classes, MaxPixels, ModelFile, Recursive, find_images
-from rtdetr.cli.predict import parse_size, write_json
+from rtdetr.cli.arguments import (
+    Classes,
+    JsonFile,
+    MaxPixels,
+    ModelFile,
+    Precision,
+    Recursive,
+    Size,
+    find_images,
+    parse_size,
+)
+from rtdetr.cli.output import echo, write_json
 from rtdetr.errors import ConfigError, WeightsError
 
 if TYPE_CHECKING:
@@ -14,36 +24,40 @@ if TYPE_CHECKING:
 
 
 def benchmark(
-    model: Annotated[list[str], typer.Argument(help="Model names, weight files, exported files; measured together.")],
+    model: Annotated[list[str], typer.Argument(help="Model names, weight files and exported files to compare.")],
     config: ModelFile = None,
     classes: Classes = None,
     images: Annotated[
-        list[str] | None, typer.Option(help="Photos: files, folders or globs; none: a built-in 1280x960 picture.")
+        list[str] | None, typer.Option(help="Image files, folders or globs. Default: one built-in 1280x960 photo.")
     ] = None,
-    batch_size: Annotated[list[int] | None, typer.Option(min=1, help="Images at a time; may be repeated.")] = None,
-    size: Annotated[str | None, typer.Option(help="Network input: 640, or 480x640 (height x width).")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1; for OpenVINO also gpu and npu.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the network; none: one a core.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Timed runs of each model.")] = 30,
-    warmup: Annotated[int, typer.Option(min=0, help="Runs before these.")] = 3,
-    memory: Annotated[bool, typer.Option(help="Measure memory, in a process of its own for each model.")] = True,
+    batch_size: Annotated[
+        list[int] | None, typer.Option(min=1, help="Images per batch. Repeat it for several. Default: 1.")
+    ] = None,
+    size: Size = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1. With OpenVINO also gpu and npu.")] = "auto",
+    precision: Precision = "auto",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads of the network. Default: one per core.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Timed runs per model.")] = 30,
+    warmup: Annotated[int, typer.Option(min=0, help="Untimed warm-up runs per model.")] = 3,
+    memory: Annotated[bool, typer.Option(help="Measure peak memory, in a separate process per model.")] = True,
     recursive: Recursive = False,
     max_pixels: MaxPixels = None,
-    json_file: Annotated[str | None, typer.Option("--json", help="File for all numbers; - is stdout.")] = None,
+    json_file: JsonFile = None,
     chart: Annotated[Path | None, typer.Option(help="File for a bar chart: .png, .svg or .pdf.")] = None,
 ) -> None:
-    """Measure the speed of models and exported files, side by side.
+    """Compare the speed of models and exported files.
 
-    Each round runs every model once. Prints medians of decoding, preprocessing, network and post-processing of a batch,
-    images a second of a list, and the peak memory of a process that runs the model.
+    Each round runs every model once. Prints the median time per batch of decoding, preprocessing, network and
+    postprocessing, the throughput in images/s, and the peak memory of a process that runs the model.
     """
     from rtdetr.benchmark import chart_kind, environment, measure, save_chart, table, to_json
     from rtdetr.benchmark.measure import peak_memory, sample_photo
     from rtdetr.images import read_picture
 
     if chart:
-        chart_kind(chart)  # said before the work, not after it
+        chart_kind(chart)  # a mistake ends the command before the work
     batch_sizes = batch_size or [1]
     options: dict[str, Any] = {"device": device, "precision": precision}
     if threads is not None:
@@ -56,7 +70,7 @@ def benchmark(
     if len(channels) > 1 and not {1, 3}.issuperset(channels):
         raise ConfigError(f"the models take images of {channels} channels: measure those apart, no image fits all")
     for path in paths:
-        read_picture(path, num_channels=channels[-1])  # told by its name if it cannot be read
+        read_picture(path, num_channels=channels[-1])  # an error that names the file, if it cannot be read
     # files in memory, so that the disk is not measured; a NumPy file is opened by its name
     photos = [path if path.suffix.lower() == ".npy" else path.read_bytes() for path in paths]
     photos = photos or [sample_photo(channels[-1])]
@@ -67,7 +81,7 @@ def benchmark(
         detectors, photos, batch_sizes=batch_sizes, size_hw=size_hw, rounds=rounds, warmup=warmup, memory_mb=used
     )
     where = ", ".join(f"{key} {value}" for key, value in environment().items())
-    typer.echo(f"{table(found)}\n{where}", err=json_file == "-")
+    echo(f"{table(found)}\n{where}", err=json_file == "-")
     if json_file:
         write_json(to_json(found), json_file)
     if chart:

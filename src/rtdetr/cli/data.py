@@ -1,13 +1,13 @@
-"""`rtdetr data`: look after data sets."""
+"""`rtdetr data`: check datasets and write clean copies."""
 
-import json
 import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rtdetr.cli.arguments import MaxPixels
+from rtdetr.cli.arguments import ImageFolder, JsonFlag, MaxPixels, parse_size
+from rtdetr.cli.output import echo, write_json
 from rtdetr.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -16,7 +16,7 @@ data = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=
 
 @data.callback()
 def _group() -> None:
-    """Examine and clean data sets."""
+    """Check and clean datasets."""
 
 
 @data.command()
@@ -24,27 +24,27 @@ def check(
     source: Annotated[
         list[Path], typer.Argument(metavar="DATA", help="Folder or annotation file: COCO, YOLO or Pascal VOC.")
     ],
-    images: Annotated[Path | None, typer.Option(help="Folder of the images, if not in a usual place.")] = None,
+    images: ImageFolder = None,
     max_pixels: MaxPixels = None,
-    size: Annotated[str, typer.Option(help="Network input: 640, or 480x640 (height x width).")] = "640",
-    queries: Annotated[int, typer.Option(min=1, help="Objects that the model can find in an image.")] = 300,
-    examples: Annotated[int, typer.Option(min=1, help="Examples of each finding.")] = 8,
-    html: Annotated[Path | None, typer.Option(help="File for a page with pictures.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+    size: Annotated[str, typer.Option(help="Network input in pixels: 640, or 480x640 (height x width).")] = "640",
+    queries: Annotated[int, typer.Option(min=1, help="Most objects per image that the model can detect.")] = 300,
+    examples: Annotated[int, typer.Option(min=1, help="Examples per finding.")] = 8,
+    html: Annotated[Path | None, typer.Option(help="File for a page with images of the findings.")] = None,
+    as_json: JsonFlag = False,
     fix_out: Annotated[
-        Path | None, typer.Option("--fix", metavar="OUT", help="New folder for a cleaned copy, in COCO form.")
+        Path | None, typer.Option("--fix", metavar="OUT", help="New folder for a cleaned copy in COCO format.")
     ] = None,
     allow_loss: Annotated[
-        bool, typer.Option("--allow-loss", help="Write the copy even if over 5% of a split's images or boxes are lost.")
+        bool, typer.Option("--allow-loss", help="Write the copy even if it loses over 5% of a split's images or boxes.")
     ] = False,
 ) -> None:
-    """Examine a data set before it is trained on.
+    """Check a dataset before training.
 
-    Reads every split and every image, and changes nothing. Several files are taken for splits of one data set. The exit
-    status is 0 for sound data (notes do not count), 1 where errors or warnings are found, 2 where DATA cannot be read.
-    With --fix it is that of the copy, which is examined too, and 2 if too much would be lost.
+    Reads every split and every image, and changes nothing. Several files are taken as splits of one dataset.
+
+    The exit status is 0 for sound data (notes do not count), 1 for errors or warnings, and 2 if DATA cannot be read.
+    With --fix it is that of the copy, which is checked too, and 2 if too much would be lost.
     """
-    from rtdetr.cli.predict import parse_size
     from rtdetr.data.doctor import check as examine
     from rtdetr.data.doctor import fix
     from rtdetr.data.doctor.fix import summary
@@ -56,15 +56,16 @@ def check(
     if html:
         refuse_other_files(html)
     report = examine(source, images=images, size_hw=size_hw, queries=queries, max_examples=examples)
-    typer.echo(json.dumps(report.to_json(), indent=1) if as_json else report.text())
+    if as_json:
+        write_json(report.to_json(), "-")
+    else:
+        echo(report.text())
     if html:
-        log.info("the page with pictures is %s", report.save_html(html))
+        log.info("the page with images is %s", report.save_html(html))
     if fix_out:
         changes = fix(report, fix_out, allow_loss=allow_loss)
-        typer.echo(
-            f"\nWrote {fix_out}. Changes, listed in its changes.txt: {len(changes)}\n{summary(changes)}", err=as_json
-        )
+        echo(f"\nWrote {fix_out}. Changes, listed in its changes.txt: {len(changes)}\n{summary(changes)}", err=as_json)
         report = examine(fix_out, size_hw=size_hw, queries=queries, max_examples=examples)
-        typer.echo(f"Of the copy: {report.verdict()}", err=as_json)
+        echo(f"Of the copy: {report.verdict()}", err=as_json)
     if not report.sound:
         raise typer.Exit(1)

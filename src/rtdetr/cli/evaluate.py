@@ -6,8 +6,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rtdetr.cli.arguments import BadImages, Classes, FastResize, MaxPixels, ModelFile
-from rtdetr.cli.predict import parse_size, write_json
+from rtdetr.cli.arguments import (
+    BadBoxes,
+    BadImages,
+    BatchSize,
+    Classes,
+    Device,
+    FastResize,
+    Font,
+    ImageFolder,
+    JsonFile,
+    MaxPixels,
+    ModelFile,
+    Precision,
+    Size,
+    parse_size,
+)
+from rtdetr.cli.output import echo, write_json
 from rtdetr.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,45 +33,49 @@ _log = logging.getLogger(__name__)
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="Model name (see 'rtdetr models'), weight file or folder.")],
+    model: Annotated[
+        str, typer.Argument(help="Model name (see 'rtdetr models'), weight file, exported file or folder.")
+    ],
     data: Annotated[Path, typer.Argument(help="Folder or annotation file of a dataset.")],
     config: ModelFile = None,
     classes: Classes = None,
-    split: Annotated[str, typer.Option(help="Part of the dataset folder: train, val or test.")] = "val",
-    images: Annotated[Path | None, typer.Option(help="Folder of the images, if not in a usual place.")] = None,
-    bad_boxes: Annotated[str, typer.Option(help="Boxes without area in their image: error or drop.")] = "error",
+    split: Annotated[str, typer.Option(help="Split of the dataset folder: train, val or test.")] = "val",
+    images: ImageFolder = None,
+    bad_boxes: BadBoxes = "error",
     bad_images: BadImages = "error",
     max_pixels: MaxPixels = None,
-    size: Annotated[str | None, typer.Option(help="Network input: 640, or 480x640 (height x width).")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    batch_size: Annotated[int, typer.Option(min=1, help="Images that go through the network together.")] = 8,
+    size: Size = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    batch_size: BatchSize = 8,
     fast_resize: FastResize = False,
-    one_label: Annotated[bool, typer.Option("--one-label", help="Take only the best class of each query.")] = False,
+    one_label: Annotated[bool, typer.Option("--one-label", help="Keep only the best class of each query.")] = False,
     nms: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="Drop boxes that overlap a better one of their class more.")
+        float | None, typer.Option(min=0.0, max=1.0, help="NMS IoU threshold, per class. Default: no NMS.")
     ] = None,
     bootstrap: Annotated[
-        int, typer.Option(min=0, help="Random draws of images for the confidence intervals; 0: none.")
+        int, typer.Option(min=0, help="Bootstrap samples for the 95% confidence intervals. 0: no intervals.")
     ] = 200,
-    seed: Annotated[int, typer.Option(min=0, help="Of these draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the bootstrap.")] = 0,
     save_thresholds: Annotated[
         bool,
         typer.Option(
-            "--save-thresholds", help="Store each class's best threshold in MODEL, a checkpoint, for predict."
+            "--save-thresholds",
+            help="Store the best threshold per class in MODEL, a checkpoint, for 'rtdetr predict --threshold auto'.",
         ),
     ] = False,
-    output: Annotated[Path | None, typer.Option(help="Folder for report.html, its numbers and images.")] = None,
-    plots: Annotated[bool, typer.Option(help="Whether --output gets pictures.")] = True,
-    font: Annotated[
-        Path | None, typer.Option(help="Font file for class names in images; default: installed ones.")
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for report.html, its numbers, plots and the worst images.")
     ] = None,
-    detections: Annotated[Path | None, typer.Option(help="File for the detections, in COCO's results format.")] = None,
-    json_file: Annotated[str | None, typer.Option("--json", help="File for all numbers; - is stdout.")] = None,
+    plots: Annotated[bool, typer.Option(help="Draw plots and the worst images in --output.")] = True,
+    font: Font = None,
+    detections: Annotated[Path | None, typer.Option(help="File for the detections in COCO's results format.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
-    """Measure a model's COCO average precision on a dataset, and say what it does wrong.
+    """Measure the average precision of a model.
 
-    The model's classes are matched with the dataset's by name; detections have the dataset's own category ids.
+    Prints COCO AP of the dataset and per class, and which kinds of errors cost most. Classes of the model and of the
+    dataset are matched by name; detections have the dataset's category ids.
     """
     from rtdetr.api import evaluate as evaluate_model
     from rtdetr.data import open_dataset
@@ -68,7 +87,7 @@ def evaluate(
 
     size_hw = parse_size(size) if size else None
     if font is not None:
-        given_face(font)  # said before the work, not after it
+        given_face(font)  # a mistake ends the command before the work
     dataset = open_dataset(data, split=split, images=images, on_bad_box=bad_boxes, on_bad_image=bad_images)
     detector = load(
         model,
@@ -87,10 +106,10 @@ def evaluate(
                 f"{model} is an exported file, and thresholds are stored in checkpoints: evaluate the one that it "
                 "was made from with --save-thresholds, then export that again"
             )
-        read_own(weights)  # said before the work, not after it
+        read_own(weights)  # a mistake ends the command before the work
     report = evaluate_model(detector, dataset, batch_size=batch_size, size_hw=size_hw)
     intervals = report.intervals(num_resamples=bootstrap, seed=seed) if bootstrap else {}
-    typer.echo(report.table(intervals=intervals), err=json_file == "-")
+    echo(report.table(intervals=intervals), err=json_file == "-")
     document = {"model": model, "data": str(data), **report.to_json(intervals=intervals)}
     if json_file:
         write_json(document, json_file)
@@ -100,7 +119,7 @@ def evaluate(
         write_json(document, str(output / "report.json"))
         report.save_detections(output / "detections.json")
         if plots:
-            _save_pictures(report, dataset, output, font)
+            _save_plots(report, dataset, output, font)
         write_page(output)
         _log.info("the report is in %s", output)
     if save_thresholds:
@@ -108,7 +127,7 @@ def evaluate(
         _log.info("%s has the best thresholds now: rtdetr predict --threshold auto", model)
 
 
-def _save_pictures(report: "EvaluationReport", dataset: "DetectionDataset", folder: Path, font: Path | None) -> None:
+def _save_plots(report: "EvaluationReport", dataset: "DetectionDataset", folder: Path, font: Path | None) -> None:
     from rtdetr.evaluation import save_plots, save_worst_images
 
     save_plots(report, folder, font=font)

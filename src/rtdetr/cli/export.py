@@ -18,68 +18,81 @@ AXES = {"batch": "dynamic_batch", "size": "dynamic_size"}
 def export(
     model: Annotated[str, typer.Argument(help="Model name (see 'rtdetr models'), weight file or folder.")],
     format: Annotated[
-        str | None, typer.Option(help=f"{', '.join(ENDINGS)}; default: as --output ends, else onnx.")
+        str | None,
+        typer.Option(help=f"{', '.join(ENDINGS)}. Default: by the ending of --output, else onnx."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File to write; by default the model's name, in this folder.")
+        Path | None,
+        typer.Option("--output", "-o", help="File to write. Default: the model's name, in the current folder."),
     ] = None,
     config: ModelFile = None,
     classes: Classes = None,
     drop_unused: DropUnused = False,
-    dynamic: Annotated[str, typer.Option(help="Axes left free: batch, size, or batch,size.")] = "",
-    size: Annotated[str | None, typer.Option(help="Network input: 640, or 480x640 (height x width).")] = None,
+    dynamic: Annotated[str, typer.Option(help="Dynamic axes: batch, size, or batch,size. Default: none.")] = "",
+    size: Annotated[
+        str | None,
+        typer.Option(help="Network input in pixels: 640, or 480x640 (height x width). Default: the model's own."),
+    ] = None,
     opset: Annotated[
-        int | None, typer.Option(help="ONNX operator set, 13 or higher; below 16 the graph has no GridSample.")
+        int | None, typer.Option(help="ONNX opset, 13 or higher. Below 16 the graph has no GridSample.")
     ] = None,
     precision: Annotated[
-        str, typer.Option(help="fp32, fp16, bf16, or int8 (onnx and openvino, with --data), where the format has it.")
+        str, typer.Option(help="fp32, fp16, bf16 or int8. int8 is for onnx and openvino, and needs --data or --images.")
     ] = "fp32",
     preprocess: Annotated[
         bool, typer.Option("--preprocess", help="Take a uint8 image of any size and resize it in the graph.")
     ] = False,
     postprocess: Annotated[
-        str, typer.Option(help="boxes: labels, boxes in pixels, scores; raw: logits and normalized boxes.")
+        str, typer.Option(help="boxes: labels, boxes in pixels and scores. raw: logits and normalized boxes.")
     ] = "boxes",
-    sampling: Annotated[str | None, typer.Option(help="bilinear or discrete, if not as trained.")] = None,
-    layers: Annotated[int | None, typer.Option(help="Decoder layers to run, if not all.")] = None,
-    queries: Annotated[int | None, typer.Option(help="Object queries, if not those of the model.")] = None,
+    sampling: Annotated[
+        str | None, typer.Option(help="Sampling of features: bilinear or discrete. Default: as trained.")
+    ] = None,
+    layers: Annotated[int | None, typer.Option(help="Decoder layers to run. Default: all.")] = None,
+    queries: Annotated[int | None, typer.Option(help="Object queries per image. Default: the model's.")] = None,
     nms: Annotated[
-        float | None, typer.Option(help="NMS IoU threshold; boxes that NMS removes get the score 0.")
+        float | None, typer.Option(help="NMS IoU threshold, per class; suppressed boxes get score 0. Default: no NMS.")
     ] = None,
     gather_only: Annotated[
-        bool, typer.Option("--gather-only", help="No GridSample, and at most 4 dimensions, whatever the opset.")
+        bool, typer.Option("--gather-only", help="Use no GridSample and at most 4 dimensions, whatever the opset.")
     ] = False,
-    one_label: Annotated[bool, typer.Option("--one-label", help="Give the best class of each query only.")] = False,
-    compiled: Annotated[bool, typer.Option("--compiled", help="torch: a package compiled by AOTInductor.")] = False,
+    one_label: Annotated[bool, typer.Option("--one-label", help="Keep only the best class of each query.")] = False,
+    compiled: Annotated[
+        bool, typer.Option("--compiled", help="torch: write a package compiled by AOTInductor.")
+    ] = False,
     workspace: Annotated[
-        float | None, typer.Option(help="tensorrt: most GPU memory of one operation, GiB; 4 by default.")
+        float | None, typer.Option(help="tensorrt: GPU memory limit of one operation, GiB. Default: 4.")
     ] = None,
     batch_range: Annotated[
-        str | None, typer.Option(help="tensorrt: least, usual and most images per batch, as 1,4,16; frees the axis.")
+        str | None,
+        typer.Option(help="tensorrt: smallest, usual and largest batch, such as 1,4,16. Makes the batch dynamic."),
     ] = None,
     size_range: Annotated[
-        str | None, typer.Option(help="tensorrt: sizes, as 320,640,960 or 320x480,640x640,960x960; frees the axes.")
+        str | None,
+        typer.Option(
+            help="tensorrt: the same for sizes: 320,640,960 or 320x480,640x640,960x960. Makes the size dynamic."
+        ),
     ] = None,
     timing_cache: Annotated[
-        Path | None, typer.Option(help="tensorrt: file of measurements that makes the next build faster.")
+        Path | None, typer.Option(help="tensorrt: file of timings that makes the next build faster.")
     ] = None,
-    check: Annotated[bool, typer.Option(help="Compare the detections with PyTorch's before the file appears.")] = True,
+    check: Annotated[bool, typer.Option(help="Compare the detections with PyTorch's before writing the file.")] = True,
     images: Annotated[
         list[str] | None,
-        typer.Option(help="Images for the check, for int8 those to calibrate on: files, folders or globs in quotes."),
+        typer.Option(help="Images for the check and for int8 calibration: files, folders or globs in quotes."),
     ] = None,
     recursive: Recursive = False,
     max_pixels: MaxPixels = None,
-    data: Annotated[Path | None, typer.Option(help="Dataset for the check, to compare AP too.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Dataset for the check, to compare AP as well.")] = None,
     bad_images: BadImages = "error",
     max_drop: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="int8: largest loss of AP; 0.01 by default.")
+        float | None, typer.Option(min=0.0, max=1.0, help="int8: largest drop of AP, 0 to 1. Default: 0.01.")
     ] = None,
 ) -> None:
-    """Write a model as a file for another runtime.
+    """Export a model for another runtime.
 
-    Its detections are compared with those of the model in PyTorch, in float32. If they differ by more than the
-    precision explains, no file is written and the exit status is 3. With --format tensorrt the model may also be an
+    The detections are compared with those of the model in PyTorch, in float32. If they differ by more than the
+    precision explains, no file is written and the exit status is 3. With --format tensorrt, the model may also be an
     .onnx file of this library, which is compiled as it is and not compared.
     """
     from rtdetr.export import ExportOptions, Int8Options

@@ -3,11 +3,14 @@
 A verb is a file `rtdetr/cli/VERB.py` with one attribute called VERB: a function whose parameters are the options, or a
 `typer.Typer` for a group of sub-commands. Its docstring is the help, the first line the summary in `rtdetr --help`.
 Verb files import typer, `rtdetr.errors` and the standard library at the top and everything else inside the function,
-because `rtdetr --help` imports all of them. They raise errors of `rtdetr.errors`, print results to stdout, and log.
+because `rtdetr --help` imports all of them. They raise errors of `rtdetr.errors`, print results with `echo` and
+`write_json` of `cli/output.py`, and log. Options that several verbs have are in `cli/arguments.py`, words that the Tab
+key completes in `cli/completion.py`. What a help text says: the effect of the option, its unit and its default.
 
     def predict(
         source: Annotated[list[str], typer.Argument(help="Images, folders or globs.")],
-        model: Annotated[str, typer.Option(help="Zoo name or weight file.")],
+        model: Annotated[str, typer.Option(help="Model name or weight file.")],
+        device: Device = "auto",
         threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Lowest score shown.")] = 0.5,
     ) -> None:
         \"\"\"Detect objects in images.\"\"\"
@@ -27,10 +30,24 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from rtdetr.cli.completion import complete_words
 from rtdetr.cli.logs import log_to_stderr
+from rtdetr.cli.output import PIPE_CLOSED, pipe_was_closed
 from rtdetr.errors import ConfigError, RTDETRError, is_news, naming_the_missing_extra, nearest, one_line
 
-VERBS = ("train", "report", "evaluate", "predict", "export", "quantize", "benchmark", "data", "models", "weights")
+VERBS = (
+    "train",
+    "report",
+    "evaluate",
+    "predict",
+    "export",
+    "quantize",
+    "benchmark",
+    "data",
+    "models",
+    "weights",
+    "env",
+)
 
 
 UsageError: Any = typer.BadParameter.__base__  # of typer's own copy of click, or of click with older releases
@@ -62,6 +79,8 @@ class LazyGroup(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Build the command of a verb."""
         if cmd_name not in VERBS:
+            if ctx.resilient_parsing:  # the Tab key behind a mistake
+                return None
             raise ConfigError(
                 f"unknown command {cmd_name!r}.{nearest(cmd_name, VERBS)} Run 'rtdetr --help' for the list."
             )
@@ -69,7 +88,10 @@ class LazyGroup(TyperGroup):
         if not isinstance(verb, typer.Typer):
             function, verb = verb, typer.Typer(add_completion=False, rich_markup_mode=None)
             verb.command(cmd_name)(function)
-        return typer.main.get_command(verb)
+        command = typer.main.get_command(verb)
+        if ctx.resilient_parsing:
+            complete_words(command)
+        return command
 
     def make_context(self, info_name: Any, args: list[str], *more: Any, **extra: Any) -> Any:
         """Read the options that stand before the verb; `~` is the home folder where the shell has left it in."""
@@ -81,7 +103,7 @@ class LazyGroup(TyperGroup):
         """Run the verb."""
         try:
             with naming_the_missing_extra(), _usage_on_one_line():
-                return super().invoke(ctx)
+                result = super().invoke(ctx)
         except RTDETRError as error:
             if ctx.params["debug"]:
                 raise
@@ -90,10 +112,13 @@ class LazyGroup(TyperGroup):
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
+        if pipe_was_closed():
+            raise typer.Exit(PIPE_CLOSED)
+        return result
 
 
 # plain help: rich would double the time that `rtdetr --help` takes
-app = typer.Typer(cls=LazyGroup, add_completion=False, no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(cls=LazyGroup, no_args_is_help=True, rich_markup_mode=None)
 
 
 def _print_version(wanted: bool) -> None:
@@ -104,14 +129,14 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(context_settings={"help_option_names": ["-h", "--help"]})
+@app.callback(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug messages.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Real-time detection transformers: train, evaluate and detect with RT-DETR and RT-DETRv2."""
+    """Train, evaluate, export and run RT-DETR and RT-DETRv2 detectors."""
     # Pillow's own words for images of half the limit, which is said once it is reached
     warnings.filterwarnings("ignore", message=r"Image size \(\d+ pixels\) exceeds limit")
     log_to_stderr(logging.DEBUG if debug else logging.INFO)

@@ -1,33 +1,30 @@
 """`rtdetr models`: the zoo as a table."""
 
-import json
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+from rtdetr.cli.arguments import JsonFlag
+from rtdetr.cli.output import echo, write_json
+from rtdetr.wording import text_table
+
+COLUMNS = {"full_name": "model", "ap": "AP", "ap50": "AP50", "training_data": "trained on", "url": "url"}
 
 
-def models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False) -> None:
-    """List the models, their published accuracy and where their weights come from."""
+def models(as_json: JsonFlag = False) -> None:
+    """List models, their accuracy and their weights.
+
+    AP and AP50 are the publisher's, in percent on COCO val2017. --json adds aliases and licenses.
+    """
     rows = _rows()
     if as_json:
-        typer.echo(json.dumps(rows, indent=2))
+        write_json(rows, "-")
         return
-    header = {
-        "full_name": "model",
-        "ap": "AP",
-        "ap50": "AP50",
-        "training_data": "trained on",
-        "url": "url",
-    }
-    lines = [header, *rows]
-    widths = {key: max(len(_text(line[key])) for line in lines) for key in header}
-    for line in lines:
-        typer.echo("  ".join(_text(line[key]).ljust(width) for key, width in widths.items()).rstrip())
-    typer.echo("\nAP and AP50: the publisher's, in percent on COCO val2017. Aliases and licences: rtdetr models --json")
+    cells = [["-" if row[key] is None else str(row[key]) for key in COLUMNS] for row in rows]
+    echo(text_table([list(COLUMNS.values()), *cells], right=[False] * len(COLUMNS)))
+    echo("\nAP and AP50: the publisher's, in percent on COCO val2017. Aliases and licenses: rtdetr models --json")
 
 
 def _rows() -> list[dict[str, Any]]:
-    """One row for each weight file; a model without published weights has one row of empty cells."""
+    """One row per weight file; a model without published weights has one row of empty cells."""
     from rtdetr import zoo
 
     rows = []
@@ -41,7 +38,3 @@ def _rows() -> list[dict[str, Any]]:
             rows.append({"name": name, "aliases": aliases, "tag": None, "full_name": zoo.full_name(name, None)})
             rows[-1] |= {**dict.fromkeys(zoo.Checkpoint._fields), "note": "no published weights"}
     return rows
-
-
-def _text(value: object) -> str:
-    return "-" if value is None else str(value)

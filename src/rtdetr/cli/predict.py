@@ -1,15 +1,30 @@
-"""`rtdetr predict`: detect objects in image files, print them, save annotated pictures and JSON."""
+"""`rtdetr predict`: detect objects in image files, print them, save annotated images and JSON."""
 
-import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from rtdetr.cli.arguments import Classes, FastResize, MaxPixels, ModelFile, Recursive, find_images
+from rtdetr.cli.arguments import (
+    BatchSize,
+    Classes,
+    Device,
+    FastResize,
+    Font,
+    JsonFile,
+    MaxPixels,
+    ModelFile,
+    Precision,
+    Recursive,
+    Size,
+    find_images,
+    hint_at_classes,
+    parse_size,
+)
+from rtdetr.cli.output import echo, write_file, write_json
 from rtdetr.errors import InputError
 from rtdetr.wording import counted
 
@@ -20,33 +35,34 @@ if TYPE_CHECKING:
     from rtdetr.images import Picture
 
 _log = logging.getLogger(__name__)
-SAVED_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}  # pictures of other kinds are saved as PNG
+SAVED_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}  # other kinds are saved as PNG
 
 
 def predict(
     source: Annotated[list[str], typer.Argument(help="Image files, folders of images, or globs in quotes.")],
-    model: Annotated[str, typer.Option(help="Model name (see 'rtdetr models'), weight file or folder.")],
+    model: Annotated[str, typer.Option(help="Model name (see 'rtdetr models'), weight file, exported file or folder.")],
     config: ModelFile = None,
     classes: Classes = None,
     threshold: Annotated[
-        str, typer.Option(help="Show objects with a score above this; auto: above what 'evaluate' found best.")
+        str,
+        typer.Option(help="Lowest score shown, 0 to 1. auto: the best per class, if stored by 'rtdetr evaluate'."),
     ] = "0.5",
-    size: Annotated[str | None, typer.Option(help="Network input: 640, or 480x640 (height x width).")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    batch_size: Annotated[int, typer.Option(min=1, help="Images that go through the network together.")] = 8,
+    size: Size = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    batch_size: BatchSize = 8,
     fast_resize: FastResize = False,
-    save: Annotated[Path | None, typer.Option(help="Folder for annotated pictures.")] = None,
-    font: Annotated[Path | None, typer.Option(help="Font file for class names; default: installed ones.")] = None,
-    json_file: Annotated[str | None, typer.Option("--json", help="File for all detections; - is stdout.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Folder for annotated images.")] = None,
+    font: Font = None,
+    json_file: JsonFile = None,
     recursive: Recursive = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Let --save replace files of an earlier run.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Let --save replace existing files.")] = False,
     max_pixels: MaxPixels = None,
 ) -> None:
     """Detect objects in images.
 
-    Prints one line per image with the number of objects of each class. An image that cannot be read is reported and the
-    others go on; the exit status is then 2.
+    Prints the number of objects per class of each image, one line per image. Images that cannot be read are reported
+    and left out; the exit status is then 2.
     """
     from rtdetr.fonts import given_face
     from rtdetr.runtimes import load
@@ -54,28 +70,30 @@ def predict(
     size_hw = parse_size(size) if size else None
     lowest = parse_threshold(threshold)
     paths = find_images(source, recursive=recursive)
-    targets = plan_pictures(paths, save, overwrite=overwrite) if save else {}
+    targets = plan_annotated(paths, save, overwrite=overwrite) if save else {}
     if font is not None:
-        given_face(font)  # said before the work, not after it
+        given_face(font)  # a mistake ends the command before the work
     detector = load(
         model, model=config, categories=classes, device=device, precision=precision, fast_resize=fast_resize
     )
+    if classes is None:
+        hint_at_classes(model, detector.categories)
     rows: list[dict[str, Any]] = []
     options: dict[str, Any] = {"threshold": lowest, "size_hw": size_hw, "batch_size": batch_size}
     for path, found in _detect(detector, paths, targets, options, font=font):
         if isinstance(found, InputError):
             reason = str(found)
-            typer.echo(reason if str(path) in reason else f"{path}: {reason}", err=True)
+            echo(reason if str(path) in reason else f"{path}: {reason}", err=True)
             rows.append({"file": str(path), "error": reason})
             continue
         objects = ", ".join(f"{count} {name}" for name, count in found.counts().items()) or "nothing found"
-        typer.echo(f"{path}: {objects}", err=json_file == "-")
+        echo(f"{path}: {objects}", err=json_file == "-")
         annotated = {"annotated": str(targets[path])} if path in targets else {}
         rows.append({"file": str(path), **annotated, **found.to_json()})
     if json_file:
         write_json({"model": model, "threshold": lowest, "images": rows}, json_file)
     if save:
-        _log.info("annotated pictures are in %s", save)
+        _log.info("annotated images are in %s", save)
     failed = [row for row in rows if "error" in row]
     if failed:
         raise InputError(
@@ -91,7 +109,7 @@ def _detect(
     *,
     font: Path | None,
 ) -> Iterator[tuple[Path, "Detections | InputError"]]:
-    """Yield what is found in each file, or why it cannot be read; save pictures on the way."""
+    """Yield what is found in each file, or why it cannot be read; save annotated images on the way."""
     from concurrent.futures import ThreadPoolExecutor
 
     from rtdetr.drawing import draw
@@ -111,7 +129,7 @@ def _detect(
                     continue
                 found = next(in_order)
                 if path in targets:
-                    _write_picture(draw(image, found, font=font), targets[path])
+                    _write_image(draw(image, found, font=font), targets[path])
                 yield path, found
 
 
@@ -141,19 +159,7 @@ def parse_threshold(text: str) -> "float | Literal['auto']":
     return value
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """Read "640" or "480x640" as height and width.
-
-    Raises:
-        InputError: anything else.
-    """
-    height, cross, width = text.lower().partition("x")
-    if not (height.isdecimal() and (width.isdecimal() or not cross)):
-        raise InputError(f"expected a size like 640 or 480x640 (height x width), got {text!r}")
-    return int(height), int(width or height)
-
-
-def plan_pictures(paths: list[Path], folder: Path, *, overwrite: bool = False) -> dict[Path, Path]:
+def plan_annotated(paths: list[Path], folder: Path, *, overwrite: bool = False) -> dict[Path, Path]:
     """Name the annotated image of each file: its own name in `folder`, with a number where two would be the same.
 
     Raises:
@@ -182,25 +188,6 @@ def plan_pictures(paths: list[Path], folder: Path, *, overwrite: bool = False) -
     return targets
 
 
-def _write_picture(picture: "Image", target: Path) -> None:
+def _write_image(image: "Image", target: Path) -> None:
     kind = {".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF"}.get(target.suffix.lower(), target.suffix[1:].upper())
-    _write(target, lambda file: picture.save(file, format=kind, quality=95))
-
-
-def write_json(document: dict[str, Any], target: str) -> None:
-    """Write a document to a file, or to stdout where the target is "-".
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-    text = json.dumps(document, indent=1)
-    if target == "-":
-        typer.echo(text)
-    else:
-        _write(Path(target), lambda file: file.write_text(text + "\n", encoding="utf-8"))
-
-
-def _write(target: Path, write: Callable[[Path], object]) -> None:
-    from rtdetr.files import write_atomically
-
-    write_atomically(target, write, error=InputError)
+    write_file(target, lambda file: image.save(file, format=kind, quality=95))

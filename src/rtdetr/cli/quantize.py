@@ -13,37 +13,44 @@ from rtdetr.cli.predict import parse_size
 def quantize(
     model: Annotated[str, typer.Argument(help="Model name (see 'rtdetr models'), weight file or folder.")],
     data: Annotated[
-        Path | None, typer.Argument(help="Folder or annotation file of a dataset: AP is measured on its val.")
+        Path | None, typer.Argument(help="Folder or annotation file of a dataset. AP is measured on its val split.")
     ] = None,
     config: ModelFile = None,
     classes: Classes = None,
     drop_unused: DropUnused = False,
     bad_images: BadImages = "error",
     format: Annotated[
-        str | None, typer.Option(help="onnx or openvino; default: as --output ends, else openvino.")
+        str | None, typer.Option(help="onnx or openvino. Default: by the ending of --output, else openvino.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File to write; by default MODEL_int8, in this folder.")
+        Path | None, typer.Option("--output", "-o", help="File to write. Default: MODEL_int8, in the current folder.")
     ] = None,
-    max_drop: Annotated[float, typer.Option(min=0.0, max=1.0, help="Largest loss of AP.")] = 0.01,
+    max_drop: Annotated[float, typer.Option(min=0.0, max=1.0, help="Largest drop of AP, 0 to 1.")] = 0.01,
     calibration: Annotated[
         list[str] | None,
-        typer.Option(help="Images to calibrate on: files, folders or globs. Default: the train split."),
+        typer.Option(help="Images for calibration: files, folders or globs. Default: the train split."),
     ] = None,
-    num_calibration: Annotated[int, typer.Option(min=1, help="The most images to calibrate on.")] = 100,
+    num_calibration: Annotated[int, typer.Option(min=1, help="Most images for calibration.")] = 100,
     recursive: Annotated[
-        bool, typer.Option("--recursive/--no-recursive", "-r", help="Take the images in subfolders of folders as well.")
+        bool, typer.Option("--recursive/--no-recursive", "-r", help="Also take the images in subfolders.")
     ] = True,
     max_pixels: MaxPixels = None,
-    size: Annotated[str | None, typer.Option(help="Network input: 640, or 480x640 (height x width).")] = None,
-    symmetric: Annotated[bool, typer.Option("--symmetric", help="As TensorRT needs it: ranges around zero.")] = False,
-    json_file: Annotated[str | None, typer.Option("--json", help="File for all numbers; - is stdout.")] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(help="Network input in pixels: 640, or 480x640 (height x width). Default: the model's own."),
+    ] = None,
+    symmetric: Annotated[
+        bool, typer.Option("--symmetric", help="Use ranges around zero, as TensorRT needs them.")
+    ] = False,
+    json_file: Annotated[
+        str | None, typer.Option("--json", help="Write the results as JSON. - is standard output, without the text.")
+    ] = None,
 ) -> None:
-    """Write a model in 8-bit integers for ONNX Runtime or OpenVINO.
+    """Quantize a model to INT8.
 
-    The decoder stays in float. If more than --max-drop of AP is lost, stages of the network go back to float, the
-    worst first, until the loss is small enough; if it never is, no file is written and the exit status is 3. Without
-    DATA nothing is measured.
+    Writes a file for ONNX Runtime or OpenVINO; the decoder stays in float. If AP drops by more than --max-drop, stages
+    of the network go back to float, worst first, until the drop is small enough. If it never is, no file is written and
+    the exit status is 3. Without DATA nothing is measured.
     """
     from rtdetr.export import ExportOptions, Int8Options
 

@@ -1,17 +1,22 @@
-"""`rtdetr report`: write a run's learning curve and report.html anew."""
+"""`rtdetr report`: rebuild a run's learning curve and report.html."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from rtdetr.cli.arguments import JsonFlag
+from rtdetr.cli.output import echo, write_json
 from rtdetr.errors import InputError
 
 
-def report(run: Annotated[Path, typer.Argument(help="Output folder of 'rtdetr train'.")]) -> None:
-    """Write the report of a training run anew.
+def report(
+    run: Annotated[Path, typer.Argument(help="Output folder of 'rtdetr train'.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Rebuild the report of a training run.
 
-    A run writes it by itself; this is for one that is still going on, or that was killed.
+    A run writes its report itself. Use this while a run is still going on, or after one was killed.
     """
     from rtdetr.reports.curves import draw_learning_curve
     from rtdetr.reports.metrics import METRICS_FILE
@@ -20,4 +25,8 @@ def report(run: Annotated[Path, typer.Argument(help="Output folder of 'rtdetr tr
     if not (run / METRICS_FILE).is_file():
         raise InputError(f"{run}: expected the output folder of a training run, but it has no {METRICS_FILE}")
     draw_learning_curve(run)
-    typer.echo(write_page(run))
+    page = write_page(run)
+    if as_json:
+        write_json({"run": str(run), "report": str(page)}, "-")
+    else:
+        echo(page)

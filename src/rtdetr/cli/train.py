@@ -20,42 +20,48 @@ if TYPE_CHECKING:
 
 def train(
     data: Annotated[
-        list[Path] | None, typer.Argument(help="Dataset: folder or annotation file; several are joined.")
+        list[Path] | None, typer.Argument(help="Dataset: folder or annotation file. Several are joined.")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="YAML or JSON file with settings, or a published one.")
+        Path | None, typer.Option("--config", "-c", help="YAML or JSON file of settings, or a published YAML file.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Model name; default: rtdetrv2_r18vd, or that of --weights.")
+        str | None, typer.Option(help="Model name. Default: that of --weights, or else rtdetrv2_r18vd.")
     ] = None,
     output_dir: Annotated[
-        Path | None, typer.Option("--output", help="Folder for the results; default: runs/MODEL.")
+        Path | None, typer.Option("--output", help="Folder for the results. Default: runs/MODEL.")
     ] = None,
     resume: Annotated[
         str | None,
-        typer.Option(help="Folder of a run to resume; needs no other option. auto: that of --output, if any."),
+        typer.Option(help="Run folder to resume; needs no other option. auto: that of --output, if there is one."),
     ] = None,
     processes: Annotated[
         int | None,
-        typer.Option(min=1, help="Processes that share each batch, one per GPU; --resume keeps the number."),
+        typer.Option(
+            min=1, help="Processes that share each batch, one per GPU. Default: 1, or as many as the resumed run had."
+        ),
     ] = None,
-    weights: Annotated[str | None, typer.Option(help="Start from a model name, a file, or none.")] = None,
-    backbone_weights: Annotated[str | None, typer.Option(help="ImageNet weights: auto, a file, or none.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Starting weights: model name, file, or none.")] = None,
+    backbone_weights: Annotated[
+        str | None, typer.Option(help="ImageNet weights of the backbone: auto, file, or none.")
+    ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="published, finetune, deim; default: finetune with --weights, else published.")
+        str | None, typer.Option(help="published, finetune or deim. Default: finetune with --weights, else published.")
     ] = None,
     freeze: Annotated[
-        str | None, typer.Option(help="Do not train: backbone, encoder (and backbone), or a number of stages.")
+        str | None, typer.Option(help="Layers to freeze: backbone, encoder (includes backbone), or a number of stages.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Length of the run.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Number of epochs.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images per step, over all processes.")] = None,
-    size_hw: Annotated[str | None, typer.Option("--size", help="Image size: 640, or 480x640 (height x width).")] = None,
-    lr: Annotated[
-        float | None, typer.Option(help="Learning rate; rates of parameter groups are scaled with it.")
+    size_hw: Annotated[
+        str | None, typer.Option("--size", help="Image size in pixels: 640, or 480x640 (height x width).")
     ] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate. Those of parameter groups scale with it.")] = None,
     set: Annotated[
         list[str] | None,
-        typer.Option(help="train.NAME=VALUE of the recipe, model.NAME=VALUE of the network, NAME=VALUE of the run."),
+        typer.Option(
+            help="train.NAME=VALUE of the recipe, model.NAME=VALUE of the network, NAME=VALUE of the run. Repeatable.",
+        ),
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:1.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
@@ -63,29 +69,34 @@ def train(
     deterministic: Annotated[
         bool | None, typer.Option("--deterministic", help="Make runs repeatable bit for bit; slower.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Processes that load images; default: 4.")] = None,
-    evaluate_every: Annotated[int | None, typer.Option(min=0, help="Epochs between evaluations; 0: never.")] = None,
-    val_data: Annotated[Path | None, typer.Option(help="Dataset to evaluate, if not the val part of DATA.")] = None,
-    images: Annotated[Path | None, typer.Option(help="Folder of the images, if not in a usual place.")] = None,
-    val_images: Annotated[Path | None, typer.Option(help="The same for --val-data.")] = None,
-    bad_boxes: Annotated[str | None, typer.Option(help="Boxes without area in their image: error or drop.")] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that load images. Default: 4.")] = None,
+    evaluate_every: Annotated[int | None, typer.Option(min=0, help="Epochs between evaluations. 0: never.")] = None,
+    val_data: Annotated[
+        Path | None, typer.Option(help="Dataset to evaluate on. Default: the val split of DATA.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the images. Default: where the dataset usually has them.")
+    ] = None,
+    val_images: Annotated[Path | None, typer.Option(help="Folder of the images of --val-data.")] = None,
+    bad_boxes: Annotated[
+        str | None, typer.Option(help="Boxes without area inside their image: error stops, drop leaves them out.")
+    ] = None,
     bad_images: Annotated[
-        str | None, typer.Option(help="Images that cannot be read: error, or skip to show others instead.")
+        str | None, typer.Option(help="Unreadable images: error stops, skip replaces them by others.")
     ] = None,
     max_pixels: MaxPixels = None,
     loggers: Annotated[
-        list[str] | None,
-        typer.Option("--logger", help="Also report to an experiment tracker: wandb or mlflow; can be repeated."),
+        list[str] | None, typer.Option("--logger", help="Experiment tracker to log to: wandb or mlflow. Repeatable.")
     ] = None,
     font: Annotated[
-        Path | None, typer.Option(help="Font file for class names in images; default: installed ones.")
+        Path | None, typer.Option(help="Font file for class names in images. Default: an installed font.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and stop there.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop before training.")] = False,
 ) -> None:
     """Train a model on a dataset.
 
-    Options that you leave out come from --config, then from the recipe. Ctrl-C and SIGTERM end the run after the
-    current step; resume it with --resume. The exit status is then 130 or 143.
+    Options that you leave out come from --config, then from the recipe. Ctrl-C and SIGTERM stop the run after the
+    current step; continue it with --resume. The exit status is then 130 or 143.
     """
     options = locals()
     _launch(processes, resume=resume, output=output_dir)

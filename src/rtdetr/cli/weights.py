@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from rtdetr.cli.arguments import Classes, DropUnused
+from rtdetr.cli.arguments import Classes, DropUnused, JsonFlag
+from rtdetr.cli.output import echo, write_json
 from rtdetr.wording import counted
 
 log = logging.getLogger(__name__)
@@ -20,21 +21,30 @@ def _group() -> None:
 
 @weights.command()
 def convert(
-    source: Annotated[str, typer.Argument(metavar="IN", help="Zoo name, .pth, .safetensors, or Hugging Face folder.")],
-    target: Annotated[Path, typer.Argument(metavar="OUT", help=".pth or .safetensors file, or a folder.")],
+    source: Annotated[
+        str, typer.Argument(metavar="IN", help="Model name, .pth or .safetensors file, or Hugging Face folder.")
+    ],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help=".pth or .safetensors file, or folder.")],
     model: Annotated[
-        str | None, typer.Option(help="Zoo name or YAML file of the network, where IN does not say.")
+        str | None,
+        typer.Option(
+            help="Network of a checkpoint that does not store it: model name, config.json or published YAML file."
+        ),
     ] = None,
     format_: Annotated[
-        str | None, typer.Option("--format", help="rtdetr, official or huggingface; default: by OUT's name.")
+        str | None,
+        typer.Option(
+            "--format", help="rtdetr, official or huggingface. Default: rtdetr for a .pth file, else huggingface."
+        ),
     ] = None,
     classes: Classes = None,
     drop_unused: DropUnused = False,
+    as_json: JsonFlag = False,
 ) -> None:
-    """Rewrite weights in another format, every learned value unchanged.
+    """Convert weights to another format.
 
-    A folder is written in Hugging Face's layout and loads with transformers' from_pretrained; a .pth file loads in the
-    official tools and here. Constants that IN lacks are generated.
+    Every learned value is unchanged; constants that IN lacks are computed. A folder is written in Hugging Face's layout
+    and loads with transformers' from_pretrained. A .pth file loads in the published code and here.
     """
     from rtdetr.weights import convert as rewrite
 
@@ -42,7 +52,12 @@ def convert(
     for note in result.notes:
         log.warning(note)
     config = result.config
-    typer.echo(
+    if as_json:
+        written = {"file": str(result.path), "format": result.format, "num_entries": result.num_entries}
+        network = {"model": config.name, "version": config.version, "num_classes": config.num_classes}
+        write_json({**written, **network, "notes": result.notes}, "-")
+        return
+    echo(
         f"{result.path}: {counted(result.num_entries, 'entry')} of {config.name} "
         f"({config.version}, {counted(config.num_classes, 'class')}), format {result.format}"
     )

@@ -2,7 +2,6 @@
 
 import contextlib
 import datetime
-import importlib.metadata
 import json
 import os
 import platform
@@ -13,13 +12,14 @@ from typing import Any
 import torch
 
 from rtdetr._version import __version__
+from rtdetr.devices import describe_device
 from rtdetr.errors import ConfigError, TrainingError
 from rtdetr.files import write_atomically
+from rtdetr.machine import GIB, num_cores, package_versions, processor, total_memory_gib
 from rtdetr.text_files import read_text
 
 ENVIRONMENT_FILE = "environment.json"
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pydantic", "scipy", "hotcoco", "safetensors", "matplotlib")
-GIB = 2**30  # bytes
 
 
 def write_environment(folder: Path, *, device: torch.device, workers: int) -> Path:
@@ -60,23 +60,20 @@ def processes_of(run: Path) -> int | None:
 
 def describe_environment(device: torch.device, *, workers: int) -> dict[str, Any]:
     """Versions, processor, memory, threads and device of this process, as plain values for JSON."""
-    versions = {"rtdetr": __version__, "python": platform.python_version()}
-    for package in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
+    installed = {name: version for name, version in package_versions(PACKAGES).items() if version is not None}
     return {
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "versions": versions,
+        "versions": {"rtdetr": __version__, "python": platform.python_version(), **installed},
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_gib": _total_memory_gib(),
+        "processor": processor(),
+        "cores": num_cores(),
+        "memory_gib": total_memory_gib(),
         "threads": torch.get_num_threads(),
         "loader_workers": workers,
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
         "processes_here": int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
-        "device": _describe_device(device),
+        "device": describe_device(device),
     }
 
 
@@ -92,32 +89,3 @@ def resident_memory_gib() -> float | None:
 def peak_cuda_memory_gib(device: torch.device | None) -> float | None:
     """Most memory that tensors on a GPU took up at a time since the process began, GiB; None on other devices."""
     return torch.cuda.max_memory_allocated(device) / GIB if device is not None and device.type == "cuda" else None
-
-
-def _describe_device(device: torch.device) -> dict[str, Any]:
-    if device.type != "cuda":
-        return {"type": device.type}
-    properties = torch.cuda.get_device_properties(device)
-    return {
-        "type": "cuda",
-        "name": properties.name,
-        "memory_gib": round(properties.total_memory / GIB, 1),
-        "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),
-    }
-
-
-def _processor() -> str:
-    """The model name; `platform.processor` knows it on few systems."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def _total_memory_gib() -> float | None:
-    try:
-        return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB, 1)
-    except (OSError, ValueError, AttributeError):
-        return None

@@ -21,6 +21,7 @@ from openvino.preprocess import PrePostProcessor
 from rtdetr.class_lists import GivenClasses
 from rtdetr.errors import ConfigError, WeightsError, nearest, one_of
 from rtdetr.files import beside
+from rtdetr.machine import has_amx
 from rtdetr.runtimes.base import Batch, Output
 from rtdetr.runtimes.graph_form import (
     IMAGES,
@@ -210,9 +211,7 @@ def _options(precision: str, device: str, num_threads: int | None) -> dict[str, 
     one_of("precision", precision, ["auto", *TYPES])
     if precision == "auto" and device == "CPU" and platform.machine() in ("x86_64", "AMD64"):
         # OpenVINO takes bfloat16 wherever there are instructions for it; without AMX that is slower than float32
-        information = Path("/proc/cpuinfo")
-        has_amx = information.is_file() and " amx_bf16" in information.read_text()
-        precision = "bfloat16" if has_amx else "float32"
+        precision = "bfloat16" if has_amx() else "float32"
     options: dict[str, str | int] = {} if precision == "auto" else {"INFERENCE_PRECISION_HINT": TYPES[precision]}
     return options if num_threads is None else {**options, "INFERENCE_NUM_THREADS": num_threads}
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import torch
 
+from rtdetr.machine import GIB
 from rtdetr.random_state import random_state, set_random_state
-from rtdetr.reports.environment import GIB
 from rtdetr.training.job import Job
 from rtdetr.training.step import explain_out_of_memory, make_gradients
 from rtdetr.wording import counted

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
+from rtdetr.categories import COCO80
 from rtdetr.class_lists import GivenClasses
 from rtdetr.config import ModelConfig
 from rtdetr.devices import pytorch_defaults
@@ -79,6 +80,8 @@ def convert(
                 "the official format cannot say that the network normalizes its images: it needs images from which "
                 f"{config.pixel_mean or 0} is subtracted and that are then divided by {config.pixel_std or 1}"
             ]
+        if not described and classes is not None and classes != COCO80:
+            notes.append("the official format has no class names: load the file with --classes (Python: categories)")
     return Conversion(target, chosen, weights.config, len(state), notes)
 
 
