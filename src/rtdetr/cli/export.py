@@ -6,9 +6,17 @@ from typing import Annotated, Any
 
 import typer
 
-from rtdetr.cli.arguments import BadImages, Classes, DropUnused, MaxPixels, ModelFile, Recursive, find_images
+from rtdetr.cli.arguments import (
+    BadImages,
+    Classes,
+    DropUnused,
+    MaxPixels,
+    ModelFile,
+    Recursive,
+    find_images,
+    parse_size,
+)
 from rtdetr.cli.exporting import default_file, stated, write_and_report
-from rtdetr.cli.predict import parse_size
 from rtdetr.errors import ConfigError, one_of
 from rtdetr.exported_files import ENDINGS
 

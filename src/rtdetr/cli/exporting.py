@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from rtdetr.cli.predict import write_json
+from rtdetr.cli.output import write_json
 from rtdetr.errors import one_line
 from rtdetr.exported_files import ending
 from rtdetr.wording import counted

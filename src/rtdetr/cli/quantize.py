@@ -5,9 +5,8 @@ from typing import Annotated
 
 import typer
 
-from rtdetr.cli.arguments import BadImages, Classes, DropUnused, MaxPixels, ModelFile, find_images
+from rtdetr.cli.arguments import BadImages, Classes, DropUnused, MaxPixels, ModelFile, find_images, parse_size
 from rtdetr.cli.exporting import default_file, stated, write_and_report
-from rtdetr.cli.predict import parse_size
 
 
 def quantize(

@@ -112,7 +112,7 @@ def settings_of(options: Mapping[str, Any]) -> "TrainSettings":
     Raises:
         ConfigError, InputError: a value of --set or --size that cannot be read.
     """
-    from rtdetr.cli.predict import parse_size
+    from rtdetr.cli.arguments import parse_size
     from rtdetr.recipes import TrainSettings
     from rtdetr.recipes.changes import parse_assignments
 
