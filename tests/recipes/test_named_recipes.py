@@ -10,8 +10,8 @@ from rtdetr import zoo
 from rtdetr.categories import COCO80
 from rtdetr.config import ModelConfig, Recipe
 from rtdetr.errors import ConfigError
-from rtdetr.recipes.named_recipes import DataSummary, deim, finetune, named_recipe
-from rtdetr.recipes.resolve import configure
+from rtdetr.recipes.named_recipes import deim, finetune, named_recipe
+from rtdetr.recipes.resolve import DataSummary, configure, for_data
 from rtdetr.recipes.written import read_written
 from tests.training.small import settings_of
 
@@ -86,7 +86,8 @@ def test_a_zoo_name_is_a_recipe():
 
 
 def chosen(settings, names=("cat",), num_images=1000):
-    return configure(read_written("d", {"output_dir": "o", **settings}), DataSummary(num_images, names))
+    written = read_written("d", {"output_dir": "o", **settings})
+    return for_data(configure(written), written, DataSummary(num_images, names))
 
 
 def test_which_recipe_is_taken():
@@ -124,4 +125,4 @@ def test_a_resumed_run_is_not_fitted_again(tmp_path, monkeypatch):
     config = chosen({"weights": "rtdetrv2_r50vd"}, num_images=50)
     for saved in (config.model_dump(mode="json"), {**config.model_dump(mode="json"), "recipe_changes": None}):
         again = read_written(None, {}, saved=saved)
-        assert configure(again) == configure(again, DataSummary(5000, ("cat",))) == config
+        assert configure(again) == for_data(configure(again), again, DataSummary(5000, ("cat",))) == config

@@ -8,6 +8,8 @@ from rtdetr.config import STRIDE, Recipe, SizeHW, size_problem
 from rtdetr.errors import ConfigError
 from rtdetr.yaml_files import parse_yaml
 
+_ADAPTED = {"epochs": "epochs", "batch_size": "batch_size", "train_size_hw": "size_hw", "lr": "lr"}  # names in `adapt`
+
 
 def adapt(
     recipe: Recipe,
@@ -49,11 +51,10 @@ def change(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
     Raises:
         ConfigError: as for both.
     """
-    names = {"epochs": "epochs", "batch_size": "batch_size", "train_size_hw": "size_hw", "lr": "lr"}
-    first = [name for name in names if name in values]
+    first = [name for name in _ADAPTED if name in values]
     checked = override(recipe, {name: values[name] for name in first})  # refuses what cannot be, before it is used
-    adapted = adapt(recipe, **{names[name]: getattr(checked, name) for name in first})
-    return override(adapted, {name: value for name, value in values.items() if name not in names})
+    adapted = adapt(recipe, **{_ADAPTED[name]: getattr(checked, name) for name in first})
+    return override(adapted, {name: value for name, value in values.items() if name not in first})
 
 
 def override(recipe: Recipe, values: Mapping[str, object]) -> Recipe:

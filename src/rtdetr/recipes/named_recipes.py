@@ -5,19 +5,14 @@ A zoo name is a recipe as well: the published one of that model.
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from rtdetr import zoo
-from rtdetr.categories import COCO80
 from rtdetr.config import ModelConfig, PResNetConfig, Recipe
-from rtdetr.data import DetectionDataset
-from rtdetr.data.sampling import epoch_length, repeat_factors
 from rtdetr.errors import ConfigError, nearest
-from rtdetr.recipes.changes import adapt, change
+from rtdetr.recipes.changes import adapt
 
 PUBLISHED, FINETUNE, DEIM = RECIPES = ("published", "finetune", "deim")
-AUTO = "auto"  # where no recipe is named: see `meant`
+AUTO = "auto"  # where no recipe is named: finetune or published, as the data decides (`resolve.py`)
 
 
 def named_recipe(name: str, model: str, network: ModelConfig | None = None) -> Recipe:
@@ -139,49 +134,3 @@ def _backbone_share(recipe: Recipe) -> float:
         name = "backbone.res_layers.0.blocks.0.branch2a.conv.weight"  # any that no pattern for norms or biases matches
         own = next((group.lr for group in recipe.groups if re.search(group.pattern, name)), None)
     return 1.0 if own is None else own / recipe.lr
-
-
-class DataSummary(NamedTuple):
-    """What a recipe that is made for the data goes by.
-
-    Attributes:
-        num_images: that an epoch shows: the length of the training data, more if it is balanced.
-        class_names: its classes, by label.
-    """
-
-    num_images: int
-    class_names: Sequence[str]
-
-    @classmethod
-    def of(cls, data: DetectionDataset, *, balance: bool) -> "DataSummary":
-        """Count what an epoch of the training data shows."""
-        factors = repeat_factors(data.annotations) if balance else None
-        return cls(epoch_length(factors, num_images=len(data)), data.categories.names)
-
-
-def meant(name: str, data: DataSummary) -> str:
-    """Return which recipe `AUTO` stands for; other names as they are.
-
-    It stands for weights and no named recipe: `FINETUNE`, unless the classes are those of COCO. Then the run goes on
-    with what the weights were made for, by the published recipe.
-    """
-    if name != AUTO:
-        return name
-    return PUBLISHED if list(data.class_names) == COCO80.names else FINETUNE
-
-
-def tailored(base: Recipe, changes: Mapping[str, object], data: DataSummary, *, from_scratch: bool) -> Recipe:
-    """Return the recipe `finetune` with changes; it is made for the batch size and the length that are among them.
-
-    Raises:
-        ConfigError: a change that cannot be.
-    """
-    asked = change(base, changes)
-    made = finetune(
-        base,
-        num_images=data.num_images,
-        batch_size=asked.batch_size if "batch_size" in changes else None,
-        epochs=asked.epochs if "epochs" in changes else None,
-        from_scratch=from_scratch,
-    )
-    return change(made, {name: value for name, value in changes.items() if name not in ("batch_size", "epochs")})

@@ -9,23 +9,46 @@ Nothing changes the settings afterwards.
 """
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rtdetr.categories import COCO80
 from rtdetr.config import Recipe, TrainConfig
 from rtdetr.data import DetectionDataset
+from rtdetr.data.sampling import epoch_length, repeat_factors
 from rtdetr.devices import choose_device
 from rtdetr.errors import naming_the_missing_extra, one_of
 from rtdetr.evaluation import CocoMetrics
 from rtdetr.fonts import given_face
 from rtdetr.images import allow_pixels
 from rtdetr.recipes.changes import change
-from rtdetr.recipes.named_recipes import AUTO, FINETUNE, DataSummary, meant, named_recipe, published, tailored
+from rtdetr.recipes.named_recipes import AUTO, FINETUNE, PUBLISHED, finetune, named_recipe, published
 from rtdetr.recipes.run_data import GivenData, open_run_data
 from rtdetr.recipes.written import Written, read_written
 
 METRICS = [name for name in CocoMetrics._fields if name != "per_class"]
+
+
+DEPENDENT = (AUTO, FINETUNE)  # recipes that are made for the data
+
+
+class DataSummary(NamedTuple):
+    """What a recipe that is made for the data goes by.
+
+    Attributes:
+        num_images: that an epoch shows: the length of the training data, more if it is balanced.
+        class_names: its classes, by label.
+    """
+
+    num_images: int
+    class_names: Sequence[str]
+
+    @classmethod
+    def of(cls, data: DetectionDataset, *, balance: bool) -> "DataSummary":
+        """Count what an epoch of the training data shows."""
+        factors = repeat_factors(data.annotations) if balance else None
+        return cls(epoch_length(factors, num_images=len(data)), data.categories.names)
 
 
 class RunSettings(NamedTuple):
@@ -56,31 +79,52 @@ def resolve(
     check(draft)
     datasets = open_run_data(draft, GivenData.among(data, settings.get("val_data")))
     summary = DataSummary.of(datasets["train"], balance=draft.balance)
-    return RunSettings(configure(written, summary), datasets)
+    return RunSettings(for_data(draft, written, summary), datasets)
 
 
-def configure(written: Written, data: DataSummary | None = None) -> TrainConfig:
-    """Return the settings of a run. Without `data`, a recipe that depends on it is the published one for now.
+def configure(written: Written) -> TrainConfig:
+    """Return the settings of a run; a recipe that depends on the data (`for_data`) is the published one for now.
 
     Raises:
         ConfigError: a value that cannot be.
     """
-    values, name, changes = written.values, written.recipe_name, written.changes
-    depends_on_data = written.recipe in (AUTO, FINETUNE)
+    values = written.values
+    model, network = values["model"], values["network"]
     if isinstance(written.recipe, Recipe):
         recipe = written.recipe
-    elif depends_on_data:
-        recipe = published(values["model"], values["network"])
+    elif written.recipe in DEPENDENT:
+        recipe = published(model, network)
     else:
-        recipe = named_recipe(written.recipe, values["model"], values["network"])
-    changed = change(recipe, changes)
-    has_weights = values["weights"] or values["backbone_weights"]
-    weights = changed.tuning_from if written.may_tune and not has_weights else values["weights"]
-    if data is not None and depends_on_data:
-        name = meant(name, data)
-        from_scratch = weights is None and values["backbone_weights"] is None
-        changed = tailored(recipe, changes, data, from_scratch=from_scratch) if name == FINETUNE else changed
-    return TrainConfig(**{**values, "weights": weights, "recipe": changed, "recipe_name": name})
+        recipe = named_recipe(written.recipe, model, network)
+    recipe = change(recipe, written.changes)
+    weights = values["weights"]
+    if written.may_tune and not (weights or values["backbone_weights"]):
+        weights = recipe.tuning_from
+    return TrainConfig(**{**values, "weights": weights, "recipe": recipe, "recipe_name": written.recipe_name})
+
+
+def for_data(draft: TrainConfig, written: Written, data: DataSummary) -> TrainConfig:
+    """Return the settings with the recipe that fits the data, where it depends on that.
+
+    Where weights are given and no recipe is named, it is `finetune`, unless the classes are those of COCO: then the run
+    goes on with what the weights were made for, by the published recipe.
+
+    Raises:
+        ConfigError: a change of the recipe that cannot be.
+    """
+    if written.recipe not in DEPENDENT:
+        return draft
+    if written.recipe == AUTO and list(data.class_names) == COCO80.names:
+        return draft.replace(recipe_name=PUBLISHED)
+    changes = dict(written.changes)
+    recipe = finetune(
+        published(draft.model, draft.network),
+        num_images=data.num_images,
+        batch_size=draft.recipe.batch_size if changes.pop("batch_size", None) is not None else None,
+        epochs=draft.recipe.epochs if changes.pop("epochs", None) is not None else None,
+        from_scratch=draft.weights is None and draft.backbone_weights is None,
+    )
+    return draft.replace(recipe=change(recipe, changes), recipe_name=FINETUNE)
 
 
 def check(config: TrainConfig) -> None:
