@@ -1,4 +1,4 @@
-"""How plots look: their colors, sizes and axes, the same in every figure, and class names in any script.
+"""How plots look: their colors, sizes and axes, the same in every figure. For class names see `fonts/figure.py`.
 
 Backgrounds are white, so that a file can be printed and passed on. On a dark screen `page.css` inverts plots.
 """

@@ -75,12 +75,14 @@ def test_an_output_folder_holds_everything(folder, tmp_path):
     names = ["class_ap", "confusion_matrix", "f1_curve", "p_curve", "pr_curve", "r_curve"]
     assert sorted(path.stem for path in output.glob("*.png")) == names
     assert len(list((output / "worst_images").glob("*.jpg"))) >= 4  # of five images, one of them empty
+    assert "worst-images" in (output / "report.html").read_text(encoding="utf-8")
     document = json.loads((output / "report.json").read_text())
     assert (document["num_images"], len(document["confidence_95"])) == (5, 2)
     assert len(json.loads((output / "detections.json").read_text())) == 5 * 3 * 30
     bare = run(folder / "tiny.pth", folder, "--output", tmp_path / "bare", "--no-plots")
     assert bare.exit_code == 0
-    assert sorted(path.name for path in (tmp_path / "bare").iterdir()) == ["detections.json", "report.json"]
+    written = sorted(path.name for path in (tmp_path / "bare").iterdir())
+    assert written == ["detections.json", "report.html", "report.json"]
 
 
 def count(folder, tmp_path, *options):
