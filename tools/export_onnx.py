@@ -7,6 +7,8 @@ import argparse
 import sys
 from pathlib import Path
 
+import typer
+
 from rtdetr.cli.logs import log_to_stderr
 from rtdetr.errors import ConfigError, RTDETRError, naming_the_missing_extra
 
@@ -26,7 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from rtdetr.export import ExportOptions, RefusedExportError, Source, export
+    from rtdetr.cli.exporting import write_and_report
+    from rtdetr.export import ExportOptions, Source
     from rtdetr.export.source import checkpoint_sha256
     from rtdetr.published import read_published
     from rtdetr.recipes.changes import parse, parse_assignments
@@ -43,11 +46,17 @@ def _run(options: argparse.Namespace) -> int:
     side = options.input_size
     settings = ExportOptions(dynamic_batch=True, size_hw=None if side is None else (side, side), opset=options.opset)
     try:
-        result = export(source, options.output_file, options=settings, check=options.check)
-    except RefusedExportError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 3
-    print(f"{result.path}: {result.size_bytes / 1e6:.1f} MB, {result.num_nodes} operators")
+        write_and_report(
+            source,
+            options.output_file,
+            settings,
+            check=options.check,
+            images=None,
+            data=None,
+            on_bad_image="error",
+        )
+    except typer.Exit as refused:
+        return refused.exit_code
     return 0
 
 
@@ -59,7 +68,11 @@ def _parser() -> argparse.ArgumentParser:
     add("-o", "--output_file", type=Path, default=Path("model.onnx"), help="file to write")
     add("-s", "--input_size", type=int, help="side of the input in pixels; by default eval_spatial_size of the file")
     add("--opset", type=int, default=18, help="ONNX operator set")
-    add("--check", action="store_true", help="compare the detections with PyTorch's before the file appears")
+    add(
+        "--check",
+        action="store_true",
+        help="compare the detections with PyTorch's and print the result",
+    )
     add("--simplify", action="store_true", help="accepted, without effect: the graph has nothing to simplify")
     add("-u", "--update", nargs="+", action="extend", metavar="KEY=VALUE", help="values over those of the file")
     return parser

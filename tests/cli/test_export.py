@@ -64,6 +64,17 @@ def test_an_exported_file_is_no_checkpoint(weights, tmp_path):
     assert result.exit_code == 2 and "give the one that it was made from" in result.stderr
 
 
+def test_a_model_without_class_names_is_told_where_to_give_them(tmp_path, caplog):
+    unnamed = save_weights(build_model("test-tiny", num_classes=2), tmp_path / "unnamed.pth")
+    assert run(unnamed, "-o", tmp_path / "model.onnx", "--no-check").exit_code == 0
+    assert f"{unnamed} does not name its classes" in caplog.text and "--classes FILE" in caplog.text
+    caplog.clear()
+    (tmp_path / "names.txt").write_text("bolt\nnut\n")
+    result = run(unnamed, "-o", tmp_path / "model.onnx", "--no-check", "--classes", tmp_path / "names.txt")
+    assert result.exit_code == 0 and "does not name" not in caplog.text
+    assert metadata_of(tmp_path / "model.onnx")["names"] == ["bolt", "nut"]
+
+
 def test_no_check_and_the_default_name(weights, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = run(weights, "--no-check", "--postprocess", "raw", "--layers", 1, "--queries", 9, "--opset", 13)
@@ -194,7 +205,8 @@ val_dataloader: {dataset: {transforms: {ops: [{type: Resize, size: [64, 64]}]}}}
     weights = save_weights(build_model(read_published(config).network), tmp_path / "weights.pth")
     path = tmp_path / "out.onnx"
     assert tool.main(["-c", str(config), "-r", str(weights), "-o", str(path), "--check", "--simplify"]) == 0
-    assert "operators" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "operators" in printed and "passed" in printed
     assert [x.name for x in onnx.load(path).graph.input] == ["images", "orig_target_sizes"]
     assert metadata_of(path)["dynamic_batch"] and metadata_of(path)["size_hw"] == [64, 64]
     assert tool.main(["-c", str(config), "-o", str(path)]) == 2

@@ -11,7 +11,7 @@ from onnx import numpy_helper
 from torchvision.ops import batched_nms
 
 from rtdetr.categories import Categories
-from rtdetr.errors import ExportError
+from rtdetr.errors import ConfigError, ExportError
 from rtdetr.export import Source, export
 from rtdetr.export.graph import prepared
 from rtdetr.export.job import make_job
@@ -159,10 +159,13 @@ def test_float16(model):
     assert {inferred[name].elem_type for name in grids} == {onnx.TensorProto.FLOAT}
 
 
-@pytest.mark.parametrize("precision", ["bf16", "int8"])
-def test_precisions_that_this_format_has_not(model, precision):
-    with pytest.raises(ExportError, match="fp32 or fp16"):
-        built(model, precision=precision)
+@pytest.mark.parametrize(
+    ("precision", "message"),
+    [("bf16", "expected fp32, fp16 or int8 for format onnx.* no bfloat16"), ("int8", "calibrated on images")],
+)
+def test_precisions_that_this_format_has_not(model, tmp_path, precision, message):
+    with pytest.raises(ConfigError, match=message):
+        export(model, tmp_path / "model.onnx", options=ExportOptions(precision=precision))
 
 
 @pytest.mark.parametrize("values", [{}, FREE, {"precision": "fp16"}, {"precision": "fp16", **FREE}])

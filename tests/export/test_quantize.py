@@ -63,7 +63,7 @@ def test_wrong_settings_are_refused_first(dataset, path, settings, message) -> N
 
 def test_calibration_needs_pictures(dataset, tmp_path) -> None:
     source = Source(build_model("test-tiny", num_classes=3), CATEGORIES)
-    with pytest.raises(InputError, match="at least one picture"):
+    with pytest.raises(InputError, match="at least one image"):
         quantized(source, tmp_path / "model.onnx", data=dataset, images=[])
     for calibration in (
         [np.zeros((1, 1, 3), np.uint8)],

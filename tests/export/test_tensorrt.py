@@ -109,7 +109,6 @@ def test_an_engine_with_its_description(fake, model, tmp_path, caplog) -> None:
     cache = tmp_path / "cache"
     with caplog.at_level("INFO"):
         result = exported(
-            module,
             model,
             tmp_path / "model.engine",
             {"dynamic_batch": True},

@@ -62,6 +62,11 @@ class GraphBuilder:
         self.nodes.append(helper.make_node(kind, inputs, list(names), name=names[0], **attributes))
         return tuple(names)
 
+    def top_k(self, x: str, count: int, names: tuple[str, str]) -> tuple[str, str]:
+        """The largest values of each row, largest first, and their places."""
+        values, places = self.split_op("TopK", x, self.constant([count]), names=names, axis=-1)
+        return values, places
+
     def constant(self, values: Any, dtype: Any = np.int64) -> str:
         """Return the name of a constant; equal ones are stored once."""
         array = np.ascontiguousarray(np.asarray(values, dtype=dtype))

@@ -103,7 +103,7 @@ def _select(g: GraphBuilder, module: RTDETRDecoder, read: str, tokens: Tokens) -
     elif method == "one2many":
         columns = module.num_classes
     per_image = g.op("Reshape", g.wide(logits), g.shape(-1, _times(g, tokens.count, columns)))
-    _, index = g.split_op("TopK", per_image, g.constant([queries]), names=("TopK_values", "TopK_index"), axis=-1)
+    _, index = g.top_k(per_image, queries, ("TopK_values", "TopK_index"))
     if method == "one2many":
         index = g.op("Div", index, g.constant(columns))
     own_index = g.reshape(index, (-1,))

@@ -76,7 +76,7 @@ def best_pairs(g: GraphBuilder, logits: str, *, num_queries: int, num_classes: i
     pairs = num_queries * num_classes
     count = min(MAX_DETECTIONS, pairs)
     flat = g.wide(g.reshape(logits, (-1, pairs)))
-    best, index = g.split_op("TopK", flat, g.constant([count]), names=("best_logits", "best_index"), axis=-1)
+    best, index = g.top_k(flat, count, ("best_logits", "best_index"))
     classes = g.constant(num_classes)
     query = g.op("Div", index, classes)
     g.op("Mod", index, classes, name="labels")
@@ -87,9 +87,9 @@ def best_queries(g: GraphBuilder, logits: str, *, num_queries: int, num_classes:
     """The best queries, each with its best class; adds the output `labels`."""
     count = min(MAX_DETECTIONS, num_queries)
     rows = g.wide(g.reshape(logits, (-1, num_classes)))
-    highest, label = g.split_op("TopK", rows, g.constant([1]), names=("class_logit", "class_label"), axis=-1)
+    highest, label = g.top_k(rows, 1, ("class_logit", "class_label"))
     by_image = g.reshape(highest, (-1, num_queries))
-    best, query = g.split_op("TopK", by_image, g.constant([count]), names=("best_logits", "best_query"), axis=-1)
+    best, query = g.top_k(by_image, count, ("best_logits", "best_query"))
     chosen = rows_of(g, query, batch, g.constant(num_queries))
     g.op("Gather", g.reshape(label, (-1,)), chosen, axis=0, name="labels")
     return Best(best, chosen, count)
