@@ -32,7 +32,7 @@ from rtdetr.data.box_forms import CORNERS
 from rtdetr.data.image_files import is_image_name, listing
 from rtdetr.data.label_files import composed, label_stems
 from rtdetr.data.records import UNKNOWN, BoxRecord, ImageRecord, Part
-from rtdetr.data.voc_xml import Picture, read_picture
+from rtdetr.data.voc_xml import VocFile, read_xml
 from rtdetr.errors import DatasetError
 from rtdetr.text_files import read_text
 from rtdetr.wording import counted, have
@@ -70,17 +70,17 @@ def read_voc(split: VocSplit) -> Part:
     _note_absent(part, split)
     own = {item.xml for item in split.items} - set(split.absent)
     xml_files = dict.fromkeys([item.xml for item in split.items if item.xml in own] + split.every)
-    pictures = {file: found for file in xml_files if (found := _read_file(part, file, is_own=file in own))}
-    names = _class_names(part, split, own, pictures)
+    contents = {file: found for file in xml_files if (found := _read_file(part, file, is_own=file in own))}
+    names = _class_names(part, split, own, contents)
     part.categories = [Category(label, name) for label, name in enumerate(names)]
-    items = [item for item in split.items if item.xml in pictures]
-    file_names = image_names(split._replace(items=items), pictures)
+    items = [item for item in split.items if item.xml in contents]
+    file_names = image_names(split._replace(items=items), contents)
     columns = zip(ids_of_names(file_names).tolist(), file_names, items, strict=True)
-    part.images = [ImageRecord(number, name, pictures[item.xml].size_wh) for number, name, item in columns]
-    shift, label_of_name = first_pixel(pictures), {name: label for label, name in enumerate(names)}
+    part.images = [ImageRecord(number, name, contents[item.xml].size_wh) for number, name, item in columns]
+    shift, label_of_name = first_pixel(contents), {name: label for label, name in enumerate(names)}
     boxes = []
     for image, item in enumerate(items):
-        for number, thing in pictures[item.xml].objects.items():
+        for number, thing in contents[item.xml].objects.items():
             x1, y1, x2, y2 = thing.corners
             xywh = x1 - shift, y1 - shift, x2 - (x1 - shift), y2 - (y1 - shift)
             name = f"object {number} ({thing.name!r})"
@@ -108,18 +108,18 @@ def _note_absent(part: Part, split: VocSplit) -> None:
         part.problem("misplaced-label" if near else "unreadable-entry", file=xml.name, detail=detail, error=error)
 
 
-def _read_file(part: Part, file: Path, *, is_own: bool) -> Picture | None:
+def _read_file(part: Part, file: Path, *, is_own: bool) -> VocFile | None:
     """What an XML file says, without what cannot be understood; None: it cannot be read at all.
 
     The doctor shows what is wrong with the file of another split there.
     """
-    picture, problems = read_picture(file)
+    content, problems = read_xml(file)
     for kind, error in problems:
         detail = error.removeprefix(f"{file}: ")
         part.problem(kind, file=file.name, detail=detail, error=error, is_shown=is_own)
-    if picture and is_own:
-        part.num_listed_boxes += picture.num_listed
-    return picture
+    if content and is_own:
+        part.num_listed_boxes += content.num_listed
+    return content
 
 
 def class_list(root: Path) -> tuple[Path | None, list[str]]:
@@ -133,9 +133,9 @@ def class_list(root: Path) -> tuple[Path | None, list[str]]:
     return file, [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def _class_names(part: Part, split: VocSplit, own: Set[Path], pictures: dict[Path, Picture]) -> list[str]:
+def _class_names(part: Part, split: VocSplit, own: Set[Path], contents: dict[Path, VocFile]) -> list[str]:
     """The classes of the dataset: those of its list where there is one, which must have the class of every object."""
-    file_of_name = {thing.name: file for file, picture in pictures.items() for thing in picture.objects.values()}
+    file_of_name = {thing.name: file for file, content in contents.items() for thing in content.objects.values()}
     used, root = set(file_of_name), split.root
     try:
         file, names = class_list(root)
@@ -144,7 +144,7 @@ def _class_names(part: Part, split: VocSplit, own: Set[Path], pictures: dict[Pat
         return sorted(used)
     if file is None:
         if not used:
-            count = counted(len(pictures), "annotation file")
+            count = counted(len(contents), "annotation file")
             error = f"{root}: no object in {count}, so no classes. Add a labels.txt"
             part.problem("no-class", file=root.name, error=error, is_shown=False)  # the doctor counts for itself
         names = VOC20.names if used and used <= set(VOC20.names) else sorted(used)
@@ -163,13 +163,13 @@ def _class_names(part: Part, split: VocSplit, own: Set[Path], pictures: dict[Pat
     return list(dict.fromkeys(names))
 
 
-def first_pixel(pictures: dict[Path, Picture]) -> int:
+def first_pixel(contents: dict[Path, VocFile]) -> int:
     """The number that the dataset gives to the first pixel of a row or column: 1, or 0 where a box begins at one."""
-    things = (thing for picture in pictures.values() for thing in picture.objects.values())
+    things = (thing for content in contents.values() for thing in content.objects.values())
     return 0 if any(0 <= corner < 1 for thing in things for corner in thing.corners[:2]) else 1
 
 
-def image_names(split: VocSplit, pictures: dict[Path, Picture]) -> list[str]:
+def image_names(split: VocSplit, contents: dict[Path, VocFile]) -> list[str]:
     """The image file of each item: the one listed, else with the name of the XML file, else the one that it names."""
     images = sorted(filter(is_image_name, listing(split.images_dir)))
     present = {os.path.splitext(name)[0]: name for name in images} | {name: name for name in images}
@@ -178,6 +178,6 @@ def image_names(split: VocSplit, pictures: dict[Path, Picture]) -> list[str]:
     def image(item: Item) -> str:
         stem = item.xml.stem
         found = item.image or present.get(stem) or alike.get(composed(stem))
-        return found or pictures[item.xml].file_name or f"{stem}.jpg"
+        return found or contents[item.xml].file_name or f"{stem}.jpg"
 
     return [image(item) for item in split.items]

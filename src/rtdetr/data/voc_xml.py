@@ -30,7 +30,7 @@ class VocObject(NamedTuple):
     difficult: bool
 
 
-class Picture(NamedTuple):
+class VocFile(NamedTuple):
     """What one XML file says."""
 
     file_name: str
@@ -39,7 +39,7 @@ class Picture(NamedTuple):
     num_listed: int  # objects in the file, those included that cannot be used
 
 
-def read_picture(file: Path) -> tuple[Picture | None, list[tuple[str, str]]]:
+def read_xml(file: Path) -> tuple[VocFile | None, list[tuple[str, str]]]:
     """Read one XML file.
 
     Returns:
@@ -51,17 +51,17 @@ def read_picture(file: Path) -> tuple[Picture | None, list[tuple[str, str]]]:
         root = load_xml(file)
     except DatasetError as error:
         return None, [("unreadable-entry", str(error))]
-    picture = Picture(image_of(root), None, {}, 0)
+    found = VocFile(image_of(root), None, {}, 0)
     for number, element in enumerate(root.iterfind("object"), 1):
-        picture = picture._replace(num_listed=number)
+        found = found._replace(num_listed=number)
         try:
-            picture.objects[number] = object_of(file, number, element)
+            found.objects[number] = object_of(file, number, element)
         except DatasetError as error:
             problems.append(("unreadable-entry", str(error)))
     try:
-        return picture._replace(size_wh=size_of(file, root)), problems
+        return found._replace(size_wh=size_of(file, root)), problems
     except DatasetError as error:
-        return picture, [*problems, ("wrong-value", str(error))]
+        return found, [*problems, ("wrong-value", str(error))]
 
 
 def image_of(root: Element) -> str:
