@@ -9,6 +9,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from rtdetr.data.annotations import Annotations, OnBad
+from rtdetr.data.coco import read_coco
+from rtdetr.data.records import to_annotations
+
 CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}, {"id": 90, "name": "bird"}]
 
 
@@ -81,3 +85,10 @@ def many_images(count: int, *, seed: int = 0) -> dict[str, Any]:
             number = len(content["annotations"]) + 1
             content["annotations"].append(annotation(number, image_id, int(rng.choice([3, 7, 90])), [x, y, w, h]))
     return content
+
+
+def read_annotations(
+    file: Path, *, images_dir: Path | None = None, on_bad_box: str = "error", on_bad_image: str = "error"
+) -> Annotations:
+    """A COCO file as training reads it."""
+    return to_annotations(read_coco(file, images_dir or file.parent), OnBad(on_bad_box, on_bad_image))

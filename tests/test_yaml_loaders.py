@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rtdetr.data.yolo import find_yolo
+from rtdetr.data.yolo_files import find_yolo
 from rtdetr.yaml_files import read_yaml
 from rtdetr.yaml_loaders import TextLoader, ValuesLoader
 
@@ -83,5 +83,5 @@ def test_in_files(tmp_path: Path):
         file.parent.mkdir()
         file.touch()
     found = find_yolo(tmp_path, ("train",))
-    assert found is not None and [c.name for c in found.split.categories] == ["cat", "no"]
+    assert found is not None and [c.name for c in found.read().categories] == ["cat", "no"]
     assert read_yaml(tmp_path / "data.yaml")["names"] == {0: "cat", 1: False}

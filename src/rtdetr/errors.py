@@ -58,6 +58,10 @@ class MissingSplitError(DatasetError):
     """A dataset that does not have the split asked for; any other DatasetError is about one that it has or names."""
 
 
+class MissingFolderError(DatasetError):
+    """A dataset file that names a folder or list of images that is not there."""
+
+
 class WeightsError(RTDETRError, RuntimeError):
     """A checkpoint that is missing, damaged or made for another model."""
 

@@ -122,7 +122,7 @@ def test_the_choice_has_its_own_index_and_the_note_is_given_again(tmp_path, kind
     monkeypatch.setattr(index_cache, "_LEAST_ROWS", 0)
     root, bad = make(tmp_path / "set", kind)
     first = open_dataset(root, split="val", on_bad_image="skip")
-    monkeypatch.setattr(f"rtdetr.data.{kind}.arrange", None)
+    monkeypatch.setattr("rtdetr.data.records.arrange", None)
     again = open_dataset(root, split="val", on_bad_image="skip")
     monkeypatch.undo()
     monkeypatch.setenv("RTDETR_CACHE", str(tmp_path / "cache"))

@@ -11,15 +11,14 @@ from PIL import Image
 
 from rtdetr.categories import COCO80
 from rtdetr.data.annotations import clamped_xyxy
-from rtdetr.data.coco import read_coco
 from rtdetr.errors import ConfigError, DatasetError
-from tests.coco_files import annotation, document
+from tests.coco_files import annotation, document, read_annotations
 
 
 def read(tmp_path: Path, content: Any, **options: Any):
     file = tmp_path / "data.json"
     file.write_text(content if isinstance(content, str) else json.dumps(content))
-    return read_coco(file, **options)
+    return read_annotations(file, **options)
 
 
 def test_columns_are_sorted_by_image_and_labels_by_category_id(tmp_path):
@@ -146,8 +145,6 @@ def test_sizes_that_a_file_does_not_state_are_read_from_the_images(tmp_path, but
     for left, right in zip(columns[1:9], clean[1:9], strict=True):
         np.testing.assert_array_equal(left, right)
     assert any(f"read from the files: {3 if but is None else 2}" in note for note in columns.notes)
-    with pytest.raises(DatasetError, match=r"image [0-9]+ has no 'width'; expected an integer"):
-        read(tmp_path, content)
 
 
 def test_a_rotated_image_without_stated_size_counts_upright(tmp_path):
@@ -260,15 +257,15 @@ def test_a_broken_file_is_refused_in_one_line(tmp_path, name):
 
 def test_unreadable_files_are_refused(tmp_path):
     with pytest.raises(DatasetError, match=r"cannot read the annotation file .*none\.json: No such file"):
-        read_coco(tmp_path / "none.json")
+        read_annotations(tmp_path / "none.json")
     with pytest.raises(DatasetError, match="cannot read the annotation file"):
-        read_coco(tmp_path)
+        read_annotations(tmp_path)
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00\x80")
     with pytest.raises(DatasetError, match="in JSON"):
-        read_coco(tmp_path / "binary.json")
+        read_annotations(tmp_path / "binary.json")
     (tmp_path / "deep.json").write_text("[" * 100_000)
     with pytest.raises(DatasetError, match="in JSON"):
-        read_coco(tmp_path / "deep.json")
+        read_annotations(tmp_path / "deep.json")
 
 
 def outcome_of(attempt):
@@ -312,7 +309,7 @@ def test_damaged_bytes_are_read_or_refused(tmp_path, start, length, junk):
     content = json.dumps(document()).encode()
     file = tmp_path / "data.json"
     file.write_bytes(content[:start] + junk + content[start + length :])
-    outcome_of(lambda: read_coco(file))
+    outcome_of(lambda: read_annotations(file))
 
 
 def test_many_boxes_beyond_their_image_give_one_note(tmp_path):

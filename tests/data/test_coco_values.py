@@ -17,9 +17,8 @@ from rtdetr.data.coco import read_coco
 from rtdetr.data.coco_values import box_of
 from rtdetr.data.doctor import fix
 from rtdetr.data.doctor.findings import KINDS
-from rtdetr.data.doctor.read_coco import read_coco as read_broken
 from rtdetr.errors import ConfigError, DatasetError
-from tests.coco_files import document, many_images
+from tests.coco_files import document, many_images, read_annotations
 from tests.data.doctor_files import clean, write
 from tests.data.formats import write_format
 from tests.data.test_coco import outcome_of
@@ -234,10 +233,10 @@ def test_what_is_not_clear_is_refused_by_name(tmp_path, form):
     file = tmp_path / "data.json"
     file.write_text(json.dumps(content))
     with pytest.raises(DatasetError, match="annotation 3 ") as caught:
-        read_coco(file)
+        read_annotations(file)
     assert problem in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert errors_of(read_broken(file, tmp_path, name="train"))
+    assert errors_of(read_coco(file, tmp_path))
 
 
 def test_a_name_that_could_be_a_number_or_that_two_have_stands_for_no_id(tmp_path):
@@ -246,12 +245,12 @@ def test_a_name_that_could_be_a_number_or_that_two_have_stands_for_no_id(tmp_pat
     content["annotations"][2]["category_id"] = "90"
     file = tmp_path / "data.json"
     file.write_text(json.dumps(content))
-    assert read_coco(file).categories.names[-1] == "bird"
+    assert read_annotations(file).categories.names[-1] == "bird"
     content["images"][1]["file_name"] = content["images"][0]["file_name"]
     content["annotations"][2]["image_id"] = content["images"][0]["file_name"]
     file.write_text(json.dumps(content))
     with pytest.raises(DatasetError, match="a name that one entry alone has"):
-        read_coco(file)
+        read_annotations(file)
 
 
 def test_an_empty_mask_is_a_box_without_area(tmp_path):
@@ -260,8 +259,8 @@ def test_an_empty_mask_is_a_box_without_area(tmp_path):
     file = tmp_path / "data.json"
     file.write_text(json.dumps(content))
     with pytest.raises(DatasetError, match=r"annotation 3 \(image 20\) has bbox \[0, 0, 0, 0\]"):
-        read_coco(file)
-    assert len(read_coco(file, on_bad_box="drop").labels) == 3
+        read_annotations(file)
+    assert len(read_annotations(file, on_bad_box="drop").labels) == 3
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -278,21 +277,19 @@ def test_boxes_of_masks_are_those_of_pycocotools(seed):
 
 def errors_of(part) -> list[str]:
     """What the doctor calls an error of a split by its entries and boxes."""
-    found = [defect.kind for defect in part.defects if KINDS[defect.kind].severity == "error"]
-    for box in part.boxes:
-        (x, y, width, height), (right, bottom) = box.xywh, part.images[box.image].size_wh or (0, 0)
+    found = [problem.kind for problem in part.problems if KINDS[problem.kind].severity == "error" and problem.is_shown]
+    for image, (x, y, width, height) in zip(part.box_images, part.boxes_xywh, strict=True):
+        right, bottom = part.images[image].size_wh or (0, 0)
         if min(width, height) <= 0 or x >= right or y >= bottom or x + width <= 0 or y + height <= 0:
             found.append("bad box")
     return found + ["empty"] * (not part.images or not part.categories)
 
 
 def rows_of_doctor(part):
-    images = part.images
-    rows = [
-        (images[box.image].image_id, part.categories[box.label].name, *box.xywh, box.area, box.iscrowd)
-        for box in part.boxes
-    ]
-    rows = [(*row[:6], row[4] * row[5] if row[6] is None else float(row[6]), row[7]) for row in rows]
+    images, names = part.images, [category.name for category in part.categories]
+    columns = zip(part.box_images, part.labels, part.boxes_xywh.tolist(), part.areas, part.iscrowd, strict=True)
+    rows = [(images[image].image_id, names[label], *box, area, crowd) for image, label, box, area, crowd in columns]
+    rows = [(*row[:6], row[4] * row[5] if np.isnan(row[6]) else row[6], row[7]) for row in rows]
     return sorted((image.image_id, image.file_name, *image.size_wh) for image in images), sorted(rows)
 
 
@@ -340,8 +337,8 @@ def test_training_and_doctor_agree_on_any_mutation(tmp_path, values, seed):
             rows[chance.randrange(len(rows))] = value
     file = tmp_path / "data.json"
     file.write_text(json.dumps(content))
-    part = outcome_of(lambda: read_broken(file, tmp_path, name="train"))
-    columns = outcome_of(lambda: read_coco(file))
+    part = outcome_of(lambda: read_coco(file, tmp_path))
+    columns = outcome_of(lambda: read_annotations(file))
     if isinstance(columns, str):
         assert isinstance(part, str) or errors_of(part), columns
     else:
@@ -469,8 +466,8 @@ def test_a_number_in_no_use_that_is_not_finite_is_told_by_both(tmp_path):
     file = tmp_path / "data.json"
     file.write_text(json.dumps(content))
     with pytest.raises(DatasetError, match="image 20 has the number NaN"):
-        read_coco(file)
-    assert [defect.kind for defect in read_broken(file, tmp_path, name="train").defects] == ["wrong-value"]
+        read_annotations(file)
+    assert [defect.kind for defect in read_coco(file, tmp_path).problems] == ["wrong-value"]
 
 
 def test_the_option_has_a_use_with_a_copy_only():

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtdetr.data import check, open_dataset
-from rtdetr.data.label_rows import has_objects, numbers_of, objects_of
+from rtdetr.data.label_rows import Row, has_objects, numbers_of, objects_of
 from rtdetr.errors import DatasetError
 from tests.data.doctor.test_formats import kinds, write_voc, write_yolo
 from tests.data.doctor_files import write
@@ -270,4 +270,5 @@ def test_any_label_file_is_read_or_refused(tmp_path_factory, content):
         else:
             message = str(file)
         assert str(file) in message and "\n" not in message
-        assert all(-0.6 <= corner <= 1.6 for *_, box in found for corner in box)
+        assert all(-0.6 <= corner <= 1.6 for row in found if isinstance(row, Row) for corner in row.corners)
+        assert not any("\n" in row.problem for row in found if not isinstance(row, Row))

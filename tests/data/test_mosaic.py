@@ -2,17 +2,24 @@ import numpy as np
 import pytest
 import torch
 
-from rtdetr.data.mosaic import mix, mosaic
+from rtdetr.data.mosaic import draw_grid, mix
+from rtdetr.data.mosaic import mosaic as mosaic_of
 from rtdetr.data.schedule import EpochPlan
-from rtdetr.data.transforms import Picture
+from rtdetr.data.transforms import Objects, Sample
 
 PLAN = EpochPlan(strong=True, size_hw=(160, 160), batch_sizes_hw=((160, 160),))
 
 
-def picture(pixels: np.ndarray, *boxes_xyxy: tuple[float, ...], label: int = 0) -> Picture:
+def picture(pixels: np.ndarray, *boxes_xyxy: tuple[float, ...], label: int = 0) -> tuple[np.ndarray, Objects]:
     boxes = np.array(boxes_xyxy, dtype=np.float32).reshape(-1, 4)
     height, width = pixels.shape[:2]
-    return Picture(lambda reduction: pixels, (width, height), boxes, np.full(len(boxes), label))
+    return pixels, Objects((width, height), boxes, np.full(len(boxes), label))
+
+
+def mosaic(pictures: list[tuple[np.ndarray, Objects]], *, plan: EpochPlan, rng: np.random.Generator) -> Sample:
+    """What training makes of four images."""
+    pixels, images = zip(*pictures, strict=True)
+    return mosaic_of(pixels, images, draw_grid(images, plan=plan, rng=rng), plan=plan, rng=rng)
 
 
 def plain(width: int, height: int, value: int, *, channels: int = 3) -> np.ndarray:

@@ -82,7 +82,7 @@ def test_options_reach_the_dataset(tmp_path):
 
 
 def test_what_is_not_there_is_said(tmp_path):
-    with pytest.raises(DatasetError, match=r"no dataset .*none: expected a folder, a COCO JSON file"):
+    with pytest.raises(DatasetError, match=r"no dataset .*none: expected a folder, a COCO file NAME.json"):
         open_dataset(tmp_path / "none", split="val")
     with pytest.raises(ConfigError, match=r"got 'vall'\. Did you mean 'val'"):
         open_dataset(tmp_path, split="vall")

@@ -14,7 +14,7 @@ from rtdetr.config import Recipe
 from rtdetr.data import DetectionDataset, TrainLoader
 from rtdetr.data.merge import merge
 from rtdetr.data.pipelines import apply_pipeline, check_pipeline
-from rtdetr.data.transforms import Picture
+from rtdetr.data.transforms import Objects
 from rtdetr.errors import ConfigError, DatasetError
 from tests.coco_files import many_images, write_dataset
 
@@ -26,8 +26,8 @@ NUM_CLASSES = 8
 
 def run(pipeline, *, boxes=BOXES, seed=0, pixels=PIXELS):
     check_pipeline(pipeline)
-    picture = Picture(lambda reduction: pixels, (60, 40), boxes, np.arange(5, 5 + len(boxes)))
-    return apply_pipeline(pipeline, picture, num_classes=NUM_CLASSES, size_hw=SIZE_HW, rng=np.random.default_rng(seed))
+    objects, rng = Objects((60, 40), boxes, np.arange(5, 5 + len(boxes))), np.random.default_rng(seed)
+    return apply_pipeline(pipeline, pixels, objects, num_classes=NUM_CLASSES, size_hw=SIZE_HW, rng=rng)
 
 
 def corners(target) -> np.ndarray:

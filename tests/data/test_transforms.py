@@ -10,7 +10,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from rtdetr.data.schedule import EpochPlan
-from rtdetr.data.transforms import Picture, Window, augment, iou_crop, zoom_out
+from rtdetr.data.transforms import Objects, Window, augment, draw_view, iou_crop, zoom_out
 from rtdetr.preprocessing import load_image
 
 STRONG = EpochPlan(strong=True, size_hw=(64, 64), batch_sizes_hw=((64, 64),))
@@ -26,10 +26,17 @@ def boxes(*rows: tuple[float, ...]) -> np.ndarray:
     return np.array(rows, dtype=np.float32).reshape(-1, 4)
 
 
+def sample_of(read, objects: Objects, *, plan: EpochPlan, seed: int):
+    """What training makes of an image that `read` gives, perhaps reduced."""
+    rng = np.random.default_rng(seed)
+    view = draw_view(objects, plan=plan, rng=rng)
+    return augment(read(view.reduction), objects, view, plan=plan, rng=rng)
+
+
 def run(image: Image.Image, boxes_xyxy: np.ndarray, *, plan: EpochPlan = STRONG, seed: int = 0):
     """Augment; gives the image as uint8 (3, h, w) and the target."""
-    picture = Picture(lambda reduction: np.array(image), image.size, boxes_xyxy, np.arange(len(boxes_xyxy)))
-    pixels, target = augment(picture, plan=plan, rng=np.random.default_rng(seed))
+    objects = Objects(image.size, boxes_xyxy, np.arange(len(boxes_xyxy)))
+    pixels, target = sample_of(lambda reduction: np.array(image), objects, plan=plan, seed=seed)
     return torch.from_numpy(pixels).permute(2, 0, 1), target
 
 
@@ -155,12 +162,14 @@ def test_a_large_jpeg_is_decoded_smaller_with_the_same_result():
         reductions.append(reduction)
         return load_image(stream.getvalue(), reduction=reduction)
 
-    objects = boxes((400, 400, 800, 600))
+    objects = Objects((1600, 1200), boxes((400, 400, 800, 600)), np.arange(1))
     plan = EpochPlan(strong=False, size_hw=(150, 200), batch_sizes_hw=())
-    picture = Picture(read, (1600, 1200), objects, np.arange(1))
-    pixels, _ = augment(picture, plan=plan, rng=np.random.default_rng(1))
-    whole = picture._replace(read=lambda reduction: load_image(stream.getvalue()))
-    expected, _ = augment(whole, plan=plan, rng=np.random.default_rng(1))
+    pixels, _ = sample_of(read, objects, plan=plan, seed=1)
+
+    def whole(reduction):
+        return load_image(stream.getvalue())
+
+    expected, _ = sample_of(whole, objects, plan=plan, seed=1)
     assert reductions == [4]  # 8 would leave no more pixels than are wanted
     difference = pixels.astype(int) - expected
     assert np.abs(difference).mean() < 1
@@ -168,8 +177,8 @@ def test_a_large_jpeg_is_decoded_smaller_with_the_same_result():
     assert abs(pixels.std() / expected.std() - 1) < 0.01
     for seed in range(10):  # crops of the reduced image lie where those of the whole one do
         strong = plan._replace(strong=True)
-        pixels, _ = augment(picture, plan=strong, rng=np.random.default_rng(seed))
-        expected, _ = augment(whole, plan=strong, rng=np.random.default_rng(seed))
+        pixels, _ = sample_of(read, objects, plan=strong, seed=seed)
+        expected, _ = sample_of(whole, objects, plan=strong, seed=seed)
         assert np.abs(pixels.astype(int) - expected).mean() < 3
     assert len(set(reductions)) >= 3
 

@@ -10,7 +10,7 @@ import logging
 import reprlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 
@@ -64,28 +64,6 @@ class Objects(NamedTuple):
     labels: np.ndarray  # int64 (boxes,)
     areas: np.ndarray  # float64 (boxes,), square pixels; NaN: that of the box
     iscrowd: np.ndarray  # bool (boxes,)
-
-
-class Found(NamedTuple):
-    """A dataset that was found but not read.
-
-    annotations_file: the file, or folder of files, that names the dataset in messages.
-    images_dir: the folder that file names are relative to.
-    inputs: every file or folder on which the result of `read` depends, besides the code.
-    read: gives the annotations.
-    split: what the reader of the format knows about its files; None for COCO.
-    part: which part of `annotations_file` it is, where that describes several.
-    warnings: what to tell whoever uses it, a line each.
-    """
-
-    format: Literal["coco", "yolo", "voc"]
-    annotations_file: Path
-    images_dir: Path
-    inputs: Sequence[str]
-    read: Callable[[OnBad], Annotations]
-    split: Any = None
-    part: str = ""
-    warnings: tuple[str, ...] = ()
 
 
 def arrange(

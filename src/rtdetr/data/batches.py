@@ -17,11 +17,11 @@ from torch.utils.data import Dataset, Sampler, default_collate
 from rtdetr.config import Recipe, SizeHW
 from rtdetr.data.dataset import DetectionDataset
 from rtdetr.data.image_files import BAD_IMAGES
-from rtdetr.data.mosaic import MIX_SHARES, NUM_TILES, mosaic
+from rtdetr.data.mosaic import MIX_SHARES, NUM_TILES, draw_grid, mosaic
 from rtdetr.data.pipelines import Pipeline, apply_pipeline
 from rtdetr.data.sampling import epoch_length, epoch_order
 from rtdetr.data.schedule import EpochPlan, plan
-from rtdetr.data.transforms import Picture, Sample, augment
+from rtdetr.data.transforms import Objects, Sample, augment, draw_view
 from rtdetr.errors import DatasetError, RTDETRError
 
 _log = logging.getLogger(__name__)
@@ -153,33 +153,38 @@ class BatchBuilder(Dataset[Batch | RTDETRError]):
         raise DatasetError(f"{self._dataset.annotations_file}: none of its images can be read")
 
     def _sample(self, index: int, epoch_plan: EpochPlan, rng: np.random.Generator) -> Sample:
+        """Draw what the sample shows, read that from the dataset, and augment it."""
         if self._pipeline is not None and epoch_plan.strong:
             return self._own_sample(self._pipeline, index, epoch_plan.size_hw, rng)
         if self._pipeline is not None:
             epoch_plan = epoch_plan._replace(flip=0.0, mosaic=0.0)
         if rng.random() < epoch_plan.mosaic:
-            others = rng.integers(len(self._dataset), size=NUM_TILES - 1).tolist()
-            return mosaic([self._picture(i) for i in (index, *others)], plan=epoch_plan, rng=rng)
-        return augment(self._picture(index), plan=epoch_plan, rng=rng)
+            indices = [index, *rng.integers(len(self._dataset), size=NUM_TILES - 1).tolist()]
+            images = [self._objects(i) for i in indices]
+            grid = draw_grid(images, plan=epoch_plan, rng=rng)
+            reductions = [grid.reduction(tile, image.size_wh) for tile, image in enumerate(images)]
+            pixels = [self._read(i, reduction) for i, reduction in zip(indices, reductions, strict=True)]
+            return mosaic(pixels, images, grid, plan=epoch_plan, rng=rng)
+        objects = self._objects(index)
+        view = draw_view(objects, plan=epoch_plan, rng=rng)
+        return augment(self._read(index, view.reduction), objects, view, plan=epoch_plan, rng=rng)
 
     def _own_sample(self, pipeline: Pipeline, index: int, size_hw: SizeHW, rng: np.random.Generator) -> Sample:
-        picture = self._picture(index)
+        pixels, objects, num_classes = self._read(index), self._objects(index), len(self._dataset.categories)
         try:
-            num_classes = len(self._dataset.categories)
-            return apply_pipeline(pipeline, picture, num_classes=num_classes, size_hw=size_hw, rng=rng)
+            return apply_pipeline(pipeline, pixels, objects, num_classes=num_classes, size_hw=size_hw, rng=rng)
         except DatasetError as error:
             raise DatasetError(
                 f"image {self._dataset.source_id(index)} ({self._dataset.path(index)}): {error}"
             ) from error
 
-    def _picture(self, index: int) -> Picture:
-        objects = self._dataset.target(index)
-        kept = ~objects["iscrowd"]
+    def _objects(self, index: int) -> Objects:
+        target = self._dataset.target(index)
+        kept = ~target["iscrowd"]
+        return Objects(target["size_wh"], target["boxes_xyxy"][kept], target["labels"][kept])
 
-        def read(reduction: int) -> np.ndarray:
-            return self._dataset.load_array(index, num_channels=self._num_channels, reduction=reduction)[0]
-
-        return Picture(read, objects["size_wh"], objects["boxes_xyxy"][kept], objects["labels"][kept])
+    def _read(self, index: int, reduction: int = 1) -> np.ndarray:
+        return self._dataset.load_array(index, num_channels=self._num_channels, reduction=reduction)[0]
 
 
 def _generator(stream: int, seed: int, epoch: int, number: int) -> np.random.Generator:

@@ -15,98 +15,32 @@ is a `DatasetError` naming the file, the row and the remedy.
 Source: the "Object Detection" format of https://cocodataset.org/#format-data.
 """
 
-import functools
 import json
 import math
-import mmap
 import re
 import reprlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rtdetr.categories import Categories
-from rtdetr.data.annotations import LARGEST, Annotations, Found, Objects, OnBad, arrange
-from rtdetr.data.coco_rows import Rows
+from rtdetr.categories import Category
+from rtdetr.data.annotations import LARGEST
+from rtdetr.data.coco_rows import LEFT_OUT, Rows, is_id, no_list
 from rtdetr.data.coco_values import NAMESAKE, NO_SIZE, OTHER_BOXES, box_of, is_box, named, unused_namesakes
-from rtdetr.data.image_files import Sizes, listing
-from rtdetr.data.image_paths import with_sizes_of_files
-from rtdetr.errors import DatasetError
-from rtdetr.images.files import is_hidden
+from rtdetr.data.image_paths import locate
+from rtdetr.data.records import UNKNOWN, ImageRecord, Part
+from rtdetr.errors import DatasetError, InputError
+from rtdetr.images import image_size
 from rtdetr.text_files import read_text
 
-PATTERNS = (
-    "annotations/instances_{}2017.json",
-    "annotations/instances_{}*.json",
-    "annotations/{}.json",
-    "{}.json",
-    "{}/_annotations.coco.json",
-)
-_USUAL_NAMES = ("result.json", "_annotations.coco.json", "annotations.json", "instances_default.json")
-UNLISTED = "annotations of images that are not listed"
-_WIDE = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
+_NO_IMAGE, _AMBIGUOUS = -1, -2  # in place of the position of an image
 
 
-def find_coco(root: Path, names: Sequence[str], *, images: Path | None) -> Found | None:
-    """Find the annotation file of a split, called by one of `names`, in a dataset's folder; None: there is none.
-
-    Raises:
-        DatasetError: several files could be meant.
-    """
-    for pattern in PATTERNS:
-        found = sorted(file for name in names for file in root.glob(pattern.format(name)))
-        if len(found) > 1:
-            listed = ", ".join(str(file) for file in found)
-            raise DatasetError(f"{root} has several annotation files for '{names[0]}': {listed}. Give the file itself")
-        if found:
-            return coco_file(found[0], images=images)
-    return None
-
-
-def find_only_coco(root: Path, names: Iterable[str], *, images: Path | None) -> Found | None:
-    """Find the annotation file of a folder that has one only, whose name says nothing of splits, called by `names`.
-
-    Raises:
-        DatasetError: several files could be meant.
-    """
-    if any(any(root.glob(pattern.format(name))) for name in names for pattern in PATTERNS):
-        return None
-    for folder in (root, root / "annotations"):
-        files = sorted(folder / name for name in listing(folder) if name.lower().endswith(".json"))
-        found = [file for file in files if not is_hidden(file.name) and may_be_coco(file)]
-        usual = [file for file in found if file.name.lower() in _USUAL_NAMES] or found
-        if len(usual) > 1:
-            listed = ", ".join(str(file) for file in usual)
-            raise DatasetError(f"{root} has several annotation files: {listed}. Give the file itself")
-        if usual:
-            return coco_file(usual[0], images=images)
-    return None
-
-
-def may_be_coco(file: Path) -> bool:
-    """Whether a JSON file has the keys of a COCO file, without reading it as such."""
-    try:
-        with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            wide = next((name for mark, name in _WIDE.items() if content[:2] == mark), None)
-            keys = [f'"{key}"'.encode(wide or "utf-8") for key in ("images", "annotations", "categories")]
-            return all(content.find(key) >= 0 for key in keys)
-    except (OSError, ValueError):  # ValueError: it is empty
-        return False
-
-
-def coco_file(file: Path, *, images: Path | None) -> Found:
-    """A COCO JSON file and the folder of its images: the one given, else the first that exists, else the file's own."""
-    images_dir = images or _images_of(file)
-    return Found("coco", file, images_dir, [str(file)], functools.partial(_read, file, images_dir))
-
-
-def read_coco(
-    file: Path, *, images_dir: Path | None = None, on_bad_box: str = "error", on_bad_image: str = "error"
-) -> Annotations:
-    """Read and check a COCO JSON file.
+def read_coco(file: Path, images_dir: Path) -> Part:
+    """Read a COCO JSON file.
 
     Optional keys: `iscrowd` (0 when missing), `area` (then that of the box), the `id` of an annotation, its `bbox`
     where it has a `segmentation`, of which the surrounding box is taken, and `width` and `height` of an image, which
@@ -114,89 +48,39 @@ def read_coco(
 
     Args:
         file: the JSON file.
-        images_dir: folder of the images; None: images without `width` and `height` are refused.
-        on_bad_box: "error" or "drop", see `arrange`; annotations of images that are not listed are such boxes.
-        on_bad_image: "error" or "skip", see `sizes_of`.
+        images_dir: folder of the images.
 
     Raises:
-        DatasetError: the file is missing, is not JSON, or contradicts the format or itself.
-        ConfigError: `on_bad_box` is neither word.
+        DatasetError: the file is missing, is not JSON, or is not an object with a list of images.
 
     Differs: published code takes ids outside COCO's own list as labels, so files that count from 1 or leave gaps
     train a wrong class or fail; here any ids work.
     """
-    document, problem = load_json(file)
-    if problem:
-        raise DatasetError(f"{file}: {problem}; expected finite numbers only")
-    rows = {kind: Rows.of(document, file, kind) for kind in ("images", "annotations", "categories")}
-    images, annotations = rows["images"], rows["annotations"]
-
-    categories = _categories(rows["categories"], annotations)
-    image_ids, file_names = images.unique_ids(), _file_names(images)
-    sizes = _sizes(images, file_names, images_dir, on_bad_image)
-    order = np.argsort(image_ids)
-
-    annotations.unique_ids(optional=True)
-    image_of_box, is_listed = _positions(
-        annotations,
-        "image_id",
-        image_ids[order],
-        named=lambda: named(zip(file_names, image_ids.tolist(), strict=True)),
-    )
-    if not is_listed.all():
-        if on_bad_box != "drop":
-            advice = "Leave such annotations out with --bad-boxes drop (Python: on_bad_box='drop')"
-            annotations.refuse("image_id", is_listed, f"no image of that id is in 'images'. {advice}")
-        rows["images"].forms[UNLISTED] += int((~is_listed).sum())
-        annotations, image_of_box = annotations.where_true(is_listed), image_of_box[is_listed]
-    image_of_box = order[image_of_box]
-    labels, is_listed = _positions(
-        annotations,
-        "category_id",
-        np.array(categories.ids),
-        named=lambda: named(zip(categories.names, categories.ids, strict=True)),
-    )
-    if not is_listed.all():
-        annotations.refuse("category_id", is_listed, f"'categories' lists {reprlib.repr(categories.ids)}")
-    areas = annotations.column("area", {int, float, type(None)}, "a number of square pixels")
-    boxes_xywh = _boxes(annotations, sizes, image_of_box)
-    iscrowd = np.array(annotations.column("iscrowd", {int, bool}, "0 or 1", default=0)) != 0
-    told = sum((kind.forms for kind in rows.values()), Counter[str]())
-    notes = [f"{file}: {UNLISTED}: {told.pop(UNLISTED)}; left out"] if UNLISTED in told else []
-    forms = ", ".join(f"{form}: {n}" for form, n in told.items())
-    notes += filter(None, [forms and f"{file}: read in another form: {forms}", sizes.note])
-    return arrange(
-        Objects(
-            categories=categories,
-            image_ids=image_ids,
-            file_names=file_names,
-            sizes_wh=sizes.holding(boxes_xywh, image_of_box),
-            image_of_box=image_of_box,
-            boxes_xywh=boxes_xywh,
-            labels=labels,
-            areas=np.array([_area(value) for value in areas], dtype=np.float64),
-            iscrowd=iscrowd,
-        ),
-        source=file,
-        on_bad_box=on_bad_box,
-        where=annotations.where,
-        notes=notes,
-    )._replace(inputs_known=NO_SIZE not in told)
+    document, constant = _load_json(file)
+    problem = f"{constant}; expected finite numbers only" if constant else ""
+    part = Part("coco", file, images_dir)
+    if problem:  # the doctor shows it where nothing else shows the entry
+        part.problem("wrong-value", file=file.name, detail=problem, error=f"{file}: {problem}", is_shown=False)
+    if not isinstance(document, dict) or not isinstance(document.get("images"), list):
+        raise DatasetError(f"{file}: {problem or no_list(document, 'images')}")
+    images, annotations, categories = (Rows(part, document, kind) for kind in ("images", "annotations", "categories"))
+    part.num_listed_images, part.num_listed_boxes = len(images.listed), len(annotations.listed)
+    label_of_id = _read_categories(part, categories, annotations)
+    image_of_id = _read_images(part, images)
+    _read_boxes(part, annotations, image_of_id, label_of_id)
+    if problem and not any(found.is_shown for found in part.problems):
+        part.problems[0] = part.problems[0]._replace(is_shown=True)
+    forms = sum((rows.forms for rows in (images, annotations, categories)), Counter[str]())
+    for form, count in forms.items():
+        part.problem("other-form", file=file.name, detail=f"has {form}: {count}")
+    if forms:
+        listed = ", ".join(f"{form}: {count}" for form, count in forms.items())
+        part.notes.append(f"{file}: read in another form: {listed}")
+    part.inputs_known = NO_SIZE not in forms
+    return part
 
 
-def _read(file: Path, images_dir: Path, on_bad: OnBad) -> Annotations:
-    return read_coco(file, images_dir=images_dir, on_bad_box=on_bad.box, on_bad_image=on_bad.image)
-
-
-def _images_of(file: Path) -> Path:
-    beside = file.parent
-    root = beside.parent if beside.name == "annotations" else beside
-    part = file.stem.removeprefix("instances_")
-    candidates = [root / "images" / part, root / part, root / "images"]
-    return next((folder for folder in candidates if folder.is_dir()), beside)
-
-
-def load_json(file: Path) -> tuple[Any, str]:
+def _load_json(file: Path) -> tuple[Any, str]:
     """The content of a JSON file, and, if a number in it is not finite, which one.
 
     Raises:
@@ -225,81 +109,206 @@ def _holding_constant(data: Any) -> str:
     return "it has the number "
 
 
-def _categories(rows: Rows, annotations: Rows) -> Categories:
-    """Classes by ascending id, so that labels follow COCO's published table whatever the order in the file."""
-    ids = rows.unique_ids()
+def _read_categories(part: Part, rows: Rows, annotations: Rows) -> dict[Any, int]:
+    """Fill in the classes by ascending id, so that labels follow COCO's published table; returns the label of each id.
+
+    A second class of the same name is merged with the first.
+    """
+    ids = rows.ids()
+    for position in rows.repeated(ids):
+        rows.note(position, "duplicate-id", rows.same_id)
+        rows.bad.add(position)
     names = rows.column("name", {str}, "a class name")
-    classes = list(zip(ids.tolist(), names, strict=True))
+    classes = [(ids[position], names[position]) for position in rows.sound()]
     unused = unused_namesakes(classes, annotations.rows)
     rows.forms.update({NAMESAKE: len(unused)} if unused else {})
-    seen: set[str] = set()
-    for position, name in enumerate(names):
-        if ids[position] not in unused and name in seen:
-            rows.fail(position, f"is named {name!r} like another category; names must differ")
-        seen.update(() if ids[position] in unused else [name])
-    return Categories.from_json(
-        {"id": number, "name": name} for number, name in sorted(classes) if number not in unused
-    )
+    label_of_id: dict[Any, int] = {}
+    label_of_name: dict[str, int] = {}
+    kept = [(position, ids[position], names[position]) for position in rows.sound() if ids[position] not in unused]
+    for position, _, name in kept:
+        if name in label_of_name:
+            rows.note(position, "same-class-name", f"is named {name!r} like another category; names must differ")
+        label_of_name[name] = 0
+    if all(type(class_id) is int for _, class_id, _ in kept):
+        kept.sort(key=lambda one: one[1])
+    label_of_name.clear()
+    for _, class_id, name in kept:
+        if name not in label_of_name:
+            label_of_name[name] = len(part.categories)
+            part.categories.append(Category(class_id, name))
+        label_of_id[class_id] = label_of_name[name]
+    return label_of_id
 
 
-def _positions(
-    rows: Rows, key: str, known: np.ndarray, *, named: Callable[[], dict[str, int]]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Position of each row's reference in the ascending ids `known`, and whether it is there, bool (rows,).
-
-    `named` gives the ids of names.
-    """
-    values = rows.integers(key, named=named)
-    positions = np.minimum(np.searchsorted(known, values), len(known) - 1)
-    return positions, known[positions] == values
-
-
-def _sizes(images: Rows, file_names: Sequence[str], images_dir: Path | None, on_bad_image: str) -> Sizes:
-    """Sizes of the images as stated, or of the files of those that state none."""
-    is_stated = np.array([row.get("width") is not None or row.get("height") is not None for row in images.rows])
-    if images_dir is None:
-        is_stated[:] = True
-    stated = images if is_stated.all() else images.where_true(is_stated)
-    sizes_wh = np.zeros((len(is_stated), 2), dtype=np.int64)
-    sizes_wh[is_stated] = np.stack([stated.integers("width"), stated.integers("height")], axis=1)
-    if (sizes_wh[is_stated] < 1).any():
-        stated.fail(int((sizes_wh[is_stated] < 1).any(1).argmax()), "has no pixels; expected width and height > 0")
-    if (sizes_wh >= LARGEST).any():
-        images.fail(int((sizes_wh >= LARGEST).any(1).argmax()), f"has width or height beyond {LARGEST:g} pixels")
-    if images_dir is None or is_stated.all():
-        return Sizes(sizes_wh, [], "")
-    unstated = np.flatnonzero(~is_stated).tolist()
-    images.forms[NO_SIZE] += len(unstated)
-    return with_sizes_of_files(
-        sizes_wh, unstated, file_names, images_dir, source=images.file, on_bad_image=on_bad_image
-    )
-
-
-def _file_names(rows: Rows) -> list[str]:
+def _read_images(part: Part, rows: Rows) -> dict[Any, int]:
+    """Fill in the images; returns the position of each id, `_AMBIGUOUS` for ids whose boxes could be of two files."""
+    ids, first = rows.ids(), dict[Any, int]()
+    names = [row.get("file_name") for row in rows.rows]
+    ambiguous: set[Any] = set()
+    for position in rows.repeated(ids):
+        if not first:
+            first = {ids[one]: one for one in reversed(rows.sound())}
+        detail = "is listed again under the same id"
+        if names[position] == names[first[ids[position]]]:
+            part.num_listed_images -= 1  # a copy
+        else:
+            detail = "has an id that another file has too: whose boxes are they?"
+            if ids[position] not in ambiguous:
+                name = str(names[first[ids[position]]])
+                part.change("duplicate-id", file=name, annotation=rows.name(first[ids[position]]))
+            ambiguous.add(ids[position])
+        rows.note(position, "duplicate-id", rows.same_id, detail=detail)
+        rows.bad.add(position)
     names = rows.column("file_name", {str}, "a file name")
-    wrong = next((i for i, name in enumerate(names) if not name or "\0" in name), None)
-    if wrong is not None:
-        rows.fail(wrong, f"has file_name {names[wrong]!r}; expected a file name")
-    return names
+    if "" in names or any("\0" in name for name in names if type(name) is str):
+        for position, name in enumerate(names):
+            if type(name) is str and (not name or "\0" in name):
+                rows.note(position, "unreadable-entry", f"has file_name {name!r}; expected a file name")
+    sizes = _sizes(rows)
+    image_of_id: dict[Any, int] = {}
+    for position in rows.sound():
+        if ids[position] in ambiguous:
+            image_of_id[ids[position]] = _AMBIGUOUS
+        else:
+            image_of_id[ids[position]] = len(part.images)
+            part.images.append(ImageRecord(ids[position], names[position], sizes[position]))
+    return image_of_id
 
 
-def _boxes(rows: Rows, sizes: Sizes, image_of_box: np.ndarray) -> np.ndarray:
-    """Boxes [x, y, width, height] of all annotations; `image_of_box` are positions in `sizes`."""
-    boxes, unread = [row.get("bbox") for row in rows.rows], set(sizes.unread)
-    for position, box in enumerate(boxes):
-        if is_box(box):
-            continue
-        image = int(image_of_box[position])
-        size_wh = None if image in unread else tuple(sizes.sizes_wh[image].tolist())
-        try:
-            boxes[position], form = box_of(rows.rows[position], size_wh)
-        except ValueError as error:
-            rows.fail(position, str(error))
-        rows.forms[OTHER_BOXES[form]] += 1
-    return np.array(boxes, dtype=np.float64).reshape(-1, 4)
+def _sizes(rows: Rows) -> list[tuple[int, int] | None]:
+    """Width and height of the images as stated; None where they are not, or are wrong."""
+    widths, heights = ([row.get(side) for row in rows.rows] for side in ("width", "height"))
+    unstated = {i for i, size in enumerate(zip(widths, heights, strict=True)) if size == (None, None)}
+    if count := len(unstated - rows.bad):
+        rows.forms[NO_SIZE] += count
+    wrong = set(unstated)
+    widths, heights = (
+        rows.integers(side, "an integer", kind=lambda _: "wrong-value", wrong=wrong) for side in ("width", "height")
+    )
+    sizes = [None if i in wrong else size for i, size in enumerate(zip(widths, heights, strict=True))]
+    for position, size in enumerate(sizes):
+        if size is not None and not (0 < size[0] < LARGEST and 0 < size[1] < LARGEST):
+            is_small = min(size) < 1
+            large = f"has width or height beyond {LARGEST:g} pixels"
+            text = "has no pixels; expected width and height > 0" if is_small else large
+            rows.note(position, "wrong-value", text)
+            sizes[position] = None
+    return sizes
 
 
-def _area(value: int | float | None) -> float:
-    if value is None:
+def _read_boxes(part: Part, rows: Rows, image_of_id: dict[Any, int], label_of_id: dict[Any, int]) -> None:
+    """Fill in the boxes."""
+    ids = rows.ids(optional=True)
+    for position in rows.repeated(ids):
+        rows.note(position, "duplicate-id", rows.same_id)
+    image_ids = _references(
+        rows,
+        "image_id",
+        image_of_id,
+        unknown="unknown-image",
+        explanation="no image of that id is in 'images'. Leave such annotations out with --bad-boxes drop (Python: "
+        "on_bad_box='drop')",
+        of_name=lambda: named((image.file_name, image.image_id) for image in part.images),
+    )
+    rows.images = images = [_NO_IMAGE if i in rows.bad else image_of_id[number] for i, number in enumerate(image_ids)]
+    for position in [i for i, image in enumerate(images) if image == _AMBIGUOUS] if _AMBIGUOUS in images else ():
+        part.change("duplicate-id", file=part.source.name, annotation=rows.name(position))  # a problem of the image
+        rows.bad.add(position)
+    class_ids = _references(
+        rows,
+        "category_id",
+        label_of_id,
+        unknown="unknown-class",
+        explanation=f"'categories' lists {reprlib.repr([category.id for category in part.categories])}",
+        of_name=lambda: named((category.name, category.id) for category in part.categories),
+    )
+    areas, boxes = _areas(rows), _boxes(part, rows)
+    crowds = rows.column("iscrowd", {int, bool}, "0 or 1", default=0, kind=lambda _: "wrong-value")
+    part.box_images = np.array(rows.kept(images), dtype=np.int64)
+    part.labels = np.array([label_of_id.get(number, UNKNOWN) for number in rows.kept(class_ids)], dtype=np.int64)
+    part.boxes_xywh = np.array(rows.kept(boxes), dtype=np.float64).reshape(-1, 4)
+    part.areas = np.array(rows.kept(areas), dtype=np.float64)
+    part.iscrowd = np.array([type(crowd) in (int, bool) and crowd != 0 for crowd in rows.kept(crowds)], dtype=bool)
+    part.box_name, part.box_where = rows.namers()
+
+
+def _references(
+    rows: Rows,
+    key: str,
+    known: dict[Any, int],
+    *,
+    unknown: str,
+    explanation: str,
+    of_name: Callable[[], dict[str, Any]],
+) -> list[Any]:
+    """The id under `key` in each row; those that are not known are noted as problems of the kind `unknown`.
+
+    `of_name` gives the ids of names.
+    """
+
+    def kind(value: Any) -> str:
+        if not is_id(value):
+            return "unreadable-entry"
+        if value in known:
+            return "wrong-id"
+        return unknown if unknown not in LEFT_OUT else "unreadable-entry"
+
+    values = rows.integers(key, "an integer, or a name that one entry alone has", kind=kind, named=of_name)
+    if not rows.bad and known.keys() >= set(values):
+        return values
+    for position in rows.sound():
+        value = values[position]
+        if type(value) is int and abs(value) < 2**63 and value not in known:
+            rows.note(position, unknown, f"has {key} {rows.rows[position][key]}, which does not exist: {explanation}")
+    return values
+
+
+def _areas(rows: Rows) -> list[float]:
+    """Areas as stated, NaN where they are not; training refuses those that are impossible together with their boxes."""
+    stated = rows.column("area", {int, float, type(None)}, "a number of square pixels", kind=lambda _: "wrong-value")
+    areas = [_area(value) for value in stated]
+    for position in np.flatnonzero((np.array(areas) < 0) | (np.array(areas) >= LARGEST)).tolist():
+        detail = f"has area {reprlib.repr(stated[position])}; expected a number of square pixels"
+        rows.note(position, "wrong-value", detail, is_error=False)
+    return areas
+
+
+def _area(value: Any) -> float:
+    if type(value) not in (int, float):
         return math.nan
     return float(value) if abs(value) < LARGEST else math.inf  # an integer may be too large for a float
+
+
+def _boxes(part: Part, rows: Rows) -> list[Any]:
+    """Boxes [x, y, width, height] of all annotations."""
+    boxes = [row.get("bbox") for row in rows.rows]
+    others = [i for i, box in enumerate(boxes) if not is_box(box) and i not in rows.bad]
+    sizes = _sizes_of_masks(part, rows, others)
+    for position in others:
+        image = rows.images[position]
+        try:
+            boxes[position], form = box_of(rows.rows[position], part.images[image].size_wh or sizes.get(image))
+        except ValueError as error:
+            rows.note(position, "unreadable-entry", str(error))
+            continue
+        rows.forms[OTHER_BOXES[form]] += 1
+        if form == "outline":
+            part.change("other-form", file=part.images[image].file_name, annotation=rows.name(position))
+    return boxes
+
+
+def _sizes_of_masks(part: Part, rows: Rows, positions: list[int]) -> dict[int, tuple[int, int]]:
+    """The sizes of images that the file does not state and that a mask must have, read from the image files."""
+    masks = [i for i in positions if isinstance(rows.rows[i].get("segmentation"), dict)]
+    images = [image for image in dict.fromkeys(rows.images[i] for i in masks) if part.images[image].size_wh is None]
+    names = [part.images[image].file_name for image in images]
+    located = locate(names, part.images_dir, beside=part.source.parent) if names else None
+    sizes = {}
+    for at, image in enumerate(images):
+        try:
+            size = image_size(part.images_dir / located.names[at]) if located else None
+        except InputError:  # is told when the size of every image is read
+            continue
+        if size is not None:
+            sizes[image] = size
+    return sizes

@@ -3,71 +3,106 @@
 Values in another form that can mean one thing only are read, see `coco_values.py`, and counted.
 """
 
+import math
 import reprlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
-
-import numpy as np
+from typing import Any, TypeVar
 
 from rtdetr.data.coco_values import OTHER_NAMES, OTHER_NUMBERS, READ, WITHOUT_ID
-from rtdetr.errors import DatasetError
+from rtdetr.data.records import Part
+
+LEFT_OUT = ("unreadable-entry", "unknown-image")  # kinds of problem for which a row is not used
+_NOUNS = {"images": "image", "annotations": "annotation", "categories": "category"}
+_MISSING = object()
+_T = TypeVar("_T")
 
 
-class Rows(NamedTuple):
-    """One list of the file, read column by column; an error names the first row that is wrong.
+class Rows:
+    """One list of the file; what is wrong with a row becomes a problem of the split.
 
-    places: where the rows stand in the file's list, counted from 0.
-    forms: how often which other form of a value was read, in words.
+    Attributes:
+        listed: the list as it is in the file; empty where there is none.
+        rows: the objects in it.
+        bad: positions of rows that are not used; nothing more is said about them.
+        forms: how often which other form of a value was read, in words.
+        images: of annotations: the position of each one's image in `Part.images`, once it is known.
     """
 
-    file: Path
-    kind: str
-    rows: list[dict[str, Any]]
-    places: Sequence[int]
-    forms: Counter[str]
+    def __init__(self, part: Part, document: dict[str, Any], kind: str) -> None:
+        """Take one list of a file that was read as JSON."""
+        self._part, self._kind, self._noun = part, kind, _NOUNS[kind]
+        self.bad: set[int] = set()
+        self.forms: Counter[str] = Counter()
+        self.images: Sequence[int] = ()
+        self.same_id = f"has an id that another entry of '{kind}' has too; ids must differ"
+        found = document.get(kind)
+        self.listed: list[Any] = found if isinstance(found, list) else []
+        self.rows: list[dict[str, Any]] = self.listed
+        self._places: Sequence[int] = range(len(self.listed))
+        file, error = part.source, f"{part.source}: {no_list(document, kind)}"
+        if not isinstance(found, list):
+            part.problem("unreadable-entry", file=file.name, detail=f"'{kind}' is not a list", error=error)
+        elif not set(map(type, found)) <= {dict}:
+            self._places = [place for place, row in enumerate(found) if type(row) is dict]
+            self.rows = [found[place] for place in self._places]
+            for place, row in enumerate(found):
+                if type(row) is not dict:
+                    name, detail = _name(self._noun, place), f"expected an object, got {reprlib.repr(row)}"
+                    part.problem("unreadable-entry", file=file.name, annotation=name, detail=detail, error=error)
+        elif not found and kind != "annotations":  # the doctor says itself that a split is empty
+            error = f"{file}: '{kind}' is empty; expected at least one entry"
+            part.problem("unreadable-entry", file=file.name, error=error, is_shown=False)
 
-    @classmethod
-    def of(cls, document: Any, file: Path, kind: str) -> "Rows":
-        """One list of a file that was read as JSON.
+    def sound(self) -> Sequence[int]:
+        """Positions of the rows that are used."""
+        everything = range(len(self.rows))
+        return [position for position in everything if position not in self.bad] if self.bad else everything
 
-        Raises:
-            DatasetError: it is missing, is no list of objects, or is empty where it must not be.
+    def kept(self, values: list[_T]) -> list[_T]:
+        """The values of the rows that are used."""
+        return [values[position] for position in self.sound()] if self.bad else values
+
+    def name(self, position: int) -> str:
+        """What to call a row."""
+        return _name(self._noun, self._places[position], self.rows[position].get("id"))
+
+    def namers(self) -> tuple[Callable[[int], str], Callable[[int], str]]:
+        """What to call the rows that are used, for the doctor and for training; without keeping the file in memory."""
+        file, noun, places = self._part.source, self._noun, self.kept(list(self._places))
+        ids, image_ids = (self.kept([row.get(key, _MISSING) for row in self.rows]) for key in ("id", "image_id"))
+
+        def name(row: int) -> str:
+            return _name(noun, places[row], ids[row])
+
+        return name, lambda row: f"{file}: {name(row)}{_of_image(image_ids[row])}"
+
+    def note(self, position: int, kind: str, problem: str, *, detail: str = "", is_error: bool = True) -> None:
+        """Note what is wrong with a row.
+
+        Args:
+            position: of the row.
+            kind: of finding.
+            problem: words that go on from the name of the row.
+            detail: other words for the doctor.
+            is_error: training raises it.
         """
-        rows = document.get(kind) if isinstance(document, dict) else None
-        if not isinstance(rows, list) or any(type(row) is not dict for row in rows):
-            raise DatasetError(
-                f"{file}: expected a COCO file, an object with lists of objects 'images', 'annotations' and "
-                f"'categories'; '{kind}' is {'missing' if rows is None else 'no such list'}"
-            )
-        if not rows and kind != "annotations":
-            raise DatasetError(f"{file}: '{kind}' is empty; expected at least one entry")
-        return cls(file, kind, rows, range(len(rows)), Counter())
-
-    def where_true(self, kept: np.ndarray) -> "Rows":
-        """The rows that are true in `kept`, bool (rows,)."""
-        positions = np.flatnonzero(kept).tolist()
-        rows, places = ([column[i] for i in positions] for column in (self.rows, self.places))
-        return self._replace(rows=rows, places=places)
-
-    def where(self, position: int) -> str:
-        """The file and which row."""
-        row = self.rows[position]
-        name = {"images": "image", "annotations": "annotation", "categories": "category"}[self.kind]
-        name += f" {reprlib.repr(row['id'])}" if "id" in row else f" number {self.places[position] + 1} of the list"
-        if "image_id" in row:
-            name += f" (image {reprlib.repr(row['image_id'])})"
-        return f"{self.file}: {name}"
-
-    def fail(self, position: int, problem: str) -> NoReturn:
-        """Raise the error of one row: file, which row, what is wrong."""
-        raise DatasetError(f"{self.where(position)} {problem}")
-
-    def refuse(self, key: str, is_known: np.ndarray, explanation: str) -> NoReturn:
-        """Raise the error of the first row whose reference under `key` is not known, bool (rows,)."""
-        row = int((~is_known).argmax())
-        self.fail(row, f"has {key} {self.rows[row][key]}, which does not exist: {explanation}")
+        if position in self.bad:
+            return
+        if kind in LEFT_OUT:
+            self.bad.add(position)
+        row, name = self.rows[position], self.name(position)
+        image = self.images[position] if self.images else -1
+        file = self._part.images[image].file_name if image >= 0 else row.get("file_name")
+        error = f"{self._part.source}: {name}{_of_image(row.get('image_id', _MISSING))} {problem}" if is_error else ""
+        self._part.problem(
+            kind,
+            file=file if isinstance(file, str) else self._part.source.name,
+            annotation=name,
+            detail=detail or problem,
+            error=error,
+            image=image if image >= 0 else None,
+        )
 
     def column(
         self,
@@ -75,49 +110,105 @@ class Rows(NamedTuple):
         types: set[type],
         expected: str,
         *,
+        kind: Callable[[Any], str] = lambda _: "unreadable-entry",
         default: Any = None,
-        named: Callable[[], dict[str, int]] | None = None,
+        named: Callable[[], dict[str, Any]] | None = None,
+        wrong: set[int] | None = None,
     ) -> list[Any]:
-        """Values of one key in every row, all of one of the types, or of a form or a name that stands for one."""
+        """Values of one key in every row, also in a form or a name that stands for one of the types.
+
+        Args:
+            key: of the value.
+            types: that it may have; any other is noted and returned as it is.
+            expected: in words.
+            kind: of the problem that another value is.
+            default: where there is none.
+            named: the ids of names.
+            wrong: rows to pass over; those with another value are added.
+        """
         values = [row.get(key, default) for row in self.rows]
         if named is not None and str in map(type, values):
             ids = named()
-            names = sum(type(value) is str and value in ids for value in values)
+            names = sum(type(value) is str and value in ids for value in self.kept(values))
             values = [ids.get(value, value) if type(value) is str else value for value in values]
             self.forms.update({OTHER_NAMES[key]: names} if names else {})
-        if not set(map(type, values)) <= types and key in READ:
+        if set(map(type, values)) <= types:
+            return values
+        if key in READ:
             written, values = values, [value if type(value) in types else READ[key](value) for value in values]
-            read = sum(new is not old for new, old in zip(values, written, strict=True))
+            changed = [new is not old for new, old in zip(values, written, strict=True)]
+            read = sum(self.kept(changed))
             self.forms.update({OTHER_NUMBERS: read} if read else {})
-        if not set(map(type, values)) <= types:
-            position = next(i for i, value in enumerate(values) if type(value) not in types)
-            got = f"{key} {reprlib.repr(values[position])}" if key in self.rows[position] else f"no {key!r}"
-            self.fail(position, f"has {got}; expected {expected}")
+        for position, value in enumerate(values):
+            if type(value) not in types and (wrong is None or position not in wrong):
+                got = f"{key} {reprlib.repr(value)}" if key in self.rows[position] else f"no {key!r}"
+                self.note(position, kind(value), f"has {got}; expected {expected}")
+                if wrong is not None:
+                    wrong.add(position)
         return values
 
     def integers(
-        self, key: str, *, optional: bool = False, named: Callable[[], dict[str, int]] | None = None
-    ) -> np.ndarray:
-        """The integers of one key; those that are there, where it is optional; for names those that `named` has."""
-        expected = "an integer" if named is None else "an integer, or a name that one entry alone has"
-        values = self.column(key, {int, type(None)} if optional else {int}, expected, named=named)
-        if optional:
-            values = [value for value in values if value is not None]
-        try:
-            return np.array(values, dtype=np.int64)
-        except OverflowError:
-            position = next(i for i, value in enumerate(values) if not -(2**63) <= value < 2**63)
-            self.fail(position, f"has a {key} beyond 64 bits")
+        self,
+        key: str,
+        expected: str,
+        *,
+        kind: Callable[[Any], str],
+        optional: bool = False,
+        named: Callable[[], dict[str, Any]] | None = None,
+        wrong: set[int] | None = None,
+    ) -> list[Any]:
+        """A column of integers of at most 64 bits; None where one is missing that is optional."""
+        types = {int, type(None)} if optional else {int}
+        values = self.column(key, types, expected, kind=kind, named=named, wrong=wrong)
+        if any(type(value) is int and not -(2**63) <= value < 2**63 for value in values):
+            for position, value in enumerate(values):
+                if type(value) is int and not -(2**63) <= value < 2**63:
+                    self.note(position, kind(value), f"has a {key} beyond 64 bits")
+        return values
 
-    def unique_ids(self, *, optional: bool = False) -> np.ndarray:
-        """The ids, which must differ; those that are there, where they are optional."""
-        ids = self.integers("id", optional=optional)
-        if len(ids) < len(self.rows):
-            self.forms[WITHOUT_ID] += len(self.rows) - len(ids)
-        if len(np.unique(ids)) < len(ids):
-            _, first = np.unique(ids, return_index=True)
-            repeated = int(np.setdiff1d(np.arange(len(ids)), first)[0])
-            if optional:
-                repeated = [i for i, row in enumerate(self.rows) if row.get("id") is not None][repeated]
-            self.fail(repeated, f"has an id that another entry of '{self.kind}' has too; ids must differ")
+    def ids(self, *, optional: bool = False) -> list[Any]:
+        """The ids; None where one is missing that is optional."""
+        ids = self.integers(
+            "id", "an integer", kind=lambda value: "wrong-id" if is_id(value) else "unreadable-entry", optional=optional
+        )
+        missing = sum(value is None for value in self.kept(ids))
+        self.forms.update({WITHOUT_ID: missing} if missing else {})
         return ids
+
+    def repeated(self, ids: list[Any]) -> list[int]:
+        """Positions of the rows whose id an earlier one has."""
+        if not self.bad and None not in ids and len(set(ids)) == len(ids):
+            return []
+        seen: set[Any] = set()
+        repeated = []
+        for position in self.sound():
+            number = ids[position]
+            if number in seen:
+                repeated.append(position)
+            elif number is not None:
+                seen.add(number)
+        return repeated
+
+
+def no_list(document: Any, kind: str) -> str:
+    """What to say of a file that lacks one of its lists."""
+    is_missing = not isinstance(document, dict) or document.get(kind) is None
+    return (
+        "expected a COCO file, an object with lists of objects 'images', 'annotations' and "
+        f"'categories'; '{kind}' is {'missing' if is_missing else 'no such list'}"
+    )
+
+
+def is_id(value: Any) -> bool:
+    """Whether a value may stand for an id, though perhaps not a right one."""
+    return isinstance(value, int | str) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _name(noun: str, place: int, number: Any = None) -> str:
+    if number is None or number is _MISSING:
+        return f"{noun} number {place + 1} of the list"
+    return f"{noun} {reprlib.repr(number)}"
+
+
+def _of_image(image_id: Any) -> str:
+    return "" if image_id is _MISSING else f" (image {reprlib.repr(image_id)})"

@@ -17,11 +17,12 @@ import numpy as np
 from PIL import Image
 
 from rtdetr.categories import Categories
-from rtdetr.data.annotations import Annotations, clamped_xyxy, tell
+from rtdetr.data.annotations import Annotations, OnBad, clamped_xyxy, tell
 from rtdetr.data.class_matching import match_classes
 from rtdetr.data.coco import read_coco
 from rtdetr.data.image_files import BAD_IMAGES, sentence
 from rtdetr.data.image_paths import with_images
+from rtdetr.data.records import to_annotations
 from rtdetr.errors import DatasetError, InputError
 from rtdetr.images import (
     ImageSource,
@@ -111,7 +112,7 @@ class DetectionDataset:
             DatasetError: a file is missing, broken or contradicts another, or the classes are not those given.
         """
         file, folder = Path(annotations_file), Path(images_dir)
-        self.annotations = with_images(read_coco(file, images_dir=folder, on_bad_box=on_bad_box), file, folder)
+        self.annotations = with_images(to_annotations(read_coco(file, folder), OnBad(on_bad_box)), file, folder)
         tell(self.annotations)
         self.sources = (Source(file, folder, self.annotations.categories),)
         if categories is not None:

@@ -4,42 +4,40 @@ import itertools
 import json
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
-from rtdetr.data.coco import find_coco
+from rtdetr.data.formats import find_in_folder
 from rtdetr.data.image_files import images_below, is_image_name, listing
 from rtdetr.data.label_files import LabelFiles
 from rtdetr.data.label_rows import has_objects
-from rtdetr.data.voc_files import find_voc, has_voc_objects
-from rtdetr.data.yolo import find_yolo
+from rtdetr.data.records import SPLIT_NAMES
+from rtdetr.data.voc_files import has_voc_objects
 from rtdetr.errors import DatasetError
 from rtdetr.text_files import read_text
 from rtdetr.wording import are, counted
 
-Splits = Mapping[str, tuple[str, ...]]  # what each of "train", "val" and "test" may be called
 _CLASSES = ("classes.txt", "obj.names", "labels.txt", "names.txt")  # of YOLO's tools
 _MOST_FOLDERS = 200
 
 
-def what_is_there(root: Path, splits: Splits) -> str:
+def what_is_there(root: Path) -> str:
     """The end of a sentence about the datasets below a folder, or about its annotation files; empty without them."""
-    if _is_dataset(root, splits):  # without the split that was asked for
+    if _is_dataset(root):  # without the split that was asked for
         return ""
     folders = list(_folders(root))
-    below = [folder for folder in folders[1:] if _is_dataset(folder, splits)]
+    below = [folder for folder in folders[1:] if _is_dataset(folder)]
     below = [folder for folder in below if not any(other in folder.parents for other in below)]
     if below:
         listed = ", ".join(map(str, below[:3])) + (f" and {len(below) - 3} more" if len(below) > 3 else "")
         return f"{listed} {'is a dataset: give that folder' if len(below) == 1 else 'are datasets: give one or all'}"
-    return _yolo(root, folders, splits) or _voc(root, folders)
+    return _yolo(root, folders) or _voc(root, folders)
 
 
-def _is_dataset(folder: Path, splits: Splits) -> bool:
-    for split, names in splits.items():
+def _is_dataset(folder: Path) -> bool:
+    for split in SPLIT_NAMES:
         try:
-            found = find_coco(folder, names, images=None) or find_yolo(folder, names)
-            if found or find_voc(folder, split, images=None):
+            if find_in_folder(folder, split):
                 return True
         except DatasetError:
             continue
@@ -57,7 +55,7 @@ def _folders(root: Path) -> Iterator[Path]:
         queue += [folder / name for name in finder.listing(str(folder)).folders]
 
 
-def _yolo(root: Path, folders: list[Path], splits: Splits) -> str:
+def _yolo(root: Path, folders: list[Path]) -> str:
     """What to write into a data.yaml, where labels of YOLO are there."""
     lists = (folder / name for folder in folders for name in _CLASSES)
     file = next((file for file in lists if file.is_file()), None)
@@ -72,7 +70,7 @@ def _yolo(root: Path, folders: list[Path], splits: Splits) -> str:
         except DatasetError:
             return ""
         names = [name.strip() for name in text.split("\n") if name.strip()]
-    parts = {split: place for split, words in splits.items() if (place := _images_of(root, words))}
+    parts = {split: place for split, words in SPLIT_NAMES.items() if (place := _images_of(root, words))}
     parts = parts or {"train": "images" if (root / "images").is_dir() else ".", "val": "FOLDER"}
     text = ", ".join([*(f"{split}: {place}" for split, place in parts.items()), f"names: {json.dumps(names[:20])}"])
     there = f"{file} and label files of YOLO" if file else f"label files of YOLO such as {labels[0]}"

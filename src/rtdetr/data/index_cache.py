@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from rtdetr.categories import Categories
-from rtdetr.data.annotations import Annotations, Found, OnBad
+from rtdetr.data.annotations import Annotations, OnBad
+from rtdetr.data.records import Found, to_annotations
 from rtdetr.errors import DatasetError, InputError
 from rtdetr.files import write_atomically
 
@@ -45,7 +46,7 @@ def read_cached(found: Found, *, on_bad: OnBad) -> Annotations:
     if annotations is not None:
         return annotations
     start = time.monotonic()
-    annotations = found.read(on_bad)
+    annotations = to_annotations(found.read(), on_bad)
     rows = len(annotations.image_ids) + len(annotations.labels)
     if rows >= _LEAST_ROWS and annotations.inputs_known:
         _log.info("read %s in %.1f s", found.annotations_file, time.monotonic() - start)

@@ -8,6 +8,7 @@ can mean one thing only; see `numbers_of`.
 import math
 import re
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from rtdetr.errors import DatasetError
 from rtdetr.text_files import read_text
@@ -60,41 +61,68 @@ def box_of(values: Sequence[float]) -> tuple[float, float, float, float]:
     return min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])
 
 
-def objects_of(file: str, point_numbers: int) -> Iterator[tuple[int, float, tuple[float, float, float, float]]]:
-    """Line, class number and corners, as fractions of the image's sides, of each object in a label file.
+class Row(NamedTuple):
+    """An object: line, class number, and corners x1, y1, x2, y2 as fractions of the image's sides."""
+
+    line: int
+    number: float
+    corners: tuple[float, float, float, float]
+
+
+class WrongRow(NamedTuple):
+    """A line that is no object: a kind of finding (doctor/findings.py), and what is wrong."""
+
+    line: int
+    kind: str
+    problem: str
+
+
+def objects_of(file: str, point_numbers: int) -> Iterator[Row | WrongRow]:
+    """The lines of a label file that are not empty.
 
     Args:
         file: the label file.
         point_numbers: how many numbers of key points may follow each box; 0: outlines are allowed instead.
 
     Raises:
-        DatasetError: the file cannot be read, or a row is wrong; names file and line.
+        DatasetError: the file cannot be read.
     """
     for line, content in enumerate(read_text(file, what="label file", error=DatasetError).splitlines(), 1):
         try:
             numbers = numbers_of(content)
         except ValueError:
-            raise DatasetError(f"{file}:{line}: {ROW} and with decimal points; got {content[:60]!r}") from None
+            yield WrongRow(line, "unreadable-entry", f"{ROW} and with decimal points; got {content[:60]!r}")
+            continue
         if not numbers:
             continue
-        if class_is_last(numbers):
-            raise DatasetError(f"{file}:{line}: {CLASS_LAST}; got {content[:60]!r}")
         count, (number, *values) = len(numbers), numbers
+        if problem := _wrong_count(numbers, point_numbers):
+            got = repr(content[:60]) if problem == CLASS_LAST else counted(count, "number")
+            yield WrongRow(line, "unreadable-entry", f"{problem}; got {got}")
+            continue
         if point_numbers:
-            if len(values) not in (4, 4 + point_numbers):
-                raise DatasetError(
-                    f"{file}:{line}: expected 'class cx cy w h' and {counted(point_numbers, 'number')} of points, as "
-                    f"kpt_shape says; got {counted(count, 'number')}"
-                )
             values = values[:4]
-        if len(values) != 4 and (len(values) < 6 or len(values) % 2):
-            raise DatasetError(f"{file}:{line}: {ROW}; got {counted(count, 'number')}")
         if not all(-SLACK <= value <= 1 + SLACK for value in values):
-            raise DatasetError(
-                f"{file}:{line}: expected fractions of the image's sides, 0 to 1, got {content[:60]!r}. "
-                "Divide pixels by the width and height of the image"
+            yield WrongRow(
+                line,
+                "not-fraction" if all(map(math.isfinite, values)) else "unreadable-entry",
+                f"expected fractions of the image's sides, 0 to 1, got {content[:60]!r}. "
+                "Divide pixels by the width and height of the image",
             )
-        yield line, number, box_of(values)
+            continue
+        yield Row(line, number, box_of(values))
+
+
+def _wrong_count(numbers: Sequence[float], point_numbers: int) -> str:
+    """What was expected instead of so many numbers; nothing where they are right."""
+    count = len(numbers) - 1
+    if class_is_last(numbers):
+        return CLASS_LAST
+    if point_numbers:
+        if count in (4, 4 + point_numbers):
+            return ""
+        return f"expected 'class cx cy w h' and {counted(point_numbers, 'number')} of points, as kpt_shape says"
+    return ROW if count != 4 and (count < 6 or count % 2) else ""
 
 
 def has_objects(file: str) -> bool:

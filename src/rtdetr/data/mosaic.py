@@ -1,6 +1,6 @@
 """Denser images: `mosaic` puts four images into one sample, `mix` blends the images of a batch pairwise.
 
-More objects an image are more pairs that one-to-one matching can learn from, without a second set of queries.
+More objects per image are more pairs that one-to-one matching can learn from, without a second set of queries.
 
 Source: arXiv 2412.04234 (DEIM) section 3.1 and its RT-DETRv2 recipes; arXiv 2004.10934 (YOLOv4) and arXiv 1710.09412
 for mosaic and mixup themselves.
@@ -8,6 +8,7 @@ for mosaic and mixup themselves.
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 from rtdetr.config import SizeHW
 from rtdetr.data.colours import distort, draw_steps
 from rtdetr.data.schedule import EpochPlan
-from rtdetr.data.transforms import Picture, Sample, mirrored, read_part, resize, to_target
+from rtdetr.data.transforms import Objects, Sample, mirrored, reduction_for, resize, to_target
 from rtdetr.structures import Target
 
 NUM_TILES = 4
@@ -27,53 +28,104 @@ _DEGREES, _SHIFT, _SCALES = 10.0, 0.1, (0.5, 1.5)
 MIX_SHARES = (0.45, 0.55)
 
 
-def mosaic(pictures: Sequence[Picture], *, plan: EpochPlan, rng: np.random.Generator) -> Sample:
-    """Make one training sample of four images on a grid of two by two, turned, moved and scaled together.
+class Grid(NamedTuple):
+    """How four images lie in a sample, all of it drawn before they are read.
+
+    offsets, sizes_wh: float64 (4, 2), place and size of each image on the grid.
+    grid_wh: float64 (2,), width and height of the grid.
+    turn, shift, scale: how the grid is turned, a matrix (2, 2), moved and scaled around its center.
+    firsts, lasts: int64 (4, 2), left upper and right lower corner of each image where it is drawn, pixels.
+    """
+
+    offsets: np.ndarray
+    sizes_wh: np.ndarray
+    grid_wh: np.ndarray
+    turn: np.ndarray
+    shift: np.ndarray
+    scale: float
+    firsts: np.ndarray
+    lasts: np.ndarray
+
+    def place_hw(self, image: int) -> SizeHW:
+        """Height and width that an image is drawn with."""
+        width, height = (self.lasts[image] - self.firsts[image]).tolist()
+        return height, width
+
+    def reduction(self, image: int, size_wh: tuple[int, int]) -> int:
+        """How much smaller an image of this size may be read, see `reduction_for`."""
+        return reduction_for(((0, size_wh[0]), (0, size_wh[1])), self.place_hw(image))
+
+
+def draw_grid(images: Sequence[Objects], *, plan: EpochPlan, rng: np.random.Generator) -> Grid:
+    """Draw how four images lie in a sample; `mosaic` makes the sample.
 
     Every image gets a short side of 320; a cell is as wide and high as the largest. The grid is turned by up to 10
-    degrees around its centre, moved by up to a tenth of its sides, scaled by 0.5 to 1.5, and cut at its old border.
-    Colours are distorted and the sample is mirrored as others are; zoom-out and crop are left out.
+    degrees around its center, moved by up to a tenth of its sides, scaled by 0.5 to 1.5, and cut at its old border.
 
     Args:
-        pictures: four.
-        plan: the epoch's settings; the result has its `size_hw`.
+        images: size of each.
+        plan: the epoch's settings.
         rng: all randomness comes from here.
+    """
+    sizes_wh = np.array([image.size_wh for image in images], dtype=np.float64)
+    sizes_wh *= _SHORT_SIDE / sizes_wh.min(axis=1, keepdims=True)
+    cell_wh = sizes_wh.max(axis=0)
+    grid_wh = 2 * cell_wh
+    offsets = cell_wh * np.array([(0, 0), (1, 0), (0, 1), (1, 1)])
+    angle = math.radians(rng.uniform(-_DEGREES, _DEGREES))
+    shift = rng.uniform(-_SHIFT, _SHIFT, 2) * grid_wh
+    scale = rng.uniform(*_SCALES)
+    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    # the images are drawn at the size that they will have in the result, so that only a rotation is left to do
+    to_result = np.array(plan.size_hw[::-1]) / grid_wh
+    places, drawn_wh = offsets * scale * to_result, sizes_wh * scale * to_result
+    firsts = places.round().astype(int)
+    lasts = np.maximum((places + drawn_wh).round().astype(int), firsts + 1)
+    return Grid(offsets, sizes_wh, grid_wh, turn, shift, scale, firsts, lasts)
+
+
+def mosaic(
+    pixels: Sequence[np.ndarray],
+    images: Sequence[Objects],
+    grid: Grid,
+    *,
+    plan: EpochPlan,
+    rng: np.random.Generator,
+) -> Sample:
+    """Make one training sample of four images on a grid of two by two, turned, moved and scaled together.
+
+    Colors are distorted and the sample is mirrored as others are; zoom-out and crop are left out.
+
+    Args:
+        pixels: four images, uint8 (h, w, c), perhaps reduced by the grid's `reduction`.
+        images: size when not reduced, and objects of each.
+        grid: of `draw_grid`.
+        plan: the epoch's settings; the result has its `size_hw`.
+        rng: colors and mirroring are drawn from here, after the grid.
 
     Returns:
         The sample. A box is the hull of its turned corners, cut at the border, and dropped below a pixel.
 
     Differs: the images are scaled once, with antialiasing, and turned with bilinear interpolation; published code
-    scales them, turns and scales the grid by nearest neighbours, and scales the result.
+    scales them, turns and scales the grid by nearest neighbors, and scales the result.
     """
-    sizes_wh = np.array([picture.size_wh for picture in pictures], dtype=np.float64)
-    sizes_wh *= _SHORT_SIDE / sizes_wh.min(axis=1, keepdims=True)
-    cell_wh = sizes_wh.max(axis=0)
-    grid_wh = 2 * cell_wh
-    offsets = cell_wh * np.array([(0, 0), (1, 0), (0, 1), (1, 1)])
-
-    angle = math.radians(rng.uniform(-_DEGREES, _DEGREES))
-    shift = rng.uniform(-_SHIFT, _SHIFT, 2) * grid_wh
-    scale = rng.uniform(*_SCALES)
-    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    centre = grid_wh / 2
-
-    # the images are drawn at the size that they will have in the result, so that only a rotation is left to do
+    grid_wh, turn, shift, scale = grid.grid_wh, grid.turn, grid.shift, grid.scale
+    center = grid_wh / 2
     to_result = np.array(plan.size_hw[::-1]) / grid_wh
-    drawn = _draw_grid(pictures, offsets * scale * to_result, sizes_wh * scale * to_result)
     inverse = to_result[:, None] * turn.T / to_result
-    start = scale * to_result * centre - to_result * (turn.T @ (centre + shift))
-    pixels = _warp(drawn, inverse, start, size_hw=plan.size_hw)
+    start = scale * to_result * center - to_result * (turn.T @ (center + shift))
+    warped = _warp(_draw(pixels, grid), inverse, start, size_hw=plan.size_hw)
 
     boxes = []
-    for picture, offset, size_wh in zip(pictures, offsets, sizes_wh, strict=True):
-        on_grid = picture.boxes_xyxy.astype(np.float64) * np.tile(size_wh / picture.size_wh, 2) + np.tile(offset, 2)
-        corners = on_grid[:, [[0, 1], [2, 1], [2, 3], [0, 3]]] - centre
-        turned = scale * corners @ turn.T + centre + shift
+    for image, offset, size_wh in zip(images, grid.offsets, grid.sizes_wh, strict=True):
+        on_grid = image.boxes_xyxy.astype(np.float64) * np.tile(size_wh / image.size_wh, 2) + np.tile(offset, 2)
+        corners = on_grid[:, [[0, 1], [2, 1], [2, 3], [0, 3]]] - center
+        turned = scale * corners @ turn.T + center + shift
         boxes.append(np.concatenate([turned.min(axis=1), turned.max(axis=1)], axis=1))
-    labels = np.concatenate([picture.labels for picture in pictures])
+    labels = np.concatenate([image.labels for image in images])
     target = to_target(np.concatenate(boxes), labels, plane_wh=grid_wh, size_hw=plan.size_hw)
 
-    sample = Sample(distort(pixels, draw_steps(rng, num_channels=pixels.shape[2])), target)
+    sample = Sample(distort(warped, draw_steps(rng, num_channels=warped.shape[2])), target)
     return mirrored(sample) if rng.random() < plan.flip else sample
 
 
@@ -97,20 +149,12 @@ def mix(
     ]
 
 
-def _draw_grid(pictures: Sequence[Picture], offsets: np.ndarray, sizes_wh: np.ndarray) -> np.ndarray:
-    """Black uint8 (h, w, c) with each picture resized to its size and placed at its offset, both in pixels."""
-    firsts = offsets.round().astype(int)
-    lasts = np.maximum((offsets + sizes_wh).round().astype(int), firsts + 1)
-    canvas = None
-    for picture, (x0, y0), (x1, y1) in zip(pictures, firsts.tolist(), lasts.tolist(), strict=True):
-        place_hw = y1 - y0, x1 - x0
-        width, height = picture.size_wh
-        part = resize(read_part(picture, ((0, width), (0, height)), place_hw), place_hw)
-        if canvas is None:
-            right, bottom = lasts.max(axis=0)
-            canvas = np.zeros((bottom, right, part.shape[2]), dtype=np.uint8)
-        canvas[y0:y1, x0:x1] = part
-    assert canvas is not None
+def _draw(pixels: Sequence[np.ndarray], grid: Grid) -> np.ndarray:
+    """Black uint8 (h, w, c) with each image resized to its size and at its place."""
+    right, bottom = grid.lasts.max(axis=0)
+    canvas = np.zeros((bottom, right, pixels[0].shape[2]), dtype=np.uint8)
+    for image, ((x0, y0), (x1, y1)) in enumerate(zip(grid.firsts.tolist(), grid.lasts.tolist(), strict=True)):
+        canvas[y0:y1, x0:x1] = resize(pixels[image], grid.place_hw(image))
     return canvas
 
 

@@ -1,7 +1,6 @@
-"""`open_dataset`: find out what a path holds, COCO, YOLO or Pascal VOC, and give a `DetectionDataset` of it.
+"""`open_dataset`: find out what a path holds, and give a `DetectionDataset` of it.
 
-The layouts that are recognised stand at the top of `coco.py`, `yolo.py` and `voc.py`. In a folder that fits several,
-the first of these three wins.
+The formats are in `formats.py`, their layouts at the top of `coco.py`, `yolo.py` and `voc.py`.
 """
 
 import itertools
@@ -12,22 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr.categories import Categories
-from rtdetr.data.annotations import BAD_IMAGE_CHOICES, Found, OnBad, tell
-from rtdetr.data.coco import PATTERNS, coco_file, find_coco, find_only_coco
+from rtdetr.data.annotations import BAD_IMAGE_CHOICES, OnBad, tell
+from rtdetr.data.coco_files import find_only_coco
 from rtdetr.data.dataset import DetectionDataset, Source
+from rtdetr.data.formats import expected_files, expected_in_folder, find_in_file, find_in_folder
 from rtdetr.data.hints import what_is_there
 from rtdetr.data.huggingface import is_saved_table, is_table, open_table
 from rtdetr.data.image_paths import REMEDY, with_images
 from rtdetr.data.index_cache import read_cached
 from rtdetr.data.merge import merge
-from rtdetr.data.voc_files import find_voc, is_voc_list, stray_voc, voc_list
-from rtdetr.data.yolo import find_yolo, yolo_file
+from rtdetr.data.records import SPLIT_NAMES, Found
+from rtdetr.data.voc_files import stray_voc
 from rtdetr.errors import ConfigError, DatasetError, MissingSplitError, nearest
 from rtdetr.files import with_home
 from rtdetr.images.decode import is_address, refused_address
 
 _log = logging.getLogger(__name__)
-SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 
 def open_dataset(
@@ -102,15 +101,12 @@ def find_dataset(path: Path, *, split: str, images: Path | None = None) -> Found
     elif is_address(path):
         raise DatasetError(refused_address(path))
     else:
-        raise DatasetError(f"no dataset {path}: expected a folder, a COCO JSON file, a YOLO data.yaml or a VOC list")
-    if found.format == "yolo" and images is not None:
-        raise ConfigError(f"{found.annotations_file} says itself where its images are; leave 'images' out")
+        raise DatasetError(f"no dataset {path}: expected a folder, {expected_files()}")
     return found
 
 
 def _in_folder(root: Path, split: str, images: Path | None) -> Found:
-    names = SPLIT_NAMES[split]
-    found = find_coco(root, names, images=images) or find_yolo(root, names) or find_voc(root, split, images=images)
+    found = find_in_folder(root, split, images)
     only = None if found else find_only_coco(root, itertools.chain(*SPLIT_NAMES.values()), images=images)
     if split == "train":
         found = found or only
@@ -124,31 +120,21 @@ def _in_folder(root: Path, split: str, images: Path | None) -> Found:
             f"{root} has no annotations for '{split}': its only annotation file {only.annotations_file} names no "
             f"split and is taken for 'train'. Give a file for '{split}', or this one itself"
         )
-    if found is None and (there := stray_voc(root, split, images=images) or what_is_there(root, SPLIT_NAMES)):
+    if found is None and (there := stray_voc(root, split, images=images) or what_is_there(root)):
         raise MissingSplitError(f"{root} has no annotations for '{split}' in a usual place, but {there}")
     if found is None:
-        coco = ", ".join(pattern.format(names[0]) for pattern in PATTERNS)
-        coco += " or a single file in COCO form" if split == "train" else ""
         raise MissingSplitError(
-            f"{root} has no annotations for '{split}'; looked for {coco} (COCO), data.yaml or another YAML file with "
-            f"'names' (YOLO), Annotations with ImageSets/Main/{names[0]}.txt, {names[0]}.txt listing XML files, or "
-            f"{names[0]}/*.xml (Pascal VOC). Give the annotation file itself, and if its images are elsewhere {REMEDY}"
+            f"{root} has no annotations for '{split}'; looked for {expected_in_folder(split)}. "
+            f"Give the annotation file itself, and if its images are elsewhere {REMEDY}"
         )
     return found
 
 
 def _from_file(file: Path, split: str, images: Path | None) -> Found:
-    match file.suffix.lower():
-        case ".json":
-            return coco_file(file, images=images)
-        case ".yaml" | ".yml":
-            return yolo_file(file, SPLIT_NAMES[split])
-        case ".txt" if is_voc_list(file):
-            return voc_list(file, images=images)
-    raise DatasetError(
-        f"{file}: expected a COCO file NAME.json, a YOLO description NAME.yaml, or a text file that lists the images "
-        "and XML files of a VOC dataset; or give the dataset's folder"
-    )
+    found = find_in_file(file, split, images)
+    if found is None:
+        raise DatasetError(f"{file}: expected {expected_files()}; or give the dataset's folder")
+    return found
 
 
 def _read(found: Found, on_bad: OnBad) -> DetectionDataset:

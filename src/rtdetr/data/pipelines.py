@@ -16,7 +16,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from rtdetr.config import SizeHW
-from rtdetr.data.transforms import Picture, Sample, resize, to_target
+from rtdetr.data.transforms import Objects, Sample, resize, to_target
 from rtdetr.errors import ConfigError, DatasetError
 from rtdetr.images.arrays import FLOAT_MARGIN
 from rtdetr.wording import counted
@@ -46,13 +46,20 @@ def check_pipeline(pipeline: object) -> None:
 
 
 def apply_pipeline(
-    pipeline: Pipeline, picture: Picture, *, num_classes: int, size_hw: SizeHW, rng: np.random.Generator
+    pipeline: Pipeline,
+    original: np.ndarray,
+    objects: Objects,
+    *,
+    num_classes: int,
+    size_hw: SizeHW,
+    rng: np.random.Generator,
 ) -> Sample:
     """Turn one image into a training sample with a user's pipeline.
 
     Args:
         pipeline: passed `check_pipeline`.
-        picture: the image, and its objects that are to be trained.
+        original: the image, uint8 (h, w, c).
+        objects: its objects that are to be trained.
         num_classes: of the dataset; labels are below it.
         size_hw: of the result, to which the pipeline's image is stretched.
         rng: the pipeline's random numbers follow from it.
@@ -61,8 +68,7 @@ def apply_pipeline(
         DatasetError: the pipeline failed, or what it returned is no image with the channels of the first, no boxes
             with two corners each, or no label of a class for each.
     """
-    original = picture.read(1)
-    pixels, boxes, labels = original, picture.boxes_xyxy.astype(np.float32), picture.labels.astype(np.int64)
+    pixels, boxes, labels = original, objects.boxes_xyxy.astype(np.float32), objects.labels.astype(np.int64)
     call = _albumentations if _is_albumentations(pipeline) else _torchvision
     try:
         with _seeded(pipeline, int(rng.integers(2**32))):

@@ -1,13 +1,14 @@
 """The published training augmentation: an image with its boxes in, a network-sized image and a `Target` out.
 
-Zoom-out and crop only choose a window of the image plane, so the pixels are touched once: the window's part of the
-image is resized to the place it has in the result, its colours are distorted (`colours.py`), and the rest stays black.
+Zoom-out and crop only choose a window of the image plane. `draw_view` chooses it before the image is read, from its
+size and boxes, so that the dataset can read large images at reduced size. `augment` then touches the pixels once: the
+window's part of the image is resized to the place it has in the result, its colors are distorted (`colours.py`), and
+the rest stays black.
 What is on at which epoch says `schedule.py`; evaluation uses `rtdetr.preprocessing` instead.
 
 Source: arXiv 1512.02325 (SSD) section 2.2 for the augmentation, arXiv 2304.08069 (RT-DETR) for its use here.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -33,17 +34,14 @@ class Sample(NamedTuple):
     target: Target
 
 
-class Picture(NamedTuple):
-    """An image that is still to be read.
+class Objects(NamedTuple):
+    """What is known of an image before it is read: its size and the objects to train on.
 
-    read: gives uint8 (h, w, c), with sides that are smaller by the factor given (1, 2, 4 or 8) or by less than that,
-        all the way to not at all.
-    size_wh: width and height in pixels, when not reduced.
+    size_wh: width and height in pixels.
     boxes_xyxy: float (n, 4), pixels, inside the image.
     labels: int64 (n,).
     """
 
-    read: Callable[[int], np.ndarray]
     size_wh: tuple[int, int]
     boxes_xyxy: np.ndarray
     labels: np.ndarray
@@ -58,34 +56,79 @@ class Window(NamedTuple):
     height: int
 
 
-def augment(picture: Picture, *, plan: EpochPlan, rng: np.random.Generator) -> Sample:
+class View(NamedTuple):
+    """What a training sample shows of an image, all of it drawn before the image is read.
+
+    window: the part of the image plane.
+    flip: whether the sample is mirrored.
+    columns, rows: which pixels of the image the window shows, and the pixels of the sample that they fill.
+    """
+
+    window: Window
+    flip: bool
+    columns: tuple[tuple[int, int], tuple[int, int]]
+    rows: tuple[tuple[int, int], tuple[int, int]]
+
+    @property
+    def place_hw(self) -> SizeHW:
+        """Height and width in the sample of the part that is shown."""
+        (_, (x0, x1)), (_, (y0, y1)) = self.columns, self.rows
+        return y1 - y0, x1 - x0
+
+    @property
+    def reduction(self) -> int:
+        """How much smaller the image may be read, see `reduction_for`."""
+        return reduction_for((self.columns[0], self.rows[0]), self.place_hw)
+
+
+def draw_view(objects: Objects, *, plan: EpochPlan, rng: np.random.Generator) -> View:
+    """Draw what a training sample shows of an image; `augment` makes the sample.
+
+    Args:
+        objects: size and objects of the image.
+        plan: the epoch's settings.
+        rng: all randomness comes from here; the global generators are left as they are.
+    """
+    window = Window(0, 0, *objects.size_wh)
+    if plan.strong:
+        if rng.random() < 0.5:
+            window = zoom_out(objects.size_wh, rng)
+        if rng.random() < 0.8:
+            window = iou_crop(window, objects.boxes_xyxy, rng)
+    flip = rng.random() < plan.flip
+    columns, rows = (
+        _span(start, length, side, out)
+        for start, length, side, out in zip(window[:2], window[2:], objects.size_wh, plan.size_hw[::-1], strict=True)
+    )
+    return View(window, flip, columns, rows)
+
+
+def augment(
+    pixels: UInt8[np.ndarray, "h w c"], objects: Objects, view: View, *, plan: EpochPlan, rng: np.random.Generator
+) -> Sample:
     """Turn one image into a training sample.
 
     Args:
-        picture: the image, and its objects that are to be trained.
+        pixels: the image, perhaps reduced by the view's `reduction`.
+        objects: its size when not reduced, and its objects.
+        view: of `draw_view`.
         plan: the epoch's settings; the result has its `size_hw`.
-        rng: all randomness comes from here; the global generators are left as they are.
+        rng: the colors are drawn from here, after the view.
 
     Returns:
-        The image and the objects that are still visible: their centre lies in the window, and they are at least a pixel
+        The image and the objects that are still visible: their center lies in the window, and they are at least a pixel
         wide and high, before and after resizing.
 
-    Differs: colours are distorted before or after resizing, wherever there are fewer pixels (the same change to each
-    pixel; the grey level that contrast turns around is that of the visible part). Only boxes and labels leave this
+    Differs: colors are distorted before or after resizing, wherever there are fewer pixels (the same change to each
+    pixel; the gray level that contrast turns around is that of the visible part). Only boxes and labels leave this
     function; published code returns areas and crowd marks too, of all objects, also those it removed. Boxes are
     computed in float64 and clamped; in float32 a box as wide as its image can end 4e-5 pixels outside, for which it is
     deleted.
     """
-    window = Window(0, 0, *picture.size_wh)
-    if plan.strong:
-        if rng.random() < 0.5:
-            window = zoom_out(picture.size_wh, rng)
-        if rng.random() < 0.8:
-            window = iou_crop(window, picture.boxes_xyxy, rng)
-    flip = rng.random() < plan.flip
-    pixels = _render(picture, window, plan.size_hw, colour_rng=rng if plan.strong else None)
-    target = visible(picture, window, plan.size_hw)
-    return mirrored(Sample(pixels, target)) if flip else Sample(pixels, target)
+    part = part_of(pixels, objects.size_wh, (view.columns[0], view.rows[0]))
+    rendered = _render(part, view, plan.size_hw, color_rng=rng if plan.strong else None)
+    sample = Sample(rendered, visible(objects, view.window, plan.size_hw))
+    return mirrored(sample) if view.flip else sample
 
 
 def mirrored(sample: Sample) -> Sample:
@@ -143,13 +186,13 @@ def _iou(boxes_xyxy: np.ndarray, crops_xyxy: np.ndarray) -> np.ndarray:
     return intersection / np.maximum(areas[0] + areas[1] - intersection, 1e-9)
 
 
-def visible(picture: Picture, window: Window, size_hw: SizeHW) -> Target:
+def visible(objects: Objects, window: Window, size_hw: SizeHW) -> Target:
     """The objects in the window, relative to it, that have a pixel before and after it is resized to `size_hw`."""
     left, top, width, height = window
     corners = np.array([left, top, left + width, top + height], dtype=np.float64)
-    kept = _centre_inside(picture.boxes_xyxy, corners)
-    boxes = picture.boxes_xyxy[kept] - np.tile(corners[:2], 2)
-    return to_target(boxes, picture.labels[kept], plane_wh=np.array([width, height]), size_hw=size_hw)
+    kept = _centre_inside(objects.boxes_xyxy, corners)
+    boxes = objects.boxes_xyxy[kept] - np.tile(corners[:2], 2)
+    return to_target(boxes, objects.labels[kept], plane_wh=np.array([width, height]), size_hw=size_hw)
 
 
 def to_target(boxes_xyxy: np.ndarray, labels: np.ndarray, *, plane_wh: np.ndarray, size_hw: SizeHW) -> Target:
@@ -163,16 +206,10 @@ def to_target(boxes_xyxy: np.ndarray, labels: np.ndarray, *, plane_wh: np.ndarra
     )
 
 
-def _render(picture: Picture, window: Window, size_hw: SizeHW, *, colour_rng: np.random.Generator | None) -> np.ndarray:
-    """The window as uint8 (h, w, c) of `size_hw`, with distorted colours when a generator for them is given."""
-    spans = [
-        _span(start, length, side, out)
-        for start, length, side, out in zip(window[:2], window[2:], picture.size_wh, size_hw[::-1], strict=True)
-    ]
-    (x0, x1), (y0, y1) = (place for _, place in spans)
-    place_hw = y1 - y0, x1 - x0
-    part = read_part(picture, (spans[0][0], spans[1][0]), place_hw)
-    steps = draw_steps(colour_rng, num_channels=part.shape[2]) if colour_rng is not None else []
+def _render(part: np.ndarray, view: View, size_hw: SizeHW, *, color_rng: np.random.Generator | None) -> np.ndarray:
+    """The window as uint8 (h, w, c) of `size_hw`, with distorted colors when a generator for them is given."""
+    place_hw, (x0, x1), (y0, y1) = view.place_hw, view.columns[1], view.rows[1]
+    steps = draw_steps(color_rng, num_channels=part.shape[2]) if color_rng is not None else []
     if part.shape[0] * part.shape[1] <= place_hw[0] * place_hw[1]:
         part = resize(distort(part, steps), place_hw)
     else:
@@ -192,14 +229,17 @@ def _span(start: int, length: int, side: int, out: int) -> tuple[tuple[int, int]
     return (low, high), (first, last)
 
 
-def read_part(picture: Picture, spans: tuple[tuple[int, int], tuple[int, int]], place_hw: SizeHW) -> np.ndarray:
-    """Read the columns and rows of a picture that will be resized to `place_hw`, reduced where that does not show."""
+def reduction_for(spans: tuple[tuple[int, int], tuple[int, int]], place_hw: SizeHW) -> int:
+    """How much smaller an image may be read whose columns and rows `spans` are resized to `place_hw`: 1, 2, 4 or 8."""
     ratio = min((high - low) / place for (low, high), place in zip(spans, place_hw[::-1], strict=True))
-    reduction = next((factor for factor in (8, 4, 2) if ratio >= factor * _REDUCED_BEYOND), 1)
-    pixels = picture.read(reduction)
+    return next((factor for factor in (8, 4, 2) if ratio >= factor * _REDUCED_BEYOND), 1)
+
+
+def part_of(pixels: np.ndarray, size_wh: tuple[int, int], spans: tuple[tuple[int, int], tuple[int, int]]) -> np.ndarray:
+    """The columns and rows `spans`, in pixels of an image of `size_wh`, of one that may be reduced."""
     (left, right), (top, bottom) = (
         (round(low * got / side), round(high * got / side))
-        for (low, high), got, side in zip(spans, pixels.shape[1::-1], picture.size_wh, strict=True)
+        for (low, high), got, side in zip(spans, pixels.shape[1::-1], size_wh, strict=True)
     )
     return pixels[top:bottom, left:right]
 

@@ -22,19 +22,17 @@ xmax, ymax in the order they stand in.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Set
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from rtdetr.categories import VOC20, Categories, Category
-from rtdetr.data.annotations import Annotations, Objects, OnBad, arrange, ids_of_names
+from rtdetr.categories import VOC20, Category
+from rtdetr.data.annotations import ids_of_names
 from rtdetr.data.box_forms import CORNERS
-from rtdetr.data.image_files import Sizes, is_image_name, listing
-from rtdetr.data.image_paths import with_sizes_of_files
-from rtdetr.data.label_files import composed
-from rtdetr.data.voc_xml import Picture, read_picture
+from rtdetr.data.image_files import is_image_name, listing
+from rtdetr.data.label_files import composed, label_stems
+from rtdetr.data.records import UNKNOWN, BoxRecord, ImageRecord, Part
+from rtdetr.data.voc_xml import VocFile, read_xml
 from rtdetr.errors import DatasetError
 from rtdetr.text_files import read_text
 from rtdetr.wording import counted, have
@@ -64,58 +62,64 @@ class VocSplit(NamedTuple):
     absent: dict[Path, str]
 
 
-def read_split(split: VocSplit, on_bad: OnBad) -> Annotations:
-    """Read the XML files of a split.
-
-    Raises:
-        DatasetError: a file is missing or broken, or contradicts another.
-    """
-    _refuse_absent(split)
-    xml_files = dict.fromkeys([item.xml for item in split.items] + split.every)
-    pictures = {file: read_picture(file) for file in xml_files}
-    categories, implied = _categories(split.root, pictures)
-    label_of_name = {name: label for label, name in enumerate(categories.names)}
-    names = image_names(split, pictures)
-    rows = [
-        (image, number, thing)
-        for image, item in enumerate(split.items)
-        for number, thing in enumerate(pictures[item.xml].objects, 1)
-    ]
-    boxes = np.array([thing.corners for *_, thing in rows], dtype=np.float64).reshape(-1, 4)
-    boxes[:, :2] -= first_pixel(pictures)
-    boxes[:, 2:] -= boxes[:, :2]
-
-    def where(row: int) -> str:
-        image, number, thing = rows[row]
-        return f"{split.items[image].xml}: object {number} ({thing.name!r})"
-
-    sizes = _sizes(split, pictures, names, on_bad.image)
-    image_of_box = np.array([image for image, *_ in rows], dtype=np.int64)
-    objects = Objects(
-        categories=categories,
-        image_ids=ids_of_names(names),
-        file_names=names,
-        sizes_wh=sizes.holding(boxes, image_of_box),
-        image_of_box=image_of_box,
-        boxes_xywh=boxes,
-        labels=np.array([label_of_name[thing.name] for *_, thing in rows], dtype=np.int64),
-        areas=np.full(len(rows), np.nan),
-        iscrowd=np.array([thing.difficult for *_, thing in rows], dtype=bool),
-    )
-    notes = filter(None, [sizes.note])
-    columns = arrange(objects, source=split.source, on_bad_box=on_bad.box, where=where, form=CORNERS, notes=notes)
-    return columns._replace(implied=implied)
+def read_voc(split: VocSplit) -> Part:
+    """Read the XML files of a split, and the others of the dataset, which decide on classes and counting from 0."""
+    stems = {composed(file.stem) for file in split.every}
+    part = Part("voc", split.source, split.images_dir, form=CORNERS, num_listed_images=len(split.items))
+    part.is_annotated = lambda path: bool(label_stems(path) & stems)
+    _note_absent(part, split)
+    own = {item.xml for item in split.items} - set(split.absent)
+    xml_files = dict.fromkeys([item.xml for item in split.items if item.xml in own] + split.every)
+    contents = {file: found for file in xml_files if (found := _read_file(part, file, is_own=file in own))}
+    names = _class_names(part, split, own, contents)
+    part.categories = [Category(label, name) for label, name in enumerate(names)]
+    items = [item for item in split.items if item.xml in contents]
+    file_names = image_names(split._replace(items=items), contents)
+    columns = zip(ids_of_names(file_names).tolist(), file_names, items, strict=True)
+    part.images = [ImageRecord(number, name, contents[item.xml].size_wh) for number, name, item in columns]
+    shift, label_of_name = first_pixel(contents), {name: label for label, name in enumerate(names)}
+    boxes = []
+    for image, item in enumerate(items):
+        for number, thing in contents[item.xml].objects.items():
+            x1, y1, x2, y2 = thing.corners
+            xywh = x1 - shift, y1 - shift, x2 - (x1 - shift), y2 - (y1 - shift)
+            name = f"object {number} ({thing.name!r})"
+            label = label_of_name.get(thing.name, UNKNOWN)
+            called, where = f"{item.xml.name} {name}", f"{item.xml}: {name}"
+            boxes.append(BoxRecord(image, label, xywh, called, where, iscrowd=thing.difficult))
+            if label == UNKNOWN:
+                detail = "is of a class that is not listed"
+                part.problem("unknown-class", file=file_names[image], annotation=called, detail=detail, image=image)
+    part.set_boxes(boxes)
+    return part
 
 
-def _refuse_absent(split: VocSplit) -> None:
-    if split.absent:
-        xml = next((xml for xml, near in split.absent.items() if near), next(iter(split.absent)))
+def _note_absent(part: Part, split: VocSplit) -> None:
+    """Note the XML files that do not exist; the error names one that lies near, if any does."""
+    first = next((xml for xml, near in split.absent.items() if near), next(iter(split.absent), None))
+    for xml in sorted(split.absent, key=lambda xml: xml != first):
         near = split.absent[xml]
         remedy = f", but {near} lies near it. Move it there" if near else ". Put it there, or correct the list"
-        raise DatasetError(
+        error = (
             f"{split.source}: {len(split.absent)} of its {counted(len(split.items), 'image')} "
             f"{have(split.absent)} no XML file: {xml} does not exist{remedy}"
         )
+        detail = "does not exist" + (f", but {near} lies near it" if near else "")
+        part.problem("misplaced-label" if near else "unreadable-entry", file=xml.name, detail=detail, error=error)
+
+
+def _read_file(part: Part, file: Path, *, is_own: bool) -> VocFile | None:
+    """What an XML file says, without what cannot be understood; None: it cannot be read at all.
+
+    The doctor shows what is wrong with the file of another split there.
+    """
+    content, problems = read_xml(file)
+    for kind, error in problems:
+        detail = error.removeprefix(f"{file}: ")
+        part.problem(kind, file=file.name, detail=detail, error=error, is_shown=is_own)
+    if content and is_own:
+        part.num_listed_boxes += content.num_listed
+    return content
 
 
 def class_list(root: Path) -> tuple[Path | None, list[str]]:
@@ -129,36 +133,43 @@ def class_list(root: Path) -> tuple[Path | None, list[str]]:
     return file, [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def _categories(root: Path, pictures: dict[Path, Picture]) -> tuple[Categories, tuple[str, ...]]:
-    """The classes of the dataset, and the names of VOC's own list that no object has where that list is taken.
-
-    Every object's class must be in the dataset's list where there is one.
-    """
-    file_of_name = {thing.name: file for file, picture in pictures.items() for thing in picture.objects}
-    file, names = class_list(root)
+def _class_names(part: Part, split: VocSplit, own: Set[Path], contents: dict[Path, VocFile]) -> list[str]:
+    """The classes of the dataset: those of its list where there is one, which must have the class of every object."""
+    file_of_name = {thing.name: file for file, content in contents.items() for thing in content.objects.values()}
+    used, root = set(file_of_name), split.root
+    try:
+        file, names = class_list(root)
+    except DatasetError as error:
+        part.problem("unreadable-entry", file=root.name, detail=str(error), error=str(error))
+        return sorted(used)
     if file is None:
-        if not file_of_name:
-            raise DatasetError(
-                f"{root}: no object in {counted(len(pictures), 'annotation file')}, so no classes. Add a labels.txt"
-            )
-        names = VOC20.names if set(file_of_name) <= set(VOC20.names) else sorted(file_of_name)
-        implied = tuple(name for name in names if name not in file_of_name)
-        return Categories(Category(label, name) for label, name in enumerate(names)), implied
-    if not names or len(set(names)) < len(names):
-        raise DatasetError(f"{file}: expected the class names, one a line, each once")
-    unknown = sorted(set(file_of_name) - set(names))
-    if unknown:
-        raise DatasetError(f"{file_of_name[unknown[0]]}: class {unknown[0]!r} does not exist: {file} does not list it")
-    return Categories(Category(label, name) for label, name in enumerate(names)), ()
+        if not used:
+            count = counted(len(contents), "annotation file")
+            error = f"{root}: no object in {count}, so no classes. Add a labels.txt"
+            part.problem("no-class", file=root.name, error=error, is_shown=False)  # the doctor counts for itself
+        names = VOC20.names if used and used <= set(VOC20.names) else sorted(used)
+        part.implied = tuple(name for name in names if name not in used)
+        return names
+    error = f"{file}: expected the class names, one a line, each once"
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        part.problem(
+            "same-class-name", file=file.name, annotation=f"class {name!r}", detail="is listed again", error=error
+        )
+    if not names:
+        part.problem("no-class", file=file.name, error=error, is_shown=False)
+    if unknown := sorted(used - set(names)):
+        error = f"{file_of_name[unknown[0]]}: class {unknown[0]!r} does not exist: {file} does not list it"
+        part.problem("unknown-class", file=file.name, error=error, is_shown=False)  # the doctor shows every object
+    return list(dict.fromkeys(names))
 
 
-def first_pixel(pictures: dict[Path, Picture]) -> int:
+def first_pixel(contents: dict[Path, VocFile]) -> int:
     """The number that the dataset gives to the first pixel of a row or column: 1, or 0 where a box begins at one."""
-    things = (thing for picture in pictures.values() for thing in picture.objects)
+    things = (thing for content in contents.values() for thing in content.objects.values())
     return 0 if any(0 <= corner < 1 for thing in things for corner in thing.corners[:2]) else 1
 
 
-def image_names(split: VocSplit, pictures: dict[Path, Picture]) -> list[str]:
+def image_names(split: VocSplit, contents: dict[Path, VocFile]) -> list[str]:
     """The image file of each item: the one listed, else with the name of the XML file, else the one that it names."""
     images = sorted(filter(is_image_name, listing(split.images_dir)))
     present = {os.path.splitext(name)[0]: name for name in images} | {name: name for name in images}
@@ -167,15 +178,6 @@ def image_names(split: VocSplit, pictures: dict[Path, Picture]) -> list[str]:
     def image(item: Item) -> str:
         stem = item.xml.stem
         found = item.image or present.get(stem) or alike.get(composed(stem))
-        return found or pictures[item.xml].file_name or f"{stem}.jpg"
+        return found or contents[item.xml].file_name or f"{stem}.jpg"
 
     return [image(item) for item in split.items]
-
-
-def _sizes(split: VocSplit, pictures: dict[Path, Picture], names: Sequence[str], on_bad_image: str) -> Sizes:
-    stated = [pictures[item.xml].size_wh for item in split.items]
-    sizes_wh = np.array([size or (0, 0) for size in stated], dtype=np.int64).reshape(-1, 2)
-    unstated = [i for i, size in enumerate(stated) if size is None]
-    return with_sizes_of_files(
-        sizes_wh, unstated, names, split.images_dir, source=split.source, on_bad_image=on_bad_image
-    )

@@ -14,10 +14,10 @@ from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple
 
-from rtdetr.data.annotations import Found
 from rtdetr.data.image_files import images_below, listing
 from rtdetr.data.label_files import MOST_UNLABELED, LabelFiles, composed, label_stems
-from rtdetr.data.voc import LABEL_FILES, Item, VocSplit, read_split
+from rtdetr.data.records import Found
+from rtdetr.data.voc import LABEL_FILES, Item, VocSplit, read_voc
 from rtdetr.data.voc_xml import image_of, load_xml
 from rtdetr.errors import DatasetError, MissingSplitError
 from rtdetr.text_files import read_text
@@ -303,4 +303,4 @@ def _found(split: VocSplit) -> Found:
     images = listed if len(listed) == len(split.items) else images_below(split.images_dir)
     near = filter(None, split.absent.values())
     inputs = [str(split.source), str(split.images_dir), *labels, *lists, *sorted(files), *images, *near]
-    return Found("voc", split.source, split.images_dir, inputs, functools.partial(read_split, split), split)
+    return Found("voc", split.source, split.images_dir, inputs, functools.partial(read_voc, split))

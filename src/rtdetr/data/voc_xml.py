@@ -30,23 +30,38 @@ class VocObject(NamedTuple):
     difficult: bool
 
 
-class Picture(NamedTuple):
+class VocFile(NamedTuple):
     """What one XML file says."""
 
     file_name: str
     size_wh: tuple[int, int] | None
-    objects: list[VocObject]
+    objects: dict[int, VocObject]  # by number in the file, counted from 1
+    num_listed: int  # objects in the file, those included that cannot be used
 
 
-def read_picture(file: Path) -> Picture:
+def read_xml(file: Path) -> tuple[VocFile | None, list[tuple[str, str]]]:
     """Read one XML file.
 
-    Raises:
-        DatasetError: the file cannot be read, or something in it is not as VOC defines it.
+    Returns:
+        What it says, without the objects that are not as VOC defines them; None: it cannot be read at all. And what is
+        wrong with it: kinds of finding (doctor/findings.py) and messages.
     """
-    root = load_xml(file)
-    objects = [object_of(file, number, element) for number, element in enumerate(root.iterfind("object"), 1)]
-    return Picture(image_of(root), size_of(file, root), objects)
+    problems: list[tuple[str, str]] = []
+    try:
+        root = load_xml(file)
+    except DatasetError as error:
+        return None, [("unreadable-entry", str(error))]
+    found = VocFile(image_of(root), None, {}, 0)
+    for number, element in enumerate(root.iterfind("object"), 1):
+        found = found._replace(num_listed=number)
+        try:
+            found.objects[number] = object_of(file, number, element)
+        except DatasetError as error:
+            problems.append(("unreadable-entry", str(error)))
+    try:
+        return found._replace(size_wh=size_of(file, root)), problems
+    except DatasetError as error:
+        return found, [*problems, ("wrong-value", str(error))]
 
 
 def image_of(root: Element) -> str:

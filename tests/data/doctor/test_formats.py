@@ -134,6 +134,17 @@ def test_the_folder_that_a_yolo_file_names_is_left_alone(tmp_path):
     fix(report, tmp_path / "out", allow_loss=True)
 
 
+def test_a_test_folder_that_is_named_but_not_there_is_a_note(tmp_path):
+    root = write_yolo(tmp_path / "set")
+    text = (root / "data.yaml").read_text()
+    (root / "data.yaml").write_text(f"{text}test: images/test\n")
+    report = check(root)
+    assert report.sound and [finding.kind for finding in report.findings] == ["missing-test"]
+    fix(report, tmp_path / "out")
+    (root / "data.yaml").write_text(text.replace("val: images/val", "val: images/nowhere"))
+    assert kinds(root)["unreadable-split"] == 1
+
+
 def test_a_yolo_image_that_cannot_be_read(tmp_path):
     root = write_yolo(tmp_path / "set")
     (root / "images/train/b.jpg").write_bytes(b"text")

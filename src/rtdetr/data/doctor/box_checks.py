@@ -4,11 +4,10 @@ import numpy as np
 
 from rtdetr.config import SizeHW
 from rtdetr.data.annotations import clamped_xyxy
-from rtdetr.data.box_forms import CENTER, CORNERS, XYWH, other_form
+from rtdetr.data.box_forms import other_form
 from rtdetr.data.doctor.findings import Example
 from rtdetr.data.doctor.survey import Collector, Survey
 
-_FORMS = {"coco": XYWH, "yolo": CENTER, "voc": CORNERS}
 _FINEST_CELL = 8  # pixels; the network's finest feature map has one cell for so many
 _ROUNDING = 1.0  # pixels that a box may reach over the border without a word
 
@@ -49,7 +48,7 @@ def doubtful_form(survey: Survey, part: int) -> str:
     record = survey.parts[part]
     sizes = survey.sizes_wh[part][record.box_images]
     known = np.all(sizes > 0, axis=1)
-    return other_form(survey.boxes_xywh[part][known], sizes[known], form=_FORMS[record.format])
+    return other_form(survey.boxes_xywh[part][known], sizes[known], form=record.form)
 
 
 def bad_boxes(survey: Survey, part: int) -> tuple[np.ndarray, np.ndarray]:

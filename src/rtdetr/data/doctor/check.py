@@ -56,8 +56,8 @@ def check(
     parts, broken = find_parts(paths, images=None if images is None else with_home(images))
     examined = survey(parts)
     found = Collector(max_examples)
-    for example in broken:
-        found.add_one("unreadable-split", example)
+    for kind, example in broken:
+        found.add_one(kind, example)
     check_entries(examined, found)
     check_classes(examined, found)
     check_files(examined, found)

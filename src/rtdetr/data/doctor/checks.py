@@ -4,6 +4,7 @@ Each function looks at a `Survey` and adds what it finds to a `Collector`.
 """
 
 import os
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from rtdetr.data.doctor.survey import Collector, Position, Survey
 from rtdetr.data.image_files import is_image_name, listing
 from rtdetr.data.label_files import MOST_UNLABELED, LabelFiles
 from rtdetr.data.label_rows import has_objects
+from rtdetr.data.records import Problem
 from rtdetr.wording import counted
 
 _MOST_STRETCH = 2.0
@@ -22,9 +24,9 @@ _TURNS = {2: "mirrored", 3: "upside down", 4: "upside down and mirrored"}  # by 
 
 def check_entries(survey: Survey, found: Collector) -> None:
     """What the readers could not use, and splits without content."""
-    for part in survey.parts:
-        for defect in part.defects:
-            found.add_one(defect.kind, Example(part.name, defect.file, defect.annotation, defect.detail))
+    for p, part in enumerate(survey.parts):
+        for problem in filter(attrgetter("is_shown"), part.problems):
+            found.add_one(problem.kind, _example(problem, p, part.name))
         empty = Example(part.name, part.source.name, "", "has none")
         if not part.images:
             found.add_one("no-image", empty)
@@ -32,6 +34,11 @@ def check_entries(survey: Survey, found: Collector) -> None:
             found.add_one("no-object", empty)
         if not part.categories:
             found.add_one("no-class", empty)
+
+
+def _example(problem: Problem, part: int, name: str) -> Example:
+    images = () if problem.image is None else ((part, problem.image),)
+    return Example(name, problem.file, problem.annotation, problem.detail, images)
 
 
 def check_classes(survey: Survey, found: Collector) -> None:
@@ -110,13 +117,7 @@ def check_labels(survey: Survey, found: Collector, *, is_whole: bool) -> None:
         found: takes the findings.
         is_whole: all annotations of the data set were read, not single files of them.
     """
-    for p, part in enumerate(survey.parts):
-
-        def near(image: int, p: int = p) -> Example:
-            label = survey.parts[p].images[image].misplaced_label
-            return survey.example((p, image), f"has no label file in a usual place, but {label} lies near it")
-
-        found.add("misplaced-label", [i for i, image in enumerate(part.images) if image.misplaced_label], near)
+    for p in range(len(survey.parts)):
         found.add("unlabeled-image", unlabeled(survey, p), lambda i, p=p: survey.example((p, i), "has no label file"))
     beside = unlisted(survey)
     bare = {path for path in beside if not any(part.is_annotated(str(path)) for part in survey.parts)}

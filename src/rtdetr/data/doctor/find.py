@@ -5,27 +5,23 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from rtdetr.data.annotations import Found
 from rtdetr.data.doctor.findings import Example
-from rtdetr.data.doctor.read_coco import read_coco
-from rtdetr.data.doctor.read_voc import read_voc
-from rtdetr.data.doctor.read_yolo import read_yolo
-from rtdetr.data.doctor.records import Part
 from rtdetr.data.doctor.traces import real_files, trace_of
 from rtdetr.data.image_paths import folder_of, locate
-from rtdetr.data.open import SPLIT_NAMES, find_dataset
-from rtdetr.data.yolo import dataset_root
-from rtdetr.errors import ConfigError, DatasetError, MissingSplitError
+from rtdetr.data.open import find_dataset
+from rtdetr.data.records import SPLIT_NAMES, Found, Part
+from rtdetr.data.yolo_files import dataset_root
+from rtdetr.errors import ConfigError, DatasetError, MissingFolderError, MissingSplitError
 
 _log = logging.getLogger(__name__)
-_READERS = {"yolo": read_yolo, "voc": read_voc}
 
 
-def find_parts(sources: list[Path], *, images: Path | None) -> tuple[list[Part], list[Example]]:
+def find_parts(sources: list[Path], *, images: Path | None) -> tuple[list[Part], list[tuple[str, Example]]]:
     """Read all splits of the sources: a folder or YOLO file may have several, any other file is one.
 
     Returns:
-        The splits, train before val before test; and those that are there or named, but cannot be read.
+        The splits, train before val before test; and a finding, by kind, for each that is there or named, but cannot be
+        read.
 
     Raises:
         DatasetError: a source has no split at all, or a file is not of its format at all.
@@ -39,11 +35,12 @@ def find_parts(sources: list[Path], *, images: Path | None) -> tuple[list[Part],
     for source in sources:
         splits, problems, absent = _splits(source, images)
         parts += [_read(found, name) for name, found in splits]
-        broken += [Example(split, "", "", str(problem)) for split, problem in problems]
+        broken += [(_kind(split, problem), Example(split, "", "", str(problem))) for split, problem in problems]
         missing += [(source, split, error) for split, error in absent.items()]
         used += [file for _, found in splits for file in found.inputs]
     used += [image.path for part in parts for image in part.images]
-    broken += _unread(missing, around=[part.images_dir for part in parts], used=real_files(used))
+    unread = _unread(missing, around=[part.images_dir for part in parts], used=real_files(used))
+    broken += [("unreadable-split", example) for example in unread]
     unknown = [part for part in parts if part.split not in SPLIT_NAMES]
     if len(unknown) == 1 and all(part.split != "train" for part in parts):
         unknown[0].split = "train"
@@ -56,6 +53,11 @@ def find_parts(sources: list[Path], *, images: Path | None) -> tuple[list[Part],
         if names[part.name] > 1:
             part.name = f"{part.name}-{seen[part.name]}"
     return parts, broken
+
+
+def _kind(split: str, problem: DatasetError) -> str:
+    """A test split that is named but not there stops nothing: training and evaluation read the others."""
+    return "missing-test" if split == "test" and isinstance(problem, MissingFolderError) else "unreadable-split"
 
 
 class _Splits(NamedTuple):
@@ -109,24 +111,23 @@ def _name_of(file: Path) -> str:
 
 
 def _read(found: Found, name: str) -> Part:
-    if found.format == "coco":
-        part = read_coco(found.annotations_file, found.images_dir, name=name)
-    else:
-        part = _READERS[found.format](found.split, name=name)
-    part.split, part.images_dir = name, found.images_dir
-    if found.format != "yolo":  # whose images were found as files
-        _locate(part, found)
+    part = found.read()
+    part.name = part.split = name
+    part.images = [image._replace(path=part.images_dir / image.file_name) for image in part.images]
+    if not part.are_files:
+        _locate(part)
     return part
 
 
-def _locate(part: Part, found: Found) -> None:
+def _locate(part: Part) -> None:
     """Set the paths of images that are not where the annotations say, as training does."""
     listed = [image.file_name for image in part.images]
-    located = locate(listed, found.images_dir, beside=folder_of(found.annotations_file))
+    located = locate(listed, part.images_dir, beside=folder_of(part.source))
     for i, way in located.ways.items():
         name = located.names[i]
-        part.defect("other-path", file=listed[i], detail=f"is read from {name}, found {way}")
-        part.images[i] = part.images[i]._replace(file_name=name, path=found.images_dir / name)
+        part.problem("other-path", file=listed[i], detail=f"is read from {name}, found {way}", image=i)
+        part.images[i] = part.images[i]._replace(file_name=name, path=part.images_dir / name)
     for i, (first, second) in located.ambiguous.items():
         part.images[i] = part.images[i]._replace(is_ambiguous=True)
-        part.defect("ambiguous-file", file=listed[i], detail=f"is not there and could be {first} or {second}")
+        detail = f"is not there and could be {first} or {second}"
+        part.problem("ambiguous-file", file=listed[i], detail=detail, image=i)

@@ -142,6 +142,12 @@ KINDS: dict[str, Kind] = {
     "untrained-class": Kind(
         "warning", "classes without objects in the training split", "Add examples, or remove the class."
     ),
+    "missing-test": Kind(
+        "note",
+        "test splits that are named but not there",
+        "Correct the path or remove the entry. Training and validation do not need it.",
+        "left out",
+    ),
     "other-form": Kind(
         "note",
         "forms of values that are not COCO's",

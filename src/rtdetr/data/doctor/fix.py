@@ -4,7 +4,6 @@ The copy opens with `open_dataset` and has, for each split, OUT/annotations/SPLI
 left out or changed is returned, and listed in OUT/changes.txt. The original is only read.
 """
 
-import json
 import os
 import shutil
 from collections import Counter
@@ -14,16 +13,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rtdetr.data.annotations import LARGEST
+from rtdetr.data.coco_files import write_coco
 from rtdetr.data.doctor.box_checks import bad_boxes, overhang, repeated_boxes
 from rtdetr.data.doctor.checks import labels_without_image, unlabeled, unlisted
 from rtdetr.data.doctor.findings import KINDS, printable
 from rtdetr.data.doctor.images import ImageFacts
 from rtdetr.data.doctor.loss import Chosen, refuse_loss
-from rtdetr.data.doctor.records import Part
 from rtdetr.data.doctor.report import Report
 from rtdetr.data.doctor.survey import Position, Survey
-from rtdetr.data.open import SPLIT_NAMES
-from rtdetr.data.yolo import dataset_root
+from rtdetr.data.formats import FORMATS
+from rtdetr.data.records import SPLIT_NAMES, Part
+from rtdetr.data.yolo_files import dataset_root
 from rtdetr.errors import DatasetError
 from rtdetr.images import open_image
 
@@ -71,11 +72,11 @@ def fix(report: Report, out: str | os.PathLike[str], *, allow_loss: bool = False
             f"{changes[0].text}. A cleaned copy would be without this split: correct it, or accept the loss with "
             "--allow-loss (Python: allow_loss=True); nothing was written"
         )
-    noted = [(part, defect) for part in parts for defect in (*part.defects, *part.changes)]
+    noted = [(part, problem) for part in parts for problem in (*part.problems, *part.changes) if problem.is_shown]
     changes += [
-        Change(d.kind, " ".join(filter(None, (f"{part.name}:", d.file, d.annotation))))
-        for part, d in noted
-        if d.kind != "ambiguous-file"  # is listed with the images
+        Change(problem.kind, " ".join(filter(None, (f"{part.name}:", problem.file, problem.annotation))))
+        for part, problem in noted
+        if problem.kind not in ("ambiguous-file", "misplaced-label") or problem.image is None  # listed with the images
     ]
     stray = labels_without_image(report.survey)
     changes += [Change("label-without-image", path) for path in stray]
@@ -203,7 +204,7 @@ def _boxes_of_images(survey: Survey) -> Callable[[Position], str]:
     def boxes_of(position: Position) -> str:
         part, image = position
         own = orders[part][slice(*np.searchsorted(images[part], [image, image + 1]))]
-        names = [survey.parts[part].boxes[box].name for box in own.tolist()]
+        names = [survey.parts[part].box_name(box) for box in own.tolist()]
         return f" with its boxes {', '.join(names)}" if names else ""
 
     return boxes_of
@@ -246,8 +247,8 @@ def _choose_boxes(survey: Survey, part: int, why: dict[int, str], changes: list[
 
 
 def _box_change(survey: Survey, part: int, box: np.int64, kind: str) -> Change:
-    record = survey.parts[part].boxes[box]
-    return Change(kind, f"{survey.file_name((part, record.image))} {record.name}")
+    record = survey.parts[part]
+    return Change(kind, f"{survey.file_name((part, int(record.box_images[box])))} {record.box_name(int(box))}")
 
 
 def _category_ids(survey: Survey) -> dict[str, int]:
@@ -255,7 +256,7 @@ def _category_ids(survey: Survey) -> dict[str, int]:
     ids: dict[str, int] = {}
     for part in survey.parts:
         for category in part.categories:
-            ids.setdefault(category.name, category.category_id)
+            ids.setdefault(category.name, category.id)
     whole = all(type(number) is int and abs(number) < 2**63 for number in ids.values())
     if whole and len(set(ids.values())) == len(ids):
         return ids
@@ -282,22 +283,22 @@ def _write_split(
         rows["images"].append({"id": image_id, "file_name": name, "width": width, "height": height})
         own = boxes[start:end]
         for box, xywh in zip(own.tolist(), _upright_boxes(survey, part, image, own), strict=True):
-            kept = record.boxes[box]
-            area = xywh[2] * xywh[3] if kept.area is None else min(kept.area, xywh[2] * xywh[3])
+            area, stated = xywh[2] * xywh[3], float(record.areas[box])
+            if 0 <= stated < LARGEST:
+                area = min(stated, area)
             rows["annotations"].append(
                 {
                     "id": len(rows["annotations"]) + 1,
                     "image_id": image_id,
-                    "category_id": category_ids[record.categories[kept.label].name],
+                    "category_id": category_ids[record.categories[record.labels[box]].name],
                     "bbox": xywh,
                     "area": area,
-                    "iscrowd": int(kept.iscrowd),
+                    "iscrowd": int(record.iscrowd[box]),
                 }
             )
     categories = [{"id": number, "name": name} for name, number in category_ids.items()]
-    file = root / "annotations" / f"{record.split}.json"
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(json.dumps({**rows, "categories": categories}), encoding="utf-8")
+    write = FORMATS[record.format].write or write_coco
+    write(root, record.split, {**rows, "categories": categories})
 
 
 def _upright_boxes(survey: Survey, part: int, image: int, boxes: np.ndarray) -> list[list[float]]:

@@ -7,8 +7,8 @@ import numpy as np
 
 from rtdetr.data.doctor.box_checks import doubtful_form, visible_share
 from rtdetr.data.doctor.findings import KINDS
-from rtdetr.data.doctor.records import Part
 from rtdetr.data.doctor.survey import Survey
+from rtdetr.data.records import Part
 from rtdetr.errors import DatasetError
 from rtdetr.wording import are, counted
 
@@ -87,11 +87,11 @@ def _lost_boxes(part: Part, chosen: Chosen) -> Counter[str]:
     lost = Counter({KINDS[kind].title: n for kind, n in chosen.dropped.items() if kind not in COPIES})
     left_out = [image for image, kind in chosen.why.items() if kind not in COPIES]
     lost[_WITH_IMAGES] = int(np.isin(part.box_images, left_out).sum())
-    return _with_unread(lost, part, part.num_listed_boxes - len(part.boxes))
+    return _with_unread(lost, part, part.num_listed_boxes - len(part.labels))
 
 
 def _with_unread(lost: Counter[str], part: Part, count: int) -> Counter[str]:
-    kinds = {defect.kind for defect in (*part.defects, *part.changes)}
+    kinds = {problem.kind for problem in (*part.problems, *part.changes)}
     titles = [KINDS[kind].title for kind in _UNREAD if kind in kinds]
     lost[" or ".join(titles) or KINDS["unreadable-entry"].title] += count
     return lost

@@ -7,10 +7,11 @@ from functools import cached_property
 
 import numpy as np
 
+from rtdetr.data.box_forms import CENTER
 from rtdetr.data.doctor.duplicates import near_groups, same_files
 from rtdetr.data.doctor.findings import KINDS, Example, Finding
 from rtdetr.data.doctor.images import ImageFacts, examine_all
-from rtdetr.data.doctor.records import Part
+from rtdetr.data.records import Part
 
 Position = tuple[int, int]  # of a part, and of an image in it
 
@@ -53,7 +54,7 @@ class Survey:
         """An example that shows an image, perhaps one box of it, perhaps a second image."""
         part, image = position
         record = self.parts[part]
-        annotation = "" if box is None else record.boxes[box].name
+        annotation = "" if box is None else record.box_name(box)
         images = (position,) if also is None else (position, also)
         return Example(record.name, record.images[image].file_name, annotation, detail, images, box)
 
@@ -80,8 +81,8 @@ def _sizes(part: Part, facts: list[ImageFacts]) -> np.ndarray:
 
 
 def _pixels(part: Part, sizes_wh: np.ndarray) -> np.ndarray:
-    boxes = np.array([box.xywh for box in part.boxes], dtype=np.float64).reshape(-1, 4)
-    return boxes * np.tile(np.maximum(sizes_wh[part.box_images], 1), 2) if part.relative else boxes
+    scale = np.tile(np.maximum(sizes_wh[part.box_images], 1), 2)
+    return part.boxes_xywh * scale if part.form == CENTER else part.boxes_xywh
 
 
 class Collector:

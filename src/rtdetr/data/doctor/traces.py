@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from rtdetr.data.coco import may_be_coco
+from rtdetr.data.coco_files import may_be_coco
 from rtdetr.data.image_files import images_below, listing
 from rtdetr.data.label_files import LabelFiles
 from rtdetr.data.label_rows import has_objects
-from rtdetr.data.open import SPLIT_NAMES
+from rtdetr.data.records import SPLIT_NAMES
 from rtdetr.data.voc_files import has_voc_objects, is_voc_list
 from rtdetr.images.files import is_hidden
 from rtdetr.wording import counted

@@ -1,0 +1,262 @@
+"""Find the files of a YOLO dataset: data.yaml, the images of each split, their label files. `yolo.py` reads them."""
+
+import functools
+import itertools
+import os
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import yaml
+
+from rtdetr.categories import Categories, Category
+from rtdetr.data.image_files import common_folder, images_below, is_image_name, listing
+from rtdetr.data.image_paths import locate, refuse_ambiguous
+from rtdetr.data.label_files import MOST_UNLABELED, LabelFiles, folders_around, usual_label_file
+from rtdetr.data.label_rows import has_objects
+from rtdetr.data.records import Found
+from rtdetr.data.yolo import YoloSplit, read_yolo
+from rtdetr.errors import ConfigError, DatasetError, MissingFolderError, MissingSplitError
+from rtdetr.files import with_home
+from rtdetr.text_files import read_text
+from rtdetr.wording import are, counted, have
+from rtdetr.yaml_loaders import TextLoader
+
+_MOST_CLASSES = 100_000  # where only their number is given
+_MOST_STRAY = 1000  # label files without an image that are counted
+_FORMS = ("NFC", "NFD")  # of Unicode: systems differ in how they store accents
+
+
+def find_yolo(root: Path, names: Sequence[str], *, images: Path | None = None) -> Found | None:
+    """Find a split, called by one of `names`, in a dataset's folder; None: no YAML file there describes a dataset.
+
+    Raises:
+        DatasetError: several files could be meant, or the file is broken or lacks the split.
+    """
+    files = sorted(root / name for name in listing(root) if name.lower().endswith((".yaml", ".yml")))
+    described = [file for file in files if file.is_file() and _describes_data(file)]
+    preferred = [file for file in described if file.stem in ("data", "dataset")] or described
+    if len(preferred) > 1:
+        listed = ", ".join(file.name for file in preferred)
+        raise DatasetError(f"{root} has several YAML files with class names: {listed}. Give the file itself")
+    return yolo_file(preferred[0], names, images=images) if preferred else None
+
+
+def yolo_file(file: Path, names: Sequence[str], *, images: Path | None = None) -> Found:
+    """The split, called by one of `names`, of a data.yaml.
+
+    Raises:
+        DatasetError: the file is broken, lacks the split, or names a folder that is not there or has no images.
+        ConfigError: a folder of images was given.
+    """
+    if images is not None:
+        raise ConfigError(f"{file} says itself where its images are; leave 'images' out")
+    document = _load_yaml(file)
+    categories = _categories(file, document)
+    key = next((name for name in names if document.get(name)), None)
+    if key is None:
+        known = [name for name in ("train", "val", "valid", "validation", "test") if document.get(name)]
+        raise MissingSplitError(
+            f"{file}: expected a key '{names[0]}' with the folder of its images, has {known or 'none'}"
+        )
+    entries = document[key] if isinstance(document[key], list) else [document[key]]
+    parts = [_images_of(file, document, key, entry) for entry in entries]
+    paths = sorted({image for part in parts for image in part.images})
+    if not paths:
+        raise DatasetError(f"{file}: {key} {document[key]!r} has no image files")
+    finder = LabelFiles()
+    labels = [finder.of(image) for image in paths]
+    missing = [image for image, label in zip(paths, labels, strict=True) if label is None]
+    around = finder.near(missing, _dataset_folders(file, document, missing)) if missing else {}
+    near = {image: path for image, path in around.items() if has_objects(path)}
+    if len(missing) == len(paths) and not near:
+        raise DatasetError(
+            f"{file}: no label file for any of the {counted(len(paths), 'image')} of {key}, the first would be "
+            f"{usual_label_file(paths[0])}. Put the labels there, or one empty file if no image has objects"
+        )
+    images_dir = common_folder(paths)
+    moved = {path: told for part in parts for path, told in part.moved.items()}
+    folders = [part.folder for part in parts if part.folder]
+    numbers = _point_numbers(file, document)
+    split = YoloSplit(file, categories, images_dir, paths, labels, near, moved, folders, numbers)
+    inputs = [str(file), *paths, *filter(None, labels), *near.values()]
+    read = functools.partial(read_yolo, split)
+    stray = _stray(file, key, folders, finder)
+    warnings = (*(part.note for part in parts), _unlabeled(file, key, paths, missing), stray)
+    return Found("yolo", file, images_dir, inputs, read, key, tuple(filter(None, warnings)))
+
+
+def _dataset_folders(file: Path, document: dict[str, Any], images: Sequence[str]) -> set[str]:
+    """Where to look for labels that are not in a usual place: the folders of the data set that have these images."""
+    described = {os.path.abspath(file.parent), os.path.abspath(_root(file, document))}
+    above = {folder for folder in described if any(image.startswith(os.path.join(folder, "")) for image in images)}
+    return above | folders_around(images)
+
+
+def _unlabeled(file: Path, key: str, images: Sequence[str], missing: Sequence[str]) -> str:
+    """What to say about images without a label file; nothing about a few."""
+    if len(missing) <= MOST_UNLABELED * len(images):
+        return ""
+    return (
+        f"{file}: {len(missing)} of the {counted(len(images), 'image')} of {key} {have(missing)} no label file and "
+        f"{are(missing)} taken for background, the first is {missing[0]}. If that is right, empty files such as "
+        f"{usual_label_file(missing[0])} say so"
+    )
+
+
+def _stray(file: Path, key: str, folders: Sequence[str], finder: LabelFiles) -> str:
+    """What to say about label files of the split's folders that no image has; a list says itself what is meant."""
+    stray = finder.stray(folders, is_label=has_objects) if folders else iter(())
+    first = list(itertools.islice(stray, _MOST_STRAY + 1))  # each is read
+    if not first:
+        return ""
+    count = counted(min(len(first), _MOST_STRAY), "label file")
+    if len(first) > _MOST_STRAY:
+        count = f"more than {count}"
+    return (
+        f"{file}: {count} of {key} with objects {have(first)} no image, the first is {first[0]}; add the images or "
+        "delete the labels"
+    )
+
+
+def _describes_data(file: Path) -> bool:
+    try:
+        document = _load_yaml(file)
+    except DatasetError:
+        return file.stem in ("data", "dataset")  # it will be read, and refused with the reason
+    return "names" in document or "nc" in document
+
+
+def _load_yaml(file: Path) -> dict[str, Any]:
+    """Read a YAML mapping with all values as text, so that classes named `no` or `1` keep their names."""
+    try:
+        text = read_text(file, what="description of a data set", error=DatasetError)
+        document = yaml.load(text, Loader=TextLoader)
+    except DatasetError:
+        raise
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise DatasetError(f"{file}: expected a YAML file with 'names', 'train' and 'val': {reason}") from None
+    if not isinstance(document, dict):
+        raise DatasetError(f"{file}: expected a YAML mapping with 'names', 'train' and 'val'")
+    return document
+
+
+def _categories(file: Path, document: dict[str, Any]) -> Categories:
+    """Classes by ascending id, from `names`, a list or a mapping, or numbered ones from `nc` alone."""
+    names, count = document.get("names"), document.get("nc")
+    listed = dict(enumerate(names)) if isinstance(names, list) else names if isinstance(names, dict) else {}
+    try:
+        stated = None if count is None else int(count)
+        if names is None and stated is not None and 0 < stated <= _MOST_CLASSES:
+            return Categories.numbered(stated)
+        categories = Categories(Category(*pair) for pair in sorted((int(key), name) for key, name in listed.items()))
+    except (TypeError, ValueError):  # numbers that are none, or occur twice
+        stated, categories = None, Categories([])
+    if not categories or not all(isinstance(name, str) for name in categories.names):
+        raise DatasetError(
+            f"{file}: expected 'names' as a list of class names or a mapping from number to name, and 'nc', if "
+            "given, as their number"
+        )
+    if any(category.id < 0 for category in categories):
+        raise DatasetError(f"{file}: expected class numbers >= 0 in 'names', got {min(categories.ids)}")
+    if stated not in (None, len(categories)):
+        raise DatasetError(f"{file}: nc is {stated}, but 'names' has {counted(len(categories), 'class')}")
+    repeated = next((name for i, name in enumerate(categories.names) if name in categories.names[:i]), None)
+    if repeated is not None:
+        raise DatasetError(f"{file}: two classes are named {repeated!r}; names must differ")
+    return categories
+
+
+def _point_numbers(file: Path, document: dict[str, Any]) -> int:
+    """How many numbers of key points follow each box."""
+    shape = document.get("kpt_shape")
+    if not shape:
+        return 0
+    sides = [int(side) for side in shape if isinstance(side, str) and side.isdecimal()]
+    if not isinstance(shape, list) or len(shape) != 2 or len(sides) != 2 or sides[1] not in (2, 3) or not sides[0]:
+        raise DatasetError(f"{file}: expected kpt_shape as [number of points, 2 or 3], got {shape!r}")
+    return sides[0] * sides[1]
+
+
+class _Entry(NamedTuple):
+    """Paths of the images that one entry of a split stands for; `moved` as in `YoloSplit`, and what to tell of it."""
+
+    images: list[str]
+    folder: str = ""  # that is meant as a whole
+    moved: Mapping[str, tuple[str, str]] = MappingProxyType({})
+    note: str = ""
+
+
+def _images_of(file: Path, document: dict[str, Any], key: str, entry: Any) -> _Entry:
+    if not isinstance(entry, str) or not isinstance(document.get("path", ""), str):
+        raise DatasetError(f"{file}: expected {key} and path as text, a folder or a file of image paths")
+    places = _places(file.parent, document.get("path", ""), entry)
+    found = next((place for place in places if _exists(place)), None)
+    if found is None:
+        raise MissingFolderError(f"{file}: {key} {entry!r} is not there; looked for {', '.join(map(str, places))}")
+    if found.is_dir():
+        folder = os.path.abspath(found)
+        return _Entry(images_below(Path(folder)), folder)
+    if is_image_name(found.name):
+        return _Entry([os.path.abspath(found)])
+    return _listed_images(found, places[0].parent)
+
+
+def _places(beside: Path, root: str, entry: str) -> list[Path]:
+    """Where the entry may be; some exports write ../train for what lies beside the file."""
+    root, entry = os.path.expanduser(root), os.path.expanduser(entry)
+    places = [beside / root / entry, beside / entry, Path(root, entry)]
+    if entry.startswith("../"):
+        places.append(beside / entry.removeprefix("../"))
+    return list(dict.fromkeys(places))
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name with a zero byte, or too long
+        return False
+
+
+def _lines(file: Path) -> Iterator[str]:
+    text = read_text(file, what="list of images", error=DatasetError)
+    return filter(None, map(str.strip, text.splitlines()))
+
+
+def _listed_images(file: Path, root: Path) -> _Entry:
+    """Paths of the images in a list: relative to the list's folder, or to the folder that the list is relative to."""
+    lines = list(_lines(file))
+    paths = [_listed_image(line, file.parent, root) for line in lines]
+    absent = [i for i, path in enumerate(paths) if not _exists(Path(path))]
+    if not absent:
+        return _Entry(paths)
+    listed = [lines[i] for i in absent]
+    located = locate(listed, root, beside=file.parent)
+    refuse_ambiguous(located, file, listed, remedy="Correct its path in the list")
+    for i, name in zip(absent, located.names, strict=True):
+        paths[i] = os.path.abspath(root / name)
+    moved = {paths[absent[at]]: (listed[at], way) for at, way in located.ways.items()}
+    return _Entry(paths, moved=moved, note=located.note(file, listed, total=len(lines)))
+
+
+def _listed_image(line: str, beside: Path, root: Path) -> str:
+    forms = dict.fromkeys([line] if line.isascii() else [line, *(unicodedata.normalize(f, line) for f in _FORMS)])
+    candidates = [folder / form for form in forms for folder in (beside, root)]
+    return os.path.abspath(next((path for path in candidates if _exists(path)), candidates[0]))
+
+
+def dataset_root(file: Path) -> Path:
+    """The folder that a data.yaml says its others are relative to; its own where it says none.
+
+    Raises:
+        DatasetError: the file is broken.
+    """
+    return _root(file, _load_yaml(file))
+
+
+def _root(file: Path, document: dict[str, Any]) -> Path:
+    path = document.get("path")
+    return file.parent / with_home(path) if isinstance(path, str) else file.parent
