@@ -19,6 +19,8 @@ LEVEL_0 = set("errors config categories zoo detections images preprocessing draw
 LEVEL_0 |= {
     "_version",
     "class_lists",
+    "cpu",
+    "native",
     "process_lock",
     "published",
     "run_files",
@@ -154,6 +156,11 @@ def test_images_are_opened_in_one_place() -> None:
     assert opening == ["images/decode.py"]
 
 
+def test_ctypes_is_used_in_one_place() -> None:
+    using = [file.relative_to(PACKAGE).as_posix() for file in PACKAGE.rglob("*.py") if "ctypes" in file.read_text()]
+    assert using == ["native.py"]
+
+
 def test_every_room_is_in_the_table() -> None:
     rooms = {p.stem for p in PACKAGE.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
     assert rooms == set(ALLOWED)
@@ -203,7 +210,7 @@ def test_allowed_imports_pass(file: str, source: str) -> None:
 
 
 # files of this library's own, and of the system: no stranger writes them
-OWN_TEXT = {"devices", "benchmark/report", "benchmark/memory", "runtimes/openvino_detector", "weights/download"}
+OWN_TEXT = {"cpu", "benchmark/memory", "weights/download"}
 OWN_TEXT |= {"reports/environment", "reports/metrics", "reports/page", "reports/sinks", "cli/train"}
 
 

@@ -4,11 +4,11 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TypeVar, cast
 
 import torch
 
+from rtdetr import cpu
 from rtdetr.errors import ConfigError, InputError, one_of
 from rtdetr.process_lock import ProcessLock
 
@@ -145,9 +145,6 @@ def inference_dtype(device: torch.device, precision: str) -> torch.dtype:
 
 
 def has_amx() -> bool:
-    """Whether this CPU has the matrix units that make bfloat16 fast."""
+    """Whether this CPU has the matrix units that make bfloat16 fast; PyTorch knows it on more systems."""
     supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    if supported is not None:
-        return bool(supported())
-    flags = Path("/proc/cpuinfo")
-    return flags.is_file() and " amx_bf16" in flags.read_text()
+    return bool(supported()) if supported is not None else cpu.has_amx()

@@ -11,6 +11,7 @@ from typing import Any
 
 from rtdetr._version import __version__
 from rtdetr.benchmark.measure import STAGES, Measurement
+from rtdetr.cpu import has_amx, processor_name
 from rtdetr.errors import InputError
 from rtdetr.files import write_atomically
 from rtdetr.wording import counted, text_table
@@ -31,7 +32,7 @@ def environment() -> dict[str, Any]:
     return {
         "date": time.strftime("%Y-%m-%d"),
         "system": platform.platform(),
-        "processor": _processor(),
+        "processor": f"{processor_name()} with AMX" if has_amx() else processor_name(),
         "cores": len(affinity(0)) if affinity else os.cpu_count(),
         "python": platform.python_version(),
         "rtdetr": __version__,
@@ -115,12 +116,3 @@ def save_chart(found: Sequence[Measurement], path: Path) -> Path:
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=len(STAGES), frameon=False)
     return write_atomically(path, lambda file: figure.savefig(file, format=kind, dpi=150), error=InputError)
-
-
-def _processor() -> str:
-    """Name of the CPU, and whether it has matrix units."""
-    information = Path("/proc/cpuinfo")
-    text = information.read_text() if information.is_file() else ""
-    names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
-    name = names[0] if names else platform.processor() or platform.machine()
-    return f"{name} with AMX" if "amx_bf16" in text else name

@@ -24,7 +24,7 @@ from rtdetr.data.voc_files import find_voc, is_voc_list, stray_voc, voc_list
 from rtdetr.data.yolo import find_yolo, yolo_file
 from rtdetr.errors import ConfigError, DatasetError, MissingSplitError, nearest
 from rtdetr.files import with_home
-from rtdetr.images.decode import is_address, refused_address
+from rtdetr.images.sources import is_address, refused_address
 
 _log = logging.getLogger(__name__)
 SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from rtdetr._version import __version__
+from rtdetr.cpu import processor_name
 from rtdetr.errors import ConfigError, TrainingError
 from rtdetr.files import write_atomically
 from rtdetr.text_files import read_text
@@ -69,7 +70,7 @@ def describe_environment(device: torch.device, *, workers: int) -> dict[str, Any
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "versions": versions,
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gib": _total_memory_gib(),
         "threads": torch.get_num_threads(),
@@ -105,15 +106,6 @@ def _describe_device(device: torch.device) -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),
     }
-
-
-def _processor() -> str:
-    """The model name; `platform.processor` knows it on few systems."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _total_memory_gib() -> float | None:
