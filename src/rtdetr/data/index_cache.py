@@ -19,7 +19,7 @@ import numpy as np
 from rtdetr.categories import Categories
 from rtdetr.data.annotations import Annotations, Found, OnBad
 from rtdetr.errors import DatasetError, InputError
-from rtdetr.files import write_atomically
+from rtdetr.files import cache_dir, write_atomically
 
 _log = logging.getLogger(__name__)
 _VERSION = 6  # to be raised whenever a reader gives other columns for the same files
@@ -54,9 +54,7 @@ def read_cached(found: Found, *, on_bad: OnBad) -> Annotations:
 
 
 def _folder() -> Path:
-    chosen = os.environ.get("RTDETR_CACHE")
-    root = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "rtdetr"
-    return root.expanduser() / "datasets"
+    return cache_dir() / "datasets"
 
 
 def _fingerprint(found: Found, on_bad: OnBad) -> bytes:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from rtdetr.config import PRECISIONS, Size, SizeHW, Strict, size_problem
+from rtdetr.config import PRECISIONS, STRIDE, Size, SizeHW, Strict, size_problem
 from rtdetr.errors import ConfigError
 from rtdetr.wording import counted
 
@@ -60,7 +60,7 @@ class EngineOptions(Strict):
             one = getattr(self, axis)
             if one is not None and not 1 <= one[0] <= one[1] <= one[2]:
                 raise ConfigError(f"{axis}: expected least <= usual <= most, from 1, got {_listed(one)}")
-            if one is not None and axis != "batch" and any(side % 32 for side in one):
+            if one is not None and axis != "batch" and any(side % STRIDE for side in one):
                 raise ConfigError(f"{axis}: expected multiples of 32, got {_listed(one)}")
         return self
 
@@ -78,7 +78,7 @@ class EngineOptions(Strict):
         """
         sides = [list(metadata.size_hw)] * 3
         if metadata.dynamic_size:
-            halves = [max(32, side // 64 * 32) for side in metadata.size_hw]
+            halves = [max(STRIDE, side // (2 * STRIDE) * STRIDE) for side in metadata.size_hw]
             least = halves if _tokens(halves) >= metadata.num_queries else metadata.size_hw
             sides = [list(least), list(metadata.size_hw), [2 * side for side in metadata.size_hw]]
         usual = [(1, 1, 8) if metadata.dynamic_batch else (1, 1, 1), *zip(*sides, strict=True)]

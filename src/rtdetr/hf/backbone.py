@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import AutoBackbone
 
+from rtdetr.config import STRIDES
 from rtdetr.errors import ConfigError
 from rtdetr.hf.configuration import model_config, own_backbone
 from rtdetr.models import RTDETR
@@ -73,7 +74,7 @@ class AutoBackboneMaps(Backbone):
         """Return the maps of strides 8, 16 and 32."""
         maps = list(self.model(images).feature_maps[-3:])
         height, width = images.shape[-2:]
-        for x, stride in zip(maps, (8, 16, 32), strict=True):
+        for x, stride in zip(maps, STRIDES, strict=True):
             if x.shape[-2:] != (height // stride, width // stride):
                 raise ConfigError(
                     f"the backbone gave a map of {x.shape[-2]}x{x.shape[-1]} for images of {height}x{width} where "
