@@ -22,6 +22,7 @@ LEVEL_0 |= {
     "exported_files",
     "html",
     "machine",
+    "native",
     "plot_style",
     "process_lock",
     "published",
@@ -217,6 +218,11 @@ def test_images_are_opened_in_one_place() -> None:
         file.relative_to(PACKAGE).as_posix() for file in PACKAGE.rglob("*.py") if "Image.open(" in file.read_text()
     ]
     assert opening == ["images/decode.py"]
+
+
+def test_ctypes_is_used_in_one_place() -> None:
+    using = [file.relative_to(PACKAGE).as_posix() for file in PACKAGE.rglob("*.py") if "ctypes" in file.read_text()]
+    assert using == ["native.py"]
 
 
 def test_every_room_is_in_the_table() -> None:

@@ -25,7 +25,8 @@ def pytorch_precision(name: Any) -> Any:
 
 
 SizeHW = tuple[Size, Size]
-STRIDE = 32  # of the network's coarsest map: what both sides of its input are multiples of
+STRIDES = (8, 16, 32)  # of the network's three maps, pixels of its input per place
+STRIDE = STRIDES[-1]  # what both sides of its input are multiples of
 Side = Annotated[int, Field(gt=0, le=2**53, multiple_of=STRIDE)]  # of a network's input
 
 

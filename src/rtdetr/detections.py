@@ -1,6 +1,6 @@
 """What a detector returns: boxes in pixels of the original image, scores and class labels, checked once.
 
-`Detector` is the interface that every runtime has; `rtdetr.drawing.draw` paints `Detections` on a picture.
+`Detector` is the interface that every runtime has; `rtdetr.drawing.draw` paints `Detections` on an image.
 """
 
 from collections.abc import Iterator, Sequence
@@ -166,15 +166,25 @@ class Detector(Protocol):
         max_detections: int = 300,
         batch_size: int = 8,
     ) -> "Detections | list[Detections]":
-        """Detect objects in one image, or in a list of images, which gives a list.
+        """Detect objects in one image, or in several, which may differ in size.
 
         Args:
-            source: a path, file object, bytes, PIL image or array, as `rtdetr.images.load_image` takes them;
-                a list or tuple of those.
+            source: a path, file object, bytes, PIL image or array, as `rtdetr.images.load_image` takes them, or a
+                PyTorch tensor (c, h, w) of uint8, uint16, bool or floats in [0, 1]; several of them in a list or tuple,
+                or as an array (b, h, w, c) or tensor (b, c, h, w).
             threshold: only objects with a score above it, 0..1; "auto": above the threshold of their class that was
                 measured best and stored with the weights.
-            size_hw: height and width the image is resized to for the network; None: the size of the model.
-            max_detections: at most so many objects an image, the best first.
-            batch_size: images that go through the network together.
+            size_hw: height and width the image is resized to for the network, multiples of 32; None: the model's own.
+            max_detections: at most so many objects per image, the best first.
+            batch_size: images that go through the network together; memory grows with it.
+
+        Returns:
+            `Detections` for one image; a list of them, in order, for several. Boxes are in pixels of the original image
+            and are not clipped to it, as published evaluation wants them; `Detections.clipped()` does that.
+
+        Raises:
+            InputError: an image that cannot be read, an option out of range, a size that an exported graph does not
+                have, or "auto" without known thresholds.
+            WeightsError: the network gives NaN.
         """
         ...

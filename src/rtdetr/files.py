@@ -21,6 +21,14 @@ def with_home(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.expanduser(path))
 
 
+def cache_dir() -> Path:
+    """Folder of files that may be deleted at any time: RTDETR_CACHE, else the user's cache folder."""
+    chosen = os.environ.get("RTDETR_CACHE")
+    if chosen:
+        return with_home(chosen)
+    return with_home(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "rtdetr"
+
+
 def beside(path: Path, suffix: str) -> Path:
     """The file of the same name with another suffix, which may be written in capitals."""
     usual, capitals = path.with_suffix(suffix), path.with_suffix(suffix.upper())

@@ -185,6 +185,28 @@ def test_in_a_fresh_process(weights, photos):
     assert "INFO: detecting with test-tiny (2 classes)" in result.stderr
 
 
+def test_a_missing_file_is_told_before_the_model_is_loaded(photos):
+    result = run("no_such_model.pth", photos / "aa.png")
+    assert result.exit_code == 2
+    assert result.stderr == f"InputError: no image {photos / 'aa.png'}. Did you mean 'a.png'?\n"
+
+
+def test_the_size_that_is_used_is_told(weights, photos, caplog):
+    run(weights, photos / "a.png", "--size", "32x96")
+    assert [record.message for record in caplog.records][-1] == "images are resized to 32x96 (--size)"
+
+
+def test_files_are_written_though_nobody_reads_the_lines(weights, photos, tmp_path):
+    found = tmp_path / "found.json"
+    command = [sys.executable, "-m", "rtdetr", "predict", str(photos), "--model", str(weights), "--json", str(found)]
+    process = subprocess.Popen([*command, "--device", "cpu"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.wait(timeout=100) == 0, process.stderr.read()
+    assert process.stderr.read().count(b"Error") == 0
+    process.stderr.close()
+    assert len(json.loads(found.read_text())["images"]) == 2
+
+
 def test_find_images(photos, monkeypatch):
     monkeypatch.chdir(photos)
     Image.new("RGB", (4, 4)).save("odd [1].png")

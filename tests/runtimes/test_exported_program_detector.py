@@ -12,6 +12,7 @@ from rtdetr.errors import ConfigError, WeightsError
 from rtdetr.models import postprocess
 from rtdetr.runtimes.exported_program_detector import ExportedProgramDetector
 from rtdetr.runtimes.onnx_detector import OnnxDetector
+from rtdetr.runtimes.options import LoadOptions
 from tests.runtimes.graphs import CLASSES, QUERIES, SIZE, make_metadata, save_graph
 from tests.runtimes.test_onnx_detector import PICTURES
 
@@ -78,7 +79,7 @@ def check(folder, metadata, *, compiled):
     detector = rtdetr.load(save_program(folder / "model.pt2", metadata, compiled=compiled))
     kind = "AOTInductor" if compiled else "torch.export"
     assert detector.description == f"mean-colour (3 classes) in float32 on cpu ({kind}) at 64x64"
-    other = OnnxDetector(save_graph(folder / "model.onnx", metadata), num_threads=1)
+    other = OnnxDetector(save_graph(folder / "model.onnx", metadata), LoadOptions(num_threads=1))
     results = detector(PICTURES, threshold=0.01, batch_size=3)
     for found, pixels in zip(results, PICTURES, strict=True):
         expected = other(pixels, threshold=0.01)
@@ -88,9 +89,9 @@ def check(folder, metadata, *, compiled):
     with pytest.raises(ConfigError, match="unknown device 'gpu'"):
         rtdetr.load(folder / "model.pt2", device="gpu")
     with pytest.raises(ConfigError, match="no device 'cuda' here"):
-        ExportedProgramDetector(folder / "model.pt2", device="cuda")
+        ExportedProgramDetector(folder / "model.pt2", LoadOptions(device="cuda"))
     with pytest.raises(ConfigError, match="runs in that only"):
-        ExportedProgramDetector(folder / "model.pt2", precision="bfloat16")
+        ExportedProgramDetector(folder / "model.pt2", LoadOptions(precision="bfloat16"))
 
 
 def test_files_that_are_no_model(tmp_path):

@@ -98,6 +98,17 @@ def test_suffixes_in_capitals(checkpoint, name, tmp_path):
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-3)
 
 
+def test_a_file_that_does_not_name_its_classes(tmp_path, caplog):
+    names = tuple(f"class {label}" for label in range(3))
+    file = save_graph(tmp_path / "model.onnx", make_metadata(names=names, category_ids=(0, 1, 2)))
+    with caplog.at_level("INFO"):
+        rtdetr.load(file)
+    assert (
+        f"{file} does not name its classes; name them with --classes FILE (Python: categories=...)" in caplog.messages
+    )
+    assert rtdetr.load(file, categories=["bolt", "nut", "pin"]).names == ("bolt", "nut", "pin")
+
+
 @pytest.mark.parametrize("fast_resize", [False, True])
 def test_the_faster_resize_is_a_choice(checkpoint, fast_resize):
     detector = rtdetr.load(checkpoint, device="cpu", fast_resize=fast_resize)

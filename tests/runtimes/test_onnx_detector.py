@@ -11,6 +11,7 @@ from rtdetr.categories import VOC20, Categories
 from rtdetr.detections import Detector
 from rtdetr.errors import ConfigError, InputError, WeightsError
 from rtdetr.runtimes.onnx_detector import OnnxDetector
+from rtdetr.runtimes.options import LoadOptions
 from tests.runtimes.graphs import (
     CLASSES,
     QUERIES,
@@ -42,7 +43,7 @@ PICTURES = [picture((200, 90, 10)), picture((5, 250, 30), 20, 33), picture((9, 9
 def detectors(tmp_path_factory):
     folder = tmp_path_factory.mktemp("onnx")
     files = {form: save_graph(folder / f"{form}.onnx", make_metadata(**changes)) for form, changes in FORMS.items()}
-    return {form: OnnxDetector(file, num_threads=1) for form, file in files.items()}
+    return {form: OnnxDetector(file, LoadOptions(num_threads=1)) for form, file in files.items()}
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -75,7 +76,7 @@ def test_lists_are_images_one_by_one(detectors, form):
 
 
 def test_a_static_batch_is_filled_up(detectors, tmp_path):
-    detector = OnnxDetector(save_graph(tmp_path / "four.onnx", batch=4), num_threads=1)
+    detector = OnnxDetector(save_graph(tmp_path / "four.onnx", batch=4), LoadOptions(num_threads=1))
     assert detector.batch_sizes == (4, 4)
     for count in (1, 4, 5):
         results = detector(PICTURES[:count], threshold=0.0, batch_size=2)
@@ -101,20 +102,25 @@ def test_options_of_the_choice(tmp_path):
     assert len(OnnxDetector(file)(PICTURES[0], threshold=0.0, max_detections=2)) == 2
     found = OnnxDetector(file)(PICTURES[0], threshold="auto")
     assert np.array_equal(found.scores, whole.scores[whole.scores > np.array([0.2, 0.9, 0.5])[whole.labels]])
-    single = OnnxDetector(file, one_label=True)(PICTURES[0], threshold=0.0)
+    single = OnnxDetector(file, LoadOptions(one_label=True))(PICTURES[0], threshold=0.0)
     assert len(np.unique(whole.boxes_xyxy, axis=0)) == len(single) < len(whole)
     file = save_graph(tmp_path / "raw.onnx", make_metadata(postprocess="raw"))
     whole = OnnxDetector(file)(PICTURES[0], threshold=0.0)
-    assert CLASSES < len(OnnxDetector(file, nms_iou=0.0)(PICTURES[0], threshold=0.0)) < len(whole) == QUERIES * CLASSES
+    assert (
+        CLASSES
+        < len(OnnxDetector(file, LoadOptions(nms_iou=0.0))(PICTURES[0], threshold=0.0))
+        < len(whole)
+        == QUERIES * CLASSES
+    )
 
 
 def test_description_and_precision(detectors, tmp_path):
     expected = "mean-colour (3 classes) in float32 on CPU (ONNX Runtime) at 64x64"
     assert repr(detectors["boxes"]) == f"OnnxDetector: {expected}"
     file = save_graph(tmp_path / "half.onnx", make_metadata(precision="float16"))
-    assert "in float16 on" in OnnxDetector(file, precision="float16").description
+    assert "in float16 on" in OnnxDetector(file, LoadOptions(precision="float16")).description
     with pytest.raises(ConfigError, match="exported in float16 and runs in that only, got precision 'float32'"):
-        OnnxDetector(file, precision="float32")
+        OnnxDetector(file, LoadOptions(precision="float32"))
 
 
 def test_a_release_that_computes_float16_wrongly(tmp_path, monkeypatch):
@@ -135,9 +141,9 @@ def test_a_graph_that_gives_one_label_is_used_as_it_is(tmp_path):
 def test_devices(tmp_path):
     file = save_graph(tmp_path / "model.onnx")
     with pytest.raises(ConfigError, match="unknown device 'gpu' for ONNX Runtime"):
-        OnnxDetector(file, device="gpu")
+        OnnxDetector(file, LoadOptions(device="gpu"))
     with pytest.raises(ConfigError, match="no device 'cuda:1' here"):
-        OnnxDetector(file, device="cuda:1")
+        OnnxDetector(file, LoadOptions(device="cuda:1"))
 
 
 def test_a_published_file_needs_class_names(tmp_path):

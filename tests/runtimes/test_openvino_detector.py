@@ -15,6 +15,7 @@ from rtdetr.export.openvino import save_ir
 from rtdetr.runtimes import openvino_detector, openvino_network
 from rtdetr.runtimes.onnx_detector import OnnxDetector
 from rtdetr.runtimes.openvino_detector import OpenVINODetector
+from rtdetr.runtimes.options import LoadOptions
 from tests.runtimes.graphs import change_input, make_graph, make_metadata, save_graph
 from tests.runtimes.test_onnx_detector import CHANGED, FORMS, PICTURES, foreign
 
@@ -40,13 +41,13 @@ def files(tmp_path_factory):
 
 
 def make_detector(file, **options):
-    return OpenVINODetector(file, **({"precision": "float32", "num_threads": 1} | options))
+    return OpenVINODetector(file, LoadOptions(**({"precision": "float32", "num_threads": 1} | options)))
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_gives_what_onnx_gives(files, form):
     detector = make_detector(files[form])
-    other = OnnxDetector(files[form].with_suffix(".onnx"), num_threads=1)
+    other = OnnxDetector(files[form].with_suffix(".onnx"), LoadOptions(num_threads=1))
     results = detector(PICTURES * 3, threshold=0.01, batch_size=4)
     assert len(results) == 15
     for place, (found, pixels) in enumerate(zip(results, PICTURES * 3, strict=True)):

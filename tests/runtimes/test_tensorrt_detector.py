@@ -12,6 +12,7 @@ import rtdetr
 from rtdetr.errors import ConfigError, InputError, MissingDependencyError, WeightsError
 from rtdetr.runtimes.engine_file import MAGIC, EngineHeader, check_machine, read_engine, write_engine
 from rtdetr.runtimes.onnx_detector import OnnxDetector
+from rtdetr.runtimes.options import LoadOptions
 from tests.runtimes import fake_gpu
 from tests.runtimes.graphs import CLASSES, QUERIES, make_metadata, save_graph
 from tests.runtimes.test_onnx_detector import PICTURES
@@ -30,7 +31,7 @@ def test_the_same_as_onnx(cuda, tmp_path):
     detector = rtdetr.load(write_engine(tmp_path / "model.engine", b"engine", header=HEADER))
     assert detector.description == "mean-colour (3 classes) in float32 on NVIDIA Fake (TensorRT 10.3.0) at 64x64"
     assert detector.batch_sizes == (1, 4)
-    other = OnnxDetector(save_graph(tmp_path / "model.onnx", HEADER.metadata), num_threads=1)
+    other = OnnxDetector(save_graph(tmp_path / "model.onnx", HEADER.metadata), LoadOptions(num_threads=1))
     for batch_size in (1, 3, 8):
         results = detector(PICTURES, threshold=0.01, batch_size=batch_size)
         for found, pixels in zip(results, PICTURES, strict=True):

@@ -10,6 +10,9 @@ from pathlib import Path
 from annotate import annotate
 
 import rtdetr
+from rtdetr.categories import Categories
+from rtdetr.errors import WeightsError
+from rtdetr.runtimes.base import BaseDetector
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,11 +25,23 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     categories = rtdetr.COCO80 if options.coco else None
     return annotate(
-        lambda: rtdetr.load(options.onnx_file, categories=categories),
+        lambda: _load(options.onnx_file, categories),
         options.im_file,
         output=Path("results_0.jpg"),
         threshold=0.6,
     )
+
+
+def _load(file: Path, categories: Categories | None) -> BaseDetector:
+    """Load the file; where it does not name its classes, name the option of this script."""
+    try:
+        return rtdetr.load(file, categories=categories)
+    except WeightsError as error:
+        if "does not name its classes" not in str(error):
+            raise
+        raise WeightsError(
+            f"{file} does not name its classes: add --coco if they are COCO's, else use rtdetr predict --classes FILE"
+        ) from None
 
 
 if __name__ == "__main__":

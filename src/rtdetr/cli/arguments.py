@@ -20,7 +20,7 @@ def _set_max_pixels(text: str | None) -> int | None:
     if text is None:
         return None
     from rtdetr.images import allow_pixels
-    from rtdetr.images.decode import parse_pixels
+    from rtdetr.images.limit import parse_pixels
 
     count = parse_pixels(text)
     allow_pixels(count)

@@ -1,8 +1,8 @@
 """`rtdetr predict`: detect objects in image files, print them, save annotated images and JSON."""
 
 import logging
+import os
 from collections.abc import Iterator
-from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -31,11 +31,10 @@ from rtdetr.wording import counted
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from rtdetr.detections import Detections, Detector
-    from rtdetr.images import Picture
+    from rtdetr.runtimes.base import BaseDetector
+
 
 _log = logging.getLogger(__name__)
-SAVED_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}  # other kinds are saved as PNG
 
 
 def predict(
@@ -65,11 +64,14 @@ def predict(
     and left out; the exit status is then 2.
     """
     from rtdetr.fonts import given_face
+    from rtdetr.images.sources import existing
     from rtdetr.runtimes import load
 
     size_hw = parse_size(size) if size else None
     lowest = parse_threshold(threshold)
     paths = find_images(source, recursive=recursive)
+    if not any(map(os.path.lexists, paths)):
+        existing(paths[0])  # said before the model is loaded
     targets = plan_annotated(paths, save, overwrite=overwrite) if save else {}
     if font is not None:
         given_face(font)  # a mistake ends the command before the work
@@ -78,18 +80,14 @@ def predict(
     )
     if classes is None:
         hint_at_classes(model, detector.categories)
-    rows: list[dict[str, Any]] = []
+    used_hw = detector.checked_size(size_hw)
+    if used_hw != detector.size_hw:
+        _log.info("images are resized to %dx%d (--size)", *used_hw)
     options: dict[str, Any] = {"threshold": lowest, "size_hw": size_hw, "batch_size": batch_size}
-    for path, found in _detect(detector, paths, targets, options, font=font):
-        if isinstance(found, InputError):
-            reason = str(found)
-            echo(reason if str(path) in reason else f"{path}: {reason}", err=True)
-            rows.append({"file": str(path), "error": reason})
-            continue
-        objects = ", ".join(f"{count} {name}" for name, count in found.counts().items()) or "nothing found"
-        echo(f"{path}: {objects}", err=json_file == "-")
-        annotated = {"annotated": str(targets[path])} if path in targets else {}
-        rows.append({"file": str(path), **annotated, **found.to_json()})
+    rows = []
+    for row, line in _detect(detector, paths, targets, options, font=font):
+        echo(line, err="error" in row or json_file == "-")
+        rows.append(row)
     if json_file:
         write_json({"model": model, "threshold": lowest, "images": rows}, json_file)
     if save:
@@ -102,44 +100,28 @@ def predict(
 
 
 def _detect(
-    detector: "Detector",
+    detector: "BaseDetector",
     paths: list[Path],
     targets: dict[Path, Path],
     options: dict[str, Any],
     *,
     font: Path | None,
-) -> Iterator[tuple[Path, "Detections | InputError"]]:
-    """Yield what is found in each file, or why it cannot be read; save annotated images on the way."""
-    from concurrent.futures import ThreadPoolExecutor
-
+) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield of each file its row of the JSON document and the line to print; save annotated images on the way."""
     from rtdetr.drawing import draw
 
-    batch_size = options["batch_size"]
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(paths), batch_size):
-            batch = paths[start : start + batch_size]
-            images = list(pool.map(_read, batch, repeat(detector.in_channels)))
-            good = [image for image in images if not isinstance(image, InputError)]
-            results = detector(good, **options)
-            assert isinstance(results, list)
-            in_order = iter(results)
-            for path, image in zip(batch, images, strict=True):
-                if isinstance(image, InputError):
-                    yield path, image
-                    continue
-                found = next(in_order)
-                if path in targets:
-                    _write_image(draw(image, found, font=font), targets[path])
-                yield path, found
-
-
-def _read(path: Path, num_channels: int) -> "Picture | InputError":
-    from rtdetr.images import read_picture
-
-    try:
-        return read_picture(path, num_channels=num_channels)
-    except InputError as error:
-        return error
+    seen = detector.detect_each(paths, keep_images=bool(targets), **options)
+    for path, one in zip(paths, seen, strict=True):
+        if isinstance(one, InputError):
+            reason = str(one)
+            yield {"file": str(path), "error": reason}, reason if str(path) in reason else f"{path}: {reason}"
+            continue
+        found, annotated = one.detections, {}
+        if one.image is not None:
+            _write_image(draw(one.image, found, font=font), targets[path])
+            annotated = {"annotated": str(targets[path])}
+        objects = ", ".join(f"{count} {name}" for name, count in found.counts().items()) or "nothing found"
+        yield {"file": str(path), **annotated, **found.to_json()}, f"{path}: {objects}"
 
 
 def parse_threshold(text: str) -> "float | Literal['auto']":
@@ -165,10 +147,12 @@ def plan_annotated(paths: list[Path], folder: Path, *, overwrite: bool = False) 
     Raises:
         InputError: a source file would be overwritten, or without `overwrite` any file.
     """
+    from rtdetr.images.files import SAVED_FORMATS
+
     taken: set[str] = set()
     targets: dict[Path, Path] = {}
     for path in paths:
-        suffix = path.suffix if path.suffix.lower() in SAVED_SUFFIXES else ".png"
+        suffix = path.suffix if path.suffix.lower() in SAVED_FORMATS else ".png"
         name, number = path.stem + suffix, 1
         while name.lower() in taken:  # some file systems ignore case
             number += 1
@@ -189,5 +173,7 @@ def plan_annotated(paths: list[Path], folder: Path, *, overwrite: bool = False) 
 
 
 def _write_image(image: "Image", target: Path) -> None:
-    kind = {".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF"}.get(target.suffix.lower(), target.suffix[1:].upper())
+    from rtdetr.images.files import SAVED_FORMATS
+
+    kind = SAVED_FORMATS[target.suffix.lower()]
     write_file(target, lambda file: image.save(file, format=kind, quality=95))

@@ -20,7 +20,7 @@ from rtdetr.categories import Categories
 from rtdetr.data.annotations import Annotations, OnBad
 from rtdetr.data.records import Found, to_annotations
 from rtdetr.errors import DatasetError, InputError
-from rtdetr.files import write_atomically
+from rtdetr.files import cache_dir, write_atomically
 
 _log = logging.getLogger(__name__)
 _VERSION = 6  # to be raised whenever a reader gives other columns for the same files
@@ -55,9 +55,7 @@ def read_cached(found: Found, *, on_bad: OnBad) -> Annotations:
 
 
 def _folder() -> Path:
-    chosen = os.environ.get("RTDETR_CACHE")
-    root = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "rtdetr"
-    return root.expanduser() / "datasets"
+    return cache_dir() / "datasets"
 
 
 def _fingerprint(found: Found, on_bad: OnBad) -> bytes:

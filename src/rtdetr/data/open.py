@@ -24,7 +24,7 @@ from rtdetr.data.records import SPLIT_NAMES, Found
 from rtdetr.data.voc_files import stray_voc
 from rtdetr.errors import ConfigError, DatasetError, MissingSplitError, nearest
 from rtdetr.files import with_home
-from rtdetr.images.decode import is_address, refused_address
+from rtdetr.images.sources import is_address, refused_address
 
 _log = logging.getLogger(__name__)
 

@@ -5,9 +5,7 @@ Source: the recipes of arXiv 2407.17140 (RT-DETRv2), which train the last epochs
 
 from typing import NamedTuple
 
-from rtdetr.config import Recipe, SizeHW
-
-_STRIDE = 32  # the network's coarsest; its input sides are multiples of it
+from rtdetr.config import STRIDE, Recipe, SizeHW
 
 
 class EpochPlan(NamedTuple):
@@ -59,5 +57,5 @@ def _before(epoch: int, stop_epoch: int | None) -> bool:
 
 
 def _scaled(size_hw: SizeHW, longer: int) -> SizeHW:
-    height, width = (max(1, round(side * longer / max(size_hw) / _STRIDE)) * _STRIDE for side in size_hw)
+    height, width = (max(1, round(side * longer / max(size_hw) / STRIDE)) * STRIDE for side in size_hw)
     return height, width

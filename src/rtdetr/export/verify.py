@@ -33,6 +33,7 @@ from rtdetr.models import RTDETR
 from rtdetr.preprocessing import resize
 from rtdetr.runtimes import load
 from rtdetr.runtimes.base import BaseDetector
+from rtdetr.runtimes.options import LoadOptions
 from rtdetr.runtimes.torch_detector import TorchDetector, load_torch_detector
 
 _HALF = Tolerance(matched=0.98, iou=0.95, score=0.02, ap_drop=0.005)
@@ -197,7 +198,7 @@ def _reference(reference: str | os.PathLike[str] | RTDETR | TorchDetector, categ
         return reference
     if isinstance(reference, RTDETR):
         return TorchDetector(reference, categories, device="cpu", precision="float32")
-    return load_torch_detector(reference, device="cpu", precision="float32")
+    return load_torch_detector(reference, LoadOptions(device="cpu", precision="float32"))
 
 
 def _detect(detector: Detector, image: Picture, threshold: float, size_hw: tuple[int, int]) -> Detections:

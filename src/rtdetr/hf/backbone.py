@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import AutoBackbone
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from rtdetr.config import STRIDES
 from rtdetr.errors import ConfigError
 from rtdetr.hf.checkpointing import make_switchable
 from rtdetr.hf.configuration import model_config, own_backbone
@@ -76,7 +77,7 @@ class AutoBackboneMaps(GradientCheckpointingLayer, Backbone):
         """Return the maps of strides 8, 16 and 32."""
         maps = tuple(self.model(images).feature_maps[-3:])
         height, width = images.shape[-2:]
-        for x, stride in zip(maps, (8, 16, 32), strict=True):
+        for x, stride in zip(maps, STRIDES, strict=True):
             if x.shape[-2:] != (height // stride, width // stride):
                 raise ConfigError(
                     f"the backbone gave a map of {x.shape[-2]}x{x.shape[-1]} for images of {height}x{width} where "

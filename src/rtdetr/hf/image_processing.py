@@ -23,6 +23,7 @@ from rtdetr.errors import InputError, nearest
 from rtdetr.files import write_atomically
 from rtdetr.hf.coco_labels import Labels, SizeHW, make_labels
 from rtdetr.hf.image_inputs import Size, as_list, padded_size, read_image, resize_image
+from rtdetr.models.postprocess import best_pairs
 from rtdetr.preprocessing import METHODS, resized_hw
 from rtdetr.wording import counted
 
@@ -184,9 +185,7 @@ class RTDetrImageProcessor(BaseImageProcessor):
         if target_sizes is not None:
             boxes = boxes * _sizes_hw(target_sizes, boxes).flip(1).repeat(1, 2)[:, None]
         if use_focal_loss:
-            num_classes = logits.shape[2]
-            scores, order = logits.sigmoid().flatten(1).topk(logits.shape[1], dim=1)
-            labels, queries = order % num_classes, order // num_classes
+            labels, queries, scores = best_pairs(logits.sigmoid(), logits.shape[1])
             boxes = boxes.gather(1, queries[:, :, None].expand(-1, -1, 4))
         else:
             scores, labels = logits.softmax(dim=2).max(dim=2)

@@ -1,9 +1,10 @@
 """Reading images: anything that is an image becomes upright RGB pixels, or an array with the channels of the model.
 
-Start at `read.py`. Files are opened in `decode.py` and nowhere else in the library; `files.py` lists them.
+Start at `read.py`. Files are opened in `decode.py` and nowhere else in the library; `files.py` lists them, `sources.py`
+says what else may stand for an image.
 """
 
-from rtdetr.images.decode import allow_pixels, max_pixels
+from rtdetr.images.limit import allow_pixels, max_pixels
 from rtdetr.images.read import (
     ImageSource,
     Picture,

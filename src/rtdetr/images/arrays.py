@@ -12,8 +12,11 @@ from PIL import Image
 from PIL.TiffImagePlugin import SAMPLESPERPIXEL, TiffImageFile
 
 from rtdetr.errors import InputError
-from rtdetr.images.decode import TIFF_STARTS, File, check_pixels, existing, name_of, openable, opened
-from rtdetr.images.orientation import exif_tag, load_pixels, turn_array, turn_back
+from rtdetr.images.decode import opened
+from rtdetr.images.formats import TIFF_STARTS
+from rtdetr.images.limit import check_pixels
+from rtdetr.images.orientation import ORIENTATION_TAG, exif_tag, load_pixels, turn_array, turn_back
+from rtdetr.images.sources import File, existing, name_of, openable
 
 _MOST_COMPRESSED = 2000  # decoded bytes per byte of a TIFF file; deflate reaches 1032
 FLOAT_MARGIN = 1e-3  # beyond [0, 1], for interpolated values
@@ -95,7 +98,7 @@ def tiff_bands(source: File, *, upright: bool = True) -> np.ndarray | None:
                 array = np.asarray(page.asarray())
                 if page.axes in ("SYX", "CYX"):
                     array = array.transpose(1, 2, 0)
-                tag = page.tags.get(0x0112)
+                tag = page.tags.get(ORIENTATION_TAG)
                 orientation = int(tag.value) if tag is not None and upright else 1
         except InputError:
             raise

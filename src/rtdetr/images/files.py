@@ -8,13 +8,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rtdetr.errors import InputError
-from rtdetr.images.decode import FILMS, is_address, refused_address, refused_film, refused_stream
+from rtdetr.images.sources import FILMS, is_address, refused_address, refused_film, refused_stream
 from rtdetr.wording import counted
 
 SUFFIXES = frozenset(
     ".avif .bmp .dib .gif .heic .heif .hif .j2k .jfif .jp2 .jpe .jpeg .jpg .jxl .mpo .npy .pbm .pgm .png .pnm .ppm "
     ".tga .tif .tiff .webp".split()
 )
+SAVED_FORMATS = {  # Pillow's name of the format by suffix, of those that annotated and corrected images are saved in
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".png": "PNG",
+    ".webp": "WEBP",
+    ".bmp": "BMP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+}
 _ARCHIVE_LEFTOVERS = "__MACOSX"  # what macOS puts beside the files in an archive
 
 

@@ -1,6 +1,6 @@
 """EXIF orientation: how the pixels of a file are turned, and how to turn them upright.
 
-Source: Exif standard (CIPA DC-008), tag 0x0112. Pillow turns the pixels of TIFF files by itself while it reads them.
+Source: Exif standard (CIPA DC-008). Pillow turns the pixels of TIFF files by itself while it reads them.
 """
 
 import struct
@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
-_TAG = 0x0112
+ORIENTATION_TAG = 0x0112
 UPRIGHT = {  # the transposition that undoes each orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -25,7 +25,7 @@ _KEPT = ("transparency", "icc_profile")  # what says how to read the pixels; all
 def exif_tag(image: Image.Image) -> int:
     """The orientation that an opened file states, 1 to 8; 1, upright, where it states none."""
     try:
-        orientation = image.getexif().get(_TAG)
+        orientation = image.getexif().get(ORIENTATION_TAG)
     except (OSError, SyntaxError, ValueError, KeyError, TypeError, struct.error):
         return 1  # damaged metadata does not spoil the pixels
     return orientation if orientation in UPRIGHT else 1

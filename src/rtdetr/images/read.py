@@ -11,8 +11,10 @@ from PIL import Image
 
 from rtdetr.errors import InputError
 from rtdetr.images.arrays import as_picture, numpy_file, stated_bands, tiff_bands, tiff_pages, to_uint8
-from rtdetr.images.decode import File, decode, name_of, opened, tiff_hint
+from rtdetr.images.decode import decode, opened
+from rtdetr.images.formats import tiff_hint
 from rtdetr.images.orientation import upright_size
+from rtdetr.images.sources import File, name_of
 from rtdetr.wording import counted
 
 ImageSource = str | os.PathLike[str] | bytes | bytearray | BinaryIO | Image.Image | np.ndarray

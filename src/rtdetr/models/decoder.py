@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from rtdetr.config import DecoderConfig, ModelConfig
+from rtdetr.config import STRIDES, DecoderConfig, ModelConfig
 from rtdetr.devices import at_least_float32
 from rtdetr.models.deformable_attention import DeformableAttention
 from rtdetr.models.denoising import make_denoising_queries
@@ -21,7 +21,6 @@ from rtdetr.models.positions import SizesHW, inverse_sigmoid, make_anchors
 from rtdetr.models.query_selection import select_queries, take
 from rtdetr.structures import DenoisingMeta, LayerOutput, RTDETROutput, Target, Trace
 
-STRIDES = (8, 16, 32)
 PRIOR = 0.01  # every class score starts at this probability
 
 

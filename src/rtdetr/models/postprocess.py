@@ -28,16 +28,23 @@ def postprocess(
         one_label: take the best class of each query only; then there are at most min(max_detections, queries).
     """
     wide = at_least_float32(logits.dtype)
-    classes = logits.shape[-1]
     scores = logits.to(wide).sigmoid()
     if one_label:
         scores, best = scores.max(-1)
         scores, query = scores.topk(min(max_detections, scores.shape[1]), dim=-1)
         return best.gather(1, query), _pixels(boxes_cxcywh, query, sizes_wh), scores
-    scores = scores.flatten(1)
-    scores, index = scores.topk(min(max_detections, scores.shape[1]), dim=-1)
-    labels, query = index % classes, index // classes
+    labels, query, scores = best_pairs(scores, max_detections)
     return labels, _pixels(boxes_cxcywh, query, sizes_wh), scores
+
+
+def best_pairs(
+    scores: Float[Tensor, "b q k"], most: int
+) -> tuple[Int64[Tensor, "b m"], Int64[Tensor, "b m"], Float[Tensor, "b m"]]:
+    """Return label, query and score of the best pairs of a query and a class, at most `most`, best first."""
+    num_classes = scores.shape[-1]
+    scores = scores.flatten(1)
+    scores, index = scores.topk(min(most, scores.shape[1]), dim=-1)
+    return index % num_classes, index // num_classes, scores
 
 
 def _pixels(boxes_cxcywh: Tensor, query: Tensor, sizes_wh: Tensor) -> Tensor:

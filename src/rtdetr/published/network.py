@@ -8,7 +8,7 @@ the top of the file win over those of a section.
 from typing import Any, NamedTuple
 
 from rtdetr import zoo
-from rtdetr.config import ModelConfig
+from rtdetr.config import STRIDE, STRIDES, ModelConfig
 from rtdetr.errors import ConfigError
 from rtdetr.published.section import (
     REQUIRED,
@@ -28,7 +28,6 @@ BACKBONES = ("PResNet", "HGNetv2")
 DECODERS = ("RTDETRTransformerv2", "RTDETRTransformer")
 MODELS = ("RTDETR", "DEIM")
 OLDER_CRITERION = "SetCriterion"  # of the rtdetr_pytorch folder, whose encoder has no version and is that of v1
-_STRIDES = [8, 16, 32]
 _DROPOUT = "the network has no dropout"
 _FEATURES = "three maps, of strides 8, 16 and 32, are used"
 
@@ -143,7 +142,7 @@ def multiscale_sides(section: Section, key: str) -> tuple[int, ...]:
         ConfigError: a side that is no multiple of 32.
     """
     sides = section.take(key, or_none(list_of(whole(32))), None) or []
-    uneven = [side for side in sides if side % 32]
+    uneven = [side for side in sides if side % STRIDE]
     if uneven:
         raise section.error(f"expected multiples of 32, got {uneven[0]}", key)
     return tuple(sides)
@@ -161,7 +160,7 @@ def _encoder_version(root: Section, section: Section, *, family: str, is_v1: boo
 
 
 def _encoder(section: Section, channels: list[int]) -> tuple[Any, list[int] | None]:
-    section.only("feat_strides", _STRIDES, why=_FEATURES)
+    section.only("feat_strides", list(STRIDES), why=_FEATURES)
     section.only("use_encoder_idx", [2], why="attention is on the coarsest map")
     section.only("dropout", 0, 0.0, why=_DROPOUT)
     section.only("enc_act", "gelu", why="the encoder's attention layer uses GELU")
@@ -189,7 +188,7 @@ def _decoder(section: Section, encoder_width: int, *, is_v1: bool) -> tuple[Any,
     if features != [encoder_width] * 3:
         expected = [encoder_width] * 3
         raise section.error(f"expected {expected}, the channels of the encoder, got {features}", "feat_channels")
-    section.only("feat_strides", _STRIDES, why=_FEATURES)
+    section.only("feat_strides", list(STRIDES), why=_FEATURES)
     section.only("dropout", 0, 0.0, why=_DROPOUT)
     section.only("eps", 1e-2, why="anchors closer than 0.01 to the border are left out")
     section.only("aux_loss", True, why="all layers are trained")

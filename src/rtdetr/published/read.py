@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rtdetr import zoo
-from rtdetr.config import ModelConfig, Recipe
+from rtdetr.config import STRIDE, ModelConfig, Recipe
 from rtdetr.errors import ConfigError
 from rtdetr.published.data import read_train_data, read_val_data
 from rtdetr.published.network import BACKBONES, DECODERS, MODELS, read_network
@@ -207,7 +207,7 @@ def _check_evaluation(root: Section, network: ModelConfig, recipe: dict[str, Any
         raise root.error(f"expected one size for eval_spatial_size and the Resize of both datasets, got {shown}")
     if sizes:
         recipe["train_size_hw"] = sizes.pop()
-        if any(side % 32 for side in recipe["train_size_hw"]):
+        if any(side % STRIDE for side in recipe["train_size_hw"]):
             raise root.error(f"expected an image size of multiples of 32, got {recipe['train_size_hw']}")
 
 

@@ -3,7 +3,7 @@
 import operator
 from typing import Any
 
-from rtdetr.config import size_problem
+from rtdetr.config import STRIDES, size_problem
 from rtdetr.errors import InputError, RTDETRError
 
 
@@ -46,7 +46,7 @@ def multiples_of_32(size_hw: Any) -> tuple[int, int]:
 
 def num_tokens(size_hw: tuple[int, int]) -> int:
     """Places of the network's three maps for an image."""
-    return sum((size_hw[0] // stride) * (size_hw[1] // stride) for stride in (8, 16, 32))
+    return sum((size_hw[0] // stride) * (size_hw[1] // stride) for stride in STRIDES)
 
 
 def _index(value: Any) -> int | None:

@@ -1,79 +1,56 @@
-"""What all detectors share, without torch: images in, batches of pixels to the engine, its output to `Detections`.
+"""The path of an image through a detector, the same for every runtime; needs no torch.
 
-A runtime is a `BaseDetector` with one method, `infer`. The steps (`read`, `prepare`, `infer`, `finish`) are public, so
-that `rtdetr benchmark` times the very code that detects.
+    sources -> read ----> prepare -----> batch ----> infer ----> finish -------> Detections
+    one, or    opened     stretched or   uint8       the         the best pairs
+    a list     once and   padded, uint8  (b, c,      network     of query and class,
+               upright    (c, h, w)      h, w)                   boxes in pixels of
+               |-- in reading.py's --|                           the original image
+               |-- threads ----------|
+
+`detect_each` runs all of it. A runtime is a `BaseDetector` with one method of its own, `infer`. The steps are public,
+so that `rtdetr benchmark` times the very code that detects.
 """
 
 import os
-from abc import ABC, abstractmethod
-from collections import Counter, deque
+from abc import abstractmethod
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from rtdetr.categories import Categories
-from rtdetr.detections import Detections
+from rtdetr.detections import Detections, Detector
 from rtdetr.errors import InputError, WeightsError
 from rtdetr.images import Picture, read_picture, size_of
 from rtdetr.images.arrays import tensor_array
-from rtdetr.preprocessing import resize
+from rtdetr.preprocessing import Preparation
 from rtdetr.runtimes.arguments import is_share, multiples_of_32, num_tokens, whole_number
 from rtdetr.runtimes.metadata import ExportMetadata
-from rtdetr.runtimes.selection import Found, best_pairs, first_of_each_box, suppress
+from rtdetr.runtimes.options import DEFAULTS, LoadOptions
+from rtdetr.runtimes.outputs import Batch, BoxOutput, Output, RawOutput
+from rtdetr.runtimes.reading import read_ahead
+from rtdetr.runtimes.selection import Found, best_of_boxes, best_pairs, suppress
 from rtdetr.wording import counted
 
 Prepared = tuple[np.ndarray, tuple[int, int]]  # uint8 pixels as the engine takes them; original width and height
 
 
-class Batch(NamedTuple):
-    """Images for the engine: pixels, and the original sizes int64 (n, 2) as width and height.
+class Seen(NamedTuple):
+    """An image as it was opened, None where nobody asked for it, and what was found in it."""
 
-    Pixels are uint8 (b, c, h, w), or (1, h, w, c) where the graph resizes; n is less than b where images were added
-    because the engine takes no fewer.
-    """
-
-    pixels: np.ndarray
-    sizes_wh: np.ndarray
-
-    @property
-    def padded_sizes_wh(self) -> np.ndarray:
-        """A size for each of the b images."""
-        return np.resize(self.sizes_wh, (len(self.pixels), 2))
+    image: Picture | None
+    detections: Detections
 
 
-class RawOutput(NamedTuple):
-    """What a network says: logits float32 (b, q, k) and normalised boxes float32 (b, q, 4)."""
-
-    logits: np.ndarray
-    boxes_cxcywh: np.ndarray
-
-
-class BoxOutput(NamedTuple):
-    """What a graph with post-processing says: labels (b, n), boxes (b, n, 4) in pixels and scores (b, n)."""
-
-    labels: np.ndarray
-    boxes_xyxy: np.ndarray
-    scores: np.ndarray
-
-
-Output = RawOutput | BoxOutput
-
-
-class BaseDetector(ABC):
+class BaseDetector(Detector):
     """A detector that lacks only the engine.
 
     Args:
         metadata: the network's classes, sizes and thresholds, and what its graph does itself.
-        one_label: take the best class of each query only, where published evaluation takes every pair of a query and a
-            class. Of a graph that gives the best pairs, the best class of each query among these. A graph that gives
-            the best class of each query is used as it is.
-        nms_iou: in each class drop detections that overlap a better one by more than this IoU; None: keep all, as
-            published evaluation does.
-
-    Raises:
-        InputError: an `nms_iou` out of range.
+        options: `one_label` and `nms_iou` are used here. Of a graph that gives the best pairs, `one_label` takes the
+            best class of each query among these. A graph that gives the best class of each query is used as it is.
     """
 
     where = "CPU"  # what runs the network, for `description`
@@ -81,19 +58,26 @@ class BaseDetector(ABC):
     has_ranges = False  # free axes have limits that the description does not name
     takes_all_queries = True  # an exported graph cannot run with fewer, as small images would need
     batch_sizes: tuple[int, int | None] = (1, None)  # fewest and most images that the engine takes at a time
+    preparation = Preparation()  # how images get to the network's input
 
-    def __init__(self, metadata: ExportMetadata, *, one_label: bool = False, nms_iou: float | None = None) -> None:
-        if nms_iou is not None and not is_share(nms_iou):
-            raise InputError(f"the IoU for non-maximum suppression must be in 0..1, got {nms_iou!r}")
+    def __init__(self, metadata: ExportMetadata, options: LoadOptions = DEFAULTS) -> None:
         self.process = os.getpid()  # that the engine works in
         self.metadata = metadata
-        self.categories: Categories = metadata.categories
-        self.names = metadata.names
-        self.category_ids = tuple(metadata.categories.ids)
+        self.category_ids = tuple(metadata.category_ids)
         self.thresholds = metadata.thresholds
         self.size_hw = metadata.size_hw
-        self.one_label = one_label or metadata.one_label
-        self.nms_iou = nms_iou
+        self.one_label = options.one_label or metadata.one_label
+        self.nms_iou = options.nms_iou
+
+    @property
+    def categories(self) -> Categories:
+        """Classes of the model by label, with the ids of the dataset it was trained on."""
+        return self.metadata.categories
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class names by label."""
+        return self.metadata.names
 
     @property
     def in_channels(self) -> int:
@@ -124,10 +108,12 @@ class BaseDetector(ABC):
 
     @property
     def description(self) -> str:
-        """One line: model, classes, precision, what it runs on and default size."""
+        """One line: model, classes, precision, what it runs on, default size, and how images are resized if oddly."""
         size = f"{self.size_hw[0]}x{self.size_hw[1]}"
+        images = "" if self.preparation == Preparation() else f", images {self.preparation}"
         return (
             f"{self.metadata.model} ({counted(len(self.names), 'class')}) in {self.precision} on {self.where} at {size}"
+            f"{images}"
         )
 
     @property
@@ -147,23 +133,41 @@ class BaseDetector(ABC):
         max_detections: int = 300,
         batch_size: int = 8,
     ) -> Detections | list[Detections]:
-        """Detect objects in one image, or in several, which may differ in size.
+        """Detect objects in one image, or in several: see `rtdetr.Detector`."""
+        if getattr(source, "ndim", 0) == 4:
+            source = list(source)
+        several = isinstance(source, list | tuple)
+        seen = self.detect_each(
+            source if several else [source],
+            threshold=threshold,
+            size_hw=size_hw,
+            max_detections=max_detections,
+            batch_size=batch_size,
+        )
+        found = [_detections(one, f"image {place} of the list: " if several else "") for place, one in enumerate(seen)]
+        return found if several else found[0]
+
+    def detect_each(
+        self,
+        sources: Sequence[Any],
+        *,
+        threshold: float | Literal["auto"] = 0.5,
+        size_hw: tuple[int, int] | None = None,
+        max_detections: int = 300,
+        batch_size: int = 8,
+        keep_images: bool = False,
+    ) -> Iterator[Seen | InputError]:
+        """Detect objects in many images, of which only those of a few batches are in memory at a time.
 
         Args:
-            source: what `load_image` takes, or a PyTorch tensor (c, h, w) of uint8, uint16, bool or floats in [0, 1];
-                several of them in a list or tuple, or as an array (b, h, w, c) or tensor (b, c, h, w).
-            threshold: only objects with a score above it, 0..1; "auto": above the threshold of their class.
-            size_hw: height and width for the network, multiples of 32; None: `self.size_hw`.
-            max_detections: at most so many objects an image, the best first.
-            batch_size: images that go through the network together; memory grows with it.
+            sources: as for `rtdetr.Detector`, as are all other arguments.
+            keep_images: give every image with what was found in it, for drawing.
 
         Returns:
-            `Detections` for one image; a list of them, in order, for several. Boxes are in pixels of the original image
-            and are not clipped to it, as published evaluation wants them; `Detections.clipped()` does that.
+            In order, what was found in each image, or why it cannot be read.
 
         Raises:
-            InputError: an image that cannot be read, an option out of range, a size that an exported graph does not
-                have, or "auto" without known thresholds.
+            InputError: an option out of range.
             WeightsError: the network gives NaN.
         """
         self.enter_process()
@@ -171,29 +175,50 @@ class BaseDetector(ABC):
         thresholds = self.by_class(threshold)
         max_detections = whole_number(max_detections, "max_detections")
         batch_size = whole_number(batch_size, "batch_size")
-        if getattr(source, "ndim", 0) == 4:
-            source = list(source)
-        if isinstance(source, list | tuple):
-            batches = self._batches(source, size_hw, batch_size)
-        else:
-            batches = [self.batch([self.prepare(self.read(source), size_hw)])]
-        found = [
-            one
-            for batch, output in self.infer_all(batches)
-            for one in self.finish(output, batch.sizes_wh, thresholds=thresholds, max_detections=max_detections)
-        ]
-        return found if isinstance(source, list | tuple) else found[0]
+        waiting: deque[Picture | InputError | None] = deque()  # images whose output is to come, and errors, in order
+        batches = self._batches(sources, waiting, size_hw=size_hw, batch_size=batch_size, keep_images=keep_images)
+        for batch, output in self.infer_all(batches):
+            for found in self.finish(output, batch.sizes_wh, thresholds=thresholds, max_detections=max_detections):
+                while isinstance(image := waiting.popleft(), InputError):
+                    yield image
+                yield Seen(image, found)
+        for error in waiting:
+            assert isinstance(error, InputError)
+            yield error
+
+    def _batches(
+        self,
+        sources: Sequence[Any],
+        waiting: "deque[Picture | InputError | None]",
+        *,
+        size_hw: tuple[int, int],
+        batch_size: int,
+        keep_images: bool,
+    ) -> Iterator[Batch]:
+        """Give batches of those images that can be read, and put all, or why they cannot, into `waiting`."""
+        fewest, most = self.batch_sizes
+        group = max(min(batch_size, most or batch_size), fewest)
+        read = partial(self._read_and_prepare, size_hw=size_hw, keep_image=keep_images)
+        for results in read_ahead(sources, read, group=group, ahead=batch_size):
+            waiting.extend(one if isinstance(one, InputError) else one[1] for one in results)
+            if prepared := [one[0] for one in results if not isinstance(one, InputError)]:
+                yield self.batch(prepared)
+
+    def _read_and_prepare(
+        self, source: Any, *, size_hw: tuple[int, int], keep_image: bool
+    ) -> tuple[Prepared, Picture | None]:
+        image = self.read(source)
+        return self.prepare(image, size_hw), image if keep_image else None
 
     def read(self, source: Any) -> Picture:
-        """Decode one image: as PIL's, or an array (h, w, c) where the model has other channels than three."""
+        """Open one image: as PIL's RGB, or an array (h, w, c) where the model has other channels than three."""
         return read_picture(tensor_array(source, num_channels=self.in_channels), num_channels=self.in_channels)
 
-    def prepare(self, picture: Picture, size_hw: tuple[int, int]) -> Prepared:
+    def prepare(self, image: Picture, size_hw: tuple[int, int]) -> Prepared:
         """Resize an image to the network's input, unless the graph does that itself."""
-        size_wh = size_of(picture)
         if self.metadata.preprocess == "in_graph":
-            return np.asarray(picture), size_wh
-        return resize(picture, size_hw), size_wh
+            return np.asarray(image), size_of(image)
+        return self.preparation.apply(image, size_hw), size_of(image)
 
     def batch(self, prepared: Sequence[Prepared]) -> Batch:
         """Put images of one size together, with black ones after them where the engine takes no fewer."""
@@ -221,39 +246,42 @@ class BaseDetector(ABC):
                 f"{self.description} gave scores of {counted(output.logits.shape[-1], 'class')}: the file is damaged, "
                 "as its description and its network disagree; export the model again"
             )
+        if isinstance(output, RawOutput) and self.preparation.size is not None:
+            output = RawOutput(output.logits, output.boxes_cxcywh / self._shares(sizes_wh))
         return [
             self._chosen(image, size_wh, thresholds, max_detections)
             for image, size_wh in zip(_images(output), sizes_wh, strict=False)  # a padded batch has more outputs
         ]
 
+    def _shares(self, sizes_wh: np.ndarray) -> np.ndarray:
+        """Which part of the padded input each image takes, for the four numbers of a box: (b, 1, 4)."""
+        height, width = self.size_hw
+        contents = [self.preparation.content_hw((h, w), self.size_hw) for w, h in sizes_wh.tolist()]
+        return np.array([[[w / width, h / height] * 2] for h, w in contents], dtype=np.float32)
+
     def _chosen(
         self, image: RawOutput | BoxOutput, size_wh: np.ndarray, thresholds: np.ndarray, max_detections: int
     ) -> Detections:
         if isinstance(image, RawOutput):
+            lowest = float(thresholds.min())
             found = best_pairs(
-                *image,
-                size_wh=size_wh,
-                max_detections=max_detections,
-                one_label=self.one_label,
-                lowest=float(thresholds.min()),
+                *image, size_wh=size_wh, max_detections=max_detections, one_label=self.one_label, lowest=lowest
             )
         else:
-            found = Found(*image).take(
-                np.argsort(-image.scores, kind="stable")
-            )  # suppression in the graph spoils order
-            if len(found.labels) and not 0 <= found.labels.min() <= found.labels.max() < len(self.names):
-                raise InputError(
-                    f"{self.description} found class {found.labels.max()}, but has only "
-                    f"{counted(len(self.names), 'class name')}"
-                )
-            if self.one_label and not self.metadata.one_label:
-                found = first_of_each_box(found)
-            found = found.take(np.arange(min(max_detections, len(found.scores))))
+            self._check_labels(image.labels)
+            one_label = self.one_label and not self.metadata.one_label
+            found = best_of_boxes(Found(*image), max_detections=max_detections, one_label=one_label)
         found = found.take(found.scores > thresholds[found.labels])
         if self.nms_iou is not None:
             found = suppress(found, iou=self.nms_iou)
         width, height = size_wh.tolist()
         return Detections(found.boxes_xyxy, found.scores, found.labels, self.names, (width, height), self.category_ids)
+
+    def _check_labels(self, labels: np.ndarray) -> None:
+        if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.names):
+            raise InputError(
+                f"{self.description} found class {labels.max()}, but has only {counted(len(self.names), 'class name')}"
+            )
 
     def by_class(self, threshold: float | str) -> np.ndarray:
         """The score threshold of each class, float32 (k,).
@@ -276,7 +304,7 @@ class BaseDetector(ABC):
         """The size to run at: `size_hw`, or the model's own for None.
 
         Raises:
-            InputError: not two multiples of 32, or not the only size that an exported graph has.
+            InputError: not two multiples of 32, or not the only size of an exported graph or of padded images.
         """
         if size_hw is None:
             return self.size_hw
@@ -290,6 +318,11 @@ class BaseDetector(ABC):
             )
         if size_hw == self.size_hw:  # which it was exported for, and perhaps with more maps than three
             return size_hw
+        if self.preparation.size is not None:
+            raise InputError(
+                f"expected the size {self.size_hw[0]}x{self.size_hw[1]}, to which the images of this model are padded, "
+                f"got {size_hw[0]}x{size_hw[1]}; leave it out"
+            )
         tokens = num_tokens(size_hw)
         if self.takes_all_queries and tokens < self.metadata.num_queries:
             raise InputError(
@@ -299,41 +332,13 @@ class BaseDetector(ABC):
             )
         return size_hw
 
-    def _batches(self, sources: Sequence[Any], size_hw: tuple[int, int], batch_size: int) -> Iterator[Batch]:
-        """Prepare images in threads: those of the next batches while the network works on this one.
-
-        An object that stands in several places is prepared once.
-        """
-        fewest, most = self.batch_sizes
-        step = max(min(batch_size, most or batch_size), fewest)
-        places = Counter(map(id, sources))  # that are still to come
-        repeated: dict[int, Future[Prepared]] = {}
-        with ThreadPoolExecutor(min(batch_size, os.cpu_count() or 1)) as pool:
-            ahead: deque[Future[Prepared]] = deque()
-            submitted = 0
-            for start in range(0, len(sources), step):
-                end = min(start + step, len(sources))
-                for source in sources[submitted : end + batch_size]:
-                    key = id(source)
-                    places[key] -= 1
-                    future = repeated.pop(key, None) or pool.submit(self._prepared, source, size_hw)
-                    if places[key]:
-                        repeated[key] = future
-                    ahead.append(future)
-                    submitted += 1
-                yield self.batch([_result(ahead.popleft(), place) for place in range(start, end)])
-
-    def _prepared(self, source: Any, size_hw: tuple[int, int]) -> Prepared:
-        return self.prepare(self.read(source), size_hw)
-
 
 def _images(output: Output) -> Iterator[RawOutput | BoxOutput]:
     """The output of each image of a batch."""
     return (type(output)(*one) for one in zip(*output, strict=True))
 
 
-def _result(prepared: Future[Prepared], position: int) -> Prepared:
-    try:
-        return prepared.result()
-    except InputError as error:
-        raise InputError(f"image {position} of the list: {error}") from None
+def _detections(seen: Seen | InputError, where: str) -> Detections:
+    if isinstance(seen, InputError):
+        raise InputError(f"{where}{seen}") from None
+    return seen.detections

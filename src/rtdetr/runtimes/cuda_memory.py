@@ -3,7 +3,6 @@
 Uses NVIDIA's `cuda-bindings`, so that no torch is needed.
 """
 
-import ctypes
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,7 +16,15 @@ class Buffer(NamedTuple):
     """An array on the GPU and its page-locked copy here, which the GPU reads and writes on its own."""
 
     host: np.ndarray
+    host_address: int
     device: int  # address
+
+
+class _Memory:
+    """Memory that CUDA reserved, in the form that NumPy takes without a copy."""
+
+    def __init__(self, address: int, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        self.__array_interface__ = {"version": 3, "data": (address, False), "shape": shape, "typestr": dtype.str}
 
 
 class Stream:
@@ -42,23 +49,23 @@ class Stream:
         """Reserve memory for an array on both sides."""
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         address = int(_call(runtime.cudaHostAlloc(size, 0)))
-        host = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address)).view(dtype).reshape(shape)
-        return Buffer(host, int(_call(runtime.cudaMalloc(size))))
+        host = np.asarray(_Memory(address, shape, np.dtype(dtype)))
+        return Buffer(host, address, int(_call(runtime.cudaMalloc(size))))
 
     def free(self, buffer: Buffer) -> None:
         """Give memory back."""
         _call(runtime.cudaFree(buffer.device))
-        _call(runtime.cudaFreeHost(buffer.host.ctypes.data))
+        _call(runtime.cudaFreeHost(buffer.host_address))
 
     def upload(self, buffer: Buffer) -> None:
         """Begin to copy to the GPU."""
         kind = runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
-        _call(runtime.cudaMemcpyAsync(buffer.device, buffer.host.ctypes.data, buffer.host.nbytes, kind, self.handle))
+        _call(runtime.cudaMemcpyAsync(buffer.device, buffer.host_address, buffer.host.nbytes, kind, self.handle))
 
     def download(self, buffer: Buffer) -> None:
         """Begin to copy from the GPU."""
         kind = runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
-        _call(runtime.cudaMemcpyAsync(buffer.host.ctypes.data, buffer.device, buffer.host.nbytes, kind, self.handle))
+        _call(runtime.cudaMemcpyAsync(buffer.host_address, buffer.device, buffer.host.nbytes, kind, self.handle))
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         """Record what `work` puts on this stream; the result starts all of it with one call."""

@@ -17,9 +17,11 @@ import torch
 
 from rtdetr.devices import choose_device, continue_in_fork, no_autocast, pytorch_defaults
 from rtdetr.errors import ConfigError, WeightsError
-from rtdetr.runtimes.base import BaseDetector, Batch, Output
+from rtdetr.runtimes.base import BaseDetector
 from rtdetr.runtimes.graph_form import OUTPUTS, check_precision, existing, output_of, unreadable
 from rtdetr.runtimes.metadata import KEY, ExportMetadata
+from rtdetr.runtimes.options import DEFAULTS, LoadOptions
+from rtdetr.runtimes.outputs import Batch, Output
 from rtdetr.runtimes.processes import FileDetector
 
 
@@ -28,38 +30,28 @@ class ExportedProgramDetector(FileDetector):
 
     Args:
         path: a file of `rtdetr export --format torch`.
-        device: "auto" or the kind of device the file was exported for.
-        precision: "auto"; any other word must be what the file was exported in.
-        one_label: see `BaseDetector`.
-        nms_iou: see `BaseDetector`.
-        num_threads: CPU threads, of the whole process; None: one a core.
+        options: `device` is "auto" or the kind of device the file was exported for; `precision` "auto" or what the file
+            was exported in; `num_threads` holds for the whole process.
 
     Raises:
         ConfigError: another device or precision than the file's.
         WeightsError: the file is missing, damaged, of another kind, or for another machine.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        device: str = "auto",
-        precision: str = "auto",
-        one_label: bool = False,
-        nms_iou: float | None = None,
-        num_threads: int | None = None,
-    ) -> None:
-        wanted = None if device == "auto" else choose_device(device).type
-        if num_threads is not None:
-            torch.set_num_threads(num_threads)
+    def __init__(self, path: Path, options: LoadOptions = DEFAULTS) -> None:
+        wanted = None if options.device == "auto" else choose_device(options.device).type
+        if options.num_threads is not None:
+            torch.set_num_threads(options.num_threads)
         text, compiled = _inspect(existing(path, kind="torch.export"))
         metadata = ExportMetadata.from_json(text, source=path)
-        check_precision(precision, metadata, source=path)
-        super().__init__(metadata, one_label=one_label, nms_iou=nms_iou)
+        check_precision(options.precision, metadata, source=path)
+        super().__init__(metadata, options)
         self.batch_sizes = (1, None) if metadata.dynamic_batch else (1, 1)
         self._program, self.device = _load(path, compiled=compiled)
         if wanted not in (None, self.device.type):
-            raise ConfigError(f"{path} was exported for {self.device.type}, got device {device!r}; export it again")
+            raise ConfigError(
+                f"{path} was exported for {self.device.type}, got device {options.device!r}; export it again"
+            )
         self.num_threads = torch.get_num_threads() if self.device.type == "cpu" else None
         self.where = f"{self.device.type} ({'AOTInductor' if compiled else 'torch.export'})"
 

@@ -16,8 +16,8 @@ from rtdetr._version import __version__
 from rtdetr.class_lists import GivenClasses, class_list
 from rtdetr.errors import ConfigError, WeightsError
 from rtdetr.runtimes.arguments import num_tokens
-from rtdetr.runtimes.base import BoxOutput, Output, RawOutput
 from rtdetr.runtimes.metadata import ExportMetadata
+from rtdetr.runtimes.outputs import BoxOutput, Output, RawOutput
 from rtdetr.wording import counted
 
 IMAGES, SIZES = "images", "orig_target_sizes"

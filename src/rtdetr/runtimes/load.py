@@ -1,21 +1,43 @@
 """`rtdetr.load`: from the name of a model or a file to something that detects."""
 
+import importlib
 import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from rtdetr.class_lists import GivenClasses
-from rtdetr.config import pytorch_precision
-from rtdetr.errors import ConfigError, WeightsError, naming_the_missing_extra
+from rtdetr.errors import WeightsError, naming_the_missing_extra
 from rtdetr.exported_files import exported_format
 from rtdetr.files import beside, with_home
-from rtdetr.runtimes.arguments import whole_number
 from rtdetr.runtimes.base import BaseDetector
 from rtdetr.runtimes.beside import tell_other_names
+from rtdetr.runtimes.options import LoadOptions
 
-_MOST_THREADS = 1024
 _log = logging.getLogger(__name__)
+
+
+class Runtime(NamedTuple):
+    """What runs a kind of file.
+
+    module: of this room; it is imported when the first such file is loaded, because it needs the runtime's package.
+    opener: the name in it of what takes the file and `LoadOptions`, and gives a detector.
+    options: those of `LoadOptions` that it has, beside the ones that all have.
+    """
+
+    module: str
+    opener: str
+    options: tuple[str, ...] = ()
+
+
+RUNTIMES = {
+    "onnx": Runtime("onnx_detector", "OnnxDetector", ("categories", "num_threads")),
+    "openvino": Runtime("openvino_detector", "OpenVINODetector", ("categories", "num_threads")),
+    "tensorrt": Runtime("tensorrt_detector", "TensorRTDetector"),
+    "torch": Runtime("exported_program_detector", "ExportedProgramDetector", ("num_threads",)),
+}
+"""By format (see `rtdetr.exported_files`). All else is for PyTorch: checkpoints, folders and names of models."""
+_TORCH = Runtime("torch_detector", "load_torch_detector", ("model", "categories", "num_threads", "fast_resize"))
 
 
 def load(
@@ -60,66 +82,26 @@ def load(
         WeightsError: the file is missing, damaged or of another model.
         MissingDependencyError: the package that runs this kind of file is not installed.
     """
-    precision = pytorch_precision(precision)
-    options: dict[str, Any] = {
-        "device": str(device),
-        "precision": precision,
-        "one_label": one_label,
-        "nms_iou": nms_iou,
-    }
-    given = {"model": model, "categories": categories, "num_threads": num_threads}
-    given["fast_resize"] = fast_resize or None
-    given = {name: value for name, value in given.items() if value is not None}
-    if num_threads is not None:
-        given["num_threads"] = whole_number(num_threads, "num_threads", error=ConfigError)
-        if given["num_threads"] > _MOST_THREADS:
-            raise ConfigError(f"num_threads must be at most {_MOST_THREADS}, got {num_threads}")
+    options = LoadOptions(
+        device=device,
+        model=model,
+        precision=precision,
+        one_label=one_label,
+        nms_iou=nms_iou,
+        categories=categories,
+        num_threads=num_threads,
+        fast_resize=fast_resize,
+    )
     source = os.path.expanduser(source) if isinstance(source, str) else with_home(source)
-    detector = _detector(source, options, given)
-    if exported_format(source):
-        tell_other_names(Path(source), detector.names)
+    path, format = Path(source), exported_format(source)
+    if path.suffix.lower() == ".bin" and (graph := beside(path, ".xml")).is_file():
+        raise WeightsError(f"{path} has the weights of an OpenVINO model: give {graph}")
+    runtime = _TORCH if format is None else RUNTIMES[format]
+    options.check(runtime.options, source=path, kind=path.suffix or "named")
+    with naming_the_missing_extra():
+        opener = getattr(importlib.import_module(f"rtdetr.runtimes.{runtime.module}"), runtime.opener)
+        detector: BaseDetector = opener(source if format is None else path, options)
+    if format is not None:
+        tell_other_names(path, detector.names)
     _log.info("detecting with %s", detector.description)
     return detector
-
-
-def _detector(source: str | os.PathLike[str], options: dict[str, Any], given: dict[str, Any]) -> BaseDetector:
-    """Import the runtime for a kind of file, and only that one."""
-    path = Path(source)
-    with naming_the_missing_extra():
-        match exported_format(path):
-            case "onnx":
-                from rtdetr.runtimes.onnx_detector import OnnxDetector
-
-                return OnnxDetector(path, **options, **_only(("categories", "num_threads"), given, path))
-            case "openvino":
-                from rtdetr.runtimes.openvino_detector import OpenVINODetector
-
-                return OpenVINODetector(path, **options, **_only(("categories", "num_threads"), given, path))
-            case "torch":
-                from rtdetr.runtimes.exported_program_detector import ExportedProgramDetector
-
-                return ExportedProgramDetector(path, **options, **_only(("num_threads",), given, path))
-            case "tensorrt":
-                from rtdetr.runtimes.tensorrt_detector import TensorRTDetector
-
-                return TensorRTDetector(path, **options, **_only((), given, path))
-            case _ if path.suffix.lower() == ".bin" and (graph := beside(path, ".xml")).is_file():
-                raise WeightsError(f"{path} has the weights of an OpenVINO model: give {graph}")
-            case _:
-                from rtdetr.runtimes.torch_detector import load_torch_detector
-
-                return load_torch_detector(
-                    source, **options, **_only(("model", "categories", "num_threads", "fast_resize"), given, path)
-                )
-
-
-def _only(known: tuple[str, ...], given: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The options given beside the common ones, if this kind of file has them."""
-    for name in given:
-        if name not in known:
-            option = {"model": "--config", "categories": "--classes", "num_threads": "--threads"}.get(
-                name, "--fast-resize"
-            )
-            kind = path.suffix or "named"
-            raise ConfigError(f"{name} is not an option for {kind} models; leave it ({option}) out for {path}")
-    return given

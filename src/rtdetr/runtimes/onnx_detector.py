@@ -6,10 +6,8 @@ from typing import Any
 
 import onnxruntime
 
-from rtdetr.class_lists import GivenClasses
 from rtdetr.errors import ConfigError, WeightsError
 from rtdetr.preprocessing import scale
-from rtdetr.runtimes.base import Batch, Output
 from rtdetr.runtimes.graph_form import (
     IMAGES,
     OUTPUTS,
@@ -25,6 +23,8 @@ from rtdetr.runtimes.graph_form import (
     unreadable,
 )
 from rtdetr.runtimes.metadata import KEY
+from rtdetr.runtimes.options import DEFAULTS, LoadOptions
+from rtdetr.runtimes.outputs import Batch, Output
 from rtdetr.runtimes.processes import FileDetector
 
 _CUDA = "CUDAExecutionProvider"
@@ -37,13 +37,8 @@ class OnnxDetector(FileDetector):
     Args:
         path: a file of `rtdetr export --format onnx`, or one with the published inputs and outputs; or what ONNX
             Runtime's tools made of it, such as an `.ort` file.
-        device: "auto" (the first CUDA device where onnxruntime-gpu is installed and works, else the CPU), "cpu",
-            "cuda" or "cuda:1".
-        precision: "auto"; any other word must be what the file was exported in.
-        one_label: see `BaseDetector`.
-        nms_iou: see `BaseDetector`.
-        categories: the classes of a file that does not name them; see `class_lists.py`.
-        num_threads: CPU threads of the network; None: one a core.
+        options: `device` is "auto" (the first CUDA device where onnxruntime-gpu is installed and works, else the CPU),
+            "cpu", "cuda" or "cuda:1"; `precision` "auto" or what the file was exported in.
 
     Raises:
         ConfigError: no such device, another precision than the file's, or a release of ONNX Runtime that computes it
@@ -51,19 +46,9 @@ class OnnxDetector(FileDetector):
         WeightsError: the file is missing, damaged or of another kind.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        device: str = "auto",
-        precision: str = "auto",
-        one_label: bool = False,
-        nms_iou: float | None = None,
-        categories: GivenClasses | None = None,
-        num_threads: int | None = None,
-    ) -> None:
+    def __init__(self, path: Path, options: LoadOptions = DEFAULTS) -> None:
         existing(path, kind="ONNX")
-        self.session = _session(path, device=device, num_threads=num_threads)
+        self.session = _session(path, device=options.device, num_threads=options.num_threads)
         self.where = f"{'CUDA' if _CUDA in self.session.get_providers() else 'CPU'} (ONNX Runtime)"
         inputs = {node.name: Port(_shape(node.shape), _dtype(node.type)) for node in self.session.get_inputs()}
         metadata = describe(
@@ -71,15 +56,15 @@ class OnnxDetector(FileDetector):
             source=path,
             inputs=inputs,
             outputs={node.name: _shape(node.shape) for node in self.session.get_outputs()},
-            categories=categories,
+            categories=options.categories,
         )
-        check_precision(precision, metadata, source=path)
+        check_precision(options.precision, metadata, source=path)
         if metadata.precision == "float16" and onnxruntime.__version__.startswith(_WRONG_IN_FLOAT16):
             raise ConfigError(
                 f"{path} is in float16, which ONNX Runtime {onnxruntime.__version__} computes wrongly; run: "
                 "pip install 'onnxruntime>=1.20'"
             )
-        super().__init__(metadata, one_label=one_label, nms_iou=nms_iou)
+        super().__init__(metadata, options)
         self.batch_sizes = batch_sizes(inputs[IMAGES].shape, metadata)
         self.num_threads = self.session.get_session_options().intra_op_num_threads or os.cpu_count()
         self._dtypes = {name: port.dtype for name, port in inputs.items()}

@@ -1,6 +1,5 @@
 """The one `openvino.Core` of a process, and files read with it."""
 
-import ctypes
 import os
 from functools import cache
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import openvino
 
 from rtdetr.files import beside
+from rtdetr.native import never_free
 
 
 def openvino_core() -> openvino.Core:
@@ -29,5 +29,5 @@ def read_ir(path: Path) -> openvino.Model:
 @cache
 def _core_of(process: int) -> openvino.Core:
     core = openvino.Core()
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(core))
+    never_free(core)
     return core

@@ -18,11 +18,9 @@ import numpy as np
 import openvino
 from openvino.preprocess import PrePostProcessor
 
-from rtdetr.class_lists import GivenClasses
 from rtdetr.errors import ConfigError, WeightsError, nearest, one_of
 from rtdetr.files import beside
 from rtdetr.machine import has_amx
-from rtdetr.runtimes.base import Batch, Output
 from rtdetr.runtimes.graph_form import (
     IMAGES,
     OUTPUTS,
@@ -39,6 +37,8 @@ from rtdetr.runtimes.graph_form import (
 from rtdetr.runtimes.metadata import KEY, WEIGHTS_KEY
 from rtdetr.runtimes.openvino_core import openvino_core, read_ir
 from rtdetr.runtimes.openvino_network import CompiledNetwork
+from rtdetr.runtimes.options import DEFAULTS, LoadOptions
+from rtdetr.runtimes.outputs import Batch, Output
 from rtdetr.runtimes.processes import FileDetector
 
 TYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
@@ -50,31 +50,17 @@ class OpenVINODetector(FileDetector):
 
     Args:
         path: the `.xml` file of `rtdetr export --format openvino`, with its `.bin` beside it.
-        device: "auto" (the CPU: GPU plugins have given wrong results for this kind of network), "cpu", "gpu", "gpu.1"
-            or "npu".
-        precision: the type that float layers compute in: "float32", "bfloat16" or "float16"; "auto": bfloat16 on
-            x86 CPUs with AMX, float32 on others, elsewhere OpenVINO's choice. Layers that were quantised stay so.
-        one_label: see `BaseDetector`.
-        nms_iou: see `BaseDetector`.
-        categories: the classes of a file that does not name them; see `class_lists.py`.
-        num_threads: CPU threads of the network; None: one a core.
+        options: `device` is "auto" (the CPU: GPU plugins have given wrong results for this kind of network), "cpu",
+            "gpu", "gpu.1" or "npu"; `precision` the type that float layers compute in: "float32", "bfloat16" or
+            "float16"; "auto": bfloat16 on x86 CPUs with AMX, float32 on others, elsewhere OpenVINO's choice. Layers
+            that were quantized stay so.
 
     Raises:
         ConfigError: no such device or precision.
         WeightsError: the file is missing, damaged or of another kind.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        device: str = "auto",
-        precision: str = "auto",
-        one_label: bool = False,
-        nms_iou: float | None = None,
-        categories: GivenClasses | None = None,
-        num_threads: int | None = None,
-    ) -> None:
+    def __init__(self, path: Path, options: LoadOptions = DEFAULTS) -> None:
         existing(path, kind="OpenVINO")
         with path.open("rb") as file:
             if b"<net" not in file.read(1000):  # else OpenVINO asks all of its parsers, and some print
@@ -82,8 +68,8 @@ class OpenVINODetector(FileDetector):
         weights = beside(path, ".bin")
         if not weights.is_file():
             raise WeightsError(f"{path} has no weights: {weights.name} must be beside it; copy both")
-        self._device = _device(device, openvino_core())
-        options = _options(precision, self._device, num_threads)
+        self._device = _device(options.device, openvino_core())
+        settings = _settings(options.precision, self._device, options.num_threads)
         try:
             model = read_ir(path)
             stored, sha256 = (
@@ -103,16 +89,16 @@ class OpenVINODetector(FileDetector):
             source=path,
             inputs=inputs,
             outputs={_name(port, (*OUTPUTS["boxes"], *OUTPUTS["raw"])): _shape(port) for port in model.outputs},
-            categories=categories,
+            categories=options.categories,
         )
-        super().__init__(metadata, one_label=one_label, nms_iou=nms_iou)
+        super().__init__(metadata, options)
         self.batch_sizes = batch_sizes(inputs[IMAGES].shape, metadata)
         if self.batch_sizes[0] == 1:
             self.batch_sizes = 1, 1
         self._takes_sizes = SIZES in inputs
         model = _converting_itself(model, inputs) if metadata.preprocess == "external" else model
         self._for_one, self._for_many = (
-            CompiledNetwork(partial(_compile, model, self._device, {**options, "PERFORMANCE_HINT": hint}))
+            CompiledNetwork(partial(_compile, model, self._device, {**settings, "PERFORMANCE_HINT": hint}))
             for hint in ("LATENCY", "THROUGHPUT")  # the second, on several streams, takes memory once a list comes
         )
         network = self._for_one.current
@@ -207,13 +193,13 @@ def _compile(model: openvino.Model, device: str, options: dict[str, str | int]) 
         raise ConfigError(f"OpenVINO cannot run this model on {device}: {reason(error)}; use 'cpu'") from None
 
 
-def _options(precision: str, device: str, num_threads: int | None) -> dict[str, str | int]:
+def _settings(precision: str, device: str, num_threads: int | None) -> dict[str, str | int]:
     one_of("precision", precision, ["auto", *TYPES])
     if precision == "auto" and device == "CPU" and platform.machine() in ("x86_64", "AMD64"):
         # OpenVINO takes bfloat16 wherever there are instructions for it; without AMX that is slower than float32
         precision = "bfloat16" if has_amx() else "float32"
-    options: dict[str, str | int] = {} if precision == "auto" else {"INFERENCE_PRECISION_HINT": TYPES[precision]}
-    return options if num_threads is None else {**options, "INFERENCE_NUM_THREADS": num_threads}
+    settings: dict[str, str | int] = {} if precision == "auto" else {"INFERENCE_PRECISION_HINT": TYPES[precision]}
+    return settings if num_threads is None else {**settings, "INFERENCE_NUM_THREADS": num_threads}
 
 
 def _converting_itself(model: openvino.Model, inputs: Collection[str]) -> openvino.Model:

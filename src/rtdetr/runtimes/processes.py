@@ -1,13 +1,14 @@
 """Detectors in several processes: pickled, copied, or inherited by a fork."""
 
-import ctypes
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rtdetr.native import never_free
 from rtdetr.process_lock import ProcessLock
 from rtdetr.runtimes.base import BaseDetector
+from rtdetr.runtimes.options import DEFAULTS, LoadOptions
 
 _opening = ProcessLock()
 
@@ -19,10 +20,10 @@ class FileDetector(BaseDetector):
     the path and the options; after a fork the first call in the child opens the file anew.
     """
 
-    _opened_with: tuple[Path, dict[str, Any]]
+    _opened_with: tuple[Path, LoadOptions]
 
-    def __new__(cls, path: Path, **options: Any):  # of the class itself, which beartype cannot be told here
-        """Note what the detector is opened with; `__init__` of each engine says what that may be."""
+    def __new__(cls, path: Path, options: LoadOptions = DEFAULTS):  # of the class itself
+        """Note what the detector is opened with."""
         detector = super().__new__(cls)
         detector._opened_with = Path(path).absolute(), options
         return detector
@@ -36,13 +37,12 @@ class FileDetector(BaseDetector):
             if self.process == os.getpid():  # another thread did it meanwhile
                 return
             fresh = vars(_open(type(self), *self._opened_with))
-            # the parent's engine is never taken apart: it would wait for threads that are not in this process
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(dict(vars(self))))
+            never_free(dict(vars(self)))  # the parent's engine, which would wait for threads that are not here
             for name in vars(self).keys() - fresh.keys():
                 delattr(self, name)
             vars(self).update({**fresh, "process": self.process})
             self.process = os.getpid()  # last, as other threads go on when they see it
 
 
-def _open(kind: Callable[..., BaseDetector], path: Path, options: dict[str, Any]) -> BaseDetector:
-    return kind(path, **options)
+def _open(kind: Callable[..., BaseDetector], path: Path, options: LoadOptions) -> BaseDetector:
+    return kind(path, options)

@@ -58,6 +58,20 @@ def best_pairs(
     return Found(labels.astype(np.int64), boxes.astype(np.float32), scores)
 
 
+def best_of_boxes(found: Found, *, max_detections: int, one_label: bool = False) -> Found:
+    """Sort what a graph with post-processing found, in which suppression spoils the order, and take the best.
+
+    Args:
+        found: in any order.
+        max_detections: the most to return.
+        one_label: take the best class of each query only.
+    """
+    found = found.take(np.argsort(-found.scores, kind="stable"))
+    if one_label:
+        found = first_of_each_box(found)
+    return found.take(np.arange(min(max_detections, len(found.scores))))
+
+
 def first_of_each_box(found: Found) -> Found:
     """Keep the best class of each query where only pairs are known: pairs of one query have exactly the same box."""
     _, first = np.unique(found.boxes_xyxy, axis=0, return_index=True)

@@ -14,10 +14,11 @@ import tensorrt  # pyright: ignore[reportMissingModuleSource]
 
 from rtdetr.errors import ConfigError, WeightsError
 from rtdetr.preprocessing import scale
-from rtdetr.runtimes.base import Batch, Output
 from rtdetr.runtimes.cuda_memory import Buffer, Stream
 from rtdetr.runtimes.engine_file import check_machine, read_engine
 from rtdetr.runtimes.graph_form import IMAGES, OUTPUTS, SIZES, check_images, check_precision, output_of
+from rtdetr.runtimes.options import DEFAULTS, LoadOptions
+from rtdetr.runtimes.outputs import Batch, Output
 from rtdetr.runtimes.processes import FileDetector
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
@@ -35,10 +36,8 @@ class TensorRTDetector(FileDetector):
 
     Args:
         path: a file of `rtdetr export --format tensorrt`.
-        device: "auto" and "cuda" are the first GPU; "cuda:1" the second.
-        precision: "auto"; any other word must be what the engine was built in.
-        one_label: see `BaseDetector`.
-        nms_iou: see `BaseDetector`.
+        options: `device` is "auto" or "cuda" for the first GPU, "cuda:1" for the second; `precision` "auto" or what the
+            engine was built in.
 
     Raises:
         ConfigError: no such GPU, or another precision than the engine's.
@@ -47,19 +46,11 @@ class TensorRTDetector(FileDetector):
 
     has_ranges = True
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        device: str = "auto",
-        precision: str = "auto",
-        one_label: bool = False,
-        nms_iou: float | None = None,
-    ) -> None:
+    def __init__(self, path: Path, options: LoadOptions = DEFAULTS) -> None:
         header, content = read_engine(path)
-        check_precision(precision, header.metadata, source=path)
-        super().__init__(header.metadata, one_label=one_label, nms_iou=nms_iou)
-        self._stream = Stream(_number(device))
+        check_precision(options.precision, header.metadata, source=path)
+        super().__init__(header.metadata, options)
+        self._stream = Stream(_number(options.device))
         gpu, capability = self._stream.gpu, self._stream.compute_capability
         check_machine(header, path=path, tensorrt=tensorrt.__version__, gpu=gpu, compute_capability=capability)
         self._logger = tensorrt.Logger(tensorrt.Logger.ERROR)

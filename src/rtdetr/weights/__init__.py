@@ -1,7 +1,8 @@
 """Weight files, both ways: download, read any published format, load strictly, transfer, save. Start at `load.py`."""
 
+from rtdetr.files import cache_dir
 from rtdetr.weights.convert import convert
-from rtdetr.weights.download import cache_dir, download
+from rtdetr.weights.download import download
 from rtdetr.weights.load import (
     LoadedWeights,
     build_from,

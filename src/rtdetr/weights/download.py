@@ -26,7 +26,7 @@ from filelock import FileLock
 
 from rtdetr._version import __version__
 from rtdetr.errors import WeightsError
-from rtdetr.files import write_atomically
+from rtdetr.files import cache_dir, write_atomically
 from rtdetr.wording import counted
 
 log = logging.getLogger(__name__)
@@ -36,14 +36,6 @@ RETRY_DELAYS = (1.0, 2.0, 4.0)  # seconds before each further attempt
 TIMEOUT = 30.0  # seconds without a byte
 CHUNK = 1 << 20
 TRANSIENT_STATUS = {408, 416, 425, 429, 500, 502, 503, 504}
-
-
-def cache_dir() -> Path:
-    """Folder of downloaded files: RTDETR_CACHE, else the user's cache folder."""
-    chosen = os.environ.get("RTDETR_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "rtdetr"
 
 
 def download(url: str, *, sha256: str | None = None) -> Path:

@@ -6,7 +6,7 @@ The way back, from what other people wrote, is in `huggingface_reading`.
 from typing import Any
 
 from rtdetr.categories import Categories
-from rtdetr.config import HGNetv2Config, ModelConfig, PResNetConfig
+from rtdetr.config import STRIDES, HGNetv2Config, ModelConfig, PResNetConfig
 from rtdetr.models.hgnetv2 import SHAPES
 from rtdetr.models.presnet import BLOCKS
 
@@ -21,7 +21,7 @@ FIXED: dict[str, Any] = {
     "encode_proj_layers": [2],
     "encoder_activation_function": "gelu",
     "eval_size": None,  # another value takes the position code away
-    "feat_strides": [8, 16, 32],
+    "feat_strides": list(STRIDES),
     "layer_norm_eps": 1e-5,
     "learn_initial_query": False,
     "normalize_before": False,

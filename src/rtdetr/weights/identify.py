@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rtdetr import zoo
-from rtdetr.config import DecoderConfig, EncoderConfig, HGNetv2Config, ModelConfig, PResNetConfig, SizeHW
+from rtdetr.config import STRIDE, DecoderConfig, EncoderConfig, HGNetv2Config, ModelConfig, PResNetConfig, SizeHW
 from rtdetr.errors import ConfigError, WeightsError
 from rtdetr.models.decoder import level_sizes
 from rtdetr.models.hgnetv2 import SHAPES
@@ -197,7 +197,7 @@ def _sizes_of_count(count: int, levels: int) -> list[SizeHW]:
     most = count // 21  # cells of the stride-32 map, at most; the two finer maps have 4 and 16 times as many
     for rows in range(1, most + 1):
         for columns in range(most // rows, 0, -1):
-            size = (32 * rows, 32 * columns)
+            size = (STRIDE * rows, STRIDE * columns)
             tokens = sum(height * width for height, width in level_sizes(size, levels))
             if tokens == count:
                 sizes.append(size)

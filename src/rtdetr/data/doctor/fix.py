@@ -27,14 +27,15 @@ from rtdetr.data.records import SPLIT_NAMES, Part
 from rtdetr.data.yolo_files import dataset_root
 from rtdetr.errors import DatasetError
 from rtdetr.images import open_image
+from rtdetr.images.files import SAVED_FORMATS
 
-_SAVED_SUFFIXES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP"}
 _SAVED_MODES = {  # in another, an image is saved as RGB
     "JPEG": {"L", "RGB", "CMYK"},
     "PNG": {"1", "L", "LA", "P", "I", "I;16", "RGB", "RGBA"},
     "WEBP": {"RGB", "RGBA"},
     "BMP": {"L", "RGB"},
 }
+_SAVED_SUFFIXES = {suffix: kind for suffix, kind in SAVED_FORMATS.items() if kind in _SAVED_MODES}
 _ROUNDING = 0.01  # pixels; what is cut by less is not listed
 
 
@@ -316,7 +317,7 @@ def turned(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Corners (n, 2) of boxes in an image as stored, of `size_wh`, once it is turned upright.
 
-    Source: the figure of orientations in the Exif standard (CIPA DC-008), tag 0x0112.
+    Source: the figure of orientations in the Exif standard (CIPA DC-008).
     """
     mirror = np.array([orientation in (2, 3, 7, 8), orientation in (3, 4, 6, 7)])
     low, high = np.where(mirror, size_wh - high, low), np.where(mirror, size_wh - low, high)

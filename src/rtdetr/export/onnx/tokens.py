@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from onnx import TensorProto
 
+from rtdetr.config import STRIDES
 from rtdetr.export.onnx.builder import GraphBuilder
 from rtdetr.models import RTDETR
-from rtdetr.models.decoder import STRIDES, level_sizes
+from rtdetr.models.decoder import level_sizes
 from rtdetr.models.positions import BASE_SIZE, EPS, sine_position_code
 
 COARSEST = STRIDES[-1]
