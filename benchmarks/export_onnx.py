@@ -42,7 +42,7 @@ class Tuple(torch.nn.Module):
         self.model = model
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits and normalised boxes."""
+        """Logits and normalized boxes."""
         output = self.model(pixel_values=images)
         return output.logits, output.pred_boxes
 

@@ -2,7 +2,7 @@
 
     python benchmarks/learn.py [--seeds 3] [--steps 1200] [--device cpu] [--folder FOLDER]
 
-From nothing: both networks start from the same weights and see the same batches under the same optimiser, schedule and
+From nothing: both networks start from the same weights and see the same batches under the same optimizer, schedule and
 average; each is trained with the loss of its own library and evaluated by the same code. Fine-tuning: `rtdetr.train`
 goes on from one network that was trained on other classes. On a CPU, runs take a thread each; a GPU has one run at a
 time, of a larger network, on more images. Prints tables and draws learn.png beside this file.

@@ -1,8 +1,8 @@
 """Draws the dataset of `learn.py`: twenty classes, small objects in crowds, over photos.
 
-The classes are five shapes times four colours, so that both are needed. Most objects are 6 to 30 pixels wide and stand
+The classes are five shapes times four colors, so that both are needed. Most objects are 6 to 30 pixels wide and stand
 in clusters where they hide each other in part; backgrounds are pieces of the demo's photos with blurred spots of the
-same colours that are no objects.
+same colors that are no objects.
 """
 
 import colorsys
@@ -58,7 +58,7 @@ def draw_image(
     width, height = SIZES_WH[rng.integers(len(SIZES_WH))]
     canvas = _background(rng, photos, (width, height))
     seen_object = np.full((height, width), -1)  # index of the object seen at each pixel
-    centres = rng.uniform((0.2 * width, 0.2 * height), (0.8 * width, 0.8 * height), size=(rng.integers(1, 4), 2))
+    centers = rng.uniform((0.2 * width, 0.2 * height), (0.8 * width, 0.8 * height), size=(rng.integers(1, 4), 2))
     objects: list[dict[str, Any]] = []
     areas: list[int] = []
     for _ in range(rng.integers(0, MOST_OBJECTS + 1)):
@@ -66,8 +66,8 @@ def draw_image(
         side = float(np.exp(rng.uniform(*np.log(SIDE_RANGE))))
         outline = _outline(rng, name.split()[1], side)
         for _ in range(8):
-            centre = centres[rng.integers(len(centres))] + rng.normal(0, 0.16 * min(width, height), size=2)
-            points = outline + centre
+            center = centers[rng.integers(len(centers))] + rng.normal(0, 0.16 * min(width, height), size=2)
+            points = outline + center
             (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
             if x0 < 0 or y0 < 0 or x1 > width or y1 > height:
                 continue
@@ -90,7 +90,7 @@ def draw_image(
 def _background(
     rng: np.random.Generator, photos: list[Image.Image], size_wh: tuple[int, int]
 ) -> NDArray[np.floating[Any]]:
-    """A piece of a photo, mirrored or blurred, with blurred spots in the colours of the classes."""
+    """A piece of a photo, mirrored or blurred, with blurred spots in the colors of the classes."""
     photo = photos[rng.integers(len(photos))]
     zoom = min(photo.width / size_wh[0], photo.height / size_wh[1]) * rng.uniform(0.35, 1.0)
     w, h = size_wh[0] * zoom, size_wh[1] * zoom
@@ -103,7 +103,7 @@ def _background(
         x, y = rng.uniform((0, 0), size_wh)
         rx, ry = rng.uniform(4, 25, size=2)
         color = _color(rng, list(HUES.values())[rng.integers(len(HUES))])
-        # coloured further out than the mask reaches, or the blurred edge would be dark
+        # colored further out than the mask reaches, or the blurred edge would be dark
         ImageDraw.Draw(spots).ellipse((x - 2 * rx, y - 2 * ry, x + 2 * rx, y + 2 * ry), fill=tuple(map(int, color)))
         ImageDraw.Draw(mask).ellipse((x - rx, y - ry, x + rx, y + ry), fill=150)
     piece.paste(spots, mask=mask.filter(ImageFilter.GaussianBlur(4)))

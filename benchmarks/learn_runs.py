@@ -22,7 +22,7 @@ from rtdetr.config import DecoderConfig, EncoderConfig, ModelConfig, PResNetConf
 from rtdetr.data import DetectionDataset, TrainLoader, open_dataset
 from rtdetr.detections import Detections
 from rtdetr.evaluation import evaluate_dataset
-from rtdetr.images import Picture, size_of
+from rtdetr.images import LoadedImage, size_of
 from rtdetr.losses import build_criterion
 from rtdetr.models import build_model
 from rtdetr.models.postprocess import postprocess
@@ -221,7 +221,7 @@ def measure(
     names = tuple(dataset.categories.names)
 
     @torch.inference_mode()
-    def predict(pictures: list[Picture]) -> list[Detections]:
+    def predict(pictures: list[LoadedImage]) -> list[Detections]:
         images = torch.stack([torch.from_numpy(preprocess(picture, size_hw)) for picture in pictures]).to(device)
         logits, boxes = forward(images)
         sizes_wh = torch.tensor([size_of(picture) for picture in pictures], device=device)

@@ -180,7 +180,7 @@ def main() -> None:
         loader = TrainLoader(dataset, RECIPE)
         stages = Stages(), Stages()
         stages[1].watch(DetectionDataset, "load_array", "decode")
-        stages[1].watch(transforms, "distort", "colours")
+        stages[1].watch(transforms, "distort", "colors")
         stages[1].watch(transforms, "iou_crop", "crop")
         stages[1].watch(transforms, "resize", "resize")
         stages[1].watch(transforms, "visible", "boxes")

@@ -15,7 +15,7 @@ from rtdetr.models import RTDETR, build_model
 from rtdetr.weights import default_categories, save_huggingface
 
 
-def randomise(model: RTDETR) -> RTDETR:
+def randomize(model: RTDETR) -> RTDETR:
     """Give a fresh model the scale of a trained one, so that scores and boxes differ from query to query."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -30,7 +30,7 @@ def randomise(model: RTDETR) -> RTDETR:
 def make_pair(name: str) -> tuple[RTDETR, torch.nn.Module]:
     """Return our model and transformers' with the same weights, both in eval mode."""
     torch.manual_seed(0)
-    ours = randomise(build_model(name)).eval()
+    ours = randomize(build_model(name)).eval()
     with tempfile.TemporaryDirectory() as folder:
         save_huggingface(ours, folder, categories=default_categories(ours.config.num_classes))
         theirs = transformers.RTDetrV2ForObjectDetection.from_pretrained(folder).eval()

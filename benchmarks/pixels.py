@@ -32,7 +32,7 @@ Work = Callable[[], object]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photo", help="a picture; without one, soft colours of 1280x960")
+    parser.add_argument("--photo", help="a picture; without one, soft colors of 1280x960")
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()

@@ -3,7 +3,7 @@
     python benchmarks/resume.py [--kills 5,9,14,23]
 
 Each run gets SIGKILL as soon as it has reported the given step, and is started again with `--resume auto` until it is
-through. The losses of every step and the final weights, average and optimiser state are compared bit by bit; the exit
+through. The losses of every step and the final weights, average and optimizer state are compared bit by bit; the exit
 status is 1 if any differ.
 """
 

@@ -35,7 +35,7 @@ def test_voc_is_alphabetical():
     assert VOC20.ids == list(range(20))
 
 
-def test_sequence_behaviour():
+def test_sequence_behavior():
     assert COCO80[0] == Category(1, "person")
     assert COCO80[-1].name == "toothbrush"
     assert COCO80[:2] == Categories([Category(1, "person"), Category(2, "bicycle")])

@@ -16,7 +16,7 @@ def make(scores=(0.9, 0.6, 0.3), labels=(0, 1, 0), boxes=None, size=(20, 10)):
     return Detections(boxes, scores, labels, NAMES, size)
 
 
-def test_types_are_normalised():
+def test_types_are_normalized():
     found = make()
     assert (found.boxes_xyxy.dtype, found.scores.dtype, found.labels.dtype) == (np.float32, np.float32, np.int64)
     assert found.class_names == ["cat", "dog", "cat"]

@@ -48,7 +48,7 @@ def environment_with(folder: Path, *arguments: object) -> Path:
     return folder / "bin"
 
 
-def test_the_wheel_holds_the_package_and_its_licence_alone(built):
+def test_the_wheel_holds_the_package_and_its_license_alone(built):
     names = zipfile.ZipFile(built).namelist()
     files = {path.relative_to(REPOSITORY / "src").as_posix() for path in (REPOSITORY / "src").rglob("*.py")}
     assert files | {"rtdetr/py.typed"} <= set(names)

@@ -126,8 +126,8 @@ def test_colors_are_stable_and_far_apart():
     near = [np.subtract(class_color(i), class_color(j)) for i, j in itertools.combinations(range(12), 2)]
     assert min(np.abs(d).sum() for d in near) > 60
     assert len({class_color(i) for i in range(365)}) > 360
-    neighbours = [np.abs(np.subtract(class_color(i), class_color(i + 1))).sum() for i in range(365)]
-    assert min(neighbours) > 130
+    neighbors = [np.abs(np.subtract(class_color(i), class_color(i + 1))).sum() for i in range(365)]
+    assert min(neighbors) > 130
 
 
 def test_text_contrast():

@@ -68,15 +68,15 @@ def test_damaged_exif_does_not_spoil_the_pixels(rgb):
     assert np.array_equal(load_image(data), rgb)  # a warning would be an error
 
 
-def test_grey_becomes_three_equal_channels(rgb):
-    grey = rgb[:, :, 0]
-    expected = np.repeat(grey[:, :, None], 3, axis=2)
+def test_gray_becomes_three_equal_channels(rgb):
+    gray = rgb[:, :, 0]
+    expected = np.repeat(gray[:, :, None], 3, axis=2)
     alpha = Image.fromarray(rgb[:, :, 1])
-    with_alpha = Image.merge("LA", (Image.fromarray(grey), alpha))
+    with_alpha = Image.merge("LA", (Image.fromarray(gray), alpha))
     for source in (
-        grey,
-        grey[:, :, None],
-        encoded(Image.fromarray(grey), format="PNG"),
+        gray,
+        gray[:, :, None],
+        encoded(Image.fromarray(gray), format="PNG"),
         encoded(with_alpha, format="PNG"),
     ):
         assert np.array_equal(load_image(source), expected)
@@ -112,17 +112,17 @@ def test_cmyk(rgb):
 
 
 def test_sixteen_bit_is_scaled_not_clipped():
-    grey = np.linspace(0, 65535, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH).astype(np.uint16)
-    expected = np.round(grey / 257).astype(np.uint8)
-    sources = [grey, Image.fromarray(grey), Image.fromarray(grey.astype(np.int32)), Image.fromarray(grey.astype(">u2"))]
-    sources += [encoded(Image.fromarray(grey), format=format) for format in ("PNG", "TIFF")]
+    gray = np.linspace(0, 65535, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH).astype(np.uint16)
+    expected = np.round(gray / 257).astype(np.uint8)
+    sources = [gray, Image.fromarray(gray), Image.fromarray(gray.astype(np.int32)), Image.fromarray(gray.astype(">u2"))]
+    sources += [encoded(Image.fromarray(gray), format=format) for format in ("PNG", "TIFF")]
     for source in sources:
         pixels = load_image(source)
         assert pixels.shape == (HEIGHT, WIDTH, 3)
         assert np.array_equal(pixels[:, :, 1], expected)
 
 
-def test_sixteen_bit_colour_array(rgb):
+def test_sixteen_bit_color_array(rgb):
     assert np.array_equal(load_image(rgb.astype(np.uint16) * 257), rgb)
 
 
@@ -151,9 +151,9 @@ def test_other_channel_counts(rgb):
     assert np.array_equal(load_image((six / 255).astype(np.float32), num_channels=6), six)
     assert preprocess(six, (32, 64)).shape == (6, 32, 64)
     assert np.array_equal(preprocess(six, (32, 64))[3:], preprocess(rgb, (32, 64)))
-    grey = load_image(rgb[:, :, 0], num_channels=1)
-    assert np.array_equal(grey[:, :, 0], rgb[:, :, 0])
-    assert preprocess(grey, (32, 64)).shape == (1, 32, 64)
+    gray = load_image(rgb[:, :, 0], num_channels=1)
+    assert np.array_equal(gray[:, :, 0], rgb[:, :, 0])
+    assert preprocess(gray, (32, 64)).shape == (1, 32, 64)
     rgba = Image.fromarray(rgb).convert("RGBA")
     assert load_image(rgba, num_channels=4).shape == (HEIGHT, WIDTH, 4)
     with pytest.raises(InputError, match=r"expected an array \(h, w, 6\)"):

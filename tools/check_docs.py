@@ -17,7 +17,7 @@ MODELS_PAGE = REPOSITORY / "docs" / "models.md"
 HEAD = """# Models
 
 Written by `python tools/check_docs.py --write` from `src/rtdetr/zoo.py`. `rtdetr models --json` prints the same and the
-licence of each file. AP and AP50 are the publisher's, in percent on COCO val2017; parameters are those of the network
+license of each file. AP and AP50 are the publisher's, in percent on COCO val2017; parameters are those of the network
 that is trained, in millions.
 
 The first column is what to type to get these weights, such as in `rtdetr predict --model NAME`,

@@ -10,7 +10,7 @@ from pathlib import Path
 import typer
 
 from rtdetr.cli.logs import log_to_stderr
-from rtdetr.errors import ConfigError, RTDETRError, naming_the_missing_extra
+from rtdetr.errors import ConfigError, RTDETRError, require_extra
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     log_to_stderr()
     try:
-        with naming_the_missing_extra():
+        with require_extra():
             return _run(options)
     except RTDETRError as error:
         print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr.cli.logs import log_to_stderr
-from rtdetr.errors import ConfigError, RTDETRError, naming_the_missing_extra, one_line
+from rtdetr.errors import ConfigError, RTDETRError, one_line, require_extra
 
 _log = logging.getLogger("rtdetr.tools.train")
 
@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     options, others = _parser().parse_known_args(arguments)
     log_to_stderr()
     try:
-        with naming_the_missing_extra():
+        with require_extra():
             return _run(options, _given(others))
     except RTDETRError as error:
         print(one_line(error), file=sys.stderr)

@@ -216,7 +216,7 @@ def _mask(
 def _texture(
     rng: np.random.Generator, hsv: tuple[float, float, float], size_wh: tuple[int, int]
 ) -> NDArray[np.float64]:
-    """Colours (h, w, 3), 0 to 255, of a surface: a gradient, and on some also stripes or dots of a second shade."""
+    """Colors (h, w, 3), 0 to 255, of a surface: a gradient, and on some also stripes or dots of a second shade."""
     hue, saturation, value = hsv
     y, x = np.mgrid[: size_wh[1], : size_wh[0]].astype(float)
     angle = rng.uniform(0, 2 * np.pi)

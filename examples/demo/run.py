@@ -46,7 +46,7 @@ def check_folder(folder: Path) -> None:
     """See that the results that will be replaced are those of an earlier demo."""
     if (folder / "data" / PARAMETERS_FILE).is_file():
         return
-    for name in ("run", "pictures"):
+    for name in ("run", "images"):
         if (folder / name).exists():
             sys.exit(f"{folder / name} exists and is not of an earlier demo. Remove it, or choose another --folder")
 
@@ -77,11 +77,11 @@ def main() -> None:
 
     weights = str(run / "best.pth")
     command("evaluate", weights, str(data))
-    shutil.rmtree(folder / "pictures", ignore_errors=True)
+    shutil.rmtree(folder / "images", ignore_errors=True)
     held_out = sorted((data / "images" / "val").glob("*.jpg"))[:NUM_PICTURES]
-    options_of_predict = ("--model", weights, "--save", str(folder / "pictures"))
+    options_of_predict = ("--model", weights, "--save", str(folder / "images"))
     command("predict", *map(str, held_out), *options_of_predict, "--json", str(folder / "detections.json"))
-    contact_sheet(sorted((folder / "pictures").iterdir()), sheet)
+    contact_sheet(sorted((folder / "images").iterdir()), sheet)
 
     print(f"\ndone in {time.perf_counter() - begin:.0f} s")
     print(f"learning curve: {run / 'learning_curve.png'}\nreport of the run: {run / 'report.html'}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rtdetr._version import __version__ as __version__
 from rtdetr.errors import RTDETRError as RTDETRError
-from rtdetr.errors import naming_the_missing_extra
+from rtdetr.errors import require_extra
 
 if TYPE_CHECKING:  # what editors and type checkers read; a test keeps it equal to the tables below
     from rtdetr import boxes as boxes
@@ -66,7 +66,7 @@ _HOMES = {  # public name -> the module it is taken from
 def __getattr__(name: str) -> object:
     if name not in _MODULES and name not in _HOMES:
         raise AttributeError(f"module 'rtdetr' has no attribute {name!r}")
-    with naming_the_missing_extra():
+    with require_extra():
         if name in _MODULES:
             return importlib.import_module(f"rtdetr.{name}")
         value = getattr(importlib.import_module(f"rtdetr.{_HOMES[name]}"), name)

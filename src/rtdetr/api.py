@@ -11,7 +11,7 @@ from rtdetr.devices import pytorch_defaults
 from rtdetr.errors import ConfigError
 from rtdetr.evaluation import EvaluationReport, evaluate_dataset
 from rtdetr.files import with_home
-from rtdetr.images import Picture
+from rtdetr.images import LoadedImage
 from rtdetr.models import RTDETR
 from rtdetr.recipes import TrainSettings, resolve
 from rtdetr.runtimes import load
@@ -68,7 +68,7 @@ def evaluate(
     dataset = dataset.with_categories(detector.categories)
     dataset.check_pixels()
 
-    def predict(pictures: list[Picture]) -> list[Detections]:
+    def predict(pictures: list[LoadedImage]) -> list[Detections]:
         found = detector(pictures, threshold=0.0, size_hw=size_hw, batch_size=batch_size)
         return found if isinstance(found, list) else [found]
 

@@ -6,13 +6,13 @@ from torch import Tensor
 
 
 def cxcywh_to_xyxy(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
-    """Centre and size to corners, in whatever unit the boxes have."""
+    """Center and size to corners, in whatever unit the boxes have."""
     center, half = boxes[..., :2], boxes[..., 2:] * 0.5
     return torch.cat([center - half, center + half], dim=-1)
 
 
 def xyxy_to_cxcywh(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
-    """Corners to centre and size, in whatever unit the boxes have."""
+    """Corners to center and size, in whatever unit the boxes have."""
     low, high = boxes[..., :2], boxes[..., 2:]
     return torch.cat([(low + high) * 0.5, high - low], dim=-1)
 
@@ -20,7 +20,7 @@ def xyxy_to_cxcywh(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
 def box_iou_giou(
     first_xyxy: Float[Tensor, "*#n 4"], second_xyxy: Float[Tensor, "*#n 4"]
 ) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*n"]]:
-    """IoU and generalised IoU of boxes that stand at the same (broadcast) position.
+    """IoU and generalized IoU of boxes that stand at the same (broadcast) position.
 
     Differs: published code builds the N x N matrix and takes its diagonal; this is the same number in O(N). A pair of
     empty boxes has IoU 0 and GIoU 0 where the formula would divide by zero.

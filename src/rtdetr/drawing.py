@@ -1,4 +1,4 @@
-"""Paint detections on a picture: a colour a class, labels that stay readable and beside the objects, at any size.
+"""Paint detections on a picture: a color a class, labels that stay readable and beside the objects, at any size.
 
 Lines and letters scale with the picture and, for small objects, with the object. Nothing is drawn outside the picture.
 """
@@ -41,7 +41,7 @@ class _Style(NamedTuple):
 
 
 class _Label(NamedTuple):
-    """A text with the coloured area around it."""
+    """A text with the colored area around it."""
 
     line: TextLine
     margin: int
@@ -106,10 +106,10 @@ def draw(
 
 @lru_cache(maxsize=1024)
 def class_color(label: int) -> Color:
-    """Colour of a class, 0..255 RGB: the same in every picture, and far from its neighbours' colours.
+    """Color of a class, 0..255 RGB: the same in every picture, and far from its neighbors' colors.
 
     Hues are a golden angle apart, so that any few classes in a row spread over the circle; lightness and strength
-    alternate to tell apart the classes that come back to a hue. Source of the colour space: CSS Color 4, OKLCH.
+    alternate to tell apart the classes that come back to a hue. Source of the color space: CSS Color 4, OKLCH.
     """
     lightness, chroma = ((0.72, 0.19), (0.62, 0.22), (0.82, 0.15))[label % 3]
     return _oklch_to_rgb(lightness, chroma, math.radians(145 + label * _GOLDEN_ANGLE))

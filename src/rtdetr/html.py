@@ -126,7 +126,7 @@ def cards(pairs: Sequence[tuple[str, str]]) -> Html:
     return element("div", *texts, class_="cards") if texts else Html()
 
 
-def picture(image: Image.Image, *, alt: str) -> Html:
+def photo(image: Image.Image, *, alt: str) -> Html:
     """A photo as part of the page."""
     return _embedded(_jpeg(image), "jpeg", size_wh=image.size, alt=alt, class_="photo")
 
@@ -147,7 +147,7 @@ def figure_file(path: Path, folder: Path, *, caption: str = "", is_photo: bool =
         return Html()
     alt = caption or path.stem.replace("_", " ")
     if is_photo:
-        shown = picture(image, alt=alt)
+        shown = photo(image, alt=alt)
     else:
         shown = _embedded(content, "png", size_wh=image.size, alt=alt, class_="plot")
     return figure(element("a", shown, href=_link(path, folder)), caption)

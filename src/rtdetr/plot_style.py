@@ -12,9 +12,9 @@ from rtdetr.files import write_atomically
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-BLUE, ORANGE, GREEN, GREY = "#2a6fbb", "#e08a2e", "#3a9b6f", "#4c5b70"
-PALE_BLUE, PALE_GREY = "#c3d7ea", "#c3ccd6"
-SERIES = (BLUE, ORANGE, GREEN, GREY)  # lines or bars side by side, in this order
+BLUE, ORANGE, GREEN, GRAY = "#2a6fbb", "#e08a2e", "#3a9b6f", "#4c5b70"
+PALE_BLUE, PALE_GRAY = "#c3d7ea", "#c3ccd6"
+SERIES = (BLUE, ORANGE, GREEN, GRAY)  # lines or bars side by side, in this order
 DPI = 120
 SMALL_TEXT = 8.5  # points; letters beside bars, class names on axes
 

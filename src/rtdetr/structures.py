@@ -1,4 +1,4 @@
-"""What the network returns and the criterion reads. Boxes here are normalised cxcywh."""
+"""What the network returns and the criterion reads. Boxes here are normalized cxcywh."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypedDict
@@ -9,14 +9,14 @@ from torch import Tensor
 
 
 class Target(TypedDict):
-    """Ground truth of one image: `labels` int64 (n,) in 0..num_classes-1, `boxes` float (n, 4) normalised cxcywh."""
+    """Ground truth of one image: `labels` int64 (n,) in 0..num_classes-1, `boxes` float (n, 4) normalized cxcywh."""
 
     labels: Int64[Tensor, " n"]
     boxes: Float[Tensor, "n 4"]
 
 
 class LayerOutput(NamedTuple):
-    """Predictions of one decoder layer or of the encoder: logits before the sigmoid, boxes normalised cxcywh."""
+    """Predictions of one decoder layer or of the encoder: logits before the sigmoid, boxes normalized cxcywh."""
 
     logits: Float[Tensor, "b q k"]
     boxes_cxcywh: Float[Tensor, "b q 4"]

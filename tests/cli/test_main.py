@@ -100,7 +100,7 @@ def test_models_lists_every_model_and_file() -> None:
         assert tags == (list(zoo.entry(name).checkpoints) or [None])
     assert {alias for row in rows for alias in row["aliases"]} == set(zoo.ALIASES)
     published = [row for row in rows if row["tag"]]
-    assert all(row["ap"] > 40 and row["licence"] and row["training_data"] for row in published)
+    assert all(row["ap"] > 40 and row["license"] and row["training_data"] for row in published)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")

@@ -12,7 +12,7 @@ _BOXES = ([10, 8, 30, 24], [40, 20, 32, 40])
 
 
 def picture(seed: int, size_wh: tuple[int, int] = (96, 64)) -> Image.Image:
-    """Large patches of random colours: no two seeds look alike."""
+    """Large patches of random colors: no two seeds look alike."""
     patches = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     return Image.fromarray(patches).resize(size_wh, Image.Resampling.BICUBIC)
 

@@ -41,7 +41,7 @@ def test_a_box_over_the_border_is_cut(dataset):
     assert dataset.target(2)["boxes_xyxy"].tolist() == [[20, 30, 32, 48]]
 
 
-def test_grey_and_palette_images_become_rgb(dataset):
+def test_gray_and_palette_images_become_rgb(dataset):
     for index, mode in ((0, "L"), (1, "P"), (2, "RGBA")):
         image = Image.open(dataset.path(index)).convert(mode)
         image.save(dataset.path(index), format="PNG")
@@ -105,9 +105,9 @@ def test_an_array_is_what_prediction_reads(dataset):
     pixels, target = dataset.load_array(1)
     np.testing.assert_array_equal(pixels, np.asarray(dataset.load(1)[0]))
     assert target["labels"].tolist() == [0, 1, 0]
-    grey, _ = dataset.load_array(1, num_channels=1)
-    np.testing.assert_array_equal(grey, load_image(dataset.path(1), num_channels=1))
-    assert grey.shape == (40, 60, 1)
+    gray, _ = dataset.load_array(1, num_channels=1)
+    np.testing.assert_array_equal(gray, load_image(dataset.path(1), num_channels=1))
+    assert gray.shape == (40, 60, 1)
     with pytest.raises(DatasetError, match=r"image 20: expected an image with 5 channels for this model, got .*b\.jpg"):
         dataset.load_array(1, num_channels=5)
 
@@ -143,21 +143,21 @@ def test_an_array_of_another_size_is_refused(tmp_path):
 
 def test_labels_of_a_model_are_matched_by_name(dataset):
     model = Categories([Category(0, "bird"), Category(1, "cat"), Category(2, "dog")])
-    relabelled = dataset.with_categories(model)
-    assert relabelled.target(1)["labels"].tolist() == [1, 2, 1]
-    assert relabelled.target(2)["labels"].tolist() == [0]
-    assert relabelled.categories.names == model.names
-    assert relabelled.categories.ids == [90, 3, 7]  # of the file
+    relabeled = dataset.with_categories(model)
+    assert relabeled.target(1)["labels"].tolist() == [1, 2, 1]
+    assert relabeled.target(2)["labels"].tolist() == [0]
+    assert relabeled.categories.names == model.names
+    assert relabeled.categories.ids == [90, 3, 7]  # of the file
     assert dataset.target(1)["labels"].tolist() == [0, 1, 0]  # the original is as it was
     given = DetectionDataset(dataset.images_dir, dataset.annotations_file, categories=model)
-    assert given.categories == relabelled.categories
+    assert given.categories == relabeled.categories
     assert given.target(1)["labels"].tolist() == [1, 2, 1]
 
 
 def test_a_model_without_class_names_is_matched_by_position(dataset):
-    relabelled = dataset.with_categories(Categories.numbered(3))
-    assert relabelled.target(1)["labels"].tolist() == [0, 1, 0]
-    assert relabelled.categories == dataset.categories
+    relabeled = dataset.with_categories(Categories.numbered(3))
+    assert relabeled.target(1)["labels"].tolist() == [0, 1, 0]
+    assert relabeled.categories == dataset.categories
 
 
 def test_other_classes_are_listed(dataset):

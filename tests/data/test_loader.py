@@ -233,19 +233,19 @@ def test_mosaic_and_mixup_have_their_epochs(dataset):
 
 
 def stored_as(folder, mode):
-    """A dataset of the same four grey pictures, stored with one, four or five channels, or with 16 bits."""
+    """A dataset of the same four gray pictures, stored with one, four or five channels, or with 16 bits."""
     content = many_images(4)
     dataset = DetectionDataset(*write_dataset(folder, content))
     for index in range(4):
         with Image.open(dataset.path(index)) as opened:
-            grey = np.asarray(opened.convert("L"))
+            gray = np.asarray(opened.convert("L"))
         if mode == "five":
-            np.save(dataset.path(index).with_suffix(".npy"), np.stack([grey] * 5, axis=2))
+            np.save(dataset.path(index).with_suffix(".npy"), np.stack([gray] * 5, axis=2))
             content["images"][index]["file_name"] = dataset.path(index).with_suffix(".npy").name
         elif mode == "I;16":
-            Image.fromarray(grey.astype(np.uint16) * 257).save(dataset.path(index))
+            Image.fromarray(gray.astype(np.uint16) * 257).save(dataset.path(index))
         else:
-            bands = [Image.fromarray(grey)] * len(mode)
+            bands = [Image.fromarray(gray)] * len(mode)
             Image.merge(mode, bands).save(dataset.path(index))
     dataset.annotations_file.write_text(json.dumps(content))
     return DetectionDataset(dataset.images_dir, dataset.annotations_file)

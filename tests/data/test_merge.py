@@ -72,10 +72,10 @@ def test_a_part_of_the_classes_fits_a_longer_list(tmp_path):
     model = Categories(
         Category(i, name) for i, name in enumerate(["cow", "bird", "dog", "cat", "eel", "fox", "gnu", "yak"])
     )
-    relabelled = dataset.with_categories(model)
-    assert relabelled.categories.names == model.names
-    assert relabelled.categories.ids == [0, 90, 7, 3, 4, 5, 6, 91]  # 7 is taken
-    assert relabelled.target(1)["labels"].tolist() == [3, 2, 3]
+    relabeled = dataset.with_categories(model)
+    assert relabeled.categories.names == model.names
+    assert relabeled.categories.ids == [0, 90, 7, 3, 4, 5, 6, 91]  # 7 is taken
+    assert relabeled.target(1)["labels"].tolist() == [3, 2, 3]
     same = dataset.with_categories(Categories([Category(0, "dog"), Category(1, "cat"), Category(2, "bird")]))
     assert same.target(1)["labels"].tolist() == [1, 0, 1]
 

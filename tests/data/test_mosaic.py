@@ -46,7 +46,7 @@ def test_boxes_follow_the_pixels(size_hw, flip):
             result, target = mosaic(pictures, plan=plan, rng=rng)
             if shown < 3:
                 rng.bit_generator.state = state  # the same arrangement for each tile
-            # above the grey that a lower contrast gives the black surroundings
+            # above the gray that a lower contrast gives the black surroundings
             bright = result.max(axis=2).astype(int) > (int(result.max()) + int(result.min())) // 2
             found = target["boxes"][target["labels"] == shown]
             if len(found) == 0:
@@ -61,7 +61,7 @@ def test_boxes_follow_the_pixels(size_hw, flip):
 
 
 def test_four_images_are_seen_each_in_its_place_and_the_rest_is_black(monkeypatch):
-    monkeypatch.setattr("rtdetr.data.mosaic.draw_steps", lambda rng, num_channels: [])  # colours stay as they are
+    monkeypatch.setattr("rtdetr.data.mosaic.draw_steps", lambda rng, num_channels: [])  # colors stay as they are
     hues = np.array([(250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0)], np.uint8)
     rows, columns = np.mgrid[:160, :160] + 0.5
     for seed in range(40):
@@ -100,9 +100,9 @@ def test_odd_sizes_give_valid_samples(size):
         pictures = [picture(plain(width, height, 200), (0, 0, width, height), (0, 0, 1, 1)) for _ in range(4)]
         pixels, target = mosaic(pictures, plan=PLAN, rng=np.random.default_rng(seed))
         assert pixels.shape == (160, 160, 3)
-        centres, sides = target["boxes"].split(2, dim=1)
-        assert (centres - sides / 2 >= -1e-6).all()
-        assert (centres + sides / 2 <= 1 + 1e-6).all()
+        centers, sides = target["boxes"].split(2, dim=1)
+        assert (centers - sides / 2 >= -1e-6).all()
+        assert (centers + sides / 2 <= 1 + 1e-6).all()
         assert (sides * 160 >= 0.999 - 1e-4).all()
         count += len(target["boxes"])
     assert count >= 20 * 4  # the box over the whole image is never lost

@@ -32,8 +32,8 @@ def run(pipeline, *, boxes=BOXES, seed=0, pixels=PIXELS):
 
 def corners(target) -> np.ndarray:
     """Boxes as xyxy in pixels of the original image."""
-    centres, sides = target["boxes"].split(2, dim=1)
-    return (torch.cat([centres - sides / 2, centres + sides / 2], dim=1) * torch.tensor([60, 40, 60, 40])).numpy()
+    centers, sides = target["boxes"].split(2, dim=1)
+    return (torch.cat([centers - sides / 2, centers + sides / 2], dim=1) * torch.tensor([60, 40, 60, 40])).numpy()
 
 
 MIRRORED = np.array([[20, 5, 50, 30], [0, 30, 10, 40], [56, 3, 57, 4]], np.float32)
@@ -152,11 +152,11 @@ def moved(corners):
 BROKEN = {
     "labels are missing": (changed(labels=torch.zeros(1, dtype=torch.int64)), "3 boxes and 1 label"),
     "plain boxes": (changed(boxes=torch.zeros(3, 4)), "expected torchvision's BoundingBoxes"),
-    "normalised": (
+    "normalized": (
         lambda image, target: (v2.functional.to_dtype(image, torch.float32, scale=True) * 4 - 2, target),
         "mean",
     ),
-    "grey": (lambda image, target: (v2.functional.rgb_to_grayscale(image), target), "with 1 channel; expected 3"),
+    "gray": (lambda image, target: (v2.functional.rgb_to_grayscale(image), target), "with 1 channel; expected 3"),
     "beyond the margin": (lambda image, target: (image / 255 * 1.1, target), r"values 0\.\.1\.1; expected"),
     "not a number": (lambda image, target: (image * torch.nan, target), "values nan"),
     "integers": (lambda image, target: (image.to(torch.int32), target), "expected uint8"),

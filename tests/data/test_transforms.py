@@ -64,9 +64,9 @@ def test_any_image_gives_a_valid_sample(sample, seed, strong, wide):
     assert target["boxes"].shape == (len(target["labels"]), 4)
     assert len(set(target["labels"].tolist())) == len(target["labels"])  # no object twice
     assert set(target["labels"].tolist()) <= set(range(len(sample[1])))
-    centres, sides = target["boxes"].split(2, dim=1)
-    assert (centres - sides / 2 >= -1e-6).all()
-    assert (centres + sides / 2 <= 1 + 1e-6).all()
+    centers, sides = target["boxes"].split(2, dim=1)
+    assert (centers - sides / 2 >= -1e-6).all()
+    assert (centers + sides / 2 <= 1 + 1e-6).all()
     assert (sides * torch.tensor([plan.size_hw[1], plan.size_hw[0]]) >= 0.999 - 1e-5).all()
 
 
@@ -104,7 +104,7 @@ def test_without_strong_augmentation_an_image_is_only_resized_and_perhaps_flippe
     assert flipped == {True, False}
 
 
-def test_strong_augmentation_changes_colours_and_leaves_black_around():
+def test_strong_augmentation_changes_colors_and_leaves_black_around():
     results = [
         run(Image.new("RGB", (40, 40), (200, 100, 50)), boxes((5, 5, 35, 35)), seed=seed)[0] for seed in range(30)
     ]
@@ -225,13 +225,13 @@ def test_crops_are_distributed_like_torchvisions():
         assert abs(values[0].mean() - values[1].mean()) < 4 * error
 
 
-def test_a_crop_keeps_some_objects_centre_and_removes_those_outside():
+def test_a_crop_keeps_some_objects_center_and_removes_those_outside():
     rng = np.random.default_rng(0)
     objects = boxes((0, 0, 10, 10), (90, 90, 100, 100))
     for _ in range(100):
         left, top, width, height = iou_crop(Window(-50, -50, 200, 200), objects, rng)
-        centres = np.array([[5, 5], [95, 95]])
-        inside = ((centres > [left, top]) & (centres < [left + width, top + height])).all(1)
+        centers = np.array([[5, 5], [95, 95]])
+        inside = ((centers > [left, top]) & (centers < [left + width, top + height])).all(1)
         assert inside.any()
         assert 0.5 <= width / height <= 2
     counts = {len(run(noise(100, 100), objects, seed=seed)[1]["labels"]) for seed in range(60)}

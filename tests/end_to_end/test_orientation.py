@@ -22,7 +22,7 @@ from tests.images.pictures import FORMATS, ORIENTATIONS, smooth, stored, write_t
 WH = (96, 64)
 BOX = [20, 10, 30, 40]
 LOSSLESS = [kind for kind in FORMATS if kind not in ("JPEG", "MPO")]
-# every orientation and every format, color and grey; each format upright is what the others are compared with
+# every orientation and every format, color and gray; each format upright is what the others are compared with
 CASES = [(kind, orientation) for kind in FORMATS for orientation in ORIENTATIONS]
 
 
@@ -33,7 +33,7 @@ def invoke(*arguments: object):
 
 
 def picture(number: int) -> Image.Image:
-    """Color or, for odd numbers, grey."""
+    """Color or, for odd numbers, gray."""
     image = Image.fromarray(np.roll(np.asarray(smooth(*WH)), 5 * number, axis=1))
     return image.convert("L") if number % 2 else image
 

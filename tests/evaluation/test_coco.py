@@ -188,9 +188,9 @@ def test_any_ids_give_the_same_numbers_and_come_back(tmp_path, ids):
 def test_labels_of_a_model_in_another_order_give_the_files_ids(tmp_path):
     dataset = make_dataset(tmp_path, crowded_document(0))
     model = Categories([Category(0, "bird"), Category(1, "cat"), Category(2, "dog")])
-    plain, relabelled = perfect(dataset), perfect(dataset.with_categories(model))
-    assert relabelled.summarize().ap == pytest.approx(1)
-    assert list(relabelled.rows()) == list(plain.rows())
+    plain, relabeled = perfect(dataset), perfect(dataset.with_categories(model))
+    assert relabeled.summarize().ap == pytest.approx(1)
+    assert list(relabeled.rows()) == list(plain.rows())
 
 
 def test_rows_are_plain_json(tmp_path):

@@ -56,8 +56,8 @@ def test_objects_of_an_image_that_cannot_be_read_are_missed(dataset, caplog):
     class Blind(Oracle):
         def __call__(self, images):
             found = super().__call__(images)
-            grey = [image.getextrema() == ((128, 128),) * 3 for image in images]
-            return [one.above(1.0 if is_grey else 0.0) for one, is_grey in zip(found, grey, strict=True)]
+            gray = [image.getextrema() == ((128, 128),) * 3 for image in images]
+            return [one.above(1.0 if is_gray else 0.0) for one, is_gray in zip(found, gray, strict=True)]
 
     report = evaluate_dataset(Blind(dataset), dataset.skipping_bad_images())
     assert report.num_images == 11 and 0 < report.metrics.ap < 1

@@ -100,7 +100,7 @@ def test_equal_scores_stay_together(tmp_path):
     assert (report.classes[0].true_positives, report.classes[0].false_positives) == (1, 1)
 
 
-def test_neighbouring_scores_are_told_apart(tmp_path):
+def test_neighboring_scores_are_told_apart(tmp_path):
     high = np.float32(0.5)
     low = np.nextafter(high, np.float32(0))
     report = scene_report(tmp_path, [[("cat", SQUARE)], []], [[("cat", SQUARE, high)], [("cat", SQUARE, low)]])

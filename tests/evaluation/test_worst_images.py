@@ -45,14 +45,14 @@ def has(picture, color):
     ("image_id", "left", "right"),
     [(1, {RIGHT}, {RIGHT}), (2, {RIGHT, MISSED}, {RIGHT}), (3, set(), {WRONG}), (4, {MISSED}, set())],
 )
-def test_colours_tell_right_from_wrong(report, image_id, left, right):
+def test_colors_tell_right_from_wrong(report, image_id, left, right):
     picture = draw_comparison(report, report.evaluator.dataset, image_id)
     assert picture.size == (2 * 640 + 8, 480)
     for half, expected in ((picture.crop((0, 0, 640, 480)), left), (picture.crop((648, 0, 1288, 480)), right)):
         assert {color for color in (RIGHT, WRONG, MISSED, IGNORED) if has(half, color)} == expected
 
 
-def test_crowds_are_grey(report):
+def test_crowds_are_gray(report):
     picture = draw_comparison(report, report.evaluator.dataset, 5)
     assert has(picture.crop((0, 0, 640, 480)), IGNORED)
     assert has(picture.crop((648, 0, 1288, 480)), IGNORED)

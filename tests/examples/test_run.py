@@ -17,7 +17,7 @@ def script() -> Iterator[ModuleType]:
         yield importlib.import_module("run")
 
 
-@pytest.mark.parametrize("name", ["run", "pictures"])
+@pytest.mark.parametrize("name", ["run", "images"])
 def test_a_folder_of_the_user_is_never_deleted(script, tmp_path, monkeypatch, name):
     (tmp_path / name).mkdir()
     (tmp_path / name / "precious.txt").write_text("mine")
@@ -29,7 +29,7 @@ def test_a_folder_of_the_user_is_never_deleted(script, tmp_path, monkeypatch, na
 
 
 def test_an_earlier_demo_is_replaced(script, tmp_path, monkeypatch):
-    for name in ("data", "run", "pictures"):
+    for name in ("data", "run", "images"):
         (tmp_path / name).mkdir()
         (tmp_path / name / script.PARAMETERS_FILE).write_text("{}")
     commands = []

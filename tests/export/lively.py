@@ -26,7 +26,7 @@ def lively_model(name: str | ModelConfig = "test-tiny", **changes) -> RTDETR:
 
 
 def assert_same_queries(found, expected, *, atol: float) -> None:
-    """Compare logits and normalised boxes of each image as sets of queries: close scores may change places."""
+    """Compare logits and normalized boxes of each image as sets of queries: close scores may change places."""
     assert [np.shape(x) for x in found] == [np.shape(x) for x in expected]
     for one, other in zip(
         *(np.concatenate([np.asarray(x) for x in pair], -1) for pair in (found, expected)), strict=True

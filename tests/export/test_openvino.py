@@ -19,7 +19,7 @@ from tests.export.trained import CATEGORIES, SIZE, pictures, trained_detector, t
 
 
 def exported(model, path: Path, **settings):
-    source = Source(model, CATEGORIES, licence='"a" & <b> é')
+    source = Source(model, CATEGORIES, license='"a" & <b> é')
     return export(source, path, options=ExportOptions(format="openvino", **settings))
 
 

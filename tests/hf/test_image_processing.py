@@ -178,10 +178,10 @@ def test_floats_in_0_to_1_without_rescaling(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "CMYK", "I;16", "F"])
 def test_every_mode_gives_three_channels(mode: str) -> None:
-    grey = (np.arange(40 * 50, dtype=np.uint16) * 32).reshape(40, 50)
+    gray = (np.arange(40 * 50, dtype=np.uint16) * 32).reshape(40, 50)
     picture = {
-        "I;16": lambda: Image.fromarray(grey),
-        "F": lambda: Image.fromarray(grey.astype(np.float32) / 65535),
+        "I;16": lambda: Image.fromarray(gray),
+        "F": lambda: Image.fromarray(gray.astype(np.float32) / 65535),
     }.get(mode, lambda: pictures()[0].convert(mode))()
     got = RTDetrImageProcessor()(picture, return_tensors="np")["pixel_values"][0]
     assert got.shape == (3, 640, 640)

@@ -95,7 +95,7 @@ def test_what_the_command_line_writes(tmp_path: Path) -> None:
 
 
 def test_pipeline(folder: Path) -> None:
-    """The same detections as from the stock classes, on a grey image too."""
+    """The same detections as from the stock classes, on a gray image too."""
     rng = np.random.default_rng(0)
     picture = Image.fromarray(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)).resize((150, 100))
     stock = transformers.pipeline("object-detection", model=str(folder), dtype=torch.float64, device="cpu")

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from rtdetr.data.doctor.images import examine, picture_of
+from rtdetr.data.doctor.images import examine, image_of
 from rtdetr.detections import Detections
 from rtdetr.drawing import draw
-from rtdetr.hf.image_inputs import read_image
-from rtdetr.images import image_size, load_image, open_image, read_picture, viewable
+from rtdetr.hf.image_inputs import image_array
+from rtdetr.images import image_size, load_image, open_image, read_image, viewable
 from tests.images.pictures import FORMATS, ORIENTATIONS, smooth, stored, turned_file
 
 EVERY = [(kind, orientation) for kind in FORMATS for orientation in ORIENTATIONS]
@@ -28,7 +28,7 @@ def test_every_reader_gives_the_upright_image_once(tmp_path, kind, orientation, 
     expected = np.asarray(image.convert("RGB"))
     path = tmp_path / f"a{FORMATS[kind]}"
     path.write_bytes(turned_file(image, orientation, kind))
-    allowed = 8 if kind in ("JPEG", "MPO") else 1 if kind == "WEBP" else 0  # WebP has no grey images
+    allowed = 8 if kind in ("JPEG", "MPO") else 1 if kind == "WEBP" else 0  # WebP has no gray images
     assert image_size(path) == (48, 32)
     found = open_image(path)
     for again in (found, open_image(found), open_image(open_image(found)), open_image(ImageOps.exif_transpose(found))):
@@ -36,11 +36,11 @@ def test_every_reader_gives_the_upright_image_once(tmp_path, kind, orientation, 
         assert again.getexif().get(0x0112) in (None, 1)
         assert differs(again, expected) <= allowed
     assert np.array_equal(open_image(found), found)
-    for pixels in (load_image(path), load_image(found), viewable(path), read_picture(path), read_image(path)):
+    for pixels in (load_image(path), load_image(found), viewable(path), read_image(path), image_array(path)):
         assert np.array_equal(pixels, found)
-    grey = load_image(path, num_channels=1)
-    assert grey.shape == (32, 48, 1)
-    assert differs(grey[:, :, 0], image.convert("L")) <= allowed
+    gray = load_image(path, num_channels=1)
+    assert gray.shape == (32, 48, 1)
+    assert differs(gray[:, :, 0], image.convert("L")) <= allowed
     unread = open_image(path, mode=None)
     assert unread.size == (48, 32)
     assert unread.getexif().get(0x0112) in (None, 1)
@@ -57,7 +57,7 @@ def test_the_doctor_knows_both_sizes(tmp_path, kind, orientation):
     path.write_bytes(turned_file(smooth(), orientation, kind))
     facts = examine(path)
     assert facts.usable
-    assert facts.upright_wh == picture_of(path).size == (48, 32)
+    assert facts.upright_wh == image_of(path).size == (48, 32)
     assert facts.stored_wh == ((32, 48) if orientation >= 5 else (48, 32))
     assert facts.orientation == orientation
     upright = tmp_path / "upright.png"

@@ -11,36 +11,36 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def pair():
-    """The same tiny network without and with normalisation of its images."""
+    """The same tiny network without and with normalization of its images."""
     plain = build_model("test-tiny").eval()
-    normalising = build_model(plain.config.replace(pixel_mean=MEAN, pixel_std=STD)).eval()
-    normalising.load_state_dict(plain.state_dict())  # strict: the same keys
-    return plain, normalising
+    normalizing = build_model(plain.config.replace(pixel_mean=MEAN, pixel_std=STD)).eval()
+    normalizing.load_state_dict(plain.state_dict())  # strict: the same keys
+    return plain, normalizing
 
 
-def test_the_network_normalises_its_own_images():
-    plain, normalising = pair()
+def test_the_network_normalizes_its_own_images():
+    plain, normalizing = pair()
     images = torch.rand(2, 3, 64, 96)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
     expected = plain((images - mean) / std)
-    for model in (normalising, fuse(normalising)):
+    for model in (normalizing, fuse(normalizing)):
         torch.testing.assert_close(model(images).logits, expected.logits, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(plain(images).logits, expected.logits, atol=1e-2)
-    assert normalising.double()(images.double()).logits.dtype == torch.float64
+    assert normalizing.double()(images.double()).logits.dtype == torch.float64
 
 
 @pytest.mark.parametrize("model", [None, "test-tiny"])
 def test_a_checkpoint_keeps_it(tmp_path, model):
-    _, normalising = pair()
-    loaded, _ = load_model(save_weights(normalising, tmp_path / "weights.pth"), model=model)
+    _, normalizing = pair()
+    loaded, _ = load_model(save_weights(normalizing, tmp_path / "weights.pth"), model=model)
     assert (loaded.config.pixel_mean, loaded.config.pixel_std) == (MEAN, STD)
     images = torch.rand(1, 3, 64, 64)
-    torch.testing.assert_close(loaded(images).logits, normalising(images).logits)
+    torch.testing.assert_close(loaded(images).logits, normalizing(images).logits)
 
 
 def test_the_layout_of_transformers_keeps_it_for_us_and_says_so(tmp_path):
     reasons = save_huggingface(pair()[1], tmp_path / "folder")
-    assert any("no normalisation of the pixels" in reason for reason in reasons)
+    assert any("no normalization of the pixels" in reason for reason in reasons)
     assert load_model(tmp_path / "folder")[0].config.pixel_std == STD
 
 

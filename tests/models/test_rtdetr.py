@@ -73,7 +73,7 @@ def tiny(**changes) -> torch.nn.Module:
     return build_model(zoo.model_config("test-tiny").replace(**changes)).eval()
 
 
-def randomised(model: torch.nn.Module) -> torch.nn.Module:
+def randomized(model: torch.nn.Module) -> torch.nn.Module:
     """Weights with which every box and score differs."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -101,20 +101,20 @@ def test_any_multiple_of_32(size: tuple[int, int]) -> None:
 
 @torch.inference_mode()
 def test_stored_anchors_serve_their_own_size_and_others_are_fresh() -> None:
-    model = randomised(tiny())
+    model = randomized(tiny())
     images = torch.rand(1, 3, 64, 64)
     before = model(images).boxes_cxcywh, model(torch.rand(1, 3, 64, 96)).boxes_cxcywh.shape
     model.decoder.anchors += 0.5
     assert not torch.equal(model(images).boxes_cxcywh, before[0])
-    elsewhere = randomised(tiny(eval_size_hw=(96, 96)))
+    elsewhere = randomized(tiny(eval_size_hw=(96, 96)))
     torch.testing.assert_close(elsewhere(images).boxes_cxcywh, before[0])
 
 
 @torch.inference_mode()
 def test_a_flipped_rectangle_gives_flipped_boxes_through_anchors_and_sampling() -> None:
     """Features that depend on content only: mirror the encoder's maps and everything mirrors."""
-    model = randomised(tiny(decoder={"num_queries": 12})).double()
-    for layer in model.decoder.decoder.layers:  # no offsets: each query reads its own centre
+    model = randomized(tiny(decoder={"num_queries": 12})).double()
+    for layer in model.decoder.decoder.layers:  # no offsets: each query reads its own center
         layer.cross_attn.sampling_offsets.weight.zero_()
         layer.cross_attn.sampling_offsets.bias.zero_()
     model.decoder.query_pos_head.layers[-1].weight.zero_()
@@ -134,10 +134,10 @@ def test_a_flipped_rectangle_gives_flipped_boxes_through_anchors_and_sampling() 
 @torch.inference_mode()
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_types(dtype: torch.dtype) -> None:
-    model = randomised(tiny(eval_size_hw=(128, 128)))
+    model = randomized(tiny(eval_size_hw=(128, 128)))
     images = torch.rand(1, 3, 128, 128)
     reference = model.double()(images)
-    output = randomised(tiny(eval_size_hw=(128, 128))).to(dtype)(images)
+    output = randomized(tiny(eval_size_hw=(128, 128))).to(dtype)(images)
     assert output.logits.dtype == dtype
     assert output.boxes_cxcywh.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     tolerance = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 0.6, torch.float16: 0.12}[dtype]
@@ -147,7 +147,7 @@ def test_types(dtype: torch.dtype) -> None:
 
 @torch.inference_mode()
 def test_float16_stays_finite_on_large_activations() -> None:
-    model = randomised(tiny())
+    model = randomized(tiny())
     for layer in model.decoder.decoder.layers:
         layer.linear2.weight.mul_(3e4)
         layer.cross_attn.output_proj.weight.mul_(1e4)
@@ -160,7 +160,7 @@ def test_float16_stays_finite_on_large_activations() -> None:
 @torch.inference_mode()
 def test_fused_model_agrees_and_leaves_the_original_alone() -> None:
     for name in ("test-tiny", "rtdetrv2_hgnetv2_l", "rtdetr_r18vd"):
-        model = randomised(build_model(name, eval_size_hw=(64, 64))).double().eval()
+        model = randomized(build_model(name, eval_size_hw=(64, 64))).double().eval()
         keys = list(model.state_dict())
         images = torch.rand(1, 3, 64, 64, dtype=torch.float64)
         fused = fuse(model)
@@ -174,7 +174,7 @@ def test_fused_model_agrees_and_leaves_the_original_alone() -> None:
 
 @torch.inference_mode()
 def test_queries_change_at_run_time() -> None:
-    model = randomised(tiny())
+    model = randomized(tiny())
     images = torch.rand(1, 3, 64, 64)
     few = model(images)
     model.num_queries = 50
@@ -188,7 +188,7 @@ def test_queries_change_at_run_time() -> None:
 
 @torch.inference_mode()
 def test_eval_idx_stops_early() -> None:
-    first, last = randomised(tiny(decoder={"eval_idx": 0})), randomised(tiny())
+    first, last = randomized(tiny(decoder={"eval_idx": 0})), randomized(tiny())
     images = torch.rand(1, 3, 64, 64)
     assert not torch.allclose(first(images).logits, last(images).logits)
     first.train(), last.train()
@@ -221,7 +221,7 @@ def test_learned_queries_and_channels() -> None:
 
 def test_look_forward_twice() -> None:
     """The last layer's boxes send a gradient to the box head before it, and no further."""
-    model = randomised(tiny(decoder={"num_layers": 3})).train()
+    model = randomized(tiny(decoder={"num_layers": 3})).train()
     output = model(torch.rand(1, 3, 64, 64))
     output.boxes_cxcywh.sum().backward()
     norms = [head.layers[-1].weight.grad for head in model.decoder.dec_bbox_head]

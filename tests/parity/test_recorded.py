@@ -1,4 +1,4 @@
-"""Outputs, losses, gradients and optimisation steps equal those recorded from the published implementation."""
+"""Outputs, losses, gradients and optimization steps equal those recorded from the published implementation."""
 
 import functools
 import json
@@ -142,7 +142,7 @@ def test_losses_and_gradients(name: str, num_denoising: int, monkeypatch: pytest
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINED)
-def test_four_optimisation_steps(name: str) -> None:
+def test_four_optimization_steps(name: str) -> None:
     wanted = recorded(name)[0]["trajectory"]
     recipe = zoo.recipe(name)
     model = filled(name, 320, num_denoising=0).train()

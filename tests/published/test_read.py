@@ -293,7 +293,7 @@ def test_batch_size_is_that_of_a_process(tmp_path, monkeypatch):
         ("PResNet: {dept: 18}", r"own.yml: PResNet: unknown key 'dept'. Did you mean 'depth'\?"),
         ("HybridEncodr: {}", r"own.yml: unknown key 'HybridEncodr'. Did you mean 'HybridEncoder'\?"),
         ("optimizer: {lrr: 1}", "own.yml: optimizer: unknown key 'lrr'. Did you mean 'lr'"),
-        ("optimizer: {type: SGD}", "own.yml: optimizer.type: the optimiser is AdamW, so 'SGD' cannot be had"),
+        ("optimizer: {type: SGD}", "own.yml: optimizer.type: the optimizer is AdamW, so 'SGD' cannot be had"),
         ("optimizer: {params: [{params: a, momentum: 1}]}", "own.yml: optimizer.params.0: unknown key 'momentum'"),
         ("lr_scheduler: {type: CosineAnnealingLR}", "own.yml: lr_scheduler.type: expected 'MultiStepLR', got 'Cos"),
         ("RTDETR: {backbone: CSPResNet}", "own.yml: RTDETR.backbone: expected 'PResNet' or 'HGNetv2'"),

@@ -118,7 +118,7 @@ def test_the_words():
         "length   72 epochs of 62 steps of 16 images: 4,464 steps",
         "rate     0.000145; 223 steps of warm-up; flat for 36 epochs, then a cosine down to 5%",
         "average  decay 0.99552, reached over 45 steps",
-        "images   64x64; colour, zoom-out and crop for 60 epochs; flips",
+        "images   64x64; color, zoom-out and crop for 60 epochs; flips",
         "loss     1 VFL + 5 L1 + 2 GIoU",
         "compute  float32 on cpu",
         "time     unknown until the rehearsal",
@@ -151,7 +151,7 @@ def test_other_recipes():
         "rate     0.0002, backbone 2e-05; 2,000 steps of warm-up; flat for 34 epochs, then a cosine down to 50%" in text
     )
     assert "multi-scale 480 to 800 for 58 epochs" in text
-    assert "colour, zoom-out and crop in epochs 5 to 58; mosaic with a chance of 0.5 in epochs 5 to 34" in text
+    assert "color, zoom-out and crop in epochs 5 to 58; mosaic with a chance of 0.5 in epochs 5 to 34" in text
     assert "1 MAL + 5 L1 + 2 GIoU" in text
     text = plan(Recipe(epochs=9, schedule="steps", milestones=(6, 8)), rehearsal=False)
     assert "558 steps of warm-up; x 0.1 at epochs 6, 8" in text

@@ -41,7 +41,7 @@ def test_a_narrow_terminal_gets_one_line_with_the_time_left():
 
 
 def bar(*, width: int) -> str:
-    """What a terminal without colours shows last."""
+    """What a terminal without colors shows last."""
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, width=width, color_system=None, legacy_windows=False)
     display = RunDisplay(num_epochs=3, console=console)

@@ -68,10 +68,10 @@ def full_folder(folder):
         (folder / f"{name}.json").write_text(json.dumps(content))
     (folder / "plan.txt").write_text(EVIL)
     (folder / "a <file> & more.txt").write_text("")
-    (folder / "pictures").mkdir()
+    (folder / "images").mkdir()
     names = ["pr_curve", "confusion_matrix", "batch_epoch2_1", "batch_epoch10_1", "predictions_1_image_-7"]
     for name in ["../learning_curve", "../label_statistics", *(f"{name}" for name in names)]:
-        Image.new("RGB", (30, 20)).save(folder / "pictures" / f"{name}.png")
+        Image.new("RGB", (30, 20)).save(folder / "images" / f"{name}.png")
 
 
 def test_everything_is_on_the_page(tmp_path):
@@ -118,8 +118,8 @@ def test_parts_that_are_missing_or_damaged_are_left_out(tmp_path):
     (tmp_path / "label_statistics.json").write_text("[]")
     (tmp_path / "metrics.jsonl").write_text('{"kind": "st')
     (tmp_path / "learning_curve.png").write_bytes(b"\x89PNG no picture")
-    (tmp_path / "pictures").mkdir()
-    (tmp_path / "pictures/worst_1_image_3.png").write_bytes(b"")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/worst_1_image_3.png").write_bytes(b"")
     assert Reader(build_page(tmp_path)).ids == ["files"]
 
 

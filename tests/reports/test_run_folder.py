@@ -56,10 +56,10 @@ def test_the_start_of_a_run(tmp_path, caplog):
         "environment.json",
         "label_statistics.json",
         "label_statistics.png",
-        "pictures",
-        "pictures/batch_epoch1_1.png",
-        "pictures/batch_epoch1_2.png",
-        "pictures/batch_epoch2_1.png",
+        "images",
+        "images/batch_epoch1_1.png",
+        "images/batch_epoch1_2.png",
+        "images/batch_epoch2_1.png",
         "report.html",
     }
     assert caplog.text == ""
@@ -81,7 +81,7 @@ def test_the_font_of_the_settings_is_used_for_every_picture(tmp_path, monkeypatc
 def test_a_resumed_run_keeps_its_previews(tmp_path):
     data = dataset_of(tmp_path / "data")
     (tmp_path / "run/pictures").mkdir(parents=True)
-    Image.new("RGB", (4, 4)).save(tmp_path / "run/pictures/batch_epoch1_1.png")
+    Image.new("RGB", (4, 4)).save(tmp_path / "run/images/batch_epoch1_1.png")
     start(tmp_path / "run", data, val_data=None)
     assert [path.name for path in (tmp_path / "run/pictures").iterdir()] == ["batch_epoch1_1.png"]
     assert list(json.loads((tmp_path / "run/label_statistics.json").read_text())) == ["train"]
@@ -97,7 +97,7 @@ def test_the_end_of_a_run(tmp_path, caplog, kind):
     caplog.clear()  # of what opening the awkward boxes says
     end(tmp_path, report)
     assert caplog.text == ""
-    found = {path.stem for path in (tmp_path / "pictures").iterdir()}
+    found = {path.stem for path in (tmp_path / "images").iterdir()}
     assert found >= PICTURES
     compared = {name for name in found if name.startswith("predictions_")}
     assert len(compared) == min(8, len(data))
@@ -119,11 +119,11 @@ def _no_plots(monkeypatch):
 def test_pictures_of_an_earlier_evaluation_do_not_stay(tmp_path):
     data = dataset_of(tmp_path / "data")
     write_end(tmp_path, report=evaluated(data, shift=8.0))
-    assert list((tmp_path / "pictures").glob("worst_*.png"))
+    assert list((tmp_path / "images").glob("worst_*.png"))
     write_end(tmp_path, report=evaluated(data))
-    assert not list((tmp_path / "pictures").glob("worst_*.png"))
+    assert not list((tmp_path / "images").glob("worst_*.png"))
     write_end(tmp_path)
-    assert len(list((tmp_path / "pictures").glob("predictions_*.png"))) == 8
+    assert len(list((tmp_path / "images").glob("predictions_*.png"))) == 8
 
 
 @pytest.mark.usefixtures("_no_plots")

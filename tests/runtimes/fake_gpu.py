@@ -77,7 +77,7 @@ class Cuda(types.ModuleType):
 
 
 class Engine:
-    """An engine that gives logits and boxes from the mean colour, for 1 to 4 images; its bytes are b"engine"."""
+    """An engine that gives logits and boxes from the mean color, for 1 to 4 images; its bytes are b"engine"."""
 
     num_io_tensors = 3
     names = ("images", "logits", "boxes")
@@ -117,9 +117,9 @@ class Engine:
 
         def work():
             images = np.frombuffer(self.cuda.memory[addresses["images"]], np.float32).reshape(shape)
-            colour = images.mean((2, 3))
-            logits = np.einsum("bc,cqk->bqk", colour, self.weights[0])
-            boxes = 1 / (1 + np.exp(-np.einsum("bc,cqk->bqk", colour, self.weights[1])))
+            color = images.mean((2, 3))
+            logits = np.einsum("bc,cqk->bqk", color, self.weights[0])
+            boxes = 1 / (1 + np.exp(-np.einsum("bc,cqk->bqk", color, self.weights[1])))
             for name, values in (("logits", logits), ("boxes", boxes)):
                 self.cuda.memory[addresses[name]][:] = values.astype(np.float32).tobytes()
 

@@ -1,4 +1,4 @@
-"""Small ONNX graphs with the inputs and outputs of exported models: their answer depends on an image's mean colour."""
+"""Small ONNX graphs with the inputs and outputs of exported models: their answer depends on an image's mean color."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ SIZE = 64
 
 def make_metadata(**changes) -> ExportMetadata:
     values = {
-        "model": "mean-colour",
+        "model": "mean-color",
         "names": ("bolt", "nut", "washer"),
         "category_ids": (4, 9, 2),
         "size_hw": (SIZE, SIZE),
@@ -44,15 +44,15 @@ def make_graph(metadata: ExportMetadata, *, batch: int = 1, described: bool = Tr
         nodes.insert(0, helper.make_node("Identity", ["images"], ["planes"]))
     raw = metadata.postprocess == "raw"
     nodes += [
-        helper.make_node("ReduceMean", ["scaled", "axes"], ["colour"], keepdims=0),
-        helper.make_node("MatMul", ["colour", "score_weight"], ["flat_logits"]),
+        helper.make_node("ReduceMean", ["scaled", "axes"], ["color"], keepdims=0),
+        helper.make_node("MatMul", ["color", "score_weight"], ["flat_logits"]),
         helper.make_node("Reshape", ["flat_logits", "s1"], ["logits"]),
-        helper.make_node("MatMul", ["colour", "box_weight"], ["flat_boxes"]),
+        helper.make_node("MatMul", ["color", "box_weight"], ["flat_boxes"]),
         helper.make_node("Sigmoid", ["flat_boxes"], ["unit_boxes"]),
         helper.make_node("Reshape", ["unit_boxes", "s2"], ["boxes" if raw else "cxcywh"]),
     ]
     nodes += [] if raw else _best(in_graph=metadata.preprocess == "in_graph")
-    graph = helper.make_graph(nodes, "mean-colour", _inputs(metadata, batch), _outputs(raw), tensors)
+    graph = helper.make_graph(nodes, "mean-color", _inputs(metadata, batch), _outputs(raw), tensors)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     if described:
         helper.set_model_props(model, {"rtdetr": metadata.to_json()})
@@ -78,7 +78,7 @@ def change_input(model: onnx.ModelProto, name: str, kind: int, *, sides: tuple[i
 
 
 def expected_logits(pixels: np.ndarray) -> np.ndarray:
-    """Logits of the graph for an image whose mean colour the resize keeps: one of a single colour."""
+    """Logits of the graph for an image whose mean color the resize keeps: one of a single color."""
     rng = np.random.default_rng(0)
     weight = rng.normal(size=(3, QUERIES * CLASSES), scale=4).astype(np.float32)
     return (pixels.reshape(-1, 3).mean(0) / 255 @ weight).reshape(QUERIES, CLASSES)

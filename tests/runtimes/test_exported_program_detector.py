@@ -17,7 +17,7 @@ from tests.runtimes.graphs import CLASSES, QUERIES, SIZE, make_metadata, save_gr
 from tests.runtimes.test_onnx_detector import PICTURES
 
 
-class MeanColour(nn.Module):
+class MeanColor(nn.Module):
     """The network of `graphs.py`."""
 
     def __init__(self, raw: bool) -> None:
@@ -29,9 +29,9 @@ class MeanColour(nn.Module):
         self.raw = raw
 
     def forward(self, images, orig_target_sizes=None):
-        colour = images.mean((2, 3))
-        logits = (colour @ self.score).unflatten(1, (QUERIES, CLASSES))
-        boxes = (colour @ self.box).sigmoid().unflatten(1, (QUERIES, 4))
+        color = images.mean((2, 3))
+        logits = (color @ self.score).unflatten(1, (QUERIES, CLASSES))
+        boxes = (color @ self.box).sigmoid().unflatten(1, (QUERIES, 4))
         if self.raw:
             return logits, boxes
         labels, boxes, scores = postprocess(logits, boxes, sizes_wh=orig_target_sizes, max_detections=QUERIES)
@@ -45,7 +45,7 @@ def save_program(path, metadata, *, described=True, compiled=False):
     batch = torch.export.Dim("b", min=1, max=64)
     shapes = ({0: batch}, {0: batch}) if free else (None, None)
     number = 1 if raw else 2
-    program = torch.export.export(MeanColour(raw), examples[:number], dynamic_shapes=shapes[:number], strict=False)
+    program = torch.export.export(MeanColor(raw), examples[:number], dynamic_shapes=shapes[:number], strict=False)
     text = metadata.to_json()
     if compiled:
         torch._inductor.aoti_compile_and_package(
@@ -78,7 +78,7 @@ def test_compiled_packages(tmp_path):
 def check(folder, metadata, *, compiled):
     detector = rtdetr.load(save_program(folder / "model.pt2", metadata, compiled=compiled))
     kind = "AOTInductor" if compiled else "torch.export"
-    assert detector.description == f"mean-colour (3 classes) in float32 on cpu ({kind}) at 64x64"
+    assert detector.description == f"mean-color (3 classes) in float32 on cpu ({kind}) at 64x64"
     other = OnnxDetector(save_graph(folder / "model.onnx", metadata), LoadOptions(num_threads=1))
     results = detector(PICTURES, threshold=0.01, batch_size=3)
     for found, pixels in zip(results, PICTURES, strict=True):

@@ -13,7 +13,7 @@ from tests.runtimes.graphs import make_metadata
 
 
 def test_round_trip():
-    metadata = make_metadata(thresholds=(0.1, 0.2, 0.3), names=("Schraube", "écrou", "座金"), licence="Apache-2.0")
+    metadata = make_metadata(thresholds=(0.1, 0.2, 0.3), names=("Schraube", "écrou", "座金"), license="Apache-2.0")
     assert ExportMetadata.from_json(metadata.to_json(), source="file") == metadata
     assert metadata.categories.ids == [4, 9, 2]
 

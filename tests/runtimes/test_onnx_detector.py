@@ -32,8 +32,8 @@ FORMS = {
 }
 
 
-def picture(colour, height=40, width=60):
-    return np.full((height, width, 3), colour, np.uint8)
+def picture(color, height=40, width=60):
+    return np.full((height, width, 3), color, np.uint8)
 
 
 PICTURES = [picture((200, 90, 10)), picture((5, 250, 30), 20, 33), picture((9, 9, 200), 1, 1), picture(0), picture(255)]
@@ -115,7 +115,7 @@ def test_options_of_the_choice(tmp_path):
 
 
 def test_description_and_precision(detectors, tmp_path):
-    expected = "mean-colour (3 classes) in float32 on CPU (ONNX Runtime) at 64x64"
+    expected = "mean-color (3 classes) in float32 on CPU (ONNX Runtime) at 64x64"
     assert repr(detectors["boxes"]) == f"OnnxDetector: {expected}"
     file = save_graph(tmp_path / "half.onnx", make_metadata(precision="float16"))
     assert "in float16 on" in OnnxDetector(file, LoadOptions(precision="float16")).description
@@ -288,7 +288,7 @@ def test_files_in_the_format_of_onnx_runtime(detectors, tmp_path):
 def test_a_description_that_is_no_text(tmp_path):
     path = tmp_path / "model.onnx"
     content = make_graph(make_metadata()).SerializeToString()
-    path.write_bytes(content.replace(b"mean-colour", b"mean\xffcolour"))
+    path.write_bytes(content.replace(b"mean-color", b"mean\xffcolor"))
     with pytest.raises(WeightsError, match=r"model\.onnx cannot be read by ONNX Runtime"):
         rtdetr.load(path)
 
@@ -298,7 +298,7 @@ def test_a_graph_that_fails_while_it_runs(tmp_path):
     tensor = next(one for one in graph.graph.initializer if one.name == "s1")
     tensor.CopyFrom(onnx.numpy_helper.from_array(np.array([-1, QUERIES + 1, CLASSES]), "s1"))
     onnx.save(graph, tmp_path / "model.onnx")
-    with pytest.raises(WeightsError, match=r"mean-colour .* failed: "):
+    with pytest.raises(WeightsError, match=r"mean-color .* failed: "):
         OnnxDetector(tmp_path / "model.onnx")(PICTURES[0])
 
 

@@ -103,7 +103,7 @@ def test_memory_of_many_sizes_is_given_back(files, monkeypatch):
 
 
 def test_precision_and_description(files):
-    assert make_detector(files["boxes"]).description == "mean-colour (3 classes) in float32 on CPU (OpenVINO) at 64x64"
+    assert make_detector(files["boxes"]).description == "mean-color (3 classes) in float32 on CPU (OpenVINO) at 64x64"
     automatic = make_detector(files["boxes"], precision="auto")
     assert automatic.precision in ("float32", "bfloat16", "float16")
     with pytest.raises(ConfigError, match=r"unknown precision 'floats32'\. Did you mean 'float32'\?"):
@@ -129,7 +129,7 @@ def test_files_that_are_no_model(files, tmp_path):
     with pytest.raises(WeightsError, match=r"has the weights of an OpenVINO model: give .*model\.xml"):
         rtdetr.load(weights)
     shutil.copy(files["boxes"].with_suffix(".bin"), weights)
-    for content in (text[: len(text) // 2], "<net/>", "\0\1 random", text.replace("mean-colour", "\0")):
+    for content in (text[: len(text) // 2], "<net/>", "\0\1 random", text.replace("mean-color", "\0")):
         path.write_text(content)
         with pytest.raises(
             WeightsError, match=r"model\.xml (cannot be read by OpenVINO|.* is damaged|is no OpenVINO model)"

@@ -29,7 +29,7 @@ def cuda(monkeypatch):
 
 def test_the_same_as_onnx(cuda, tmp_path):
     detector = rtdetr.load(write_engine(tmp_path / "model.engine", b"engine", header=HEADER))
-    assert detector.description == "mean-colour (3 classes) in float32 on NVIDIA Fake (TensorRT 10.3.0) at 64x64"
+    assert detector.description == "mean-color (3 classes) in float32 on NVIDIA Fake (TensorRT 10.3.0) at 64x64"
     assert detector.batch_sizes == (1, 4)
     other = OnnxDetector(save_graph(tmp_path / "model.onnx", HEADER.metadata), LoadOptions(num_threads=1))
     for batch_size in (1, 3, 8):

@@ -101,10 +101,10 @@ def test_file_formats_that_hold_the_same_pixels_are_the_same(detector, rgb):
     assert_same(detector(encoded(image.convert("CMYK"), format="TIFF"), threshold=0.0), expected)
     palette = image.quantize(64)
     assert_same(detector(palette, threshold=0.0), detector(palette.convert("RGB"), threshold=0.0))
-    grey = image.convert("L")
-    expected = detector(grey.convert("RGB"), threshold=0.0)
-    sixteen = np.asarray(grey).astype(np.uint16) * 257
-    for source in (grey, np.asarray(grey), sixteen, encoded(Image.fromarray(sixteen), format="PNG"), sixteen / 65535):
+    gray = image.convert("L")
+    expected = detector(gray.convert("RGB"), threshold=0.0)
+    sixteen = np.asarray(gray).astype(np.uint16) * 257
+    for source in (gray, np.asarray(gray), sixteen, encoded(Image.fromarray(sixteen), format="PNG"), sixteen / 65535):
         assert_same(detector(source, threshold=0.0), expected)
 
 
@@ -209,8 +209,8 @@ def test_batch_norm_is_in_eval_mode_even_if_the_model_trains(rgb):
 
 
 def test_other_channel_counts(rgb):
-    grey = make_detector(make_model(in_channels=1))
-    assert_same(grey(rgb, threshold=0.0), grey(np.asarray(Image.fromarray(rgb).convert("L")), threshold=0.0))
+    gray = make_detector(make_model(in_channels=1))
+    assert_same(gray(rgb, threshold=0.0), gray(np.asarray(Image.fromarray(rgb).convert("L")), threshold=0.0))
     six = make_detector(make_model(in_channels=6))
     pixels = np.dstack([rgb, rgb])
     assert_same(six(pixels, threshold=0.0), six(torch.from_numpy(pixels).permute(2, 0, 1), threshold=0.0))

@@ -176,7 +176,7 @@ def test_damaged_missing_and_foreign_files(tmp_path):
         restore(content, make_state(num_classes=4))
     content["optimizer"]["param_groups"].pop()
     del content["trained"]  # as in published files
-    with pytest.raises(WeightsError, match=r"optimiser has groups of \[.*--freeze .*--weights RUN/best\.pth"):
+    with pytest.raises(WeightsError, match=r"optimizer has groups of \[.*--freeze .*--weights RUN/best\.pth"):
         restore(content, make_state())
 
 

@@ -108,7 +108,7 @@ def test_a_run_leaves_everything_in_its_folder(data, tmp_path, capsys):
     result = run_tiny(data, tmp_path / "run", seed=3)
     left = {path.name for path in (tmp_path / "run").iterdir()}
     assert left >= {"best.pth", "last.pth", "config.json", "plan.txt", "environment.json", "evaluation.json"}
-    assert left >= {"metrics.jsonl", "steps.csv", "tensorboard", "learning_curve.png", "pictures", "report.html"}
+    assert left >= {"metrics.jsonl", "steps.csv", "tensorboard", "learning_curve.png", "images", "report.html"}
     run = tmp_path / "run"
     assert result == (run, run / "best.pth", result.best_ap, run / "last.pth", True, None)
     config = config_of(tmp_path / "run")

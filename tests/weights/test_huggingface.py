@@ -110,7 +110,7 @@ def test_16_bits(dtype: torch.dtype, tmp_path: Path) -> None:
         torch.testing.assert_close(value, model.state_dict()[key], rtol=1e-2, atol=1e-3)
 
 
-def test_pixels_that_the_repository_normalises(tmp_path: Path) -> None:
+def test_pixels_that_the_repository_normalizes(tmp_path: Path) -> None:
     """The network does it here: its images are in [0, 1]."""
     save_huggingface(small(), tmp_path)
     forget(tmp_path)

@@ -272,8 +272,8 @@ def test_what_would_stretch_images_refuses_prepared_ones(name: str, folder: Path
 def test_other_keys_are_told(caplog: pytest.LogCaptureFixture) -> None:
     stored = USUAL
     with caplog.at_level(logging.WARNING):
-        assert read_preprocessor({**stored, "do_normalise": True}, in_channels=3) == Preprocessing((64, 64))
-    assert "'do_normalise' is no setting of RTDetrImageProcessor and has no effect. Did you mean 'do_normalize'" in (
+        assert read_preprocessor({**stored, "do_normalize": True}, in_channels=3) == Preprocessing((64, 64))
+    assert "'do_normalize' is no setting of RTDetrImageProcessor and has no effect. Did you mean 'do_normalize'" in (
         caplog.text
     )
     assert read_preprocessor({}, in_channels=3) == Preprocessing()

@@ -347,10 +347,10 @@ def test_backbone(tmp_path: Path) -> None:
     load_backbone(model, tmp_path / "backbone.pth")
     assert_same(model.backbone.state_dict(), source.backbone.state_dict())
     assert torch.equal(model.decoder.enc_score_head.weight, before["decoder.enc_score_head.weight"])
-    grey = build_model("test-tiny", in_channels=1)
-    assert load_backbone(grey, tmp_path / "backbone.pth").adapted == ("backbone.conv1.conv1_1.conv.weight",)
+    gray = build_model("test-tiny", in_channels=1)
+    assert load_backbone(gray, tmp_path / "backbone.pth").adapted == ("backbone.conv1.conv1_1.conv.weight",)
     total = source.backbone.conv1[0].conv.weight.sum(1, keepdim=True)
-    torch.testing.assert_close(grey.backbone.conv1[0].conv.weight, total)
+    torch.testing.assert_close(gray.backbone.conv1[0].conv.weight, total)
     with pytest.raises(WeightsError, match=r"backbone\.pth: .*do not fit"):
         load_backbone(build_model("demo"), tmp_path / "backbone.pth")
 

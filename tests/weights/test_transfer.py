@@ -34,7 +34,7 @@ def test_rows_go_by_name() -> None:
     assert report.carried_classes == ("dog", " cat ") and report.new_classes == ("tree",)
     layers = [f"decoder.dec_score_head.{i}.{kind}" for i in (0, 1) for kind in ("weight", "bias")]
     others = ["decoder.enc_score_head.weight", "decoder.enc_score_head.bias", "decoder.denoising_class_embed.weight"]
-    assert sorted(report.reinitialised) == sorted(layers + others) and report.adapted == ()
+    assert sorted(report.reinitialized) == sorted(layers + others) and report.adapted == ()
     assert "2 classes carried over, 1 start fresh" in str(report) and "tree" in str(report)
 
 
@@ -57,7 +57,7 @@ def test_the_same_classes_without_names() -> None:
     state, model, _ = prepared(num_classes=4)
     report = transfer(model, state, target_names=OLD)
     assert_same(model.state_dict(), state)
-    assert report.carried_classes == tuple(OLD) and report.reinitialised == ()
+    assert report.carried_classes == tuple(OLD) and report.reinitialized == ()
     assert str(report) == "4 classes carried over, 0 start fresh"
 
 
@@ -76,9 +76,9 @@ def test_other_image_channels(channels: int) -> None:
     state, model, _ = prepared(num_classes=4, in_channels=channels)
     report = transfer(model, state)
     assert report.adapted == ("backbone.conv1.conv1_1.conv.weight",)
-    grey = torch.rand(1, 1, 64, 96)
-    expected = small(num_classes=4)(grey.expand(-1, 3, -1, -1))
-    got = model.eval()(grey.expand(-1, channels, -1, -1))
+    gray = torch.rand(1, 1, 64, 96)
+    expected = small(num_classes=4)(gray.expand(-1, 3, -1, -1))
+    got = model.eval()(gray.expand(-1, channels, -1, -1))
     torch.testing.assert_close(got.logits, expected.logits, atol=1e-4, rtol=0)
 
 
@@ -97,7 +97,7 @@ def test_class_agnostic_selection() -> None:
     model = build_model(small(num_classes=3, decoder=agnostic).config)
     report = transfer(model, state, source_names=OLD, target_names=NEW)
     assert torch.equal(model.state_dict()["decoder.enc_score_head.weight"], state["decoder.enc_score_head.weight"])
-    assert not any("enc_score_head" in key for key in report.reinitialised)
+    assert not any("enc_score_head" in key for key in report.reinitialized)
 
 
 def test_v1_checkpoints_and_repeated_names() -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from rtdetr.detections import Detections
 from rtdetr.drawing import draw
-from rtdetr.errors import InputError, RTDETRError, naming_the_missing_extra, one_line
+from rtdetr.errors import InputError, RTDETRError, one_line, require_extra
 from rtdetr.runtimes.base import BaseDetector
 
 
@@ -24,7 +24,7 @@ def annotate(load: Callable[[], BaseDetector], image: Path, *, output: Path, thr
     """
     logging.basicConfig(stream=sys.stderr, format="%(levelname)s: %(message)s")
     try:
-        with naming_the_missing_extra():
+        with require_extra():
             found = load()(image, threshold=threshold)
         assert isinstance(found, Detections)
         _save(draw(image, found), output)

@@ -33,7 +33,7 @@ class Summary(NamedTuple):
 
     @classmethod
     def of(cls, seconds: np.ndarray) -> "Summary":
-        """Summarise measured times."""
+        """Summarize measured times."""
         return cls(*(round(float(value) * 1e3, 3) for value in np.percentile(seconds, (50, 90, 99))))
 
 

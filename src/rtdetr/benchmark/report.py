@@ -11,11 +11,11 @@ from rtdetr._version import __version__
 from rtdetr.benchmark.measure import STAGES, Measurement
 from rtdetr.errors import InputError
 from rtdetr.machine import has_amx, num_cores, package_versions, processor
-from rtdetr.plot_style import BLUE, GREY, ORANGE, PALE_BLUE, SMALL_TEXT, new_figure, save_figure, style_axes
+from rtdetr.plot_style import BLUE, GRAY, ORANGE, PALE_BLUE, SMALL_TEXT, new_figure, save_figure, style_axes
 from rtdetr.wording import counted, text_table
 
 PACKAGES = ("numpy", "pillow", "torch", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt")
-_COLORS = {"decode": GREY, "preprocess": PALE_BLUE, "network": BLUE, "postprocess": ORANGE}
+_COLORS = {"decode": GRAY, "preprocess": PALE_BLUE, "network": BLUE, "postprocess": ORANGE}
 
 
 def environment() -> dict[str, Any]:

@@ -54,7 +54,7 @@ def benchmark(
     """
     from rtdetr.benchmark import chart_kind, environment, measure, save_chart, table, to_json
     from rtdetr.benchmark.measure import peak_memory, sample_photo
-    from rtdetr.images import read_picture
+    from rtdetr.images import read_image
 
     if chart:
         chart_kind(chart)  # a mistake ends the command before the work
@@ -70,7 +70,7 @@ def benchmark(
     if len(channels) > 1 and not {1, 3}.issuperset(channels):
         raise ConfigError(f"the models take images of {channels} channels: measure those apart, no image fits all")
     for path in paths:
-        read_picture(path, num_channels=channels[-1])  # an error that names the file, if it cannot be read
+        read_image(path, num_channels=channels[-1])  # an error that names the file, if it cannot be read
     # files in memory, so that the disk is not measured; a NumPy file is opened by its name
     photos = [path if path.suffix.lower() == ".npy" else path.read_bytes() for path in paths]
     photos = photos or [sample_photo(channels[-1])]

@@ -33,7 +33,7 @@ from typer.core import TyperGroup
 from rtdetr.cli.completion import complete_words
 from rtdetr.cli.logs import log_to_stderr
 from rtdetr.cli.output import PIPE_CLOSED, pipe_was_closed
-from rtdetr.errors import ConfigError, RTDETRError, is_news, naming_the_missing_extra, nearest, one_line
+from rtdetr.errors import ConfigError, RTDETRError, is_news, nearest, one_line, require_extra
 
 VERBS = (
     "train",
@@ -102,7 +102,7 @@ class LazyGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the verb."""
         try:
-            with naming_the_missing_extra(), _usage_on_one_line():
+            with require_extra(), _usage_on_one_line():
                 result = super().invoke(ctx)
         except RTDETRError as error:
             if ctx.params["debug"]:

@@ -36,7 +36,7 @@ class Batch(NamedTuple):
     size_hw: SizeHW  # that the batch is to be scaled to
     mix_share: float | None  # of each image when it is blended with the one before it; None: it is not
     labels: Int64[np.ndarray, " n"]
-    boxes: Float[np.ndarray, "n 4"]  # normalised cxcywh
+    boxes: Float[np.ndarray, "n 4"]  # normalized cxcywh
     counts: list[int]  # objects of each image
 
     @property

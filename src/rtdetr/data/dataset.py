@@ -26,12 +26,12 @@ from rtdetr.data.records import to_annotations
 from rtdetr.errors import DatasetError, InputError
 from rtdetr.images import (
     ImageSource,
-    Picture,
+    LoadedImage,
     image_size,
     load_image,
     max_pixels,
     open_image,
-    read_picture,
+    read_image,
     size_of,
     viewable,
 )
@@ -39,7 +39,7 @@ from rtdetr.images.limit import pixels_hint
 from rtdetr.wording import counted, have
 
 _log = logging.getLogger(__name__)
-_Read = TypeVar("_Read", bound=Picture)
+_Read = TypeVar("_Read", bound=LoadedImage)
 
 
 class ImageTarget(TypedDict):
@@ -194,30 +194,30 @@ class DetectionDataset:
         target = self.target(index)
         return self._read(index, target, open_image), target
 
-    def picture(self, index: int, *, num_channels: int = 3) -> Picture:
+    def image(self, index: int, *, num_channels: int = 3) -> LoadedImage:
         """Read one image for a detector with `num_channels`: PIL's RGB for 3, else an array (h, w, num_channels).
 
-        An image that cannot be read is grey where `skips_bad_images`, and there is a warning.
+        An image that cannot be read is gray where `skips_bad_images`, and there is a warning.
 
         Raises:
             DatasetError: as for `load`, unless `skips_bad_images`.
         """
-        read = functools.partial(read_picture, num_channels=num_channels)
+        read = functools.partial(read_image, num_channels=num_channels)
         picture = self._read_or_none(index, read)
         if picture is not None:
             return picture
         width, height = self.target(index)["size_wh"]
-        return read_picture(np.full((height, width, num_channels), 128, np.uint8), num_channels=num_channels)
+        return read_image(np.full((height, width, num_channels), 128, np.uint8), num_channels=num_channels)
 
     def view(self, index: int) -> Image.Image:
         """Read one image to show it to a person, RGB whatever its channels; see `images.viewable`.
 
-        An image that cannot be read is grey where `skips_bad_images`.
+        An image that cannot be read is gray where `skips_bad_images`.
 
         Raises:
             DatasetError: as for `load`, unless `skips_bad_images`.
         """
-        return self._read_or_none(index, viewable) or Image.new("RGB", self.target(index)["size_wh"], "grey")
+        return self._read_or_none(index, viewable) or Image.new("RGB", self.target(index)["size_wh"], "gray")
 
     def _read_or_none(self, index: int, read: Callable[..., _Read]) -> _Read | None:
         try:
@@ -228,7 +228,7 @@ class DetectionDataset:
             if index not in self._told:
                 self._told.add(index)
                 reason = str(error).removesuffix(BAD_IMAGES)
-                text = "taken for grey, so that its objects count as missed: %s"
+                text = "taken for gray, so that its objects count as missed: %s"
                 _log.warning(text, reason, extra={"of_one_process": True})
                 if len(self._told) == len(self):
                     self._refuse_all()
@@ -239,7 +239,7 @@ class DetectionDataset:
 
         Args:
             index: of the image.
-            num_channels: of the model: 3 for RGB, 1 for grey; any other number needs images stored that way.
+            num_channels: of the model: 3 for RGB, 1 for gray; any other number needs images stored that way.
             reduction: how much smaller the sides may be, for the sake of speed; see `load_image`. The boxes stay.
 
         Raises:
@@ -309,9 +309,9 @@ class DetectionDataset:
         matched = match_classes(self.annotations, categories, file=self.annotations_file)
         if matched is self.annotations:
             return self
-        relabelled = copy.copy(self)
-        relabelled.annotations = matched
-        return relabelled
+        relabeled = copy.copy(self)
+        relabeled.annotations = matched
+        return relabeled
 
     def _read(self, index: int, target: ImageTarget, read: Callable[..., _Read], *, reduction: int = 1) -> _Read:
         """Read an image; as its file stores it where only that has the size stated: some tools ignore EXIF rotation."""

@@ -79,9 +79,9 @@ class TrainLoader:
             device: where the images and targets end up.
             rank: number of this process, 0 to world_size - 1.
             world_size: processes that share each batch.
-            num_channels: of the network's images: 3 RGB, 1 grey, any other number for images stored so.
+            num_channels: of the network's images: 3 RGB, 1 gray, any other number for images stored so.
             transforms: a torchvision v2 pipeline, an albumentations Compose, or a function of an image and a target as
-                in torchvision, in place of all that happens to a sample (colours, zoom-out, crop, flip, mosaic) from
+                in torchvision, in place of all that happens to a sample (colors, zoom-out, crop, flip, mosaic) from
                 the recipe's augmentation_start_epoch to its augmentation_stop_epoch; other epochs are not augmented.
             balance: show images with rare classes more often; see `sampling.repeat_factors`.
 
@@ -188,7 +188,7 @@ class TrainLoader:
         images, labels, boxes = (part.to(self._device, non_blocking=True) for part in batch.tensors)
         images = images.permute(0, 3, 1, 2)
         if images.shape[2:] != batch.size_hw:
-            images = functional.interpolate(images, size=batch.size_hw, mode="nearest")  # published behaviour
+            images = functional.interpolate(images, size=batch.size_hw, mode="nearest")  # published behavior
         images = images.float().div_(255)
         objects = zip(labels.split(batch.counts), boxes.split(batch.counts), strict=True)
         targets = [Target(labels=one, boxes=four) for one, four in objects]

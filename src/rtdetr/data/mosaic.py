@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from rtdetr.config import SizeHW
-from rtdetr.data.colours import distort, draw_steps
+from rtdetr.data.colors import distort, draw_steps
 from rtdetr.data.schedule import EpochPlan
 from rtdetr.data.transforms import Objects, Sample, mirrored, reduction_for, resize, to_target
 from rtdetr.structures import Target

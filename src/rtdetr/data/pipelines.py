@@ -222,6 +222,6 @@ def _to_pixels(image: Any) -> np.ndarray:
             return (pixels * 255).round().clip(0, 255).astype(np.uint8)
         raise DatasetError(
             f"transforms returned an image with values {low:g}..{high:g}; expected [0, 1] or uint8. Leave out "
-            "normalisation with mean and deviation: the network takes images in [0, 1]"
+            "normalization with mean and deviation: the network takes images in [0, 1]"
         )
     raise DatasetError(f"transforms returned an image of type {pixels.dtype} and shape {pixels.shape}; expected uint8")

@@ -11,7 +11,7 @@ from rtdetr.config import STRIDE, Recipe, SizeHW
 class EpochPlan(NamedTuple):
     """The data of one epoch.
 
-    strong: colour distortion, zoom-out and crop are on, or the user's own augmentation in their place.
+    strong: color distortion, zoom-out and crop are on, or the user's own augmentation in their place.
     size_hw: height and width that every sample is resized to, in pixels.
     batch_sizes_hw: sizes that a batch is then scaled to, drawn with equal chance; only `size_hw` without multi-scale.
     flip: chance that a sample is mirrored.

@@ -2,7 +2,7 @@
 
 Zoom-out and crop only choose a window of the image plane. `draw_view` chooses it before the image is read, from its
 size and boxes, so that the dataset can read large images at reduced size. `augment` then touches the pixels once: the
-window's part of the image is resized to the place it has in the result, its colors are distorted (`colours.py`), and
+window's part of the image is resized to the place it has in the result, its colors are distorted (`colors.py`), and
 the rest stays black.
 What is on at which epoch says `schedule.py`; evaluation uses `rtdetr.preprocessing` instead.
 
@@ -17,7 +17,7 @@ from jaxtyping import UInt8
 from torchvision.transforms import v2
 
 from rtdetr.config import SizeHW
-from rtdetr.data.colours import distort, draw_steps
+from rtdetr.data.colors import distort, draw_steps
 from rtdetr.data.schedule import EpochPlan
 from rtdetr.structures import Target
 
@@ -28,7 +28,7 @@ _REDUCED_BEYOND = 2  # a reduced image still has twice the pixels it is resized 
 
 
 class Sample(NamedTuple):
-    """An image at the epoch's size, uint8 (h, w, c), and its objects with normalised cxcywh boxes."""
+    """An image at the epoch's size, uint8 (h, w, c), and its objects with normalized cxcywh boxes."""
 
     pixels: np.ndarray
     target: Target
@@ -150,7 +150,7 @@ def zoom_out(size_wh: tuple[int, int], rng: np.random.Generator) -> Window:
 def iou_crop(window: Window, boxes_xyxy: np.ndarray, rng: np.random.Generator) -> Window:
     """A part of the window that some object covers to a random least IoU; often the window itself.
 
-    The sides are 0.3 to 1 of the window's, the aspect ratio 0.5 to 2, and at least one object has its centre inside.
+    The sides are 0.3 to 1 of the window's, the aspect ratio 0.5 to 2, and at least one object has its center inside.
     The same rule as torchvision's `RandomIoUCrop`, with the 40 trials in one computation: that one takes 3 ms an
     image, and divides by zero on images of less than 4 pixels.
     """
@@ -166,16 +166,16 @@ def iou_crop(window: Window, boxes_xyxy: np.ndarray, rng: np.random.Generator) -
         crops = np.concatenate([offsets, offsets + sizes], axis=1)
         width, height = sizes.T
         allowed = (width > 0) & (height > 0) & (height <= 2 * width) & (width <= 2 * height)
-        ious = np.where(_centre_inside(boxes_xyxy, crops[:, None]), _iou(boxes_xyxy, crops[:, None]), -1.0)
+        ious = np.where(_center_inside(boxes_xyxy, crops[:, None]), _iou(boxes_xyxy, crops[:, None]), -1.0)
         allowed &= ious.max(axis=1) >= least_iou
         if allowed.any():
             chosen = allowed.argmax()
             return Window(*offsets[chosen].tolist(), *sizes[chosen].tolist())
 
 
-def _centre_inside(boxes_xyxy: np.ndarray, crops_xyxy: np.ndarray) -> np.ndarray:
-    centres = (boxes_xyxy[..., :2] + boxes_xyxy[..., 2:]) * 0.5
-    return np.all((crops_xyxy[..., :2] < centres) & (centres < crops_xyxy[..., 2:]), axis=-1)
+def _center_inside(boxes_xyxy: np.ndarray, crops_xyxy: np.ndarray) -> np.ndarray:
+    centers = (boxes_xyxy[..., :2] + boxes_xyxy[..., 2:]) * 0.5
+    return np.all((crops_xyxy[..., :2] < centers) & (centers < crops_xyxy[..., 2:]), axis=-1)
 
 
 def _iou(boxes_xyxy: np.ndarray, crops_xyxy: np.ndarray) -> np.ndarray:
@@ -190,13 +190,13 @@ def visible(objects: Objects, window: Window, size_hw: SizeHW) -> Target:
     """The objects in the window, relative to it, that have a pixel before and after it is resized to `size_hw`."""
     left, top, width, height = window
     corners = np.array([left, top, left + width, top + height], dtype=np.float64)
-    kept = _centre_inside(objects.boxes_xyxy, corners)
+    kept = _center_inside(objects.boxes_xyxy, corners)
     boxes = objects.boxes_xyxy[kept] - np.tile(corners[:2], 2)
     return to_target(boxes, objects.labels[kept], plane_wh=np.array([width, height]), size_hw=size_hw)
 
 
 def to_target(boxes_xyxy: np.ndarray, labels: np.ndarray, *, plane_wh: np.ndarray, size_hw: SizeHW) -> Target:
-    """Cut boxes at the border of a plane, drop those of less than a pixel, there or at `size_hw`, and normalise."""
+    """Cut boxes at the border of a plane, drop those of less than a pixel, there or at `size_hw`, and normalize."""
     boxes = boxes_xyxy.astype(np.float64).reshape(-1, 2, 2).clip(0, plane_wh)
     sides = boxes[:, 1] - boxes[:, 0]
     kept = (np.minimum(sides, sides * (size_hw[1], size_hw[0]) / plane_wh) >= _LEAST_SIDE).all(1)

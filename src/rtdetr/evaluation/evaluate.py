@@ -16,9 +16,9 @@ from rtdetr.data import DetectionDataset
 from rtdetr.detections import Detections
 from rtdetr.evaluation.coco import CocoEvaluator
 from rtdetr.evaluation.report import EvaluationReport
-from rtdetr.images import Picture
+from rtdetr.images import LoadedImage
 
-Predict = Callable[[list[Picture]], list[Detections]]
+Predict = Callable[[list[LoadedImage]], list[Detections]]
 
 _DECODING_THREADS = 4
 
@@ -87,12 +87,14 @@ def detect_dataset(
     return evaluator
 
 
-def _decoded(dataset: DetectionDataset, indices: Sequence[int], *, num_channels: int, ahead: int) -> Iterator[Picture]:
+def _decoded(
+    dataset: DetectionDataset, indices: Sequence[int], *, num_channels: int, ahead: int
+) -> Iterator[LoadedImage]:
     """Images in order, read by threads while the network works."""
     with ThreadPoolExecutor(_DECODING_THREADS) as pool:
-        pending: deque[Future[Picture]] = deque()
+        pending: deque[Future[LoadedImage]] = deque()
         for index in indices:
-            pending.append(pool.submit(dataset.picture, index, num_channels=num_channels))
+            pending.append(pool.submit(dataset.image, index, num_channels=num_channels))
             if len(pending) > ahead:
                 yield pending.popleft().result()
         while pending:

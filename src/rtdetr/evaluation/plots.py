@@ -1,6 +1,6 @@
 """Plots of an evaluation: curves over recall and score, the confusion matrix, AP by class. `save_plots` writes all.
 
-With many classes the lines of single classes become a grey background to their mean, and the letters shrink.
+With many classes the lines of single classes become a gray background to their mean, and the letters shrink.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from rtdetr.evaluation.precision import RECALL_POINTS
 from rtdetr.evaluation.report import EvaluationReport
 from rtdetr.fonts import FontPath
 from rtdetr.fonts.figure import FigureNames, figure_names
-from rtdetr.plot_style import BLUE, GREY, PALE_BLUE, SMALL_TEXT, new_figure, save_figure, style_axes
+from rtdetr.plot_style import BLUE, GRAY, PALE_BLUE, SMALL_TEXT, new_figure, save_figure, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -141,7 +141,7 @@ def plot_class_ap(report: EvaluationReport, names: FigureNames) -> "Figure":
             f"{row.ap:.3f} / {row.ap50:.3f}",
             va="center",
             fontsize=SMALL_TEXT,
-            color=GREY,
+            color=GRAY,
         )
     ticks = [f"{name} ({row.objects})" for row, name in rows]
     axes.set_yticks(places, ticks, fontsize=SMALL_TEXT, fontfamily=names.families)
@@ -169,7 +169,7 @@ def _lines(
     for label, (name, line) in enumerate(zip(names.names, values, strict=True)):
         note = f"  {notes[label]}" if notes else ""
         text = name + note if few else ("each class" if label == 0 else None)
-        color: Any = tuple(0.85 * c / 255 for c in class_color(label)) if few else GREY
+        color: Any = tuple(0.85 * c / 255 for c in class_color(label)) if few else GRAY
         axes.plot(x, line, color=color, linewidth=1.5 if few else 0.6, alpha=1 if few else 0.3, label=text)
     if len(values) > 1:
         axes.plot(x, _mean(values), color=BLUE, linewidth=3, label="mean")

@@ -59,7 +59,7 @@ def draw_comparison(
 ) -> Image.Image:
     """The ground truth of one image beside what was detected: right in green, wrong in red, missed in amber.
 
-    Wrong detections carry the kind of their error (`error_types`). Crowd regions and detections on them are grey.
+    Wrong detections carry the kind of their error (`error_types`). Crowd regions and detections on them are gray.
     `font` is a file for class names, see `drawing.draw`.
 
     Raises:

@@ -8,26 +8,26 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from rtdetr.images import Picture, open_image, read_picture
+from rtdetr.images import LoadedImage, open_image, read_image
 
 _SIZES_WH = ((320, 240), (240, 320), (256, 256))
 _CORNERS = {"square": 4, "triangle": 3, "disk": 48, "star": 10}
 _HUES = (1 / 6, 2 / 6, 0.0, 3 / 6)  # those of the demo's classes, in the order of _CORNERS
 
 
-def built_in_images(num_channels: int = 3) -> list[Picture]:
+def built_in_images(num_channels: int = 3) -> list[LoadedImage]:
     """Return images, the same ones at each call: three drawn ones and, with matplotlib, its photo of a person.
 
     Args:
-        num_channels: 3 for PIL's RGB, 1 for grey; for any other number red, green and blue in turn, again and again.
+        num_channels: 3 for PIL's RGB, 1 for gray; for any other number red, green and blue in turn, again and again.
     """
     drawn = [_drawn(np.random.default_rng(number), size_wh) for number, size_wh in enumerate(_SIZES_WH)]
     return [_with_channels(image, num_channels) for image in (*drawn, *_photos())]
 
 
-def _with_channels(image: Image.Image, num_channels: int) -> Picture:
+def _with_channels(image: Image.Image, num_channels: int) -> LoadedImage:
     if num_channels in (1, 3):
-        return read_picture(image, num_channels=num_channels)
+        return read_image(image, num_channels=num_channels)
     return np.asarray(image)[:, :, np.arange(num_channels) % 3]
 
 

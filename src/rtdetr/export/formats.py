@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr.detections import Detector
-from rtdetr.errors import ConfigError, MissingDependencyError, naming_the_missing_extra
+from rtdetr.errors import ConfigError, MissingDependencyError, require_extra
 from rtdetr.export.job import Job
 from rtdetr.export.options import ExportOptions
 from rtdetr.export.samples import Feed
@@ -182,7 +182,7 @@ def writer_of(options: ExportOptions) -> Any:
     find = form.int8_writer if options.precision == "int8" else form.writer
     assert find is not None  # `complete` has refused it
     try:
-        with naming_the_missing_extra():
+        with require_extra():
             return find()
     except MissingDependencyError as error:
         raise MissingDependencyError(f"export to {options.format}: {error}") from None

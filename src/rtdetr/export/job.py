@@ -8,7 +8,7 @@ from rtdetr.errors import ExportError, WeightsError
 from rtdetr.export.graph import input_size, prepared
 from rtdetr.export.options import ExportOptions
 from rtdetr.export.source import Source
-from rtdetr.images import Picture
+from rtdetr.images import LoadedImage
 from rtdetr.models import RTDETR
 from rtdetr.runtimes.metadata import ExportMetadata
 from rtdetr.runtimes.torch_detector import TorchDetector
@@ -48,7 +48,7 @@ def make_job(source: Source, options: ExportOptions) -> Job:
     return Job(network, options, _describe(source, network, options), reference)
 
 
-def check_finite(reference: TorchDetector, image: Picture) -> None:
+def check_finite(reference: TorchDetector, image: LoadedImage) -> None:
     """Refuse a network whose own output is not finite; some engines clip such values, and their detections look sound.
 
     Raises:
@@ -79,7 +79,7 @@ def _describe(source: Source, network: RTDETR, options: ExportOptions) -> Export
         precision=pytorch_precision(options.precision),
         num_queries=network.num_queries,
         one_label=options.one_label,
-        licence=source.licence,
+        license=source.license,
         source_sha256=source.sha256,
         library_version=__version__,
     )

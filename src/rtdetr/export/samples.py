@@ -10,7 +10,7 @@ from rtdetr.data import DetectionDataset, open_dataset
 from rtdetr.errors import InputError, MissingSplitError
 from rtdetr.export.built_in_images import built_in_images
 from rtdetr.export.job import Job
-from rtdetr.images import Picture, read_picture, size_of
+from rtdetr.images import LoadedImage, read_image, size_of
 from rtdetr.preprocessing import preprocess
 from rtdetr.wording import counted
 
@@ -29,7 +29,7 @@ class Samples(NamedTuple):
     feeds: inputs of the graph to calibrate INT8 on.
     """
 
-    images: list[Picture]
+    images: list[LoadedImage]
     dataset: DetectionDataset | None = None
     feeds: Sequence[Feed] = ()
 
@@ -61,7 +61,7 @@ def open_samples(job: Job, images: Sequence[Any] | None, data: Data | None, *, o
 
 def images_to_compare(
     images: Sequence[Any] | None, dataset: DetectionDataset | None, num_channels: int
-) -> list[Picture]:
+) -> list[LoadedImage]:
     """The images given, else some of the dataset, else those that come with the library.
 
     Raises:
@@ -70,19 +70,19 @@ def images_to_compare(
     if images is not None:
         if not images:
             raise InputError("expected at least one image to verify the model on, got none")
-        return [read_picture(image, num_channels=num_channels) for image in images]
+        return [read_image(image, num_channels=num_channels) for image in images]
     if dataset is not None:
         return list(spread(dataset, NUM_OF_DATASET, num_channels))
     return built_in_images(num_channels)
 
 
-def spread(images: Images, most: int, num_channels: int) -> Iterator[Picture]:
+def spread(images: Images, most: int, num_channels: int) -> Iterator[LoadedImage]:
     """Read at most so many of the images, spread evenly."""
     for index in np.linspace(0, len(images) - 1, min(most, len(images))).round().astype(int).tolist():
         if isinstance(images, DetectionDataset):
-            yield images.picture(index, num_channels=num_channels)
+            yield images.image(index, num_channels=num_channels)
         else:
-            yield read_picture(images[index], num_channels=num_channels)
+            yield read_image(images[index], num_channels=num_channels)
 
 
 def _to_calibrate(
@@ -102,6 +102,6 @@ def _to_calibrate(
         return dataset
 
 
-def _feed(image: Picture, job: Job) -> Feed:
+def _feed(image: LoadedImage, job: Job) -> Feed:
     feed = {"images": preprocess(image, job.metadata.size_hw)[None]}
     return feed if job.options.postprocess == "raw" else {**feed, "orig_target_sizes": np.array([size_of(image)])}

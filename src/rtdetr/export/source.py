@@ -21,7 +21,7 @@ class Source(NamedTuple):
     model: RTDETR
     categories: Categories
     thresholds: tuple[float, ...] | None = None
-    licence: str | None = None
+    license: str | None = None
     sha256: str | None = None
 
 
@@ -61,16 +61,16 @@ def open_source(
             "--classes FILE (Python: open_source(model, categories=...))",
             source,
         )
-    return Source(network, classes, weights.thresholds, _licence(str(source)), checkpoint_sha256(weights.path))
+    return Source(network, classes, weights.thresholds, _license(str(source)), checkpoint_sha256(weights.path))
 
 
-def _licence(name: str) -> str | None:
-    """The licence of a published checkpoint."""
+def _license(name: str) -> str | None:
+    """The license of a published checkpoint."""
     name, _, tag = name.partition(":")
     if name not in (*zoo.list_models(), *zoo.ALIASES):
         return None
     found = zoo.entry(name).checkpoints.get(tag or str(zoo.tag(name)))
-    return found.licence if found else None
+    return found.license if found else None
 
 
 def checkpoint_sha256(path: Path) -> str | None:

@@ -28,7 +28,7 @@ from rtdetr.export.samples import images_to_compare
 from rtdetr.export.stages import first_diverging, shows_stages, stage_errors
 from rtdetr.exported_files import exported_format
 from rtdetr.files import beside
-from rtdetr.images import Picture
+from rtdetr.images import LoadedImage
 from rtdetr.models import RTDETR
 from rtdetr.preprocessing import resize
 from rtdetr.runtimes import load
@@ -129,7 +129,7 @@ def verify(
 def _detections(
     detector: Detector,
     original: TorchDetector,
-    images: Sequence[Picture],
+    images: Sequence[LoadedImage],
     lowest: float,
     size_hw: tuple[int, int],
 ) -> tuple[tuple[list[Detections], list[Detections]], str | None]:
@@ -201,14 +201,14 @@ def _reference(reference: str | os.PathLike[str] | RTDETR | TorchDetector, categ
     return load_torch_detector(reference, LoadOptions(device="cpu", precision="float32"))
 
 
-def _detect(detector: Detector, image: Picture, threshold: float, size_hw: tuple[int, int]) -> Detections:
+def _detect(detector: Detector, image: LoadedImage, threshold: float, size_hw: tuple[int, int]) -> Detections:
     found = detector(image, threshold=threshold, size_hw=size_hw)
     assert isinstance(found, Detections)  # one image was given
     return found
 
 
 def _detect_together(
-    detector: BaseDetector, images: Sequence[Picture], threshold: float, size_hw: tuple[int, int]
+    detector: BaseDetector, images: Sequence[LoadedImage], threshold: float, size_hw: tuple[int, int]
 ) -> list[Detections]:
     """In one batch, also where the detector itself would run them one by one."""
     batch = detector.batch([detector.prepare(one, size_hw) for one in images])
@@ -221,7 +221,7 @@ def _own_tolerance(detector: Detector) -> Tolerance:
     return _HALF if precision in ("float16", "bfloat16") else TOLERANCES["fp32"]
 
 
-def _resized(image: Picture, size_hw: tuple[int, int]) -> np.ndarray:
+def _resized(image: LoadedImage, size_hw: tuple[int, int]) -> np.ndarray:
     return np.ascontiguousarray(resize(image, size_hw).transpose(1, 2, 0))
 
 
@@ -232,7 +232,7 @@ def _scaled(found: Detections, size_hw: tuple[int, int]) -> Detections:
     return replace(found, boxes_xyxy=found.boxes_xyxy * ratio, image_size_wh=(width, height))
 
 
-def _latency_ms(detector: Detector, image: Picture, size_hw: tuple[int, int]) -> float:
+def _latency_ms(detector: Detector, image: LoadedImage, size_hw: tuple[int, int]) -> float:
     """Median time per image; the runs before have warmed the detector up."""
     times = []
     for _ in range(_TIMED_RUNS):
@@ -247,7 +247,7 @@ def measure_ap(detector: Detector, dataset: DetectionDataset, *, size_hw: tuple[
     dataset = dataset.with_categories(detector.categories)
     channels = getattr(detector, "in_channels", 3)
 
-    def predict(images: list[Picture]) -> list[Detections]:
+    def predict(images: list[LoadedImage]) -> list[Detections]:
         return [_detect(detector, one, 0.0, size_hw or getattr(detector, "size_hw", (640, 640))) for one in images]
 
     return float(np.nan_to_num(evaluate_dataset(predict, dataset, num_channels=channels, progress=False).metrics.ap))

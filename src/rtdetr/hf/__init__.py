@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from rtdetr.errors import naming_the_missing_extra
+from rtdetr.errors import require_extra
 
 if TYPE_CHECKING:
     from rtdetr.hf.configuration import RTDetrV2Config as RTDetrV2Config
@@ -41,7 +41,7 @@ __all__ = [  # the names of _HOMES
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    with naming_the_missing_extra():
+    with require_extra():
         return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 

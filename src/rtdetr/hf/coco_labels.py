@@ -37,7 +37,7 @@ class Labels(NamedTuple):
     orig_size: Tensor
 
 
-def make_labels(annotation: Any, *, image_hw: SizeHW, resized_hw: SizeHW, padded_hw: SizeHW, normalise: bool) -> Labels:
+def make_labels(annotation: Any, *, image_hw: SizeHW, resized_hw: SizeHW, padded_hw: SizeHW, normalize: bool) -> Labels:
     """Convert one image's annotations: boxes are clipped to the image, crowds and boxes without area are dropped.
 
     Args:
@@ -45,7 +45,7 @@ def make_labels(annotation: Any, *, image_hw: SizeHW, resized_hw: SizeHW, padded
         image_hw: height and width of the image that the boxes are in.
         resized_hw: the same after resizing.
         padded_hw: the same after padding at the bottom and the right.
-        normalise: boxes as cxcywh in 0..1 of the padded image, else xyxy in pixels.
+        normalize: boxes as cxcywh in 0..1 of the padded image, else xyxy in pixels.
 
     Raises:
         InputError: it has another form.
@@ -64,9 +64,9 @@ def make_labels(annotation: Any, *, image_hw: SizeHW, resized_hw: SizeHW, padded
 
     scale_h, scale_w = resized_hw[0] / height, resized_hw[1] / width
     boxes *= torch.tensor([scale_w, scale_h, scale_w, scale_h])
-    if normalise:
-        centres, sizes = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
-        boxes = torch.cat([centres, sizes], dim=1) / torch.tensor([padded_hw[1], padded_hw[0]] * 2)
+    if normalize:
+        centers, sizes = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+        boxes = torch.cat([centers, sizes], dim=1) / torch.tensor([padded_hw[1], padded_hw[0]] * 2)
     return Labels(
         size=torch.tensor(padded_hw),
         image_id=torch.tensor([image_id]),

@@ -21,7 +21,7 @@ from rtdetr.preprocessing import resize
 
 SizeHW = tuple[int, int]
 Size = Mapping[str, int] | SizeDict
-_CHANNELS = (1, 3, 4)  # of grey, RGB and RGBA images
+_CHANNELS = (1, 3, 4)  # of gray, RGB and RGBA images
 _logger = logging.getLogger(__name__)
 
 
@@ -41,7 +41,7 @@ def as_list(images: Any) -> list[Any]:
     return flat
 
 
-def read_image(image: Any, *, channels_first: bool | None = None) -> np.ndarray:
+def image_array(image: Any, *, channels_first: bool | None = None) -> np.ndarray:
     """Return one image as (h, w, 3), RGB and upright: uint8, or float32 where its values were floats.
 
     Args:
@@ -87,7 +87,7 @@ def resize_image(image: np.ndarray, size_hw: SizeHW, *, resample: int) -> np.nda
     """Stretch (h, w, 3) with antialiasing; returns (3, h, w) of the same type.
 
     Args:
-        image: uint8 or float32, from `read_image`.
+        image: uint8 or float32, from `image_array`.
         size_hw: new height and width.
         resample: PIL's number of the method; 2, bilinear, is what models are trained with.
     """

@@ -22,7 +22,7 @@ from rtdetr.boxes import cxcywh_to_xyxy
 from rtdetr.errors import InputError, nearest
 from rtdetr.files import write_atomically
 from rtdetr.hf.coco_labels import Labels, SizeHW, make_labels
-from rtdetr.hf.image_inputs import Size, as_list, padded_size, read_image, resize_image
+from rtdetr.hf.image_inputs import Size, as_list, image_array, padded_size, resize_image
 from rtdetr.models.postprocess import best_pairs
 from rtdetr.preprocessing import METHODS, resized_hw
 from rtdetr.wording import counted
@@ -77,7 +77,7 @@ class RTDetrImageProcessor(BaseImageProcessor):
     1/255, `do_normalize` False, `image_mean` and `image_std` (ImageNet's), `do_pad` False, `pad_size` None,
     `do_convert_annotations` True, `format` "coco_detection". None as a `do_` setting means False, as in transformers.
 
-    Differs: grey, RGBA, palette and 16-bit images come out as RGB, and EXIF rotation is applied. With padding, what
+    Differs: gray, RGBA, palette and 16-bit images come out as RGB, and EXIF rotation is applied. With padding, what
     comes after the model knows of it: see `post_process_object_detection`.
     """
 
@@ -98,7 +98,7 @@ class RTDetrImageProcessor(BaseImageProcessor):
         """Prepare images, and their annotations for training.
 
         Args:
-            images: one image or a list: paths, addresses, PIL images, arrays or tensors; see `read_image`.
+            images: one image or a list: paths, addresses, PIL images, arrays or tensors; see `image_array`.
             annotations: for each image {"image_id": int, "annotations": [...]} as in COCO's files, with category ids
                 from 0; one such dictionary for one image.
             settings: the class's, for this call, and `return_tensors` ("pt" or "np"; tensors where it is None),
@@ -118,7 +118,7 @@ class RTDetrImageProcessor(BaseImageProcessor):
         if order not in (None, "channels_first", "channels_last"):
             raise InputError(f"expected 'channels_first' or 'channels_last' as input_data_format, got {order!r}")
         channels_first = None if order is None else order == "channels_first"
-        pictures = [read_image(image, channels_first=channels_first) for image in as_list(images)]
+        pictures = [image_array(image, channels_first=channels_first) for image in as_list(images)]
         resized = [
             resized_hw(_hw(picture), dict(used.size)) if used.do_resize else _hw(picture) for picture in pictures
         ]
@@ -160,7 +160,7 @@ class RTDetrImageProcessor(BaseImageProcessor):
         was not padding, where it was given a `pixel_mask`. Outputs without that are taken as they are.
 
         Args:
-            outputs: with `logits` (b, q, k) and `pred_boxes` (b, q, 4), normalised cxcywh.
+            outputs: with `logits` (b, q, k) and `pred_boxes` (b, q, 4), normalized cxcywh.
             threshold: detections of a higher score are kept.
             target_sizes: height and width of each upright image, a tensor (b, 2) or a list of pairs; None leaves boxes
                 in 0..1.
@@ -284,7 +284,7 @@ def _as_arrays(batch: BatchFeature) -> BatchFeature:
 
 
 def _pixels(picture: np.ndarray, resized_hw: SizeHW, padded_hw: SizeHW, used: _Settings) -> np.ndarray:
-    """One image of the network, (3, h, w); uint8 where it is neither rescaled nor normalised."""
+    """One image of the network, (3, h, w); uint8 where it is neither rescaled nor normalized."""
     pixels = resize_image(picture, resized_hw, resample=used.resample)
     changed = used.do_rescale or used.do_normalize
     values = np.zeros((3, *padded_hw), dtype=np.float32 if changed else pixels.dtype)
@@ -314,7 +314,7 @@ def _labels(
         raise InputError(f"expected annotations for each of {counted(len(pictures), 'image')}, got {count}")
     return [
         make_labels(
-            annotation, image_hw=_hw(picture), resized_hw=inner, padded_hw=outer, normalise=used.do_convert_annotations
+            annotation, image_hw=_hw(picture), resized_hw=inner, padded_hw=outer, normalize=used.do_convert_annotations
         )
         for annotation, picture, inner, outer in zip(annotations, pictures, resized, padded, strict=True)
     ]

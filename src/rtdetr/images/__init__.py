@@ -7,24 +7,24 @@ says what else may stand for an image.
 from rtdetr.images.limit import allow_pixels, max_pixels
 from rtdetr.images.read import (
     ImageSource,
-    Picture,
+    LoadedImage,
     image_size,
     load_image,
     open_image,
-    read_picture,
+    read_image,
     size_of,
     viewable,
 )
 
 __all__ = [
     "ImageSource",
-    "Picture",
+    "LoadedImage",
     "allow_pixels",
     "image_size",
     "load_image",
     "max_pixels",
     "open_image",
-    "read_picture",
+    "read_image",
     "size_of",
     "viewable",
 ]

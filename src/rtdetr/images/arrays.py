@@ -42,7 +42,7 @@ def numpy_file(source: object) -> np.ndarray | None:
 
 
 def tiff_pages(source: File | Image.Image, num_channels: int, *, upright: bool = True) -> np.ndarray | None:
-    """Channels (h, w, num_channels) that are pages of a TIFF file, one grey page for each; None for other files.
+    """Channels (h, w, num_channels) that are pages of a TIFF file, one gray page for each; None for other files.
 
     Raises:
         InputError: the file is damaged.
@@ -149,7 +149,7 @@ def stated_bands(source: File | Image.Image) -> tuple[int, int]:
         return 0, 1
 
 
-def as_picture(array: np.ndarray) -> np.ndarray:
+def pil_array(array: np.ndarray) -> np.ndarray:
     """Check an array's shape and give uint8 that PIL takes: (h, w), (h, w, 3) or (h, w, 4)."""
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from rtdetr.errors import InputError
-from rtdetr.images.arrays import as_picture, numpy_file, stated_bands, tiff_bands, tiff_pages, to_uint8
+from rtdetr.images.arrays import numpy_file, pil_array, stated_bands, tiff_bands, tiff_pages, to_uint8
 from rtdetr.images.decode import decode, opened
 from rtdetr.images.formats import tiff_hint
 from rtdetr.images.orientation import upright_size
@@ -18,7 +18,7 @@ from rtdetr.images.sources import File, name_of
 from rtdetr.wording import counted
 
 ImageSource = str | os.PathLike[str] | bytes | bytearray | BinaryIO | Image.Image | np.ndarray
-Picture = Image.Image | np.ndarray  # an image that was read: PIL's RGB, or uint8 (h, w, channels)
+LoadedImage = Image.Image | np.ndarray  # an image that was read: PIL's RGB, or uint8 (h, w, channels)
 
 
 def load_image(source: ImageSource, *, num_channels: int = 3, reduction: int = 1, upright: bool = True) -> np.ndarray:
@@ -28,8 +28,8 @@ def load_image(source: ImageSource, *, num_channels: int = 3, reduction: int = 1
         source: a path, the bytes of an image file, a file object, a PIL image, or an array (h, w), (h, w, 1), (h, w, 3)
             or (h, w, 4) of uint8, bool, uint16 or floats in [0, 1]; colors are in the order RGB. A file NAME.npy is
             the array in it.
-        num_channels: channels of the model. 1 converts to grey. Any number but 1 and 3 takes arrays (h, w, k) as they
-            are, images with as many bands (an RGBA file for 4 channels), TIFF files with as many grey pages, and with
+        num_channels: channels of the model. 1 converts to gray. Any number but 1 and 3 takes arrays (h, w, k) as they
+            are, images with as many bands (an RGBA file for 4 channels), TIFF files with as many gray pages, and with
             the package tifffile TIFF files with any number of bands.
         reduction: 2, 4 or 8 lets a JPEG file be decoded with sides that are smaller by up to this factor, rounded up,
             which takes much less time; other files are read whole.
@@ -40,7 +40,7 @@ def load_image(source: ImageSource, *, num_channels: int = 3, reduction: int = 1
     rounded; of 16-bit color files Pillow reads the upper 8 bits. Of several pages or frames the first is read, and a
     log line says so.
 
-    Differs: published code clips 16-bit grey images at 255, which turns them white, and ignores EXIF rotation.
+    Differs: published code clips 16-bit gray images at 255, which turns them white, and ignores EXIF rotation.
 
     Raises:
         InputError: no such file, not an image, a truncated or empty one, one with more pixels than allowed, or an array
@@ -74,7 +74,7 @@ def open_image(source: ImageSource, *, mode: str | None = "RGB", upright: bool =
     return image if mode is None else _convert(image, mode)
 
 
-def read_picture(source: ImageSource, *, num_channels: int = 3, upright: bool = True) -> Picture:
+def read_image(source: ImageSource, *, num_channels: int = 3, upright: bool = True) -> LoadedImage:
     """Read an image for a model with `num_channels`: PIL's RGB for 3, which costs least, else an array.
 
     Raises:
@@ -86,7 +86,7 @@ def read_picture(source: ImageSource, *, num_channels: int = 3, upright: bool = 
 
 
 def viewable(source: ImageSource, *, upright: bool = True) -> Image.Image:
-    """What to show a person of an image: RGB; of more than four channels the first three, of two the first as grey.
+    """What to show a person of an image: RGB; of more than four channels the first three, of two the first as gray.
 
     Raises:
         InputError: as for `load_image`, except that any number of channels is taken.
@@ -125,14 +125,14 @@ def image_size(source: ImageSource) -> tuple[int, int]:
         return bands.shape[1], bands.shape[0]
 
 
-def size_of(picture: Picture) -> tuple[int, int]:
+def size_of(picture: LoadedImage) -> tuple[int, int]:
     """Width and height in pixels of an image that was read."""
     return picture.size if isinstance(picture, Image.Image) else (picture.shape[1], picture.shape[0])
 
 
 def _decoded(source: ImageSource, *, reduction: int = 1, upright: bool = True) -> Image.Image:
     if isinstance(source, np.ndarray):
-        return Image.fromarray(as_picture(source))
+        return Image.fromarray(pil_array(source))
     return decode(source, reduction=reduction, upright=upright)
 
 
@@ -146,7 +146,7 @@ def _rgb_source(source: ImageSource, *, reduction: int = 1, upright: bool = True
             bands = tiff_bands(source, upright=upright)
         if bands is None:
             raise
-        return Image.fromarray(as_picture(bands))
+        return Image.fromarray(pil_array(bands))
 
 
 def _bands(source: ImageSource, num_channels: int, *, upright: bool) -> np.ndarray:
@@ -171,7 +171,7 @@ def _bands(source: ImageSource, num_channels: int, *, upright: bool) -> np.ndarr
 
 
 def _stored_bands(source: File | Image.Image, num_channels: int, *, upright: bool) -> np.ndarray:
-    """Grey pages, or what Pillow reads if that has as many bands, else all bands of a TIFF file."""
+    """Gray pages, or what Pillow reads if that has as many bands, else all bands of a TIFF file."""
     try:
         pages = tiff_pages(source, num_channels, upright=upright)
         if pages is not None:

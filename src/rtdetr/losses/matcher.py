@@ -41,9 +41,9 @@ def match(
     cross to the host once. A cost that is not finite counts as very high, so that a NaN prediction is never preferred.
 
     Args:
-        layers: predictions with logits (b, q, k) and normalised boxes; the number of queries may differ.
+        layers: predictions with logits (b, q, k) and normalized boxes; the number of queries may differ.
         labels: objects of all images, one after the other.
-        boxes_cxcywh: their normalised boxes.
+        boxes_cxcywh: their normalized boxes.
         counts: objects of each image.
         config: weights of the three costs and the focal parameters.
     """

@@ -68,7 +68,7 @@ class DeformableAttention(nn.Module):
         *,
         keep: Callable[[Tensor], Tensor] | None = None,
     ) -> Float[Tensor, "b q d"]:
-        """Read `memory`, the tokens of all maps finest first, around the normalised reference boxes.
+        """Read `memory`, the tokens of all maps finest first, around the normalized reference boxes.
 
         `keep` is given the weights of the points (b, q, heads, p), which add up to 1, and returns those to go on with.
         """

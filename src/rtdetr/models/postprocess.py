@@ -1,4 +1,4 @@
-"""From logits and normalised boxes to the best detections in pixels: no NMS, no clipping, as published."""
+"""From logits and normalized boxes to the best detections in pixels: no NMS, no clipping, as published."""
 
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -22,7 +22,7 @@ def postprocess(
 
     Args:
         logits: class scores before the sigmoid.
-        boxes_cxcywh: normalised boxes.
+        boxes_cxcywh: normalized boxes.
         sizes_wh: width and height of the original images.
         max_detections: the most to return an image.
         one_label: take the best class of each query only; then there are at most min(max_detections, queries).

@@ -29,7 +29,7 @@ MOSAIC = "Mosaic"
 STRONG = ("RandomPhotometricDistort", "RandomZoomOut", "RandomIoUCrop")
 _COLLATE = ("BatchImageCollateFunction", "BatchImageCollateFuncion", "default_collate_fn")  # released as Funcion
 _AUGMENTATION = "the augmentation is the published one"
-_PREPARED = "images are numbers from 0 to 1 and boxes normalised centres and sizes"
+_PREPARED = "images are numbers from 0 to 1 and boxes normalized centers and sizes"
 _ORDER = "images are stretched to the size, after what changes their content"
 
 

@@ -1,4 +1,4 @@
-"""What a published file says about learning: loss, optimiser, schedules and average."""
+"""What a published file says about learning: loss, optimizer, schedules and average."""
 
 from typing import Any
 
@@ -98,9 +98,9 @@ def read_optimizer(root: Section) -> dict[str, Any]:
     section = root.inside("optimizer")
     values: dict[str, Any] = {"clip_max_norm": root.take("clip_max_norm", or_none(number), None) or 0.0}
     if section is not None:
-        section.only("type", "AdamW", why="the optimiser is AdamW")
-        section.only("eps", 1e-8, why="the optimiser's eps is 1e-8")
-        section.only("amsgrad", False, why="the optimiser is AdamW as it stands")
+        section.only("type", "AdamW", why="the optimizer is AdamW")
+        section.only("eps", 1e-8, why="the optimizer's eps is 1e-8")
+        section.only("amsgrad", False, why="the optimizer is AdamW as it stands")
         values["lr"] = section.take("lr", number, 1e-3)
         values["weight_decay"] = section.take("weight_decay", number, 1e-2)
         values["betas"] = tuple(section.take("betas", list_of(number), [0.9, 0.999]))

@@ -1,6 +1,6 @@
 """From a YAML file of the published implementation to our settings.
 
-`network.py` reads its model, `objective.py` loss and optimiser, `data.py` the data, this file what concerns the run.
+`network.py` reads its model, `objective.py` loss and optimizer, `data.py` the data, this file what concerns the run.
 Every key is either translated, or listed in `IGNORED`, or an error; docs/training.md has the table.
 """
 

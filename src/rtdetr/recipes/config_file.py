@@ -9,7 +9,7 @@
       loss: {bbox_weight: 4}
     early_stopping: 10         # and any other field of `rtdetr.config.TrainConfig`
 
-A run's own config.json is such a file. The files of the published implementation are recognised and translated
+A run's own config.json is such a file. The files of the published implementation are recognized and translated
 (`rtdetr.published`).
 """
 

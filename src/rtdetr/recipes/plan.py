@@ -179,7 +179,7 @@ def _images(recipe: Recipe) -> str:
     if sizes and recipe.multiscale_stop_epoch != 0:
         parts.append(f"multi-scale {min(sizes)} to {max(sizes)}{until(recipe.multiscale_stop_epoch)}")
     if recipe.augmentation_stop_epoch != 0:
-        parts.append(f"colour, zoom-out and crop{until(recipe.augmentation_stop_epoch, start)}")
+        parts.append(f"color, zoom-out and crop{until(recipe.augmentation_stop_epoch, start)}")
     for name, chance in (("mosaic", recipe.mosaic), ("mixup", recipe.mixup)):
         if chance:
             parts.append(f"{name} with a chance of {chance:g}{until(recipe.mixing_stop_epoch, start)}")

@@ -18,7 +18,7 @@ from rtdetr.config import Recipe, TrainConfig
 from rtdetr.data import DetectionDataset
 from rtdetr.data.sampling import epoch_length, repeat_factors
 from rtdetr.devices import choose_device
-from rtdetr.errors import naming_the_missing_extra, one_of
+from rtdetr.errors import one_of, require_extra
 from rtdetr.evaluation import CocoMetrics
 from rtdetr.fonts import given_face
 from rtdetr.images import allow_pixels
@@ -135,7 +135,7 @@ def check(config: TrainConfig) -> None:
     """
     one_of("best_metric", config.best_metric, METRICS)
     for name in config.loggers:
-        with naming_the_missing_extra():
+        with require_extra():
             importlib.import_module(name)
     if config.font is not None:
         given_face(config.font)

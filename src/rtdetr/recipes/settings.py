@@ -26,7 +26,7 @@ class TrainSettings(TypedDict, total=False):
     size_hw: SizeHW | None  # height and width of the training images, multiples of 32; multi-scale follows
     lr: float | None  # learning rate; parameter groups with their own follow in proportion
     precision: str | None  # "auto", "float32", "bfloat16" or "float16"
-    in_channels: int | None  # of the images: 3 RGB, 1 grey, other numbers as stored; default: the model's, 3
+    in_channels: int | None  # of the images: 3 RGB, 1 gray, other numbers as stored; default: the model's, 3
     images: PathLike | None  # folder of the training images, where it is not in a usual place
     val_data: PathLike | Sequence[PathLike] | None  # dataset that is evaluated; default: the validation part of `data`
     val_images: PathLike | None  # folder of its images
@@ -41,7 +41,7 @@ class TrainSettings(TypedDict, total=False):
     deterministic: bool | None  # bit-equal repetition on the same machine
     rehearsal: bool | None  # try the largest batch before the first step; on unless switched off
     channels_last: bool | None  # memory layout of images and convolutions; on unless switched off
-    seed: int | None  # of initialisation, order, augmentation and denoising
+    seed: int | None  # of initialization, order, augmentation and denoising
     workers: int | None  # processes that load images; 0: none
     evaluate_every: int | None  # epochs between evaluations; 0: never
     best_metric: str | None  # number of an evaluation that decides which weights are best; "ap" if left out

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rtdetr.errors import TrainingError
-from rtdetr.plot_style import BLUE, GREY, ORANGE, PALE_GREY, SERIES, new_figure, save_figure, style_axes
+from rtdetr.plot_style import BLUE, GRAY, ORANGE, PALE_GRAY, SERIES, new_figure, save_figure, style_axes
 from rtdetr.reports.metrics import read_records
 
 CURVE_FILE = "learning_curve.png"
@@ -48,10 +48,10 @@ def _draw_loss(axes: Any, steps: Rows, times: np.ndarray, epochs: Rows) -> None:
     trained = [row for row in epochs if row["loss"] is not None]
     values = [row["loss"] for row in steps]
     if len(values) > 1:
-        axes.plot(times, values, color=PALE_GREY, linewidth=1)
+        axes.plot(times, values, color=PALE_GRAY, linewidth=1)
         # the first steps, before the network knows anything, would press the rest flat
         axes.set_ylim(*_limits(values))
-    _plot(axes, [row["epoch"] for row in trained], [row["loss"] for row in trained], color=GREY)
+    _plot(axes, [row["epoch"] for row in trained], [row["loss"] for row in trained], color=GRAY)
     style_axes(axes, title="Training loss")
     axes.set_ylabel("sum of the weighted terms")
 
@@ -69,7 +69,7 @@ def _draw_accuracy(axes: Any, epochs: Rows) -> None:
         _plot(axes, [best["epoch"]], [best["ap"][0]], color=BLUE, markersize=8, markerfacecolor="white")
         axes.legend(frameon=False, loc="upper left")
     else:
-        axes.text(0.5, 0.5, "not evaluated", transform=axes.transAxes, ha="center", color=GREY)
+        axes.text(0.5, 0.5, "not evaluated", transform=axes.transAxes, ha="center", color=GRAY)
     style_axes(axes, title=title)
     axes.set_ylim(0, max(top, 0.01))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rtdetr.errors import ConfigError, RTDETRError, TrainingError, naming_the_missing_extra, one_of
+from rtdetr.errors import ConfigError, RTDETRError, TrainingError, one_of, require_extra
 from rtdetr.files import write_atomically
 from rtdetr.reports.metrics import EpochRecord, MetricsSink, StepRecord, flat, row_of
 from rtdetr.text_files import read_text
@@ -30,7 +30,7 @@ def require(name: str) -> ModuleType:
         MissingDependencyError: its package is not installed; the message names the extra.
     """
     one_of("logger", name, sorted(LOGGERS))
-    with naming_the_missing_extra():
+    with require_extra():
         return importlib.import_module(name)
 
 

@@ -32,7 +32,7 @@ from rtdetr.reports.metrics import read_records
 from rtdetr.run_files import PLAN_FILE
 from rtdetr.wording import counted
 
-PAGE_FILE, PICTURES_FOLDER = "report.html", "pictures"
+PAGE_FILE, IMAGES_FOLDER = "report.html", "images"
 _MOST_EPOCHS = 500
 _LATEST = 20  # rows of steps that the speed is the mean of
 Rows = Sequence[Mapping[str, Any]]
@@ -57,7 +57,7 @@ def build_page(folder: Path) -> str:
     sections = {
         "Learning": together(figure_file(folder / "learning_curve.png", folder), _epoch_table(epochs)),
         "Accuracy": accuracy(evaluation),
-        "Plots": plots(folder / PICTURES_FOLDER, folder),
+        "Plots": plots(folder / IMAGES_FOLDER, folder),
         "Predictions": _photos(folder, "predictions_*.png", f"Images from all over the validation data. {SIDES}"),
         "Worst images": _photos(folder, "worst_*.png", f"The most and the most confident errors first. {SIDES}"),
         "Training batches": _photos(folder, "batch_*.png", "What the network is shown, after augmentation."),
@@ -127,7 +127,7 @@ def _epoch_table(epochs: Rows) -> Html:
 
 
 def _photos(folder: Path, pattern: str, text: str) -> Html:
-    paths = sorted((folder / PICTURES_FOLDER).glob(pattern), key=_natural_order)
+    paths = sorted((folder / IMAGES_FOLDER).glob(pattern), key=_natural_order)
     found = gallery([figure_file(path, folder, caption=_caption(path), is_photo=True) for path in paths])
     return together(note(text), found) if found else Html()
 

@@ -26,7 +26,7 @@ from rtdetr.files import write_atomically
 from rtdetr.fonts import FontPath
 from rtdetr.reports.curves import draw_learning_curve
 from rtdetr.reports.environment import write_environment
-from rtdetr.reports.page import PICTURES_FOLDER, write_page
+from rtdetr.reports.page import IMAGES_FOLDER, write_page
 from rtdetr.reports.previews import draw_batches, save_image
 from rtdetr.reports.statistics import write_statistics
 
@@ -65,7 +65,7 @@ def write_start(
         val_data: images that are evaluated, with the same labels.
         loader: batches of `train_data`. Some are drawn, which changes none; call `set_epoch` before using it.
     """
-    pictures = folder / PICTURES_FOLDER
+    pictures = folder / IMAGES_FOLDER
     datasets = {"train": train_data} if val_data is None else {"train": train_data, "val": val_data}
     size_hw, font = config.recipe.train_size_hw, config.font
     names, counts = train_data.categories.names, preview_epochs(config.recipe)
@@ -89,7 +89,7 @@ def write_end(folder: Path, *, report: EvaluationReport | None = None, font: Fon
     """
     attempt("the learning curve", lambda: draw_learning_curve(folder))
     if report is not None:
-        pictures = folder / PICTURES_FOLDER
+        pictures = folder / IMAGES_FOLDER
         attempt("the plots of the evaluation", lambda: save_plots(report, pictures, font=font))
         attempt("the images with detections", lambda: _write_detections(report, pictures, font))
     attempt("report.html", lambda: write_page(folder))

@@ -12,7 +12,7 @@ from rtdetr.data import DetectionDataset
 from rtdetr.errors import TrainingError
 from rtdetr.files import write_atomically
 from rtdetr.fonts.figure import FigureNames, figure_names
-from rtdetr.plot_style import BLUE, GREY, SERIES, SMALL_TEXT, new_figure, save_figure, style_axes
+from rtdetr.plot_style import BLUE, GRAY, SERIES, SMALL_TEXT, new_figure, save_figure, style_axes
 from rtdetr.wording import counted
 
 STATISTICS_FILE, STATISTICS_PLOT = "label_statistics.json", "label_statistics.png"
@@ -127,7 +127,7 @@ def _draw_bars(axes: Any, found: Mapping[str, dict[str, Any]], names: FigureName
         shares = 100 * counts / max(counts.sum(), 1)
         shift = 0.4 - thickness * (number + 0.5)
         bars = axes.barh(places + shift, shares, thickness * 0.92, color=color, label=_described(split, values))
-        axes.bar_label(bars, [f"{count:,}" for count in counts], padding=3, fontsize=SMALL_TEXT, color=GREY)
+        axes.bar_label(bars, [f"{count:,}" for count in counts], padding=3, fontsize=SMALL_TEXT, color=GRAY)
     axes.set_yticks(places, [names.names[label] for label in order], fontfamily=names.families)
     axes.margins(x=0.12)
     axes.set_ylim(min(-0.5, len(order) - 5.5), len(order) - 0.5)  # few bars do not get thicker
@@ -147,7 +147,7 @@ def _draw_ranking(axes: Any, found: Mapping[str, dict[str, Any]], names: FigureN
     axes.set_ylim(bottom=0)
     lines = [f"{first[label]['objects']:,}  {names.names[label]}" for label in order]
     text = "most\n" + "\n".join(lines[:8]) + "\n\nfewest\n" + "\n".join(lines[-8:])
-    style = {"fontsize": SMALL_TEXT, "fontfamily": names.families, "color": GREY}
+    style = {"fontsize": SMALL_TEXT, "fontfamily": names.families, "color": GRAY}
     axes.text(0.97, 0.97, text, transform=axes.transAxes, ha="right", va="top", zorder=5, **style)
     style_axes(axes, title=f"Objects per class, {counted(len(order), 'class')}", grid="y")
     axes.set(xlabel="classes, the most frequent first", ylabel="objects")
@@ -162,7 +162,7 @@ def _draw_sizes(axes: Any, sizes: Mapping[str, np.ndarray], size_hw: SizeHW) -> 
         counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), bins=edges)
         axes.stairs(100 * counts / max(len(values), 1), edges, fill=color == BLUE, color=color, alpha=0.8, label=split)
     for limit in (SMALL, LARGE):
-        axes.axvline(limit, color=GREY, linewidth=1, linestyle=":")
+        axes.axvline(limit, color=GRAY, linewidth=1, linestyle=":")
     axes.set_xscale("log", base=2)
     axes.set_xlim(edges[0], edges[-1])
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")

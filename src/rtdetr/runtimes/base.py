@@ -23,7 +23,7 @@ import numpy as np
 from rtdetr.categories import Categories
 from rtdetr.detections import Detections, Detector
 from rtdetr.errors import InputError, WeightsError
-from rtdetr.images import Picture, read_picture, size_of
+from rtdetr.images import LoadedImage, read_image, size_of
 from rtdetr.images.arrays import tensor_array
 from rtdetr.preprocessing import Preparation
 from rtdetr.runtimes.arguments import is_share, multiples_of_32, num_tokens, whole_number
@@ -40,7 +40,7 @@ Prepared = tuple[np.ndarray, tuple[int, int]]  # uint8 pixels as the engine take
 class Seen(NamedTuple):
     """An image as it was opened, None where nobody asked for it, and what was found in it."""
 
-    image: Picture | None
+    image: LoadedImage | None
     detections: Detections
 
 
@@ -81,7 +81,7 @@ class BaseDetector(Detector):
 
     @property
     def in_channels(self) -> int:
-        """Channels of the images: 3 for RGB, 1 for grey, any other number as stored."""
+        """Channels of the images: 3 for RGB, 1 for gray, any other number as stored."""
         return self.metadata.in_channels
 
     def enter_process(self) -> None:
@@ -175,7 +175,9 @@ class BaseDetector(Detector):
         thresholds = self.by_class(threshold)
         max_detections = whole_number(max_detections, "max_detections")
         batch_size = whole_number(batch_size, "batch_size")
-        waiting: deque[Picture | InputError | None] = deque()  # images whose output is to come, and errors, in order
+        waiting: deque[LoadedImage | InputError | None] = (
+            deque()
+        )  # images whose output is to come, and errors, in order
         batches = self._batches(sources, waiting, size_hw=size_hw, batch_size=batch_size, keep_images=keep_images)
         for batch, output in self.infer_all(batches):
             for found in self.finish(output, batch.sizes_wh, thresholds=thresholds, max_detections=max_detections):
@@ -189,7 +191,7 @@ class BaseDetector(Detector):
     def _batches(
         self,
         sources: Sequence[Any],
-        waiting: "deque[Picture | InputError | None]",
+        waiting: "deque[LoadedImage | InputError | None]",
         *,
         size_hw: tuple[int, int],
         batch_size: int,
@@ -206,15 +208,15 @@ class BaseDetector(Detector):
 
     def _read_and_prepare(
         self, source: Any, *, size_hw: tuple[int, int], keep_image: bool
-    ) -> tuple[Prepared, Picture | None]:
+    ) -> tuple[Prepared, LoadedImage | None]:
         image = self.read(source)
         return self.prepare(image, size_hw), image if keep_image else None
 
-    def read(self, source: Any) -> Picture:
+    def read(self, source: Any) -> LoadedImage:
         """Open one image: as PIL's RGB, or an array (h, w, c) where the model has other channels than three."""
-        return read_picture(tensor_array(source, num_channels=self.in_channels), num_channels=self.in_channels)
+        return read_image(tensor_array(source, num_channels=self.in_channels), num_channels=self.in_channels)
 
-    def prepare(self, image: Picture, size_hw: tuple[int, int]) -> Prepared:
+    def prepare(self, image: LoadedImage, size_hw: tuple[int, int]) -> Prepared:
         """Resize an image to the network's input, unless the graph does that itself."""
         if self.metadata.preprocess == "in_graph":
             return np.asarray(image), size_of(image)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rtdetr.class_lists import GivenClasses
-from rtdetr.errors import WeightsError, naming_the_missing_extra
+from rtdetr.errors import WeightsError, require_extra
 from rtdetr.exported_files import exported_format
 from rtdetr.files import beside, with_home
 from rtdetr.runtimes.base import BaseDetector
@@ -98,7 +98,7 @@ def load(
         raise WeightsError(f"{path} has the weights of an OpenVINO model: give {graph}")
     runtime = _TORCH if format is None else RUNTIMES[format]
     options.check(runtime.options, source=path, kind=path.suffix or "named")
-    with naming_the_missing_extra():
+    with require_extra():
         opener = getattr(importlib.import_module(f"rtdetr.runtimes.{runtime.module}"), runtime.opener)
         detector: BaseDetector = opener(source if format is None else path, options)
     if format is not None:

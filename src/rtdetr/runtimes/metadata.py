@@ -38,7 +38,7 @@ class ExportMetadata(Strict):
     precision: str = "float32"  # of most weights: float32, float16, bfloat16, int8 or mixed
     num_queries: Size = 300
     one_label: bool = False  # the graph gives the best class of each query only, not the best pairs of both
-    licence: str | None = None  # of the weights
+    license: str | None = None  # of the weights
     source_sha256: str | None = None  # of the checkpoint it was made from
     library_version: str
 

@@ -108,7 +108,7 @@ class OpenVINODetector(FileDetector):
 
     @property
     def precision(self) -> str:
-        """The type that float layers compute in, after "int8 and" where some are quantised."""
+        """The type that float layers compute in, after "int8 and" where some are quantized."""
         hint = self._for_one.current.get_property("INFERENCE_PRECISION_HINT").to_string()
         word = next((name for name, short in TYPES.items() if short == hint), hint)
         return f"int8 and {word}" if self.metadata.precision == "int8" else word

@@ -34,7 +34,7 @@ def best_pairs(
 
     Args:
         logits: (q, k), class scores before the sigmoid.
-        boxes_cxcywh: (q, 4), normalised.
+        boxes_cxcywh: (q, 4), normalized.
         size_wh: width and height of the original image.
         max_detections: the most to return.
         one_label: take the best class of each query only.

@@ -18,7 +18,7 @@ from rtdetr._version import __version__
 from rtdetr.categories import Categories
 from rtdetr.devices import choose_device, continue_in_fork, inference_dtype, no_autocast, pytorch_defaults
 from rtdetr.errors import InputError
-from rtdetr.images import Picture
+from rtdetr.images import LoadedImage
 from rtdetr.models import RTDETR, fuse
 from rtdetr.preprocessing import Preparation
 from rtdetr.runtimes.arguments import multiples_of_32
@@ -127,7 +127,7 @@ class TorchStretch(Preparation):
     128x128 up to a quarter are.
     """
 
-    def apply(self, image: Picture, input_hw: tuple[int, int]) -> np.ndarray:
+    def apply(self, image: LoadedImage, input_hw: tuple[int, int]) -> np.ndarray:
         """Turn an image into an input, uint8 (c, h, w); one that is not PIL's RGB as `Preparation` does."""
         if not isinstance(image, Image.Image) or image.size == (input_hw[1], input_hw[0]):
             return super().apply(image, input_hw)

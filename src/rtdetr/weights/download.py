@@ -1,6 +1,6 @@
 """Fetch published weight files into a cache: resumable, atomic, verified. No torch here.
 
-The file `NAME` of the cache has a neighbour `NAME.sha256` that holds its hash since the first use, `NAME.partial` is an
+The file `NAME` of the cache has a neighbor `NAME.sha256` that holds its hash since the first use, `NAME.partial` is an
 unfinished download with `NAME.partial.tag` saying which version of the remote file it belongs to.
 
 Environment: RTDETR_CACHE (folder of the cache), RTDETR_OFFLINE=1 or HF_HUB_OFFLINE=1 (never connect),

@@ -28,20 +28,20 @@ class TransferReport(NamedTuple):
 
     carried_classes: names, as the model has them, whose rows came from the checkpoint.
     new_classes: names (numbers where no names are known) whose rows start fresh.
-    reinitialised: class-dependent entries in which rows start fresh.
+    reinitialized: class-dependent entries in which rows start fresh.
     adapted: entries made to fit another number of image channels.
     """
 
     carried_classes: tuple[str, ...]
     new_classes: tuple[str, ...]
-    reinitialised: tuple[str, ...]
+    reinitialized: tuple[str, ...]
     adapted: tuple[str, ...]
 
     def __str__(self) -> str:
         lines = [f"{counted(len(self.carried_classes), 'class')} carried over, {len(self.new_classes)} start fresh"]
         if self.new_classes:
             names = ", ".join(self.new_classes[:8]) + (", ..." if len(self.new_classes) > 8 else "")
-            lines.append(f"fresh classes: {names}; fresh rows in {', '.join(self.reinitialised)}")
+            lines.append(f"fresh classes: {names}; fresh rows in {', '.join(self.reinitialized)}")
         if self.adapted:
             lines.append(f"averaged over the image channels: {', '.join(self.adapted)}")
         return "; ".join(lines)
@@ -80,20 +80,20 @@ def transfer(
     pairs = _matches(source_names, target_names, old_classes, classes)
     same = classes == old_classes and all(new == old for new, old in pairs.items()) and len(pairs) == classes
     own = model.state_dict()
-    reinitialised = []
+    reinitialized = []
     for key in [] if same else [key for key in own if key.startswith(CLASS_HEADS) and key in state]:
         padding = 1 if key == DENOISING else 0  # its last row stands for "no class", stays zero
         rows = own[key].clone()
         if (len(rows), len(state[key])) != (classes + padding, old_classes + padding):
             if rows.shape != state[key].shape:  # class-agnostic on one side only
                 state[key] = rows
-                reinitialised.append(key)
+                reinitialized.append(key)
             continue
         for new, old in pairs.items():
             rows[new] = state[key][old].to(rows.dtype)
         state[key] = rows
         if len(pairs) < classes:
-            reinitialised.append(key)
+            reinitialized.append(key)
     adapted = []
     for key in STEMS:
         if key in own and key in state and state[key].ndim == 4 and state[key].shape[1] != own[key].shape[1]:
@@ -104,7 +104,7 @@ def transfer(
     return TransferReport(
         carried_classes=tuple(names[label] for label in sorted(pairs)),
         new_classes=tuple(name for label, name in enumerate(names) if label not in pairs),
-        reinitialised=tuple(reinitialised),
+        reinitialized=tuple(reinitialized),
         adapted=tuple(adapted),
     )
 

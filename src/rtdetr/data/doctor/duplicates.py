@@ -1,11 +1,11 @@
 """Find images that are the same, or nearly: by the bytes of the file, and by a miniature of what it shows.
 
-Two images are nearly the same when their 16x16 grey miniatures, brought to the same mean and contrast, differ little in
+Two images are nearly the same when their 16x16 gray miniatures, brought to the same mean and contrast, differ little in
 every cell. That is so for other sizes, compressions and brightnesses of one picture; cropped, mirrored or turned ones
 are not found, and pictures that differ in one visible object are kept apart. Pairs worth that comparison are found by
 the correlation of 8x8 miniatures, which for all pairs is one product of matrices.
 
-Differs: the usual difference hash (signs of neighbours' differences) takes any two pictures on an even background for
+Differs: the usual difference hash (signs of neighbors' differences) takes any two pictures on an even background for
 the same, and data sets of such pictures would be compared pair by pair for hours.
 """
 

@@ -34,7 +34,7 @@ class ImageFacts(NamedTuple):
     stored_wh: width and height of the pixels in the file; `upright_wh` after EXIF rotation.
     orientation: of the EXIF tag, 1 to 8; 1 is upright.
     digest: equal for files with equal bytes.
-    thumb: grey levels 0..255 of the upright image, 16x16.
+    thumb: gray levels 0..255 of the upright image, 16x16.
     """
 
     error: str | None
@@ -85,7 +85,7 @@ def examine(path: Path) -> ImageFacts:
         return _facts(data)
     except Exception:  # damaged files make decoders fail in every way; the loader's own words follow
         try:
-            upright = picture_of(path)
+            upright = image_of(path)
         except InputError as error:
             return ImageFacts(str(error).removeprefix(f"{path} "))
     size_wh = upright.size
@@ -96,7 +96,7 @@ def examine(path: Path) -> ImageFacts:
     return _described(data, upright, size_wh, 1)
 
 
-def picture_of(path: Path) -> Image.Image:
+def image_of(path: Path) -> Image.Image:
     """What to show of an image file: upright, RGB in 8 bits.
 
     Raises:
@@ -133,12 +133,12 @@ def _over_all_levels(values: np.ndarray) -> Image.Image:
 
 def _described(data: bytes, upright: Image.Image, stored_wh: tuple[int, int], orientation: int) -> ImageFacts:
     if upright.mode == "P" and "transparency" in upright.info:
-        upright = upright.convert("RGBA")  # PIL warns about the direct way; the colours are the same
-    grey = upright.convert("L")
+        upright = upright.convert("RGBA")  # PIL warns about the direct way; the colors are the same
+    gray = upright.convert("L")
     return ImageFacts(
         error=None,
         stored_wh=stored_wh,
         orientation=orientation,
         digest=hashlib.blake2b(data, digest_size=16).digest(),
-        thumb=np.asarray(grey.resize((THUMB_SIDE, THUMB_SIDE), Image.Resampling.BOX)),
+        thumb=np.asarray(gray.resize((THUMB_SIDE, THUMB_SIDE), Image.Resampling.BOX)),
     )

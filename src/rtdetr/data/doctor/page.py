@@ -125,6 +125,6 @@ def _example(survey: Survey, example: Example) -> Html:
     shown = thumbnails(survey, example)
     if not shown:
         return element("div", words, class_="example words")
-    shots = [html.figure(html.picture(one.image, alt=one.caption or where), one.caption) for one in shown]
+    shots = [html.figure(html.photo(one.image, alt=one.caption or where), one.caption) for one in shown]
     pair = "example pair" if len(shown) > 1 else "example"
     return element("div", element("div", *shots, class_="shots"), words, class_=pair)

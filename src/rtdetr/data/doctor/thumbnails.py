@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from rtdetr.data.doctor.findings import Example
-from rtdetr.data.doctor.images import picture_of
+from rtdetr.data.doctor.images import image_of
 from rtdetr.data.doctor.survey import Position, Survey
 from rtdetr.errors import InputError
 from rtdetr.images.orientation import turn_back
@@ -50,7 +50,7 @@ def _open(survey: Survey, position: Position) -> Image.Image | None:
     if not survey.facts[position[0]][position[1]].usable:
         return None
     try:
-        return picture_of(survey.parts[position[0]].images[position[1]].path)
+        return image_of(survey.parts[position[0]].images[position[1]].path)
     except InputError:  # gone since it was examined
         return None
 
@@ -92,8 +92,8 @@ def _window(size_wh: tuple[int, int], box_xyxy: np.ndarray | None) -> tuple[int,
         if (box_low >= 0).all() and (box_high <= size).all():
             if side < size.max() * 0.7:
                 half = np.minimum([side * THUMB_WH[0] / THUMB_WH[1], side], size) / 2
-                centre = np.clip((box_low + box_high) / 2, half, size - half)
-                low, high = centre - half, centre + half
+                center = np.clip((box_low + box_high) / 2, half, size - half)
+                low, high = center - half, center + half
         else:
             low = np.maximum(np.minimum(low, box_low - 4), -_MOST_BEYOND * size)
             high = np.minimum(np.maximum(high, box_high + 4), (1 + _MOST_BEYOND) * size)

@@ -103,7 +103,7 @@ def _sizes_wh(g: GraphBuilder, coarse_hw: str, levels: int) -> str:
 
 
 def _centers(g: GraphBuilder, sizes_wh: str, starts: str, ends: str, count: str) -> tuple[str, str]:
-    """Centre of each token as x and y in 0..1, float32 (2, s), and its level, int64 (s,)."""
+    """Center of each token as x and y in 0..1, float32 (2, s), and its level, int64 (s,)."""
     index = g.op("Range", g.constant(0), count, g.constant(1))
     passed = g.op("GreaterOrEqual", g.reshape(index, (-1, 1)), ends)  # (s, l): the levels that end before the token
     level = g.op("ReduceSum", g.op("Cast", passed, to=TensorProto.INT64), g.constant([1]), keepdims=0)

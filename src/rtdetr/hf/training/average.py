@@ -10,7 +10,7 @@ from rtdetr.config import Recipe
 from rtdetr.errors import ConfigError
 from rtdetr.training import ModelEMA
 
-_KEY = "rtdetr_average"  # in the state of the optimiser
+_KEY = "rtdetr_average"  # in the state of the optimizer
 
 
 class AverageWeights(TrainerCallback):
@@ -34,10 +34,10 @@ class AverageWeights(TrainerCallback):
         self._resumed: dict[str, Any] | None = None
 
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Let the optimiser's state carry what a resumed run needs: Trainer saves and loads nothing else for us.
+        """Let the optimizer's state carry what a resumed run needs: Trainer saves and loads nothing else for us.
 
         Raises:
-            ConfigError: Trainer was not given an optimiser, or shards the weights.
+            ConfigError: Trainer was not given an optimizer, or shards the weights.
         """
         optimizer = kwargs.get("optimizer")
         if optimizer is None:

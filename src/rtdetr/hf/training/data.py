@@ -28,7 +28,7 @@ Labels = dict[str, Tensor]
 class Item(TypedDict):
     """One image for the network.
 
-    `labels` holds, of its n objects without crowd regions: `class_labels` int64 (n,), `boxes` float32 (n, 4) normalised
+    `labels` holds, of its n objects without crowd regions: `class_labels` int64 (n,), `boxes` float32 (n, 4) normalized
     cxcywh, `area` float32 (n,) in pixels of the network's image and `iscrowd` int64 (n,), all 0; and `image_id` int64
     (1,), `orig_size` and `size` int64 (2,), height and width of the image in its file and for the network.
     """

@@ -51,7 +51,7 @@ class CocoMetric:
         """Take the detections of a batch; of an image that comes twice, the last ones.
 
         Args:
-            outputs: of the model in eval mode: `logits` (b, q, k) and `pred_boxes` (b, q, 4), normalised cxcywh.
+            outputs: of the model in eval mode: `logits` (b, q, k) and `pred_boxes` (b, q, 4), normalized cxcywh.
             labels: `image_id` and `orig_size` (height, width) of each image, which was stretched, not padded.
         """
         self._add(outputs.logits, outputs.pred_boxes, labels)

@@ -1,4 +1,4 @@
-"""A recipe in the words of Trainer: optimiser, schedule of the rate, and the arguments that follow from it."""
+"""A recipe in the words of Trainer: optimizer, schedule of the rate, and the arguments that follow from it."""
 
 from typing import Any
 
@@ -15,14 +15,14 @@ from rtdetr.wording import counted
 
 
 def build_optimizers(model: nn.Module, recipe: Recipe, *, steps_per_epoch: int) -> tuple[torch.optim.AdamW, LambdaLR]:
-    """Return the optimiser and the schedule of a recipe, as `Trainer(optimizers=...)` takes them.
+    """Return the optimizer and the schedule of a recipe, as `Trainer(optimizers=...)` takes them.
 
     The parameters are in the recipe's groups: the backbone at its own rate, norms without weight decay.
 
     Args:
         model: a model of `rtdetr.hf`; it may be moved to another device later.
         recipe: rates, weight decay, groups and schedule.
-        steps_per_epoch: optimiser steps an epoch, which the schedule counts its epochs in.
+        steps_per_epoch: optimizer steps an epoch, which the schedule counts its epochs in.
 
     Raises:
         ConfigError: patterns of the recipe's groups that cannot be, or match the same parameter.

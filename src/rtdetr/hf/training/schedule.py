@@ -23,7 +23,7 @@ def batch_size_hw(recipe: Recipe, *, epoch: int, step: int, seed: int = 0) -> Si
     Args:
         recipe: has the sizes to draw from.
         epoch: counted from 0.
-        step: optimiser steps made so far in the whole run; the parts of an accumulated batch have one size.
+        step: optimizer steps made so far in the whole run; the parts of an accumulated batch have one size.
         seed: of the run; >= 0.
     """
     sizes = plan(recipe, epoch).batch_sizes_hw
@@ -31,10 +31,10 @@ def batch_size_hw(recipe: Recipe, *, epoch: int, step: int, seed: int = 0) -> Si
 
 
 def resize_batch(pixel_values: Tensor, size_hw: SizeHW) -> Tensor:
-    """Scale a batch of images (b, c, h, w) to a step's size; boxes are normalised and stay as they are."""
+    """Scale a batch of images (b, c, h, w) to a step's size; boxes are normalized and stay as they are."""
     if pixel_values.shape[2:] == size_hw:
         return pixel_values
-    return functional.interpolate(pixel_values, size=size_hw, mode="nearest")  # published behaviour
+    return functional.interpolate(pixel_values, size=size_hw, mode="nearest")  # published behavior
 
 
 class AugmentationSchedule(TrainerCallback):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from torchvision.transforms import v2
 
-from rtdetr.data.colours import distort, draw_steps
+from rtdetr.data.colors import distort, draw_steps
 
 THEIRS = {
     "brightness": v2.functional.adjust_brightness,

@@ -2,7 +2,7 @@
 
 What torchvision's `RandomPhotometricDistort` does, with the same chances and ranges, each operation within a level of
 torchvision's on tensors, in a fraction of the time. Hue needs no conversion to HSV: turning it by a small angle moves
-each channel by what the next one on the colour circle has in excess, between the pixel's darkest and lightest channel.
+each channel by what the next one on the color circle has in excess, between the pixel's darkest and lightest channel.
 
 Source: arXiv 1512.02325 (SSD) section 2.2.
 """
@@ -19,7 +19,7 @@ Step = tuple[str, float | list[int]]  # name of an operation, and its factor or 
 _CHANCE = 0.5
 _RANGES = {"brightness": (0.875, 1.125), "contrast": (0.5, 1.5), "saturation": (0.5, 1.5), "hue": (-0.05, 0.05)}
 _BAND = 1 << 16  # pixels that are worked on at a time, so that they stay in the processor's cache
-_SAMPLE = 1 << 14  # pixels that the grey level of contrast is measured on
+_SAMPLE = 1 << 14  # pixels that the gray level of contrast is measured on
 
 
 def draw_steps(rng: np.random.Generator, *, num_channels: int = 3) -> list[Step]:
@@ -36,7 +36,7 @@ def draw_steps(rng: np.random.Generator, *, num_channels: int = 3) -> list[Step]
 def distort(pixels: UInt8[np.ndarray, "h w c"], steps: list[Step]) -> UInt8[np.ndarray, "h w c"]:
     """Apply the steps to an image; the factors are those of torchvision's functions.
 
-    Differs: the grey level that contrast turns around is the mean of some 16,000 pixels instead of all.
+    Differs: the gray level that contrast turns around is the mean of some 16,000 pixels instead of all.
     """
     if not steps:
         return pixels
@@ -46,7 +46,7 @@ def distort(pixels: UInt8[np.ndarray, "h w c"], steps: list[Step]) -> UInt8[np.n
     for name, value in steps:
         match name, value:
             case "contrast", float():
-                change = partial(_contrast, factor=value, pivot=round(float(_grey(sample).mean())))
+                change = partial(_contrast, factor=value, pivot=round(float(_gray(sample).mean())))
             case "order", list():
                 change = partial(_reorder, order=value)
             case _:
@@ -71,16 +71,16 @@ def _planes(pixels: np.ndarray) -> np.ndarray:
     return planes.reshape(len(planes), -1)
 
 
-def _grey(planes: np.ndarray) -> np.ndarray:
+def _gray(planes: np.ndarray) -> np.ndarray:
     """Luminance of ITU-R 601, rounded down; the mean of other than three channels."""
     if len(planes) != 3:
         return planes.mean(axis=0)
     red, green, blue = planes.view(np.uint16)
-    grey = red * np.uint16(77)
-    grey += green * np.uint16(150)
-    grey += blue * np.uint16(29)
-    grey >>= 8
-    return grey.view(np.int16)
+    gray = red * np.uint16(77)
+    gray += green * np.uint16(150)
+    gray += blue * np.uint16(29)
+    gray >>= 8
+    return gray.view(np.int16)
 
 
 def _brightness(planes: np.ndarray, *, factor: float) -> None:
@@ -95,12 +95,12 @@ def _contrast(planes: np.ndarray, *, factor: float, pivot: int) -> None:
 
 
 def _saturation(planes: np.ndarray, *, factor: float) -> None:
-    _blend(planes, _grey(planes), factor)
+    _blend(planes, _gray(planes), factor)
 
 
-def _blend(planes: np.ndarray, centre: np.ndarray | np.int16, factor: float) -> None:
-    """Stretch the distance from `centre`, rounding down as torchvision does."""
-    change = planes - centre
+def _blend(planes: np.ndarray, center: np.ndarray | np.int16, factor: float) -> None:
+    """Stretch the distance from `center`, rounding down as torchvision does."""
+    change = planes - center
     change *= np.int16(round((factor - 1) * 256))  # at most 255 * 128
     change >>= 8
     planes += change
@@ -120,11 +120,11 @@ def _hue(planes: np.ndarray, *, factor: float) -> None:
     turn += 128
     turn >>= 8
     low, high = darkest + turn, lightest - turn
-    neighbours = planes[[1, 2, 0] if factor > 0 else [2, 0, 1]]
-    planes -= neighbours
-    np.maximum(neighbours, low, out=neighbours)
-    np.minimum(neighbours, high, out=neighbours)
-    planes += neighbours
+    neighbors = planes[[1, 2, 0] if factor > 0 else [2, 0, 1]]
+    planes -= neighbors
+    np.maximum(neighbors, low, out=neighbors)
+    np.minimum(neighbors, high, out=neighbors)
+    planes += neighbors
     np.maximum(planes, darkest, out=planes)
     np.minimum(planes, lightest, out=planes)
 
