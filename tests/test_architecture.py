@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -305,3 +306,21 @@ def test_lazy_names_match_what_type_checkers_see() -> None:
     seen = {alias.asname: node.module for node in block.body for alias in node.names}
     modules = dict.fromkeys(rtdetr._MODULES, "rtdetr")
     assert seen == modules | {name: f"rtdetr.{home}" for name, home in rtdetr._HOMES.items()}
+
+
+def test_the_page_names_real_files_and_functions() -> None:
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+\.py`?[^|]*) \|", (REPOSITORY / "docs/architecture.md").read_text(), re.M)
+    assert len(rows) > 25
+    for names, files in rows:
+        sources = [PACKAGE / file for file in re.findall(r"`([a-z0-9_/]+\.py)`", files)]
+        assert sources and all(source.is_file() for source in sources), files
+        text = "\n".join(source.read_text() for source in sources)
+        for name in re.findall(r"`(?:rtdetr\.)?([A-Za-z_]+)`", names):
+            assert re.search(rf"\b(def|class) {name}\b", text), f"{name} in {files}"
+
+
+def test_the_drawing_of_the_rooms_is_current() -> None:
+    done = subprocess.run(
+        [sys.executable, "tools/draw_rooms.py", "--check"], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
