@@ -24,13 +24,13 @@ print(detector.description)
 # class that was best on the validation images; a number such as `0.5` is the same for all classes.
 
 # %%
-found = detector(images[3], threshold="auto")
+found = detector(images[-3], threshold="auto")
 for box, score, name in zip(found.boxes_xyxy, found.scores, found.class_names, strict=True):
     print(f"{name:10}{score:.2f}  {box.round().tolist()}")
 
 # %%
 picture = io.BytesIO()
-draw(images[3], found).save(picture, "JPEG", quality=80)
+draw(images[-3], found).save(picture, "JPEG", quality=80)
 display(Image(picture.getvalue()))
 
 # %% [markdown]

@@ -88,7 +88,7 @@ url = f"http://127.0.0.1:{server.server_address[1]}/"
 # A request, as any client would make it (`curl --data-binary @photo.jpg URL`):
 
 # %%
-path = sorted((DEMO / "data/images/val").glob("*.jpg"))[3]
+path = sorted((DEMO / "data/images/val").glob("*.jpg"))[-3]
 
 
 def ask(body: bytes) -> dict:
