@@ -85,7 +85,7 @@ def _source_of(uri: str) -> str:
 
 def _repository_path(source: str, link: str) -> str:
     """Path in the repository that a link leads to; empty for addresses and what is not there."""
-    if "://" in link or link.startswith(("mailto:", "/")):
+    if "://" in link or link.startswith(("mailto:", "data:", "/")):
         return ""
     target = posixpath.normpath(posixpath.join(posixpath.dirname(source), link))
     return "" if target.startswith("..") or not (REPOSITORY / target).exists() else target
