@@ -33,6 +33,8 @@ SMALLER = {  # what the pages say -> what takes seconds
     r"\brtdetrv2_r18vd\b": "demo/run/best.pth",
     r"(?<![\w/])(?=examples/\w+[\w/]*\.py)": f"{REPOSITORY}/",
 }
+# PyTorch warns where a machine has fewer cores than a training has workers
+STRICT = ["-W", "error::UserWarning", "-W", "ignore:This DataLoader will create:UserWarning"]
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
 
@@ -129,7 +131,7 @@ def test_the_blocks_of_a_page_run(page, sample, tmp_path):
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     for language, text in blocks(page):
         text = smaller(text)
-        python = [[sys.executable, "-W", "error::UserWarning", "-c", text]]
+        python = [[sys.executable, *STRICT, "-c", text]]
         for line in python if language == "python" else command_lines(text):
             line = [sys.executable, "-m", "rtdetr", *line[1:]] if line[0] == "rtdetr" else line
             done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)

@@ -29,9 +29,9 @@ for box, score, name in zip(found.boxes_xyxy, found.scores, found.class_names, s
     print(f"{name:10}{score:.2f}  {box.round().tolist()}")
 
 # %%
-picture = io.BytesIO()
-draw(images[-3], found).save(picture, "JPEG", quality=80)
-display(Image(picture.getvalue()))
+jpeg = io.BytesIO()
+draw(images[-3], found).save(jpeg, "JPEG", quality=80)
+display(Image(jpeg.getvalue()))
 
 # %% [markdown]
 # A list gives a list, and its images go through the network in batches. They may differ in size.

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from IPython.display import Image, display
-from PIL import Image as Pictures
+from PIL import Image as PILImage
 
 import rtdetr
 from rtdetr.data import open_dataset
@@ -63,8 +63,8 @@ for one in report.classes:
 
 # %%
 batch = min(Path("finetuned/pictures").glob("batch_*.png"))
-picture = io.BytesIO()
-with Pictures.open(batch) as sheet:
+jpeg = io.BytesIO()
+with PILImage.open(batch) as sheet:
     sheet.thumbnail((640, 640))
-    sheet.convert("RGB").save(picture, "JPEG", quality=75)
-display(Image(picture.getvalue()))
+    sheet.convert("RGB").save(jpeg, "JPEG", quality=75)
+display(Image(jpeg.getvalue()))

@@ -34,8 +34,8 @@ worst = worst_images(report, dataset, 3)
 print(worst)
 
 # %%
-picture = io.BytesIO()
+jpeg = io.BytesIO()
 comparison = draw_comparison(report, dataset, worst[0][0])
 comparison.thumbnail((800, 800))
-comparison.save(picture, "JPEG", quality=75)
-display(Image(picture.getvalue()))
+comparison.save(jpeg, "JPEG", quality=75)
+display(Image(jpeg.getvalue()))

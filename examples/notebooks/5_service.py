@@ -101,9 +101,9 @@ for row in answer["detections"]:
     print(row["name"], round(row["score"], 2), [round(value) for value in row["box_xyxy"]])
 
 # %%
-picture = io.BytesIO()
-draw(path, detector(path, threshold=0.5)).save(picture, "JPEG", quality=80)
-display(Show(picture.getvalue()))
+jpeg = io.BytesIO()
+draw(path, detector(path, threshold=0.5)).save(jpeg, "JPEG", quality=80)
+display(Show(jpeg.getvalue()))
 
 # %% [markdown]
 # Many requests at once give the same answer, and a file that is no image gives a client error:
