@@ -81,7 +81,7 @@ def test_commands(place: tuple[Path, dict[str, str]]) -> None:
     for command in commands():
         execute([sys.executable, "-m", "rtdetr", *shlex.split(command)[1:]], place)
     folder = place[0]
-    results = "detections/photo.jpg", "detections.json", "run/best.pth", "run/learning_curve.png", "pictures/1.jpg"
+    results = "detections/photo.jpg", "detections.json", "run/best.pth", "run/learning_curve.png", "annotated/1.jpg"
     for written in results:
         assert (folder / written).is_file(), written
     first, back = (

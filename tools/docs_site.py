@@ -1,9 +1,10 @@
 """Hooks of MkDocs: pages of the site that lie elsewhere in the repository, and links to files that are no pages.
 
 A page below docs/ links to any file of the repository as on GitHub, such as ../examples/triton/README.md. On the site,
-the files of `PAGES` are pages, and every other file that a page links to is copied and shown as it is.
+the files of `PAGES`, notebooks among them, are pages; every other file that a page links to is copied as it is.
 """
 
+import json
 import posixpath
 import re
 from pathlib import Path
@@ -18,6 +19,10 @@ PAGES = {
     "README.md": "index.md",  # the site has a landing page of its own
     "benchmarks/README.md": "benchmarks.md",
 }
+PAGES |= {
+    f"examples/notebooks/{path.name}": f"notebooks/{path.stem}.md"
+    for path in sorted((REPOSITORY / "examples" / "notebooks").glob("*.ipynb"))
+}
 _LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(\))")
 
 
@@ -25,7 +30,9 @@ def on_files(files: Files, config: Any) -> Files:
     """Add the pages that lie elsewhere, and the files that pages link to."""
     for source, page in PAGES.items():
         if source != "README.md":
-            files.append(File.generated(config, page, content=(REPOSITORY / source).read_text(encoding="utf-8")))
+            text = (REPOSITORY / source).read_text(encoding="utf-8")
+            content = notebook_page(text) if source.endswith(".ipynb") else text
+            files.append(File.generated(config, page, content=content))
     for file in files.documentation_pages():
         source = _source_of(file.src_uri)
         for link in _LINK.finditer(file.content_string):
@@ -35,6 +42,21 @@ def on_files(files: Files, config: Any) -> Files:
                 if (REPOSITORY / target).is_file() and files.get_file_from_path(uri) is None:
                     files.append(File.generated(config, uri, abs_src_path=str(REPOSITORY / target)))
     return files
+
+
+def notebook_page(text: str) -> str:
+    """Return a notebook as Markdown: text, code, what the code printed, and images."""
+    parts: list[str] = []
+    for cell in json.loads(text)["cells"]:
+        source = "".join(cell["source"])
+        parts.append(f"```python\n{source}\n```" if cell["cell_type"] == "code" else source)
+        for output in cell.get("outputs", []):
+            jpeg = output.get("data", {}).get("image/jpeg")
+            if jpeg:
+                parts.append(f"![What the cell shows](data:image/jpeg;base64,{''.join(jpeg.split())})")
+            elif "text" in output:
+                parts.append(f"```text\n{''.join(output['text']).rstrip()}\n```")
+    return "\n\n".join(parts) + "\n"
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
@@ -63,7 +85,7 @@ def _source_of(uri: str) -> str:
 
 def _repository_path(source: str, link: str) -> str:
     """Path in the repository that a link leads to; empty for addresses and what is not there."""
-    if "://" in link or link.startswith(("mailto:", "/")):
+    if "://" in link or link.startswith(("mailto:", "data:", "/")):
         return ""
     target = posixpath.normpath(posixpath.join(posixpath.dirname(source), link))
     return "" if target.startswith("..") or not (REPOSITORY / target).exists() else target
