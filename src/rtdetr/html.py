@@ -146,10 +146,8 @@ def figure_file(path: Path, folder: Path, *, caption: str = "", is_photo: bool =
     except (OSError, InputError):
         return Html()
     alt = caption or path.stem.replace("_", " ")
-    if is_photo:
-        shown = photo(image, alt=alt)
-    else:
-        shown = _embedded(content, "png", size_wh=image.size, alt=alt, class_="plot")
+    plot = {"size_wh": image.size, "alt": alt, "class_": "plot"}
+    shown = photo(image, alt=alt) if is_photo else _embedded(content, "png", **plot)
     return figure(element("a", shown, href=_link(path, folder)), caption)
 
 
