@@ -76,6 +76,7 @@ THIRD_PARTY = {
     "jaxtyping": TORCH,
     "scipy": {"losses", "models", "export"},
     "hotcoco": {"evaluation"},
+    "timm": {"models"},
     "safetensors": {"weights", "hf"},
     "matplotlib": {"reports", "evaluation", "benchmark", "fonts/figure.py"},
     "transformers": {"hf"},
