@@ -358,7 +358,7 @@ class Recipe(Strict):
     ema_decay: float = Field(default=0.9999, ge=0, lt=1)
     ema_warmup: int = Field(default=2000, ge=0)
     augmentation_start_epoch: int = Field(default=0, ge=0)  # before this epoch: as from augmentation_stop_epoch on
-    augmentation_stop_epoch: int | None = 71  # from this epoch on: no colour, zoom-out or crop; None: never stops
+    augmentation_stop_epoch: int | None = 71  # from this epoch on: no color, zoom-out or crop; None: never stops
     flip: Fraction = 0.5  # chance that left and right are exchanged, at all epochs; 0 where it matters, as with text
     mosaic: Fraction = 0.0  # chance that a sample is put together of 4 images, instead of zoom-out and crop
     mixup: Fraction = 0.0  # chance that the images of a batch are blended, each with another one and its objects
@@ -389,7 +389,7 @@ class TrainConfig(Strict):
     bad_images: Literal["error", "skip"] = "error"  # what to do with images that cannot be read; skip: show others
     max_pixels: Size | None = None  # of an image; None: RTDETR_MAX_PIXELS, or what Pillow allows, about 179 million
     model: str  # name in the zoo, or of `network`
-    in_channels: Size | None = None  # of the images: 3 RGB, 1 grey, other numbers as stored; None: the model's
+    in_channels: Size | None = None  # of the images: 3 RGB, 1 gray, other numbers as stored; None: the model's
     network: ModelConfig | None = None  # a model that is not in the zoo; its number of classes follows the data
     output_dir: str
     recipe: Recipe

@@ -130,7 +130,7 @@ def one_of(what: str, value: str, known: Iterable[str]) -> str:
 
 
 @contextlib.contextmanager
-def naming_the_missing_extra() -> Iterator[None]:
+def require_extra() -> Iterator[None]:
     """Turn the failed import of an optional package inside the block into an error that names the extra to install.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The one table of published models: name -> network, recipe, weight files with their licence and published accuracy.
+"""The one table of published models: name -> network, recipe, weight files with their license and published accuracy.
 
 Sources: the RT-DETRv2 paper (arXiv 2407.17140), the RT-DETR paper (arXiv 2304.08069) and DEIM (arXiv 2412.04234).
 """
@@ -19,7 +19,7 @@ from rtdetr.config import (
 from rtdetr.errors import ConfigError, nearest
 
 RELEASES = "https://github.com/lyuwenyu/storage/releases/download/"
-LICENCE = "Apache-2.0 (licence of the publishing repository; the file itself states none)"
+LICENSE = "Apache-2.0 (license of the publishing repository; the file itself states none)"
 COCO = "COCO 2017 train"
 OBJECTS365 = "Objects365, then COCO 2017 train"
 
@@ -32,7 +32,7 @@ class Checkpoint(NamedTuple):
     ap: float
     ap50: float | None = None
     sha256: str | None = None  # None: not known here; recorded in the cache at the first download
-    licence: str = LICENCE
+    license: str = LICENSE
     note: str = ""
 
     @property

@@ -143,7 +143,7 @@ def test_v1_names_the_encoder_s_terms_as_one_more_auxiliary_layer() -> None:
     assert "loss_vfl_enc_0" in build_criterion("rtdetrv2_r18vd")(output, [TARGET])
 
 
-def test_normaliser_is_at_least_one_and_may_come_from_outside() -> None:
+def test_normalizer_is_at_least_one_and_may_come_from_outside() -> None:
     output = RTDETROutput(LOGITS, BOXES)
     criterion = Criterion(LossConfig())
     half = criterion(output, [TARGET], num_boxes=2.0)["loss_bbox"]

@@ -167,7 +167,7 @@ class RTDetrV2Model(RTDetrV2PreTrainedModel):
         if isinstance(self.network.backbone, AutoBackboneMaps):
             self.config.backbone_config = self.network.backbone.model.config
         self.gradient_checkpointing = False
-        _mark_initialised(self.network)
+        _mark_initialized(self.network)
         self.post_init()
 
     @property
@@ -336,7 +336,7 @@ def _or(value: bool | None, default: bool | None) -> bool:
     return bool(default if value is None else value)
 
 
-def _mark_initialised(network: RTDETR) -> None:
+def _mark_initialized(network: RTDETR) -> None:
     """Say that every entry has its first value; on the meta device, where a file is about to be read, none has."""
     for tensor in itertools.chain(network.parameters(), network.buffers()):
         if not tensor.is_meta:

@@ -63,14 +63,14 @@ class Criterion(nn.Module):
             labels = torch.cat([t["labels"] for t in targets])
             boxes = torch.cat([t["boxes"] for t in targets])
             counts = [len(t["labels"]) for t in targets]
-            normaliser = max(float(num_boxes if num_boxes is not None else len(labels)), 1.0)
+            normalizer = max(float(num_boxes if num_boxes is not None else len(labels)), 1.0)
             losses: dict[str, Tensor] = {}
-            for item in self._supervised(output, labels, boxes, counts, normaliser):
+            for item in self._supervised(output, labels, boxes, counts, normalizer):
                 losses.update(self._terms(item, labels, boxes))
             return losses
 
     def _supervised(
-        self, output: RTDETROutput, labels: Tensor, boxes: Tensor, counts: list[int], normaliser: float
+        self, output: RTDETROutput, labels: Tensor, boxes: Tensor, counts: list[int], normalizer: float
     ) -> list[Supervised]:
         """Everything that is supervised, matched. Encoder proposals without classes are matched with every label 0."""
         final = LayerOutput(output.logits, output.boxes_cxcywh)
@@ -80,18 +80,18 @@ class Criterion(nn.Module):
         matches = self.matcher([*decoder, *([] if agnostic else output.encoder)], labels, boxes, counts)
         if agnostic:
             matches += self.matcher(list(output.encoder), torch.zeros_like(labels), boxes, counts)
-        items = [Supervised("", final, matches[0], normaliser)]
+        items = [Supervised("", final, matches[0], normalizer)]
         for i, layer in enumerate(output.auxiliary):
-            items.append(Supervised(f"_aux_{i}", layer, matches[0] if shared else matches[1 + i], normaliser))
+            items.append(Supervised(f"_aux_{i}", layer, matches[0] if shared else matches[1 + i], normalizer))
         suffix = f"_aux_{len(output.auxiliary)}" if self.encoder_is_auxiliary else "_enc_0"
         encoder = [
-            Supervised(suffix, layer, pairs, normaliser, agnostic)
+            Supervised(suffix, layer, pairs, normalizer, agnostic)
             for layer, pairs in zip(output.encoder, matches[len(decoder) :], strict=True)
         ]
         denoising = []
         if output.denoising_meta is not None:
             pairs = denoising_match(output.denoising_meta, counts, labels.device)
-            divisor = normaliser * output.denoising_meta.num_groups
+            divisor = normalizer * output.denoising_meta.num_groups
             denoising = [Supervised(f"_dn_{i}", layer, pairs, divisor) for i, layer in enumerate(output.denoising)]
         items += encoder + denoising if self.encoder_is_auxiliary else denoising + encoder
         return items

@@ -21,8 +21,8 @@ class RTDETR(nn.Module):
     """RT-DETR (v1) or RT-DETRv2, as `config.version` says.
 
     Call it with images, float (b, c, h, w) in [0, 1], RGB, stretched to any height and width that are multiples of 32.
-    It returns an `RTDETROutput`: `logits` (b, q, k) before the sigmoid and `boxes_cxcywh` (b, q, 4) normalised to the
-    image. In train mode, with targets (labels int64 (n,), boxes float (n, 4) normalised cxcywh, one dict an image), it
+    It returns an `RTDETROutput`: `logits` (b, q, k) before the sigmoid and `boxes_cxcywh` (b, q, 4) normalized to the
+    image. In train mode, with targets (labels int64 (n,), boxes float (n, 4) normalized cxcywh, one dict an image), it
     also holds the outputs of the auxiliary layers, of the encoder and of the denoising queries. `postprocess` turns the
     output into detections. Boxes are float32 or wider whatever the model's type. Under `torch.jit.trace` the output in
     eval mode is a `LayerOutput` of logits and boxes; what is traced takes any batch and size.

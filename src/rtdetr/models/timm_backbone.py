@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from rtdetr.config import TimmConfig
-from rtdetr.errors import ConfigError, WeightsError, naming_the_missing_extra, nearest
+from rtdetr.errors import ConfigError, WeightsError, require_extra, nearest
 from rtdetr.models.backbone import Backbone
 
 _STRIDES = [8, 16, 32]
@@ -114,7 +114,7 @@ def pixel_statistics(name: str, *, in_channels: int) -> dict[str, tuple[float, .
 
 
 def _timm() -> Any:
-    with naming_the_missing_extra():
+    with require_extra():
         return importlib.import_module("timm")
 
 

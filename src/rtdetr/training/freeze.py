@@ -13,10 +13,10 @@ def freeze(model: RTDETR, part: str | int) -> None:
     """Stop training of a model's first layers.
 
     Their parameters need no gradient, and their batch norms become constants, which neither `model.train()` nor a
-    synchronisation over processes turns back.
+    synchronization over processes turns back.
 
     Args:
-        model: changed in place, before its optimiser is built.
+        model: changed in place, before its optimizer is built.
         part: number of backbone stages, 0 (the stem alone) to 4; "backbone": all of it; "encoder": the backbone and the
             encoder, since nothing that trains can come before a part that does not.
 

@@ -1,4 +1,4 @@
-"""Builds what a run needs from its settings: datasets, model with its first weights, optimiser, average, loader."""
+"""Builds what a run needs from its settings: datasets, model with its first weights, optimizer, average, loader."""
 
 import logging
 import random

@@ -79,7 +79,7 @@ def inexpressible(config: ModelConfig) -> list[str]:
         "query position head of other widths": tuple(decoder.query_pos_widths or ()) not in ((), (2 * decoder.width,)),
         f"fusion block of {encoder.num_blocks} RepVGG blocks": encoder.num_blocks != 3,
         "discrete sampling in RT-DETR v1": config.version == "v1" and decoder.sampling == "discrete",
-        "normalisation of the pixels": bool(config.pixel_mean or config.pixel_std),
+        "normalization of the pixels": bool(config.pixel_mean or config.pixel_std),
         f"backbone of kind {config.backbone.kind!r}": not isinstance(config.backbone, PResNetConfig | HGNetv2Config),
         f"temperature {encoder.temperature}": encoder.temperature != int(encoder.temperature),
     }

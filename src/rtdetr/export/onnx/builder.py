@@ -141,10 +141,10 @@ class GraphBuilder:
             return self.op("LayerNormalization", x, weight, bias, axis=-1, epsilon=eps, name=name)
         # 16 bits are too narrow for the squares
         x = self.wide(x)
-        centred = self.op("Sub", x, self.reduce("ReduceMean", x, -1, keepdims=True))
-        variance = self.reduce("ReduceMean", self.op("Mul", centred, centred), -1, keepdims=True)
+        centered = self.op("Sub", x, self.reduce("ReduceMean", x, -1, keepdims=True))
+        variance = self.reduce("ReduceMean", self.op("Mul", centered, centered), -1, keepdims=True)
         deviation = self.op("Sqrt", self.op("Add", variance, self.constant(eps, np.float32)))
-        normal = self.narrow(self.op("Div", centred, deviation))
+        normal = self.narrow(self.op("Div", centered, deviation))
         return self.op("Add", self.op("Mul", normal, weight), bias, name=name)
 
     def activation(self, x: str, kind: str | None, *, name: str = "") -> str:

@@ -74,7 +74,7 @@ def build_onnx(network: RTDETR, options: ExportOptions) -> onnx.ModelProto:
     shape = g.op("Shape", picture) if options.dynamic_batch or options.dynamic_size else ""
     batch = g.op("Gather", shape, g.constant(0)) if options.dynamic_batch else None
     tokens = free_tokens(g, network, shape, batch) if options.dynamic_size else fixed_tokens(g, network, size_hw, batch)
-    x = ends.normalised(g, images, network.pixel_mean, network.pixel_std)
+    x = ends.normalized(g, images, network.pixel_mean, network.pixel_std)
     example = torch.zeros(1 + options.dynamic_batch, network.config.in_channels, *size_hw)
     maps = layers.backbone(g, network.backbone, x, "backbone", example=example)
     maps = layers.encoder(g, network.encoder, maps, tokens)
