@@ -82,6 +82,7 @@ THIRD_PARTY = {
     "jaxtyping": TORCH,
     "scipy": {"losses", "models", "export"},
     "hotcoco": {"evaluation"},
+    "timm": {"models"},
     "safetensors": {"weights", "hf"},
     "matplotlib": {"reports", "evaluation", "fonts/figure.py", "plot_style"},
     "transformers": {"hf"},

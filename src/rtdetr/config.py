@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rtdetr.errors import ConfigError, nearest
 from rtdetr.wording import counted
@@ -66,7 +66,7 @@ class Strict(BaseModel):
         """Return a validated copy with some fields changed; a dict changes fields of a nested model."""
         values = self.model_dump()
         for key, value in changes.items():
-            old = values.get(key)
+            old, value = values.get(key), _with_kind(value)
             if isinstance(value, dict) and isinstance(old, dict) and value.get("kind") in (None, old.get("kind")):
                 value = {**old, **value}  # of another kind, it has other fields
             values[key] = value
@@ -93,6 +93,11 @@ class Strict(BaseModel):
         for path, found, setting in _retyped(values, self.model_dump(mode="json")):
             kinds = f"the {_KINDS[type(setting)]} %s, got the {_KINDS.get(type(found), 'value')} %s"
             raise _Misfit(type(self), path, f"expected {kinds % (_json(setting), _json(found))}.")
+
+
+def _with_kind(value: Any) -> Any:
+    """The settings of a backbone; {"timm": NAME} stands for {"kind": "timm", "timm": NAME}."""
+    return {"kind": "timm", **value} if isinstance(value, dict) and "timm" in value else value
 
 
 _KINDS = {
@@ -168,25 +173,47 @@ def _inner_fields(model: type[Strict]) -> Iterator[str]:
                 yield from (f"{name}.{inner}" for inner in kind.model_fields)
 
 
-class PResNetConfig(Strict):
+class BackboneConfig(Strict):
+    """What every backbone's settings have; `kind` is its name in the table of `rtdetr.models.backbones`."""
+
+    kind: str
+    freeze_at: int = Field(default=-1, ge=-1, le=4)  # -1 nothing; 0 the stem; n the stem and the first n stages
+    freeze_norm: bool = False  # batch norm as constants
+
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether weights are fetched when a network is built."""
+        return False
+
+
+class PResNetConfig(BackboneConfig):
     """ResNet-vd backbone. Source: arXiv 1812.01187; widths and depths of the published models."""
 
     kind: Literal["presnet"] = "presnet"
     depth: Literal[18, 34, 50, 101] = 50
     blocks: tuple[Size, Size, Size, Size] | None = None  # blocks a stage; None: those of `depth`
     base_width: Size = 64  # width of the first stage; the stem has half of it, later stages double it
-    freeze_at: int = Field(default=-1, ge=-1, le=4)  # -1 nothing; 0 the stem; n the stem and the first n stages
-    freeze_norm: bool = False  # batch norm as constants
 
 
-class HGNetv2Config(Strict):
+class HGNetv2Config(BackboneConfig):
     """PP-HGNetv2 backbone of the L, X and H models."""
 
     kind: Literal["hgnetv2"] = "hgnetv2"
     size: Literal["L", "X", "H"] = "L"
     use_lab: bool = False  # learnable affine block after each activation
-    freeze_at: int = Field(default=-1, ge=-1, le=4)
-    freeze_norm: bool = False
+
+
+class TimmConfig(BackboneConfig):
+    """A network of timm whose `features_only` interface gives maps of strides 8, 16 and 32, such as "convnext_tiny"."""
+
+    kind: Literal["timm"] = "timm"
+    timm: str  # its name in timm; {"timm": NAME} is enough for a backbone
+    pretrained: bool = False  # start from timm's weights, and normalize images as they expect it
+
+    @property
+    def is_pretrained(self) -> bool:
+        """As `pretrained`."""
+        return self.pretrained
 
 
 class EncoderConfig(Strict):
@@ -244,9 +271,14 @@ class ModelConfig(Strict):
     pixel_mean: tuple[float, ...] | None = None  # a channel; the network itself subtracts it from its images in [0, 1]
     pixel_std: tuple[float, ...] | None = None  # and then divides by this; published models do neither
     eval_size_hw: SizeHW | None = (640, 640)  # size of the stored anchors; other sizes work as well
-    backbone: Annotated[PResNetConfig | HGNetv2Config, Field(discriminator="kind")] = PResNetConfig()
+    backbone: Annotated[PResNetConfig | HGNetv2Config | TimmConfig, Field(discriminator="kind")] = PResNetConfig()
     encoder: EncoderConfig = EncoderConfig()
     decoder: DecoderConfig = DecoderConfig()
+
+    @field_validator("backbone", mode="before")
+    @classmethod
+    def _kind_of_timm(cls, value: Any) -> Any:
+        return _with_kind(value)
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:

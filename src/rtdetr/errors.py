@@ -25,6 +25,7 @@ OPTIONAL_PACKAGES = {  # import name -> the extra of this package that brings it
     "nncf": "quantize",
     "tensorrt": "tensorrt",
     "cuda": "tensorrt",
+    "timm": "timm",
     "wandb": "wandb",
     "mlflow": "mlflow",
 }

@@ -6,6 +6,7 @@ Sources: the RT-DETRv2 paper (arXiv 2407.17140), the RT-DETR paper (arXiv 2304.0
 from typing import Any, Literal, NamedTuple
 
 from rtdetr.config import (
+    BackboneConfig,
     DecoderConfig,
     EncoderConfig,
     HGNetv2Config,
@@ -52,15 +53,15 @@ NORMS_UNDECAYED = ParameterGroup(pattern=r"norm|bn", weight_decay=0.0)
 HEAD_NORMS_UNDECAYED = ParameterGroup(pattern=r"^(?=.*(encoder|decoder)).*(norm|bn)", weight_decay=0.0)
 HEAD_NORMS_BIASES_UNDECAYED = ParameterGroup(pattern=r"^(?=.*(encoder|decoder)).*(norm|bn|bias)", weight_decay=0.0)
 
-_BACKBONE_FILES = {
-    18: "v0.1/ResNet18_vd_pretrained_from_paddle.pth",
-    34: "v0.1/ResNet34_vd_pretrained_from_paddle.pth",
-    50: "v0.1/ResNet50_vd_ssld_v2_pretrained_from_paddle.pth",
-    101: "v0.1/ResNet101_vd_ssld_pretrained_from_paddle.pth",
-    "L": "v0.1/PPHGNetV2_L_ssld_pretrained_from_paddle.pth",
-    "X": "v0.1/PPHGNetV2_X_ssld_pretrained_from_paddle.pth",
-    "H": "v0.1/PPHGNetV2_H_ssld_pretrained_from_paddle.pth",
-}
+_BACKBONE_FILES: tuple[tuple[BackboneConfig, str], ...] = (
+    (PResNetConfig(depth=18), "v0.1/ResNet18_vd_pretrained_from_paddle.pth"),
+    (PResNetConfig(depth=34), "v0.1/ResNet34_vd_pretrained_from_paddle.pth"),
+    (PResNetConfig(depth=50), "v0.1/ResNet50_vd_ssld_v2_pretrained_from_paddle.pth"),
+    (PResNetConfig(depth=101), "v0.1/ResNet101_vd_ssld_pretrained_from_paddle.pth"),
+    (HGNetv2Config(size="L"), "v0.1/PPHGNetV2_L_ssld_pretrained_from_paddle.pth"),
+    (HGNetv2Config(size="X"), "v0.1/PPHGNetV2_X_ssld_pretrained_from_paddle.pth"),
+    (HGNetv2Config(size="H"), "v0.1/PPHGNetV2_H_ssld_pretrained_from_paddle.pth"),
+)
 
 _CONFIGURATIONS = {  # published names of model and length
     "rtdetrv2_r18vd": ("120e_coco", "120e_voc"),
@@ -157,11 +158,8 @@ def _network(version: Literal["v1", "v2"], size: str, name: str, **decoder: Any)
 
 def backbone_url(config: ModelConfig) -> str | None:
     """Return the address of the ImageNet weights for a network's backbone; None where none are published for it."""
-    backbone = config.backbone
-    if isinstance(backbone, HGNetv2Config):
-        return None if backbone.use_lab else RELEASES + _BACKBONE_FILES[backbone.size]
-    is_published = backbone.blocks is None and backbone.base_width == PResNetConfig().base_width
-    return RELEASES + _BACKBONE_FILES[backbone.depth] if is_published else None
+    trained = config.backbone.replace(freeze_at=-1, freeze_norm=False)
+    return next((RELEASES + file for backbone, file in _BACKBONE_FILES if backbone == trained), None)
 
 
 def _coco(file: str, ap: float, ap50: float, data: str = COCO) -> Checkpoint:

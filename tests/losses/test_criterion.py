@@ -7,7 +7,7 @@ import torch
 
 from rtdetr.config import LossConfig
 from rtdetr.losses import Criterion, build_criterion
-from rtdetr.losses.matcher import match
+from rtdetr.losses.matcher import HungarianMatcher
 from rtdetr.models import build_model
 from rtdetr.structures import LayerOutput, RTDETROutput
 from rtdetr.zoo import model_config
@@ -60,13 +60,13 @@ def test_losses_are_float32_on_half_outputs_and_survive_saturated_scores() -> No
 def test_a_nan_prediction_is_never_preferred() -> None:
     boxes = BOXES.clone()
     boxes[0, 1] = torch.nan
-    found = match([LayerOutput(LOGITS, boxes)], TARGET["labels"], TARGET["boxes"], [1], LossConfig())
+    found = HungarianMatcher(LossConfig())([LayerOutput(LOGITS, boxes)], TARGET["labels"], TARGET["boxes"], [1])
     assert found[0].query.tolist() == [0]
 
 
 def test_more_objects_than_queries() -> None:
     many = {"labels": torch.tensor([0, 1, 0]), "boxes": torch.rand(3, 4) * 0.3 + 0.2}
-    found = match([LayerOutput(LOGITS, BOXES)], many["labels"], many["boxes"], [3], LossConfig())
+    found = HungarianMatcher(LossConfig())([LayerOutput(LOGITS, BOXES)], many["labels"], many["boxes"], [3])
     assert sorted(found[0].query.tolist()) == [0, 1]
 
 
@@ -78,9 +78,9 @@ def test_matching_all_layers_at_once_equals_one_by_one() -> None:
     ]
     counts = [4, 0, 7]
     labels, boxes = torch.randint(0, 5, (11,), generator=generator), torch.rand(11, 4, generator=generator) * 0.4 + 0.3
-    together = match(layers, labels, boxes, counts, LossConfig())
+    together = HungarianMatcher(LossConfig())(layers, labels, boxes, counts)
     for layer, pairs in zip(layers, together, strict=True):
-        alone = match([layer], labels, boxes, counts, LossConfig())[0]
+        alone = HungarianMatcher(LossConfig())([layer], labels, boxes, counts)[0]
         for a, b in zip(pairs, alone, strict=True):
             assert torch.equal(a, b)
         assert pairs.object.max() == 10 and (pairs.image[pairs.object >= 4] == 2).all()

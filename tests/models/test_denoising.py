@@ -73,7 +73,9 @@ def test_a_crowded_image_keeps_the_block_bounded() -> None:
     assert queries.meta.object_indices[0].unique().numel() == 100
     assert queries.meta.object_indices[1].tolist() == [0, 1, 2]
     targets, config = [crowd(700), crowd(3)], DecoderConfig()
-    queries = make_denoising_queries(targets, labels_embedding(), config, num_queries=300, every_object=True)
+    queries = make_denoising_queries(
+        targets, labels_embedding(), config.replace(denoise_every_object=True), num_queries=300
+    )
     assert queries.meta.num_queries == 1400 and len(queries.meta.object_indices[0]) == 700
 
 

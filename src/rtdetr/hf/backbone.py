@@ -16,7 +16,7 @@ from rtdetr.errors import ConfigError
 from rtdetr.hf.checkpointing import make_switchable
 from rtdetr.hf.configuration import model_config, own_backbone
 from rtdetr.models import RTDETR
-from rtdetr.models.rtdetr import Backbone
+from rtdetr.models.backbone import Backbone
 from rtdetr.wording import counted
 
 
@@ -32,7 +32,6 @@ def build_network(config: transformers.RTDetrV2Config) -> RTDETR:
     else:
         network = RTDETR(described, backbone=AutoBackboneMaps(config))
     network.backbone.intermediate_channel_sizes = list(network.backbone.out_channels)  # pyright: ignore  # transformers' name
-    network.encoder.wide_constants = network.decoder.wide_constants = True  # as transformers, in float64
     make_switchable(network)
     return network
 

@@ -104,10 +104,15 @@ class RTDetrV2Config(transformers.RTDetrV2Config):
             categories: its classes; default: numbered ones.
 
         Raises:
-            ConfigError: RT-DETR v1, for which transformers has another class.
+            ConfigError: RT-DETR v1, for which transformers has another class, or a backbone that it has no name for.
         """
         if config.version != "v2":
             raise ConfigError(f"RTDetrV2Config describes RT-DETRv2 models only, {config.name!r} is RT-DETR v1")
+        if not isinstance(config.backbone, PResNetConfig | HGNetv2Config):
+            raise ConfigError(
+                f"RTDetrV2Config describes ResNet-vd and HGNetv2, got a backbone of kind {config.backbone.kind!r}; for "
+                "one of timm or transformers give its configuration as backbone_config"
+            )
         decoder, points = config.decoder, config.decoder.num_points
         fields = write_config(config, categories=categories, dtype="float32") | {
             "decoder_n_points": points[0] if len(set(points)) == 1 else list(points),

@@ -230,7 +230,8 @@ class RTDetrV2Model(RTDetrV2PreTrainedModel):
         given = targets
         if compatible and targets is not None and not any(len(target["labels"]) for target in targets):
             given = None  # transformers makes no denoising queries without objects
-        decoder.denoise_every_object = compatible
+        if decoder.config.denoise_every_object < compatible:
+            decoder.config = decoder.config.replace(denoise_every_object=True)
         if self.config._attn_implementation == "eager":
             with sdpa_kernel(SDPBackend.MATH):  # plain matrix products
                 output = network(pixel_values, given, trace)

@@ -1,5 +1,6 @@
 """The training objective: matcher, classification losses and the criterion that applies them to every output."""
 
 from rtdetr.losses.criterion import Criterion, build_criterion
+from rtdetr.losses.matcher import HungarianMatcher, Match, Matcher
 
-__all__ = ["Criterion", "build_criterion"]
+__all__ = ["Criterion", "HungarianMatcher", "Match", "Matcher", "build_criterion"]

@@ -1,9 +1,13 @@
 """Classification losses on logits. Each returns the sum over everything; the criterion divides by the object count."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+
+from rtdetr.config import LossConfig
 
 
 def varifocal_loss(
@@ -52,3 +56,19 @@ def one_hot_rows(shape: torch.Size, index: tuple[Tensor, ...], like: Tensor) -> 
     rows = like.new_zeros(shape)
     rows[index] = 1
     return rows
+
+
+ClassificationLoss = Callable[[Tensor, Tensor, Tensor, LossConfig], Tensor]
+CLASSIFICATION_LOSSES: dict[str, ClassificationLoss] = {
+    "vfl": lambda logits, one_hot, quality, config: varifocal_loss(
+        logits, one_hot, quality, alpha=config.alpha, gamma=config.gamma
+    ),
+    "focal": lambda logits, one_hot, quality, config: focal_loss(
+        logits, one_hot, alpha=config.alpha, gamma=config.gamma
+    ),
+    "mal": lambda logits, one_hot, quality, config: matchability_aware_loss(
+        logits, one_hot, quality, gamma=config.gamma
+    ),
+}
+"""By name in `LossConfig.classification`; called with logits and one-hot rows (b, q, k), the overlap (b, q, 1) of each
+matched query with its object, 0 elsewhere, and the settings. Returns the sum over all entries."""

@@ -13,8 +13,8 @@ from rtdetr import zoo
 from rtdetr.boxes import box_iou_giou, cxcywh_to_xyxy
 from rtdetr.config import LossConfig, ModelConfig
 from rtdetr.devices import at_least_float32, not_compiled
-from rtdetr.losses.classification import focal_loss, matchability_aware_loss, one_hot_rows, varifocal_loss
-from rtdetr.losses.matcher import Match, match
+from rtdetr.losses.classification import CLASSIFICATION_LOSSES, one_hot_rows
+from rtdetr.losses.matcher import HungarianMatcher, Match, Matcher
 from rtdetr.structures import DenoisingMeta, LayerOutput, RTDETROutput, Target
 
 
@@ -32,12 +32,20 @@ class Criterion(nn.Module):
     """Weighted loss terms of a training output; their plain sum is the loss.
 
     Everything is computed in float32 or wider whatever the model's type, and with autocast off.
+
+    Args:
+        config: weights and parameters of the terms.
+        matcher: assigns objects to predictions; None: `HungarianMatcher(config)`.
+        encoder_is_auxiliary: name the encoder's terms as v1 does.
     """
 
-    def __init__(self, config: LossConfig, *, encoder_is_auxiliary: bool = False) -> None:
+    def __init__(
+        self, config: LossConfig, *, matcher: Matcher | None = None, encoder_is_auxiliary: bool = False
+    ) -> None:
         super().__init__()
         self.config = config
-        self.encoder_is_auxiliary = encoder_is_auxiliary  # as v1 names its terms
+        self.matcher = matcher or HungarianMatcher(config)
+        self.encoder_is_auxiliary = encoder_is_auxiliary
 
     @not_compiled
     def forward(
@@ -69,9 +77,9 @@ class Criterion(nn.Module):
         shared = self.config.share_matched_indices
         agnostic = output.class_agnostic_encoder
         decoder = [final] if shared else [final, *output.auxiliary]
-        matches = match([*decoder, *([] if agnostic else output.encoder)], labels, boxes, counts, self.config)
+        matches = self.matcher([*decoder, *([] if agnostic else output.encoder)], labels, boxes, counts)
         if agnostic:
-            matches += match(list(output.encoder), torch.zeros_like(labels), boxes, counts, self.config)
+            matches += self.matcher(list(output.encoder), torch.zeros_like(labels), boxes, counts)
         items = [Supervised("", final, matches[0], normalizer)]
         for i, layer in enumerate(output.auxiliary):
             items.append(Supervised(f"_aux_{i}", layer, matches[0] if shared else matches[1 + i], normalizer))
@@ -109,15 +117,10 @@ class Criterion(nn.Module):
     def _classification(
         self, logits: Tensor, pairs: Match, labels: Int64[Tensor, " m"], iou: Tensor, giou: Tensor
     ) -> Tensor:
-        config = self.config
         one_hot = one_hot_rows(logits.shape, (pairs.image, pairs.query, labels), logits)
-        if config.classification == "focal":
-            return focal_loss(logits, one_hot, alpha=config.alpha, gamma=config.gamma)
         quality = logits.new_zeros(*logits.shape[:2], 1)
-        quality[pairs.image, pairs.query, 0] = giou if config.boxes_weight_format == "giou" else iou
-        if config.classification == "mal":
-            return matchability_aware_loss(logits, one_hot, quality, gamma=config.gamma)
-        return varifocal_loss(logits, one_hot, quality, alpha=config.alpha, gamma=config.gamma)
+        quality[pairs.image, pairs.query, 0] = giou if self.config.boxes_weight_format == "giou" else iou
+        return CLASSIFICATION_LOSSES[self.config.classification](logits, one_hot, quality, self.config)
 
 
 def denoising_match(meta: DenoisingMeta, counts: list[int], device: torch.device) -> Match:

@@ -3,6 +3,7 @@
 Source: arXiv 2005.12872 section 3.1 with the focal class cost of arXiv 2304.08069.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -27,36 +28,50 @@ class Match(NamedTuple):
     object: Int64[Tensor, " m"]
 
 
-@torch.no_grad()
-def match(
-    layers: list[LayerOutput],
-    labels: Int64[Tensor, " n"],
-    boxes_cxcywh: Float[Tensor, "n 4"],
-    counts: list[int],
-    config: LossConfig,
-) -> list[Match]:
-    """Assign to each object of an image the query that costs least over all objects, layer by layer.
+Matcher = Callable[[list[LayerOutput], Tensor, Tensor, list[int]], list[Match]]
+"""Called with layers, labels, boxes and counts as `HungarianMatcher` is."""
 
-    Costs are computed object by object with the queries of its own image only, in float32 or wider, element-wise, and
-    cross to the host once. A cost that is not finite counts as very high, so that a NaN prediction is never preferred.
+
+class HungarianMatcher:
+    """Assigns to each object of an image the query that costs least over all objects, layer by layer.
 
     Args:
-        layers: predictions with logits (b, q, k) and normalized boxes; the number of queries may differ.
-        labels: objects of all images, one after the other.
-        boxes_cxcywh: their normalized boxes.
-        counts: objects of each image.
         config: weights of the three costs and the focal parameters.
     """
-    device = labels.device
-    image = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts, dtype=torch.int64)).to(device)
-    costs = [_cost(layer, image, labels, boxes_cxcywh, config) for layer in layers]
-    host = torch.cat([cost.flatten() for cost in costs]).cpu().numpy()
-    matches, offset = [], 0
-    for cost in costs:
-        block = host[offset : offset + cost.numel()].reshape(cost.shape)
-        offset += cost.numel()
-        matches.append(_assign(block, counts))
-    return [Match(*(torch.from_numpy(x).to(device, non_blocking=True) for x in m)) for m in matches]
+
+    def __init__(self, config: LossConfig) -> None:
+        self.config = config
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        layers: list[LayerOutput],
+        labels: Int64[Tensor, " n"],
+        boxes_cxcywh: Float[Tensor, "n 4"],
+        counts: list[int],
+    ) -> list[Match]:
+        """Return the pairs of each layer.
+
+        Costs are computed object by object with the queries of its own image only, in float32 or wider, element-wise,
+        and cross to the host once. A cost that is not finite counts as very high, so that a NaN prediction is never
+        preferred.
+
+        Args:
+            layers: predictions with logits (b, q, k) and normalized boxes; the number of queries may differ.
+            labels: objects of all images, one after the other.
+            boxes_cxcywh: their normalized boxes.
+            counts: objects of each image.
+        """
+        device = labels.device
+        image = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts, dtype=torch.int64)).to(device)
+        costs = [_cost(layer, image, labels, boxes_cxcywh, self.config) for layer in layers]
+        host = torch.cat([cost.flatten() for cost in costs]).cpu().numpy()
+        matches, offset = [], 0
+        for cost in costs:
+            block = host[offset : offset + cost.numel()].reshape(cost.shape)
+            offset += cost.numel()
+            matches.append(_assign(block, counts))
+        return [Match(*(torch.from_numpy(x).to(device, non_blocking=True) for x in m)) for m in matches]
 
 
 def _cost(

@@ -76,8 +76,6 @@ class RTDETRDecoder(nn.Module):
         super().__init__()
         decoder, width, classes = config.decoder, config.decoder.width, config.num_classes
         self.config, self.num_queries, self.num_classes = decoder, decoder.num_queries, classes
-        self.denoise_every_object = decoder.denoise_every_object
-        self.wide_constants = False  # make them in the network's type where that is wider than float32
         v2, levels = config.version == "v2", len(decoder.num_points)
         self.eval_sizes_hw: SizesHW | None = None
         self.anchors: Tensor
@@ -135,11 +133,7 @@ class RTDETRDecoder(nn.Module):
         allowed = meta = None
         if self.training and targets is not None and self.config.num_denoising > 0:
             queries = make_denoising_queries(
-                targets,
-                self.denoising_class_embed,
-                self.config,
-                num_queries=content.shape[1],
-                every_object=self.denoise_every_object,
+                targets, self.denoising_class_embed, self.config, num_queries=content.shape[1]
             )
             content = torch.cat([queries.content.to(content.dtype), content], dim=1)
             reference_logits = torch.cat([queries.reference_logits.to(reference_logits.dtype), reference_logits], 1)
@@ -175,7 +169,7 @@ class RTDETRDecoder(nn.Module):
             and self.anchors.dtype in (torch.float32, torch.float64)
         ):
             return self.anchors.to(dtype), self.valid_mask
-        anchors, valid = make_anchors(sizes_hw, device, dtype if self.wide_constants else torch.float32)
+        anchors, valid = make_anchors(sizes_hw, device, dtype)
         return anchors.to(dtype), valid
 
     def _select(self, memory: Tensor, sizes_hw: SizesHW, trace: Trace | None) -> tuple[Tensor, Tensor, LayerOutput]:

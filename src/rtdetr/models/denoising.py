@@ -34,7 +34,6 @@ def make_denoising_queries(
     config: DecoderConfig,
     *,
     num_queries: int,
-    every_object: bool = False,
 ) -> DenoisingQueries:
     """Build the denoising queries of a batch.
 
@@ -42,19 +41,18 @@ def make_denoising_queries(
     drawn in float32 from torch's default generator of the embedding's device.
 
     Differs: with more objects in an image than `num_denoising`, a random `num_denoising` of them are used, so the
-    block never exceeds 2 * num_denoising queries. Published code denoises all of them without bound, as `every_object`
-    does. `box_noise_scale` 0 works.
+    block never exceeds 2 * num_denoising queries. Published code denoises all of them without bound, as
+    `denoise_every_object` does. `box_noise_scale` 0 works.
 
     Args:
         targets: ground truth of each image.
         embedding: num_classes + 1 rows; the last one stands for "no object".
         config: num_denoising, label_noise_ratio and box_noise_scale.
         num_queries: matching queries that follow the denoising ones.
-        every_object: use all objects of an image, however many there are.
     """
     device = embedding.weight.device
     counts = [len(target["labels"]) for target in targets]
-    limit = max(counts) if every_object else config.num_denoising
+    limit = max(counts) if config.denoise_every_object else config.num_denoising
     chosen = [_choose(count, limit, device) for count in counts]
     most = max(len(index) for index in chosen)
     groups = max(1, config.num_denoising // most) if most else 1

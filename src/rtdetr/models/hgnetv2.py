@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rtdetr.config import HGNetv2Config
+from rtdetr.models.backbone import Backbone
 from rtdetr.models.layers import FrozenBatchNorm2d, activate, batch_norm, finite
-from rtdetr.models.presnet import freeze_stages
 
 
 class StageShape(NamedTuple):
@@ -178,7 +178,7 @@ class Stage(nn.Module):
         return x
 
 
-class HGNetv2(nn.Module):
+class HGNetv2(Backbone):
     """Stem and four stages; `out_channels` are the widths of the three maps returned."""
 
     def __init__(self, config: HGNetv2Config, *, in_channels: int = 3) -> None:
@@ -190,7 +190,10 @@ class HGNetv2(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
-        freeze_stages(self.stem, self.stages, config.freeze_at)
+        self.freeze(config.freeze_at)
+
+    def stem_and_stages(self) -> list[list[nn.Module]]:
+        return [[self.stem], *([stage] for stage in self.stages)]
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> list[Tensor]:
         """Return the maps of strides 8, 16 and 32."""

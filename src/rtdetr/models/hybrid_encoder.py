@@ -100,7 +100,6 @@ class HybridEncoder(nn.Module):
         self.config = config
         self.input_proj = nn.ModuleList(_projection(channels, width, version=version) for channels in in_channels)
         self.encoder = nn.ModuleList([TransformerEncoder(config)])
-        self.wide_constants = False  # make them in the type of the maps where that is wider than float32
         fusion = {"num_blocks": config.num_blocks, "expansion": config.expansion}
         steps = len(in_channels) - 1
         self.lateral_convs = nn.ModuleList()
@@ -135,7 +134,7 @@ class HybridEncoder(nn.Module):
 
     def _attend(self, x: Float[Tensor, "b c h w"], trace: Trace | None) -> Float[Tensor, "b c h w"]:
         height, width = x.shape[-2:]
-        dtype = at_least_float32(x.dtype) if self.wide_constants else torch.float32
+        dtype = at_least_float32(x.dtype)
         code = sine_position_code(height, width, x.shape[1], self.config.temperature, x.device, dtype)
         return self.encoder[0](x, code.to(x.dtype), trace)
 

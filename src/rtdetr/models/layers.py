@@ -72,6 +72,21 @@ def batch_norm(num_features: int, *, frozen: bool = False) -> nn.BatchNorm2d | F
     return FrozenBatchNorm2d(num_features) if frozen else nn.BatchNorm2d(num_features)
 
 
+def freeze_norms(root: nn.Module, modules: Sequence[nn.Module]) -> None:
+    """Make constants of the batch norms in some modules below `root`, which may be norms themselves.
+
+    Neither `train()` nor a synchronization over processes turns them back. The count of batches, which nothing uses, is
+    left out.
+    """
+    chosen = {module for part in modules for module in part.modules()}
+    for parent in list(root.modules()):
+        for name, child in list(parent.named_children()):
+            if child in chosen and isinstance(child, nn.BatchNorm2d):
+                frozen = FrozenBatchNorm2d(child.num_features).to(child.weight.device)
+                frozen.load_state_dict(child.state_dict())
+                setattr(parent, name, frozen.train(child.training))
+
+
 class ConvNorm(nn.Module):
     """Convolution without bias, batch norm, optional activation. `fuse` folds the norm into the convolution."""
 

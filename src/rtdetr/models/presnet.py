@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rtdetr.config import PResNetConfig
+from rtdetr.models.backbone import Backbone
 from rtdetr.models.layers import ConvNorm, finite
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -69,7 +70,7 @@ class Stage(nn.Module):
         return x
 
 
-class PResNet(nn.Module):
+class PResNet(Backbone):
     """Three-convolution stem, max-pool and four stages; `out_channels` are the widths of the three maps returned."""
 
     def __init__(self, config: PResNetConfig, *, in_channels: int = 3) -> None:
@@ -82,6 +83,7 @@ class PResNet(nn.Module):
                 conv1_1=ConvNorm(in_channels, base // 2, 3, stride=2, **stem),
                 conv1_2=ConvNorm(base // 2, base // 2, 3, **stem),
                 conv1_3=ConvNorm(base // 2, base, 3, **stem),
+                pool=nn.MaxPool2d(3, stride=2, padding=1),
             )
         )
         self.res_layers = nn.ModuleList()
@@ -92,20 +94,16 @@ class PResNet(nn.Module):
             self.res_layers.append(stage)
             channels = width * block.expansion
         self.out_channels = tuple(base * 2**i * block.expansion for i in (1, 2, 3))
-        freeze_stages(self.conv1, self.res_layers, config.freeze_at)
+        self.freeze(config.freeze_at)
+
+    def stem_and_stages(self) -> list[list[nn.Module]]:
+        return [[self.conv1], *([stage] for stage in self.res_layers)]
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> list[Tensor]:
         """Return the maps of strides 8, 16 and 32."""
-        x = F.max_pool2d(self.conv1(images), kernel_size=3, stride=2, padding=1)
+        x = self.conv1(images)
         maps = []
         for stage in self.res_layers:
             x = stage(x)
             maps.append(x)
         return maps[1:]
-
-
-def freeze_stages(stem: nn.Module, stages: nn.ModuleList, freeze_at: int) -> None:
-    """Stop training of the stem (freeze_at >= 0) and of the first `freeze_at` stages."""
-    frozen = [] if freeze_at < 0 else [stem, *stages[:freeze_at]]
-    for module in frozen:
-        module.requires_grad_(False)

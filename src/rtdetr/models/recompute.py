@@ -16,8 +16,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from rtdetr.models import RTDETR
-from rtdetr.models.hgnetv2 import HGNetv2
-from rtdetr.models.presnet import PResNet
 
 
 def recompute_activations(model: RTDETR) -> None:
@@ -28,11 +26,7 @@ def recompute_activations(model: RTDETR) -> None:
 
 def recomputed_parts(model: RTDETR) -> list[nn.Module]:
     """Backbone stages, fusion blocks and decoder layers, whose insides are worth more memory than time."""
-    backbone = model.backbone
-    if isinstance(backbone, HGNetv2):
-        stages = [*backbone.stages]
-    else:
-        stages = [*backbone.res_layers] if isinstance(backbone, PResNet) else [backbone]
+    stages = [module for stage in model.backbone.stem_and_stages()[1:] for module in stage] or [model.backbone]
     return [*stages, *model.encoder.fpn_blocks, *model.encoder.pan_blocks, *model.decoder.decoder.layers]
 
 

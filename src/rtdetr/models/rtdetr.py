@@ -6,21 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from rtdetr import zoo
-from rtdetr.config import HGNetv2Config, ModelConfig, SizeHW, size_problem
+from rtdetr.config import ModelConfig, SizeHW, size_problem
 from rtdetr.devices import not_compiled
 from rtdetr.errors import ConfigError, ExportError, InputError
+from rtdetr.models.backbone import Backbone
+from rtdetr.models.backbones import build_backbone, settled
 from rtdetr.models.decoder import RTDETRDecoder
-from rtdetr.models.hgnetv2 import HGNetv2
 from rtdetr.models.hybrid_encoder import HybridEncoder
-from rtdetr.models.presnet import PResNet
 from rtdetr.structures import LayerOutput, RTDETROutput, Target, Trace
 from rtdetr.wording import counted
-
-
-class Backbone(nn.Module):
-    """Base of other networks that can stand in for the configured one: images in, three maps out, finest first."""
-
-    out_channels: tuple[int, ...]  # of the maps, whose strides are 8, 16 and 32
 
 
 class RTDETR(nn.Module):
@@ -38,15 +32,11 @@ class RTDETR(nn.Module):
 
     def __init__(self, config: ModelConfig, *, backbone: Backbone | None = None) -> None:
         super().__init__()
-        self.config = config
+        self.config = config = settled(config)
         self.is_fused = False  # a fused model is for inference only and is never saved
-        self.backbone: PResNet | HGNetv2 | Backbone
-        if backbone is not None:
-            self.backbone = backbone  # instead of config.backbone
-        elif isinstance(config.backbone, HGNetv2Config):
-            self.backbone = HGNetv2(config.backbone, in_channels=config.in_channels)
-        else:
-            self.backbone = PResNet(config.backbone, in_channels=config.in_channels)
+        if backbone is None:  # a given one stands in for config.backbone
+            backbone = build_backbone(config.backbone, in_channels=config.in_channels)
+        self.backbone = backbone
         encoder = HybridEncoder(config.encoder, in_channels=self.backbone.out_channels, version=config.version)
         self.pixel_mean: Tensor | None
         self.pixel_std: Tensor | None
@@ -158,7 +148,7 @@ def build_model(
     label_noise_ratio: float | None = None,
     box_noise_scale: float | None = None,
 ) -> RTDETR:
-    """Build a detector with fresh weights, in train mode.
+    """Build a detector in train mode, with fresh weights but for a pretrained backbone of timm (`backbone.pretrained`).
 
     Args:
         model: a name of `list_models()` (or a published short name), or a configuration.
@@ -172,6 +162,7 @@ def build_model(
 
     Raises:
         ConfigError: unknown name or a value that does not fit.
+        WeightsError: pretrained weights that cannot be fetched.
     """
     if not isinstance(model, str | ModelConfig):
         raise ConfigError(f"expected the name of a model or a ModelConfig, got {type(model).__name__}")
@@ -185,4 +176,7 @@ def build_model(
     }
     changes = {key: value for key, value in top.items() if value is not None}
     changes["decoder"] = {key: value for key, value in decoder.items() if value is not None}
-    return RTDETR(config.replace(**changes))
+    network = RTDETR(config.replace(**changes))
+    if config.backbone.is_pretrained:
+        network.backbone.load_pretrained()
+    return network

@@ -4,7 +4,9 @@ from torch import nn
 
 from rtdetr.errors import ConfigError
 from rtdetr.models import RTDETR
-from rtdetr.models.layers import FrozenBatchNorm2d
+from rtdetr.models.backbone import Backbone
+from rtdetr.models.layers import freeze_norms
+from rtdetr.wording import counted
 
 
 def freeze(model: RTDETR, part: str | int) -> None:
@@ -21,27 +23,24 @@ def freeze(model: RTDETR, part: str | int) -> None:
     Raises:
         ConfigError: no such part.
     """
-    for module in _frozen_modules(model, part):
+    backbone = model.backbone
+    modules = [backbone] if part in ("backbone", "encoder") else _stages(backbone, part)
+    for module in modules:
         module.requires_grad_(False)
-        for parent in list(module.modules()):
-            for name, child in list(parent.named_children()):
-                if isinstance(child, nn.BatchNorm2d):
-                    setattr(parent, name, _constant(child))
-
-
-def _frozen_modules(model: RTDETR, part: str | int) -> list[nn.Module]:
-    if part == "backbone":
-        return [model.backbone]
+    backbone.freeze_norms(modules)
     if part == "encoder":
-        return [model.backbone, model.encoder]
+        model.encoder.requires_grad_(False)
+        freeze_norms(model.encoder, [model.encoder])
+
+
+def _stages(backbone: Backbone, part: str | int) -> list[nn.Module]:
+    """The modules of the stem and the first stages."""
     if not isinstance(part, int) or not 0 <= part <= 4:
         raise ConfigError(f"freeze: expected 'backbone', 'encoder' or a number of stages from 0 to 4, got {part!r}")
-    stem, stages = model.backbone.children()
-    return [stem, *list(stages.children())[:part]]
-
-
-def _constant(norm: nn.BatchNorm2d) -> FrozenBatchNorm2d:
-    """A batch norm with the same values that never change; the count of batches, which nothing uses, is left out."""
-    frozen = FrozenBatchNorm2d(norm.num_features).to(norm.weight.device)
-    frozen.load_state_dict(norm.state_dict())
-    return frozen.train(norm.training)
+    groups = backbone.stem_and_stages()
+    if part >= len(groups) or len(groups) == 1:
+        raise ConfigError(
+            f"freeze: the backbone has {counted(len(groups) - 1, 'stage')} that can be frozen, got {part}; 'backbone' "
+            "freezes all of it"
+        )
+    return [module for group in groups[: part + 1] for module in group]

@@ -18,6 +18,7 @@ from rtdetr.devices import choose_device, training_dtype
 from rtdetr.errors import ConfigError
 from rtdetr.losses import build_criterion
 from rtdetr.models import RTDETR, build_model
+from rtdetr.models.backbones import settled
 from rtdetr.models.recompute import recompute_activations
 from rtdetr.recipes.plan import SplitCounts, describe
 from rtdetr.reports.progress import Progress
@@ -246,8 +247,11 @@ def _choose_device(name: str, processes: Processes) -> torch.device:
 
 
 def _build_model(config: TrainConfig, categories: Categories) -> RTDETR:
+    network = config.network  # whose pretrained weights come later, and not at all into a resumed run
+    if network is not None and config.in_channels is not None:
+        network = network.replace(in_channels=config.in_channels)
     return build_model(
-        config.network or config.model,
+        config.model if network is None else settled(network),
         num_classes=len(categories),
         in_channels=config.in_channels,
         eval_size_hw=config.recipe.train_size_hw,

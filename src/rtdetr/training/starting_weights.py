@@ -31,6 +31,11 @@ def load_starting_weights(config: TrainConfig, model: RTDETR, categories: Catego
     """
     published = config.recipe.tuning_from or config.model
     backbone_weights = config.backbone_weights
+    is_pretrained = config.network is not None and config.network.backbone.is_pretrained
+    if config.weights is None and backbone_weights is None and is_pretrained:
+        if not dry_run:
+            model.backbone.load_pretrained()
+        return
     if config.weights is None and backbone_weights == "auto":
         backbone_weights = zoo.backbone_url(model.config)
         if backbone_weights is None:

@@ -6,7 +6,8 @@ The way back, from what other people wrote, is in `huggingface_reading`.
 from typing import Any
 
 from rtdetr.categories import Categories
-from rtdetr.config import STRIDES, HGNetv2Config, ModelConfig, PResNetConfig
+from rtdetr.config import STRIDES, BackboneConfig, HGNetv2Config, ModelConfig, PResNetConfig
+from rtdetr.errors import WeightsError
 from rtdetr.models.hgnetv2 import SHAPES
 from rtdetr.models.presnet import BLOCKS
 
@@ -79,6 +80,7 @@ def inexpressible(config: ModelConfig) -> list[str]:
         f"fusion block of {encoder.num_blocks} RepVGG blocks": encoder.num_blocks != 3,
         "discrete sampling in RT-DETR v1": config.version == "v1" and decoder.sampling == "discrete",
         "normalization of the pixels": bool(config.pixel_mean or config.pixel_std),
+        f"backbone of kind {config.backbone.kind!r}": not isinstance(config.backbone, PResNetConfig | HGNetv2Config),
         f"temperature {encoder.temperature}": encoder.temperature != int(encoder.temperature),
     }
     return [reason for reason, applies in reasons.items() if applies]
@@ -169,8 +171,12 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def write_backbone(backbone: PResNetConfig | HGNetv2Config, in_channels: int = 3) -> dict[str, Any]:
-    """Return transformers' `backbone_config` of a backbone."""
+def write_backbone(backbone: BackboneConfig, in_channels: int = 3) -> dict[str, Any]:
+    """Return transformers' `backbone_config` of a backbone.
+
+    Raises:
+        WeightsError: transformers' files cannot hold such a backbone.
+    """
     common: dict[str, Any] = {
         "hidden_act": "relu",
         "num_channels": in_channels,
@@ -192,6 +198,10 @@ def write_backbone(backbone: PResNetConfig | HGNetv2Config, in_channels: int = 3
             "stem_strides": [2, 1, 1, 2, 1],
             "use_learnable_affine_block": backbone.use_lab,
         }
+    if not isinstance(backbone, PResNetConfig):
+        raise WeightsError(
+            f"a backbone of kind {backbone.kind!r} has no form in transformers' files; save the model as a .pth file"
+        )
     basic = backbone.depth < 50
     widths = [backbone.base_width * 2**i for i in range(4)]
     return {

@@ -70,7 +70,7 @@ def observe(state: State) -> Observation:
         selection = state["decoder.enc_score_head.weight"].shape[0]
         if classes != 1:  # one class: both kinds of query selection look the same
             facts["class-agnostic query selection"] = selection == 1
-        channels = next(state[key] for key in STEMS if key in state).shape[1]
+        channels = _stem(state).shape[1]
         points = facts.get("points a level")
         anchors = state.get("decoder.anchors")
         size = (
@@ -84,11 +84,12 @@ def observe(state: State) -> Observation:
 def expect(config: ModelConfig) -> Facts:
     """The facts that a checkpoint of this configuration shows."""
     backbone, encoder, decoder = config.backbone, config.encoder, config.decoder
+    network: Facts = {"backbone": (backbone.kind,)}  # which entries do not show
     if isinstance(backbone, HGNetv2Config):
         (mid, out), shapes = SHAPES[backbone.size]
         blocks = tuple(shape.num_blocks for shape in shapes)
-        network: Facts = {"backbone": ("HGNetv2", (mid, out), blocks, backbone.use_lab)}
-    else:
+        network = {"backbone": ("HGNetv2", (mid, out), blocks, backbone.use_lab)}
+    elif isinstance(backbone, PResNetConfig):
         kind = "basic" if backbone.depth < 50 else "bottleneck"
         blocks = backbone.blocks or BLOCKS[backbone.depth]
         network = {"backbone": ("PResNet", kind, tuple(blocks), backbone.base_width)}
@@ -119,7 +120,7 @@ def contradicted_fields(observed: Facts, config: ModelConfig) -> list[str]:
     for fact, value in observed.items():
         fields: Any = _FIELDS[fact]
         if fact == "backbone":
-            fields = fields[config.backbone.kind]
+            fields = fields.get(config.backbone.kind, ("backbone.kind",))
         if len(fields) == 1:
             found += fields if value != expected[fact] else ()
         else:
@@ -218,10 +219,19 @@ def _backbone(state: State) -> Facts:
         blocks = tuple(_count(state, rf"backbone\.stages\.{i}\.blocks\.(\d+)\.") for i in stages)
         stem = (state[STEMS[1]].shape[0], state["backbone.stem.stem4.conv.weight"].shape[0])
         return {"backbone": ("HGNetv2", stem, blocks, any(".lab." in key for key in state))}
+    if not any(key.startswith("backbone.res_layers.") for key in state):
+        return {}  # of another kind, which only the description of a checkpoint can name
     stages = range(_count(state, r"backbone\.res_layers\.(\d+)\."))
     blocks = tuple(_count(state, rf"backbone\.res_layers\.{i}\.blocks\.(\d+)\.") for i in stages)
     kind = "bottleneck" if "backbone.res_layers.0.blocks.0.branch2c.conv.weight" in state else "basic"
     return {"backbone": ("PResNet", kind, blocks, state["backbone.conv1.conv1_3.conv.weight"].shape[0])}
+
+
+def _stem(state: State) -> Tensor:
+    """The weights of the first convolution."""
+    known = next((state[key] for key in STEMS if key in state), None)
+    first = (x for key, x in state.items() if key.startswith("backbone.") and x.ndim == 4)
+    return next(first) if known is None else known
 
 
 def _encoder(state: State) -> Facts:
@@ -268,6 +278,11 @@ def _frozen_norms(state: State) -> bool | None:
 def _custom(observation: Observation) -> ModelConfig:
     """Build a configuration from facts that no zoo model has; encoder and decoder get the same number of heads."""
     facts = observation.facts
+    if "backbone" not in facts:
+        raise WeightsError(
+            "not an RT-DETR checkpoint that can be built: its backbone is neither ResNet-vd nor HGNetv2, and the file "
+            "does not say which; name its configuration as model"
+        )
     width, feedforward, layers, fusion, blocks = facts["encoder"]
     decoder_width, decoder_feedforward, decoder_layers, weights, levels = facts["decoder"]
     points = facts.get("points a level") or (weights // DecoderConfig().num_heads // levels,) * levels

@@ -88,6 +88,13 @@ class GraphBuilder:
         assert known is None or np.array_equal(numpy_helper.to_array(known), array), f"two parameters are called {name}"
         return name if known is not None else self._store(name, array)
 
+    def splice(self, graph: onnx.GraphProto, x: str) -> list[str]:
+        """Add another graph, whose names are its own, behind `x`, and return the names of its outputs."""
+        self.op("Identity", x, name=graph.input[0].name)
+        self.nodes.extend(graph.node)
+        self._initializers |= {tensor.name: tensor for tensor in graph.initializer}
+        return [output.name for output in graph.output]
+
     def _store(self, name: str, array: np.ndarray) -> str:
         self._initializers[name] = numpy_helper.from_array(array, name)
         return name

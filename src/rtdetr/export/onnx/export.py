@@ -7,6 +7,7 @@ bound to the version of torch and to one operator set, and no say in which numbe
 from pathlib import Path
 
 import onnx
+import torch
 from onnx import TensorProto, helper
 
 from rtdetr._version import __version__
@@ -58,11 +59,6 @@ def build_onnx(network: RTDETR, options: ExportOptions) -> onnx.ModelProto:
     newest = onnx.defs.onnx_opset_version()
     if options.opset_or_default > newest:
         raise ExportError(f"the installed onnx knows opsets up to {newest}, got {options.opset}")
-    if not layers.knows(network.backbone):  # the place to call another exporter for such networks, such as torch's own
-        raise ExportError(
-            f"cannot export the backbone: no ONNX form of {type(network.backbone).__name__} is known; format torch "
-            "exports it"
-        )
     return _build(network, options)
 
 
@@ -77,7 +73,9 @@ def _build(network: RTDETR, options: ExportOptions) -> onnx.ModelProto:
     batch = g.op("Gather", shape, g.constant(0)) if options.dynamic_batch else None
     tokens = free_tokens(g, network, shape, batch) if options.dynamic_size else fixed_tokens(g, network, size_hw, batch)
     x = ends.normalized(g, images, network.pixel_mean, network.pixel_std)
-    maps = layers.encoder(g, network.encoder, layers.backbone(g, network.backbone, x, "backbone"), tokens)
+    example = torch.zeros(1 + options.dynamic_batch, network.config.in_channels, *size_hw)
+    maps = layers.backbone(g, network.backbone, x, "backbone", example=example)
+    maps = layers.encoder(g, network.encoder, maps, tokens)
     logits, boxes = decoder.decoder(g, network.decoder, maps, tokens, gather=options.gathers)
     counts = {"num_queries": network.num_queries, "num_classes": network.config.num_classes}
     if options.postprocess == "raw":

@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from rtdetr.errors import ExportError
 from rtdetr.export.onnx.builder import GraphBuilder
 from rtdetr.export.onnx.tokens import Tokens
+from rtdetr.export.torch_onnx import torch_graph
+from rtdetr.models.backbone import Backbone
 from rtdetr.models.fuse import FusedRepVGG
-from rtdetr.models.hgnetv2 import Block, ConvBN, HGNetv2, LearnableAffine, LightConv, Stem
+from rtdetr.models.hgnetv2 import Block, ConvBN, LearnableAffine, LightConv, Stem
 from rtdetr.models.hgnetv2 import Stage as HGStage
 from rtdetr.models.hybrid_encoder import EncoderLayer, HybridEncoder
 from rtdetr.models.layers import MLP, ConvNorm, SelfAttention
-from rtdetr.models.presnet import BasicBlock, Bottleneck, PResNet
+from rtdetr.models.presnet import BasicBlock, Bottleneck
 from rtdetr.models.presnet import Stage as ResStage
 
 
@@ -29,10 +31,18 @@ def apply(g: GraphBuilder, module: nn.Module, x: str, name: str) -> str:
     Raises:
         ExportError: a kind of module that is not known here.
     """
-    add = next((_ADD[kind] for kind in type(module).__mro__ if kind in _ADD), None)
+    add = _adder(module)
     if add is None:
         raise ExportError(f"cannot export {name}: no ONNX form of {type(module).__name__} is known")
     return add(g, module, x, name)
+
+
+def _adder(module: nn.Module) -> Callable[[GraphBuilder, Any, str, str], str] | None:
+    return next((_ADD[kind] for kind in type(module).__mro__ if kind in _ADD), None)
+
+
+def _is_known(module: nn.Module) -> bool:
+    return _adder(module) is not None and all(map(_is_known, module if isinstance(module, nn.Sequential) else ()))
 
 
 def linear(g: GraphBuilder, x: str, weight: Tensor, bias: Tensor, name: str) -> str:
@@ -51,25 +61,26 @@ def convolution(g: GraphBuilder, module: nn.Conv2d, x: str, name: str) -> str:
     return g.op("Conv", x, *inputs, group=module.groups, name=name, **attributes)
 
 
-def knows(backbone: nn.Module) -> bool:
-    """Whether `backbone` has the operators of a backbone."""
-    return isinstance(backbone, PResNet | HGNetv2)
+def backbone(g: GraphBuilder, module: Backbone, x: str, name: str, *, example: Tensor) -> list[str]:
+    """Images to the maps of strides 8, 16 and 32. A backbone with modules that are not known here goes through torch.
 
-
-def backbone(g: GraphBuilder, module: nn.Module, x: str, name: str) -> list[str]:
-    """Images to the maps of strides 8, 16 and 32."""
-    if isinstance(module, PResNet):
-        x = g.op("MaxPool", apply(g, module.conv1, x, f"{name}.conv1"), **_window(3, 2, 1))
-        stages = module.res_layers, f"{name}.res_layers"
-    else:
-        assert isinstance(module, HGNetv2)  # `knows` was asked
-        x = apply(g, module.stem, x, f"{name}.stem")
-        stages = module.stages, f"{name}.stages"
+    Args:
+        g: the graph.
+        module: the backbone.
+        x: the images.
+        name: of the module.
+        example: images of the size that is exported.
+    """
+    groups = module.stem_and_stages()
+    if not all(_is_known(part) for group in groups for part in group):
+        return g.splice(torch_graph(module, example, opset=g.opset, half=g.half, name=name), x)
+    names = {part: f"{name}.{path}" for path, part in module.named_modules()}
     maps = []
-    for i, stage in enumerate(stages[0]):
-        x = apply(g, stage, x, f"{stages[1]}.{i}")
+    for group in groups:
+        for part in group:
+            x = apply(g, part, x, names[part])
         maps.append(x)
-    return maps[1:]
+    return maps[-3:]
 
 
 def encoder(g: GraphBuilder, module: HybridEncoder, maps: list[str], tokens: Tokens) -> list[str]:
@@ -199,6 +210,10 @@ def _average_pool(g: GraphBuilder, module: Any, x: str, name: str) -> str:
     return g.op("AveragePool", x, name=name, **_window(module.kernel_size, module.stride, 0))
 
 
+def _max_pool(g: GraphBuilder, module: Any, x: str, name: str) -> str:
+    return g.op("MaxPool", x, name=name, **_window(module.kernel_size, module.stride, module.padding))
+
+
 def _zero_pad(g: GraphBuilder, module: nn.ZeroPad2d, x: str, name: str) -> str:
     left, right, top, bottom = module.padding
     return g.op("Pad", x, g.constant((0, 0, top, left, 0, 0, bottom, right)), name=name)
@@ -323,6 +338,7 @@ _ADD: dict[type[nn.Module], Callable[[GraphBuilder, Any, str, str], str]] = {
     nn.Sequential: _sequential,
     nn.Conv2d: convolution,
     nn.AvgPool2d: _average_pool,
+    nn.MaxPool2d: _max_pool,
     nn.ZeroPad2d: _zero_pad,
     nn.LayerNorm: _layer_norm,
     nn.Linear: _linear,
