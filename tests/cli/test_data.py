@@ -49,7 +49,7 @@ def test_json(broken):
 
 def test_page(broken, tmp_path):
     assert run(broken, "--html", tmp_path / "page.html").exit_code == 1
-    assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
+    assert (tmp_path / "page.html").read_text().startswith("<!DOCTYPE html>")
 
 
 def test_fix(broken, tmp_path):

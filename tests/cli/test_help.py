@@ -10,7 +10,7 @@ from rtdetr.cli.main import VERBS, LazyGroup, app
 
 COMMANDS = [*VERBS, "data check", "weights convert"]
 FORBIDDEN = re.compile(
-    r"pictures?\b|color|normalis|quantis|optimis|data sets?\b|anew|\bgo(es)? on\b|zoo name|license|post-process"
+    r"pictures?\b|colour|normalis|quantis|optimis|data sets?\b|anew|\bgo(es)? on\b|zoo name|licence|post-process"
     r"|images a (step|second)|of everything|runs before|of these draws",
     re.IGNORECASE,
 )

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from rtdetr.categories import Categories
 from rtdetr.cli.arguments import find_images, parse_size
 from rtdetr.cli.main import app
+from rtdetr.cli.output import PIPE_CLOSED
 from rtdetr.cli.predict import parse_threshold, plan_annotated
 from rtdetr.errors import InputError
 from rtdetr.models import build_model
@@ -201,7 +202,7 @@ def test_files_are_written_though_nobody_reads_the_lines(weights, photos, tmp_pa
     command = [sys.executable, "-m", "rtdetr", "predict", str(photos), "--model", str(weights), "--json", str(found)]
     process = subprocess.Popen([*command, "--device", "cpu"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
-    assert process.wait(timeout=100) == 0, process.stderr.read()
+    assert process.wait(timeout=100) == PIPE_CLOSED, process.stderr.read()
     assert process.stderr.read().count(b"Error") == 0
     process.stderr.close()
     assert len(json.loads(found.read_text())["images"]) == 2

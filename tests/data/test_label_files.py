@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 from PIL import Image
 
-from rtdetr.data import check, index_cache, open_dataset, yolo
+from rtdetr.data import check, index_cache, open_dataset, yolo_files
 from rtdetr.data.doctor import fix
 from rtdetr.data.label_files import LabelFiles, usual_label_file
 from rtdetr.errors import DatasetError
@@ -607,7 +607,7 @@ def test_labels_of_a_missing_folder_below_a_split_that_is_named_as_a_whole_are_t
 
 def test_labels_without_an_image_are_counted_up_to_a_number(tmp_path, caplog, monkeypatch):
     root = write_yolo(tmp_path / "set")
-    monkeypatch.setattr(yolo, "_MOST_STRAY", 150)
+    monkeypatch.setattr(yolo_files, "_MOST_STRAY", 150)
     for number in range(151):
         (root / f"labels/train/x{number:03d}.txt").write_text(LABEL)
     boxes(root)

@@ -13,6 +13,7 @@ from rtdetr.categories import Categories, Category
 from rtdetr.cli.main import app
 from rtdetr.config import Recipe
 from rtdetr.data import TrainLoader, open_dataset
+from rtdetr.export.samples import images_to_compare, spread
 from rtdetr.hf import RTDetrImageProcessor
 from rtdetr.images import open_image
 from rtdetr.weights import save_weights

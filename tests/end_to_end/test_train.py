@@ -119,7 +119,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_ends_well(data, tmp_path, name, s
         (["DATA", "--set", "lr"], "ConfigError: expected key=value, got 'lr'"),
         (["DATA", "--size", "630"], "ConfigError: train.train_size_hw.0: expected a multiple of 32; got 630"),
         (["nowhere"], "DatasetError: no dataset nowhere"),
-        (["--resume", "nowhere"], "WeightsError: resume: no such file: nowhere"),
+        (["--resume", "nowhere"], "WeightsError: resume: nowhere does not exist"),
     ],
 )
 def test_mistakes_are_one_line(data, tmp_path, options, message):

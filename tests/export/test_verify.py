@@ -108,11 +108,14 @@ class Fixed:
         return self.rows.above(threshold)
 
 
+NUMBERED = Categories.numbered(2)
+
+
 class FixedReference(TorchDetector):
     """The same as the reference."""
 
-    def __init__(self, *rows) -> None:
-        super().__init__(build_model("test-tiny", num_classes=2), Categories.numbered(2), device="cpu")
+    def __init__(self, *rows, categories=NUMBERED) -> None:
+        super().__init__(build_model("test-tiny", num_classes=2), categories, device="cpu")
         self.rows = detections(*rows)
 
     def __call__(self, source, **options):
@@ -141,8 +144,7 @@ def test_verdict_table_and_json(found, reason) -> None:
     ],
 )
 def test_other_class_names_are_refused(categories, reason) -> None:
-    reference = FixedReference(FIRST, SECOND)
-    reference.categories = Categories([Category(0, "a"), Category(1, "b")])
+    reference = FixedReference(FIRST, SECOND, categories=Categories([Category(0, "a"), Category(1, "b")]))
     found = Fixed(FIRST, SECOND)
     found.categories = categories
     report = verify(found, reference)

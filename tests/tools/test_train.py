@@ -235,7 +235,7 @@ def test_options_of_rtdetr_train_win_over_the_file(tool, file, tmp_path, capsys)
             "comes from own.yml: train_dataloader.dataset.ann_file: correct that, or give DATA",
         ),
         (["-u", "PResNet"], "ConfigError: expected key=value, got 'PResNet'"),
-        (["-r", "nowhere.pth"], "no such file"),
+        (["-r", "nowhere.pth"], "nowhere.pth does not exist"),
         (["-u", "val_dataloader=~"], "has no validation part"),
     ],
 )

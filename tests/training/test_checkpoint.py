@@ -136,7 +136,7 @@ def test_names_with_prefixes_and_files_without_average_are_resumed(tmp_path, cap
     torch.save({**content, "ema": None}, tmp_path / "last.pth")
     again = make_state(seed=1)
     restore(read(tmp_path), again)
-    assert again.ema.updates == 0 and "the checkpoint has no average" in caplog.text
+    assert again.ema.updates == 0 and "the checkpoint has no EMA weights" in caplog.text
     assert_same(again.ema.module.state_dict(), state.model.state_dict())
     caplog.clear()
     again.ema.decay = 0.0  # none is wanted
@@ -169,7 +169,7 @@ def test_damaged_missing_and_foreign_files(tmp_path):
     for path in (tmp_path / "half.pth", tmp_path / "none.pth", tmp_path / "none"):
         with pytest.raises(WeightsError, match=str(path)):
             read(path)
-    with pytest.raises(WeightsError, match=r"another network .*: the number of classes was 3 and is 4 \(DATA\)"):
+    with pytest.raises(WeightsError, match=r"the network differs .*: the number of classes was 3 and is 4 \(DATA\)"):
         restore(content, make_state(num_classes=4))
     del content["rtdetr"]
     with pytest.raises(WeightsError, match=r"another model.*size mismatch"):
@@ -201,7 +201,7 @@ def test_the_middle_of_an_epoch_needs_an_epoch_of_the_same_length(tmp_path):
     save(tmp_path / "last.pth", state)
     other = make_state()
     other.progress = Progress(batches_per_epoch=4)
-    with pytest.raises(ConfigError, match="epoch of 5 batches, which are 4 now"):
+    with pytest.raises(ConfigError, match="epoch of 5 batches; an epoch now has 4"):
         restore(read(tmp_path), other)
     state.progress = Progress(batches_per_epoch=5, epoch=1, iteration=5)
     save(tmp_path / "last.pth", state)

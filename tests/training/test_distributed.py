@@ -212,7 +212,7 @@ def test_an_error_of_all_processes_is_said_once(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("code", "status", "said"), [(2, 2, ""), (-signal.SIGKILL, 137, "was ended by SIGKILL as sys")]
+    ("code", "status", "said"), [(2, 2, ""), (-signal.SIGKILL, 137, "was killed by SIGKILL, as happens when")]
 )
 def test_how_launched_processes_fail(code, status, said, monkeypatch, capsys):
     failure = ProcessFailure(local_rank=1, pid=1, exitcode=code, error_file="none")

@@ -87,8 +87,8 @@ def test_what_is_frozen_may_change_on_resuming(tmp_path, caplog):
     assert len(told) == 2
     count = int(told[0].split()[1])
     assert told == [
-        f"resume: {count} tensors are trained from now on, with moments of zero",
-        f"resume: {count} tensors are not trained any more",
+        f"resume: {count} tensors are now trained, starting with zero moments",
+        f"resume: {count} tensors are no longer trained",
     ]
     assert len(kept) == len(trained)
 

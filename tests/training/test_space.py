@@ -40,7 +40,7 @@ def test_room_is_looked_for_before_the_first_step(tmp_path, monkeypatch, share, 
         []
         if not said
         else [
-            f"{folder} has 17.6 MB free, and the checkpoints of this run may take 52.0 MB, one being written included"
+            f"{folder} has 17.6 MB free, and the checkpoints of this run may take 52.0 MB, including one being written"
         ]
     )
     assert not folder.exists()

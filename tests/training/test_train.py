@@ -110,7 +110,8 @@ def test_a_run_leaves_everything_in_its_folder(data, tmp_path, capsys):
     assert left >= {"best.pth", "last.pth", "config.json", "plan.txt", "environment.json", "evaluation.json"}
     assert left >= {"metrics.jsonl", "steps.csv", "tensorboard", "learning_curve.png", "images", "report.html"}
     run = tmp_path / "run"
-    assert result == (run, run / "best.pth", result.best_ap, run / "last.pth", True, None)
+    assert result == (run, run / "best.pth", result.best_ap, run / "last.pth", True, None, result.plan)
+    assert (run / "plan.txt").read_text().startswith(result.plan.partition("\n")[0])
     config = config_of(tmp_path / "run")
     assert (config["seed"], config["model"], config["recipe"]["epochs"]) == (3, "test-tiny", 2)
     assert [iteration for iteration, _ in losses(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
@@ -243,10 +244,10 @@ def test_the_best_is_kept_when_a_resumed_run_is_worse(data, tmp_path, monkeypatc
 
 def test_resuming_a_finished_run_changes_nothing(data, tmp_path, capsys):
     first = run_tiny(data, tmp_path)
-    assert "nothing is left to do" not in capsys.readouterr().err
+    assert "nothing left to do" not in capsys.readouterr().err
     before = training_state(tmp_path), losses(tmp_path), accuracies(tmp_path)
     assert run_tiny(None, resume=tmp_path) == first
-    assert "nothing is left to do: the run has done its 2 epochs; for more, --epochs N" in capsys.readouterr().err
+    assert "nothing left to do: the run has finished its 2 epochs. To train longer: --epo" in capsys.readouterr().err
     config = (tmp_path / "config.json").read_bytes()
     with pytest.raises(
         ConfigError, match=r"the run has done 2 epochs, and 1 are asked for: ask for more \(--epochs N\)"
@@ -395,7 +396,7 @@ def test_a_dry_run_fetches_no_weights(data, tmp_path, monkeypatch):
 
 def test_another_run_is_never_overwritten(data, tmp_path):
     (tmp_path / "last.pth").write_text("precious")
-    with pytest.raises(ConfigError, match="holds another run"):
+    with pytest.raises(ConfigError, match="already holds a run"):
         run_tiny(data, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["last.pth"]
 
@@ -534,7 +535,7 @@ def test_what_cannot_be_resumed_is_said_in_the_words_of_the_options(data, tmp_pa
     run_tiny(Path(data.name), tmp_path / "run", epochs=1, evaluate_every=0)
     with pytest.raises(
         WeightsError,
-        match=r"another network .*: the size was \[64, 64\] and is \[96, 96\] \(--size\)\. Go on",
+        match=r"the network differs .*: the size was \[64, 64\] and is \[96, 96\] \(--size\)\. Resume with",
     ):
         run_tiny(None, resume=tmp_path / "run", epochs=2, size_hw=(96, 96))
     monkeypatch.chdir(tmp_path)
@@ -612,7 +613,7 @@ def test_another_metric_on_resuming_begins_to_compare_anew():
 
 def test_a_second_training_in_the_process_is_refused(tmp_path: Path) -> None:
     def refused() -> bool:
-        with pytest.raises(ConfigError, match="another training is under way in this process, and random numbers"):
+        with pytest.raises(ConfigError, match="another training run is in progress in this process"):
             run_tiny(folder, tmp_path / "second")
         return True
 

@@ -79,7 +79,7 @@ class LazyGroup(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Build the command of a verb."""
         if cmd_name not in VERBS:
-            if ctx.resilient_parsing:  # the Tab key behind a mistake
+            if ctx is not None and ctx.resilient_parsing:  # the Tab key behind a mistake
                 return None
             raise ConfigError(
                 f"unknown command {cmd_name!r}.{nearest(cmd_name, VERBS)} Run 'rtdetr --help' for the list."
@@ -89,7 +89,7 @@ class LazyGroup(TyperGroup):
             function, verb = verb, typer.Typer(add_completion=False, rich_markup_mode=None)
             verb.command(cmd_name)(function)
         command = typer.main.get_command(verb)
-        if ctx.resilient_parsing:
+        if ctx is not None and ctx.resilient_parsing:
             complete_words(command)
         return command
 

@@ -63,6 +63,7 @@ def predict(
     Prints the number of objects per class of each image, one line per image. Images that cannot be read are reported
     and left out; the exit status is then 2.
     """
+    from rtdetr.exported_files import exported_format
     from rtdetr.fonts import given_face
     from rtdetr.images.sources import existing
     from rtdetr.runtimes import load
@@ -78,7 +79,7 @@ def predict(
     detector = load(
         model, model=config, categories=classes, device=device, precision=precision, fast_resize=fast_resize
     )
-    if classes is None:
+    if classes is None and not exported_format(model):  # `load` says it of exported files
         hint_at_classes(model, detector.categories)
     used_hw = detector.checked_size(size_hw)
     if used_hw != detector.size_hw:

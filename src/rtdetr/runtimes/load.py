@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from rtdetr.categories import Categories
 from rtdetr.class_lists import GivenClasses
 from rtdetr.errors import WeightsError, require_extra
 from rtdetr.exported_files import exported_format
@@ -103,5 +104,7 @@ def load(
         detector: BaseDetector = opener(source if format is None else path, options)
     if format is not None:
         tell_other_names(path, detector.names)
+        if "categories" in runtime.options and detector.categories == Categories.numbered(len(detector.names)):
+            _log.info("%s does not name its classes; name them with --classes FILE (Python: categories=...)", path)
     _log.info("detecting with %s", detector.description)
     return detector
