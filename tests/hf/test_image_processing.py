@@ -190,7 +190,7 @@ def test_every_mode_gives_three_channels(mode: str) -> None:
 
 
 def test_exif_rotation_is_applied_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    image_inputs._say_once.cache_clear()
+    image_inputs._warn_once.cache_clear()
     exif = Image.Exif()
     exif[0x0112] = 6
     pictures()[0].save(tmp_path / "turned.png", exif=exif)
