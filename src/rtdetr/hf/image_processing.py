@@ -256,7 +256,8 @@ def _standard(name: str, value: Any) -> Any:
     if name in ("image_mean", "image_std"):
         values = list(value) if isinstance(value, Sequence) else [value]
         if len(values) not in (1, 3) or not all(_is_number(x) and (x > 0 or name == "image_mean") for x in values):
-            raise InputError(f"expected 3 numbers as {name} (image_std above 0), got {value!r}")
+            kind = "numbers above 0" if name == "image_std" else "numbers"
+            raise InputError(f"expected 3 {kind} as {name}, got {value!r}")
         return values if len(values) == 3 else value
     if name == "resample":  # PIL number, torchvision mode or its name
         word = str(getattr(value, "value", value)).lower()
