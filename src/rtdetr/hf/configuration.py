@@ -77,7 +77,7 @@ class RTDetrV2Config(transformers.RTDetrV2Config):
         """
         fields = dict(config_dict)
         if "rtdetr" in fields and "d_model" not in fields:  # a model that transformers cannot represent
-            fields = cls.beside(read_metadata(fields.pop("rtdetr")), fields)
+            fields = cls.from_description(read_metadata(fields.pop("rtdetr")), fields)
         names, count = kwargs.pop("id2label", None), kwargs.get("num_labels")
         if names is not None:
             label2id = kwargs.pop("label2id", None) or {name: int(label) for label, name in names.items()}
@@ -87,7 +87,7 @@ class RTDetrV2Config(transformers.RTDetrV2Config):
         return super().from_dict(fields, **kwargs)
 
     @classmethod
-    def beside(cls, described: Metadata, fields: dict[str, Any]) -> dict[str, Any]:
+    def from_description(cls, described: Metadata, fields: dict[str, Any]) -> dict[str, Any]:
         """Return all fields of a model described by this library, overridden by the other fields of its config.json."""
         own = cls.from_model_config(described.config, categories=described.categories).to_dict()
         given = {name: value for name, value in fields.items() if name != "model_type" and value is not None}

@@ -120,7 +120,7 @@ class HuggingFaceFiles(_Base):
             entries = in_memory(state, config)
         except WeightsError as error:
             raise WeightsError(f"{file}: {error}") from None
-        with _naming_the_source(source):
+        with _source_in_report(source):
             result = super().from_pretrained(None, *model_args, config=config, state_dict=entries, **dtype, **options)
         model = result[0] if isinstance(result, tuple) else result
         model.config.name_or_path = model.name_or_path = str(source)
@@ -154,7 +154,7 @@ class HuggingFaceFiles(_Base):
         if model_type == OWN_TYPE and not stored.keys() & {"d_model", "rtdetr"}:  # maybe in the header of the weights
             if described is None:
                 raise WeightsError(f"{CONFIG} and the header of the weights have no description of the model")
-            stored = RTDetrV2Config.beside(described, stored)
+            stored = RTDetrV2Config.from_description(described, stored)
         if isinstance(stored.get("rtdetr"), dict):
             stored = {**stored, "rtdetr": merged_metadata(stored["rtdetr"], described)}
         stored = {**stored, "model_type": RTDetrV2Config.model_type}
@@ -283,7 +283,7 @@ def _bad_config(source: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _naming_the_source(source: Any) -> Iterator[None]:
+def _source_in_report(source: Any) -> Iterator[None]:
     """Add the source to the loading report of transformers, which receives entries instead of a path."""
 
     def name(record: logging.LogRecord) -> bool:
