@@ -1,14 +1,14 @@
-"""Opening an index of a million annotations, and the memory of workers that read it for many epochs.
+"""Time to open a million annotations, and memory of the workers that read them over many epochs.
 
     python benchmarks/annotation_memory.py [--images 120000] [--annotations 1000000] [--epochs 20] [--workers 2]
 
-Writes a COCO file into a temporary folder, opens it without and with the cache, each in a fresh process, and then runs
-the training loader over all images, epoch after epoch; instead of decoding files it takes one picture of 32x32 pixels.
+The script writes a COCO file to a temporary folder, opens it without and with the cache, each in a new process, and
+then runs the training loader over all images for several epochs. Instead of decoding files it uses one 32x32 image.
 
-After some batches and after each epoch it prints the resident memory of the main process and its workers: RSS, in which
-a shared page counts once for each process, so that it stays the same when a worker gets its own copy; and "in use",
-each page of data once (anonymous and shared memory of smaps, divided among those who share it), which grows with every
-such copy and does not see other programs. `--dicts` keeps one Python dict a box, for comparison. Linux only.
+After some batches and after each epoch it prints the memory of the main process and its workers: RSS, in which a shared
+page counts once per process, so it does not change when a worker gets its own copy; and "in use", in which each data
+page counts once (proportional anonymous and shared memory of smaps), so it grows with every copy and excludes other
+programs. `--dicts` stores one Python dict per box, for comparison. Linux only.
 """
 
 import argparse
@@ -29,21 +29,21 @@ from rtdetr.config import Recipe
 from rtdetr.data import DetectionDataset, ImageTarget, TrainLoader, open_dataset
 
 SIDE = 32
-FIRST_BATCHES = 50  # until every worker has done its first work
-LINKS = 30_000  # hard links that any file system allows a file
+FIRST_BATCHES = 50  # until every worker has loaded a batch
+LINKS = 30_000  # hard links per file that any file system allows
 OPEN = "import sys, rtdetr.data, time; t = time.perf_counter(); rtdetr.data.open_dataset(sys.argv[1], split='train'); "
 OPEN += "print(time.perf_counter() - t)"
 
 
-class OnePicture(DetectionDataset):
-    """A dataset whose images all look the same and are not read."""
+class OneImage(DetectionDataset):
+    """A dataset with identical images that are not read from files."""
 
     def load_array(self, index: int, *, num_channels: int = 3, reduction: int = 1) -> tuple[np.ndarray, ImageTarget]:
         return np.zeros((SIDE, SIDE, num_channels), dtype=np.uint8), self.target(index)
 
 
-class Dicts(OnePicture):
-    """The same with Python objects, as datasets are often kept."""
+class Dicts(OneImage):
+    """The same with Python objects, as many datasets store annotations."""
 
     rows: list[list[dict[str, Any]]]
 
@@ -62,23 +62,23 @@ class Dicts(OnePicture):
 
 
 def as_dicts(dataset: DetectionDataset) -> list[list[dict[str, Any]]]:
-    """One dict a box, by image."""
+    """Return one dict per box, in one list per image."""
     targets = (dataset.target(index) for index in range(len(dataset)))
     pairs = ((target["boxes_xyxy"].tolist(), target["labels"].tolist()) for target in targets)
     return [[{"box": b, "label": k} for b, k in zip(boxes, labels, strict=True)] for boxes, labels in pairs]
 
 
 def write_index(folder: Path, num_images: int, num_annotations: int) -> None:
-    """Write a COCO file with 80 classes, and as many links to a small picture as it has images."""
+    """Write a COCO file with 80 classes, and one hard link to a small image per image."""
     rng = np.random.default_rng(0)
     images = folder / "images"
     images.mkdir(parents=True)
     names = [f"{number:012d}.png" for number in range(1, num_images + 1)]
     for start in range(0, num_images, LINKS):
-        picture = images / names[start]
-        Image.new("RGB", (SIDE, SIDE)).save(picture)
+        file = images / names[start]
+        Image.new("RGB", (SIDE, SIDE)).save(file)
         for name in names[start + 1 : start + LINKS]:
-            os.link(picture, images / name)
+            os.link(file, images / name)
     corners = rng.uniform(0, SIDE / 2, (num_annotations, 2)).round(2)
     sides = rng.uniform(2, SIDE / 2, (num_annotations, 2)).round(2)
     boxes = np.concatenate([corners, sides], axis=1).tolist()
@@ -97,13 +97,13 @@ def write_index(folder: Path, num_images: int, num_annotations: int) -> None:
 
 
 def seconds_to_open(file: Path) -> float:
-    """Time of `open_dataset` in a fresh process, without the imports."""
+    """Return the time of `open_dataset` in a new process, excluding imports."""
     result = subprocess.run([sys.executable, "-c", OPEN, str(file)], check=True, text=True, capture_output=True)
     return float(result.stdout)
 
 
 def memory_mb() -> tuple[float, float]:
-    """RSS of this process and its workers, and the data pages in use by them, each counted once."""
+    """Return the RSS of this process and its workers, and the data pages they use, each counted once, in MB."""
     totals = dict.fromkeys(("Rss", "Pss_Anon", "Pss_Shmem"), 0)
     for process in [os.getpid(), *(child.pid for child in multiprocessing.active_children())]:
         for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
@@ -114,7 +114,7 @@ def memory_mb() -> tuple[float, float]:
 
 
 def run_epochs(dataset: DetectionDataset, epochs: int, workers: int) -> list[tuple[float, float]]:
-    """Memory once the workers are at work, and after each epoch of the training loader."""
+    """Return the memory after the workers have started, and after each epoch of the training loader."""
     recipe = Recipe(
         batch_size=64, train_size_hw=(SIDE, SIDE), multiscale_sizes=(), augmentation_stop_epoch=0, epochs=epochs
     )
@@ -140,14 +140,14 @@ def main() -> None:
     parser.add_argument("--annotations", type=int, default=1_000_000)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--dicts", action="store_true", help="one dict a box, for comparison")
+    parser.add_argument("--dicts", action="store_true", help="store one dict per box, for comparison")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["RTDETR_CACHE"] = str(Path(folder) / "cache")
         file = Path(folder) / "set" / "train.json"
         arguments = (file.parent, options.images, options.annotations)
         writer = multiprocessing.get_context("spawn").Process(target=write_index, args=arguments)
-        writer.start()  # on its own, so that its memory is not in what is measured
+        writer.start()  # a separate process, so its memory is not measured
         writer.join()
         print(
             f"{options.images} images, {options.annotations} annotations, {file.stat().st_size / 2**20:.0f} MB of JSON"
@@ -157,7 +157,7 @@ def main() -> None:
         size = sum(index.stat().st_size for index in (Path(folder) / "cache" / "datasets").iterdir())
         print(f"opened from the cache in {times[2]:.2f} s (median of 5), {size / 2**20:.0f} MB")
         opened = open_dataset(file, split="train")
-        kind = Dicts if options.dicts else OnePicture
+        kind = Dicts if options.dicts else OneImage
         dataset = kind.of(opened.annotations, *opened.sources)
         if isinstance(dataset, Dicts):
             dataset.rows = as_dicts(opened)
@@ -166,7 +166,7 @@ def main() -> None:
     largest = [max(column) for column in zip(*measured, strict=True)]
     for i, name in enumerate(("RSS", "in use")):
         growth, peak = (value[i] / first[i] - 1 for value in (last, largest))
-        print(f"{name} of main and {options.workers} workers, start to end: {growth:+.1%}, at most {peak:+.1%}")
+        print(f"{name} of main and {options.workers} workers, start to end: {growth:+.1%}, peak {peak:+.1%}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Time of COCO average precision: hotcoco, which this library uses, beside pycocotools, on the same random detections.
+"""Time of COCO average precision with hotcoco, which this library uses, and pycocotools, on random detections.
 
     python benchmarks/coco_eval.py [--images 500]
 
-Both start from annotations and detections in memory; reading JSON is not counted. Rounds alternate and the median is
-printed, with the largest difference of the twelve numbers.
+Both start from annotations and detections in memory; reading JSON is not timed. Rounds are interleaved. The script
+prints medians and the largest difference of the twelve metrics.
 """
 
 import argparse
@@ -28,7 +28,7 @@ DETECTIONS_AN_IMAGE = 300
 
 
 def write_dataset(folder: Path, num_images: int, rng: np.random.Generator) -> DetectionDataset:
-    """A dataset of COCO's kind, 7 objects an image, whose image files are empty."""
+    """Return a COCO-like dataset with 7 objects per image and empty image files."""
     images, annotations = [], []
     for image_id in range(num_images):
         name = f"{image_id}.jpg"
@@ -45,7 +45,7 @@ def write_dataset(folder: Path, num_images: int, rng: np.random.Generator) -> De
 
 
 def detect(dataset: DetectionDataset, rng: np.random.Generator) -> CocoEvaluator:
-    """Shifted ground truth among boxes anywhere, 300 an image as from the models."""
+    """Return 300 detections per image, as from the models: shifted ground truth and random boxes."""
     evaluator = CocoEvaluator(dataset)
     for index, image_id in enumerate(dataset.image_ids.tolist()):
         target = dataset.target(index)
@@ -60,7 +60,7 @@ def detect(dataset: DetectionDataset, rng: np.random.Generator) -> CocoEvaluator
 
 
 def by_pycocotools(truth: COCO, rows: Any) -> np.ndarray:
-    """The twelve numbers."""
+    """Return the twelve COCO metrics."""
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = COCOeval(truth, truth.loadRes(rows), "bbox")
         evaluation.evaluate()
@@ -96,7 +96,7 @@ def main() -> None:
     for name, seconds in medians.items():
         print(f"{name:<12}{seconds:8.3f} s")
     print(f"ratio       {medians['pycocotools'] / medians['hotcoco']:8.1f}")
-    print(f"largest difference of the twelve numbers {max(differences):.1e}")
+    print(f"largest difference of the twelve metrics {max(differences):.1e}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Our ONNX graphs beside transformers' RTDetrV2 exported by torch.onnx: same weights, same run, interleaved rounds.
+"""Speed of our ONNX graphs and of the transformers model exported by torch.onnx: same weights, interleaved rounds.
 
     python benchmarks/export_onnx.py [--model rtdetrv2_r18vd] [--threads 0] [--rounds 15]
 
-Prints, for the network alone at 640x640 and batch 1 in ONNX Runtime on the CPU, float32: operators in the file, median
-milliseconds, processor time, which other work on the machine disturbs less, and the speed-up over the peer. PyTorch's
-own time is beside them.
+For the network at 640x640 and batch size 1 in ONNX Runtime on the CPU, float32, the script prints the number of
+operators, median milliseconds, CPU time, which other programs disturb less, and the speed-up over transformers. It also
+prints the time of PyTorch.
 """
 
 import argparse
@@ -35,20 +35,20 @@ FORMS = {
 
 
 class Tuple(torch.nn.Module):
-    """transformers' model with tensors as its result, as exporters want it."""
+    """The transformers model with tensors as output, as exporters require."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits and normalized boxes."""
+        """Return logits and normalized boxes."""
         output = self.model(pixel_values=images)
         return output.logits, output.pred_boxes
 
 
 def peer(theirs: torch.nn.Module, *, dynamo: bool) -> onnx.ModelProto | None:
-    """Export transformers' model with torch's newer or older exporter; None where it cannot."""
+    """Export the transformers model with the newer or older torch exporter; return None if that fails."""
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         path = Path(folder) / "peer.onnx"
@@ -57,24 +57,24 @@ def peer(theirs: torch.nn.Module, *, dynamo: bool) -> onnx.ModelProto | None:
             images = torch.rand(1, 3, 640, 640)
             with contextlib.redirect_stderr(io.StringIO()):
                 torch.onnx.export(Tuple(theirs), (images,), str(path), opset_version=18, dynamo=dynamo, **names)
-        except Exception as error:  # exporters fail in many ways
+        except Exception as error:  # exporters raise many exception types
             print(f"torch.onnx.export(dynamo={dynamo}) fails: {type(error).__name__}")
             return None
         return onnx.load(path)
 
 
 def session(proto: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSession:
-    """Run a graph in ONNX Runtime as it comes."""
+    """Create an ONNX Runtime session with default optimization."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3
     return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def main() -> None:
-    """Export, run and print."""
-    parser = argparse.ArgumentParser(description="Time our ONNX graphs beside transformers' exported model.")
+    """Export, time and print."""
+    parser = argparse.ArgumentParser(description="Compare our ONNX graphs with the exported transformers model.")
     parser.add_argument("--model", default="rtdetrv2_r18vd")
-    parser.add_argument("--threads", type=int, default=0, help="0: as many as ONNX Runtime takes")
+    parser.add_argument("--threads", type=int, default=0, help="0: default of ONNX Runtime")
     parser.add_argument("--rounds", type=int, default=15)
     arguments = parser.parse_args()
     ours, theirs = make_pair(arguments.model)
@@ -113,7 +113,7 @@ def main() -> None:
         for name in times
     ]
     print(environment("cpu"), f"onnxruntime {onnxruntime.__version__}")
-    print_table((arguments.model, "operators", "ms", "speed-up", "processor ms", "speed-up"), rows)
+    print_table((arguments.model, "operators", "ms", "speed-up", "CPU ms", "speed-up"), rows)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Our OpenVINO files beside transformers' eager RTDetrV2 and its export: same weights, same run, interleaved rounds.
+"""Speed of our OpenVINO files and of transformers, eager and exported: same weights, interleaved rounds.
 
     python benchmarks/export_openvino.py [--models rtdetrv2_r18vd] [--rounds 15] [--photos FOLDER]
 
-Prints, for the network alone at 640x640 and batch 1 in OpenVINO on the CPU: operations in the file, median
-milliseconds, and the speed-up over transformers' eager float32. bfloat16 is fast with AMX, INT8 with VNNI or AMX. INT8
-is calibrated on the photos, or on images that come with the library: the weights are random, so these figures are of
-speed alone; docs/quantization.md has what INT8 costs a trained model.
+For the network at 640x640 and batch size 1 in OpenVINO on the CPU, the script prints the number of operations, median
+milliseconds, and the speed-up over transformers in eager float32. bfloat16 is fast with AMX, INT8 with VNNI or AMX.
+INT8 is calibrated on the photos, or on images included in the library. Weights are random, so the results only show
+speed; docs/quantization.md has the AP of quantized trained models.
 """
 
 import argparse
@@ -25,15 +25,15 @@ from rtdetr.export.built_in_images import built_in_images
 from rtdetr.export.openvino import count_operations
 from rtdetr.models import RTDETR
 
-Graph = tuple[openvino.Model, str]  # and the type its float layers compute in
+Graph = tuple[openvino.Model, str]  # and the precision of its float layers
 
 
 def main() -> None:
-    """Export, run and print."""
-    parser = argparse.ArgumentParser(description="Time our OpenVINO files beside transformers.")
+    """Export, time and print."""
+    parser = argparse.ArgumentParser(description="Compare the speed of our OpenVINO files with transformers.")
     parser.add_argument("--models", nargs="+", default=["rtdetrv2_r18vd"])
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--photos", type=Path, help="folder of images that INT8 is calibrated on")
+    parser.add_argument("--photos", type=Path, help="folder of images for INT8 calibration")
     arguments = parser.parse_args()
     images = sorted(arguments.photos.glob("*.jpg")) if arguments.photos else built_in_images()
     print(environment("cpu"), f"openvino {openvino.__version__}")
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def compare(name: str, images: list, *, rounds: int) -> None:
-    """Print the table of a model."""
+    """Print the table of one model."""
     ours, theirs = make_pair(name)
     batch = torch.rand(1, 3, 640, 640)
     with tempfile.TemporaryDirectory() as folder:
@@ -69,7 +69,7 @@ def compare(name: str, images: list, *, rounds: int) -> None:
 
 
 def read(ours: RTDETR, theirs: torch.nn.Module, folder: Path, images: list) -> dict[str, Graph]:
-    """The graphs to be run: transformers' by torch.onnx, ours, and ours in INT8."""
+    """Return the graphs to compare: transformers by torch.onnx, ours, and ours in INT8."""
     core, graphs = openvino.Core(), {}
     exported = peer(theirs, dynamo=False)
     if exported is not None:

@@ -1,9 +1,9 @@
-"""What the Hugging Face classes of `rtdetr.hf` cost: their forward beside the network's own, and beside transformers'.
+"""Overhead of the Hugging Face classes of `rtdetr.hf` over their network, and speed relative to transformers.
 
     python benchmarks/facade.py [--models rtdetrv2_r18vd rtdetrv2_r50vd] [--device cpu] [--rounds 15]
 
-Same weights, same process, interleaved rounds, medians; a batch of one image of 640x640, and a training step's forward
-and loss. The facade holds the very network that is timed beside it. Aim: within 2 % of it.
+Same weights, same process, interleaved rounds, medians; inference on one 640x640 image, and forward and loss of a
+training step. The facade contains the same network that is timed separately. Target: within 2 % of it.
 """
 
 import argparse
@@ -22,14 +22,14 @@ from rtdetr.structures import Target
 
 
 def facade_of(network: RTDETR) -> RTDetrV2ForObjectDetection:
-    """The Hugging Face class around a network."""
+    """Return the Hugging Face class with a given network."""
     facade = RTDetrV2ForObjectDetection(RTDetrV2Config.from_model_config(network.config))
     facade.model.network = network
     return facade.train(network.training)
 
 
 def inference(ours: RTDETR, theirs: torch.nn.Module, *, device: str) -> dict[str, Callable[[], object]]:
-    """Functions that detect on one image."""
+    """Return functions that detect objects in one image."""
     images = torch.rand(1, 3, 640, 640, device=device)
     facade, fused = facade_of(ours), fuse(ours).to(memory_format=torch.channels_last)
     fused_facade = facade.fuse()
@@ -43,7 +43,7 @@ def inference(ours: RTDETR, theirs: torch.nn.Module, *, device: str) -> dict[str
 
 
 def training(ours: RTDETR, theirs: torch.nn.Module, *, device: str) -> dict[str, Callable[[], object]]:
-    """Functions that compute the loss of one image."""
+    """Return functions that compute the loss of one image."""
     images = torch.rand(1, 3, 640, 640, device=device)
     boxes = torch.tensor([[0.3, 0.4, 0.2, 0.3], [0.6, 0.5, 0.1, 0.4]], device=device)
     classes = torch.tensor([1, 2], device=device)
@@ -57,7 +57,7 @@ def training(ours: RTDETR, theirs: torch.nn.Module, *, device: str) -> dict[str,
 
 
 def own_share(facade: RTDetrV2ForObjectDetection, *, device: str, rounds: int) -> float:
-    """Time of a call that is not the network's, over the network's in the same call; the median of many calls.
+    """Return the median ratio of the time outside the network to the time in the network, within the same call.
 
     Both times come from one call, so that a machine whose speed varies does not hide a small share.
     """
@@ -84,7 +84,7 @@ def own_share(facade: RTDetrV2ForObjectDetection, *, device: str, rounds: int) -
 
 
 def report(title: str, functions: dict[str, Callable[[], object]], *, rounds: int) -> None:
-    """Time the functions and print them, the facade's over the core's."""
+    """Time the functions and print a table, with the overhead of the facade over the core."""
     times = interleaved(functions, rounds=rounds)
     rows = []
     for name, seconds in times.items():
@@ -110,7 +110,7 @@ def main() -> None:
             report(f"{name}: network, batch 1, 640x640", functions, rounds=options.rounds)
             for form, facade in (("", facade_of(ours)), (", fused", facade_of(ours).fuse())):
                 share = own_share(facade, device=options.device, rounds=2 * options.rounds)
-                print(f"facade{form}: {100 * share:.2f} % beside the network in the same call")
+                print(f"facade{form}: {100 * share:.2f} % overhead over the network in the same call")
         with torch.no_grad():
             functions = training(ours.train(), theirs.train(), device=options.device)
             report(f"{name}: forward and loss in train mode", functions, rounds=options.rounds)

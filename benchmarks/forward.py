@@ -1,9 +1,9 @@
-"""Inference speed beside transformers' RTDetrV2: same weights, same process, interleaved rounds, medians.
+"""Inference speed compared with transformers: same weights, same process, interleaved rounds, medians.
 
     python benchmarks/forward.py [--models rtdetrv2_r18vd rtdetrv2_r50vd] [--device cpu] [--rounds 15]
 
-Prints, per model: the network alone at 640x640 and batch 1; a JPEG file to boxes, decoding included; how far each is
-from the machine's floor; and how much lower precisions move boxes and scores.
+Per model, the script prints the time of the network at 640x640 and batch size 1 and of JPEG file to boxes including
+decoding, the ratio to the floor of the machine, and how much lower precision changes boxes and scores.
 """
 
 import argparse
@@ -25,12 +25,12 @@ from rtdetr.weights import default_categories
 
 
 def detector(ours: RTDETR, device: str, precision: str) -> TorchDetector:
-    """Our default path for a model without class names."""
+    """Return our default detector for a model without class names."""
     return TorchDetector(ours, default_categories(ours.config.num_classes), device=device, precision=precision)
 
 
 def flops(model: RTDETR) -> int:
-    """FLOPs of convolutions and matrix products at 640x640."""
+    """Return the FLOPs of convolutions and matrix products at 640x640."""
     meta = copy.deepcopy(model).to("meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         meta(torch.empty(1, 3, 640, 640, device="meta"))
@@ -38,7 +38,7 @@ def flops(model: RTDETR) -> int:
 
 
 def network(ours: RTDETR, theirs: torch.nn.Module, *, device: str, rounds: int) -> None:
-    """Time the network alone."""
+    """Time the network only."""
     images = torch.rand(1, 3, 640, 640, device=device)
     last = images.to(memory_format=torch.channels_last)
     plain, needed = copy.deepcopy(ours).to(device), flops(fuse(ours))
@@ -62,7 +62,7 @@ def network(ours: RTDETR, theirs: torch.nn.Module, *, device: str, rounds: int) 
 
 
 def file_to_boxes(ours: RTDETR, theirs: torch.nn.Module, *, device: str, rounds: int) -> None:
-    """Time a 1280x960 JPEG file to boxes above 0.5."""
+    """Time the path from a 1280x960 JPEG file to boxes with scores above 0.5."""
     processor = RTDetrImageProcessor()
     detectors = {f"ours, {precision}": detector(ours, device, precision) for precision in ("float32", "auto")}
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
@@ -86,7 +86,7 @@ def file_to_boxes(ours: RTDETR, theirs: torch.nn.Module, *, device: str, rounds:
 
 @torch.inference_mode()
 def deviations(ours: RTDETR, *, device: str) -> None:
-    """How far lower precision moves the predictions: every float32 query against the nearest box of the other."""
+    """Measure how much lower precision changes predictions: each float32 query against the nearest box."""
     generator = torch.Generator().manual_seed(1)
     images = torch.rand(1, 3, 40, 40, generator=generator)
     images = torch.nn.functional.interpolate(images, size=(640, 640), mode="bilinear").to(device)

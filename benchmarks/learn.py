@@ -1,11 +1,11 @@
-"""How well training learns: ours beside transformers' RTDetrV2, and the recipe `finetune` beside `published`.
+"""AP curves of our training and that of transformers, and of the recipes `finetune` and `published`.
 
     python benchmarks/learn.py [--seeds 3] [--steps 1200] [--device cpu] [--folder FOLDER]
 
-From nothing: both networks start from the same weights and see the same batches under the same optimizer, schedule and
-average; each is trained with the loss of its own library and evaluated by the same code. Fine-tuning: `rtdetr.train`
-goes on from one network that was trained on other classes. On a CPU, runs take a thread each; a GPU has one run at a
-time, of a larger network, on more images. Prints tables and draws learn.png beside this file.
+From scratch: both networks start from the same weights and see the same batches with the same optimizer, schedule and
+EMA. Each is trained with the loss of its own library and evaluated by the same code. Fine-tuning: `rtdetr.train` starts
+from one network trained on other classes. On a CPU, each run uses one thread. On a GPU, runs are sequential, with a
+larger network and more images. The script prints tables and draws learn.png next to this file.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from learn_runs import (
     finetune,
     first_loss,
     pretrain,
-    train_from_nothing,
+    train_from_scratch,
     use_one_thread,
 )
 from peers import environment, print_table
@@ -39,7 +39,7 @@ SHORT_WARMUP = "published with short warm-up"
 RECIPES = ("published", SHORT_WARMUP, "finetune")
 COLORS = {"ours": "#2a6fbb", "transformers": "#e08a2e"}
 COLORS |= {"finetune": "#2a6fbb", "published": "#e08a2e", SHORT_WARMUP: "#8a97a6"}
-Runs = dict[str, list[list[Point]]]  # by name, then seed, then evaluation
+Runs = dict[str, list[list[Point]]]  # by name, seed and evaluation
 
 
 class Mean(NamedTuple):
@@ -58,12 +58,12 @@ class Mean(NamedTuple):
 
 
 def curve(runs: list[list[Point]], field: str = "ap") -> list[Mean]:
-    """One mean for each evaluation."""
+    """Return the mean of each evaluation over the seeds."""
     return [Mean.of([getattr(point, field) for point in points]) for points in zip(*runs, strict=True)]
 
 
 def show(title: str, runs: Runs) -> None:
-    """Print a row for each evaluation, AP and AP50 in percent."""
+    """Print one row per evaluation, AP and AP50 in percent."""
     names = list(runs)
     header = (f"{title}: steps", *(f"{field}, {name}" for field in ("AP", "AP50") for name in names))
     columns = [curve(runs[name], field) for field in ("ap", "ap50") for name in names]
@@ -72,18 +72,18 @@ def show(title: str, runs: Runs) -> None:
 
 
 def compare(runs: Runs, one: str, other: str) -> None:
-    """Print the difference at the end, with the standard error that the errors of both make together."""
+    """Print the final difference with its combined standard error."""
     a, b = (curve(runs[name])[-1] for name in (one, other))
     difference = Mean(a.value - b.value, (a.error**2 + b.error**2) ** 0.5)
     print(f"AP of {one} - {other} at the end: {100 * difference.value:+.2f} ± {100 * difference.error:.2f}\n")
 
 
 def draw(path: Path, learned: Runs, tuned: Runs) -> None:
-    """Draw the curves: the mean, a band of one standard error, and each seed."""
+    """Plot the curves: mean, a band of one standard error, and each seed."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.4), layout="constrained", dpi=110)
-    titles = ("From nothing, 20 classes", "Fine-tuning, 8 new classes")
+    titles = ("From scratch, 20 classes", "Fine-tuning, 8 new classes")
     for axes, runs, title in zip(figure.subplots(1, 2), (learned, tuned), titles, strict=True):
         for name, all_points in runs.items():
             steps = [point.step for point in all_points[0]]
@@ -93,7 +93,7 @@ def draw(path: Path, learned: Runs, tuned: Runs) -> None:
             axes.plot(steps, [100 * m.value for m in mean], "o-", color=COLORS[name], markersize=4, label=name)
             low, high = ([100 * (m.value + sign * m.error) for m in mean] for sign in (-1, 1))
             axes.fill_between(steps, low, high, color=COLORS[name], alpha=0.18, linewidth=0)
-        axes.set(title=title, xlabel="step", ylabel="validation AP, percent", xlim=(0, None), ylim=(0, None))
+        axes.set(title=title, xlabel="step", ylabel="validation AP (%)", xlim=(0, None), ylim=(0, None))
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
         axes.legend(frameon=False, loc="upper left", title=f"mean of {len(all_points)} seeds ± standard error")
@@ -101,7 +101,7 @@ def draw(path: Path, learned: Runs, tuned: Runs) -> None:
 
 
 def gather(futures: dict[str, list[Future[list[Point]]]]) -> Runs:
-    """Wait for the runs, telling of each one that is done."""
+    """Wait for the runs and report each completed one."""
     runs: Runs = {}
     for name, some in futures.items():
         runs[name] = []
@@ -114,7 +114,7 @@ def gather(futures: dict[str, list[Future[list[Point]]]]) -> Runs:
 
 
 def measure(scale: Scale, folder: Path, options: argparse.Namespace) -> tuple[Runs, Runs]:
-    """Draw the datasets and make all runs."""
+    """Create the datasets and run everything."""
     other_classes = [name for name in CLASSES if name.split()[1] in ("disk", "square", "star")]
     new_classes = [name for name in CLASSES if name not in other_classes]
     all_data = make_dataset(folder / "all", num_train=scale.train_images, num_val=scale.val_images, seed=0)
@@ -134,7 +134,7 @@ def measure(scale: Scale, folder: Path, options: argparse.Namespace) -> tuple[Ru
         for seed in seeds:
             for name in LEARNERS:
                 settings = {"file": folder / f"{name} {seed}.json", "steps": options.steps, "seed": seed, **common}
-                future = pool.submit(train_from_nothing, name, all_data, **settings)
+                future = pool.submit(train_from_scratch, name, all_data, **settings)
                 learning[name].append(future)
         common |= {"weights": start.result(), "epochs": options.finetune_epochs}
         tuning: dict[str, list[Future[list[Point]]]] = {name: [] for name in RECIPES}
@@ -148,12 +148,12 @@ def measure(scale: Scale, folder: Path, options: argparse.Namespace) -> tuple[Ru
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, help="of training from nothing")
-    parser.add_argument("--finetune-epochs", type=int, help="length of the fine-tuning")
+    parser.add_argument("--steps", type=int, help="steps of training from scratch")
+    parser.add_argument("--finetune-epochs", type=int, help="epochs of fine-tuning")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--processes", type=int, help="runs at a time; default: 1 on a GPU, else one for each core")
+    parser.add_argument("--processes", type=int, help="parallel runs; default: 1 on a GPU, otherwise one per core")
     parser.add_argument(
-        "--folder", type=Path, help="place for datasets and runs, to go on after an interruption; default: temporary"
+        "--folder", type=Path, help="folder for datasets and runs, to resume after an interruption; default: temporary"
     )
     parser.add_argument("--picture", type=Path, default=Path(__file__).parent / "learn.png")
     options = parser.parse_args()
@@ -166,13 +166,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         learned, tuned = measure(scale, options.folder or Path(temporary), options)
     size = f"{scale.network.name}, {scale.side}x{scale.side}, batch {scale.batch}, {options.seeds} seeds"
-    show(f"{size}, from nothing", learned)
+    show(f"{size}, from scratch", learned)
     compare(learned, "ours", "transformers")
     show(f"{size}, {scale.finetune_images} images of new classes", tuned)
     compare(tuned, "finetune", "published")
     compare(tuned, "finetune", SHORT_WARMUP)
     draw(options.picture, learned, tuned)
-    print(f"{time.perf_counter() - begin:.0f} s, {options.processes} runs at a time; {options.picture.name} drawn")
+    print(f"{time.perf_counter() - begin:.0f} s, {options.processes} parallel runs; wrote {options.picture.name}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Draws the dataset of `learn.py`: twenty classes, small objects in crowds, over photos.
+"""Draw the dataset of `learn.py`: twenty classes of small, crowded objects on photos.
 
-The classes are five shapes times four colors, so that both are needed. Most objects are 6 to 30 pixels wide and stand
-in clusters where they hide each other in part; backgrounds are pieces of the demo's photos with blurred spots of the
-same colors that are no objects.
+The classes are five shapes in four colors, so a model needs both. Most objects are 6 to 30 pixels wide and form
+clusters in which they partly occlude each other. Backgrounds are crops of the demo photos with blurred spots in the
+same colors, which are not objects.
 """
 
 import colorsys
@@ -21,13 +21,13 @@ SHAPES = ("disk", "square", "triangle", "star", "cross")
 CLASSES = tuple(f"{color} {shape}" for shape in SHAPES for color in HUES)
 SIZES_WH = ((160, 128), (128, 160), (144, 144), (176, 128))
 SIDE_RANGE = (6.0, 34.0)  # pixels, log-uniform
-MOST_OBJECTS = 24
-MIN_VISIBLE = 0.5  # an object is not drawn where it would leave less than this of another one
+MAX_OBJECTS = 24
+MIN_VISIBLE = 0.5  # an object must leave at least this share of each other object visible
 SUPERSAMPLING = 4
 
 
 def make_dataset(folder: Path, *, num_train: int, num_val: int, seed: int, classes: Sequence[str] = CLASSES) -> Path:
-    """Draw a dataset in COCO format into a folder, unless it is there, and return the folder."""
+    """Draw a dataset in COCO format into a folder, unless it exists, and return the folder."""
     if (folder / "annotations" / "val.json").exists():
         return folder
     photos = [Image.open(path).convert("RGB") for path in sorted(PHOTOS.glob("*.jpg"))]
@@ -38,10 +38,10 @@ def make_dataset(folder: Path, *, num_train: int, num_val: int, seed: int, class
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
         for image_id in range(1, count + 1):
-            picture, objects = draw_image(np.random.default_rng([seed, number, image_id]), photos, classes)
+            image, objects = draw_image(np.random.default_rng([seed, number, image_id]), photos, classes)
             name = f"{image_id:05d}.jpg"
-            picture.save(folder / "images" / split / name, quality=92)
-            images.append({"id": image_id, "file_name": name, "width": picture.width, "height": picture.height})
+            image.save(folder / "images" / split / name, quality=92)
+            images.append({"id": image_id, "file_name": name, "width": image.width, "height": image.height})
             annotations += [
                 {"id": len(annotations) + i, "image_id": image_id, "iscrowd": 0, **one}
                 for i, one in enumerate(objects, start=1)
@@ -57,11 +57,11 @@ def draw_image(
     """Draw one image; return it with its objects as COCO annotations without ids."""
     width, height = SIZES_WH[rng.integers(len(SIZES_WH))]
     canvas = _background(rng, photos, (width, height))
-    seen_object = np.full((height, width), -1)  # index of the object seen at each pixel
+    seen_object = np.full((height, width), -1)  # index of the visible object at each pixel
     centers = rng.uniform((0.2 * width, 0.2 * height), (0.8 * width, 0.8 * height), size=(rng.integers(1, 4), 2))
     objects: list[dict[str, Any]] = []
     areas: list[int] = []
-    for _ in range(rng.integers(0, MOST_OBJECTS + 1)):
+    for _ in range(rng.integers(0, MAX_OBJECTS + 1)):
         name = classes[int(rng.integers(len(classes)))]
         side = float(np.exp(rng.uniform(*np.log(SIDE_RANGE))))
         outline = _outline(rng, name.split()[1], side)
@@ -90,7 +90,7 @@ def draw_image(
 def _background(
     rng: np.random.Generator, photos: list[Image.Image], size_wh: tuple[int, int]
 ) -> NDArray[np.floating[Any]]:
-    """A piece of a photo, mirrored or blurred, with blurred spots in the colors of the classes."""
+    """Return a crop of a photo, possibly mirrored, with blurred spots in the colors of the classes."""
     photo = photos[rng.integers(len(photos))]
     zoom = min(photo.width / size_wh[0], photo.height / size_wh[1]) * rng.uniform(0.35, 1.0)
     w, h = size_wh[0] * zoom, size_wh[1] * zoom
@@ -103,7 +103,7 @@ def _background(
         x, y = rng.uniform((0, 0), size_wh)
         rx, ry = rng.uniform(4, 25, size=2)
         color = _color(rng, list(HUES.values())[rng.integers(len(HUES))])
-        # colored further out than the mask reaches, or the blurred edge would be dark
+        # colored beyond the mask, otherwise the blurred edge would be dark
         ImageDraw.Draw(spots).ellipse((x - 2 * rx, y - 2 * ry, x + 2 * rx, y + 2 * ry), fill=tuple(map(int, color)))
         ImageDraw.Draw(mask).ellipse((x - rx, y - ry, x + rx, y + ry), fill=150)
     piece.paste(spots, mask=mask.filter(ImageFilter.GaussianBlur(4)))
@@ -111,13 +111,13 @@ def _background(
 
 
 def _color(rng: np.random.Generator, hue: float) -> NDArray[np.float64]:
-    """RGB, 0 to 255, of about this hue."""
+    """Return an RGB color, 0 to 255, of about this hue."""
     hue = (hue + rng.normal(0, 0.02)) % 1
     return np.array(colorsys.hsv_to_rgb(hue, rng.uniform(0.6, 1.0), rng.uniform(0.55, 1.0))) * 255
 
 
 def _outline(rng: np.random.Generator, shape: str, side: float) -> NDArray[np.float64]:
-    """Points (n, 2) of a shape, turned and stretched, around the origin; its longer side is `side` pixels."""
+    """Return points (n, 2) of a rotated, stretched shape around the origin; its longer side is `side` pixels."""
     if shape == "square":
         points = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)], dtype=float)
     elif shape == "cross":
@@ -137,7 +137,7 @@ def _outline(rng: np.random.Generator, shape: str, side: float) -> NDArray[np.fl
 
 
 def _coverage(points: NDArray[np.float64], size_wh: tuple[int, int]) -> NDArray[np.float64]:
-    """How much of each pixel (h, w) lies inside the outline, 0 to 1."""
+    """Return the coverage (h, w), 0 to 1, of each pixel by the outline."""
     mask = Image.new("L", (size_wh[0] * SUPERSAMPLING, size_wh[1] * SUPERSAMPLING))
     ImageDraw.Draw(mask).polygon([(float(x), float(y)) for x, y in points * SUPERSAMPLING], fill=255)
     return np.asarray(mask.reduce(SUPERSAMPLING)) / 255

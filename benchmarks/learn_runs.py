@@ -1,6 +1,6 @@
-"""The runs of `learn.py`: one loop that trains our network or transformers' on the same batches, and `rtdetr.train`.
+"""Runs of `learn.py`: a loop that trains our network or that of transformers on the same batches, and `rtdetr.train`.
 
-Each function is one run in a process of its own and returns its evaluations.
+Each function is one run in a separate process and returns its evaluations.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ from rtdetr.structures import Target
 from rtdetr.training import ModelEMA, build_optimizer
 from rtdetr.weights import save_huggingface
 
-SMALL = ModelConfig(  # learns within minutes on a CPU
+SMALL = ModelConfig(  # trains within minutes on a CPU
     name="learn-small",
     backbone=PResNetConfig(depth=18, blocks=(1, 1, 1, 1), base_width=16),
     encoder=EncoderConfig(width=64, feedforward=128, num_heads=4, expansion=0.5),
@@ -42,10 +42,10 @@ SMALL = ModelConfig(  # learns within minutes on a CPU
 
 
 class Scale(NamedTuple):
-    """What a machine can do in reasonable time."""
+    """Sizes of the experiment that a machine can run in reasonable time."""
 
     network: ModelConfig
-    side: int  # of the square images that the network sees, pixels
+    side: int  # side of the square network input in pixels
     batch: int
     lr: float
     steps: int
@@ -53,7 +53,7 @@ class Scale(NamedTuple):
     val_images: int
     finetune_images: int
     finetune_epochs: int
-    finetune_factor: float  # for the rates of the recipes, which were published for networks of width 256
+    finetune_factor: float  # factor for the learning rates of recipes, which were published for networks of width 256
 
 
 CPU = Scale(SMALL, 128, 8, 1e-3, 1200, 600, 200, 160, 12, 256 / SMALL.decoder.width)
@@ -69,13 +69,13 @@ class Point(NamedTuple):
 
 
 def use_one_thread() -> None:
-    """Runs share the machine one thread each."""
+    """Use one thread per run."""
     torch.set_num_threads(1)
     transformers.utils.logging.disable_progress_bar()
 
 
 def recipe_of(scale: Scale, steps: int) -> Recipe:
-    """How both networks are trained from nothing: published losses, flips, everything else sized for a short run."""
+    """Return the recipe of training from scratch: published losses, flips, and a short schedule."""
     per_epoch = scale.train_images // scale.batch
     epochs = max(round(steps / per_epoch), 1)
     steps = epochs * per_epoch
@@ -115,7 +115,7 @@ class Ours:
 
 
 class Transformers:
-    """RTDetrV2ForObjectDetection from the weights of our model, with its own loss."""
+    """RTDetrV2ForObjectDetection with the weights of our model and its own loss."""
 
     def __init__(self, model: rtdetr.models.RTDETR, recipe: Recipe) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -123,7 +123,7 @@ class Transformers:
             assert not problems, problems
             whole: Any = transformers.RTDetrV2ForObjectDetection.from_pretrained(folder)
         self._whole = whole.to(next(model.parameters()).device).train()
-        # the inner model has all parameters once; the outer one has its heads twice, and would train them twice
+        # the inner model has all parameters once; the outer one has its heads twice and would train them twice
         self.trained: nn.Module = self._whole.model
         self.ema = ModelEMA(self.trained, decay=recipe.ema_decay, warmup=recipe.ema_warmup)
 
@@ -146,7 +146,7 @@ LEARNERS = {"ours": Ours, "transformers": Transformers}
 
 
 def decayed_and_not(optimizer: torch.optim.Optimizer) -> tuple[int, int]:
-    """How many numbers are trained with weight decay and without."""
+    """Return how many parameters are trained with and without weight decay."""
     counts = [0, 0]
     for group in optimizer.param_groups:
         counts[group["weight_decay"] == 0] += sum(parameter.numel() for parameter in group["params"])
@@ -154,7 +154,7 @@ def decayed_and_not(optimizer: torch.optim.Optimizer) -> tuple[int, int]:
 
 
 def first_loss(who: str, data: Path, *, scale: Scale, device: str) -> float:
-    """The loss of the first batch, before anything is learned; the denoising noise is the same on both sides."""
+    """Return the loss of the first batch before training; the denoising noise is the same for both."""
     recipe = recipe_of(scale, steps=1)
     learner, loader, _ = _start(who, open_dataset(data, split="train"), recipe, scale=scale, seed=0, device=device)
     images, targets = next(iter(loader))
@@ -164,7 +164,7 @@ def first_loss(who: str, data: Path, *, scale: Scale, device: str) -> float:
 def _start(
     who: str, train: DetectionDataset, recipe: Recipe, *, scale: Scale, seed: int, device: str
 ) -> tuple[Ours | Transformers, TrainLoader, torch.optim.Optimizer]:
-    """What a seed starts from, the same for both networks."""
+    """Create learner, loader and optimizer of a seed, the same for both networks."""
     torch.manual_seed(seed)
     model = build_model(scale.network, num_classes=len(train.categories), eval_size_hw=recipe.train_size_hw)
     expected = decayed_and_not(build_optimizer(model, recipe))
@@ -176,12 +176,12 @@ def _start(
     return learner, loader, optimizer
 
 
-def train_from_nothing(
+def train_from_scratch(
     who: str, data: Path, file: Path, *, scale: Scale, steps: int, seed: int, device: str
 ) -> list[Point]:
-    """Train our network or transformers' from the same weights on the same batches and evaluate six times or more.
+    """Train our network or that of transformers from the same weights on the same batches; evaluate at least six times.
 
-    The evaluations are kept in `file`, and taken from there if a benchmark that was interrupted is begun again.
+    Evaluations are saved to `file` and read from there when an interrupted benchmark is restarted.
     """
     if file.exists():
         return [Point(*row) for row in json.loads(file.read_text())]
@@ -217,24 +217,24 @@ def measure(
     size_hw: tuple[int, int],
     device: str,
 ) -> Point:
-    """Evaluate a network by its forward pass alone, so that resizing and postprocessing are the same for all."""
+    """Evaluate the forward pass of a network, with the same resizing and post-processing for all."""
     names = tuple(dataset.categories.names)
 
     @torch.inference_mode()
-    def predict(pictures: list[LoadedImage]) -> list[Detections]:
-        images = torch.stack([torch.from_numpy(preprocess(picture, size_hw)) for picture in pictures]).to(device)
+    def predict(loaded: list[LoadedImage]) -> list[Detections]:
+        images = torch.stack([torch.from_numpy(preprocess(image, size_hw)) for image in loaded]).to(device)
         logits, boxes = forward(images)
-        sizes_wh = torch.tensor([size_of(picture) for picture in pictures], device=device)
+        sizes_wh = torch.tensor([size_of(image) for image in loaded], device=device)
         found = postprocess(logits, boxes, sizes_wh=sizes_wh)
-        parts = zip(*(part.cpu().numpy() for part in found), pictures, strict=True)
-        return [Detections(box, score, label, names, size_of(picture)) for label, box, score, picture in parts]
+        parts = zip(*(part.cpu().numpy() for part in found), loaded, strict=True)
+        return [Detections(box, score, label, names, size_of(image)) for label, box, score, image in parts]
 
     metrics = evaluate_dataset(predict, dataset, batch_size=25, progress=False).metrics
     return Point(done, metrics.ap, metrics.ap50)
 
 
 def pretrain(data: Path, folder: Path, *, scale: Scale, steps: int, device: str) -> Path:
-    """Train the network that the fine-tuning runs start from, on other classes."""
+    """Train the initial network of the fine-tuning runs on other classes."""
     return _train(
         data, folder, network=scale.network, recipe=recipe_of(scale, steps), evaluate_every=0, device=device, seed=1000
     )
@@ -243,7 +243,7 @@ def pretrain(data: Path, folder: Path, *, scale: Scale, steps: int, device: str)
 def finetune(
     name: str, data: Path, folder: Path, *, weights: Path, scale: Scale, epochs: int, seed: int, device: str
 ) -> list[Point]:
-    """Go on from `weights` on new classes by a recipe, and return the evaluations of `rtdetr.train`."""
+    """Fine-tune `weights` on new classes with a recipe, and return the evaluations of `rtdetr.train`."""
     recipe, _, change = name.partition(" with ")
     steps = epochs * (scale.finetune_images // scale.batch)
     base = named_recipes.published(scale.network.name, scale.network)
@@ -269,7 +269,7 @@ def finetune(
 
 
 def _train(data: Path, folder: Path, **settings: Any) -> Path:
-    """Run `rtdetr.train` without its display."""
+    """Run `rtdetr.train` without output."""
     workers = 0 if settings["device"] == "cpu" else 4
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
         name = settings["network"].name

@@ -1,11 +1,11 @@
-"""Decoding and augmentation: images a second and core, beside the published plan, and whether both give the same data.
+"""Decoding and augmentation: images/s per core compared with the published pipeline, and statistics of both outputs.
 
     python benchmarks/loader.py [--images 48] [--rounds 5] [--size 640x480] [--photos FOLDER]
 
-The published plan is a PIL image through torchvision's v2 transforms, as RT-DETR trains with: photometric distortion,
-zoom-out, crop, flip, resize to 640x640, float32. Both read the same JPEG files, drawn anew for each run or cut from the
-photos of a folder, in one thread of one process, in interleaved rounds. Times are processor time, so other programs on
-the machine disturb them less; rates are medians over the rounds.
+The published pipeline applies torchvision v2 transforms to PIL images, as in RT-DETR training: photometric distortion,
+zoom-out, crop, flip, resize to 640x640, float32. Both read the same JPEG files, which are drawn for each run or resized
+from the photos of a folder, in one thread and in interleaved rounds. Times are CPU times, which other programs disturb
+less; rates are medians over the rounds.
 """
 
 import argparse
@@ -35,7 +35,7 @@ RECIPE = Recipe(batch_size=8, multiscale_sizes=(), augmentation_stop_epoch=None)
 
 
 def draw_scene(rng: np.random.Generator, size_wh: tuple[int, int]) -> Image.Image:
-    """A picture with smooth surfaces, edges and some grain, which compresses like a photo."""
+    """Draw an image with smooth surfaces, edges and some grain, which compresses like a photo."""
     coarse = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
     scene = Image.fromarray(coarse).resize(size_wh, Image.Resampling.BICUBIC)
     pen = ImageDraw.Draw(scene)
@@ -49,15 +49,15 @@ def draw_scene(rng: np.random.Generator, size_wh: tuple[int, int]) -> Image.Imag
 
 
 def write_dataset(folder: Path, *, count: int, size_wh: tuple[int, int], photos: list[Path]) -> DetectionDataset:
-    """JPEG files with 1 to 14 boxes each, and their COCO file."""
+    """Write JPEG files with 1 to 14 boxes each, and a COCO file."""
     rng = np.random.default_rng(0)
     document: dict[str, Any] = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "thing"}]}
     for number in range(count):
         if photos:
-            picture = Image.open(photos[number % len(photos)]).convert("RGB").resize(size_wh, Image.Resampling.LANCZOS)
+            image = Image.open(photos[number % len(photos)]).convert("RGB").resize(size_wh, Image.Resampling.LANCZOS)
         else:
-            picture = draw_scene(rng, size_wh)
-        picture.save(folder / f"{number}.jpg", quality=90)
+            image = draw_scene(rng, size_wh)
+        image.save(folder / f"{number}.jpg", quality=90)
         width, height = size_wh
         document["images"].append({"id": number, "file_name": f"{number}.jpg", "width": width, "height": height})
         for _ in range(rng.integers(1, 15)):
@@ -74,16 +74,16 @@ PUBLISHED: dict[str, Callable[..., Any]] = {
     "photometric distortion": v2.RandomPhotometricDistort(p=0.5),
     "zoom-out": v2.RandomZoomOut(fill=0),
     "crop": v2.RandomApply([v2.RandomIoUCrop()], p=0.8),
-    "sanitise": v2.SanitizeBoundingBoxes(min_size=1),
+    "sanitize": v2.SanitizeBoundingBoxes(min_size=1),
     "flip": v2.RandomHorizontalFlip(),
     "resize": v2.Resize([SIDE, SIDE]),
-    "sanitise again": v2.SanitizeBoundingBoxes(min_size=1),
+    "sanitize again": v2.SanitizeBoundingBoxes(min_size=1),
     "to float32": v2.Compose([v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)]),
 }
 
 
 class Stages:
-    """Processor time by name."""
+    """CPU time by stage."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -95,7 +95,7 @@ class Stages:
         return result
 
     def watch(self, place: Any, attribute: str, name: str) -> None:
-        """Measure a function from now on, wherever it is called."""
+        """Replace a function by one that measures its time."""
         function = getattr(place, attribute)
 
         def measured(*values: Any, **named: Any) -> Any:
@@ -105,24 +105,24 @@ class Stages:
 
     def table(self, title: str, total: float, images: int) -> str:
         rows = {**self.seconds, "rest": total - sum(self.seconds.values())}
-        return f"{title}, ms an image: " + ", ".join(f"{n} {1000 * s / images:.2f}" for n, s in rows.items())
+        return f"{title}, ms per image: " + ", ".join(f"{n} {1000 * s / images:.2f}" for n, s in rows.items())
 
 
 def statistics_of(batches: list[torch.Tensor], boxes: list[torch.Tensor]) -> dict[str, np.ndarray]:
-    """Figures of each image or box, by name; their means and deviations are what is compared."""
+    """Return statistics per image or box, by name; their means and standard deviations are compared."""
     images = torch.cat(batches)
     figures = {f"mean {name}": images[:, i].mean((1, 2)).numpy() for i, name in enumerate(("red", "green", "blue"))}
     figures |= {
         f"deviation {name}": images[:, i].std((1, 2)).numpy() for i, name in enumerate(("red", "green", "blue"))
     }
     figures["share of black"] = (images == 0).all(1).float().mean((1, 2)).numpy()
-    figures["boxes an image"] = np.array([len(box) for box in boxes], dtype=np.float32)
+    figures["boxes per image"] = np.array([len(box) for box in boxes], dtype=np.float32)
     figures |= {f"box {name}": torch.cat(boxes)[:, i].numpy() for i, name in enumerate(("x", "y", "width", "height"))}
     return figures
 
 
 def published(dataset: DetectionDataset, stages: Stages) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """All images once, in batches, by the published plan."""
+    """Load all images once, in batches, with the published pipeline."""
     images, boxes = [], []
     for index in np.random.permutation(len(dataset)):
         image = stages.call("decode", lambda i: Image.open(dataset.path(i)).convert("RGB"), index)
@@ -143,14 +143,14 @@ def published(dataset: DetectionDataset, stages: Stages) -> tuple[list[torch.Ten
 
 
 def ours(loader: TrainLoader, epoch: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """All images once, in batches."""
+    """Load all images once, in batches, with our loader."""
     loader.set_epoch(epoch)
     done = list(loader)
     return [images for images, _ in done], [target["boxes"] for _, targets in done for target in targets]
 
 
 def compare(rounds: list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]) -> None:
-    """Print the figures of both side by side."""
+    """Print the statistics of both side by side."""
     print(f"\n{'outputs':18} {'published: mean, sd':>22} {'ours: mean, sd':>22} {'difference of means':>30}")
     for name in rounds[0][0]:
         theirs, own = (np.concatenate([figures[side][name] for figures in rounds]) for side in (0, 1))
@@ -166,7 +166,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--size", default="640x480", help="of the JPEG files, width x height")
+    parser.add_argument("--size", default="640x480", help="size of the JPEG files, width x height")
     parser.add_argument("--photos", type=Path, help="folder of JPEG files to use instead of drawn scenes")
     options = parser.parse_args()
     width, height = map(int, options.size.split("x"))
@@ -195,7 +195,7 @@ def main() -> None:
                 start = time.process_time()
                 results.append(ours(loader, number) if side else published(dataset, stages[0]))
                 seconds[side].append(time.process_time() - start)
-            if number == 0:  # the first round fills the caches
+            if number == 0:  # warm-up round
                 for side in (0, 1):
                     seconds[side].clear()
                     stages[side].seconds.clear()
@@ -204,8 +204,8 @@ def main() -> None:
     rates = [len(dataset) / statistics.median(side) for side in seconds]
     ratios = [theirs / own for theirs, own in zip(*seconds, strict=True)]
     print(f"\n{options.size} JPEG files to batches of {SIDE}x{SIDE}, {options.rounds} rounds of {len(dataset)} images")
-    print(f"published plan   {rates[0]:7.1f} images/s a core")
-    print(f"ours             {rates[1]:7.1f} images/s a core")
+    print(f"published        {rates[0]:7.1f} images/s per core")
+    print(f"ours             {rates[1]:7.1f} images/s per core")
     print(f"ratio            {rates[1] / rates[0]:7.2f}x (rounds {min(ratios):.2f} to {max(ratios):.2f})\n")
     for name, side in (("published", 0), ("ours", 1)):
         print(stages[side].table(name, sum(seconds[side]), options.rounds * len(dataset)))

@@ -1,4 +1,4 @@
-"""What the benchmarks share: a peer with our weights, fair timing, the machine's floor, a printed environment."""
+"""Shared code of the benchmarks: a transformers model with our weights, interleaved timing, floor, environment."""
 
 import platform
 import statistics
@@ -16,7 +16,7 @@ from rtdetr.weights import default_categories, save_huggingface
 
 
 def randomize(model: RTDETR) -> RTDETR:
-    """Give a fresh model the scale of a trained one, so that scores and boxes differ from query to query."""
+    """Randomize a new model at the scale of a trained one, so scores and boxes differ between queries."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, value in model.state_dict().items():
@@ -28,7 +28,7 @@ def randomize(model: RTDETR) -> RTDETR:
 
 
 def make_pair(name: str) -> tuple[RTDETR, torch.nn.Module]:
-    """Return our model and transformers' with the same weights, both in eval mode."""
+    """Return our model and that of transformers with the same weights, both in eval mode."""
     torch.manual_seed(0)
     ours = randomize(build_model(name)).eval()
     with tempfile.TemporaryDirectory() as folder:
@@ -38,7 +38,7 @@ def make_pair(name: str) -> tuple[RTDETR, torch.nn.Module]:
 
 
 def interleaved(functions: dict[str, Callable[[], object]], *, rounds: int, warmup: int = 2) -> dict[str, float]:
-    """Median seconds of each function; every round calls all of them, so that a slow moment hits them alike."""
+    """Return median seconds per function; each round calls all functions, so slow phases affect them equally."""
     times: dict[str, list[float]] = {name: [] for name in functions}
     for i in range(rounds + warmup):
         for name, function in functions.items():
@@ -57,7 +57,7 @@ def _wait() -> None:
 
 
 def convolution_rate(device: str, dtype: torch.dtype) -> float:
-    """Best sustained FLOP/s of a 3x3 convolution, 256 to 256 channels at 80x80: the floor FLOPs are held against."""
+    """Return the best FLOP/s of a 3x3 convolution (256 to 256 channels, 80x80), which defines the floor."""
     batch = 64 if device.startswith("cuda") else 1
     x = torch.randn(batch, 256, 80, 80, device=device).to(dtype).to(memory_format=torch.channels_last)
     weight = torch.randn(256, 256, 3, 3, device=device).to(dtype).to(memory_format=torch.channels_last)
@@ -73,7 +73,7 @@ def convolution_rate(device: str, dtype: torch.dtype) -> float:
 
 
 def environment(device: str) -> str:
-    """One line: processor or GPU, threads, instruction sets, versions."""
+    """Return one line with CPU or GPU, threads, instruction sets and versions."""
     if device.startswith("cuda"):
         where = torch.cuda.get_device_name(device)
     else:

@@ -1,10 +1,11 @@
-"""What a JPEG photo costs beside decoding and the network: resize, scaling and post-processing, beside two peers.
+"""Time of resize, scaling and post-processing of a photo, compared with two other implementations.
 
     python benchmarks/pixels.py [--photo FILE] [--rounds 100] [--threads 2]
 
-Prints medians of each way in one process, in interleaved rounds: milliseconds on the clock, and of processor time in
-all threads, which other programs disturb less. Then how far its pixels are from the published ones: torchvision's
-resize of a PIL image, which is Pillow's. The network's output is the same random one for all.
+All implementations run in one process, in interleaved rounds. The script prints median wall-clock milliseconds and CPU
+time
+of all threads, which other programs disturb less, and the difference from the published pixels: the torchvision resize
+of a PIL image, which uses Pillow. All use the same random network output.
 """
 
 import argparse
@@ -32,7 +33,7 @@ Work = Callable[[], object]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photo", help="a picture; without one, soft colors of 1280x960")
+    parser.add_argument("--photo", help="image file; default: a generated image of 1280x960")
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
@@ -80,7 +81,7 @@ def main() -> None:
 
     ways: dict[str, tuple[Work, Work]] = {
         "published: torchvision on PIL, then torch": (published_pixels, in_torch),
-        "transformers' processor": (transformers_pixels, in_transformers),
+        "transformers processor": (transformers_pixels, in_transformers),
         "ours, torch runtime with fast_resize": (torch_pixels, in_numpy),
         "ours": (numpy_pixels, in_numpy),
     }
@@ -97,14 +98,14 @@ def main() -> None:
         f"photo {image.width}x{image.height}",
         "resize and scale",
         "boxes",
-        "together",
-        "processor time of pixels",
+        "total",
+        "CPU time of pixels",
     )
     print_table((*header, "largest difference / 255", "values that differ"), rows)
 
 
 def timed(ways: dict[str, tuple[Work, Work]], *, rounds: int, warmup: int = 5) -> dict[str, np.ndarray]:
-    """Median milliseconds of both parts of each way, (2, 2): on the clock and of processor time."""
+    """Return median milliseconds of both parts of each implementation, (2, 2): wall clock and CPU time."""
     found: dict[str, list[list[tuple[float, float]]]] = {name: [] for name in ways}
     for turn in range(warmup + rounds):
         for name, parts in ways.items():

@@ -1,10 +1,9 @@
-"""Kills training runs and lets them go on: do they end where an uninterrupted one does?
+"""Kill and resume training runs, and compare them with an uninterrupted run.
 
     python benchmarks/resume.py [--kills 5,9,14,23]
 
-Each run gets SIGKILL as soon as it has reported the given step, and is started again with `--resume auto` until it is
-through. The losses of every step and the final weights, average and optimizer state are compared bit by bit; the exit
-status is 1 if any differ.
+Each run gets SIGKILL when it has reported the given step, and is restarted with `--resume auto` until it is finished.
+The script compares the losses of all steps and the final weights, EMA and optimizer state bit by bit.
 """
 
 import argparse
@@ -29,7 +28,7 @@ SETTINGS = {"train.warmup_iterations": 5, "save_every": SAVE_EVERY, "log_every":
 
 
 def command(data: Path, folder: Path) -> list[str]:
-    """What starts a run, or goes on with it."""
+    """Return the command that starts or resumes a run."""
     options = [
         "--model",
         "test-tiny",
@@ -47,14 +46,14 @@ def command(data: Path, folder: Path) -> list[str]:
 
 
 def losses(folder: Path) -> dict[int, float]:
-    """Loss of each step that the run has reported."""
+    """Return the loss of each step that the run has reported."""
     if not (folder / "metrics.jsonl").is_file():
         return {}
     return {row["iteration"]: row["loss"] for row in read_records(folder) if row["kind"] == "step"}
 
 
 def run_through(data: Path, folder: Path, *, kill_after: int | None = None) -> int:
-    """Train to the end; return how many steps were done when the kill came, 0 without one."""
+    """Train to the end; return the number of steps when the run was killed, 0 without a kill."""
     killed_at = 0
     if kill_after is not None:
         quiet = subprocess.DEVNULL
@@ -69,7 +68,7 @@ def run_through(data: Path, folder: Path, *, kill_after: int | None = None) -> i
 
 
 def differing_entries(first: Path, second: Path) -> list[str]:
-    """Names of the tensors and numbers in which two last.pth differ."""
+    """Return the names of tensors and numbers that differ between two last.pth files."""
     contents = [_flat(torch.load(folder / "last.pth", weights_only=True)) for folder in (first, second)]
     return [name for name, value in contents[0].items() if not _equal(value, contents[1].get(name))]
 
@@ -90,7 +89,7 @@ def _equal(one: object, other: object) -> bool:
 
 
 def compare(folder: Path, kills: list[int]) -> list[tuple[int, int, float, int]]:
-    """Return for each kill: step asked for, step reached, largest difference of a loss, entries that differ."""
+    """Return per kill: requested step, reached step, largest difference of a loss, number of different entries."""
     data = make_dataset(folder / "data", num_train=STEPS * 4, num_val=4)
     whole = folder / "whole"
     run_through(data, whole)
@@ -107,7 +106,7 @@ def compare(folder: Path, kills: list[int]) -> list[tuple[int, int, float, int]]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", default="2,5,9,14,23", help="steps after which the kill comes")
+    parser.add_argument("--kills", default="2,5,9,14,23", help="steps after which runs are killed")
     kills = [int(word) for word in parser.parse_args().kills.split(",")]
     with tempfile.TemporaryDirectory() as folder:
         rows = compare(Path(folder), kills)
@@ -116,7 +115,7 @@ def main() -> None:
         for name in ["whole", *(f"killed_{kill}" for kill in kills)]:
             found = losses(Path(folder) / name)
             print(f"{name:<14}" + " ".join(f"{found[step]:8.4f}" for step in list(found)[:: len(found) // 6]))
-    print(f"\n{len(whole)} steps in {EPOCHS} epochs, a checkpoint every {SAVE_EVERY} steps and at each end of an epoch")
+    print(f"\n{len(whole)} steps in {EPOCHS} epochs, a checkpoint every {SAVE_EVERY} steps and after each epoch")
     for kill, reached, worst, differing in rows:
         print(
             f"killed after step {reached} (asked: {kill}): losses differ by {worst}, {differing} saved entries differ"

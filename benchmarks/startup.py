@@ -1,8 +1,8 @@
-"""Time until `import rtdetr` and `rtdetr --help` are done, in fresh processes, and which packages take it.
+"""Time of `import rtdetr` and `rtdetr --help` in new processes, and the import time per package.
 
     python benchmarks/startup.py [--rounds 15]
 
-The aim is 0.3 s for the help. Medians of interleaved rounds, after one round that fills the caches.
+The target is 0.3 s for the help. Times are medians of interleaved rounds, after one warm-up round.
 """
 
 import argparse
@@ -23,13 +23,13 @@ COMMANDS = {
 
 
 def run(arguments: list[str]) -> str:
-    """Run Python in a fresh process and return what it wrote to stderr."""
+    """Run Python in a new process and return its stderr."""
     result = subprocess.run([sys.executable, *arguments], check=True, text=True, capture_output=True)
     return result.stderr
 
 
 def seconds_by_package(arguments: list[str]) -> list[tuple[str, float]]:
-    """Import time of each top-level package by itself, longest first, as `python -X importtime` reports it."""
+    """Return the own import time of each top-level package from `python -X importtime`, longest first."""
     total: collections.Counter[str] = collections.Counter()
     for line in run(["-X", "importtime", *arguments]).splitlines():
         own, _, module = line.removeprefix("import time:").split("|")

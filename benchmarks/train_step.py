@@ -1,8 +1,8 @@
-"""A training step beside transformers' RTDetrV2: forward, loss, backward, clipping and AdamW; same mode, interleaved.
+"""Time of a training step compared with transformers: forward, loss, backward, clipping and AdamW; interleaved rounds.
 
     python benchmarks/train_step.py [--model rtdetrv2_r18vd] [--batch 4] [--size 640] [--precision auto]
 
-Batch norms are trained on both sides, denoising is on, and both see the same images and objects.
+Both train batch norms, use denoising, and see the same images and objects.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from rtdetr.structures import Target
 
 
 def make_targets(batch: int, device: str) -> list[Target]:
-    """Seven objects an image, the mean of COCO."""
+    """Return seven objects per image, the mean of COCO."""
     generator = torch.Generator().manual_seed(0)
     targets: list[Target] = []
     for _ in range(batch):
@@ -27,7 +27,7 @@ def make_targets(batch: int, device: str) -> list[Target]:
 
 
 def trainable_norms(model: torch.nn.Module) -> torch.nn.Module:
-    """Replace transformers' frozen batch norms of the backbone by live ones, as r18 is trained."""
+    """Replace the frozen batch norms of the transformers backbone by trainable ones, as in the training of r18."""
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if type(child).__name__ == "RTDetrV2FrozenBatchNorm2d":
@@ -38,7 +38,7 @@ def trainable_norms(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
-    """What follows the loss."""
+    """Run everything after the loss: backward, clipping and optimizer step."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)

@@ -1,12 +1,12 @@
-"""Fine-tune an RT-DETRv2 model in a loop of one's own with Hugging Face Accelerate.
+"""Fine-tune an RT-DETRv2 model in your own training loop with Hugging Face Accelerate.
 
     python examples/hf_accelerate.py DATASET --model PekingU/rtdetr_v2_r18vd
     accelerate launch --num_processes 2 examples/hf_accelerate.py DATASET --batch-size 16          # two GPUs
     torchrun --standalone --nproc-per-node 2 examples/hf_accelerate.py DATASET --batch-size 16     # or CPUs
 
-DATASET is a folder in COCO, YOLO or Pascal VOC form with a training and a validation part, MODEL a repository of the
-Hugging Face hub or a folder. The defaults suit a few hundred images and a CPU; for a GPU take --size 640 --workers 4.
-The same training with Trainer is in hf_trainer.py.
+DATASET is a folder in COCO, YOLO or Pascal VOC format with a training and a validation split. MODEL is a Hugging Face
+hub repository or a folder. The defaults suit a few hundred images and a CPU; on a GPU, use --size 640 --workers 4.
+hf_trainer.py does the same with Trainer.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def main() -> None:
     train_data = open_dataset(options.data, split="train")
     val_data = open_dataset(options.data, split="val", categories=train_data.categories)
 
-    # the recipe: everything about learning, made for this number of images
+    # the recipe has all training settings, adapted to the number of images
     recipe = finetune(
         zoo.recipe(options.recipe),
         num_images=len(train_data),
@@ -59,7 +59,7 @@ def main() -> None:
         options.model,
         id2label=dict(enumerate(names)),
         label2id={name: label for label, name in enumerate(names)},
-        ignore_mismatched_sizes=True,  # the class heads begin anew where the classes are others
+        ignore_mismatched_sizes=True,  # the class heads are reinitialized if the classes differ
     )
 
     train_images = AugmentedDataset(train_data, recipe, seed=options.seed)
@@ -74,7 +74,7 @@ def main() -> None:
     val_loader = DataLoader(val_images, batch_size=options.batch_size, num_workers=options.workers, collate_fn=collate)
     steps_per_epoch = math.ceil(len(train_data) / recipe.batch_size)
     optimizer, scheduler = build_optimizers(model, recipe, steps_per_epoch=steps_per_epoch)
-    # the schedule stays outside: it counts steps, and Accelerate would advance it once a process
+    # not the scheduler: it counts steps, and Accelerate would advance it once per process
     model, optimizer, train_loader, val_loader = accelerator.prepare(model, optimizer, train_loader, val_loader)
     raw_model = accelerator.unwrap_model(model)
     ema = ModelEMA(raw_model, decay=recipe.ema_decay, warmup=recipe.ema_warmup)
@@ -117,7 +117,7 @@ def main() -> None:
 
 @torch.inference_mode()
 def evaluate(model: nn.Module, loader: DataLoader, metric: CocoMetric) -> dict[str, float]:
-    """Return the COCO numbers; each process detects on its share of the images."""
+    """Return the COCO metrics; each process evaluates its share of the images."""
     for batch in loader:
         metric.add(model(pixel_values=batch["pixel_values"]), batch["labels"])
     return metric.compute()
@@ -125,7 +125,7 @@ def evaluate(model: nn.Module, loader: DataLoader, metric: CocoMetric) -> dict[s
 
 @torch.inference_mode()
 def detect(folder: str, data: DetectionDataset, *, threshold: float) -> None:
-    """Load what was saved and print the detections on one image."""
+    """Load the saved model and print its detections in one image."""
     model = RTDetrV2ForObjectDetection.from_pretrained(folder).eval()
     processor = RTDetrImageProcessor.from_pretrained(folder)
     image = Image.open(data.path(0))
@@ -142,16 +142,16 @@ def detect(folder: str, data: DetectionDataset, *, threshold: float) -> None:
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of the dataset")
-    parser.add_argument("--model", default="PekingU/rtdetr_v2_r18vd", help="repository or folder to start from")
+    parser.add_argument("--model", default="PekingU/rtdetr_v2_r18vd", help="hub repository or folder")
     parser.add_argument(
-        "--recipe", default="rtdetrv2_r18vd", help="rates are made from this model's: the size of yours"
+        "--recipe", default="rtdetrv2_r18vd", help="zoo model with the size of yours, whose learning rates are used"
     )
-    parser.add_argument("--output", default="runs/hf_accelerate", help="folder for the result")
+    parser.add_argument("--output", default="runs/hf_accelerate", help="output folder")
     parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--batch-size", type=int, default=4, help="images a step, over all processes")
-    parser.add_argument("--size", type=int, default=320, help="side of the network's images, a multiple of 32")
-    parser.add_argument("--workers", type=int, default=0, help="processes that load images")
-    parser.add_argument("--threshold", type=float, default=0.5, help="least score of a printed detection")
+    parser.add_argument("--batch-size", type=int, default=4, help="images per step, over all processes")
+    parser.add_argument("--size", type=int, default=320, help="image size of the network, a multiple of 32")
+    parser.add_argument("--workers", type=int, default=0, help="data loader processes")
+    parser.add_argument("--threshold", type=float, default=0.5, help="score threshold of printed detections")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 

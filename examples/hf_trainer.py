@@ -1,10 +1,10 @@
-"""Fine-tune an RT-DETRv2 model with Hugging Face Trainer, evaluate it, save it, load it again and detect with it.
+"""Fine-tune an RT-DETRv2 model with Hugging Face Trainer, evaluate and save it, then load it and detect objects.
 
     python examples/hf_trainer.py DATASET --model PekingU/rtdetr_v2_r18vd
     torchrun --nproc_per_node 2 examples/hf_trainer.py DATASET --model PekingU/rtdetr_v2_r18vd --batch-size 16
 
-DATASET is a folder in COCO, YOLO or Pascal VOC form with a training and a validation part, MODEL a repository of the
-Hugging Face hub or a folder. The defaults suit a few hundred images and a CPU; for a GPU take --size 640 --workers 4.
+DATASET is a folder in COCO, YOLO or Pascal VOC format with a training and a validation split. MODEL is a Hugging Face
+hub repository or a folder. The defaults suit a few hundred images and a CPU; on a GPU, use --size 640 --workers 4.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def main() -> None:
     train_data = open_dataset(options.data, split="train")
     val_data = open_dataset(options.data, split="val", categories=train_data.categories)
 
-    # the recipe: everything about learning, made for this number of images
+    # the recipe has all training settings, adapted to the number of images
     recipe = finetune(
         zoo.recipe(options.recipe),
         num_images=len(train_data),
@@ -53,7 +53,7 @@ def main() -> None:
         options.model,
         id2label=dict(enumerate(names)),
         label2id={name: label for label, name in enumerate(names)},
-        ignore_mismatched_sizes=True,  # the class heads begin anew where the classes are others
+        ignore_mismatched_sizes=True,  # the class heads are reinitialized if the classes differ
     )
     processor = RTDetrImageProcessor(size={"height": options.size, "width": options.size})
 
@@ -74,7 +74,7 @@ def main() -> None:
             dataloader_num_workers=options.workers,
             seed=options.seed,
             report_to="none",
-            use_cpu=not torch.accelerator.is_available(),  # unless this is said, processes without a GPU run alone
+            use_cpu=not torch.accelerator.is_available(),  # otherwise processes without a GPU run independently
         ),
         train_dataset=train_images,
         eval_dataset=EvaluationDataset(val_data, recipe.train_size_hw),
@@ -87,7 +87,7 @@ def main() -> None:
     )
     trainer.train(resume_from_checkpoint=options.resume)
     numbers = trainer.evaluate()
-    trainer.save_model()  # into the output folder: the best average of the run
+    trainer.save_model()  # the best EMA weights, in the output folder
     if trainer.is_world_process_zero():
         print(f"AP {numbers['eval_map']:.4f}, AP50 {numbers['eval_map_50']:.4f}, loss {numbers['eval_loss']:.4f}")
         detect(options.output, val_data, threshold=options.threshold)
@@ -95,7 +95,7 @@ def main() -> None:
 
 @torch.inference_mode()
 def detect(folder: str, data: DetectionDataset, *, threshold: float) -> None:
-    """Load what was saved and print the detections on one image."""
+    """Load the saved model and print its detections in one image."""
     model = RTDetrV2ForObjectDetection.from_pretrained(folder).eval()
     processor = RTDetrImageProcessor.from_pretrained(folder)
     image = Image.open(data.path(0))
@@ -112,18 +112,18 @@ def detect(folder: str, data: DetectionDataset, *, threshold: float) -> None:
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of the dataset")
-    parser.add_argument("--model", default="PekingU/rtdetr_v2_r18vd", help="repository or folder to start from")
+    parser.add_argument("--model", default="PekingU/rtdetr_v2_r18vd", help="hub repository or folder")
     parser.add_argument(
-        "--recipe", default="rtdetrv2_r18vd", help="rates are made from this model's: the size of yours"
+        "--recipe", default="rtdetrv2_r18vd", help="zoo model with the size of yours, whose learning rates are used"
     )
-    parser.add_argument("--output", default="runs/hf_trainer", help="folder for checkpoints and the result")
+    parser.add_argument("--output", default="runs/hf_trainer", help="output folder, also for checkpoints")
     parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--batch-size", type=int, default=4, help="images a step, over all processes")
-    parser.add_argument("--size", type=int, default=320, help="side of the network's images, a multiple of 32")
-    parser.add_argument("--workers", type=int, default=0, help="processes that load images")
-    parser.add_argument("--threshold", type=float, default=0.5, help="least score of a printed detection")
+    parser.add_argument("--batch-size", type=int, default=4, help="images per step, over all processes")
+    parser.add_argument("--size", type=int, default=320, help="image size of the network, a multiple of 32")
+    parser.add_argument("--workers", type=int, default=0, help="data loader processes")
+    parser.add_argument("--threshold", type=float, default=0.5, help="score threshold of printed detections")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--resume", help="checkpoint folder to go on from")
+    parser.add_argument("--resume", help="checkpoint folder to resume from")
     return parser.parse_args()
 
 

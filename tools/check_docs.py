@@ -1,7 +1,7 @@
-"""Checks the documentation: relative links lead somewhere, and docs/models.md is what the zoo says.
+"""Check the documentation: relative links are valid and docs/models.md matches the zoo.
 
-python tools/check_docs.py            fails where one of the two is not so
-python tools/check_docs.py --write    writes docs/models.md from the zoo first
+python tools/check_docs.py            fails if a check fails
+python tools/check_docs.py --write    first writes docs/models.md from the zoo
 """
 
 import re
@@ -16,14 +16,14 @@ REPOSITORY = Path(__file__).parents[1]
 MODELS_PAGE = REPOSITORY / "docs" / "models.md"
 HEAD = """# Models
 
-Written by `python tools/check_docs.py --write` from `src/rtdetr/zoo.py`. `rtdetr models --json` prints the same and the
-license of each file. AP and AP50 are the publisher's, in percent on COCO val2017; parameters are those of the network
-that is trained, in millions.
+Written by `python tools/check_docs.py --write` from `src/rtdetr/zoo.py`. `rtdetr models --json` prints the same with
+the license of each file. AP and AP50 are published values in percent on COCO val2017. Parameters are those of the
+network that is trained, in millions.
 
-The first column is what to type to get these weights, such as in `rtdetr predict --model NAME`,
-`rtdetr train --weights NAME` or `rtdetr.load("NAME")`: a model, and behind a colon the tag of a file that is not its
-first one. `NAME:untrained` is any of these models with fresh weights. `rtdetrv2_r18vd_120e_voc` is `rtdetrv2_r18vd`
-with the recipe for Pascal VOC, for which no weights are published.
+Use the name in the first column to select these weights, as in `rtdetr predict --model NAME`,
+`rtdetr train --weights NAME` or `rtdetr.load("NAME")`. It consists of the model and, for additional files, a colon and
+a tag. `NAME:untrained` is any of these models with random weights. `rtdetrv2_r18vd_120e_voc` is `rtdetrv2_r18vd` with
+the recipe for Pascal VOC, for which no weights are published.
 
 | name | other names | parameters | AP | AP50 | weights | trained on |
 |---|---|---:|---:|---:|---|---|
@@ -31,7 +31,7 @@ with the recipe for Pascal VOC, for which no weights are published.
 
 
 def models_page() -> str:
-    """Return the text of docs/models.md: one row for each weight file of the zoo."""
+    """Return the text of docs/models.md, with one row per weight file of the zoo."""
     rows = []
     for name in rtdetr.list_models():
         with torch.device("meta"):
@@ -50,7 +50,7 @@ def models_page() -> str:
 
 
 def broken_links(page: Path) -> list[str]:
-    """Return one line for each relative link of a markdown file whose target does not exist."""
+    """Return one line per relative link of a Markdown file that has no target."""
     links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
     local = [link for link in links if "://" not in link and not link.startswith("mailto:")]
     return [
@@ -59,15 +59,15 @@ def broken_links(page: Path) -> list[str]:
 
 
 def main() -> int:
-    """Print what is wrong; return 1 if anything is."""
+    """Print all problems; return 1 if there are any."""
     if "--write" in sys.argv[1:]:
         MODELS_PAGE.write_text(models_page())
     folders = (".", ".github", "docs", "benchmarks", "examples", "recipes")
     pages = [p for folder in folders for p in (REPOSITORY / folder).glob("*.md" if folder == "." else "**/*.md")]
     problems = [problem for page in sorted(pages) for problem in broken_links(page)]
     if not MODELS_PAGE.exists() or MODELS_PAGE.read_text() != models_page():
-        problems.append("docs/models.md is not what the zoo says. Run: python tools/check_docs.py --write")
-    print("\n".join(problems) or f"{len(pages)} pages: links and model table are right")
+        problems.append("docs/models.md is out of date. Run: python tools/check_docs.py --write")
+    print("\n".join(problems) or f"{len(pages)} pages: links and model table are correct")
     return 1 if problems else 0
 
 

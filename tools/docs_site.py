@@ -1,7 +1,7 @@
-"""Hooks of MkDocs: pages of the site that lie elsewhere in the repository, and links to files that are no pages.
+"""MkDocs hooks: add pages from outside docs/, and link to repository files that are not pages.
 
-A page below docs/ links to any file of the repository as on GitHub, such as ../examples/triton/README.md. On the site,
-the files of `PAGES`, notebooks among them, are pages; every other file that a page links to is copied as it is.
+Pages in docs/ link to any file of the repository as on GitHub, for example ../examples/triton/README.md. On the site,
+the files in `PAGES`, including notebooks, become pages, and all other linked files are copied unchanged.
 """
 
 import json
@@ -10,13 +10,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-from mkdocs.structure.files import File, Files  # pyright: ignore[reportMissingImports] (it is in .venv-docs)
+from mkdocs.structure.files import File, Files  # pyright: ignore[reportMissingImports] (installed in .venv-docs)
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
-    "README.md": "index.md",  # the site has a landing page of its own
+    "README.md": "index.md",  # the site has its own landing page
     "benchmarks/README.md": "benchmarks.md",
 }
 PAGES |= {
@@ -27,7 +27,7 @@ _LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(\))")
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the pages that lie elsewhere, and the files that pages link to."""
+    """Add pages from outside docs/, and the files that pages link to."""
     for source, page in PAGES.items():
         if source != "README.md":
             text = (REPOSITORY / source).read_text(encoding="utf-8")
@@ -60,7 +60,7 @@ def notebook_page(text: str) -> str:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Turn links as the repository has them into links of the site."""
+    """Convert links of the repository to links of the site."""
     source = _source_of(page.file.src_uri)
 
     def on_site(link: re.Match[str]) -> str:
@@ -77,14 +77,14 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
 
 
 def _source_of(uri: str) -> str:
-    """Path in the repository of a page of the site."""
+    """Return the path in the repository of a page of the site."""
     if uri.startswith("files/"):
         return uri.removeprefix("files/")
     return next((source for source, page in PAGES.items() if page == uri and page != "index.md"), f"docs/{uri}")
 
 
 def _repository_path(source: str, link: str) -> str:
-    """Path in the repository that a link leads to; empty for addresses and what is not there."""
+    """Return the path in the repository that a link points to; empty for URLs and missing files."""
     if "://" in link or link.startswith(("mailto:", "data:", "/")):
         return ""
     target = posixpath.normpath(posixpath.join(posixpath.dirname(source), link))

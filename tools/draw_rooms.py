@@ -3,9 +3,9 @@
     python tools/draw_rooms.py            # write the image
     python tools/draw_rooms.py --check    # fail if it is out of date
 
-A room is a folder of src/rtdetr; the single files beside the folders are drawn as one room. An arrow says that a room
-imports another one. Arrows that follow from others (A to C where A imports B, and B imports C) are left out, and so are
-those to and from the single files. Rooms stand in rows: every arrow points to a lower row.
+A room is a folder of src/rtdetr; the files next to the folders are drawn as one room. An arrow means that a room
+imports another. Arrows that follow from others (A to C if A imports B and B imports C) and those to and from the single
+files are omitted. Rooms are arranged in rows, and every arrow points to a lower row.
 """
 
 import argparse
@@ -17,9 +17,9 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "src" / "rtdetr"
 IMAGE = REPOSITORY / "docs" / "images" / "rooms.svg"
-ENTRY = ("api", "__init__", "__main__")  # what users call; drawn with the command line
+ENTRY = ("api", "__init__", "__main__")  # user entry points, drawn with the command line
 FILES = "single files"
-ROOMS = {  # what each is for, in a few words
+ROOMS = {  # short description of each room
     "cli": "command line, rtdetr.train",
     "hf": "Hugging Face classes",
     "export": "files for other runtimes",
@@ -38,11 +38,11 @@ ROOMS = {  # what each is for, in a few words
     "fonts": "text in images",
     FILES: "config, zoo, detections, errors, ...",
 }
-BOX, GAP, ROW = (168, 52), 28, 104  # pixels: width and height of a box, space between boxes, distance of rows
+BOX, GAP, ROW = (168, 52), 28, 104  # in pixels: box width and height, gap between boxes, row distance
 
 
 def imports() -> dict[str, set[str]]:
-    """Return for each room the rooms that it imports, anywhere in its files."""
+    """Return the rooms that each room imports, in any of its files."""
     found: dict[str, set[str]] = {room: set() for room in ROOMS}
     for file in sorted(PACKAGE.rglob("*.py")):
         room = room_of(file.relative_to(PACKAGE).parts[0].removesuffix(".py"))
@@ -55,12 +55,12 @@ def imports() -> dict[str, set[str]]:
 
 
 def room_of(name: str) -> str:
-    """Return the room of a folder or file directly below src/rtdetr."""
+    """Return the room of a folder or file in src/rtdetr."""
     return "cli" if name in ENTRY else name if name in ROOMS else FILES
 
 
 def drawn(found: dict[str, set[str]]) -> dict[str, set[str]]:
-    """Return the imports without those that follow from others."""
+    """Return the transitive reduction of the imports."""
 
     def reachable(room: str) -> set[str]:
         return set().union(*({target} | reachable(target) for target in found[room]))
@@ -72,7 +72,7 @@ def drawn(found: dict[str, set[str]]) -> dict[str, set[str]]:
 
 
 def rows(found: dict[str, set[str]]) -> list[list[str]]:
-    """Return the rooms from the top row to the bottom: each is above everything that it imports."""
+    """Return the rows of rooms from top to bottom; each room is above all rooms that it imports."""
 
     def height(room: str) -> int:
         return max((1 + height(target) for target in found[room]), default=0)
@@ -82,7 +82,7 @@ def rows(found: dict[str, set[str]]) -> list[list[str]]:
 
 
 def svg() -> str:
-    """Return the image."""
+    """Return the image as SVG."""
     found = imports()
     ordered = rows(found)
     columns = max(map(len, ordered))
@@ -130,9 +130,9 @@ def svg() -> str:
 
 
 def main() -> int:
-    """Write the image, or compare it."""
+    """Write the image, or check it."""
     parser = argparse.ArgumentParser(description="Draw the rooms of the package and their imports.")
-    parser.add_argument("--check", action="store_true", help="fail if the image is out of date, write nothing")
+    parser.add_argument("--check", action="store_true", help="fail if the image is out of date; write nothing")
     image = svg()
     if parser.parse_args().check:
         is_current = IMAGE.is_file() and IMAGE.read_text(encoding="utf-8") == image

@@ -1,6 +1,7 @@
-"""The published command line: `python tools/export_onnx.py -c CONFIG.yml -r CHECKPOINT.pth -o model.onnx --check`.
+"""Published command line: `python tools/export_onnx.py -c CONFIG.yml -r CHECKPOINT.pth -o model.onnx --check`.
 
-Translates it to `rtdetr.export`; `rtdetr export CHECKPOINT` does the same without a configuration file, and more.
+It is translated to `rtdetr.export`. `rtdetr export CHECKPOINT` does the same without a configuration file and has more
+options.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from rtdetr.errors import ConfigError, RTDETRError, require_extra
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Export as the arguments say; return the exit status."""
+    """Export the model and return the exit status."""
     options = _parser().parse_args(arguments)
     log_to_stderr()
     try:
@@ -40,7 +41,7 @@ def _run(options: argparse.Namespace) -> int:
         updates["resume"] = options.resume
     published = read_published(options.config, updates=updates)
     if published.resume is None:
-        raise ConfigError("expected the checkpoint to export: -r FILE")
+        raise ConfigError("no checkpoint to export: pass one with -r FILE")
     found = load_published(published, published.resume)
     source = Source(found.model, found.categories, found.thresholds, sha256=checkpoint_sha256(found.path))
     side = options.input_size
@@ -61,20 +62,20 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Write a model described by a published YAML file as ONNX.")
+    parser = argparse.ArgumentParser(description="Export a model of a published YAML file to ONNX.")
     add = parser.add_argument
-    add("-c", "--config", type=Path, required=True, help="YAML file of the published form")
+    add("-c", "--config", type=Path, required=True, help="published YAML file")
     add("-r", "--resume", help="checkpoint to export")
     add("-o", "--output_file", type=Path, default=Path("model.onnx"), help="file to write")
-    add("-s", "--input_size", type=int, help="side of the input in pixels; by default eval_spatial_size of the file")
-    add("--opset", type=int, default=18, help="ONNX operator set")
+    add("-s", "--input_size", type=int, help="input size in pixels; default: eval_spatial_size of the file")
+    add("--opset", type=int, default=18, help="ONNX opset version")
     add(
         "--check",
         action="store_true",
-        help="compare the detections with PyTorch's and print the result",
+        help="compare detections with PyTorch and print the result",
     )
-    add("--simplify", action="store_true", help="accepted, without effect: the graph has nothing to simplify")
-    add("-u", "--update", nargs="+", action="extend", metavar="KEY=VALUE", help="values over those of the file")
+    add("--simplify", action="store_true", help="accepted without effect; the graph is already simple")
+    add("-u", "--update", nargs="+", action="extend", metavar="KEY=VALUE", help="override values of the file")
     return parser
 
 

@@ -1,7 +1,7 @@
-"""The published command lines: `python tools/train.py -c CONFIG.yml ...`, or the same after `torchrun ...`.
+"""Published command line: `python tools/train.py -c CONFIG.yml ...`, or `torchrun ... tools/train.py ...`.
 
-Translates them to `rtdetr.train` and `rtdetr.evaluate`; docs/training.md says what differs. Options of `rtdetr train`
-are taken as well, and win over the file.
+It is translated to `rtdetr.train` and `rtdetr.evaluate`; docs/training.md lists the differences. Options of
+`rtdetr train` are accepted too and override the file.
 """
 
 import argparse
@@ -19,7 +19,7 @@ _log = logging.getLogger("rtdetr.tools.train")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train or evaluate as the arguments say; return the exit status."""
+    """Train or evaluate, and return the exit status."""
     options, others = _parser().parse_known_args(arguments)
     log_to_stderr()
     try:
@@ -33,10 +33,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _given(arguments: list[str]) -> dict[str, Any]:
-    """What arguments in the form of `rtdetr train` ask for: settings of `rtdetr.train`, "data" and "dry_run".
+    """Parse options of `rtdetr train`: return settings of `rtdetr.train`, "data" and "dry_run".
 
     Raises:
-        ConfigError: an option that `rtdetr train` does not have either, or a value that cannot be.
+        ConfigError: an option is unknown to `rtdetr train` too, or a value is not valid.
     """
     import typer
 
@@ -61,7 +61,7 @@ def _run(options: argparse.Namespace, given: dict[str, Any]) -> int:
     from rtdetr.recipes.changes import parse, parse_assignments
 
     if options.resume and options.tuning:
-        raise ConfigError("expected --resume or --tuning, got both: the one goes on with a run, the other starts one")
+        raise ConfigError("expected --resume or --tuning, got both: --resume continues a run, --tuning starts one")
     updates = {name: parse(name, value) for name, value in parse_assignments(options.update or []).items()}
     for name in ("resume", "tuning", "device", "seed", "output_dir"):
         if getattr(options, name) is not None:
@@ -92,7 +92,7 @@ def _train(published: Any, given: dict[str, Any]) -> int:
 
 
 def _evaluate(published: Any, given: dict[str, Any]) -> None:
-    """Evaluate a checkpoint, if use_ema is True its average, on the validation data in float32, and write eval.json."""
+    """Evaluate a checkpoint (its EMA weights if use_ema is True) in float32, and write eval.json."""
     import rtdetr
     from rtdetr.categories import Categories
     from rtdetr.data import open_dataset
@@ -102,16 +102,16 @@ def _evaluate(published: Any, given: dict[str, Any]) -> None:
     settings = {**published.settings, **given}
     source = published.resume or settings.get("weights")
     if source is None:
-        raise ConfigError("--test-only: expected the checkpoint to evaluate: -r FILE")
+        raise ConfigError("--test-only: no checkpoint to evaluate: pass one with -r FILE")
     if "val_data" not in settings:
-        raise ConfigError("--test-only: expected a val_dataloader with a dataset in the file")
-    if int(os.environ.get("RANK", "0")):  # one process evaluates
+        raise ConfigError("--test-only: the YAML file has no val_dataloader with a dataset")
+    if int(os.environ.get("RANK", "0")):  # only the main process evaluates
         return
     average = settings["recipe"].ema_decay > 0
     found = load_published(published, source, average=average)
     if found.averaged not in (None, average):
         has, wanted = ("only", "use_ema: False") if found.averaged else ("no", "use_ema: True")
-        _log.warning("%s has %s averaged weights, so %s has no effect", found.path, has, wanted)
+        _log.warning("%s has %s EMA weights, so %s has no effect", found.path, has, wanted)
     classes = found.categories if found.is_named else Categories.numbered(len(found.categories))
     detector = TorchDetector(
         found.model,
@@ -142,23 +142,23 @@ def _file(source: str) -> Path:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="Train or evaluate as a published YAML file says.",
-        epilog="Options of 'rtdetr train' are taken as well, and win over the file.",
+        description="Train or evaluate with a published YAML file.",
+        epilog="Options of 'rtdetr train' are accepted too and override the file.",
     )
     add = parser.add_argument
-    add("-c", "--config", type=Path, required=True, help="YAML file of the published form")
-    add("-r", "--resume", help="checkpoint to go on from, or to evaluate")
-    add("-t", "--tuning", help="checkpoint to start a run from")
+    add("-c", "--config", type=Path, required=True, help="published YAML file")
+    add("-r", "--resume", help="checkpoint to resume, or to evaluate")
+    add("-t", "--tuning", help="checkpoint to fine-tune")
     add("-d", "--device", help="auto, cpu, cuda or cuda:1")
-    add("--seed", type=int, help="of everything that is random")
-    add("--use-amp", action="store_true", default=None, help="mixed precision, as use_amp: True in the file")
-    add("--no-amp", dest="use_amp", action="store_false", help="float32, whatever the file says")
+    add("--seed", type=int, help="random seed")
+    add("--use-amp", action="store_true", default=None, help="mixed precision, like use_amp: True in the file")
+    add("--no-amp", dest="use_amp", action="store_false", help="float32, regardless of the file")
     add("--output-dir", help="folder for the results")
-    add("--summary-dir", help="accepted; TensorBoard's files are in the output folder")
-    add("--test-only", action="store_true", help="evaluate the weights of --resume, and stop")
-    add("-u", "--update", nargs="+", action="extend", metavar="KEY=VALUE", help="values over those of the file")
+    add("--summary-dir", help="accepted without effect; TensorBoard files are in the output folder")
+    add("--test-only", action="store_true", help="only evaluate the weights of --resume")
+    add("-u", "--update", nargs="+", action="extend", metavar="KEY=VALUE", help="override values of the file")
     for name in ("--print-method", "--print-rank", "--local-rank", "--local_rank"):
-        add(name, help="accepted, without effect")
+        add(name, help="accepted without effect")
     return parser
 
 

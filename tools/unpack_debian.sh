@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Unpacks packages of Debian 13 into a folder, on any Debian, installing nothing and changing nothing of the system.
+# Unpack Debian 13 packages into a folder on any Debian, without installing them or changing the system.
 #
-#     unpack_debian.sh FOLDER PACKAGE...      afterwards their files are in FOLDER/usr/...
+#     unpack_debian.sh FOLDER PACKAGE...      writes FOLDER/usr/...
 set -euo pipefail
 folder=$(realpath -m "${1:?usage: unpack_debian.sh FOLDER PACKAGE...}")
 shift

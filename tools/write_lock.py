@@ -1,10 +1,9 @@
-"""Write requirements/lock.txt and requirements/torch.txt, the packages that `make demo` and `make test` install.
+"""Write the lock files: requirements/lock.txt and torch.txt for `make test` and `make demo`, docs.txt for `make docs`.
 
-And requirements/docs.txt, those of `make docs`.
+python tools/write_lock.py UV    UV: path of the uv program
 
-python tools/write_lock.py UV    UV: the uv program
-
-Both files together hold every direct and indirect dependency, for every supported Python and platform.
+lock.txt and torch.txt together have all direct and indirect dependencies for all supported Python versions and
+platforms.
 """
 
 import os
@@ -33,7 +32,7 @@ DOCS_HEAD = "# Written by `make lock` from docs.in, with hashes.\n"
 
 
 def resolve(uv: str, *sources: str) -> str:
-    """Return the lines for the newest versions of all packages, with hashes and the reason for each package."""
+    """Return requirements with the newest version of each package, its hashes and what requires it."""
     command = [uv, "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--no-header"]
     command += ["--python-version", OLDEST_PYTHON, *sources]
     index = os.environ.get("PIP_INDEX_URL")
@@ -44,7 +43,7 @@ def resolve(uv: str, *sources: str) -> str:
 
 
 def main() -> None:
-    """Write the files anew."""
+    """Write all lock files."""
     packages = re.split(r"^(?=[a-z0-9])", resolve(sys.argv[1], *PROJECT), flags=re.MULTILINE)[1:]
     locked = [package for package in packages if not TORCH.match(package)]
     constraints = [package for package in packages if TORCH.match(package)]

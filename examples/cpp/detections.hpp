@@ -1,4 +1,4 @@
-// What the samples share and your program has already: a picture, the names of the classes, and a way to print.
+// Code shared by the samples that your program has already: read an image, get class names, print detections.
 #pragma once
 
 #include <cctype>
@@ -11,13 +11,13 @@
 #include <string>
 #include <vector>
 
-struct Picture {
+struct Image {
     size_t width = 0, height = 0;
     std::vector<uint8_t> pixels;  // RGB, row by row
 };
 
-// Reads binary PPM ("P6", 8 bits), which needs no library; replace it by the image library of your program.
-inline Picture read_ppm(const std::string& path) {
+// Read a binary PPM ("P6", 8 bits), which needs no library; replace this with the image library of your program.
+inline Image read_ppm(const std::string& path) {
     std::ifstream file(path, std::ios::binary);
     if (!file) throw std::runtime_error(path + ": cannot be opened");
     auto number = [&file]() {
@@ -30,20 +30,20 @@ inline Picture read_ppm(const std::string& path) {
     };
     std::string magic(2, ' ');
     file.read(magic.data(), 2);
-    Picture picture;
-    picture.width = number(), picture.height = number();
-    const size_t deepest = number();
+    Image image;
+    image.width = number(), image.height = number();
+    const size_t max_value = number();
     file.get();  // the single space before the pixels
-    if (!file || magic != "P6" || deepest != 255 || picture.width == 0 || picture.width > 65535 ||
-        picture.height == 0 || picture.height > 65535)
-        throw std::runtime_error(path + ": expected a binary PPM picture (P6) of 8 bits");
-    picture.pixels.resize(picture.width * picture.height * 3);
-    file.read(reinterpret_cast<char*>(picture.pixels.data()), picture.pixels.size());
-    if (!file) throw std::runtime_error(path + ": the picture ends too early");
-    return picture;
+    if (!file || magic != "P6" || max_value != 255 || image.width == 0 || image.width > 65535 ||
+        image.height == 0 || image.height > 65535)
+        throw std::runtime_error(path + ": expected a binary 8-bit PPM image (P6)");
+    image.pixels.resize(image.width * image.height * 3);
+    file.read(reinterpret_cast<char*>(image.pixels.data()), image.pixels.size());
+    if (!file) throw std::runtime_error(path + ": the image is truncated");
+    return image;
 }
 
-// Reads the score above which detections are printed: 0 to 1 with a decimal point, whatever the locale.
+// Read the score threshold: 0 to 1 with a decimal point, independent of the locale.
 inline float read_threshold(const std::string& text) {
     std::istringstream stream(text);
     stream.imbue(std::locale::classic());
@@ -53,25 +53,25 @@ inline float read_threshold(const std::string& text) {
     return value;
 }
 
-// Class names by label, from the JSON text that describes the model: {"names": ["person", ...], ...}.
+// Class names by label, from the JSON description of the model: {"names": ["person", ...], ...}.
 inline std::vector<std::string> class_names(const std::string& json) {
     std::vector<std::string> names;
-    size_t place = json.find("\"names\": [");
-    if (place == std::string::npos) return names;
-    for (place += 10; place < json.size() && json[place] != ']'; ++place) {
-        if (json[place] != '"') continue;
+    size_t position = json.find("\"names\": [");
+    if (position == std::string::npos) return names;
+    for (position += 10; position < json.size() && json[position] != ']'; ++position) {
+        if (json[position] != '"') continue;
         std::string name;
-        while (++place < json.size() && json[place] != '"') {
-            if (json[place] == '\\') ++place;
-            name += json[place];
+        while (++position < json.size() && json[position] != '"') {
+            if (json[position] == '\\') ++position;
+            name += json[position];
         }
         names.push_back(name);
     }
     return names;
 }
 
-// Prints the detections above a threshold. The best come first; those that non-maximum suppression in the graph
-// removed have the score 0 and stay in their places. Boxes: x1 y1 x2 y2 in pixels of the picture.
+// Print detections above a threshold, best first. Detections removed by NMS in the graph keep their position and have
+// score 0. Boxes: x1 y1 x2 y2 in pixels of the image.
 inline void print_detections(size_t count, const float* scores, const float* boxes, const int64_t* labels,
                              const std::vector<std::string>& names, float threshold) {
     for (size_t i = 0; i < count; ++i) {

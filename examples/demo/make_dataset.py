@@ -1,9 +1,10 @@
-"""Draws the demo's dataset in COCO format: shapes of six classes, partly hidden by one another, over photographs.
+"""Draw the demo dataset in COCO format: shapes of six classes that partly occlude each other, on photos.
 
     python examples/demo/make_dataset.py FOLDER
 
-writes FOLDER/annotations/{train,val}.json and FOLDER/images/{train,val}/*.jpg. The same seed gives the same images.
-A shape's longer side is 8 to 60 % of the image's shorter side; boxes enclose the whole shape, hidden parts included.
+This writes FOLDER/annotations/{train,val}.json and FOLDER/images/{train,val}/*.jpg. The same seed gives the same
+images. The longer side of a shape is 8 to 60 % of the shorter side of the image. Boxes enclose the whole shape,
+including occluded parts.
 """
 
 import argparse
@@ -25,18 +26,18 @@ from PIL import Image, ImageDraw, ImageFilter
 from rtdetr.errors import InputError
 
 PHOTOS = Path(__file__).parent / "photos"
-CATEGORY_IDS = {"disk": 3, "square": 7, "triangle": 11, "star": 18, "ring": 24, "cross": 42}  # gaps, as COCO has them
+CATEGORY_IDS = {"disk": 3, "square": 7, "triangle": 11, "star": 18, "ring": 24, "cross": 42}  # with gaps, as in COCO
 SIZES_WH = ((320, 240), (240, 320), (256, 256), (320, 256), (224, 288))
 NUM_OBJECTS = np.array([0.08, *(0.92 * 0.9 ** np.arange(10) / (0.9 ** np.arange(10)).sum())])  # probability of 0 to 10
-TYPICAL_COLOR = 0.95  # share of the objects that have about the hue of their class; the others have any
+TYPICAL_COLOR = 0.95  # share of objects with about the hue of their class; others have a random hue
 SCALE_RANGE = (0.08, 0.60)
-MIN_VISIBLE = 0.6  # a shape is not drawn where it would leave less than this of another one
+MIN_VISIBLE = 0.6  # a shape must leave at least this share of each other shape visible
 SUPERSAMPLING = 4
 PARAMETERS_FILE = "parameters.json"
 
 
 class Shape(NamedTuple):
-    """One object, ready to be pasted."""
+    """One rendered object."""
 
     name: str
     alpha: NDArray[np.float32]  # (h, w) coverage of each pixel, 0 to 1, cropped to the shape
@@ -45,22 +46,22 @@ class Shape(NamedTuple):
 
 
 def make_dataset(folder: str | os.PathLike[str], *, num_train: int = 1600, num_val: int = 200, seed: int = 0) -> Path:
-    """Draw the dataset into `folder`, unless it is there already with the same parameters, and return the folder.
+    """Draw the dataset into `folder`, unless it exists with the same parameters, and return the folder.
 
     Raises:
-        InputError: `folder` exists and was not made by this function.
+        InputError: `folder` exists and was not created by this function.
     """
     folder = Path(folder)
     parameters = {"version": 4, "num_train": num_train, "num_val": num_val, "seed": seed}
     if folder.exists():
         found = folder / PARAMETERS_FILE
         if not found.is_file():
-            raise InputError(f"{folder} exists and is not a demo dataset. Remove it or choose another folder")
+            raise InputError(f"{folder} exists and is not a demo dataset: remove it or choose another folder")
         if json.loads(found.read_text()) == parameters:
             return folder
         shutil.rmtree(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # a half-drawn dataset is never seen under the final name
+    # rename when complete, so an unfinished dataset never has the final name
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
         unfinished = Path(temporary) / folder.name
         for number, (split, count) in enumerate({"train": num_train, "val": num_val}.items()):
@@ -71,7 +72,7 @@ def make_dataset(folder: str | os.PathLike[str], *, num_train: int = 1600, num_v
 
 
 def _draw_split(folder: Path, split: str, seeds: list[tuple[int, int, int]]) -> None:
-    """Write the images of one split, one for each seed, and their annotation file."""
+    """Write the images of one split, one per seed, and the annotation file."""
     image_folder = folder / "images" / split
     image_folder.mkdir(parents=True)
     files = [image_folder / f"{image_id:06d}.jpg" for image_id in range(1, len(seeds) + 1)]
@@ -90,10 +91,10 @@ def _draw_split(folder: Path, split: str, seeds: list[tuple[int, int, int]]) -> 
 
 
 def _draw_file(file: Path, seed: tuple[int, int, int]) -> tuple[tuple[int, int], list[dict[str, Any]]]:
-    """Draw one image into a file; return its width and height and its objects."""
-    picture, objects = draw_image(np.random.default_rng(seed), _photos())
-    picture.save(file, quality=90)
-    return picture.size, objects
+    """Draw one image to a file; return its width and height and its objects."""
+    image, objects = draw_image(np.random.default_rng(seed), _photos())
+    image.save(file, quality=90)
+    return image.size, objects
 
 
 @functools.cache
@@ -105,7 +106,7 @@ def draw_image(rng: np.random.Generator, photos: list[Image.Image]) -> tuple[Ima
     """Draw one image; return it with its objects as COCO annotations without ids."""
     width, height = SIZES_WH[rng.integers(len(SIZES_WH))]
     canvas = np.asarray(_background(rng, photos, (width, height)), dtype=np.float32).copy()
-    top_object = np.full((height, width), -1)  # index of the object seen at each pixel
+    top_object = np.full((height, width), -1)  # index of the visible object at each pixel
     objects: list[dict[str, Any]] = []
     areas: list[int] = []
     for _ in range(rng.choice(11, p=NUM_OBJECTS)):
@@ -130,7 +131,7 @@ def draw_image(rng: np.random.Generator, photos: list[Image.Image]) -> tuple[Ima
 
 
 def _background(rng: np.random.Generator, photos: list[Image.Image], size_wh: tuple[int, int]) -> Image.Image:
-    """Cut a piece out of a photo; mirror, blur and tint it."""
+    """Crop a photo; randomly mirror, blur and tint it."""
     photo = photos[rng.integers(len(photos))]
     largest = min(photo.width / size_wh[0], photo.height / size_wh[1])
     zoom = largest * rng.uniform(0.35, 1.0)
@@ -147,7 +148,7 @@ def _background(rng: np.random.Generator, photos: list[Image.Image], size_wh: tu
 
 
 def _outlines(name: str) -> list[NDArray[np.float64]]:
-    """Outer outline of a class around the origin, then the outline of its hole if it has one; points (n, 2)."""
+    """Return the outline of a class around the origin, and that of its hole if it has one; points (n, 2)."""
     if name == "disk":
         return [_circle(48)]
     if name == "ring":
@@ -165,13 +166,13 @@ def _outlines(name: str) -> list[NDArray[np.float64]]:
 
 
 def _circle(num_points: int) -> NDArray[np.float64]:
-    """Points at equal angles on the unit circle."""
+    """Return points at equal angles on the unit circle."""
     angles = 2 * np.pi * np.arange(num_points) / num_points
     return np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 
 def _shape(rng: np.random.Generator, *, side: int) -> Shape:
-    """Choose class, size, aspect, angle and look of an object for an image whose shorter side is `side` pixels."""
+    """Choose class, size, aspect ratio, angle and appearance of an object; `side` is the shorter side of the image."""
     name = str(rng.choice(list(CATEGORY_IDS)))
     size = side * float(np.exp(rng.uniform(*np.log(SCALE_RANGE))))
     angle = rng.uniform(0, 2 * np.pi)
@@ -180,7 +181,7 @@ def _shape(rng: np.random.Generator, *, side: int) -> Shape:
     outlines = [(points * aspect) @ rotation.T for points in _outlines(name)]
     outer = outlines[0]
     scale = size / np.ptp(outer, axis=0).max()
-    offset = -outer.min(axis=0) * scale + rng.uniform(0, 1, size=2)  # anywhere within a pixel
+    offset = -outer.min(axis=0) * scale + rng.uniform(0, 1, size=2)  # random subpixel offset
     outlines = [points * scale + offset for points in outlines]
     low, high = outlines[0].min(axis=0), outlines[0].max(axis=0)
     width, height = (int(v) for v in np.ceil(high))
@@ -199,7 +200,7 @@ def _shape(rng: np.random.Generator, *, side: int) -> Shape:
 def _mask(
     outlines: list[NDArray[np.float64]], size_wh: tuple[int, int], *, edge: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Coverage (h, w) of the whole shape and of its edge, an inner border `edge` pixels wide; both 0 to 1."""
+    """Return the coverage (h, w), 0 to 1, of the shape and of its edge, an inner border `edge` pixels wide."""
     large = (size_wh[0] * SUPERSAMPLING, size_wh[1] * SUPERSAMPLING)
     fill, border = Image.new("L", large), Image.new("L", large)
     pen, radius = ImageDraw.Draw(border), edge * SUPERSAMPLING
@@ -216,7 +217,7 @@ def _mask(
 def _texture(
     rng: np.random.Generator, hsv: tuple[float, float, float], size_wh: tuple[int, int]
 ) -> NDArray[np.float64]:
-    """Colors (h, w, 3), 0 to 255, of a surface: a gradient, and on some also stripes or dots of a second shade."""
+    """Return surface colors (h, w, 3), 0 to 255: a gradient, on some objects with stripes or dots of a second color."""
     hue, saturation, value = hsv
     y, x = np.mgrid[: size_wh[1], : size_wh[0]].astype(float)
     angle = rng.uniform(0, 2 * np.pi)
@@ -237,22 +238,22 @@ def _texture(
 
 
 def _smooth_step(wave: NDArray[np.float64], period: float) -> NDArray[np.float64]:
-    """0 where the wave is negative, 1 where it is positive, with a transition about a pixel wide."""
+    """Return 0 where the wave is negative, 1 where it is positive, with a transition about one pixel wide."""
     return (0.5 + wave * period / (2 * np.pi)).clip(0, 1)
 
 
 def _paste(canvas: NDArray[np.float32], shape: Shape, x: int, y: int) -> None:
-    """Blend the shape into the canvas, in place."""
+    """Blend the shape into the canvas in place."""
     h, w = shape.alpha.shape
     under = canvas[y : y + h, x : x + w]
     under += (shape.color - under) * shape.alpha[..., None]
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Draw the demo's dataset in COCO format.")
-    parser.add_argument("folder", help="where to write it")
+    parser = argparse.ArgumentParser(description="Draw the demo dataset in COCO format.")
+    parser.add_argument("folder", help="output folder")
     parser.add_argument("--num-train", type=int, default=1600, help="training images")
-    parser.add_argument("--num-val", type=int, default=200, help="held-out images")
+    parser.add_argument("--num-val", type=int, default=200, help="validation images")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     print(make_dataset(options.folder, num_train=options.num_train, num_val=options.num_val, seed=options.seed))

@@ -1,17 +1,17 @@
-"""Makes a model repository for NVIDIA Triton from an exported ONNX file.
+"""Create a model repository for NVIDIA Triton from an exported ONNX file.
 
     rtdetr export MODEL --format onnx --dynamic batch --output model.onnx
     python examples/triton/make_repository.py model.onnx repository
     tritonserver --model-repository=repository
 
-writes repository/rtdetr/config.pbtxt, repository/rtdetr/labels.txt and repository/rtdetr/1/model.onnx. Names, types
-and shapes are read from the file, so that the configuration fits what was exported. With a free batch axis Triton
-gathers requests into batches.
+This writes repository/rtdetr/config.pbtxt, repository/rtdetr/labels.txt and repository/rtdetr/1/model.onnx. Names,
+types and shapes are read from the ONNX file. With a dynamic batch axis, Triton batches requests.
 
-Preprocessing, which the client does: RGB, 8 bits; stretched to the network's size without keeping the aspect ratio,
-bilinear with antialiasing (Pillow's BILINEAR); divided by 255; no mean or deviation subtracted; float32 (b, 3, h, w).
-`orig_target_sizes` is int64 (b, 2), width and height of the original picture. Boxes come back as xyxy in its pixels.
-A file of `rtdetr export --preprocess` takes uint8 (1, h, w, 3) of any size instead, and does all that itself.
+The client preprocesses images: 8-bit RGB; stretch to the network size without keeping the aspect ratio, bilinear with
+antialiasing (BILINEAR in Pillow); divide by 255; no normalization by mean and standard deviation; float32 (b, 3, h, w).
+`orig_target_sizes` is int64 (b, 2), width and height of the original image, and boxes are returned as xyxy in its
+pixels. A file from `rtdetr export --preprocess` accepts uint8 (1, h, w, 3) of any size instead and does all this
+itself.
 """
 
 import argparse
@@ -30,22 +30,22 @@ TYPES: dict[int, str] = {
     onnx.TensorProto.INT64: "TYPE_INT64",
     onnx.TensorProto.UINT8: "TYPE_UINT8",
 }
-MOST_IMAGES = 8
+MAX_BATCH_SIZE = 8
 
 
 def make_repository(model: Path, folder: Path, *, name: str = "rtdetr") -> Path:
-    """Write a repository with one model and return the model's folder.
+    """Write a repository with one model and return the folder of the model.
 
     Raises:
-        WeightsError: `model` is missing, damaged, or not a file of this library.
+        WeightsError: `model` is missing, damaged, or was not exported by this library.
         ExportError: the repository cannot be written.
     """
     try:
         content = onnx.load(model)
     except (OSError, DecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is damaged or no ONNX file"
+        reason = getattr(error, "strerror", None) or "it is damaged or not an ONNX file"
         raise WeightsError(
-            f"{model} cannot be read: {reason}; expected a file of rtdetr export --format onnx"
+            f"{model} cannot be read: {reason}; expected a file from rtdetr export --format onnx"
         ) from None
     stored = {entry.key: entry.value for entry in content.metadata_props}
     metadata = ExportMetadata.from_json(stored.get(KEY, ""), source=model)
@@ -56,14 +56,14 @@ def make_repository(model: Path, folder: Path, *, name: str = "rtdetr") -> Path:
         (home / "labels.txt").write_text("\n".join(metadata.names) + "\n", encoding="utf-8")
         (home / "config.pbtxt").write_text(configuration(content, metadata, name), encoding="utf-8")
     except OSError as error:
-        raise ExportError(f"cannot write {home}: {error.strerror}. Choose another folder") from None
+        raise ExportError(f"cannot write {home}: {error.strerror}; choose another folder") from None
     return home
 
 
 def configuration(content: onnx.ModelProto, metadata: ExportMetadata, name: str) -> str:
-    """The text of config.pbtxt."""
+    """Return the text of config.pbtxt."""
     batched = metadata.dynamic_batch
-    lines = [f'name: "{name}"', 'platform: "onnxruntime_onnx"', f"max_batch_size: {MOST_IMAGES if batched else 0}"]
+    lines = [f'name: "{name}"', 'platform: "onnxruntime_onnx"', f"max_batch_size: {MAX_BATCH_SIZE if batched else 0}"]
     for kind, values in (("input", content.graph.input), ("output", content.graph.output)):
         lines.append(f"{kind} [")
         for value in values:
@@ -80,10 +80,10 @@ def configuration(content: onnx.ModelProto, metadata: ExportMetadata, name: str)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Make a model repository for NVIDIA Triton.")
-    parser.add_argument("model", type=Path, help="file of rtdetr export --format onnx")
-    parser.add_argument("folder", type=Path, help="repository to write into")
-    parser.add_argument("--name", default="rtdetr", help="the model's name in the repository")
+    parser = argparse.ArgumentParser(description="Create a model repository for NVIDIA Triton.")
+    parser.add_argument("model", type=Path, help="file from rtdetr export --format onnx")
+    parser.add_argument("folder", type=Path, help="repository to write to")
+    parser.add_argument("--name", default="rtdetr", help="name of the model in the repository")
     options = parser.parse_args()
     try:
         print(make_repository(options.model, options.folder, name=options.name))

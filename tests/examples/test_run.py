@@ -22,7 +22,7 @@ def test_a_folder_of_the_user_is_never_deleted(script, tmp_path, monkeypatch, na
     (tmp_path / name).mkdir()
     (tmp_path / name / "precious.txt").write_text("mine")
     monkeypatch.setattr("sys.argv", ["run.py", "--folder", str(tmp_path)])
-    with pytest.raises(SystemExit, match=f"{name} exists and is not of an earlier demo. Remove it, or choose"):
+    with pytest.raises(SystemExit, match=f"{name} exists and is not from an earlier demo: remove it, or choose"):
         script.main()
     assert (tmp_path / name / "precious.txt").read_text() == "mine"
     assert not (tmp_path / "data").exists()

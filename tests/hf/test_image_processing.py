@@ -190,7 +190,7 @@ def test_every_mode_gives_three_channels(mode: str) -> None:
 
 
 def test_exif_rotation_is_applied_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    image_inputs._say_once.cache_clear()
+    image_inputs._warn_once.cache_clear()
     exif = Image.Exif()
     exif[0x0112] = 6
     pictures()[0].save(tmp_path / "turned.png", exif=exif)
@@ -247,10 +247,10 @@ def test_a_corrupt_file_is_named(tmp_path: Path) -> None:
         ({"do_pad": True, "pad_size": {"height": "a", "width": 640}}, "at least 640x640"),
         ({"size": {"height": "a", "width": 640}}, "expected a size with the keys"),
         ({"size": 6.5}, "Could not convert"),
-        ({"size": None}, "a value of size, which do_resize needs, got None"),
-        ({"resample": None}, "a value of resample, which do_resize needs"),
-        ({"rescale_factor": None}, "a value of rescale_factor, which do_rescale needs"),
-        ({"do_normalize": True, "image_std": None}, "a value of image_std, which do_normalize needs"),
+        ({"size": None}, "a value for size, which do_resize needs, got None"),
+        ({"resample": None}, "a value for resample, which do_resize needs"),
+        ({"rescale_factor": None}, "a value for rescale_factor, which do_rescale needs"),
+        ({"do_normalize": True, "image_std": None}, "a value for image_std, which do_normalize needs"),
         ({"format": None}, "coco_detection, got None"),
         ({"resample": 9}, "0 to 5"),
         ({"resample": "cubic"}, "0 to 5"),
@@ -259,7 +259,7 @@ def test_a_corrupt_file_is_named(tmp_path: Path) -> None:
             "expected 'channels_first' or 'channels_last' as input_data_format, got 'last'",
         ),
         ({"rescale_factor": 0}, "above 0 as rescale_factor"),
-        ({"image_std": [1, 0, 1]}, "above 0 in image_std"),
+        ({"image_std": [1, 0, 1]}, "3 numbers above 0 as image_std"),
         ({"image_mean": [1, 1]}, "3 numbers as image_mean"),
         ({"do_resize": "yes"}, "True or False as do_resize"),
         ({"annotations": ANNOTATIONS[:1]}, "each of 2 images, got 1"),
@@ -273,7 +273,10 @@ def test_a_corrupt_file_is_named(tmp_path: Path) -> None:
             {"annotations": [{"image_id": 1, "annotations": [{"bbox": [1, 2, 3, 1e999], "category_id": 1}]}] * 2},
             "finite",
         ),
-        ({"annotations": [{"image_id": 1, "annotations": [{"bbox": [1, 2, 3, 4], "category_id": 0.5}]}] * 2}, "whole"),
+        (
+            {"annotations": [{"image_id": 1, "annotations": [{"bbox": [1, 2, 3, 4], "category_id": 0.5}]}] * 2},
+            "an integer",
+        ),
     ],
 )
 def test_wrong_calls_are_explained(call: dict[str, Any], problem: str) -> None:

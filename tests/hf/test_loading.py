@@ -82,7 +82,7 @@ def test_names_of_other_labels_than_the_networks(
     assert ours(tmp_path).config.id2label == options["id2label"]
     with caplog.at_level(logging.WARNING):
         assert model.to_detector().categories.names == [f"class {i}" for i in range(3)]
-    assert "Number the classes from 0, without leading zeros. The classes are numbered" in caplog.text
+    assert "Number the classes from 0, without leading zeros. Using numbered classes instead" in caplog.text
     with pytest.raises(WeightsError, match=r"id2label has the label '3', expected those of the weights, '0' to '2'"):
         rtdetr.load(tmp_path)
 
@@ -397,19 +397,19 @@ def corrupt(path: Path) -> None:
         (
             lambda f: (f / "config.json").write_text('{"backbone_config": {"model_type": "nope"}}'),
             WeightsError,
-            "broken: config.json cannot be followed: KeyError: 'nope'",
+            "broken: config.json is not valid: KeyError: 'nope'",
         ),
         (lambda f: save_file({"model.bert": torch.zeros(1)}, f / WEIGHTS), WeightsError, "is not RT-DETR's"),
         (lambda f: (f / WEIGHTS).rename(f / "x") and (f / INDEX).write_text("[]"), WeightsError, "weight_map"),
         (
             lambda f: (f / WEIGHTS).rename(f / "x") and (f / INDEX).write_text('{"weight_map": {"a": "../x"}}'),
             WeightsError,
-            "files beside it",
+            "files in the same folder",
         ),
         (  # an index that names itself
             lambda f: (f / WEIGHTS).rename(f / "x") and (f / INDEX).write_text(f'{{"weight_map": {{"a": "{INDEX}"}}}}'),
             WeightsError,
-            "files beside it",
+            "files in the same folder",
         ),
     ],
 )

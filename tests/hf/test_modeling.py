@@ -153,7 +153,7 @@ def test_arguments_that_do_not_fit() -> None:
         with pytest.raises(InputError, match=r"target 0: expected boxes as cxcywh in 0\.\.1"):
             model(images(1), labels=[{"class_labels": torch.tensor([1, 1]), "boxes": boxes}])
     for wrong in (3, ["cat"], {"boxes": torch.rand(1, 4)}):
-        with pytest.raises(InputError, match="expected labels as a list of one dict an image"):
+        with pytest.raises(InputError, match="expected labels as a list with one dict per image"):
             model(images(), labels=wrong)
     for shape in ((2, 1, 64, 96), (2, 64, 64), (1, 64, 96)):
         with pytest.raises(InputError, match=r"expected a pixel_mask \(batch, height, width\) \(2, 64, 96\), got"):

@@ -112,5 +112,5 @@ def test_collate_takes_our_items_and_those_of_an_image_processor(tmp_path: Path)
 
 
 def test_collate_refuses_several_sizes() -> None:
-    with pytest.raises(InputError, match=r"pixel_values: expected one size in a batch, got \(3, 32, 32\) and"):
+    with pytest.raises(InputError, match=r"pixel_values: expected one size per batch, got \(3, 32, 32\) and"):
         collate([{"pixel_values": torch.zeros(3, 64, 32)}, {"pixel_values": torch.zeros(3, 32, 32)}])

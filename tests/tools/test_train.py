@@ -132,7 +132,7 @@ def test_use_ema_decides_what_is_evaluated(tool, file, run, tmp_path, monkeypatc
     caplog.clear()
     options = ["-r", str(run / "best.pth"), "--test-only", "--output-dir", str(tmp_path), "-u", "use_ema=False"]
     assert tool.main([*arguments_for(file), *options]) == 0
-    assert "has only averaged weights, so use_ema: False has no effect" in caplog.text
+    assert "has only EMA weights, so use_ema: False has no effect" in caplog.text
     assert torch.equal(seen[-1].state_dict()[name], content["ema"]["module"][name])
 
 
@@ -223,7 +223,7 @@ def test_options_of_rtdetr_train_win_over_the_file(tool, file, tmp_path, capsys)
         (["--epochs", "many"], "ConfigError: Invalid value for '--epochs'"),
         (["--processes", "2"], "start them with torchrun --nproc_per_node 2 tools/train.py"),
         (["-r", "a", "-t", "b"], "ConfigError: expected --resume or --tuning, got both"),
-        (["--test-only"], "ConfigError: --test-only: expected the checkpoint to evaluate: -r FILE"),
+        (["--test-only"], "ConfigError: --test-only: no checkpoint to evaluate: pass one with -r FILE"),
         (["-u", "epochs=1"], "ConfigError: command line: unknown key 'epochs'. Did you mean 'epoches'"),
         (["-c", "recipes/finetune.yml"], "with: rtdetr train -c recipes/finetune.yml"),
         (

@@ -1,4 +1,4 @@
-"""What the published deploy scripts have in common: one image through a detector, and an annotated copy of it."""
+"""Shared by the published deploy scripts: detect objects in one image and save an annotated copy."""
 
 import logging
 import sys
@@ -17,10 +17,10 @@ def annotate(load: Callable[[], BaseDetector], image: Path, *, output: Path, thr
     """Detect objects in an image and save it with their boxes; return the exit status.
 
     Args:
-        load: gives the detector.
-        image: file of the image.
-        output: file of the annotated copy.
-        threshold: score above which objects are drawn, 0..1.
+        load: returns the detector.
+        image: image file.
+        output: file for the annotated copy.
+        threshold: score threshold, 0..1.
     """
     logging.basicConfig(stream=sys.stderr, format="%(levelname)s: %(message)s")
     try:
@@ -36,8 +36,8 @@ def annotate(load: Callable[[], BaseDetector], image: Path, *, output: Path, thr
     return 0
 
 
-def _save(picture: Image.Image, file: Path) -> None:
+def _save(image: Image.Image, file: Path) -> None:
     try:
-        picture.convert("RGB").save(file)
+        image.convert("RGB").save(file)
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot write {file}: {error}. Give a file such as output.jpg in a folder of yours") from None
+        raise InputError(f"cannot write {file}: {error}; expected a writable path such as output.jpg") from None

@@ -1,7 +1,7 @@
-"""The published command line: `python tools/deploy/rtdetrv2_tensorrt.py --engine model.engine --image a.jpg`.
+"""Published command line: `python tools/deploy/rtdetrv2_tensorrt.py --engine model.engine --image a.jpg`.
 
-The engine is one of `rtdetr export --format tensorrt`. `rtdetr predict IMAGES --model model.engine` does the same for
-many images, and more.
+The engine is a file from `rtdetr export --format tensorrt`. `rtdetr predict IMAGES --model model.engine` does the
+same for many images and has more options.
 """
 
 import argparse
@@ -14,14 +14,14 @@ import rtdetr
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Detect as the arguments say; return the exit status."""
+    """Detect objects in an image and return the exit status."""
     parser = argparse.ArgumentParser(description="Detect objects in an image with a TensorRT engine.")
     add = parser.add_argument
-    add("--engine", type=Path, required=True, help="file of `rtdetr export --format tensorrt`")
+    add("--engine", type=Path, required=True, help="file from `rtdetr export --format tensorrt`")
     add("--image", type=Path, required=True, help="image")
     add("--output", type=Path, default=Path("output.jpg"), help="file for the annotated image")
     add("--device", default="cuda:0", help="cuda:0, cuda:1, ...")
-    add("--threshold", type=float, default=0.5, help="draw objects with a score above this, 0..1")
+    add("--threshold", type=float, default=0.5, help="score threshold, 0..1")
     options = parser.parse_args(arguments)
     return annotate(
         lambda: rtdetr.load(options.engine, device=options.device),

@@ -1,6 +1,6 @@
-"""The published command line: `python tools/deploy/rtdetrv2_torch.py -c CONFIG.yml -r CHECKPOINT.pth -f a.jpg -d cpu`.
+"""Published command line: `python tools/deploy/rtdetrv2_torch.py -c CONFIG.yml -r CHECKPOINT.pth -f a.jpg -d cpu`.
 
-Writes results_0.jpg. `rtdetr predict IMAGES --model CHECKPOINT.pth` does the same for many images, and more.
+Writes results_0.jpg. `rtdetr predict IMAGES --model CHECKPOINT.pth` does the same for many images and has more options.
 """
 
 import argparse
@@ -13,10 +13,10 @@ from rtdetr.runtimes.base import BaseDetector
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Detect as the arguments say; return the exit status."""
+    """Detect objects in an image and return the exit status."""
     parser = argparse.ArgumentParser(description="Detect objects in an image with a model of a published YAML file.")
     add = parser.add_argument
-    add("-c", "--config", type=Path, required=True, help="YAML file of the published form")
+    add("-c", "--config", type=Path, required=True, help="published YAML file")
     add("-r", "--resume", required=True, help="checkpoint")
     add("-f", "--im-file", type=Path, required=True, help="image")
     add("-d", "--device", default="cpu", help="auto, cpu, cuda or cuda:1")

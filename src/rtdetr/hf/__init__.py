@@ -26,7 +26,7 @@ _HOMES = {
     "unregister": "registration",
 }
 
-__all__ = [  # the names of _HOMES
+__all__ = [  # keys of _HOMES
     "RTDetrImageProcessor",
     "RTDetrImageProcessorFast",
     "RTDetrV2Config",

@@ -1,4 +1,4 @@
-"""Adapters of PEFT, such as LoRA: where one is, which model it is for, and whether all of it was loaded."""
+"""PEFT adapters such as LoRA: find them and their base model, and check that every entry was loaded."""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from rtdetr.wording import counted
 
 
 class Adapter(NamedTuple):
-    """A folder or repository of an adapter, the name it gets in the model, and how to reach it on the hub."""
+    """Folder or repository of an adapter, its name in the model, and the hub arguments to download it."""
 
     source: Any
     name: str
@@ -24,20 +24,20 @@ class Adapter(NamedTuple):
 
 
 def find_adapter(source: Any, hub: Mapping[str, Any], options: dict[str, Any]) -> tuple[Any, Adapter | None]:
-    """Tell the model from the adapter that `source` may be.
+    """Separate the base model from the adapter if `source` is an adapter.
 
     Args:
-        source: what `from_pretrained` is given.
-        hub: how to reach it on the hub.
-        options: further arguments, of which `adapter_name` and `adapter_kwargs` are taken out. Auto classes have
-            replaced an adapter by its model already, and give it in `adapter_kwargs`.
+        source: first argument of `from_pretrained`.
+        hub: hub arguments, such as revision and token.
+        options: other arguments; `adapter_name` and `adapter_kwargs` are removed from them. Auto classes pass the base
+            model as `source` and the adapter in `adapter_kwargs`.
 
     Returns:
-        The folder or repository of the model, and the adapter if there is one.
+        Folder or repository of the base model, and the adapter if there is one.
 
     Raises:
-        MissingDependencyError: there is one, and PEFT is not installed.
-        WeightsError: an adapter that does not say which model it is for.
+        MissingDependencyError: there is an adapter but PEFT is not installed.
+        WeightsError: the adapter does not name its base model.
     """
     name = options.pop("adapter_name", None) or "default"
     given = dict(options.pop("adapter_kwargs", None) or {})
@@ -59,28 +59,29 @@ def find_adapter(source: Any, hub: Mapping[str, Any], options: dict[str, Any]) -
 
 
 def check_adapter(info: Any, source: Any) -> None:
-    """Check that every entry of an adapter has found its place, and every place its entry.
+    """Check that the entries of an adapter match those of the model exactly.
 
     Raises:
-        WeightsError: one has not, as where the adapter was trained on transformers' own class.
+        WeightsError: entries are missing or unexpected, for example because the adapter was trained with the class of
+            transformers.
     """
     missing, unexpected = sorted(info.missing_keys), sorted(info.unexpected_keys)
     if not missing and not unexpected:
         return
     wrong = [
         f"{counted(len(keys), 'entry')} {what}, such as {keys[0]}"
-        for what, keys in (("missing", missing), ("without a place", unexpected))
+        for what, keys in (("missing", missing), ("unexpected", unexpected))
         if keys
     ]
     raise WeightsError(
-        f"{source or 'the adapter'}: does not fit this model: {'; '.join(wrong)}. Modules have other names here than "
-        "in transformers' own class (docs/huggingface.md), and an adapter fits the class that it was trained with: "
-        "merge it there (peft's merge_and_unload), save that model, and open it here."
+        f"{source or 'the adapter'} does not fit this model: {'; '.join(wrong)}. An adapter only fits the class "
+        "that it was trained with, and modules in transformers have other names (docs/huggingface.md): merge it "
+        "there (merge_and_unload of peft), save that model, and open it here."
     )
 
 
 def _model_of(file: Path) -> str:
-    """Folder or repository of the model that an adapter is for."""
+    """Return the folder or repository of the base model of an adapter."""
     try:
         found = json.loads(read_text(file, what="description of an adapter", error=WeightsError))
         name = found["base_model_name_or_path"]
@@ -88,7 +89,7 @@ def _model_of(file: Path) -> str:
         name = None
     if not name or not isinstance(name, str):
         raise WeightsError(
-            f"{file}: expected the model that the adapter is for as base_model_name_or_path; open that model and call "
+            f"{file}: expected the name of the base model as base_model_name_or_path; open the base model and call "
             f"load_adapter({str(file.parent)!r})"
         )
     return name

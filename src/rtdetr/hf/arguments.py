@@ -1,4 +1,4 @@
-"""What a call of a model is given beside images, in transformers' words: labels, masks, and what is not supported."""
+"""Arguments of a model call in the form of transformers: labels, masks, and unsupported arguments."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,13 +11,13 @@ from rtdetr.structures import Target
 
 
 def targets_of(labels: Any) -> list[Target]:
-    """Labels in transformers' words as the targets of this library.
+    """Convert transformers labels to the targets of this library.
 
     Raises:
-        InputError: they have another form.
+        InputError: the labels have another form.
     """
     if not isinstance(labels, Sequence) or not all(isinstance(label, Mapping) for label in labels):
-        raise InputError("expected labels as a list of one dict an image, with 'class_labels' and 'boxes'")
+        raise InputError("expected labels as a list with one dict per image, with 'class_labels' and 'boxes'")
     for i, label in enumerate(labels):
         for name in ("class_labels", "boxes"):
             if not isinstance(label.get(name), Tensor):
@@ -26,16 +26,16 @@ def targets_of(labels: Any) -> list[Target]:
 
 
 def _target(classes: Tensor, boxes: Tensor) -> Target:
-    if classes.numel() == 0 and boxes.numel() == 0:  # torch.tensor([]) is float and has no shape of boxes
+    if classes.numel() == 0 and boxes.numel() == 0:  # torch.tensor([]) is float with shape (0,)
         return {"labels": classes.reshape(-1).long(), "boxes": boxes.reshape(-1, 4)}
     return {"labels": classes, "boxes": boxes}
 
 
 def content_share_hw(pixel_mask: Tensor, pixel_values: Tensor) -> Tensor:
-    """Share of height and width of a padded input that is picture, float (b, 2), from its `pixel_mask` (b, h, w).
+    """Return the shares of height and width that are not padding, float (b, 2), from a `pixel_mask` (b, h, w).
 
     Raises:
-        InputError: the mask has another shape than the images.
+        InputError: the shape of the mask does not match the images.
     """
     expected = (len(pixel_values), *pixel_values.shape[-2:])
     if tuple(pixel_mask.shape) != expected:
@@ -46,13 +46,13 @@ def content_share_hw(pixel_mask: Tensor, pixel_values: Tensor) -> Tensor:
 
 
 def check_images(pixel_values: Any, **alternatives: Any) -> None:
-    """Check that images came, and nothing of what transformers takes instead of them.
+    """Check that images were given, and none of the alternative inputs of transformers.
 
     Raises:
-        InputError: they are no tensor, or an alternative is not None.
+        InputError: `pixel_values` is not a tensor, or an alternative is not None.
     """
     for name, value in alternatives.items():
         if value is not None:
-            raise InputError(f"{name} is not supported; give pixel_values")
+            raise InputError(f"{name} is not supported; pass pixel_values instead")
     if not isinstance(pixel_values, Tensor):
         raise InputError(f"expected pixel_values as a tensor, got {type(pixel_values).__name__}")

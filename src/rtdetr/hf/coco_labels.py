@@ -1,7 +1,7 @@
-"""One image's annotations in COCO form to the labels that RT-DETR's loss takes.
+"""Convert the COCO annotations of one image to the labels that the RT-DETR loss takes.
 
 In: {"image_id": int, "annotations": [{"bbox": [x, y, w, h] in pixels, "category_id": int from 0, "area", "iscrowd"}]}.
-Out: the tensors that transformers' processor gives; see `Labels`.
+Out: the same tensors as from the transformers processor; see `Labels`.
 """
 
 import math
@@ -17,14 +17,14 @@ SizeHW = tuple[int, int]
 
 
 class Labels(NamedTuple):
-    """What is known about one image; the names are transformers'.
+    """Labels of one image, with the names used in transformers.
 
-    size: int64 (2,), height and width in the network, padding included.
+    size: int64 (2,), height and width of the network input, including padding.
     image_id: int64 (1,).
-    class_labels: int64 (n,), the category ids as they came.
+    class_labels: int64 (n,), the unchanged category ids.
     boxes: float32 (n, 4), cxcywh in 0..1 of `size`, or xyxy in pixels of the resized image.
-    area: float32 (n,), pixels of the resized image.
-    iscrowd: int64 (n,), all 0: crowds are left out.
+    area: float32 (n,), in pixels of the resized image.
+    iscrowd: int64 (n,), all 0 because crowds are dropped.
     orig_size: int64 (2,), height and width of the upright image.
     """
 
@@ -38,17 +38,17 @@ class Labels(NamedTuple):
 
 
 def make_labels(annotation: Any, *, image_hw: SizeHW, resized_hw: SizeHW, padded_hw: SizeHW, normalize: bool) -> Labels:
-    """Convert one image's annotations: boxes are clipped to the image, crowds and boxes without area are dropped.
+    """Convert the annotations of one image: boxes are clipped to the image, crowds and boxes without area are dropped.
 
     Args:
-        annotation: as at the top of this file; a missing "area" is the box's.
-        image_hw: height and width of the image that the boxes are in.
+        annotation: see the top of this file; "area" defaults to the area of the box.
+        image_hw: height and width of the image that the boxes refer to.
         resized_hw: the same after resizing.
         padded_hw: the same after padding at the bottom and the right.
-        normalize: boxes as cxcywh in 0..1 of the padded image, else xyxy in pixels.
+        normalize: return boxes as cxcywh in 0..1 of the padded image; otherwise as xyxy in pixels.
 
     Raises:
-        InputError: it has another form.
+        InputError: the annotations have another form.
     """
     image_id, objects = _checked(annotation)
     kept = [entry for entry in objects if not entry.is_crowd]
@@ -79,7 +79,7 @@ def make_labels(annotation: Any, *, image_hw: SizeHW, resized_hw: SizeHW, padded
 
 
 class _Object(NamedTuple):
-    """One annotation whose values were checked."""
+    """One validated annotation."""
 
     box_xywh: list[float]
     category_id: int
@@ -88,10 +88,10 @@ class _Object(NamedTuple):
 
 
 def _checked(annotation: Any) -> tuple[int, list[_Object]]:
-    """The image's id and its objects."""
+    """Return the id of the image and its objects."""
     if not isinstance(annotation, Mapping) or "image_id" not in annotation or "annotations" not in annotation:
         found = sorted(map(str, annotation)) if isinstance(annotation, Mapping) else type(annotation).__name__
-        raise InputError(f"expected annotations {{'image_id': int, 'annotations': [...]}} for each image, got {found}")
+        raise InputError(f"expected annotations {{'image_id': int, 'annotations': [...]}} per image, got {found}")
     try:
         image_id = _int64(annotation["image_id"])
     except (TypeError, ValueError, OverflowError):
@@ -119,5 +119,7 @@ def _object(entry: Any, index: int, image_id: int) -> _Object:
     except (TypeError, ValueError, IndexError, OverflowError):
         raise InputError(f"{where}: expected numbers as bbox, category_id and area, got {entry!r}") from None
     if len(box) != 4 or not all(math.isfinite(value) for value in box) or category != entry["category_id"]:
-        raise InputError(f"{where}: expected a finite bbox x, y, width, height and a whole category_id, got {entry!r}")
+        raise InputError(
+            f"{where}: expected a finite bbox (x, y, width, height) and an integer category_id, got {entry!r}"
+        )
     return _Object(box, category, area, bool(entry.get("iscrowd", 0)))

@@ -1,4 +1,4 @@
-"""RTDetrV2Config: transformers' configuration of RT-DETRv2 with a few more fields, and the network it describes."""
+"""RTDetrV2Config: the transformers configuration of RT-DETRv2 with additional fields, and the network it describes."""
 
 import logging
 from typing import Any, ClassVar, Literal, Self
@@ -15,31 +15,31 @@ from rtdetr.weights.official import Metadata, read_metadata
 
 _log = logging.getLogger(__name__)
 _SAMPLING: dict[str, Literal["bilinear", "discrete"]] = {"default": "bilinear", "discrete": "discrete"}
-_FREE = ("learn_initial_query",)  # of FIXED: not fixed here
+_FREE = ("learn_initial_query",)  # fields of FIXED that can be changed here
 
 
 @strict(accept_kwargs=True)
 class RTDetrV2Config(transformers.RTDetrV2Config):
-    """Every field of transformers' class with its default and its checks, so that a stock config.json means the same.
+    """All fields, defaults and checks of the transformers class, so a stock config.json has the same meaning.
 
     Old names (`backbone`, `use_timm_backbone`, `use_pretrained_backbone`, `backbone_kwargs`, `disable_custom_kernels`)
-    are accepted as transformers accepts them. What only this library has:
+    are accepted as in transformers. Additional fields of this library:
 
     Args:
-        decoder_n_points: sampling points a head and level: one number for all levels, or one for each.
+        decoder_n_points: sampling points per head and level: one number for all levels, or a list with one per level.
         eval_idx: the decoder layer that is evaluated, counted from 0, or from the end if negative; the layers after it
             are for training only.
-        query_selection: how encoder tokens become queries: "default" by best class, "one2many" by pairs of token and
-            class, "agnostic" by a score without classes.
-        backbone_freeze_at: what of a ResNet-vd or HGNetv2 is not trained: -1 nothing, 0 the stem, n also n stages.
-        transformers_compatible_loss: compute in training what transformers computes instead of what is published: no
-            gradient from a layer's boxes to the layer before, a divisor that counts the objects of this process alone,
-            and denoising queries in front of the others in every output.
-        network_settings: changes to `rtdetr.config.ModelConfig` for which there is no field, such as
+        query_selection: how encoder tokens become queries: "default" by the best class score, "one2many" by pairs of
+            token and class, "agnostic" by a class-agnostic score.
+        backbone_freeze_at: frozen part of a ResNet-vd or HGNetv2: -1 none, 0 stem, n stem and n stages.
+        transformers_compatible_loss: train as transformers does instead of as published: no gradient from the boxes of
+            a layer to the previous layer, losses normalized by the number of objects in this process only, and
+            denoising queries in front of the others in every output.
+        network_settings: changes to `rtdetr.config.ModelConfig` that have no field here, such as
             {"decoder": {"activation": "silu"}}.
     """
 
-    # a detection is in the loss, the logits and the boxes: the rest would only fill the memory of `Trainer.evaluate`
+    # `Trainer.evaluate` only needs the loss, the logits and the boxes; the other outputs would fill its memory
     keys_to_ignore_at_inference: ClassVar[list[str]] = [
         "auxiliary_outputs",
         "last_hidden_state",
@@ -70,14 +70,14 @@ class RTDetrV2Config(transformers.RTDetrV2Config):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Return the configuration of a dictionary with the changes of a call, as transformers does.
+        """Build a configuration from a dictionary and the changes in `kwargs`, as transformers does.
 
-        Differs: classes that the call changes, by `id2label` or another `num_labels`, replace all that is stored about
-        classes; transformers warns of the stored `id2label`, and leaves a `label2id` that does not fit.
+        Differs: classes given by `id2label` or another `num_labels` replace all stored class information; transformers
+        warns about the stored `id2label` and keeps a `label2id` that no longer matches.
         """
         fields = dict(config_dict)
-        if "rtdetr" in fields and "d_model" not in fields:  # what rtdetr.weights writes of models of ours alone
-            fields = cls.beside(read_metadata(fields.pop("rtdetr")), fields)
+        if "rtdetr" in fields and "d_model" not in fields:  # a model that transformers cannot represent
+            fields = cls.from_description(read_metadata(fields.pop("rtdetr")), fields)
         names, count = kwargs.pop("id2label", None), kwargs.get("num_labels")
         if names is not None:
             label2id = kwargs.pop("label2id", None) or {name: int(label) for label, name in names.items()}
@@ -87,8 +87,8 @@ class RTDetrV2Config(transformers.RTDetrV2Config):
         return super().from_dict(fields, **kwargs)
 
     @classmethod
-    def beside(cls, described: Metadata, fields: dict[str, Any]) -> dict[str, Any]:
-        """All fields of a model that has a description of ours, with those that config.json has beside it."""
+    def from_description(cls, described: Metadata, fields: dict[str, Any]) -> dict[str, Any]:
+        """Return all fields of a model described by this library, overridden by the other fields of its config.json."""
         own = cls.from_model_config(described.config, categories=described.categories).to_dict()
         given = {name: value for name, value in fields.items() if name != "model_type" and value is not None}
         if "id2label" in given:
@@ -101,17 +101,17 @@ class RTDetrV2Config(transformers.RTDetrV2Config):
 
         Args:
             config: the model.
-            categories: its classes; default: numbered ones.
+            categories: its classes; numbered by default.
 
         Raises:
-            ConfigError: RT-DETR v1, for which transformers has another class, or a backbone that it has no name for.
+            ConfigError: the model is RT-DETR v1, which has another class in transformers, or has another backbone.
         """
         if config.version != "v2":
-            raise ConfigError(f"RTDetrV2Config describes RT-DETRv2 models only, {config.name!r} is RT-DETR v1")
+            raise ConfigError(f"RTDetrV2Config supports RT-DETRv2 only, but {config.name!r} is RT-DETR v1")
         if not isinstance(config.backbone, PResNetConfig | HGNetv2Config):
             raise ConfigError(
-                f"RTDetrV2Config describes ResNet-vd and HGNetv2, got a backbone of kind {config.backbone.kind!r}; for "
-                "one of timm or transformers give its configuration as backbone_config"
+                f"RTDetrV2Config supports ResNet-vd and HGNetv2, got a backbone of kind {config.backbone.kind!r}; for "
+                "one of timm or transformers, pass its configuration as backbone_config"
             )
         decoder, points = config.decoder, config.decoder.num_points
         fields = write_config(config, categories=categories, dtype="float32") | {
@@ -129,21 +129,21 @@ class RTDetrV2Config(transformers.RTDetrV2Config):
 
 
 def own_config(config: transformers.RTDetrV2Config) -> RTDetrV2Config:
-    """A configuration of our class: the same object, or a stock one's values."""
+    """Return an `RTDetrV2Config`: the same object, or a copy of a stock configuration."""
     if isinstance(config, RTDetrV2Config):
         return config
     result = RTDetrV2Config.from_dict(config.to_dict())
-    # what a dictionary does not hold
+    # not part of the dictionary
     result._attn_implementation = config._attn_implementation
     result.name_or_path = config.name_or_path
     return result
 
 
 def model_config(config: transformers.RTDetrV2Config) -> ModelConfig:
-    """Return the network of a configuration, stock or ours. A backbone from elsewhere is left at its default.
+    """Return the network settings of a configuration, stock or ours; an external backbone is left at the default.
 
     Raises:
-        ConfigError: it has a value that RT-DETRv2 as implemented here cannot follow.
+        ConfigError: a value is not supported by this implementation.
     """
     _check_fixed(config)
     levels, points = config.decoder_n_levels, config.decoder_n_points
@@ -151,7 +151,7 @@ def model_config(config: transformers.RTDetrV2Config) -> ModelConfig:
     if not len(points) == levels == config.num_feature_levels:
         raise ConfigError(
             f"RTDetrV2Config: decoder_n_levels {levels}, num_feature_levels {config.num_feature_levels} and the "
-            f"numbers in decoder_n_points {points} must agree"
+            f"length of decoder_n_points {points} must be equal"
         )
     result = ModelConfig(
         num_classes=config.num_labels or 2,
@@ -197,17 +197,17 @@ def _check_fixed(config: transformers.RTDetrV2Config) -> None:
 
 
 def categories_of(config: transformers.RTDetrV2Config) -> Categories | None:
-    """Return the classes of a configuration, None where it only numbers them, or names two alike, with a warning."""
+    """Return the classes of a configuration; None if they are only numbered, or (with a warning) if names repeat."""
     labels = {str(label): name for label, name in (config.id2label or {}).items()} or None
     try:
         return read_categories(labels, config.num_labels or 2)
     except WeightsError as error:
-        _log.warning("%s. The classes are numbered", error)
+        _log.warning("%s. Using numbered classes instead", error)
         return None
 
 
 def own_backbone(config: transformers.RTDetrV2Config) -> PResNetConfig | HGNetv2Config | None:
-    """Return this library's backbone for a configuration; None where it has none, such as timm's."""
+    """Return the settings of a backbone of this library; None for an external backbone, such as one of timm."""
     stored: Any = config.backbone_config
     found = read_backbone(stored.to_dict())
     if found is None:
@@ -220,7 +220,7 @@ def own_backbone(config: transformers.RTDetrV2Config) -> PResNetConfig | HGNetv2
 
 
 def _changes(base: ModelConfig, wanted: ModelConfig) -> dict[str, Any]:
-    """What `base.replace` needs to become the wanted network; names and the stored anchors' size do not count."""
+    """Return the arguments of `base.replace` that yield `wanted`, ignoring name and evaluation size."""
     old, new = base.model_dump(mode="json"), wanted.model_dump(mode="json")
     changes = {}
     for key in old.keys() - {"name", "eval_size_hw"}:

@@ -1,4 +1,4 @@
-"""Names of a model's entries: transformers' in files, the published ones behind one prefix in memory."""
+"""Entry names of a model: those of transformers in files, the published ones with a prefix in memory."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,18 +6,18 @@ from typing import Any
 from rtdetr.hf.configuration import RTDetrV2Config, own_backbone
 from rtdetr.weights.names import State, from_huggingface, is_huggingface, to_huggingface, to_version, version_of
 
-NETWORK = "model.network."  # before every name of a detection model's entries, and without "model." of a base model's
-_BACKBONE = "backbone.model."  # of a backbone from elsewhere, whose names are the same in memory and in files
+NETWORK = "model.network."  # prefix of all entries of a detection model; a base model omits "model."
+_BACKBONE = "backbone.model."  # external backbones have the same names in memory and in files
 
 
 def renamed(entries: Mapping[str, Any], config: Any) -> Mapping[str, Any]:
-    """The names in memory for entries that have others."""
+    """Return entries under their names in memory."""
     return entries if not entries or any("network." in key for key in entries) else in_memory(dict(entries), config)
 
 
 def in_memory(state: State, config: Any) -> State:
-    """Entries of a file, or of a part of one, under the names of a detection model in memory."""
-    if any(key.startswith("encoder_input_proj.") for key in state):  # transformers' base model, saved on its own
+    """Translate entries of a file, or of a part of it, to the names of a detection model in memory."""
+    if any(key.startswith("encoder_input_proj.") for key in state):  # a transformers base model
         state = {f"model.{key}": value for key, value in state.items()}
     if not is_huggingface(state):
         state = to_version(state, "v2") if version_of(state) else state
@@ -30,10 +30,10 @@ def in_memory(state: State, config: Any) -> State:
 
 
 def on_disk(network: State, config: RTDetrV2Config) -> State:
-    """The network's entries under transformers' names; the reverse of `in_memory`."""
+    """Translate the entries of the network to transformers names; the inverse of `in_memory`."""
     elsewhere = own_backbone(config) is None
     backbone = {key: network[key] for key in network if elsewhere and key.startswith(_BACKBONE)}
     entries = to_huggingface({key: value for key, value in network.items() if key not in backbone})
-    frozen = config.freeze_backbone_batch_norms  # transformers' frozen norms do not count batches
+    frozen = config.freeze_backbone_batch_norms  # frozen norms of transformers do not count batches
     kept = {key: backbone[key] for key in backbone if not (frozen and key.endswith("num_batches_tracked"))}
     return entries | {f"model.{key}": value for key, value in kept.items()}

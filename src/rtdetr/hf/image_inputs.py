@@ -1,6 +1,6 @@
-"""From whatever transformers' users pass as images to RGB arrays of one kind, and to their size in the network.
+"""Convert all image inputs that transformers accepts to RGB arrays, and resize them.
 
-The rest of the library reads images in the same way; see `rtdetr.images`.
+Images are read with `rtdetr.images`, as in the rest of the library.
 """
 
 import functools
@@ -26,10 +26,10 @@ _logger = logging.getLogger(__name__)
 
 
 def as_list(images: Any) -> list[Any]:
-    """Return single images from one, a batch (b, ...) in an array or tensor, or a list, nested or not.
+    """Return a flat list of images from one image, a batch (b, ...) as an array or tensor, or a nested list.
 
     Raises:
-        InputError: there are none.
+        InputError: the list is empty.
     """
     if isinstance(images, np.ndarray | torch.Tensor) and images.ndim == 4:
         images = list(images)
@@ -42,16 +42,16 @@ def as_list(images: Any) -> list[Any]:
 
 
 def image_array(image: Any, *, channels_first: bool | None = None) -> np.ndarray:
-    """Return one image as (h, w, 3), RGB and upright: uint8, or float32 where its values were floats.
+    """Return one image as (h, w, 3), RGB and upright: uint8, or float32 if its values were floats.
 
     Args:
-        image: a path, an address (http, https or data), bytes, a file object, a PIL image, or an array or tensor,
+        image: a path, a URL (http, https or data), bytes, a file object, a PIL image, or an array or tensor,
             (h, w), channels first or channels last, of uint8, other integers in 0..255, uint16 (divided by 257), bool,
-            or floats, which are kept as they are.
-        channels_first: order of an array's axes; None finds out, for (3, h, 3) it means channels first.
+            or floats, which are kept unchanged.
+        channels_first: axis order of an array; None detects it, and takes (3, h, 3) as channels first.
 
     Raises:
-        InputError: not an image, or values of another range.
+        InputError: the input is not an image, or its values are out of range.
     """
     if isinstance(image, str) and image.startswith(("http://", "https://", "data:image/")):
         image = load_transformers_image(image)
@@ -61,15 +61,15 @@ def image_array(image: Any, *, channels_first: bool | None = None) -> np.ndarray
     if isinstance(image, np.ndarray):
         return _read_array(image, channels_first)
     if isinstance(image, Image.Image) and exif_orientation(image) != 1:
-        _say_once(
-            "an image whose EXIF orientation is not upright was turned: boxes are in the upright image, so pass its "
-            "height and width as target_sizes (PIL.ImageOps.exif_transpose turns an image)"
+        _warn_once(
+            "an image was rotated according to its EXIF orientation: boxes refer to the upright image, so pass its "
+            "height and width as target_sizes (PIL.ImageOps.exif_transpose rotates an image)"
         )
     return load_image(image)
 
 
 def padded_size(sizes: list[SizeHW], pad_size: Size | None) -> SizeHW:
-    """Height and width of a padded batch: `pad_size`, or the largest of all.
+    """Return height and width of a padded batch: `pad_size`, or the largest height and width.
 
     Raises:
         InputError: `pad_size` is too small.
@@ -84,12 +84,12 @@ def padded_size(sizes: list[SizeHW], pad_size: Size | None) -> SizeHW:
 
 
 def resize_image(image: np.ndarray, size_hw: SizeHW, *, resample: int) -> np.ndarray:
-    """Stretch (h, w, 3) with antialiasing; returns (3, h, w) of the same type.
+    """Stretch an image (h, w, 3) with antialiasing; return (3, h, w) of the same type.
 
     Args:
         image: uint8 or float32, from `image_array`.
         size_hw: new height and width.
-        resample: PIL's number of the method; 2, bilinear, is what models are trained with.
+        resample: PIL resampling method; models are trained with 2 (bilinear).
     """
     if image.shape[:2] == size_hw:
         return image.transpose(2, 0, 1)
@@ -122,5 +122,5 @@ def _read_array(array: np.ndarray, channels_first: bool | None) -> np.ndarray:
 
 
 @functools.cache
-def _say_once(message: str) -> None:
+def _warn_once(message: str) -> None:
     _logger.warning(message)

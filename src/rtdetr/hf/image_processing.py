@@ -1,7 +1,8 @@
-"""`RTDetrImageProcessor`: images and COCO annotations to the network's input, and its output to boxes in pixels.
+"""`RTDetrImageProcessor`: convert images and COCO annotations to network input, and its output to boxes in pixels.
 
-The interface, the defaults and the numbers of transformers' processor of this name (within 1/255 a pixel), on the one
-reading and resizing of images that all of this library shares. Files: `preprocessor_config.json`, the same for both.
+It has the interface, defaults and results (within 1/255 per pixel) of the transformers processor with this name, and
+reads and resizes images with the functions that this library uses everywhere. Both use the same
+`preprocessor_config.json`.
 """
 
 import math
@@ -27,7 +28,7 @@ from rtdetr.models.postprocess import best_pairs
 from rtdetr.preprocessing import METHODS, resized_hw
 from rtdetr.wording import counted
 
-# accepted because code written for transformers passes them; here they change nothing
+# accepted for compatibility with code written for transformers; without effect
 _IGNORED = (
     *("crop_size", "data_format", "default_to_square", "disable_grouping", "do_center_crop", "do_convert_rgb"),
     *("image_seq_length", "masks_path", "return_segmentation_masks"),
@@ -41,18 +42,18 @@ _CALL_ONLY = ("return_tensors", "device", "input_data_format")
 
 
 class RTDetrImageProcessorKwargs(ImagesKwargs, total=False):
-    """Settings that this processor has beside those of every image processor."""
+    """Settings of this processor in addition to those of every image processor."""
 
     format: str
     do_convert_annotations: bool
 
 
 class _Settings(NamedTuple):
-    """How one call treats its images; the defaults are the published preprocessing.
+    """Preprocessing settings of one call; the defaults are the published preprocessing.
 
-    size: see `resized_hw`. resample: PIL's number of a method. rescale_factor: pixels are multiplied by it.
-    image_mean, image_std: of the rescaled pixels, a value a channel. pad_size: height and width; None: the largest
-    height and width of the batch. format: of the annotations.
+    size: see `resized_hw`. resample: PIL resampling method. rescale_factor: factor for all pixels. image_mean,
+    image_std: of the rescaled pixels, one value per channel. pad_size: height and width; None: the largest height and
+    width in the batch. format: format of the annotations.
     """
 
     do_resize: bool = True
@@ -70,19 +71,20 @@ class _Settings(NamedTuple):
 
 
 class RTDetrImageProcessor(BaseImageProcessor):
-    """Prepare images for RT-DETR and turn its outputs into detections; a drop-in for transformers' class.
+    """Prepare images for RT-DETR and convert its outputs to detections; a drop-in for the transformers class.
 
-    Every setting can be given here, or in a call for that call. They are, with their defaults: `do_resize` True, `size`
-    {"height": 640, "width": 640}, `resample` 2 (bilinear, with antialiasing), `do_rescale` True, `rescale_factor`
-    1/255, `do_normalize` False, `image_mean` and `image_std` (ImageNet's), `do_pad` False, `pad_size` None,
-    `do_convert_annotations` True, `format` "coco_detection". None as a `do_` setting means False, as in transformers.
+    Every setting can be given here, or in a call for that call only. Settings and their defaults: `do_resize` True,
+    `size` {"height": 640, "width": 640}, `resample` 2 (bilinear, with antialiasing), `do_rescale` True,
+    `rescale_factor` 1/255, `do_normalize` False, `image_mean` and `image_std` (ImageNet), `do_pad` False, `pad_size`
+    None, `do_convert_annotations` True, `format` "coco_detection". None as a `do_` setting means False, as in
+    transformers.
 
-    Differs: gray, RGBA, palette and 16-bit images come out as RGB, and EXIF rotation is applied. With padding, what
-    comes after the model knows of it: see `post_process_object_detection`.
+    Differs: gray, RGBA, palette and 16-bit images are converted to RGB, EXIF rotation is applied, and
+    `post_process_object_detection` undoes padding.
     """
 
     valid_kwargs = RTDetrImageProcessorKwargs
-    model_input_names = ["pixel_values", "pixel_mask"]  # noqa: RUF012 (transformers' way)
+    model_input_names = ["pixel_values", "pixel_mask"]  # noqa: RUF012 (as in transformers)
 
     def __init__(self, **settings: Any) -> None:
         own = {name: settings.pop(name, default) for name, default in _Settings()._asdict().items()}
@@ -98,19 +100,19 @@ class RTDetrImageProcessor(BaseImageProcessor):
         """Prepare images, and their annotations for training.
 
         Args:
-            images: one image or a list: paths, addresses, PIL images, arrays or tensors; see `image_array`.
-            annotations: for each image {"image_id": int, "annotations": [...]} as in COCO's files, with category ids
-                from 0; one such dictionary for one image.
-            settings: the class's, for this call, and `return_tensors` ("pt" or "np"; tensors where it is None),
-                `device` for the results, `input_data_format` ("channels_first" or "channels_last") of arrays.
+            images: one image or a list: paths, URLs, PIL images, arrays or tensors; see `image_array`.
+            annotations: per image {"image_id": int, "annotations": [...]} as in COCO files, with category ids from 0; a
+                single dictionary for one image.
+            settings: settings of the class for this call, and `return_tensors` ("pt" or "np"; None returns tensors),
+                `device` for the results, and `input_data_format` ("channels_first" or "channels_last") of arrays.
 
         Returns:
-            pixel_values: float32 (b, 3, h, w) in 0..1; a list where the sizes differ and `return_tensors` is None.
+            pixel_values: float32 (b, 3, h, w) in 0..1; a list if sizes differ and `return_tensors` is None.
             pixel_mask: with `do_pad`, int64 (b, h, w), 1 for pixels and 0 for padding at the bottom and the right.
-            labels: with annotations, a list of what `Labels` holds.
+            labels: with annotations, a list with the fields of `Labels`.
 
         Raises:
-            InputError: what is not an image, other annotations, an unknown setting, or sizes that make no batch.
+            InputError: an image, annotation or setting is not valid, or sizes cannot be batched.
         """
         used = self._settings(settings)
         order = settings.get("input_data_format")
@@ -118,27 +120,25 @@ class RTDetrImageProcessor(BaseImageProcessor):
         if order not in (None, "channels_first", "channels_last"):
             raise InputError(f"expected 'channels_first' or 'channels_last' as input_data_format, got {order!r}")
         channels_first = None if order is None else order == "channels_first"
-        pictures = [image_array(image, channels_first=channels_first) for image in as_list(images)]
-        resized = [
-            resized_hw(_hw(picture), dict(used.size)) if used.do_resize else _hw(picture) for picture in pictures
-        ]
-        padded = [padded_size(resized, used.pad_size)] * len(pictures) if used.do_pad else resized
+        arrays = [image_array(image, channels_first=channels_first) for image in as_list(images)]
+        resized = [resized_hw(_hw(array), dict(used.size)) if used.do_resize else _hw(array) for array in arrays]
+        padded = [padded_size(resized, used.pad_size)] * len(arrays) if used.do_pad else resized
         same = len(set(padded)) == 1
         return_tensors = _return_tensors(settings.get("return_tensors"))
         if return_tensors is not None and not same:
             raise InputError(
-                f"images of {counted(len(set(padded)), 'size')} make no tensor; pass do_pad=True, or a size with "
+                f"images of {counted(len(set(padded)), 'size')} cannot be stacked; pass do_pad=True, or a size with "
                 "height and width"
             )
         values = [
-            torch.from_numpy(_pixels(picture, inner, outer, used))
-            for picture, inner, outer in zip(pictures, resized, padded, strict=True)
+            torch.from_numpy(_pixels(array, inner, outer, used))
+            for array, inner, outer in zip(arrays, resized, padded, strict=True)
         ]
         data: dict[str, Any] = {"pixel_values": torch.stack(values) if same else values}
         if used.do_pad:
             data["pixel_mask"] = torch.stack([_mask(inner, padded[0]) for inner in resized])
         if annotations is not None:
-            labels = _labels(annotations, pictures, resized, padded, used)
+            labels = _labels(annotations, arrays, resized, padded, used)
             data["labels"] = [BatchFeature(label._asdict()) for label in labels]
         batch = BatchFeature(data)
         if return_tensors == "np":
@@ -154,27 +154,27 @@ class RTDetrImageProcessor(BaseImageProcessor):
         target_sizes: Tensor | Sequence[Any] | None = None,
         use_focal_loss: bool = True,
     ) -> list[dict[str, Tensor]]:
-        """Turn a model's outputs into the detections of each image, best first.
+        """Convert model outputs to the detections of each image, best first.
 
-        Padding is undone: `RTDetrV2ForObjectDetection` notes in its output `content_share_hw` which share of the input
-        was not padding, where it was given a `pixel_mask`. Outputs without that are taken as they are.
+        Padding is undone: given a `pixel_mask`, `RTDetrV2ForObjectDetection` returns the share of the input that is not
+        padding as `content_share_hw`. Outputs without that field are not corrected.
 
         Args:
             outputs: with `logits` (b, q, k) and `pred_boxes` (b, q, 4), normalized cxcywh.
-            threshold: detections of a higher score are kept.
+            threshold: detections with a higher score are kept.
             target_sizes: height and width of each upright image, a tensor (b, 2) or a list of pairs; None leaves boxes
                 in 0..1.
-            use_focal_loss: scores are a sigmoid for each class, and a query may count for several; False: a softmax
-                over the classes, and a query counts for its best.
+            use_focal_loss: True: sigmoid scores, and a query can yield several classes; False: softmax scores over the
+                classes, and a query yields its best class.
 
         Returns:
-            For each image `scores` (n,), `labels` (n,) and `boxes` (n, 4), xyxy in pixels, not clipped to the image.
+            Per image `scores` (n,), `labels` (n,) and `boxes` (n, 4), xyxy in pixels, not clipped to the image.
 
-        Differs: with `use_focal_loss=False` transformers takes the softmax over the images of the batch and drops the
-        last class, as if it were a background class, which RT-DETR does not have; here it is over all the classes.
+        Differs: with `use_focal_loss=False`, transformers computes the softmax over the images of the batch and drops
+        the last class as if it were a background class, which RT-DETR does not have. Here it is over all classes.
 
         Raises:
-            InputError: target sizes of another form, or for another number of images.
+            InputError: the target sizes have another form or do not match the number of images.
         """
         logits, boxes = outputs.logits, cxcywh_to_xyxy(outputs.pred_boxes)
         if logits.dtype in (torch.float16, torch.bfloat16):
@@ -197,12 +197,12 @@ class RTDetrImageProcessor(BaseImageProcessor):
         ]
 
     def to_json_file(self, json_file_path: str | os.PathLike[str]) -> None:
-        """Write the settings as JSON, whole or not at all; `save_pretrained` calls this."""
+        """Write the settings as JSON atomically; `save_pretrained` calls this."""
         text = self.to_json_string()
         write_atomically(Path(json_file_path), lambda file: file.write_text(text, encoding="utf-8"), error=InputError)
 
     def _settings(self, changes: Mapping[str, Any]) -> _Settings:
-        """The processor's settings with those of one call."""
+        """Return the settings of the processor, overridden by those of one call."""
         known = (*_Settings._fields, *_CALL_ONLY, *_IGNORED)
         for name in changes:
             if name not in known:
@@ -215,14 +215,14 @@ class RTDetrImageProcessor(BaseImageProcessor):
             for name in names:
                 if getattr(settings, switch) and getattr(settings, name) is None:
                     raise InputError(
-                        f"expected a value of {name}, which {switch} needs, got None; leave it out for the default"
+                        f"expected a value for {name}, which {switch} needs, got None; omit it for the default"
                     )
         if str(getattr(settings.format, "value", settings.format)) != "coco_detection":
             raise InputError(f"expected annotations in the format coco_detection, got {settings.format!r}")
         return settings
 
 
-RTDetrImageProcessorFast = RTDetrImageProcessor  # its name in transformers 4
+RTDetrImageProcessorFast = RTDetrImageProcessor  # name in transformers 4
 
 
 def _return_tensors(value: Any) -> str | None:
@@ -233,7 +233,7 @@ def _return_tensors(value: Any) -> str | None:
 
 
 def _sizes_hw(target_sizes: Any, boxes: Tensor) -> Tensor:
-    """Height and width of each image (b, 2), of the boxes' type and device."""
+    """Return height and width of each image, (b, 2), with the type and device of the boxes."""
     sizes = torch.stack([torch.as_tensor(size) for size in target_sizes]) if len(target_sizes) else torch.empty(0)
     if sizes.shape != (len(boxes), 2):
         raise InputError(
@@ -243,7 +243,7 @@ def _sizes_hw(target_sizes: Any, boxes: Tensor) -> Tensor:
 
 
 def _standard(name: str, value: Any) -> Any:
-    """Check a setting and bring it into the form that is kept and saved."""
+    """Validate a setting and convert it to the form that is stored and saved."""
     if value is None:
         return False if name.startswith("do_") else None
     if name in ("size", "pad_size"):
@@ -256,13 +256,14 @@ def _standard(name: str, value: Any) -> Any:
     if name in ("image_mean", "image_std"):
         values = list(value) if isinstance(value, Sequence) else [value]
         if len(values) not in (1, 3) or not all(_is_number(x) and (x > 0 or name == "image_mean") for x in values):
-            raise InputError(f"expected 3 numbers as {name}, above 0 in image_std, got {value!r}")
+            kind = "numbers above 0" if name == "image_std" else "numbers"
+            raise InputError(f"expected 3 {kind} as {name}, got {value!r}")
         return values if len(values) == 3 else value
-    if name == "resample":  # PIL's number, torchvision's mode or its name
+    if name == "resample":  # PIL number, torchvision mode or its name
         word = str(getattr(value, "value", value)).lower()
         value = METHODS.index(word) if word in METHODS else value
     wrong = {
-        "resample": "a number of PIL's methods, 0 to 5" if value not in range(6) else None,
+        "resample": "a PIL resampling method, 0 to 5," if value not in range(6) else None,
         "rescale_factor": "a number above 0" if not (_is_number(value) and value > 0) else None,
     }.get(name, "True or False" if name.startswith("do_") and not isinstance(value, bool) else None)
     if wrong:
@@ -274,8 +275,8 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _hw(picture: np.ndarray) -> SizeHW:
-    return picture.shape[0], picture.shape[1]
+def _hw(array: np.ndarray) -> SizeHW:
+    return array.shape[0], array.shape[1]
 
 
 def _as_arrays(batch: BatchFeature) -> BatchFeature:
@@ -283,15 +284,15 @@ def _as_arrays(batch: BatchFeature) -> BatchFeature:
     return BatchFeature({name: value.numpy() for name, value in batch.items() if name != "labels"} | labels)
 
 
-def _pixels(picture: np.ndarray, resized_hw: SizeHW, padded_hw: SizeHW, used: _Settings) -> np.ndarray:
-    """One image of the network, (3, h, w); uint8 where it is neither rescaled nor normalized."""
-    pixels = resize_image(picture, resized_hw, resample=used.resample)
+def _pixels(array: np.ndarray, resized_hw: SizeHW, padded_hw: SizeHW, used: _Settings) -> np.ndarray:
+    """Return the network input of one image, (3, h, w); uint8 if it is neither rescaled nor normalized."""
+    pixels = resize_image(array, resized_hw, resample=used.resample)
     changed = used.do_rescale or used.do_normalize
     values = np.zeros((3, *padded_hw), dtype=np.float32 if changed else pixels.dtype)
     inner = values[:, : resized_hw[0], : resized_hw[1]]
     inner[...] = pixels
     if used.do_rescale:
-        inner /= np.float32(1 / used.rescale_factor)  # 255: a division, as in all of this library, 1/255 is not exact
+        inner /= np.float32(1 / used.rescale_factor)  # divide by 255, as everywhere in this library: 1/255 is not exact
     if used.do_normalize:
         inner -= np.asarray(used.image_mean, dtype=np.float32).reshape(-1, 1, 1)
         inner /= np.asarray(used.image_std, dtype=np.float32).reshape(-1, 1, 1)
@@ -305,16 +306,16 @@ def _mask(resized_hw: SizeHW, padded_hw: SizeHW) -> Tensor:
 
 
 def _labels(
-    annotations: Any, pictures: list[np.ndarray], resized: list[SizeHW], padded: list[SizeHW], used: _Settings
+    annotations: Any, arrays: list[np.ndarray], resized: list[SizeHW], padded: list[SizeHW], used: _Settings
 ) -> list[Labels]:
     if isinstance(annotations, Mapping):
         annotations = [annotations]
-    if not isinstance(annotations, list | tuple) or len(annotations) != len(pictures):
+    if not isinstance(annotations, list | tuple) or len(annotations) != len(arrays):
         count = len(annotations) if isinstance(annotations, list | tuple) else type(annotations).__name__
-        raise InputError(f"expected annotations for each of {counted(len(pictures), 'image')}, got {count}")
+        raise InputError(f"expected one annotation for each of {counted(len(arrays), 'image')}, got {count}")
     return [
         make_labels(
-            annotation, image_hw=_hw(picture), resized_hw=inner, padded_hw=outer, normalize=used.do_convert_annotations
+            annotation, image_hw=_hw(array), resized_hw=inner, padded_hw=outer, normalize=used.do_convert_annotations
         )
-        for annotation, picture, inner, outer in zip(annotations, pictures, resized, padded, strict=True)
+        for annotation, array, inner, outer in zip(annotations, arrays, resized, padded, strict=True)
     ]

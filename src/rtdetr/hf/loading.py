@@ -1,12 +1,13 @@
-"""`HuggingFaceFiles`: from_pretrained, save_pretrained and load_state_dict of the facade's models.
+"""`HuggingFaceFiles`: from_pretrained, save_pretrained and load_state_dict of the `rtdetr.hf` models.
 
-In memory entries have the published names behind one prefix; files have transformers' names, so that stock
-transformers opens what is saved here, and the reverse. Files of every dialect are read: transformers' names on disk and
-in memory, with and without tied copies, and official names; in one file, in shards, or pickled, without running code.
+In memory, entries have the published names with a prefix. Files have transformers names, so stock transformers opens
+what is saved here and vice versa. All variants are read: transformers names on disk and in memory, with and without
+tied copies, and official names; in one file, in shards, or pickled, without running code.
 
-What stock transformers cannot hold (points a level, query selection, ...) is saved under official names with model type
-"rtdetr", which stock transformers refuses to open. A model that is evaluated before its last layer is saved with its
-`eval_idx`, which stock transformers does not know: there the last layer counts; `trim_decoder()` makes both agree.
+Models that stock transformers cannot represent (points per level, query selection, ...) are saved with official names
+and model type "rtdetr", which stock transformers refuses to open. A model that is evaluated before its last layer is
+saved with its `eval_idx`. Stock transformers ignores it and evaluates the last layer; `trim_decoder()` makes both
+agree.
 """
 
 import json
@@ -44,17 +45,17 @@ if TYPE_CHECKING:
 else:
     _Base = object
 
-# fields that stock transformers does not have; written only where they say something
+# fields that stock transformers does not have; written only if they differ from the default
 _OWN_FIELDS = RTDetrV2Config().to_dict().keys() - transformers.RTDetrV2Config().to_dict().keys()
-# where files come from; transformers' and huggingface_hub's own arguments
+# arguments of transformers and huggingface_hub that locate files
 _HUB = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 _PUSH = ("commit_message", "commit_description", "private", "token", "revision", "create_pr", "tags")
 
 
 class HuggingFaceFiles(_Base):
-    """Files of a model whose network is an `rtdetr.models.RTDETR`; goes before `PreTrainedModel` in its bases."""
+    """Load and save a model around an `rtdetr.models.RTDETR`; must precede `PreTrainedModel` in the bases."""
 
-    # constants, which the network makes for itself
+    # constants that the network creates itself
     _keys_to_ignore_on_load_unexpected: ClassVar = [
         r"num_batches_tracked$",
         r"num_points_scale$",
@@ -66,23 +67,23 @@ class HuggingFaceFiles(_Base):
     def from_pretrained(
         cls, pretrained_model_name_or_path: Any, *model_args: Any, config: Any = None, **options: Any
     ) -> Any:
-        """Build a model and fill it from a folder or a repository of the hub; it comes in eval mode.
+        """Build a model in eval mode and load its weights from a folder or a hub repository.
 
         Args:
-            pretrained_model_name_or_path: a folder, a name of the hub ("PekingU/rtdetr_v2_r18vd"), a weight file with
-                `config`, or None with `config` and `state_dict`. Where it is an adapter of PEFT, the model that it is
-                for is opened and the adapter loaded, under the name `adapter_name` ("default").
-            model_args: as for transformers.
-            config: a configuration to use instead of the repository's, or where it is.
-            options: transformers' own: cache_dir, force_download, local_files_only, revision, subfolder, token,
-                variant, use_safetensors (True refuses .bin files), dtype ("auto" or none: as stored), device_map,
+            pretrained_model_name_or_path: a folder, a hub repository ("PekingU/rtdetr_v2_r18vd"), a weight file with
+                `config`, or None with `config` and `state_dict`. For a PEFT adapter, the base model is opened and the
+                adapter is loaded under the name `adapter_name` ("default").
+            model_args: as in transformers.
+            config: a configuration to use instead of that of the repository, or a path or repository with one.
+            options: those of transformers: cache_dir, force_download, local_files_only, revision, subfolder, token,
+                variant, use_safetensors (True refuses .bin files), dtype ("auto" or omitted: as stored), device_map,
                 ignore_mismatched_sizes, output_loading_info, attn_implementation, and fields of the configuration such
                 as id2label.
 
         Raises:
-            OSError: no such repository, as in transformers.
-            WeightsError: no weights in it, damaged ones, or those of another model.
-            MissingDependencyError: an adapter without PEFT.
+            OSError: the repository does not exist, as in transformers.
+            WeightsError: weights are missing, damaged or from another model.
+            MissingDependencyError: the source is an adapter and PEFT is not installed.
         """
         source = pretrained_model_name_or_path
         if options.get("state_dict") is None:
@@ -95,10 +96,10 @@ class HuggingFaceFiles(_Base):
             return _frozen_as_built(super().from_pretrained(source, *model_args, config=config, **options))
         hub = {name: options.pop(name) for name in _HUB if name in options}
         source, adapter = find_adapter(source, hub, options)
-        if adapter is not None and source != pretrained_model_name_or_path:  # the revision is the adapter's
+        if adapter is not None and source != pretrained_model_name_or_path:  # the revision belongs to the adapter
             hub = {name: value for name, value in hub.items() if name not in ("revision", "subfolder")}
         pickled = options.pop("use_safetensors", None) is not True
-        options.pop("trust_remote_code", None)  # there is none
+        options.pop("trust_remote_code", None)  # there is no remote code
         dtype = {name: options.pop(name) for name in ("dtype", "torch_dtype") if name in options}
         stored = {}
         if not isinstance(config, PreTrainedConfig):
@@ -108,7 +109,7 @@ class HuggingFaceFiles(_Base):
                 raise WeightsError(f"{config or source}: {CONFIG}: expected a JSON object, got {type(stored).__name__}")
             if not stored:
                 raise WeightsError(f"{config or source} has no {CONFIG}; pass config=RTDetrV2Config(...)")
-            if config is None and stored.get("_commit_hash"):  # all files from the same state of the repository
+            if config is None and stored.get("_commit_hash"):  # read all files from the same commit
                 hub["revision"] = stored["_commit_hash"]
         file = _weights_file(source, variant=options.pop("variant", None), pickled=pickled, hub=hub)
         state, described = read_entries(file)
@@ -119,7 +120,7 @@ class HuggingFaceFiles(_Base):
             entries = in_memory(state, config)
         except WeightsError as error:
             raise WeightsError(f"{file}: {error}") from None
-        with _naming_the_source(source):
+        with _source_in_report(source):
             result = super().from_pretrained(None, *model_args, config=config, state_dict=entries, **dtype, **options)
         model = result[0] if isinstance(result, tuple) else result
         model.config.name_or_path = model.name_or_path = str(source)
@@ -129,10 +130,10 @@ class HuggingFaceFiles(_Base):
         return result
 
     def load_adapter(self, peft_model_id: Any = None, *arguments: Any, **options: Any) -> Any:
-        """Load an adapter of PEFT as transformers does; every entry must find its place.
+        """Load a PEFT adapter as transformers does; its entries must match the model exactly.
 
         Raises:
-            WeightsError: the adapter is for a model with other modules, such as transformers' own class.
+            WeightsError: the adapter is for a model with other modules, such as the class of transformers.
         """
         info = super().load_adapter(peft_model_id, *arguments, **options)  # pyright: ignore[reportArgumentType]
         check_adapter(info, peft_model_id)
@@ -142,7 +143,7 @@ class HuggingFaceFiles(_Base):
     def _configuration(
         cls, stored: dict[str, Any], described: Metadata | None, options: dict[str, Any]
     ) -> tuple[RTDetrV2Config, dict[str, Any]]:
-        """Configuration of a repository, and the options that are not its fields."""
+        """Return the configuration of a repository, and the options that are not fields of it."""
         model_type = stored.get("model_type", RTDetrV2Config.model_type)
         if model_type not in (RTDetrV2Config.model_type, OWN_TYPE):
             raise WeightsError(
@@ -150,10 +151,10 @@ class HuggingFaceFiles(_Base):
                 "rtdetr.load reads RT-DETR v1 as well."
             )
         said_version(stored)
-        if model_type == OWN_TYPE and not stored.keys() & {"d_model", "rtdetr"}:  # the header of the weights may say it
+        if model_type == OWN_TYPE and not stored.keys() & {"d_model", "rtdetr"}:  # maybe in the header of the weights
             if described is None:
-                raise WeightsError(f"{CONFIG} has no configuration, and the weights have no description of the model")
-            stored = RTDetrV2Config.beside(described, stored)
+                raise WeightsError(f"{CONFIG} and the header of the weights have no description of the model")
+            stored = RTDetrV2Config.from_description(described, stored)
         if isinstance(stored.get("rtdetr"), dict):
             stored = {**stored, "rtdetr": merged_metadata(stored["rtdetr"], described)}
         stored = {**stored, "model_type": RTDetrV2Config.model_type}
@@ -170,23 +171,23 @@ class HuggingFaceFiles(_Base):
         variant: str | None = None,
         **options: Any,
     ) -> None:
-        """Write config.json and the weights so that transformers and this library open them.
+        """Write config.json and the weights in a form that transformers and this library open.
 
-        Files are replaced one by one, each whole, config.json last; an interrupted call leaves nothing half-written.
+        Files are replaced atomically one by one, config.json last; an interrupted call leaves no partial file.
 
         Args:
-            save_directory: the folder; it is created.
-            is_main_process: False writes nothing, for the other processes of a distributed run.
-            state_dict: entries to write instead of the model's own, under the same names.
-            push_to_hub: upload the files as well, see transformers' `push_to_hub`.
-            max_shard_size: of one file, in bytes or "5GB".
+            save_directory: the folder; created if missing.
+            is_main_process: False writes nothing; for the other processes of a distributed run.
+            state_dict: entries to write instead of those of the model, with the same names.
+            push_to_hub: also upload the files; see `push_to_hub` of transformers.
+            max_shard_size: maximum size of one file, in bytes or as text such as "5GB".
             variant: writes model.VARIANT.safetensors.
-            options: `repo_id` (default: the folder's name) and other arguments of `push_to_hub`.
+            options: `repo_id` (default: name of the folder) and other arguments of `push_to_hub`.
 
         Raises:
-            WeightsError: a fused model, or a place that cannot be written.
+            WeightsError: the model is fused or quantized, or the folder cannot be written.
         """
-        if getattr(self, "_hf_peft_config_loaded", False):  # adapters alone, which have names of their own
+        if getattr(self, "_hf_peft_config_loaded", False):  # writes only adapters, under their own names
             super().save_pretrained(save_directory, is_main_process, state_dict, push_to_hub, **options)  # pyright: ignore[reportArgumentType]
             return
         folder = Path(save_directory)
@@ -194,7 +195,7 @@ class HuggingFaceFiles(_Base):
         if not is_main_process:
             return
         if state_dict is not None and not state_dict:
-            raise WeightsError("expected entries in state_dict, got none; leave it out for the model's own")
+            raise WeightsError("expected entries in state_dict, got none; omit it to save the entries of the model")
         self.config.architectures = [type(self).__name__]
         self.config.dtype = str(self.dtype).removeprefix("torch.")
         foreign = own_backbone(self.config) is not None and bool(inexpressible(model_config(self.config)))
@@ -210,9 +211,9 @@ class HuggingFaceFiles(_Base):
             self.push_to_hub(options.get("repo_id", folder.name), max_shard_size=max_shard_size, **arguments)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load entries under the model's names, transformers' or official ones, as `torch.nn.Module` does.
+        """Load entries with the names of this model, of transformers or of official files, as `torch.nn.Module` does.
 
-        Transformers' `Trainer` reads a checkpoint's file and gives its entries to this method.
+        `Trainer` of transformers reads a checkpoint file and passes its entries to this method.
         """
         state_dict = renamed(state_dict, self.config)
         if not self._is_detector:
@@ -221,7 +222,7 @@ class HuggingFaceFiles(_Base):
 
     @property
     def _is_detector(self) -> bool:
-        """Whether this model has the base model inside, and is not one."""
+        """Whether this model contains a base model, rather than being one."""
         return self.base_model is not self
 
     def _check_savable(self, folder: Path) -> None:
@@ -229,14 +230,14 @@ class HuggingFaceFiles(_Base):
             raise WeightsError(f"expected a folder to save to, got the file {folder}")
         network: Any = self.base_model.network
         if network.is_fused:
-            raise WeightsError("a fused model is for inference only and cannot be saved; save the model it came from")
+            raise WeightsError("a fused model is for inference only and cannot be saved; save the original model")
         if getattr(self, "hf_quantizer", None) is not None:
-            raise WeightsError("a quantized model cannot be saved; save the model it came from")
+            raise WeightsError("a quantized model cannot be saved; save the original model")
 
     def _write_weights(
         self, folder: Path, state: State, *, max_shard_size: int | str, variant: str | None, foreign: bool
     ) -> None:
-        """Write one file or several with their index, then remove weights of an earlier call that these replace."""
+        """Write one file, or shards with their index, then remove the weights of an earlier call."""
         prefix = NETWORK if self._is_detector else NETWORK.removeprefix("model.")
         network = {key.removeprefix(prefix): value.detach().cpu() for key, value in state.items()}
         header = {"format": "pt"}
@@ -244,7 +245,7 @@ class HuggingFaceFiles(_Base):
             config = model_config(self.config)
             header["rtdetr"] = json.dumps(metadata(config, categories_of(self.config)))
         weights, index = _with_variant(WEIGHTS, variant), _with_variant(INDEX, variant)
-        # split before names change: the three parts of one stacked projection stay in one file
+        # split before renaming, so the three parts of a stacked projection stay in one file
         pattern = weights.replace(".safetensors", "{suffix}.safetensors")
         plan = split_torch_state_dict_into_shards(network, filename_pattern=pattern, max_shard_size=max_shard_size)
         places: dict[str, str] = {}
@@ -254,7 +255,7 @@ class HuggingFaceFiles(_Base):
                 entries = on_disk(entries, self.config)
                 if not self._is_detector:
                     entries = {key.removeprefix("model."): value for key, value in entries.items()}
-            # the format knows neither strides nor shared memory
+            # the format supports neither strides nor shared memory
             entries = {key: value.clone(memory_format=torch.contiguous_format) for key, value in entries.items()}
             content = save(entries, metadata=header)
             write_atomically(folder / name, lambda file, content=content: file.write_bytes(content), error=WeightsError)
@@ -272,18 +273,18 @@ class HuggingFaceFiles(_Base):
 
 @contextmanager
 def _bad_config(source: Any) -> Iterator[None]:
-    """Say whose configuration it is that transformers stumbles over, each time in another way."""
+    """Name the source of a configuration that transformers fails on, with whatever exception."""
     try:
         yield
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         if isinstance(error, RTDETRError):
             raise
-        raise WeightsError(f"{source}: {CONFIG} cannot be followed: {type(error).__name__}: {error}") from error
+        raise WeightsError(f"{source}: {CONFIG} is not valid: {type(error).__name__}: {error}") from error
 
 
 @contextmanager
-def _naming_the_source(source: Any) -> Iterator[None]:
-    """Put the source into transformers' report on entries, which knows of none: it gets the entries themselves."""
+def _source_in_report(source: Any) -> Iterator[None]:
+    """Add the source to the loading report of transformers, which receives entries instead of a path."""
 
     def name(record: logging.LogRecord) -> bool:
         record.msg = str(record.msg).replace("from: None\n", f"from: {source}\n")
@@ -298,7 +299,7 @@ def _naming_the_source(source: Any) -> Iterator[None]:
 
 
 def _weights_file(source: Any, *, variant: str | None, pickled: bool, hub: dict[str, Any]) -> Path:
-    """The weight file, or the index of several that lie beside it, downloaded where they are not here."""
+    """Return the weight file, or the index of shards next to it, downloading them if necessary."""
     if Path(source).is_file():
         return Path(source)
     names = [_with_variant(name, variant) for name in (WEIGHTS, INDEX, PICKLED, f"{PICKLED}.index.json")]
@@ -314,19 +315,19 @@ def _weights_file(source: Any, *, variant: str | None, pickled: bool, hub: dict[
 
 
 def _shards(index: Path) -> list[str]:
-    """Files that an index names; they must lie beside it."""
+    """Return the files listed in an index; they must be next to it."""
     try:
         files = json.loads(read_text(index, what="index of weights", error=WeightsError))["weight_map"].values()
         names = sorted({str(name) for name in files})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise WeightsError(f"{index}: expected an object 'weight_map' of names and files") from None
+        raise WeightsError(f"{index}: expected an object 'weight_map' from entry names to files") from None
     if wrong := [name for name in names if Path(name).name != name or not name.endswith((".safetensors", ".bin"))]:
-        raise WeightsError(f"{index}: expected names of files beside it, got {wrong[0]!r}")
+        raise WeightsError(f"{index}: expected names of files in the same folder, got {wrong[0]!r}")
     return names
 
 
 def _with_variant(name: str, variant: str | None) -> str:
-    """model.safetensors to model.fp16.safetensors, as transformers names variants."""
+    """Turn model.safetensors into model.fp16.safetensors, the transformers name of a variant."""
     head, _, kind = name.rpartition(".")
     return f"{head}.{variant}.{kind}" if variant else name
 
@@ -337,7 +338,7 @@ def _write_json(path: Path, data: dict[str, Any]) -> None:
 
 
 def _frozen_as_built(loaded: Any) -> Any:
-    """Freeze again what its configuration freezes: transformers makes every parameter that it loads trainable."""
+    """Freeze what the configuration freezes again, because transformers makes all loaded parameters trainable."""
     model = loaded[0] if isinstance(loaded, tuple) else loaded
     with torch.device("meta"):
         built = type(model)(model.config)

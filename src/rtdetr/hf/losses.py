@@ -1,4 +1,4 @@
-"""The training loss of the facade: the published objective under transformers' names, or transformers' own numbers."""
+"""Training loss of the `rtdetr.hf` models: the published loss, or that of transformers, with transformers names."""
 
 import torch
 import torch.distributed
@@ -12,7 +12,7 @@ from rtdetr.structures import RTDETROutput, Target
 
 
 def criterion_of(config: transformers.RTDetrV2Config) -> Criterion:
-    """The objective that a configuration asks for; its terms have transformers' names, encoder as the last `_aux_`."""
+    """Build the loss of a configuration; terms have transformers names, with the encoder as the last `_aux_`."""
     loss = LossConfig(
         classification_weight=config.weight_loss_vfl,
         bbox_weight=config.weight_loss_bbox,
@@ -30,10 +30,10 @@ def criterion_of(config: transformers.RTDetrV2Config) -> Criterion:
 
 @not_compiled
 def loss_terms(output: RTDETROutput, targets: list[Target], config: transformers.RTDetrV2Config) -> dict[str, Tensor]:
-    """Return the weighted terms: loss_vfl, loss_bbox, loss_giou, the same `_aux_0`, ... and `_dn_0`, ...
+    """Return the weighted terms: loss_vfl, loss_bbox, loss_giou, and the same with `_aux_0`, ... and `_dn_0`, ...
 
-    They are divided by the number of objects: the mean over all processes, or of this process alone where
-    `transformers_compatible_loss` is set. Without `auxiliary_loss` there are only the first three.
+    They are normalized by the number of objects: the mean over all processes, or that of this process only if
+    `transformers_compatible_loss` is set. Without `auxiliary_loss`, only the first three are returned.
     """
     if not config.auxiliary_loss:
         output = output._replace(auxiliary=(), encoder=(), denoising=(), denoising_meta=None)

@@ -1,7 +1,7 @@
-"""RTDetrV2Model and RTDetrV2ForObjectDetection: transformers' classes around this library's network.
+"""RTDetrV2Model and RTDetrV2ForObjectDetection: transformers classes around the network of this library.
 
-In memory there is one `rtdetr.models.RTDETR` (`model.model.network`), whose entries have the published names; in files
-they have transformers' names. Which numbers differ from transformers', and why, is in docs/huggingface.md.
+In memory there is one `rtdetr.models.RTDETR` (`model.model.network`) with published entry names; files have the names
+of transformers. docs/huggingface.md lists the differences from transformers and their reasons.
 """
 
 import copy
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 
 class Results(NamedTuple):
-    """One forward pass: what the loss reads, the predictions to return, and the fields of `RTDetrV2ModelOutput`."""
+    """Result of one forward pass: input of the loss, predictions to return, and fields of `RTDetrV2ModelOutput`."""
 
     output: RTDETROutput
     last: LayerOutput
@@ -50,7 +50,7 @@ class Results(NamedTuple):
 
 
 class RTDetrV2PreTrainedModel(HuggingFaceFiles, PreTrainedModel):
-    """What both models share."""
+    """Base class of both models."""
 
     config: RTDetrV2Config
     config_class = RTDetrV2Config
@@ -58,7 +58,7 @@ class RTDetrV2PreTrainedModel(HuggingFaceFiles, PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = "image"
     supports_gradient_checkpointing = True
-    accepts_loss_kwargs = False  # the Trainer shall average over accumulated batches
+    accepts_loss_kwargs = False  # lets the Trainer average over accumulated batches
     _supports_sdpa = True
     _no_split_modules = ["PResNet", "HGNetv2", "AutoBackboneMaps", "HybridEncoder", "RTDETRDecoder"]  # noqa: RUF012
 
@@ -66,16 +66,16 @@ class RTDetrV2PreTrainedModel(HuggingFaceFiles, PreTrainedModel):
         super().__init__(own_config(config))
 
     def _check_and_adjust_attn_implementation(self, attn_implementation: str | None, *args: Any, **options: Any) -> str:
-        """Refuse others before building and before a change; transformers' message names a page that is not there."""
+        """Refuse other implementations early; the message of transformers links to a page that does not exist."""
         if attn_implementation not in (None, "sdpa", "eager"):
             raise ConfigError(f"expected attn_implementation 'sdpa' or 'eager', got {attn_implementation!r}")
         return super()._check_and_adjust_attn_implementation(attn_implementation, *args, **options)
 
     def set_attn_implementation(self, attn_implementation: str | dict[str, Any], *args: Any, **options: Any) -> None:
-        """Choose "sdpa" or "eager"; a backbone of timm or transformers that cannot follow keeps its own.
+        """Choose "sdpa" or "eager"; an external backbone that does not support the choice keeps its own.
 
         Raises:
-            ConfigError: another name.
+            ConfigError: unknown attention implementation.
         """
         chosen = {"": attn_implementation} if isinstance(attn_implementation, str) else attn_implementation
         super().set_attn_implementation(chosen, *args, **options)
@@ -90,16 +90,16 @@ class RTDetrV2PreTrainedModel(HuggingFaceFiles, PreTrainedModel):
 
     @property
     def base(self) -> "RTDetrV2Model":
-        """The model without a loss: this one, or the one inside."""
+        """The model without a loss: this model, or the one inside."""
         model = self.base_model
         assert isinstance(model, RTDetrV2Model)
         return model
 
     @torch.no_grad()
     def initialize_weights(self) -> None:
-        """Give entries that no file brought the values of a freshly built network.
+        """Initialize entries that were not loaded from a file with those of a newly built network.
 
-        Transformers calls this after building (everything has its values) and after loading.
+        Transformers calls this after building, when all entries are initialized, and after loading.
         """
         tensors = dict(itertools.chain(self.base.network.named_parameters(), self.base.network.named_buffers()))
         missing = {name: x for name, x in tensors.items() if not getattr(x, "_is_hf_initialized", False)}
@@ -111,7 +111,7 @@ class RTDetrV2PreTrainedModel(HuggingFaceFiles, PreTrainedModel):
             tensor.copy_(values[name])
 
     def __prepare_scriptable__(self) -> NoReturn:
-        """Refuse `torch.jit.script`, see `RTDETR`."""
+        """Refuse `torch.jit.script`; see `RTDETR`."""
         self.base.network.__prepare_scriptable__()
 
     def _set_gradient_checkpointing(
@@ -124,9 +124,9 @@ class RTDetrV2PreTrainedModel(HuggingFaceFiles, PreTrainedModel):
         count_batches_once(self, gradient_checkpointing_func)
 
     def fuse(self) -> Self:
-        """Return a copy for inference: norms and RepVGG branches folded into convolutions, channels last in memory.
+        """Return a channels-last copy for inference, with norms and RepVGG branches folded into convolutions.
 
-        It is faster and gives the same results up to rounding; it can be neither trained nor saved.
+        It is faster and gives the same results up to rounding. It cannot be trained or saved.
         """
         twin = copy.deepcopy(self).eval()
         twin.base.network = fuse(twin.base.network).to(memory_format=torch.channels_last)
@@ -135,7 +135,7 @@ class RTDetrV2PreTrainedModel(HuggingFaceFiles, PreTrainedModel):
     def trim_decoder(self) -> Self:
         """Return a copy without the decoder layers after the evaluated one; its results are the same.
 
-        Transformers evaluates the last layer, so that it computes the same with the saved copy.
+        Transformers always evaluates the last layer, so it gives the same results with the saved copy.
         """
         layers = self.config.eval_idx % self.config.decoder_layers + 1
         twin = copy.deepcopy(self)
@@ -151,8 +151,8 @@ class RTDetrV2PreTrainedModel(HuggingFaceFiles, PreTrainedModel):
 class RTDetrV2Model(RTDetrV2PreTrainedModel):
     """The network without a loss.
 
-    Takes pixel_values, float (b, c, height, width) in [0, 1] with sides that are multiples of 32; see
-    `RTDetrV2ForObjectDetection.forward` for the other arguments. Returns an `RTDetrV2ModelOutput`.
+    The input is pixel_values, float (b, c, height, width) in [0, 1] with sides that are multiples of 32; see
+    `RTDetrV2ForObjectDetection.forward` for the other arguments. The output is an `RTDetrV2ModelOutput`.
     """
 
     def __init__(self, config: StockConfig) -> None:
@@ -161,7 +161,7 @@ class RTDetrV2Model(RTDetrV2PreTrainedModel):
         ignored = [name for name in names if getattr(self.config, name)]
         if ignored:
             logger.warning(
-                "RT-DETRv2 is trained without dropout: %s of the configuration has no effect", ", ".join(ignored)
+                "RT-DETRv2 is trained without dropout, so %s in the configuration has no effect", ", ".join(ignored)
             )
         self.network = build_network(self.config)
         if isinstance(self.network.backbone, AutoBackboneMaps):
@@ -172,25 +172,25 @@ class RTDetrV2Model(RTDetrV2PreTrainedModel):
 
     @property
     def backbone(self) -> nn.Module:
-        """Images to three maps."""
+        """Backbone: images to three feature maps."""
         return self.network.backbone
 
     @property
     def encoder(self) -> nn.Module:
-        """Fusion of the maps."""
+        """Encoder: fuses the feature maps."""
         return self.network.encoder
 
     @property
     def decoder(self) -> nn.Module:
-        """Maps to detections."""
+        """Decoder: feature maps to detections."""
         return self.network.decoder
 
     def freeze_backbone(self) -> None:
-        """Stop training of the backbone."""
+        """Freeze the backbone."""
         self.backbone.requires_grad_(False)
 
     def unfreeze_backbone(self) -> None:
-        """Train all of the backbone again."""
+        """Unfreeze the whole backbone."""
         self.backbone.requires_grad_(True)
 
     def forward(
@@ -205,7 +205,7 @@ class RTDetrV2Model(RTDetrV2PreTrainedModel):
         return_dict: bool | None = None,
         **unused: Any,
     ) -> RTDetrV2ModelOutput | tuple[Any, ...]:
-        """Return everything but detections and loss."""
+        """Return all outputs except detections and loss."""
         check_images(pixel_values, encoder_outputs=encoder_outputs, inputs_embeds=inputs_embeds)
         targets = None if labels is None else targets_of(labels)
         _, _, fields, make_token_boxes = self.run(
@@ -222,7 +222,7 @@ class RTDetrV2Model(RTDetrV2PreTrainedModel):
         output_attentions: bool | None,
         output_hidden_states: bool | None,
     ) -> Results:
-        """Run the network and gather what both models return."""
+        """Run the network and collect what both models return."""
         network, decoder = self.network, self.network.decoder
         compatible = self.config.transformers_compatible_loss
         attentions = _or(output_attentions, self.config.output_attentions)
@@ -272,22 +272,22 @@ class RTDetrV2ForObjectDetection(RTDetrV2PreTrainedModel):
         return_dict: bool | None = None,
         **unused: Any,
     ) -> RTDetrV2ObjectDetectionOutput | tuple[Any, ...]:
-        """Detect, and compare with labels if there are any.
+        """Detect objects, and compute the loss if labels are given.
 
         Args:
             pixel_values: float (b, c, height, width) in [0, 1], both sides multiples of 32.
-            pixel_mask: (b, height, width), 1 for picture and 0 for padding; the network does not use it, as in
-                transformers, but `post_process_object_detection` then undoes the padding.
+            pixel_mask: (b, height, width), 1 for image and 0 for padding. As in transformers, the network does not use
+                it, but `post_process_object_detection` then undoes the padding.
             encoder_outputs: not supported.
             inputs_embeds: not supported.
-            labels: one dict an image with `class_labels`, int64 (n,), and `boxes`, float (n, 4) cxcywh in 0..1.
-            output_attentions: also return the weights of all attentions; default: the configuration's.
-            output_hidden_states: also return what goes into and comes out of each attention layer.
-            return_dict: False for a tuple of all that is not None.
-            unused: anything else, such as further columns of a batch; ignored, as in transformers.
+            labels: one dict per image with `class_labels`, int64 (n,), and `boxes`, float (n, 4) cxcywh in 0..1.
+            output_attentions: also return all attention weights; default: from the configuration.
+            output_hidden_states: also return the inputs and outputs of each attention layer.
+            return_dict: False returns a tuple of all fields that are not None.
+            unused: any other arguments, such as other batch columns; ignored, as in transformers.
 
         Raises:
-            InputError: images, labels or a mask of another form, or an argument that is not supported.
+            InputError: images, labels or the mask have another form, or an argument is not supported.
         """
         check_images(pixel_values, encoder_outputs=encoder_outputs, inputs_embeds=inputs_embeds)
         targets = None if labels is None else targets_of(labels)
@@ -315,10 +315,10 @@ class RTDetrV2ForObjectDetection(RTDetrV2PreTrainedModel):
         one_label: bool = False,
         nms_iou: float | None = None,
     ) -> TorchDetector:
-        """Return this library's detector with a fused copy of the network, for `rtdetr.evaluate` and for predicting.
+        """Return a detector of this library with a fused copy of the network, for `rtdetr.evaluate` and prediction.
 
-        It stretches images to `size_hw` and divides by 255, whatever the image processor does. The arguments, and what
-        is raised, are `rtdetr.runtimes.torch_detector.TorchDetector`'s.
+        It stretches images to `size_hw` and divides by 255, whatever the image processor does. See
+        `rtdetr.runtimes.torch_detector.TorchDetector` for the arguments and errors.
         """
         network = self.model.network
         return TorchDetector(
@@ -337,7 +337,7 @@ def _or(value: bool | None, default: bool | None) -> bool:
 
 
 def _mark_initialized(network: RTDETR) -> None:
-    """Say that every entry has its first value; on the meta device, where a file is about to be read, none has."""
+    """Mark all entries as initialized, except on the meta device, where they are about to be read from a file."""
     for tensor in itertools.chain(network.parameters(), network.buffers()):
         if not tensor.is_meta:
             tensor._is_hf_initialized = True  # pyright: ignore[reportAttributeAccessIssue]

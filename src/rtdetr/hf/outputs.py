@@ -1,6 +1,7 @@
-"""What the models return: transformers' fields in transformers' order, filled from a forward pass of our network.
+"""Model outputs: the fields of transformers in the same order, filled from a forward pass of our network.
 
-b images, q queries, d width, l decoder layers that ran, k classes, s tokens of all maps. Boxes are cxcywh in 0..1.
+Shapes: b images, q queries, width d, l decoder layers run, k classes, s tokens of all feature maps. Boxes are cxcywh in
+0..1.
 """
 
 import functools
@@ -18,23 +19,23 @@ from rtdetr.structures import LayerOutput, RTDETROutput, Trace
 
 
 class TokenBoxes(ModelOutput):
-    """The field `enc_outputs_coord_logits`, computed when it is read.
+    """Output whose field `enc_outputs_coord_logits` is computed on access.
 
-    Boxes of all tokens cost 3 % of a small model's time and hardly anybody looks at them. They are no key of the
-    dictionary; a tuple has them.
+    The boxes of all tokens take 3 % of the time of a small model and are rarely used. They are not a key of the
+    dictionary, but part of the tuple.
     """
 
     def __init__(self, *_: Any, **__: Any) -> None:
-        raise TypeError("use one of the two classes below")  # as transformers says of ModelOutput
+        raise TypeError("use one of the two classes below")  # as ModelOutput of transformers does
 
     @property
     def enc_outputs_coord_logits(self) -> Tensor | None:
-        """(b, s, 4), the box of every token before the sigmoid, without a gradient."""
+        """Boxes of all tokens before the sigmoid, (b, s, 4), without a gradient."""
         make = self.__dict__.get("_make_token_boxes")
         return None if make is None else make()
 
     def with_token_boxes(self, make: Callable[[], Tensor]) -> Self:
-        """Say how to compute the field."""
+        """Set the function that computes the field, and return self."""
         vars(self)["_make_token_boxes"] = make
         return self
 
@@ -42,11 +43,11 @@ class TokenBoxes(ModelOutput):
         return self.enc_outputs_coord_logits if key == "enc_outputs_coord_logits" else super().__getitem__(key)
 
     def get(self, key: str, default: Any = None) -> Any:
-        """The value of a field, `enc_outputs_coord_logits` included."""
+        """Return the value of a field, including `enc_outputs_coord_logits`."""
         return self[key] if key in self or key == "enc_outputs_coord_logits" else default
 
     def to_tuple(self) -> tuple[Any, ...]:
-        """All that is not None, in transformers' order."""
+        """Return all fields that are not None, in the order of transformers."""
         values = dict(self.items())
         last = [
             self.enc_outputs_coord_logits,
@@ -58,22 +59,22 @@ class TokenBoxes(ModelOutput):
 
 @dataclass
 class RTDetrV2ModelOutput(TokenBoxes):
-    """Everything but the detections. Fields that RT-DETRv2 does not have or that were not asked for are None.
+    """All outputs except the detections. Fields that RT-DETRv2 lacks, or that were not requested, are None.
 
-    last_hidden_state: (b, q, d) of the evaluated layer.
-    intermediate_hidden_states, intermediate_logits, intermediate_reference_points: (b, l, q, d), (b, l, q, k) and the
-        boxes (b, l, q, 4) that each layer gives.
-    intermediate_predicted_corners, initial_reference_points: None, fields of other detectors.
-    decoder_hidden_states: l + 1 times (b, q, d), the first one before any layer. On request.
-    decoder_attentions: l times (b, heads, q, q); cross_attentions: l times (b, q, heads, points). On request.
-    encoder_last_hidden_state: three maps (b, d, height, width), finest first.
-    encoder_hidden_states: the coarsest map before and after each attention layer. On request.
-    encoder_attentions: of those layers, (b, heads, tokens, tokens). On request.
-    init_reference_points: (b, q, 4), the boxes that queries start from, before the sigmoid.
+    last_hidden_state: (b, q, d), from the evaluated layer.
+    intermediate_hidden_states, intermediate_logits, intermediate_reference_points: (b, l, q, d), (b, l, q, k) and
+        (b, l, q, 4), the predictions of each layer.
+    intermediate_predicted_corners, initial_reference_points: None; fields of other detectors.
+    decoder_hidden_states: l + 1 tensors (b, q, d), the first one before the first layer. On request.
+    decoder_attentions: l tensors (b, heads, q, q); cross_attentions: l tensors (b, q, heads, points). On request.
+    encoder_last_hidden_state: three feature maps (b, d, height, width), finest first.
+    encoder_hidden_states: the coarsest feature map before and after each attention layer. On request.
+    encoder_attentions: (b, heads, tokens, tokens) per attention layer. On request.
+    init_reference_points: (b, q, 4), the initial boxes of the queries, before the sigmoid.
     enc_topk_logits, enc_topk_bboxes: (b, q, k) and (b, q, 4), the proposals that became queries.
-    enc_outputs_class: (b, s, k) of every token, before the sigmoid; enc_outputs_coord_logits: see `TokenBoxes`.
-    denoising_meta_values: in training, dn_positive_idx (one tensor an image), dn_num_group and dn_num_split (number of
-        denoising and of other queries).
+    enc_outputs_class: (b, s, k), the class logits of all tokens; enc_outputs_coord_logits: see `TokenBoxes`.
+    denoising_meta_values: in training, dn_positive_idx (one tensor per image), dn_num_group and dn_num_split (numbers
+        of denoising and other queries).
     """
 
     last_hidden_state: Tensor | None = None
@@ -97,7 +98,7 @@ class RTDetrV2ModelOutput(TokenBoxes):
 
 @dataclass
 class _Detections(ModelOutput):
-    """The fields that stand before those of `RTDetrV2ModelOutput`."""
+    """The fields that precede those of `RTDetrV2ModelOutput`."""
 
     loss: Tensor | None = None
     loss_dict: dict[str, Tensor] | None = None
@@ -108,31 +109,31 @@ class _Detections(ModelOutput):
 
 @dataclass
 class RTDetrV2ObjectDetectionOutput(RTDetrV2ModelOutput, _Detections):
-    """Detections, the loss if there were labels, and the fields of `RTDetrV2ModelOutput`.
+    """Detections, the loss if labels were given, and the fields of `RTDetrV2ModelOutput`.
 
-    Transformers' pipelines make another output from this one and entries of their own, and take it apart image by image
-    along the first axis of every entry: of the fields, it gets those that are tensors alone.
+    Pipelines of transformers build a new output from this one and their own entries, and split it by image along the
+    first axis of every entry. That output therefore contains only those fields that are tensors.
 
     loss: the sum of `loss_dict`, whose terms are weighted.
-    logits: (b, q, k) before the sigmoid, without a class for "no object".
+    logits: (b, q, k) before the sigmoid, without a "no object" class.
     pred_boxes: (b, q, 4).
-    auxiliary_outputs: with labels, dicts of logits and pred_boxes: all layers but the last, then the proposals.
-    content_share_hw: with a pixel_mask, (b, 2), the shares of height and width that are picture and not padding;
-        transformers has no such field.
+    auxiliary_outputs: with labels, dicts of logits and pred_boxes of all layers but the last, then of the proposals.
+    content_share_hw: with a pixel_mask, (b, 2), the shares of height and width that are not padding; transformers has
+        no such field.
     """
 
     content_share_hw: Tensor | None = None
 
     def __post_init__(self) -> None:
         own = {field.name for field in fields(self)}
-        entries: Any = self.loss  # of the first field, where transformers puts a dictionary
+        entries: Any = self.loss  # a dictionary is passed as the first field
         if isinstance(entries, dict) and not entries.keys() <= own:
             self.loss: Any = {key: x for key, x in entries.items() if key not in own or isinstance(x, Tensor)}
         super().__post_init__()
 
 
 def supervised(output: RTDETROutput, trace: Trace, decoder: RTDETRDecoder) -> RTDETROutput:
-    """Give the output of an evaluation what a training output has: all layers that ran, and the proposals."""
+    """Add to an evaluation output what a training output has: all layers that ran, and the proposals."""
     assert trace.proposals is not None
     earlier = zip(decoder.dec_score_head, trace.contents[1:-1], trace.references_cxcywh[1:-1], strict=False)
     return output._replace(
@@ -143,7 +144,7 @@ def supervised(output: RTDETROutput, trace: Trace, decoder: RTDETRDecoder) -> RT
 
 
 def without_look_forward_twice(output: RTDETROutput, trace: Trace, decoder: RTDETRDecoder) -> RTDETROutput:
-    """The same values, but no gradient flows from a layer's boxes to the box head of the layer before."""
+    """Return the same values, with no gradient from the boxes of a layer to the box head of the previous layer."""
     boxes = []
     for head, content, reference in zip(
         decoder.dec_bbox_head, trace.contents[1:], trace.references_cxcywh[:-1], strict=True
@@ -162,15 +163,15 @@ def without_look_forward_twice(output: RTDETROutput, trace: Trace, decoder: RTDE
 
 
 def fields_of(output: RTDETROutput, trace: Trace) -> tuple[RTDETROutput, LayerOutput, dict[str, Any]]:
-    """Gather the fields of `RTDetrV2ModelOutput` that are always there.
+    """Collect the fields of `RTDetrV2ModelOutput` that are always present.
 
     Args:
         output: of a forward pass in training, or of `supervised`.
         trace: of the same forward pass.
 
     Returns:
-        The output with predictions that are parts of the fields, so that gradients of a loss pass through the fields;
-        the last layer's predictions to return, and the fields.
+        The output with predictions that are views of the fields, so that gradients of a loss pass through the fields;
+        the predictions of the last layer to return; and the fields.
     """
     assert trace.proposals is not None and trace.reference_logits is not None and trace.token_logits is not None
     layers = [*output.auxiliary, LayerOutput(output.logits, output.boxes_cxcywh)]
@@ -207,16 +208,16 @@ def fields_of(output: RTDETROutput, trace: Trace) -> tuple[RTDETROutput, LayerOu
 
 
 def token_boxes_later(trace: Trace, decoder: RTDETRDecoder) -> Callable[[], Tensor]:
-    """A function that computes the field `enc_outputs_coord_logits`; it holds no more of the trace than it needs."""
+    """Return a function that computes `enc_outputs_coord_logits`; it keeps only the tensors it needs from the trace."""
     assert trace.token_features is not None and trace.anchors is not None
     return functools.partial(_token_boxes, trace.token_features, trace.anchors, decoder)
 
 
 @torch.no_grad()
 def _token_boxes(features: Tensor, anchors: Tensor, decoder: RTDETRDecoder) -> Tensor:
-    """Nothing is trained on these boxes, so that they have no gradient."""
-    anchors = anchors.clamp(max=torch.finfo(anchors.dtype).max)  # infinite where an anchor is not valid
-    dtype = next(decoder.enc_bbox_head.parameters()).dtype  # another than the features' after autocast
+    """Compute the boxes without a gradient, because nothing is trained on them."""
+    anchors = anchors.clamp(max=torch.finfo(anchors.dtype).max)  # invalid anchors are infinite
+    dtype = next(decoder.enc_bbox_head.parameters()).dtype  # may differ from the features after autocast
     return decoder.enc_bbox_head(features.to(dtype)).to(anchors.dtype) + anchors
 
 

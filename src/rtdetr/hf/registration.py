@@ -1,4 +1,4 @@
-"""`register()`: transformers' Auto classes and pipelines give this library's classes for RT-DETRv2."""
+"""`register()`: make the Auto classes and pipelines of transformers use this library for RT-DETRv2."""
 
 from typing import Any
 
@@ -18,21 +18,21 @@ _MODELS: dict[Any, type] = {AutoModel: RTDetrV2Model, AutoModelForObjectDetectio
 def register() -> None:
     """Make AutoConfig, AutoModel, AutoModelForObjectDetection, AutoImageProcessor and pipelines use this library.
 
-    It holds for this process, for the model type rt_detr_v2 and for every image processor called RTDetrImageProcessor,
-    which repositories of RT-DETR v1 name as well. Calling it again changes nothing; `unregister` undoes it.
+    This applies to this process, to the model type rt_detr_v2, and to every image processor named RTDetrImageProcessor,
+    including those in RT-DETR v1 repositories. Calling it again has no effect; `unregister` undoes it.
     """
     AutoConfig.register(RTDetrV2Config.model_type, RTDetrV2Config, exist_ok=True)
-    CONFIG_MAPPING.register(OWN_TYPE, RTDetrV2Config, exist_ok=True)  # the same class for what transformers cannot hold
+    CONFIG_MAPPING.register(OWN_TYPE, RTDetrV2Config, exist_ok=True)  # for models beyond transformers
     for auto, model in _MODELS.items():
         auto.register(RTDetrV2Config, model, exist_ok=True)
-        auto._model_mapping.register(StockConfig, model, exist_ok=True)  # for code that builds its configuration
+        auto._model_mapping.register(StockConfig, model, exist_ok=True)  # for code that builds a stock configuration
     backends = {"torchvision": RTDetrImageProcessor, "pil": RTDetrImageProcessor}
     AutoImageProcessor.register(RTDetrV2Config, image_processor_classes=backends, exist_ok=True)
 
 
 def unregister() -> None:
-    """Give the Auto classes their stock classes again; nothing happens where `register` was not called."""
-    # transformers has no public way back
+    """Restore the stock classes of the Auto classes; no effect if `register` was not called."""
+    # transformers has no public function for this
     for model_type in (RTDetrV2Config.model_type, OWN_TYPE):
         CONFIG_MAPPING._extra_content.pop(model_type, None)
     for mapping in (*(auto._model_mapping for auto in _MODELS), IMAGE_PROCESSOR_MAPPING):

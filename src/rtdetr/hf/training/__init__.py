@@ -1,4 +1,4 @@
-"""Training the Hugging Face models with Trainer, Accelerate or a loop of one's own, by our recipes.
+"""Train the Hugging Face models with our recipes, using Trainer, Accelerate or your own loop.
 
 `docs/huggingface_training.md` and `examples/hf_trainer.py` show how the parts fit together.
 """

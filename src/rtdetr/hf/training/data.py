@@ -1,7 +1,7 @@
-"""Datasets whose items are what transformers' detection models take, and the function that makes a batch of them.
+"""Datasets with items for the detection models of transformers, and a function that collates them.
 
-An item is {"pixel_values": float32 (c, h, w) in [0, 1], "labels": {...}}, as from transformers' image processor with
-COCO annotations. Every image is stretched to one size: nothing is padded, so there is no pixel mask.
+An item is {"pixel_values": float32 (c, h, w) in [0, 1], "labels": {...}}, as from the transformers image processor with
+COCO annotations. All images are stretched to one size, not padded, so there is no pixel mask.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,9 +28,9 @@ Labels = dict[str, Tensor]
 class Item(TypedDict):
     """One image for the network.
 
-    `labels` holds, of its n objects without crowd regions: `class_labels` int64 (n,), `boxes` float32 (n, 4) normalized
-    cxcywh, `area` float32 (n,) in pixels of the network's image and `iscrowd` int64 (n,), all 0; and `image_id` int64
-    (1,), `orig_size` and `size` int64 (2,), height and width of the image in its file and for the network.
+    For its n objects without crowd regions, `labels` has `class_labels` int64 (n,), `boxes` float32 (n, 4) normalized
+    cxcywh, `area` float32 (n,) in pixels of the network input, and `iscrowd` int64 (n,), all 0. It also has `image_id`
+    int64 (1,), and `orig_size` and `size` int64 (2,), height and width of the image file and of the network input.
     """
 
     pixel_values: Tensor
@@ -38,12 +38,12 @@ class Item(TypedDict):
 
 
 class AugmentedDataset(Dataset[Item]):
-    """Training images with the augmentation that the recipe has for the epoch under way.
+    """Training images with the augmentation of the recipe for the current epoch.
 
-    An item depends on (seed, epoch, index) and on nothing else: neither on the number of workers nor on a restart. The
-    epoch lies in shared memory, where workers that outlive an epoch see it change.
+    An item depends only on (seed, epoch, index), not on the number of workers or on restarts. The epoch is in shared
+    memory, so persistent workers see it change.
 
-    `set_epoch` is called by `AugmentationSchedule` under Trainer, and by hand in a loop of one's own.
+    With Trainer, `AugmentationSchedule` calls `set_epoch`. In your own loop, call it yourself.
     """
 
     def __init__(
@@ -60,17 +60,17 @@ class AugmentedDataset(Dataset[Item]):
         Args:
             dataset: images and boxes, from `rtdetr.data.open_dataset`.
             recipe: image size, augmentation and the epochs at which it changes.
-            seed: of the augmentation; >= 0.
-            num_channels: of the network's images.
-            transforms: augmentation of one's own; see `rtdetr.data.TrainLoader`.
+            seed: random seed of the augmentation, >= 0.
+            num_channels: number of image channels of the network.
+            transforms: your own augmentation; see `rtdetr.data.TrainLoader`.
 
         Raises:
-            ConfigError: the recipe has mixup, which blends whole batches, or the transforms cannot be used.
+            ConfigError: the recipe has mixup, which needs whole batches, or the transforms are not valid.
         """
         if recipe.mixup:
             raise ConfigError(
-                f"mixup blends whole batches and a dataset gives single images; expected a recipe with mixup 0, got "
-                f"{recipe.mixup}: use recipe.replace(mixup=0.0), or train with rtdetr.train"
+                f"expected a recipe with mixup 0, got {recipe.mixup}: mixup needs whole batches and a dataset returns "
+                "single images; use recipe.replace(mixup=0.0), or train with rtdetr.train"
             )
         if transforms is not None:
             check_pipeline(transforms)
@@ -80,11 +80,11 @@ class AugmentedDataset(Dataset[Item]):
 
     @property
     def epoch(self) -> int:
-        """The epoch under way, counted from 0."""
+        """The current epoch, counted from 0."""
         return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, counted from 0, in this process and in all its workers."""
+        """Set the epoch, counted from 0, in this process and all its workers."""
         self._epoch.fill_(epoch)
 
     def __len__(self) -> int:
@@ -92,7 +92,7 @@ class AugmentedDataset(Dataset[Item]):
 
     def __getitem__(self, index: int) -> Item:
         epoch = self.epoch
-        # a batch of one: its random numbers are those of the image's number in the epoch
+        # a batch of one image, with random numbers that depend on its index in the epoch
         batch = self._builder.build(BatchKey(epoch, index, [index], [index]), plan(self.recipe, epoch))
         images, labels, boxes = batch.tensors
         pixels = images[0].permute(2, 0, 1).contiguous().float().div_(255)
@@ -103,7 +103,7 @@ class EvaluationDataset(Dataset[Item]):
     """Images as evaluation and inference see them: stretched to one size, not augmented."""
 
     def __init__(self, dataset: DetectionDataset, size_hw: SizeHW = (640, 640), *, num_channels: int = 3) -> None:
-        """Give the images of `dataset` at `size_hw`, height and width in pixels, multiples of 32."""
+        """Return the images of `dataset` at `size_hw`, height and width in pixels, multiples of 32."""
         self.dataset, self.size_hw, self._num_channels = dataset, size_hw, num_channels
 
     def __len__(self) -> int:
@@ -122,17 +122,17 @@ class EvaluationDataset(Dataset[Item]):
 
 
 def collate(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Make a batch of items of the datasets above, or of transformers' image processor.
+    """Collate items of the datasets above, or of the transformers image processor, to a batch.
 
     Args:
         items: each with `pixel_values` (c, h, w), `labels` for training and evaluation, and a `pixel_mask` (h, w) if
             the processor padded the image.
 
     Returns:
-        `pixel_values` (b, c, h, w), `pixel_mask` (b, h, w) if there are any, and `labels`, a list of dicts.
+        `pixel_values` (b, c, h, w), `pixel_mask` (b, h, w) if present, and `labels`, a list of dicts.
 
     Raises:
-        InputError: images of several sizes.
+        InputError: images have different sizes.
     """
     batch: dict[str, Any] = {}
     for name in ("pixel_values", "pixel_mask"):
@@ -140,8 +140,8 @@ def collate(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         sizes = {tuple(tensor.shape) for tensor in tensors}
         if len(sizes) > 1:
             raise InputError(
-                f"{name}: expected one size in a batch, got {sorted(sizes)[0]} and {sorted(sizes)[1]}. Give the image "
-                'processor a fixed size={"height": 640, "width": 640}'
+                f"{name}: expected one size per batch, got {sorted(sizes)[0]} and {sorted(sizes)[1]}; set a fixed size "
+                'in the image processor, such as size={"height": 640, "width": 640}'
             )
         if tensors:
             batch[name] = torch.stack(tensors)

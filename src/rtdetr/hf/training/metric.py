@@ -1,4 +1,4 @@
-"""COCO average precision for Trainer and for loops of one's own, from detections that are collected batch by batch."""
+"""COCO average precision for Trainer and your own loops, from detections collected batch by batch."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,42 +24,43 @@ NAMES = dict(
 
 
 class CocoMetric:
-    """The twelve COCO numbers under the names `map`, `map_50`, ..., `mar_large`; Trainer logs them as `eval_map` etc.
+    """The twelve COCO metrics as `map`, `map_50`, ..., `mar_large`; Trainer logs them as `eval_map` etc.
 
-    Under Trainer, in one process or several:
+    With Trainer, in one or several processes:
 
         metric = CocoMetric(val_dataset)
         Trainer(..., compute_metrics=metric, preprocess_logits_for_metrics=metric.collect)
 
-    In a loop: `metric.add(outputs, labels)` for each batch, in each process its own, then `metric.compute()` in all.
+    In a loop, call `metric.add(outputs, labels)` for each batch of each process, then `metric.compute()` in all
+    processes.
 
-    Kept of an image are its detections, 8 kB on disk; logits, hidden states and labels are forgotten with the batch.
+    Only the detections are kept, 8 kB per image on disk; logits, hidden states and labels are released with the batch.
     """
 
     def __init__(self, dataset: DetectionDataset, *, per_class: bool = False, max_detections: int = 300) -> None:
-        """Start without detections.
+        """Create a metric without detections.
 
         Args:
-            dataset: ground truth, crowd regions included; it is not taken from the labels.
-            per_class: give each class's average precision as well, as `map_NAME`.
-            max_detections: the most of an image.
+            dataset: ground truth, including crowd regions; the labels are not used.
+            per_class: also report the average precision per class, as `map_NAME`.
+            max_detections: maximum number of detections per image.
         """
         self.dataset, self._per_class, self._max_detections = dataset, per_class, max_detections
         self._evaluator = CocoEvaluator(dataset)
 
     def add(self, outputs: Any, labels: Sequence[Mapping[str, Tensor]]) -> None:
-        """Take the detections of a batch; of an image that comes twice, the last ones.
+        """Add the detections of a batch; for an image that occurs twice, the last ones count.
 
         Args:
-            outputs: of the model in eval mode: `logits` (b, q, k) and `pred_boxes` (b, q, 4), normalized cxcywh.
+            outputs: output of the model in eval mode: `logits` (b, q, k) and `pred_boxes` (b, q, 4), normalized cxcywh.
             labels: `image_id` and `orig_size` (height, width) of each image, which was stretched, not padded.
         """
         self._add(outputs.logits, outputs.pred_boxes, labels)
 
     def compute(self) -> dict[str, float]:
-        """Return the numbers for what was added in all processes, -1 where there is no such object, and start anew.
+        """Return the metrics over all processes, -1 if there are no such objects, and reset.
 
-        Every process has to call it, and gets the same.
+        Call it in every process; all get the same result.
         """
         evaluator, self._evaluator = self._evaluator, CocoEvaluator(self.dataset)
         processes = _processes()
@@ -69,31 +70,31 @@ class CocoMetric:
         return processes.gather_all(numbers)[0]
 
     def collect(self, predictions: Any, labels: Any) -> Any:
-        """For Trainer's `preprocess_logits_for_metrics`: take a batch where it was computed, before it is gathered.
+        """Use as `preprocess_logits_for_metrics` of Trainer: add a batch in its own process, before it is gathered.
 
         Returns:
-            The ids of the batch's images: Trainer gathers these from all processes instead of the model's outputs.
+            The image ids of the batch, which Trainer gathers from all processes instead of the model outputs.
         """
         if labels is None:
             return predictions
         logits, boxes = _logits_and_boxes(predictions)
         self._add(logits, boxes, labels)
         image_ids = torch.cat([label["image_id"].reshape(1) for label in labels])
-        # Trainer would gather the labels next, whose shapes differ between processes: gloo aborts
+        # Trainer would gather the labels next; their shapes differ between processes, so gloo would abort
         labels.clear()
         return image_ids
 
     def __call__(self, prediction: Any, compute_result: bool = True) -> dict[str, float]:
-        """For Trainer's `compute_metrics`, with `batch_eval_metrics` or without: the numbers after the last batch.
+        """Use as `compute_metrics` of Trainer, with or without `batch_eval_metrics`: metrics after the last batch.
 
         Raises:
-            InputError: nothing was collected.
+            InputError: no detections were collected.
         """
         if not compute_result:
             return {}
         if not any(_processes().gather_all(self._evaluator.num_added > 0)):
             raise InputError(
-                "CocoMetric has no detections: give Trainer preprocess_logits_for_metrics=metric.collect as well"
+                "CocoMetric has no detections; also pass preprocess_logits_for_metrics=metric.collect to Trainer"
             )
         return self.compute()
 
@@ -119,7 +120,7 @@ class CocoMetric:
 
 
 def _logits_and_boxes(predictions: Any) -> tuple[Tensor, Tensor]:
-    """The first two tensors (b, q, ...) of the model's outputs, without the loss, in their order."""
+    """Return the first two tensors (b, q, ...) of the model outputs, which come without the loss."""
     tensors = [part for part in predictions if isinstance(part, Tensor) and part.ndim == 3][:2]
     if len(tensors) < 2 or tensors[1].shape[-1] != 4:
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors) or "none"
@@ -128,7 +129,7 @@ def _logits_and_boxes(predictions: Any) -> tuple[Tensor, Tensor]:
 
 
 def _processes() -> Processes:
-    """The processes that Trainer or Accelerate joined."""
+    """Return the process group that Trainer or Accelerate initialized."""
     if not (dist.is_available() and dist.is_initialized()):
         return Processes()
     return Processes(rank=dist.get_rank(), world_size=dist.get_world_size())

@@ -1,4 +1,4 @@
-"""A recipe in the words of Trainer: optimizer, schedule of the rate, and the arguments that follow from it."""
+"""Translate a recipe for Trainer: optimizer, learning rate schedule and training arguments."""
 
 from typing import Any
 
@@ -15,35 +15,35 @@ from rtdetr.wording import counted
 
 
 def build_optimizers(model: nn.Module, recipe: Recipe, *, steps_per_epoch: int) -> tuple[torch.optim.AdamW, LambdaLR]:
-    """Return the optimizer and the schedule of a recipe, as `Trainer(optimizers=...)` takes them.
+    """Return the optimizer and the learning rate schedule of a recipe, for `Trainer(optimizers=...)`.
 
-    The parameters are in the recipe's groups: the backbone at its own rate, norms without weight decay.
+    The parameters are in the groups of the recipe: the backbone has its own learning rate, norms have no weight decay.
 
     Args:
         model: a model of `rtdetr.hf`; it may be moved to another device later.
-        recipe: rates, weight decay, groups and schedule.
-        steps_per_epoch: optimizer steps an epoch, which the schedule counts its epochs in.
+        recipe: learning rates, weight decay, groups and schedule.
+        steps_per_epoch: optimizer steps per epoch, which convert the epochs of the schedule to steps.
 
     Raises:
-        ConfigError: patterns of the recipe's groups that cannot be, or match the same parameter.
+        ConfigError: group patterns of the recipe are not valid, or match the same parameter.
     """
-    # recipes name the parts of the network, which the Hugging Face classes hold below prefixes of their own
+    # recipes use module names of the network, which the Hugging Face classes wrap with their own prefixes
     network = next((module for module in model.modules() if isinstance(module, RTDETR)), model)
     optimizer = build_optimizer(network, recipe)
     return optimizer, LambdaLR(optimizer, lambda step: lr_factor(recipe, step, iterations_per_epoch=steps_per_epoch))
 
 
 def training_arguments(recipe: Recipe, *, num_processes: int = 1) -> dict[str, Any]:
-    """Return the values of `transformers.TrainingArguments` that follow from a recipe and from our helpers.
+    """Return the values of `transformers.TrainingArguments` that a recipe and our helpers require.
 
     `TrainingArguments("runs/x", **training_arguments(recipe), eval_strategy="epoch", ...)`
 
     Args:
-        recipe: batch size over all processes, epochs, clipping.
+        recipe: batch size over all processes, epochs and gradient clipping.
         num_processes: processes that share a batch (`WORLD_SIZE` under torchrun).
 
     Raises:
-        ConfigError: the batch cannot be shared out evenly.
+        ConfigError: the batch cannot be divided evenly.
     """
     shares = num_processes * recipe.accumulate
     if recipe.batch_size % shares:
@@ -56,6 +56,6 @@ def training_arguments(recipe: Recipe, *, num_processes: int = 1) -> dict[str, A
         "per_device_train_batch_size": recipe.batch_size // shares,
         "gradient_accumulation_steps": recipe.accumulate,
         "max_grad_norm": recipe.clip_max_norm,
-        "remove_unused_columns": False,  # Trainer would drop the labels, whose names it does not know
-        "batch_eval_metrics": True,  # or it keeps what every evaluation batch gave
+        "remove_unused_columns": False,  # Trainer would drop the labels, because it does not know their names
+        "batch_eval_metrics": True,  # otherwise Trainer keeps the outputs of all evaluation batches
     }
