@@ -302,7 +302,7 @@ def _sizes_of_masks(part: Part, rows: Rows, positions: list[int]) -> dict[int, t
     masks = [i for i in positions if isinstance(rows.rows[i].get("segmentation"), dict)]
     images = [image for image in dict.fromkeys(rows.images[i] for i in masks) if part.images[image].size_wh is None]
     names = [part.images[image].file_name for image in images]
-    located = locate(names, part.images_dir, beside=part.source.parent) if names else None
+    located = locate(names, part.images_dir, annotations_dir=part.source.parent) if names else None
     sizes = {}
     for at, image in enumerate(images):
         try:

@@ -163,7 +163,9 @@ class Rows:
         if any(type(value) is int and not -(2**63) <= value < 2**63 for value in values):
             for position, value in enumerate(values):
                 if type(value) is int and not -(2**63) <= value < 2**63:
-                    self.note(position, kind(value), f"has a {key} that does not fit into 64 bits")
+                    self.note(
+                        position, kind(value), f"has {key} {reprlib.repr(value)}, which does not fit into 64 bits"
+                    )
         return values
 
     def ids(self, *, optional: bool = False) -> list[Any]:

@@ -34,7 +34,7 @@ from rtdetr.wording import are, counted, more_like_it
 
 _log = logging.getLogger(__name__)
 _LOCAL_FILES = "?d="  # Label Studio: /data/local-files/?d=FOLDER/x.png
-BESIDE, SLASH, DECODED, NAME, CASE = (
+ANNOTATIONS, SLASH, DECODED, NAME, CASE = (
     "relative to the folder of the annotations",
     "with backslashes replaced by /",
     "by the decoded name",
@@ -80,13 +80,13 @@ class Located(NamedTuple):
         )
 
 
-def locate(names: Sequence[str], images_dir: Path, *, beside: Path) -> Located:
+def locate(names: Sequence[str], images_dir: Path, *, annotations_dir: Path) -> Located:
     """Find the files of images.
 
     Args:
         names: names in the annotations.
         images_dir: folder that they are relative to.
-        beside: folder of the annotations.
+        annotations_dir: folder of the annotations.
     """
     folders = {os.path.dirname(name) for name in names}
     present = {(folder, name) for folder in folders for name in listing(images_dir / folder)}
@@ -96,7 +96,7 @@ def locate(names: Sequence[str], images_dir: Path, *, beside: Path) -> Located:
         return located
     missing = set(absent)
     right = {os.path.dirname(decoded(name)) for i, name in enumerate(names) if i not in missing}
-    finder = _Finder(images_dir, beside, right)
+    finder = _Finder(images_dir, annotations_dir, right)
     for i in absent:
         found = finder.find(names[i])
         if not found:
@@ -131,12 +131,12 @@ class _Finder:
 
     Args:
         images_dir: folder of the images.
-        beside: folder of the annotations.
+        annotations_dir: folder of the annotations.
         right: folders in the annotations with images at the listed path: one missing there is not searched elsewhere.
     """
 
-    def __init__(self, images_dir: Path, beside: Path, right: set[str]) -> None:
-        self._images_dir, self._beside, self._right = str(images_dir), str(beside), right
+    def __init__(self, images_dir: Path, annotations_dir: Path, right: set[str]) -> None:
+        self._images_dir, self._annotations_dir, self._right = str(images_dir), str(annotations_dir), right
         self._real: dict[str, str] = {}
         self._root = os.path.realpath(self._images_dir)
         self._listings: dict[str, set[str]] = {}
@@ -144,10 +144,10 @@ class _Finder:
     def find(self, name: str) -> list[tuple[str, str]]:
         """Return the matching names and how each was found: none, one, or several if ambiguous."""
         for form, way in forms(name):
-            for folder in (self._images_dir, self._beside):
+            for folder in (self._images_dir, self._annotations_dir):
                 path = os.path.join(folder, form)
                 if self._exists(path):
-                    return [(self._name(path), way if folder == self._images_dir else way or BESIDE)]
+                    return [(self._name(path), way if folder == self._images_dir else way or ANNOTATIONS)]
         written, last = os.path.split(decoded(name))
         own = os.path.normpath(os.path.join(self._images_dir, written)) if written in self._right else None
         for key, files, way in ((composed, self._files, NAME), (_fold, self._folded, CASE)):
@@ -234,7 +234,7 @@ def check_files_exist(
     Raises:
         DatasetError: images are missing (the message has their number and the first), or a name matches several files.
     """
-    located = locate(file_names, images_dir, beside=folder_of(annotations_file))
+    located = locate(file_names, images_dir, annotations_dir=folder_of(annotations_file))
     if located.missing:
         message = (
             f"{annotations_file}: {len(located.missing)} of its {counted(len(file_names), 'image')} "
@@ -293,7 +293,7 @@ def with_sizes_of_files(
     Raises:
         DatasetError: as for `sizes_of`.
     """
-    located = locate([file_names[i] for i in unstated], images_dir, beside=folder_of(source))
+    located = locate([file_names[i] for i in unstated], images_dir, annotations_dir=folder_of(source))
     paths = [str(images_dir / name) for name in located.names]
     found = sizes_of(paths, source=source, on_bad_image=on_bad_image)
     filled = sizes_wh.copy()

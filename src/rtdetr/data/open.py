@@ -104,7 +104,7 @@ def find_dataset(path: Path, *, split: str, images: Path | None = None) -> Found
     elif is_address(path):
         raise DatasetError(refused_address(path))
     else:
-        raise DatasetError(f"{path} does not exist; expected a folder, {expected_files()}")
+        raise DatasetError(f"no dataset {path}: expected a folder, {expected_files()}")
     return found
 
 

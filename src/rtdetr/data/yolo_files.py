@@ -205,12 +205,12 @@ def _images_of(file: Path, document: dict[str, Any], key: str, entry: Any) -> _E
     return _listed_images(found, places[0].parent)
 
 
-def _places(beside: Path, root: str, entry: str) -> list[Path]:
+def _places(data_dir: Path, root: str, entry: str) -> list[Path]:
     """Return the paths that an entry may stand for; some exports write ../train for a folder next to the file."""
     root, entry = os.path.expanduser(root), os.path.expanduser(entry)
-    places = [beside / root / entry, beside / entry, Path(root, entry)]
+    places = [data_dir / root / entry, data_dir / entry, Path(root, entry)]
     if entry.startswith("../"):
-        places.append(beside / entry.removeprefix("../"))
+        places.append(data_dir / entry.removeprefix("../"))
     return list(dict.fromkeys(places))
 
 
@@ -234,7 +234,7 @@ def _listed_images(file: Path, root: Path) -> _Entry:
     if not absent:
         return _Entry(paths)
     listed = [lines[i] for i in absent]
-    located = locate(listed, root, beside=file.parent)
+    located = locate(listed, root, annotations_dir=file.parent)
     refuse_ambiguous(located, file, listed, remedy="Correct its path in the list")
     for i, name in zip(absent, located.names, strict=True):
         paths[i] = os.path.abspath(root / name)
@@ -242,9 +242,9 @@ def _listed_images(file: Path, root: Path) -> _Entry:
     return _Entry(paths, moved=moved, note=located.note(file, listed, total=len(lines)))
 
 
-def _listed_image(line: str, beside: Path, root: Path) -> str:
+def _listed_image(line: str, list_dir: Path, root: Path) -> str:
     forms = dict.fromkeys([line] if line.isascii() else [line, *(unicodedata.normalize(f, line) for f in _FORMS)])
-    candidates = [folder / form for form in forms for folder in (beside, root)]
+    candidates = [folder / form for form in forms for folder in (list_dir, root)]
     return os.path.abspath(next((path for path in candidates if _exists(path)), candidates[0]))
 
 

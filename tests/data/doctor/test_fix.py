@@ -87,9 +87,7 @@ def test_the_copy_opens_strictly_and_the_original_is_untouched(tmp_path):
         "unreadable-entry: train: a.jpg annotation 53",
     ):
         assert line in lines
-    assert "images that are in two splits: 1, left out of the earlier split: train before val before test" in summary(
-        changes
-    )
+    assert "images in two splits: 1, omitted from the earlier split: train before val before test" in summary(changes)
 
 
 def test_the_copy_can_be_trained_on(tmp_path):
@@ -345,7 +343,7 @@ def test_nothing_left(tmp_path):
     for image in (root / "images/val").iterdir():
         image.write_bytes(b"")
     with pytest.raises(
-        DatasetError, match=r"val\.json: the split 'val' has no sound image \(images that cannot be read: 2\)"
+        DatasetError, match=r"val\.json: the split 'val' has no valid image \(images that cannot be read: 2\)"
     ):
         fix(check(root), tmp_path / "out")
     splits = clean()
@@ -370,7 +368,7 @@ def test_the_reasons_of_a_loss_are_those_of_one_split_and_count_each_image_and_b
     (root / "images/train/a.jpg").unlink()
     with pytest.raises(DatasetError) as caught:
         fix(check(root), tmp_path / "out")
-    said = str(caught.value).partition("would lose of ")[2].partition(". Correct")[0]
+    said = str(caught.value).partition("cleaned copy of ")[2].partition(". Correct")[0]
     images, boxes = said.split(" and 5 of 6 boxes ")
     assert images == "'train' 1 of 3 images (listed images without a file: 1)"
     reasons = dict(reason.rsplit(": ", 1) for reason in boxes.strip("()").split("; "))
@@ -393,7 +391,7 @@ def test_names_that_are_no_text(tmp_path):
     splits["train"]["images"] = listed
     (root / "annotations/train.json").write_text(json.dumps(splits["train"]))
     report = check(root)
-    assert "train: \\ud800\\x1b[31m.jpg there is no such file" in report.text()
+    assert "train: \\ud800\\x1b[31m.jpg does not exist" in report.text()
     report.save_html(tmp_path / "page.html")
     fix(report, tmp_path / "out", allow_loss=True)
     line = "missing-file: train/\\ud800\\x1b[31m.jpg with its boxes annotation 1, annotation 2\n"

@@ -131,7 +131,7 @@ def test_a_page_replaces_only_pages(tmp_path):
     report = check(root)
     file = root / "annotations/train.json"
     before = file.read_bytes()
-    with pytest.raises(DatasetError, match="exists: choose another"):
+    with pytest.raises(DatasetError, match="exists; choose another"):
         report.save_html(file)
     assert file.read_bytes() == before
     for _ in range(2):

@@ -119,11 +119,11 @@ def check_labels(survey: Survey, found: Collector, *, is_whole: bool) -> None:
     """
     for p in range(len(survey.parts)):
         found.add("unlabeled-image", unlabeled(survey, p), lambda i, p=p: survey.example((p, i), "has no label file"))
-    beside = unlisted(survey)
-    bare = {path for path in beside if not any(part.is_annotated(str(path)) for part in survey.parts)}
+    extra = unlisted(survey)
+    bare = {path for path in extra if not any(part.is_annotated(str(path)) for part in survey.parts)}
     listed = {image.path for part in survey.parts for image in part.images}
     is_much = is_whole and len(bare) > MOST_UNLABELED * (len(listed) + len(bare))
-    for path in beside:
+    for path in extra:
         if is_much and path in bare:
             found.add_one("unlabeled-image", Example("all", str(path), "", "has no annotations, and no split uses it"))
         else:
@@ -143,8 +143,8 @@ def unlisted(survey: Survey) -> list[Path]:
     """Return image files in the folders of listed images that no split lists."""
     listed = {os.path.normpath(image.path) for part in survey.parts for image in part.images}
     folders = sorted({os.path.dirname(path) for path in listed})
-    beside = (os.path.join(folder, name) for folder in folders for name in sorted(listing(Path(folder))))
-    others = (path for path in beside if is_image_name(path) and path not in listed)
+    present = (os.path.join(folder, name) for folder in folders for name in sorted(listing(Path(folder))))
+    others = (path for path in present if is_image_name(path) and path not in listed)
     return [Path(path) for path in others if not os.path.basename(path).startswith(".")]
 
 

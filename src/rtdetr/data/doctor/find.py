@@ -125,7 +125,7 @@ def _read(found: Found, name: str) -> Part:
 def _locate(part: Part) -> None:
     """Set the paths of images that are not at the listed path, as training does."""
     listed = [image.file_name for image in part.images]
-    located = locate(listed, part.images_dir, beside=folder_of(part.source))
+    located = locate(listed, part.images_dir, annotations_dir=folder_of(part.source))
     for i, way in located.ways.items():
         name = located.names[i]
         part.problem("other-path", file=listed[i], detail=f"is read from {name}, found {way}", image=i)

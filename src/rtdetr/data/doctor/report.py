@@ -90,7 +90,7 @@ class Report:
         counts = Counter(finding.severity for finding in self.findings)
         kinds = [_kinds(counts[name], name) for name in ("error", "warning", "note") if counts[name]]
         if self.sound:
-            return f"No problems found{f' ({kinds[0]})' if kinds else ''}."
+            return f"The data is sound{f' ({kinds[0]})' if kinds else ''}."
         return f"Found {', '.join(kinds)}."
 
     def save_html(self, file: str | Path) -> Path:

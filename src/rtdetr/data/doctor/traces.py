@@ -66,8 +66,8 @@ def _real_folder(folder: str) -> str:
 def _folders(root: Path, split: str, around: Iterable[Path]) -> Iterator[Path]:
     """Yield folders named after the split, in the dataset, its image and label folders, or next to `around`."""
     whole = Path(os.path.abspath(root))
-    beside = (folder.parent for folder in map(Path, map(os.path.abspath, around)) if whole in folder.parent.parents)
-    places = [root, *(root / name for name in sorted(listing(root)) if name.lower() in _PARENTS), *beside]
+    nearby = (folder.parent for folder in map(Path, map(os.path.abspath, around)) if whole in folder.parent.parents)
+    places = [root, *(root / name for name in sorted(listing(root)) if name.lower() in _PARENTS), *nearby]
     for place in dict.fromkeys(places):
         paths = (place / name for name in sorted(listing(place)) if _names(name, split, exactly=True))
         yield from filter(Path.is_dir, paths)
