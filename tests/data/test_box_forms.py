@@ -105,7 +105,7 @@ def test_boxes_that_reach_over_the_border_are_not_suspected():
 def test_fractions_are_recognized(form):
     fractions = corners(30) / [*WH, *WH]
     found = other_form(written(fractions, XYWH), sizes(30), form=form)
-    assert found.startswith("look like fractions of the image's sides: 30 of 30 lie within the first pixel")
+    assert found.startswith("look like fractions of the image's sides: 30 of 30 are within the first pixel")
     assert other_form(written(fractions[:1], XYWH), sizes(1), form=form) != ""
     assert other_form(written(fractions, XYWH) * 200, sizes(30) * 200, form=CENTER) == ""  # YOLO has them
 

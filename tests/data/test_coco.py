@@ -144,7 +144,7 @@ def test_sizes_that_a_file_does_not_state_are_read_from_the_images(tmp_path, but
     clean, columns = read(tmp_path, document()), read(tmp_path, content, images_dir=images_dir)
     for left, right in zip(columns[1:9], clean[1:9], strict=True):
         np.testing.assert_array_equal(left, right)
-    assert any(f"read from the files: {3 if but is None else 2}" in note for note in columns.notes)
+    assert any(f"read from the image files: {3 if but is None else 2}" in note for note in columns.notes)
 
 
 def test_a_rotated_image_without_stated_size_counts_upright(tmp_path):
@@ -203,7 +203,7 @@ def test_of_classes_of_one_name_those_without_objects_are_left_out(tmp_path):
     )
     assert read(tmp_path, {**content, "annotations": []}).categories.ids == [2]
     content["annotations"][0]["category_id"] = 2
-    with pytest.raises(DatasetError, match="category 2 is named 'fish' like another"):
+    with pytest.raises(DatasetError, match="category 2 has the name 'fish' of another"):
         read(tmp_path, content)
 
 

@@ -202,7 +202,7 @@ def test_commas_that_may_mean_two_things_are_refused(tmp_path, row):
     root = write_yolo(tmp_path / "set")
     file = root / "labels/train/a.txt"
     file.write_text(f"{file.read_text()}\n{row}")
-    with pytest.raises(DatasetError, match=r"a\.txt:3: expected 'class cx cy w h' .* and with decimal points; got"):
+    with pytest.raises(DatasetError, match=r"a\.txt:3: expected 'class cx cy w h' .* and with decimal points, got"):
         open_dataset(root, split="train")
     assert kinds(root) == {"unreadable-entry": 1}
 

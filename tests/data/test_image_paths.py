@@ -14,7 +14,7 @@ from rtdetr.cli.main import app
 from rtdetr.data import DetectionDataset, check, open_dataset
 from rtdetr.data import image_paths as module
 from rtdetr.data.doctor import fix
-from rtdetr.data.image_paths import BESIDE, CASE, DECODED, NAME, SLASH, locate
+from rtdetr.data.image_paths import ANNOTATIONS, CASE, DECODED, NAME, SLASH, locate
 from rtdetr.errors import DatasetError, MissingSplitError
 from tests.data.doctor.test_formats import write_voc, write_yolo
 from tests.data.doctor_files import clean, picture, write
@@ -35,7 +35,7 @@ def label_studio(root: Path, form: str = "{name}") -> Path:
 
 
 FORMS = {
-    "own folder": ("images/{name}", BESIDE),
+    "own folder": ("images/{name}", ANNOTATIONS),
     "backslash": ("images\\{name}", SLASH),
     "dot": (".\\images\\{name}", SLASH),
     "upload": ("..\\..\\media\\upload\\{name}", NAME),
@@ -75,7 +75,7 @@ def test_paths_as_other_programs_write_them(tmp_path, caplog, form):
     told = sum(name != text.format(name=name, quoted=name, root=root) for name in FILES)
     if form == "encoded":
         told = 2  # b.jpg is as written
-    assert message.startswith(f"{root / 'result.json'}: {told} of its 3 images are not where it says")
+    assert message.startswith(f"{root / 'result.json'}: {told} of its 3 images are not at the listed path")
     assert f": {told} {way}; the first, " in message
     assert_tidy(DetectionDataset(root / "images", root / "result.json"), tidy)
     report = check(root)
@@ -108,7 +108,7 @@ def test_the_order_of_the_ways(tmp_path):
     name = "sub\\a%20b.png"
     order = [
         (images / name, None),
-        (beside / name, BESIDE),
+        (beside / name, ANNOTATIONS),
         (images / "sub/a%20b.png", SLASH),
         (beside / "sub/a%20b.png", SLASH),
         (images / "sub/a b.png", DECODED),
@@ -207,7 +207,7 @@ def test_links_and_files_elsewhere_keep_their_place(tmp_path):
 def test_the_remedy_that_the_error_names_helps(tmp_path):
     root = label_studio(tmp_path / "set", "C:\\data\\{name}")
     (root / "images").rename(tmp_path / "moved")
-    with pytest.raises(DatasetError, match="give the right folder with --images of 'train', 'evaluate' and 'data"):
+    with pytest.raises(DatasetError, match="give the right folder with --images of 'train', 'evaluate' or 'data"):
         open_dataset(root / "result.json", split="train")
     assert len(open_dataset(root, split="train", images=tmp_path / "moved")) == 3
     runner, moved, file = CliRunner(), str(tmp_path / "moved"), str(root / "result.json")
@@ -226,7 +226,7 @@ def test_the_command_line_trains_and_evaluates(tmp_path, caplog):
     runner = CliRunner()
     result = runner.invoke(app, ["train", str(root), "--val-data", str(root / "result.json"), *options, *more])
     assert result.exit_code == 0, result.output
-    assert any("3 of its 3 images are not where it says" in message for message in caplog.messages)
+    assert any("3 of its 3 images are not at the listed path" in message for message in caplog.messages)
     evaluate = ["evaluate", str(tmp_path / "run/last.pth"), str(root / "result.json"), "--device", "cpu"]
     result = runner.invoke(app, [*evaluate, "--output", str(tmp_path / "report")])
     assert result.exit_code == 0, result.output
@@ -294,7 +294,7 @@ def test_yolo_lists_with_other_paths(tmp_path, caplog, form):
     (root / "train.txt").write_text("\n".join(form.format(name) for name in ("a.jpg", "b.jpg", "c.jpg")))
     (root / "data.yaml").write_text("train: train.txt\nval: images/val\nnames: {3: cat, 7: dog}\n")
     dataset = open_dataset(root, split="train")
-    assert any("3 of its 3 images are not where it says" in message for message in caplog.messages)
+    assert any("3 of its 3 images are not at the listed path" in message for message in caplog.messages)
     np.testing.assert_array_equal(dataset.annotations.boxes_xywh, tidy.annotations.boxes_xywh)
     assert check(root).sound
 

@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 from PIL import Image
 
-from rtdetr.data import check, index_cache, open_dataset, yolo
+from rtdetr.data import check, index_cache, open_dataset, yolo_files
 from rtdetr.data.doctor import fix
 from rtdetr.data.label_files import LabelFiles, usual_label_file
 from rtdetr.errors import DatasetError
@@ -221,7 +221,7 @@ def test_a_share_of_images_without_a_label_is_told(tmp_path, caplog):
     [record] = caplog.records
     assert record.levelno == logging.WARNING
     assert "3 of the 43 images of train have no label file and are used as background; the first is" in record.message
-    assert "images/train/x0.png. If that is right, empty files such as" in record.message
+    assert "images/train/x0.png. If they have no objects, add empty files such" in record.message
     report = check(root)
     found = {finding.kind: finding.count for finding in report.findings}
     assert not report.sound
@@ -387,13 +387,11 @@ def test_a_voc_file_that_lies_near_is_named(tmp_path, place):
     root = write_voc(tmp_path / "set")
     (root / place).parent.mkdir(exist_ok=True)
     (root / "Annotations/b.xml").rename(root / place)
-    with pytest.raises(
-        DatasetError, match=rf"Annotations/b\.xml does not exist, but .*{place} has its name\. Move it there"
-    ):
+    with pytest.raises(DatasetError, match=rf"Annotations/b\.xml does not exist, but .*{place} does\. Move it there"):
         open_dataset(root, split="train")
     report = check(root)
     assert {finding.kind for finding in report.findings} == {"misplaced-label", "unlabeled-image"}
-    assert f"but {root / place} has its name" in report.text()
+    assert f"but {root / place} does" in report.text()
 
 
 def test_voc_images_without_a_file_are_a_finding_and_unlisted_ones_with_a_file_a_note(tmp_path):
@@ -460,13 +458,13 @@ def test_a_voc_file_near_an_image_of_a_folder_stops_the_run(tmp_path, place):
     (root / "train/train-b.xml").rename(root / place / "train-b.xml")
     with pytest.raises(
         DatasetError,
-        match=rf"train/train-b\.xml does not exist, but .*{place}/train-b\.xml has its name\. Move it there",
+        match=rf"train/train-b\.xml does not exist, but .*{place}/train-b\.xml does\. Move it there",
     ):
         open_dataset(root, split="train")
     report = check(root)
     assert not report.sound and "misplaced-label" in kinds(root)
-    assert f"but {root / place}/train-b.xml has its name" in report.text()
-    with pytest.raises(DatasetError, match="images whose label file is not in a usual place"):
+    assert f"but {root / place}/train-b.xml does" in report.text()
+    with pytest.raises(DatasetError, match="images with a label file in an unusual place"):
         fix(report, tmp_path / "out")
 
 
@@ -502,7 +500,7 @@ def test_one_voc_file_is_not_taken_for_two_images(tmp_path):
         (root / split / f"{split}-a.jpg").rename(root / split / "a.jpg")
         (root / split / f"{split}-a.xml").rename(root / "Annotations/a.xml")
     (root / "valid/other.xml").write_text((root / "Annotations/a.xml").read_text().replace("valid-a", "none"))
-    with pytest.raises(DatasetError, match=r"train/a\.xml does not exist, but .*Annotations/a\.xml has its name"):
+    with pytest.raises(DatasetError, match=r"train/a\.xml does not exist, but .*Annotations/a\.xml does"):
         open_dataset(root, split="train")
 
 
@@ -549,8 +547,8 @@ def test_lines_of_a_list_that_were_found_elsewhere_are_a_note_of_the_doctor(tmp_
     listed(root)
     caplog.clear()
     assert boxes(root) == expected == boxes(root)
-    said = [message for message in caplog.messages if "found otherwise" in message]
-    assert len(said) == 2 and "3 of its 3 images are not where it says" in said[0]
+    said = [message for message in caplog.messages if "found elsewhere" in message]
+    assert len(said) == 2 and "3 of its 3 images are not at the listed path" in said[0]
     report = check(root)
     [finding] = [finding for finding in report.findings if finding.kind == "other-path"]
     assert finding.count == 3 and finding.severity == "note" and report.sound
@@ -569,7 +567,7 @@ def test_labels_whose_image_is_missing_are_told_each_time(tmp_path, caplog, monk
         (root / "labels/train" / name).write_text(text)
     told = (
         f"{root / 'data.yaml'}: 2 label files of train with objects have no image; the first is "
-        f"{root / 'labels/train/b.txt'}; add the images or delete the labels"
+        f"{root / 'labels/train/b.txt'}. Add the images or delete the labels"
     )
     for _ in range(2):  # the second time from the cache
         assert len(boxes(root)) == 2
@@ -607,7 +605,7 @@ def test_labels_of_a_missing_folder_below_a_split_that_is_named_as_a_whole_are_t
 
 def test_labels_without_an_image_are_counted_up_to_a_number(tmp_path, caplog, monkeypatch):
     root = write_yolo(tmp_path / "set")
-    monkeypatch.setattr(yolo, "_MOST_STRAY", 150)
+    monkeypatch.setattr(yolo_files, "_MOST_STRAY", 150)
     for number in range(151):
         (root / f"labels/train/x{number:03d}.txt").write_text(LABEL)
     boxes(root)

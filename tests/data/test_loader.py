@@ -62,7 +62,7 @@ def test_images_that_cannot_be_read(tmp_path, caplog):
     broken = dataset.path(3)
     broken.write_bytes(broken.read_bytes()[:40])
     with pytest.raises(
-        DatasetError, match=r"image 4: .*'rtdetr data check' finds every such image .* --bad-images skip"
+        DatasetError, match=r"image 4: .*'rtdetr data check' finds every such image, .* --bad-images skip"
     ):
         epoch(TrainLoader(dataset, RECIPE))
     tolerant = TrainLoader(dataset.skipping_bad_images(), DENSE.replace(batch_size=8))
@@ -102,7 +102,7 @@ def test_full_shared_memory_makes_no_difference(dataset, monkeypatch, caplog):
     assert_same(epoch(loader), expected)
     epoch(loader, 1)
     assert [text for text in caplog.messages if "--shm-size" in text] == [
-        "shared memory (/dev/shm) is full: images come from the workers through pipes, which is slower. Enlarge it "
+        "shared memory (/dev/shm) is full, so workers send images through pipes, which is slower. Enlarge it "
         "(docker run --shm-size=8g), or use fewer workers"
     ]
 

@@ -99,7 +99,7 @@ def test_what_cannot_be_merged(tmp_path):
         open_dataset([huge, source(tmp_path / "b")], split="train")
     with pytest.raises(ConfigError, match="an empty list"):
         open_dataset([], split="train")
-    with pytest.raises(ConfigError, match="a folder of images belongs to one dataset"):
+    with pytest.raises(ConfigError, match="'images' applies to one dataset only"):
         open_dataset([huge, huge], split="train", images=tmp_path)
     with pytest.raises(ConfigError, match="expected a path, a dataset or a list of them, got int"):
         open_dataset(3, split="train")

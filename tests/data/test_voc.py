@@ -193,7 +193,7 @@ def test_missing_files_are_named(tmp_path):
     ):
         read(root)
     (root / "ImageSets/Main/train.txt").write_text("\n")
-    with pytest.raises(DatasetError, match=r"train\.txt: expected one image a line, got none"):
+    with pytest.raises(DatasetError, match=r"train\.txt: expected one image per line, but the file is empty"):
         read(root)
 
 

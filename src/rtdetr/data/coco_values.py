@@ -236,8 +236,8 @@ def _box_of_mask(mask: dict[str, Any], size_wh: tuple[int, int] | None) -> list[
 
 
 def _decoded(counts: str) -> list[int] | None:
-    """Decode compressed run lengths: 5 bits per character, lowest first; from the fourth on, each is stored as the
-    difference from the second to last.
+    """Decode compressed run lengths: 5 bits per character, lowest first. From the fourth on, a run is stored as its
+    difference from the run two before it.
     """
     runs: list[int] = []
     value = shift = 0

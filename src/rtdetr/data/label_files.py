@@ -85,7 +85,7 @@ class Listing:
         return sorted(entry.name for entry in may_be if entry.is_dir(follow_symlinks=False))
 
     def find(self, name: str) -> str | None:
-        """The name itself, or one that differs in the case of its suffix or in its Unicode form."""
+        """Return the name itself, or one that differs only in the case of its suffix or in Unicode form."""
         if name in self.names:
             return name
         key = _key(name)

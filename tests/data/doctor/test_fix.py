@@ -349,9 +349,7 @@ def test_nothing_left(tmp_path):
     splits = clean()
     for rows in splits.values():
         rows["categories"] = []
-    with pytest.raises(
-        DatasetError, match=r"train\.json: the split 'train' has no class, so there is nothing to write"
-    ):
+    with pytest.raises(DatasetError, match=r"train\.json: the split 'train' has no class, so it cannot be copied"):
         fix(check(write(tmp_path / "other", splits)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -370,7 +368,7 @@ def test_the_reasons_of_a_loss_are_those_of_one_split_and_count_each_image_and_b
         fix(check(root), tmp_path / "out")
     said = str(caught.value).partition("cleaned copy of ")[2].partition(". Correct")[0]
     images, boxes = said.split(" and 5 of 6 boxes ")
-    assert images == "'train' 1 of 3 images (listed images without a file: 1)"
+    assert images == "'train' would lose 1 of 3 images (listed images without a file: 1)"
     reasons = dict(reason.rsplit(": ", 1) for reason in boxes.strip("()").split("; "))
     assert reasons == {
         "with those images": "2",
@@ -413,7 +411,7 @@ def test_boxes_without_an_area_are_refused_without_a_warning_of_numpy(tmp_path, 
     for row in splits["train"]["annotations"]:
         row["bbox"][2:] = sides
     report = check(write(tmp_path / "set", splits))
-    with pytest.raises(DatasetError, match=r"'train' 0 of 3 images and 6 of 6 boxes \(boxes without width"):
+    with pytest.raises(DatasetError, match=r"'train' would lose 0 of 3 images and 6 of 6 boxes \(boxes without width"):
         fix(report, tmp_path / "out")
     np.testing.assert_array_equal(visible_share(report.survey, 0), np.ones(6))
 

@@ -71,7 +71,7 @@ def test_the_page(tmp_path):
     found = [finding.kind for finding in report.findings]
     assert found == ["corrupt-image", "degenerate-box", "box-outside", "exif-rotation", "tiny-box"]
     page = read_page(report, tmp_path)
-    assert page.ids == ["splits", "findings", "classes", "in-detail", *found]
+    assert page.ids == ["splits", "findings", "classes", "details", *found]
     assert "<script>alert(1)</script>" in page.text  # as words, not as an element
     assert "a.jpg annotation 1" in page.text
     sizes = [image.size for image in page.pictures]
