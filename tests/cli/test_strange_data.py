@@ -82,11 +82,11 @@ def test_a_label_that_lies_near(tmp_path, make):
     (root / old).rename(root / new)
     result = run("data", "check", root)
     assert result.exit_code == 1
-    assert f"{root / new} has its name" in result.stdout and "sound" not in result.stdout
+    assert f"but {root / new} " in result.stdout and "sound" not in result.stdout
     result = dry_run(root)
     assert result.exit_code == 2
     [line] = result.stderr.strip().splitlines()
-    assert line.startswith("DatasetError: ") and f"{root / new} has its name" in line
+    assert line.startswith("DatasetError: ") and f"but {root / new} " in line
 
 
 def test_a_training_set_without_objects(tmp_path):
@@ -95,7 +95,7 @@ def test_a_training_set_without_objects(tmp_path):
         file.write_text("")
     result = run("data", "check", root)
     assert result.exit_code == 1
-    assert "splits without an object: 1" in result.stdout and "sound" not in result.stdout
+    assert "splits without objects: 1" in result.stdout and "sound" not in result.stdout
     assert PLAN.format(3) in dry_run(root).stdout
 
 
