@@ -74,7 +74,7 @@ def test_a_copy_that_is_not_sound_is_status_1(broken, tmp_path):
 
 def test_sizes_and_queries(tmp_path):
     root = write(tmp_path / "set")
-    assert "images stretched more than twofold: 5" in run(root, "--size", "640x320").stdout
+    assert "images stretched by more than a factor of 2: 5" in run(root, "--size", "640x320").stdout
     assert run(root, "--queries", 1).exit_code == 1
 
 
@@ -85,7 +85,7 @@ def test_sizes_and_queries(tmp_path):
         (["{f}"], "DatasetError: "),
         (["{f}/set", "--size", "large"], "InputError: expected a size like 640"),
         (["{f}/set", "--images", "{f}/none"], "DatasetError: expected a folder of images"),
-        (["{f}/set", "{f}/set", "--images", "{f}/set"], "ConfigError: expected one data set with --images"),
+        (["{f}/set", "{f}/set", "--images", "{f}/set"], "ConfigError: --images applies to one dataset only"),
     ],
 )
 def test_mistakes_are_told_in_one_line(tmp_path, arguments, problem):

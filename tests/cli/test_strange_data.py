@@ -71,7 +71,7 @@ def test_images_without_labels(tmp_path, caplog):
     result = dry_run(root)
     assert result.exit_code == 0, result.output
     assert PLAN.format(1) in result.stdout
-    assert "1 of the 3 images of train has no label file and is taken for background" in caplog.text
+    assert "1 of the 3 images of train has no label file and is used as background" in caplog.text
 
 
 @pytest.mark.parametrize("make", [write_yolo, write_voc])
@@ -82,11 +82,11 @@ def test_a_label_that_lies_near(tmp_path, make):
     (root / old).rename(root / new)
     result = run("data", "check", root)
     assert result.exit_code == 1
-    assert f"{root / new} lies near it" in result.stdout and "sound" not in result.stdout
+    assert f"but {root / new} " in result.stdout and "sound" not in result.stdout
     result = dry_run(root)
     assert result.exit_code == 2
     [line] = result.stderr.strip().splitlines()
-    assert line.startswith("DatasetError: ") and f"{root / new} lies near it" in line
+    assert line.startswith("DatasetError: ") and f"but {root / new} " in line
 
 
 def test_a_training_set_without_objects(tmp_path):
@@ -95,7 +95,7 @@ def test_a_training_set_without_objects(tmp_path):
         file.write_text("")
     result = run("data", "check", root)
     assert result.exit_code == 1
-    assert "splits without an object: 1" in result.stdout and "sound" not in result.stdout
+    assert "splits without objects: 1" in result.stdout and "sound" not in result.stdout
     assert PLAN.format(3) in dry_run(root).stdout
 
 

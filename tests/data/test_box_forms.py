@@ -48,7 +48,7 @@ def sizes(count):
     return np.tile(WH, (count, 1))
 
 
-@pytest.mark.parametrize(("side", "why"), [(60, "have no area or reach far over the border"), (640, "and reach 1")])
+@pytest.mark.parametrize(("side", "why"), [(60, "have no area or extend far beyond the image"), (640, "up to 1")])
 def test_percent_is_recognized_in_small_and_large_images(side, why):
     percent = written(corners(40, border=True) / np.tile(WH, 2) * 100, XYWH)
     sizes_wh = np.tile((side, side), (40, 1))
@@ -77,7 +77,9 @@ def test_every_form_read_as_every_other_is_recognized(true, read, count):
         assert found == ""
     else:
         assert found.startswith(f"look like {true}: read as {read}, ")
-        assert f"of {count:,} have no area or reach far over the border; read as {true}, {count:,} lie inside" in found
+        assert (
+            f"of {count:,} have no area or extend far beyond the image; read as {true}, {count:,} are inside" in found
+        )
 
 
 @pytest.mark.parametrize("form", [XYWH, CORNERS, CENTER])
@@ -103,7 +105,7 @@ def test_boxes_that_reach_over_the_border_are_not_suspected():
 def test_fractions_are_recognized(form):
     fractions = corners(30) / [*WH, *WH]
     found = other_form(written(fractions, XYWH), sizes(30), form=form)
-    assert found.startswith("look like fractions of the image's sides: 30 of 30 lie within the first pixel")
+    assert found.startswith("look like fractions of the image's sides: 30 of 30 are within the first pixel")
     assert other_form(written(fractions[:1], XYWH), sizes(1), form=form) != ""
     assert other_form(written(fractions, XYWH) * 200, sizes(30) * 200, form=CENTER) == ""  # YOLO has them
 
@@ -185,7 +187,7 @@ def test_rows_of_yolo_that_are_something_else(tmp_path, row):
     root = set_of(tmp_path / "set", "yolo", np.full((3, 4), 0.5))
     for file in (root / "labels/train").iterdir():
         file.write_text(row)
-    expected = {"last": "expected the class number first, it seems to be last", "fractions": "expected fractions"}
+    expected = {"last": "expected the class number first, but it seems to be last", "fractions": "expected fractions"}
     if not ROWS[row]:
         assert check(root).sound and len(open_dataset(root, split="train").annotations.labels) == 3
         return
@@ -200,7 +202,7 @@ def test_boxes_that_are_cut_strongly_are_a_loss(tmp_path):
     rows = splits["train"]["annotations"]
     rows[0]["bbox"] = [60, 8, 60, 24]  # 40 % of it is outside
     root = write(tmp_path / "two", splits)
-    with pytest.raises(DatasetError, match=r"0 of 6 boxes, and cut 1 box by more than a quarter"):
+    with pytest.raises(DatasetError, match=r"0 of 6 boxes, and 1 box would be clipped by more than a quarter"):
         fix(check(root), tmp_path / "out")
     assert len(fix(check(root), tmp_path / "out", allow_loss=True)) == 1
     rows[0]["bbox"] = [60, 8, 40, 24]  # 10 %

@@ -90,8 +90,8 @@ def test_boxes_are_cut_at_the_border():
 BAD_BOXES = [
     ([12, 30, 0, 5], "expected width and height > 0"),
     ([12, 30, 5, -1], "expected width and height > 0"),
-    ([70, 10, 5, 5], "expected at least a part inside the image of 60x40 pixels"),
-    ([-8, 10, 8, 5], "expected at least a part inside the image of 60x40 pixels"),
+    ([70, 10, 5, 5], "expected a box at least partly inside the image of 60x40 pixels"),
+    ([-8, 10, 8, 5], "expected a box at least partly inside the image of 60x40 pixels"),
 ]
 
 
@@ -144,7 +144,7 @@ def test_sizes_that_a_file_does_not_state_are_read_from_the_images(tmp_path, but
     clean, columns = read(tmp_path, document()), read(tmp_path, content, images_dir=images_dir)
     for left, right in zip(columns[1:9], clean[1:9], strict=True):
         np.testing.assert_array_equal(left, right)
-    assert any(f"read from the files: {3 if but is None else 2}" in note for note in columns.notes)
+    assert any(f"read from the image files: {3 if but is None else 2}" in note for note in columns.notes)
 
 
 def test_a_rotated_image_without_stated_size_counts_upright(tmp_path):
@@ -166,7 +166,7 @@ def test_an_image_without_stated_size_that_cannot_be_read_is_refused_or_skipped(
     columns = read(tmp_path, content, images_dir=images_dir, on_bad_image="skip")
     assert columns.boxes_xywh.tolist() == read(tmp_path, document()).boxes_xywh.tolist()
     broken.unlink()
-    with pytest.raises(DatasetError, match=r"1 of 3 images is not there"):
+    with pytest.raises(DatasetError, match=r"1 of 3 images is missing"):
         read(tmp_path, content, images_dir=images_dir)
 
 
@@ -179,7 +179,7 @@ def test_annotations_of_images_that_are_not_listed_are_refused_or_left_out(tmp_p
     columns, clean = read(tmp_path, content, on_bad_box="drop"), read(tmp_path, document())
     for left, right in zip(columns[1:9], clean[1:9], strict=True):
         np.testing.assert_array_equal(left, right)
-    assert any("annotations of images that are not listed: 2; left out" in note for note in columns.notes)
+    assert any("dropped annotations of images that are not listed: 2" in note for note in columns.notes)
 
 
 def test_a_row_is_named_by_its_place_in_the_file_when_others_are_left_out(tmp_path):
@@ -198,19 +198,21 @@ def test_of_classes_of_one_name_those_without_objects_are_left_out(tmp_path):
         row["category_id"] = 1
     columns = read(tmp_path, content)
     assert (columns.categories.ids, columns.categories.names) == ([1], ["fish"])
-    assert any("classes without objects left out, as another has their name: 2" in note for note in columns.notes)
+    assert any(
+        "classes without objects omitted because another class has the same name: 2" in note for note in columns.notes
+    )
     assert read(tmp_path, {**content, "annotations": []}).categories.ids == [2]
     content["annotations"][0]["category_id"] = 2
-    with pytest.raises(DatasetError, match="category 2 is named 'fish' like another"):
+    with pytest.raises(DatasetError, match="category 2 has the name 'fish' of another"):
         read(tmp_path, content)
 
 
 BROKEN = {
-    "not json": ("{", "in JSON"),
+    "not json": ("{", "not valid JSON"),
     "a list": ([], "'images' is missing"),
     "no annotations key": ({k: v for k, v in document().items() if k != "annotations"}, "'annotations' is missing"),
-    "images is a dict": ({**document(), "images": {}}, "'images' is no such list"),
-    "rows are no objects": ({**document(), "images": [1]}, "'images' is no such list"),
+    "images is a dict": ({**document(), "images": {}}, "'images' is not such a list"),
+    "rows are no objects": ({**document(), "images": [1]}, "'images' is not such a list"),
     "no images": ({**document(), "images": []}, "'images' is empty"),
     "no categories": ({**document(), "categories": []}, "'categories' is empty"),
     "NaN": (json.dumps(changed("annotations", 0, area=float("nan"))), "annotation 1 has the number NaN"),
@@ -218,13 +220,13 @@ BROKEN = {
     "overflow": (json.dumps(document()).replace("600", "1e999"), "annotation 1 (image 30) has area inf"),
     "unknown category": (changed("annotations", 2, category_id=4), "annotation 3 (image 20) has category_id 4"),
     "unknown image": (changed("annotations", 2, image_id=4), "annotation 3 (image 4) has image_id 4"),
-    "same image twice": (changed("images", 2, id=20), "image 20 has an id that another"),
-    "same annotation twice": (changed("annotations", 3, id=2), "annotation 2 (image 20) has an id that another"),
-    "same category twice": (changed("categories", 1, id=3), "category 3 has an id that another"),
-    "same name twice": (changed("categories", 1, name="cat"), "category 7 is named 'cat' like another"),
+    "same image twice": (changed("images", 2, id=20), "image 20 has the same id as another"),
+    "same annotation twice": (changed("annotations", 3, id=2), "annotation 2 (image 20) has the same id as another"),
+    "same category twice": (changed("categories", 1, id=3), "category 3 has the same id as another"),
+    "same name twice": (changed("categories", 1, name="cat"), "category 7 has the name 'cat' of another"),
     "no image id": (changed("images", 1, id=None), "image number 2 of the list has no 'id'"),
     "text id": (changed("images", 1, id="x"), "image 'x' has id 'x'; expected an integer"),
-    "huge id": (changed("images", 1, id=2**70), "id beyond 64 bits"),
+    "huge id": (changed("images", 1, id=2**70), "id 1180591620717411303424, which does not fit into 64 bits"),
     "no width": (changed("images", 1, width=None), "image 10 has no 'width'"),
     "zero width": (changed("images", 1, width=0), "image 10 has no pixels"),
     "long file name": (
@@ -233,7 +235,7 @@ BROKEN = {
     ),
     "huge area": (changed("annotations", 1, area=10**400), "annotation 2 (image 20) has area inf"),
     "no file name": (changed("images", 1, file_name=None), "image 10 has no 'file_name'"),
-    "no bbox": (changed("annotations", 1, bbox=None), "annotation 2 (image 20) has no 'bbox'"),
+    "no bbox": (changed("annotations", 1, bbox=None), "annotation 2 (image 20) has neither 'bbox'"),
     "short bbox": (changed("annotations", 1, bbox=[1, 2, 3]), "has bbox [1, 2, 3]; expected 4 numbers"),
     "text in bbox": (changed("annotations", 1, bbox=[1, 2, 3, "x"]), "expected 4 numbers"),
     "true in bbox": (changed("annotations", 1, bbox=[1, 2, 3, True]), "expected 4 numbers"),
@@ -261,10 +263,10 @@ def test_unreadable_files_are_refused(tmp_path):
     with pytest.raises(DatasetError, match="cannot read the annotation file"):
         read_annotations(tmp_path)
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00\x80")
-    with pytest.raises(DatasetError, match="in JSON"):
+    with pytest.raises(DatasetError, match="not valid JSON"):
         read_annotations(tmp_path / "binary.json")
     (tmp_path / "deep.json").write_text("[" * 100_000)
-    with pytest.raises(DatasetError, match="in JSON"):
+    with pytest.raises(DatasetError, match="not valid JSON"):
         read_annotations(tmp_path / "deep.json")
 
 
@@ -323,5 +325,5 @@ def test_many_boxes_beyond_their_image_give_one_note(tmp_path):
     assert read(tmp_path, content).notes == ()
     rows[6]["bbox"] = [30, 20, 45, 35]  # x1 y1 x2 y2
     [note] = read(tmp_path, content).notes
-    assert "data.json: 6 of 100 boxes reach beyond their image" in note
-    assert "in another form than x y width height" in note
+    assert "data.json: 6 of 100 boxes extend beyond their image" in note
+    assert "in the form x y width height" in note

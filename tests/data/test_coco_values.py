@@ -178,7 +178,7 @@ def test_other_forms_are_read_as_the_tidy_file(tmp_path, caplog, form):
     (root / "annotations/train.json").write_text(json.dumps(splits["train"]))
     with caplog.at_level(logging.INFO, logger="rtdetr"):
         read = open_dataset(root, split="train")
-    assert sum("read in another form" in message for message in caplog.messages) == 1
+    assert sum("read from a nonstandard form" in message for message in caplog.messages) == 1
     expected = open_dataset(tidy, split="train")
     assert_same(read, expected)
     report = check(root)
@@ -201,27 +201,30 @@ REFUSED = {
     "other digits": ({"image_id": "\uff11\uff10"}, "expected an integer"),
     "a comma before thousands": ({"area": "1,250"}, "has area '1,250'"),
     "a comma before thousands in a box": ({"bbox": ["1,250", "2", "3", "4"]}, "expected 4 numbers"),
-    "no such class": ({"category_id": "fox"}, "has category_id 'fox'; expected an integer, or a name that one entry"),
+    "no such class": (
+        {"category_id": "fox"},
+        "has category_id 'fox'; expected an integer, or a name that only one entry",
+    ),
     "a box of other keys": ({"bbox": {"x": 1, "y": 2, "right": 3, "bottom": 4}}, "expected 4 numbers"),
     "a box with a key twice": ({"bbox": {"x": 1, "X": 2, "y": 2, "width": 3, "height": 4}}, "expected 4 numbers"),
     "a box of words": ({"bbox": {"x": "a", "y": 2, "width": 3, "height": 4}}, "expected 4 numbers"),
     "eight numbers": ({"bbox": "1,5,2,5,3,5,4,5"}, "has bbox '1,5,2,5,3,5,4,5'; expected 4 numbers"),
     "three numbers": ({"bbox": "[1, 2, 3]"}, "expected 4 numbers"),
     "infinite": ({"bbox": "1 2 3 1e999"}, "expected 4 numbers"),
-    "no box": ({"bbox": None}, "has no 'bbox' and no 'segmentation'"),
+    "no box": ({"bbox": None}, "has neither 'bbox' nor 'segmentation'"),
     "two points": ({"bbox": None, "segmentation": [[1, 2, 3, 4]]}, "expected polygons"),
     "odd outline": ({"bbox": None, "segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, "expected polygons"),
     "empty outline": ({"bbox": None, "segmentation": [[]]}, "expected polygons"),
     "outline of words": ({"bbox": None, "segmentation": [["a"] * 6]}, "expected polygons"),
-    "mask without runs": ({"bbox": None, "segmentation": {"size": [40, 60]}}, "a mask that is not like"),
+    "mask without runs": ({"bbox": None, "segmentation": {"size": [40, 60]}}, "an invalid mask"),
     "other mask": (
         {"bbox": None, "segmentation": {"size": [2, 2], "counts": [1, 3]}},
-        "a mask of 2x2 pixels; expected the image's 60x40",
+        "a mask of 2x2 pixels; expected the size of the image, 60x40",
     ),
     "short mask": ({"bbox": None, "segmentation": {"size": [40, 60], "counts": [1, 3]}}, "with runs of 4 pixels"),
-    "negative run": ({"bbox": None, "segmentation": {"size": [40, 60], "counts": [-1, 2401]}}, "that is not like"),
-    "broken text": ({"bbox": None, "segmentation": {"size": [40, 60], "counts": "\x7fnope"}}, "that is not like"),
-    "endless text": ({"bbox": None, "segmentation": {"size": [40, 60], "counts": "o" * 50}}, "that is not like"),
+    "negative run": ({"bbox": None, "segmentation": {"size": [40, 60], "counts": [-1, 2401]}}, "an invalid mask"),
+    "broken text": ({"bbox": None, "segmentation": {"size": [40, 60], "counts": "\x7fnope"}}, "an invalid mask"),
+    "endless text": ({"bbox": None, "segmentation": {"size": [40, 60], "counts": "o" * 50}}, "an invalid mask"),
 }
 
 
@@ -249,7 +252,7 @@ def test_a_name_that_could_be_a_number_or_that_two_have_stands_for_no_id(tmp_pat
     content["images"][1]["file_name"] = content["images"][0]["file_name"]
     content["annotations"][2]["image_id"] = content["images"][0]["file_name"]
     file.write_text(json.dumps(content))
-    with pytest.raises(DatasetError, match="a name that one entry alone has"):
+    with pytest.raises(DatasetError, match="a name that only one entry has"):
         read_annotations(file)
 
 
@@ -362,7 +365,7 @@ def lossy(root, *, wrong):
 def test_a_copy_that_loses_much_is_refused(tmp_path):
     with pytest.raises(
         DatasetError,
-        match=r"lose of 'train' 0 of 3 images and 3 of 40 boxes \(boxes of classes .*: 3\)\. .*--allow-loss",
+        match=r"'train' would lose 0 of 3 images and 3 of 40 boxes \(boxes of classes .*: 3\)\. .*--allow-loss",
     ):
         fix(check(lossy(tmp_path / "three", wrong=3)), tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["three"]
@@ -397,7 +400,7 @@ def test_labels_without_images_are_a_loss(tmp_path):
     for file in labeled[:6]:
         (root / "images/train" / f"{file.stem}.png").unlink()
     with pytest.raises(
-        DatasetError, match=r"objects of 6 label files whose images .* 6 images are there.*--allow-loss"
+        DatasetError, match=r"objects of 6 label files with missing images; 6 images are present.*--allow-loss"
     ):
         fix(check(root), tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -426,7 +429,7 @@ def test_the_command_line_refuses_and_allows_the_loss(tmp_path):
     out = str(tmp_path / "out")
     refused = invoke("--fix", out)
     assert refused.exit_code == 2, refused.output
-    assert "lose of 'train' 0 of 3 images and 6 of 6 boxes" in refused.output + (refused.stderr or "")
+    assert "'train' would lose 0 of 3 images and 6 of 6 boxes" in refused.output + (refused.stderr or "")
     assert not (tmp_path / "out").exists()
     allowed = invoke("--fix", out, "--allow-loss")
     assert allowed.exit_code == 1  # a split without objects is not sound
@@ -443,7 +446,7 @@ def test_text_numbers_on_the_command_line(tmp_path):
     (root / "annotations/train.json").write_text(json.dumps(document))
     result = CliRunner().invoke(app, ["data", "check", str(root), "--fix", str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
-    assert "train.json has numbers in another form, such as text: " in result.output
+    assert "train.json has numbers in a nonstandard form, such as text: " in result.output
     assert_same(open_dataset(tmp_path / "out", split="train"), open_dataset(write(tmp_path / "tidy"), split="train"))
 
 

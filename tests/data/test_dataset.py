@@ -58,7 +58,7 @@ def test_missing_images_are_counted_and_the_first_is_named(tmp_path):
     images_dir, annotations_file = write_dataset(tmp_path)
     (images_dir / "b.jpg").unlink()
     (images_dir / "c.jpg").unlink()
-    with pytest.raises(DatasetError, match=r"data\.json: 2 of its 3 images are not in .*images, the first is 'b\.jpg'"):
+    with pytest.raises(DatasetError, match=r"data\.json: 2 of its 3 images are not in .*images; the first is 'b\.jpg'"):
         DetectionDataset(images_dir, annotations_file)
     with pytest.raises(DatasetError, match="3 of its 3 images are not in"):
         DetectionDataset(tmp_path / "elsewhere", annotations_file)
@@ -84,7 +84,7 @@ def test_a_damaged_image_is_a_dataset_error_naming_the_file(dataset, damage):
 
 def test_an_image_of_another_size_is_refused(dataset):
     Image.new("RGB", (61, 40)).save(dataset.path(1))
-    with pytest.raises(DatasetError, match=r"image 20 is 60x40 pixels there, but .*b\.jpg is 61x40"):
+    with pytest.raises(DatasetError, match=r"image 20 is annotated as 60x40 pixels, but .*b\.jpg is 61x40"):
         dataset.load(1)
 
 
@@ -137,7 +137,7 @@ def test_an_array_of_another_size_is_refused(tmp_path):
     images_dir, annotations_file = write_dataset(tmp_path, content)
     annotations_file.write_text(annotations_file.read_text().replace("b.png", "b.npy"))
     np.save(images_dir / "b.npy", np.zeros((41, 60, 3), np.uint8))
-    with pytest.raises(DatasetError, match=r"image 20 is 60x40 pixels there, but .*b\.npy is 60x41"):
+    with pytest.raises(DatasetError, match=r"image 20 is annotated as 60x40 pixels, but .*b\.npy is 60x41"):
         DetectionDataset(images_dir, annotations_file).load(1)
 
 
@@ -178,7 +178,7 @@ def test_classes_that_no_object_is_of_may_be_missing_in_the_model(tmp_path, capl
     model = Categories([Category(0, "bird"), Category(1, "cat"), Category(2, "dog")])
     assert dataset.with_categories(model).target(1)["labels"].tolist() == [1, 2, 1]
     assert caplog.messages[-1] == (
-        f"{annotations_file} lists 1 class that the model does not have and that no object is of; left out: 'fox'"
+        f"{annotations_file} lists 1 class without objects that the model does not have; omitted: 'fox'"
     )
     content["annotations"] = []
     empty = DetectionDataset(*write_dataset(tmp_path / "empty", content))
@@ -204,7 +204,7 @@ def test_bad_boxes_can_be_dropped(tmp_path):
 def test_what_the_annotations_tell_of_large_images(dataset, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # is set when an image is read
     monkeypatch.setenv("RTDETR_MAX_PIXELS", "2450")
-    with pytest.raises(DatasetError, match=r"1 of 3 images has more than 2,\d+ pixels, the largest is .*--max-pixels"):
+    with pytest.raises(DatasetError, match=r"1 of 3 images has more than 2,\d+ pixels; the largest is .*--max-pixels"):
         dataset.check_pixels()
     dataset.skipping_bad_images().check_pixels()
     monkeypatch.setenv("RTDETR_MAX_PIXELS", "3000")

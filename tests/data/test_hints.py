@@ -50,7 +50,7 @@ def told(root: Path, split: str = "train") -> str:
 )
 def test_yolo_without_a_yaml_file_is_told_the_file_to_write(tmp_path, names, text):
     message = told(put(tmp_path, *names))
-    assert message.startswith(f"{tmp_path} has no annotations for 'train' in a usual place, but {tmp_path}/")
+    assert message.startswith(f"{tmp_path} has no annotations for 'train' in a usual place, but there are {tmp_path}/")
     assert message.endswith(f"write {tmp_path / 'data.yaml'} with the line {text}")
     (tmp_path / "data.yaml").write_text(text)
     dataset = open_dataset(tmp_path, split="train")
@@ -59,15 +59,15 @@ def test_yolo_without_a_yaml_file_is_told_the_file_to_write(tmp_path, names, tex
 
 def test_yolo_without_names_of_classes_is_told_the_form(tmp_path):
     message = told(put(tmp_path, "images/train/a.png", "labels/train/a.txt"))
-    assert f"but label files of YOLO such as {tmp_path / 'labels/train/a.txt'} are there" in message
+    assert f"but there are YOLO label files such as {tmp_path / 'labels/train/a.txt'}" in message
     assert message.endswith('{train: images/train, names: ["NAME OF CLASS 0", "..."]}')
 
 
 @pytest.mark.parametrize("names", [["images/a.png", "annotations/a.xml"], ["a.png", "a.xml"]])
 def test_voc_without_splits_is_told_the_lists_to_write(tmp_path, names):
     message = told(put(tmp_path, *names))
-    assert f"but 1 XML file is there, such as {tmp_path / names[1]} of Pascal VOC. " in message
-    line = re.search("a line such as '(.*)' for an image", message)
+    assert f"but there is 1 XML file, such as {tmp_path / names[1]} in Pascal VOC format. " in message
+    line = re.search("one line such as '(.*)' per image", message)
     assert line is not None and f"in {tmp_path / 'train.txt'} and " in message
     (tmp_path / "train.txt").write_text(line[1])
     assert len(open_dataset(tmp_path, split="train").target(0)["labels"]) == 1

@@ -121,7 +121,7 @@ def test_a_table_equals_the_files_it_was_made_from(tmp_path, features):
 def test_a_table_of_splits_and_a_mixture(tmp_path):
     splits = {"train": table(tmp_path), "validation": table(tmp_path, change=lambda row: row.pop("image_id"))}
     assert open_dataset(splits, split="val").image_ids.tolist() == [0, 1, 2]
-    with pytest.raises(DatasetError, match="expected a split 'test' in the table, it has train, validation"):
+    with pytest.raises(DatasetError, match="expected a split 'test' in the table, got train, validation"):
         open_dataset(splits, split="test")
     mixed = open_dataset([tmp_path / "data.json", splits], split="train")
     assert len(mixed) == 6
@@ -161,7 +161,7 @@ WRONG = {
     ),
     "box": (lambda row: row["objects"].update(bbox=[[1, 2, 3]] * len(row["objects"]["bbox"])), r"has bbox \[1, 2, 3\]"),
     "no box": (lambda row: row["objects"].pop("bbox"), "row 0: expected 'bbox' and 'category' in 'objects'"),
-    "count": (lambda row: row["objects"].update(category=[0] * 9), "but 9 categories; expected one for each box"),
+    "count": (lambda row: row["objects"].update(category=[0] * 9), "but 9 categories; expected one per box"),
     "kind": (lambda row: row.update(objects=3), "expected 'objects' with a list for each key, got int"),
     "no image": (lambda row: row.update(image={"bytes": None, "path": None}), "row 0: the table has no image"),
     "damaged": (lambda row: row.update(image={"bytes": b"x", "path": None}), "row 0: the given image is not an image"),
@@ -210,7 +210,7 @@ def test_missing_columns_and_rows_are_named(tmp_path):
 
 def test_a_stated_size_that_is_wrong_is_found_when_the_image_is_read(tmp_path):
     dataset = open_dataset(table(tmp_path, width=61, height=70), split="train")
-    with pytest.raises(DatasetError, match="table: image 20 is 61x70 pixels there, but row 0 is 60x40"):
+    with pytest.raises(DatasetError, match="table: image 20 is annotated as 61x70 pixels, but row 0 is 60x40"):
         dataset.load(1)
 
 

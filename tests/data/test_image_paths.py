@@ -14,7 +14,7 @@ from rtdetr.cli.main import app
 from rtdetr.data import DetectionDataset, check, open_dataset
 from rtdetr.data import image_paths as module
 from rtdetr.data.doctor import fix
-from rtdetr.data.image_paths import BESIDE, CASE, DECODED, NAME, SLASH, locate
+from rtdetr.data.image_paths import ANNOTATIONS, CASE, DECODED, NAME, SLASH, locate
 from rtdetr.errors import DatasetError, MissingSplitError
 from tests.data.doctor.test_formats import write_voc, write_yolo
 from tests.data.doctor_files import clean, picture, write
@@ -35,7 +35,7 @@ def label_studio(root: Path, form: str = "{name}") -> Path:
 
 
 FORMS = {
-    "own folder": ("images/{name}", BESIDE),
+    "own folder": ("images/{name}", ANNOTATIONS),
     "backslash": ("images\\{name}", SLASH),
     "dot": (".\\images\\{name}", SLASH),
     "upload": ("..\\..\\media\\upload\\{name}", NAME),
@@ -75,7 +75,7 @@ def test_paths_as_other_programs_write_them(tmp_path, caplog, form):
     told = sum(name != text.format(name=name, quoted=name, root=root) for name in FILES)
     if form == "encoded":
         told = 2  # b.jpg is as written
-    assert message.startswith(f"{root / 'result.json'}: {told} of its 3 images are not where it says")
+    assert message.startswith(f"{root / 'result.json'}: {told} of its 3 images are not at the listed path")
     assert f": {told} {way}; the first, " in message
     assert_tidy(DetectionDataset(root / "images", root / "result.json"), tidy)
     report = check(root)
@@ -90,15 +90,15 @@ def test_paths_as_other_programs_write_them(tmp_path, caplog, form):
 @pytest.mark.parametrize(("listed", "stored"), [("A.PNG", "a.png"), ("x/a.png", "A.Png"), ("ÉA.png", "éa.png")])
 def test_another_case_comes_last(tmp_path, listed, stored):
     (tmp_path / stored).touch()
-    located = locate([listed], tmp_path, beside=tmp_path)
+    located = locate([listed], tmp_path, annotations_dir=tmp_path)
     assert (located.names, located.ways) == ([stored], {0: CASE})
     (tmp_path / Path(listed).name).touch()  # the same case wins
-    assert locate([listed], tmp_path, beside=tmp_path).names == [Path(listed).name]
+    assert locate([listed], tmp_path, annotations_dir=tmp_path).names == [Path(listed).name]
 
 
 def test_another_unicode_form_is_found(tmp_path):
     (tmp_path / unicodedata.normalize("NFD", "é.png")).touch()
-    located = locate(["é.png"], tmp_path, beside=tmp_path)
+    located = locate(["é.png"], tmp_path, annotations_dir=tmp_path)
     assert (located.names, located.ways) == ([unicodedata.normalize("NFD", "é.png")], {0: NAME})
 
 
@@ -108,7 +108,7 @@ def test_the_order_of_the_ways(tmp_path):
     name = "sub\\a%20b.png"
     order = [
         (images / name, None),
-        (beside / name, BESIDE),
+        (beside / name, ANNOTATIONS),
         (images / "sub/a%20b.png", SLASH),
         (beside / "sub/a%20b.png", SLASH),
         (images / "sub/a b.png", DECODED),
@@ -120,11 +120,11 @@ def test_the_order_of_the_ways(tmp_path):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
     for file, way in order:
-        located = locate([name], images, beside=beside)
+        located = locate([name], images, annotations_dir=beside)
         assert located.ways.get(0) == way
         assert (images / located.names[0]).resolve() == file.resolve()
         file.unlink()
-    assert locate([name], images, beside=beside).missing == [0]
+    assert locate([name], images, annotations_dir=beside).missing == [0]
 
 
 def test_a_name_in_two_folders_is_refused_with_both(tmp_path):
@@ -132,7 +132,7 @@ def test_a_name_in_two_folders_is_refused_with_both(tmp_path):
     (root / "images/old").mkdir()
     picture(9).save(root / "images/old/b.jpg")
     with pytest.raises(
-        DatasetError, match=r"image 'C:.*b\.jpg' is not there and could be b\.jpg or old/b\.jpg"
+        DatasetError, match=r"image 'C:.*b\.jpg' is not at its listed path and could be b\.jpg or old/b\.jpg"
     ) as caught:
         open_dataset(root, split="train")
     assert "\n" not in str(caught.value)
@@ -140,7 +140,7 @@ def test_a_name_in_two_folders_is_refused_with_both(tmp_path):
     found = {finding.kind: finding for finding in report.findings}
     assert set(found) == {"ambiguous-file", "other-path", "unlabeled-image"}
     assert "could be b.jpg or old/b.jpg" in found["ambiguous-file"].examples[0].detail
-    with pytest.raises(DatasetError, match=r"lose of 'train' 1 of 3 images \(.*: 1\) and 2 of 6 boxes \(with those"):
+    with pytest.raises(DatasetError, match=r"'train' would lose 1 of 3 images \(.*: 1\) and 2 of 6 boxes \(with those"):
         fix(report, tmp_path / "out")
     fix(report, tmp_path / "out", allow_loss=True)
     changes = (tmp_path / "out/changes.txt").read_text().splitlines()
@@ -152,7 +152,7 @@ def test_a_name_in_two_folders_is_refused_with_both(tmp_path):
 @pytest.mark.parametrize("names", [["one/x.png", "two/x.png"], ["x.png", "two/x.png"], ["x.png", "X.PNG"]])
 def test_a_file_of_two_names_is_refused(tmp_path, names):
     (tmp_path / "x.png").touch()
-    located = locate(names, tmp_path, beside=tmp_path)
+    located = locate(names, tmp_path, annotations_dir=tmp_path)
     assert 1 in located.ambiguous
     assert "x.png as " in located.ambiguous[1][0]
     assert located.names == names
@@ -162,22 +162,22 @@ def test_an_image_that_is_missing_among_others_is_not_taken_from_elsewhere(tmp_p
     for name in ("one/a.png", "one/b.png", "two/c.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    located = locate(["one/a.png", "one/c.png", "one/B.PNG"], tmp_path, beside=tmp_path)
+    located = locate(["one/a.png", "one/c.png", "one/B.PNG"], tmp_path, annotations_dir=tmp_path)
     assert (located.missing, located.names[2], located.ways) == ([1], "one/b.png", {2: CASE})
-    assert locate(["one/c.png"], tmp_path / "two", beside=tmp_path).names == ["c.png"]
+    assert locate(["one/c.png"], tmp_path / "two", annotations_dir=tmp_path).names == ["c.png"]
 
 
 def test_two_spellings_of_one_path_are_one_name(tmp_path):
     (tmp_path / "x.png").touch()
-    located = locate(["up/x.png", "up\\x.png", "up%2Fx.png"], tmp_path, beside=tmp_path)
+    located = locate(["up/x.png", "up\\x.png", "up%2Fx.png"], tmp_path, annotations_dir=tmp_path)
     assert located.names == ["x.png"] * 3 and not located.ambiguous
 
 
 @pytest.mark.parametrize("name", ["", "/", "..", "\0.png", "\ud800.png", "http://[", "?d=", "a" * 5000, "x/" * 2000])
 def test_names_that_are_none_are_missing(tmp_path, name):
     (tmp_path / "x.png").touch()
-    assert locate([name], tmp_path / "none", beside=tmp_path).missing == [0]
-    assert locate([name], tmp_path, beside=tmp_path).missing == [0]
+    assert locate([name], tmp_path / "none", annotations_dir=tmp_path).missing == [0]
+    assert locate([name], tmp_path, annotations_dir=tmp_path).missing == [0]
 
 
 def test_each_folder_is_listed_once(tmp_path, monkeypatch):
@@ -188,7 +188,7 @@ def test_each_folder_is_listed_once(tmp_path, monkeypatch):
     listing = module.listing
     monkeypatch.setattr(module, "listing", lambda folder: listed.append(folder) or listing(folder))
     names = [f"C:\\up\\{number}.png" for number in range(200)]
-    assert len(locate(names, tmp_path / "images", beside=tmp_path).ways) == 200
+    assert len(locate(names, tmp_path / "images", annotations_dir=tmp_path).ways) == 200
     assert len(listed) <= 8
 
 
@@ -200,14 +200,14 @@ def test_links_and_files_elsewhere_keep_their_place(tmp_path):
     (tmp_path / "set/images").symlink_to(tmp_path / "far/images")
     (tmp_path / "set/other").mkdir()
     (tmp_path / "set/other/y.png").touch()
-    located = locate(["../other/x.png", "other/y.png"], tmp_path / "set/images", beside=tmp_path / "set")
+    located = locate(["../other/x.png", "other/y.png"], tmp_path / "set/images", annotations_dir=tmp_path / "set")
     assert located.names == ["../other/x.png", str((tmp_path / "set/other/y.png").resolve())]
 
 
 def test_the_remedy_that_the_error_names_helps(tmp_path):
     root = label_studio(tmp_path / "set", "C:\\data\\{name}")
     (root / "images").rename(tmp_path / "moved")
-    with pytest.raises(DatasetError, match="give the right folder with --images of 'train', 'evaluate' and 'data"):
+    with pytest.raises(DatasetError, match="give the right folder with --images of 'train', 'evaluate' or 'data"):
         open_dataset(root / "result.json", split="train")
     assert len(open_dataset(root, split="train", images=tmp_path / "moved")) == 3
     runner, moved, file = CliRunner(), str(tmp_path / "moved"), str(root / "result.json")
@@ -226,7 +226,7 @@ def test_the_command_line_trains_and_evaluates(tmp_path, caplog):
     runner = CliRunner()
     result = runner.invoke(app, ["train", str(root), "--val-data", str(root / "result.json"), *options, *more])
     assert result.exit_code == 0, result.output
-    assert any("3 of its 3 images are not where it says" in message for message in caplog.messages)
+    assert any("3 of its 3 images are not at the listed path" in message for message in caplog.messages)
     evaluate = ["evaluate", str(tmp_path / "run/last.pth"), str(root / "result.json"), "--device", "cpu"]
     result = runner.invoke(app, [*evaluate, "--output", str(tmp_path / "report")])
     assert result.exit_code == 0, result.output
@@ -243,9 +243,7 @@ def test_the_only_annotation_file_of_a_folder_is_found(tmp_path, name):
     (root / "settings.json").write_text('{"images": 3}')
     (root / "empty.json").touch()
     assert len(open_dataset(root, split="train")) == 3
-    with pytest.raises(
-        MissingSplitError, match=f"only annotation file .*{name} names no split and is taken for 'train'"
-    ):
+    with pytest.raises(MissingSplitError, match=f"only annotation file .*{name} names no split and counts as 'train'"):
         open_dataset(root, split="val")
     assert check(root).findings == []  # the images are in `images`, where they are expected
 
@@ -296,7 +294,7 @@ def test_yolo_lists_with_other_paths(tmp_path, caplog, form):
     (root / "train.txt").write_text("\n".join(form.format(name) for name in ("a.jpg", "b.jpg", "c.jpg")))
     (root / "data.yaml").write_text("train: train.txt\nval: images/val\nnames: {3: cat, 7: dog}\n")
     dataset = open_dataset(root, split="train")
-    assert any("3 of its 3 images are not where it says" in message for message in caplog.messages)
+    assert any("3 of its 3 images are not at the listed path" in message for message in caplog.messages)
     np.testing.assert_array_equal(dataset.annotations.boxes_xywh, tidy.annotations.boxes_xywh)
     assert check(root).sound
 
@@ -306,7 +304,9 @@ def test_a_yolo_list_does_not_guess_between_folders(tmp_path):
     shutil.copy(root / "images/train/a.jpg", root / "images/val/a.jpg")
     (root / "train.txt").write_text("D:\\a.jpg\n")
     (root / "data.yaml").write_text("train: train.txt\nval: images/val\nnames: {3: cat, 7: dog}\n")
-    with pytest.raises(DatasetError, match=r"a\.jpg' is not there and could be .*a\.jpg or .*Correct its path in the"):
+    with pytest.raises(
+        DatasetError, match=r"a\.jpg' is not at its listed path and could be .*a\.jpg or .*Correct its path in the"
+    ):
         open_dataset(root, split="train")
 
 

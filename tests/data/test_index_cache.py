@@ -197,5 +197,5 @@ def test_what_was_read_otherwise_is_told_every_time(tmp_path, cache, monkeypatch
     forbid_reading(monkeypatch)
     open_dataset(file, split="train")
     forms = [message for message in caplog.messages if "boxes written as text: 1" in message]
-    cut = [message for message in caplog.messages if "reach beyond" in message]
+    cut = [message for message in caplog.messages if "extend beyond" in message]
     assert len(forms) == len(cut) == 2

@@ -156,14 +156,14 @@ def test_a_label_that_lies_near_stops_the_run(tmp_path, place):
     near.parent.mkdir(parents=True, exist_ok=True)
     (root / "labels/train/a.txt").rename(near)
     image, usual = root / "images/train/a.jpg", root / "labels/train/a.txt"
-    problem = f"{image} has no label file in a usual place, but {near} lies near it. Move it to {usual}, or put"
+    problem = f"{image} has no label file in a usual place, but {near} has its name. Move it to {usual}, or put"
     with pytest.raises(DatasetError, match=re.escape(problem)) as caught:
         open_dataset(root, split="train")
     assert "\n" not in str(caught.value)
     report = check(root)
     assert {finding.kind: finding.count for finding in report.findings} == {"misplaced-label": 1}
     assert report.findings[0].examples[0].line() == (
-        f"train: a.jpg has no label file in a usual place, but {near} lies near it"
+        f"train: a.jpg has no label file in a usual place, but {near} has its name"
     )
     changes = fix(report, tmp_path / "out", allow_loss=True)
     assert [(change.kind, change.text) for change in changes] == [("misplaced-label", "train/a.jpg")]
@@ -220,8 +220,8 @@ def test_a_share_of_images_without_a_label_is_told(tmp_path, caplog):
     boxes(root)
     [record] = caplog.records
     assert record.levelno == logging.WARNING
-    assert "3 of the 43 images of train have no label file and are taken for background, the first is" in record.message
-    assert "images/train/x0.png. If that is right, empty files such as" in record.message
+    assert "3 of the 43 images of train have no label file and are used as background; the first is" in record.message
+    assert "images/train/x0.png. If they have no objects, add empty files such" in record.message
     report = check(root)
     found = {finding.kind: finding.count for finding in report.findings}
     assert not report.sound
@@ -324,7 +324,7 @@ def test_the_cached_index_notices_a_new_label(tmp_path, monkeypatch, place):
     (root / place).parent.mkdir(parents=True, exist_ok=True)
     (root / place).write_text(LABEL)
     if place == "labels/a.txt":
-        with pytest.raises(DatasetError, match="lies near it"):
+        with pytest.raises(DatasetError, match="has its name"):
             boxes(root)
     else:
         assert boxes(root)[0] == ([0], [[36, 16, 60, 48]])
@@ -387,13 +387,11 @@ def test_a_voc_file_that_lies_near_is_named(tmp_path, place):
     root = write_voc(tmp_path / "set")
     (root / place).parent.mkdir(exist_ok=True)
     (root / "Annotations/b.xml").rename(root / place)
-    with pytest.raises(
-        DatasetError, match=rf"Annotations/b\.xml does not exist, but .*{place} lies near it\. Move it there"
-    ):
+    with pytest.raises(DatasetError, match=rf"Annotations/b\.xml does not exist, but .*{place} does\. Move it there"):
         open_dataset(root, split="train")
     report = check(root)
     assert {finding.kind for finding in report.findings} == {"misplaced-label", "unlabeled-image"}
-    assert f"but {root / place} lies near it" in report.text()
+    assert f"but {root / place} does" in report.text()
 
 
 def test_voc_images_without_a_file_are_a_finding_and_unlisted_ones_with_a_file_a_note(tmp_path):
@@ -460,13 +458,13 @@ def test_a_voc_file_near_an_image_of_a_folder_stops_the_run(tmp_path, place):
     (root / "train/train-b.xml").rename(root / place / "train-b.xml")
     with pytest.raises(
         DatasetError,
-        match=rf"train/train-b\.xml does not exist, but .*{place}/train-b\.xml lies near it\. Move it there",
+        match=rf"train/train-b\.xml does not exist, but .*{place}/train-b\.xml does\. Move it there",
     ):
         open_dataset(root, split="train")
     report = check(root)
     assert not report.sound and "misplaced-label" in kinds(root)
-    assert f"but {root / place}/train-b.xml lies near it" in report.text()
-    with pytest.raises(DatasetError, match="images whose label file is not in a usual place"):
+    assert f"but {root / place}/train-b.xml does" in report.text()
+    with pytest.raises(DatasetError, match="images with a label file in an unusual place"):
         fix(report, tmp_path / "out")
 
 
@@ -479,7 +477,7 @@ def test_voc_files_that_all_lie_near_are_told(tmp_path):
     for file in (root / "train").glob("*.xml"):
         file.rename(root / "train/xml" / file.name)
     with pytest.raises(
-        DatasetError, match=r"in a usual place, but .*/xml/train-a\.xml lies near .*train-a\.jpg\. Move"
+        DatasetError, match=r"in a usual place, but .*/xml/train-a\.xml has the name of .*train-a\.jpg\. Move"
     ):
         open_dataset(root, split="train")
 
@@ -502,7 +500,7 @@ def test_one_voc_file_is_not_taken_for_two_images(tmp_path):
         (root / split / f"{split}-a.jpg").rename(root / split / "a.jpg")
         (root / split / f"{split}-a.xml").rename(root / "Annotations/a.xml")
     (root / "valid/other.xml").write_text((root / "Annotations/a.xml").read_text().replace("valid-a", "none"))
-    with pytest.raises(DatasetError, match=r"train/a\.xml does not exist, but .*Annotations/a\.xml lies near it"):
+    with pytest.raises(DatasetError, match=r"train/a\.xml does not exist, but .*Annotations/a\.xml does"):
         open_dataset(root, split="train")
 
 
@@ -527,7 +525,7 @@ def test_a_label_whose_name_has_another_case_is_named_with_the_remedy(tmp_path):
     root = write_yolo(tmp_path / "set")
     (root / "labels/train/b.txt").rename(root / "labels/train/B.txt")
     expected = (
-        rf"b\.jpg has no label .* {root}/labels/train/B\.txt lies near it\. Move it to {root}/labels/train/b\.txt"
+        rf"b\.jpg has no label .* {root}/labels/train/B\.txt has its name\. Move it to {root}/labels/train/b\.txt"
     )
     with pytest.raises(DatasetError, match=expected):
         open_dataset(root, split="train")
@@ -549,8 +547,8 @@ def test_lines_of_a_list_that_were_found_elsewhere_are_a_note_of_the_doctor(tmp_
     listed(root)
     caplog.clear()
     assert boxes(root) == expected == boxes(root)
-    said = [message for message in caplog.messages if "found otherwise" in message]
-    assert len(said) == 2 and "3 of its 3 images are not where it says" in said[0]
+    said = [message for message in caplog.messages if "found elsewhere" in message]
+    assert len(said) == 2 and "3 of its 3 images are not at the listed path" in said[0]
     report = check(root)
     [finding] = [finding for finding in report.findings if finding.kind == "other-path"]
     assert finding.count == 3 and finding.severity == "note" and report.sound
@@ -568,8 +566,8 @@ def test_labels_whose_image_is_missing_are_told_each_time(tmp_path, caplog, monk
     for name, text in {"classes.txt": "cat\ndog\n", "empty.txt": "", "._a.txt": LABEL}.items():
         (root / "labels/train" / name).write_text(text)
     told = (
-        f"{root / 'data.yaml'}: 2 label files of train with objects have no image, the first is "
-        f"{root / 'labels/train/b.txt'}; add the images or delete the labels"
+        f"{root / 'data.yaml'}: 2 label files of train with objects have no image; the first is "
+        f"{root / 'labels/train/b.txt'}. Add the images or delete the labels"
     )
     for _ in range(2):  # the second time from the cache
         assert len(boxes(root)) == 2
@@ -579,7 +577,7 @@ def test_labels_whose_image_is_missing_are_told_each_time(tmp_path, caplog, monk
     assert not caplog.records
     (root / "labels/train/b.txt").unlink()
     boxes(root)
-    assert f"1 label file of train with objects has no image, the first is {root}/labels/train/gone/x.t" in caplog.text
+    assert f"1 label file of train with objects has no image; the first is {root}/labels/train/gone/x.t" in caplog.text
 
 
 def test_labels_beside_the_images_whose_image_is_missing_are_told(tmp_path, caplog):
@@ -587,7 +585,7 @@ def test_labels_beside_the_images_whose_image_is_missing_are_told(tmp_path, capl
     beside(root)
     (root / "images/train/b.jpg").unlink()
     assert len(boxes(root)) == 2
-    assert f"1 label file of train with objects has no image, the first is {root}/images/train/b.txt;" in caplog.text
+    assert f"1 label file of train with objects has no image; the first is {root}/images/train/b.txt." in caplog.text
 
 
 @pytest.mark.parametrize("labels", ["train/labels", "train/images", "train/other"])
@@ -601,7 +599,7 @@ def test_labels_of_a_missing_folder_below_a_split_that_is_named_as_a_whole_are_t
     (root / labels / "gone").mkdir(parents=True)
     (root / labels / "gone/x.txt").write_text(LABEL)
     boxes(root)
-    assert f"1 label file of train with objects has no image, the first is {root}/{labels}/gone/x.txt" in caplog.text
+    assert f"1 label file of train with objects has no image; the first is {root}/{labels}/gone/x.txt" in caplog.text
     assert "label-without-image" in kinds(root)
 
 
@@ -611,7 +609,7 @@ def test_labels_without_an_image_are_counted_up_to_a_number(tmp_path, caplog, mo
     for number in range(151):
         (root / f"labels/train/x{number:03d}.txt").write_text(LABEL)
     boxes(root)
-    assert "more than 150 label files of train with objects have no image, the first is" in caplog.text
+    assert "more than 150 label files of train with objects have no image; the first is" in caplog.text
 
 
 @pytest.mark.parametrize("count", [1, 200])
@@ -635,5 +633,5 @@ def test_a_list_with_a_missing_image_is_an_error(tmp_path):
     (root / "list.txt").write_text("images/train/a.jpg\nimages/train/b.jpg\n")
     (root / "data.yaml").write_text((root / "data.yaml").read_text().replace("images/train", "list.txt"))
     (root / "images/train/b.jpg").unlink()
-    with pytest.raises(DatasetError, match=r"1 of 2 images is not there: .*b\.jpg"):
+    with pytest.raises(DatasetError, match=r"1 of 2 images is missing: .*b\.jpg"):
         boxes(root)

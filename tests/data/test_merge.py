@@ -95,11 +95,11 @@ def test_what_cannot_be_merged(tmp_path):
     content["annotations"] = [annotation(1, 2**63 - 1, 3, [1, 1, 5, 5])]
     huge = write_dataset(tmp_path / "huge", content)[1]
     assert open_dataset([source(tmp_path / "a"), huge], split="train").image_ids[-1] == 2**63 - 1
-    with pytest.raises(DatasetError, match="too large to be merged"):
+    with pytest.raises(DatasetError, match="too large to merge"):
         open_dataset([huge, source(tmp_path / "b")], split="train")
     with pytest.raises(ConfigError, match="an empty list"):
         open_dataset([], split="train")
-    with pytest.raises(ConfigError, match="a folder of images belongs to one dataset"):
+    with pytest.raises(ConfigError, match="'images' applies to one dataset only"):
         open_dataset([huge, huge], split="train", images=tmp_path)
     with pytest.raises(ConfigError, match="expected a path, a dataset or a list of them, got int"):
         open_dataset(3, split="train")

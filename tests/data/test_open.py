@@ -95,5 +95,5 @@ def test_what_is_not_there_is_said(tmp_path):
 def test_a_saved_table_is_named_as_what_it_is(tmp_path, mark):
     (tmp_path / mark).parent.mkdir(exist_ok=True)
     (tmp_path / mark).write_text("{}")
-    with pytest.raises(DatasetError, match="table of Hugging Face datasets, which is read in Python only"):
+    with pytest.raises(DatasetError, match="table of Hugging Face datasets, which can be read from Python only"):
         open_dataset(tmp_path, split="train")

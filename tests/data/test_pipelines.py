@@ -161,7 +161,7 @@ BROKEN = {
     "not a number": (lambda image, target: (image * torch.nan, target), "values nan"),
     "integers": (lambda image, target: (image.to(torch.int32), target), "expected uint8"),
     "raises": (lambda image, target: 1 / 0, r"ZeroDivisionError: division by zero \(.*test_pipelines\.py, line"),
-    "nothing": (lambda image, target: None, r"returned None; expected the image and the target, as in return image,"),
+    "nothing": (lambda image, target: None, r"returned None; expected the image and the target: return image,"),
     "the image alone": (lambda image, target: image, "returned Image; expected the image and the target"),
     "a pair of others": (lambda image, target: (target, image), r"returned \(dict, Image\); expected"),
     "no labels": (lambda image, target: (image, {"boxes": target["boxes"]}), "a target without 'labels'"),

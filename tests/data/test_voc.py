@@ -147,17 +147,17 @@ def test_the_image_may_only_be_named_in_the_file(tmp_path):
     (root / "JPEGImages/a.png").rename(root / "JPEGImages/other.png")
     assert read(root).load(0)[0].size == (60, 40)
     (root / "JPEGImages/other.png").unlink()
-    with pytest.raises(DatasetError, match=r"1 of its 1 image is not in .*JPEGImages, the first is 'other\.png'"):
+    with pytest.raises(DatasetError, match=r"1 of its 1 image is not in .*JPEGImages; the first is 'other\.png'"):
         read(root)
 
 
 BOMB = '<!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><annotation><filename>&b;</filename></annotation>'
 WRONG = {
-    "bomb": (BOMB, "has a document type declaration"),
-    "external": ('<!DOCTYPE x SYSTEM "file:///etc/passwd"><annotation/>', "has a document type declaration"),
-    "no xml": ("text", "expected a VOC annotation in XML"),
-    "empty": ("", "expected a VOC annotation in XML"),
-    "encoding": ('<?xml version="1.0" encoding="nonsense"?><a/>', "expected a VOC annotation in XML"),
+    "bomb": (BOMB, "the document type declaration"),
+    "external": ('<!DOCTYPE x SYSTEM "file:///etc/passwd"><annotation/>', "the document type declaration"),
+    "no xml": ("text", "expected a VOC annotation, but it is not valid XML"),
+    "empty": ("", "expected a VOC annotation, but it is not valid XML"),
+    "encoding": ('<?xml version="1.0" encoding="nonsense"?><a/>', "expected a VOC annotation, but it is not valid XML"),
     "no name": ("<a><object/></a>", "object 1 has no name"),
     "no box": ("<a><object><name>dog</name></object></a>", r"object 1 \('dog'\) has no bndbox"),
     "no corner": (
@@ -185,7 +185,7 @@ def test_a_wrong_file_is_named(tmp_path, name):
 
 def test_missing_files_are_named(tmp_path):
     root = write(tmp_path, {"a": ""})
-    with pytest.raises(DatasetError, match="no object in 1 annotation file, so no classes"):
+    with pytest.raises(DatasetError, match="1 annotation file without objects, so the classes are unknown"):
         read(root)
     (root / "ImageSets/Main/train.txt").write_text("a\nb")
     with pytest.raises(
@@ -193,7 +193,7 @@ def test_missing_files_are_named(tmp_path):
     ):
         read(root)
     (root / "ImageSets/Main/train.txt").write_text("\n")
-    with pytest.raises(DatasetError, match=r"train\.txt: expected one image a line, got none"):
+    with pytest.raises(DatasetError, match=r"train\.txt: expected one image per line, but the file is empty"):
         read(root)
 
 
@@ -284,19 +284,17 @@ def test_of_the_classes_of_vocs_own_list_only_those_that_occur_are_expected_of_a
             caught.value
         )
         assert " only the file has 'cat'. " in str(caught.value)
-        assert "; a classes.txt in the dataset's folder counts in place of Pascal VOC's own list" in str(caught.value)
+        assert "; a classes.txt in the folder of the dataset replaces the class list of Pascal VOC" in str(caught.value)
     (root / "ImageSets/Main/train.txt").write_text("x0")  # the cat occurs in another split
     assert read(root, categories=model_of("dog")).target(0)["labels"].tolist() == [0]
-    assert caplog.messages[-1].endswith(
-        "lists 1 class that the model does not have and that no object is of; left out: 'cat'"
-    )
+    assert caplog.messages[-1].endswith("lists 1 class without objects that the model does not have; omitted: 'cat'")
 
 
 def test_a_list_of_classes_counts_as_a_whole(tmp_path, caplog):
     root = animals(tmp_path, "dog", "cat", labels="cat\ndog\ncow\n")
     assert read(root).annotations.implied == ()
     assert read(root, categories=model_of("cat", "dog")).target(0)["labels"].tolist() == [1]
-    assert caplog.messages[-1].endswith("no object is of; left out: 'cow'")
+    assert caplog.messages[-1].endswith("the model does not have; omitted: 'cow'")
     with pytest.raises(DatasetError, match=r"got 3; only the file has 'cow', 'dog'\. .* the same names\. If"):
         read(root, categories=model_of("cat"))
     (root / "labels.txt").write_text("cat\ndog\n")
@@ -313,4 +311,4 @@ def test_merged_datasets_have_the_classes_that_any_of_them_has(tmp_path, caplog)
     assert set(merged.annotations.implied) == set(VOC20.names) - {"dog", "cow", "sheep"}
     assert merged.with_categories(model_of("sheep", "cow", "dog")).target(1)["labels"].tolist() == [1]
     assert merged.with_categories(model_of("cow", "dog")).target(1)["labels"].tolist() == [0]
-    assert caplog.messages[-1].endswith("no object is of; left out: 'sheep'")
+    assert caplog.messages[-1].endswith("the model does not have; omitted: 'sheep'")

@@ -45,7 +45,7 @@ def test_points_of_poses_are_passed_over(tmp_path):
     assert dataset.target(0)["boxes_xyxy"].tolist() == [[15, 15, 45, 25], [0, 0, 60, 40]]
     rows = "0 0.5 0.5 0.5 0.25 0.9 0.9 2 0 0 0\n"
     assert len(read(write(tmp_path, [rows], more="kpt_shape: [2, 3]\n")).target(0)["labels"]) == 1
-    with pytest.raises(DatasetError, match=r"a\.txt:1: expected 'class cx cy w h' and 4 numbers of points"):
+    with pytest.raises(DatasetError, match=r"a\.txt:1: expected 'class cx cy w h' and 4 numbers of keypoints"):
         read(write(tmp_path, [rows], more=more))
     for wrong in ("[17]", "17", "[0, 2]", "[17, 4]", "{a: b}", "[x, 2]"):
         with pytest.raises(DatasetError, match=r"data\.yaml: expected kpt_shape as"):
@@ -131,7 +131,7 @@ WRONG_ROWS = {
     "no number": ("0 0.5 0.5 x 1", r"a\.txt:1: expected 'class cx cy w h'.*got '0 0\.5 0\.5 x 1'"),
     "nan": ("0 nan 0.5 1 1", r"a\.txt:1: expected fractions of the image's sides, 0 to 1"),
     "nan class": ("nan 0.5 0.5 1 1", r"a\.txt:1: class nan does not exist"),
-    "pixels": ("\n0 30 20 10 10", r"a\.txt:2: expected fractions .*Divide pixels by the width and height"),
+    "pixels": ("\n0 30 20 10 10", r"a\.txt:2: expected fractions .*Divide pixel coordinates by the width and height"),
     "short": ("0 0.5 0.5 1", r"a\.txt:1: expected 'class .* got 4 numbers"),
     "even": ("0 0.5 0.5 1 1 1", r"a\.txt:1: expected 'class .* got 6 numbers"),
     "no width": (
@@ -159,8 +159,8 @@ def test_boxes_without_area_can_be_dropped(tmp_path):
 WRONG_YAML = {
     "no mapping": ("text", "expected a YAML mapping with 'names', 'train' and 'val'"),
     "not yaml": ("names: [", "expected a YAML file with 'names', 'train' and 'val'"),
-    "no train": ("names: [a]\nval: x", "expected a key 'train' with the folder of its images, has .*val"),
-    "no folder": ("names: [a]\ntrain: x", "train 'x' is not there; looked for .*/x"),
+    "no train": ("names: [a]\nval: x", "expected a key 'train' with the folder of its images, got .*val"),
+    "no folder": ("names: [a]\ntrain: x", "train 'x' does not exist; looked for .*/x"),
     "number": ("names: 3\ntrain: images/train", "expected 'names' as a list"),
     "lists": ("names: [[a]]\ntrain: images/train", "expected 'names' as a list"),
     "text keys": ("names: {a: b}\ntrain: images/train", "expected 'names' as a list"),
@@ -169,7 +169,7 @@ WRONG_YAML = {
     "count": ("names: [a]\nnc: 2\ntrain: images/train", "nc is 2, but 'names' has 1 class"),
     "path": ("names: [a]\npath: [x]\ntrain: images/train", "expected train and path as text"),
     "entry": ("names: [a]\ntrain: [[x]]", "expected train and path as text"),
-    "zero byte": ('names: [a]\ntrain: "a\\0b"', "is not there"),
+    "zero byte": ('names: [a]\ntrain: "a\\0b"', "does not exist"),
     "alias bomb": ("a: &a [x, x]\nb: &b [*a, *a]\nnames: [*b, *b]\ntrain: images/train", "expected 'names' as a list"),
 }
 
@@ -196,7 +196,7 @@ def test_several_descriptions_are_not_guessed_at(tmp_path):
 def test_no_label_file_at_all_is_a_mistake(tmp_path):
     root = write(tmp_path, [None, None])
     with pytest.raises(
-        DatasetError, match=r"no label file for any of the 2 images of train, the first would be .*a\.txt"
+        DatasetError, match=r"none of the 2 images of train has a label file; expected the first at .*a\.txt"
     ):
         read(root)
 

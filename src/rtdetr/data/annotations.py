@@ -1,9 +1,9 @@
-"""The objects of a dataset as flat arrays, whatever the format of its files, checked once before anything uses them.
+"""The objects of a dataset as flat arrays, independent of the file format, checked once before use.
 
 A reader (`coco.py`, `yolo.py`, `voc.py`, `huggingface.py`) collects `Objects` in the order of its files; `arrange`
-checks the boxes and gives `Annotations`: images by ascending id, boxes grouped by image. Numpy columns instead of one
-Python object a box keep a million of them at about 80 MB, and forked worker processes share them: nothing in them has
-a reference count, so reading never copies a page. Next file: `dataset.py`.
+checks the boxes and returns `Annotations`: images in ascending order of id, boxes grouped by image. With NumPy columns
+instead of one Python object per box, a million boxes take about 80 MB, and forked worker processes share them: the
+columns have no reference counts, so reading never copies a page. Next file: `dataset.py`.
 """
 
 import logging
@@ -22,47 +22,47 @@ from rtdetr.wording import counted, more_like_it
 _log = logging.getLogger(__name__)
 BAD_BOX_CHOICES = ("error", "drop")
 BAD_IMAGE_CHOICES = ("error", "skip")
-LARGEST = 1e15  # no picture has such a coordinate or area, and products of them do not overflow
-_LONGEST_NAME = 1024  # file names share one width in memory
-_USUAL_OVERHANG = 0.05  # share of boxes that may reach beyond their image by more than a pixel
-_MOST_DIGITS = 18  # a number of so many digits fits into 64 bits
+LARGEST = 1e15  # no image has such a coordinate or area, and products do not overflow
+_LONGEST_NAME = 1024  # file names are stored with a common width
+_USUAL_OVERHANG = 0.05  # share of boxes that may extend beyond their image by more than a pixel
+_MOST_DIGITS = 18  # numbers with this many digits fit into 64 bits
 
 
 class Annotations(NamedTuple):
-    """The columns of one dataset. Image i owns the rows starts[i]:starts[i + 1] of the last four."""
+    """Columns of one dataset. Image i has the rows starts[i]:starts[i + 1] of the box columns."""
 
     categories: Categories
     image_ids: np.ndarray  # int64 (images,), ascending
     file_names: np.ndarray  # text (images,)
     sizes_wh: np.ndarray  # int64 (images, 2), pixels
     starts: np.ndarray  # int64 (images + 1,)
-    boxes_xywh: np.ndarray  # float64 (boxes, 4), pixels, not cut at the borders
+    boxes_xywh: np.ndarray  # float64 (boxes, 4), pixels, not clipped to the image
     labels: np.ndarray  # int64 (boxes,)
     areas: np.ndarray  # float64 (boxes,), square pixels; of the object, not of its box
-    iscrowd: np.ndarray  # bool (boxes,); not to be trained on, and no mistake to detect
-    notes: tuple[str, ...] = ()  # what to tell whoever uses it, a line each
-    implied: tuple[str, ...] = ()  # names in `categories` that the files do not have: a known list was taken whole
-    inputs_known: bool = True  # False: `Found.inputs` lacks files that they depend on, and they must not be cached
+    iscrowd: np.ndarray  # bool (boxes,); not trained on, and detecting them is not an error
+    notes: tuple[str, ...] = ()  # warnings for the user, one line each
+    implied: tuple[str, ...] = ()  # names in `categories` that are not in the files, but come from a known class list
+    inputs_known: bool = True  # False if `Found.inputs` lacks files that these depend on, so they must not be cached
 
 
 class OnBad(NamedTuple):
-    """What to do about boxes and images that are not sound, as the user chooses."""
+    """What to do with invalid boxes and unreadable images, chosen by the user."""
 
     box: str = "error"  # or "drop"
     image: str = "error"  # or "skip"
 
 
 class Objects(NamedTuple):
-    """What a reader found, images and boxes in the order of its files."""
+    """Output of a reader: images and boxes in the order of its files."""
 
     categories: Categories
-    image_ids: np.ndarray  # int64 (images,), all different
+    image_ids: np.ndarray  # int64 (images,), unique
     file_names: Sequence[str]
     sizes_wh: np.ndarray  # int64 (images, 2), pixels, positive
     image_of_box: np.ndarray  # int64 (boxes,), positions in image_ids
     boxes_xywh: np.ndarray  # float64 (boxes, 4), pixels, finite
     labels: np.ndarray  # int64 (boxes,)
-    areas: np.ndarray  # float64 (boxes,), square pixels; NaN: that of the box
+    areas: np.ndarray  # float64 (boxes,), square pixels; NaN: area of the box
     iscrowd: np.ndarray  # bool (boxes,)
 
 
@@ -75,20 +75,20 @@ def arrange(
     form: str = XYWH,
     notes: Iterable[str] = (),
 ) -> Annotations:
-    """Sort what a reader found and check its boxes; many that reach beyond their image give a note.
+    """Sort the output of a reader and check its boxes; add a note if many extend beyond their image.
 
     Args:
         objects: the columns.
-        source: what names the dataset in a message.
-        on_bad_box: what to do about boxes without width or height, or wholly outside their image: "error" refuses
-            them, "drop" leaves them out.
-        where: how to call a row of the boxes in a message: its file and its place there.
-        form: that the files have boxes in, see `box_forms.py`.
-        notes: what the reader has to tell.
+        source: name of the dataset in messages.
+        on_bad_box: what to do with boxes without width or height, or entirely outside their image: "error" rejects
+            them, "drop" omits them.
+        where: returns the file and position of a box, for messages.
+        form: box form of the files, see `box_forms.py`.
+        notes: notes of the reader.
 
     Raises:
-        DatasetError: a box or area is impossible, or a file name is overlong.
-        ConfigError: `on_bad_box` is neither word.
+        DatasetError: a box or area is invalid, or a file name is too long.
+        ConfigError: `on_bad_box` is not one of these.
     """
     if on_bad_box not in BAD_BOX_CHOICES:
         raise ConfigError(
@@ -130,23 +130,23 @@ def arrange(
     )
 
 
-def tell(annotations: Annotations) -> None:
-    """Write the notes to the log."""
+def log_notes(annotations: Annotations) -> None:
+    """Log the notes as warnings."""
     for note in annotations.notes:
         _log.warning("%s", note)
 
 
 def clamped_xyxy(boxes_xywh: np.ndarray, size_wh: np.ndarray) -> np.ndarray:
-    """Corners of boxes (n, 4), float32, cut at the borders of images of `size_wh` (2,) or (n, 2)."""
+    """Return the corners of boxes (n, 4), float32, clipped to images of `size_wh` (2,) or (n, 2)."""
     corners = np.concatenate([boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]], axis=1)
     return np.clip(corners, 0, np.tile(size_wh, 2)).astype(np.float32)
 
 
 def ids_of_names(file_names: Sequence[str]) -> np.ndarray:
-    """Image ids for a format that has none, int64 (images,).
+    """Return image ids for a format without ids, int64 (images,).
 
-    The number that each file is named by ("000000000139.jpg" is 139, as in COCO), where all names are numbers and
-    differ; else 0, 1, 2, ... in the order given.
+    If all file names are distinct numbers, these are the ids ("000000000139.jpg" is 139, as in COCO); otherwise 0, 1,
+    2, ... in the given order.
     """
     stems = [Path(name).stem for name in file_names]
     if all(stem.isascii() and stem.isdigit() and len(stem) <= _MOST_DIGITS for stem in stems):
@@ -161,16 +161,16 @@ def _is_empty(corners_xyxy: np.ndarray) -> np.ndarray:
 
 
 def _doubt(boxes_xywh: np.ndarray, sizes_wh: np.ndarray, form: str) -> str:
-    """What speaks against the form or the place of the boxes; nothing else finds boxes that have an area."""
+    """Return why the form or position of the boxes is doubtful; no other check finds wrong boxes that have an area."""
     if found := other_form(boxes_xywh, sizes_wh, form=form):
-        return f"the boxes {found}. They are taken as {form}: correct them if that is wrong"
+        return f"the boxes {found}. They are read as {form}; correct them if that is wrong"
     low, high = boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]
     beyond = int(np.any((low < -1) | (high > sizes_wh + 1), axis=1).sum())
     if beyond <= _USUAL_OVERHANG * len(boxes_xywh):
         return ""
     return (
-        f"{beyond} of {counted(len(boxes_xywh), 'box')} reach beyond their image by more than a pixel; they are cut at "
-        f"its border. Are they in another form than {form}, or of images of another size?"
+        f"{beyond} of {counted(len(boxes_xywh), 'box')} extend beyond their image by more than a pixel and are "
+        f"clipped. Check that they are in the form {form} and belong to images of this size"
     )
 
 
@@ -181,12 +181,12 @@ def _refuse_box(
     if (boxes_xywh[row, 2:] <= 0).any():
         problem = "expected width and height > 0"
     else:
-        problem = f"expected at least a part inside the image of {sizes_wh[row, 0]}x{sizes_wh[row, 1]} pixels"
+        problem = f"expected a box at least partly inside the image of {sizes_wh[row, 0]}x{sizes_wh[row, 1]} pixels"
     more = more_like_it(int(bad.sum()) - 1)
     if found := other_form(boxes_xywh, sizes_wh, form=form, least=1):
         more = f"{more}{'. ' if more else ''}The boxes {found}"
     box = ", ".join(f"{value:.10g}" for value in boxes_xywh[row])
     raise DatasetError(
-        f"{where(row)} has bbox [{box}]; {problem}. Correct or remove it, or leave such boxes out with "
+        f"{where(row)} has bbox [{box}]; {problem}. Correct or remove it, or drop such boxes with "
         f"--bad-boxes drop (Python: on_bad_box='drop').{' ' if more else ''}{more}"
     )

@@ -1,7 +1,7 @@
-"""What a batch of training data is, which ones an epoch has, and how one is built; `loader.py` hands them out.
+"""Define, sample and build batches of training data; `loader.py` yields them.
 
-A `BatchKey` is all that a batch follows from, besides the seed: epoch, number and images. The sampler makes the keys in
-the training process; a worker process turns each into a `Batch`.
+Together with the seed, a `BatchKey` determines a batch: epoch, number and images. The sampler creates the keys in the
+training process; a worker process turns each into a `Batch`.
 """
 
 import logging
@@ -25,19 +25,19 @@ from rtdetr.data.transforms import Objects, Sample, augment, draw_view
 from rtdetr.errors import DatasetError, RTDETRError
 
 _log = logging.getLogger(__name__)
-SHARED_MEMORY = "shared memory"  # in what PyTorch says when that is full
+SHARED_MEMORY = "shared memory"  # part of PyTorch's message when it is full
 _ORDER, _BATCH, _SAMPLE = range(3)  # independent random streams
 
 
 class Batch(NamedTuple):
-    """A batch as it comes from a worker: one tensor, because each costs a file in shared memory on its way."""
+    """A batch from a worker. It has one tensor, because each takes a file in shared memory for the transfer."""
 
-    images: UInt8[Tensor, "b h w c"] | UInt8[np.ndarray, "b h w c"]  # of the epoch's base size; array: memory was full
-    size_hw: SizeHW  # that the batch is to be scaled to
-    mix_share: float | None  # of each image when it is blended with the one before it; None: it is not
+    images: UInt8[Tensor, "b h w c"] | UInt8[np.ndarray, "b h w c"]  # at the base size; array if shared memory was full
+    size_hw: SizeHW  # size to scale the batch to
+    mix_share: float | None  # weight of each image when blended with the previous one; None for no mixup
     labels: Int64[np.ndarray, " n"]
     boxes: Float[np.ndarray, "n 4"]  # normalized cxcywh
-    counts: list[int]  # objects of each image
+    counts: list[int]  # objects per image
 
     @property
     def tensors(self) -> tuple[UInt8[Tensor, "b h w c"], Int64[Tensor, " n"], Float[Tensor, "n 4"]]:
@@ -55,7 +55,7 @@ class BatchKey(NamedTuple):
 
 
 class BatchSampler(Sampler[BatchKey]):
-    """A new order each epoch; each process takes its share of every batch."""
+    """Shuffles the images in each epoch and yields the share of this process of every batch."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class BatchSampler(Sampler[BatchKey]):
         world_size: int = 1,
         factors: np.ndarray | None = None,
     ) -> None:
-        """Share `batch_size` images out among `world_size` processes; `factors`: see `epoch_order`."""
+        """Split `batch_size` images over `world_size` processes; for `factors` see `epoch_order`."""
         self._num_images, self._batch_size, self._factors = num_images, batch_size, factors
         self._seed, self._rank, self._world_size = seed, rank, world_size
         self.num_batches = max(epoch_length(factors, num_images=num_images) // batch_size, 1)
@@ -79,20 +79,20 @@ class BatchSampler(Sampler[BatchKey]):
     def __iter__(self) -> Iterator[BatchKey]:
         order = epoch_order(_generator(_ORDER, self._seed, self.epoch, 0), self._factors, num_images=self._num_images)
         if len(order) < self._world_size:
-            order = np.resize(order, self._world_size)  # repeats, so that no process is without an image
+            order = np.resize(order, self._world_size)  # repeat images so that every process has one
         for batch in range(self.start_batch, self.num_batches):
             end = min((batch + 1) * self._batch_size, len(order))
             positions = range(batch * self._batch_size + self._rank, end, self._world_size)
             yield BatchKey(self.epoch, batch, order[list(positions)].tolist(), list(positions))
 
     def share_of_batch(self) -> int:
-        """Images of a batch that this process works on."""
+        """Return the number of images per batch in this process."""
         size = min(self._batch_size, max(epoch_length(self._factors, num_images=self._num_images), self._world_size))
         return len(range(self._rank, size, self._world_size))
 
 
 class BatchBuilder(Dataset[Batch | RTDETRError]):
-    """Builds the batch of a key; in a worker process, if there are any."""
+    """Builds the batch of a key, in a worker process if there are any."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class BatchBuilder(Dataset[Batch | RTDETRError]):
         num_channels: int = 3,
         pipeline: Pipeline | None = None,
     ) -> None:
-        """Read `dataset` with `num_channels` and augment it as the recipe says, or by a user's pipeline."""
+        """Read `dataset` with `num_channels` and augment it according to the recipe or a user's pipeline."""
         self._dataset, self._recipe, self._seed = dataset, recipe, seed
         self._num_channels, self._pipeline = num_channels, pipeline
         self._warned: set[str] = set()
@@ -112,7 +112,7 @@ class BatchBuilder(Dataset[Batch | RTDETRError]):
         try:
             return self.build(key, plan(self._recipe, key.epoch))
         except RTDETRError as error:
-            return error  # the loader raises it; a worker's own exceptions arrive wrapped in a traceback
+            return error  # the loader raises it; an exception raised in a worker would be wrapped in a traceback
 
     def build(self, key: BatchKey, epoch_plan: EpochPlan) -> Batch:
         """Read and augment the images of a key.
@@ -139,7 +139,7 @@ class BatchBuilder(Dataset[Batch | RTDETRError]):
         )
 
     def _good_sample(self, index: int, epoch_plan: EpochPlan, rng: np.random.Generator) -> Sample:
-        """The sample of an image; if that cannot be read and the dataset allows it, of the next one that can."""
+        """Return the sample of an image; if it cannot be read and the dataset allows it, of the next readable one."""
         for step in range(len(self._dataset)):
             try:
                 return self._sample((index + step) % len(self._dataset), epoch_plan, rng)
@@ -148,12 +148,12 @@ class BatchBuilder(Dataset[Batch | RTDETRError]):
                     raise
                 reason = str(error).removesuffix(BAD_IMAGES)
                 if reason not in self._warned:
-                    _log.warning("left out: %s", reason, extra={"of_one_process": True})
+                    _log.warning("skipped: %s", reason, extra={"of_one_process": True})
                     self._warned.add(reason)
         raise DatasetError(f"{self._dataset.annotations_file}: none of its images can be read")
 
     def _sample(self, index: int, epoch_plan: EpochPlan, rng: np.random.Generator) -> Sample:
-        """Draw what the sample shows, read that from the dataset, and augment it."""
+        """Draw the view of the sample, read it from the dataset and augment it."""
         if self._pipeline is not None and epoch_plan.strong:
             return self._own_sample(self._pipeline, index, epoch_plan.size_hw, rng)
         if self._pipeline is not None:
@@ -192,7 +192,7 @@ def _generator(stream: int, seed: int, epoch: int, number: int) -> np.random.Gen
 
 
 def _stacked(images: list[UInt8[np.ndarray, "h w c"]]) -> Tensor | np.ndarray:
-    """Images as one tensor, in a worker in shared memory; as an array, which a pipe takes, where that is full."""
+    """Stack images into a tensor, in shared memory if in a worker; if that is full, into an array sent by pipe."""
     try:
         return default_collate([torch.from_numpy(image) for image in images])
     except RuntimeError as error:

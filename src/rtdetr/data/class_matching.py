@@ -1,4 +1,4 @@
-"""The labels of a dataset as a model has them: its classes are matched with the model's, by name or by category id."""
+"""Convert the labels of a dataset to those of a model by matching classes by name or category id."""
 
 import logging
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 
 def match_classes(annotations: Annotations, categories: Categories, *, file: Path) -> Annotations:
-    """Return annotations with the labels of another class list; `DetectionDataset.with_categories` documents how.
+    """Return annotations with the labels of another class list, as described in `DetectionDataset.with_categories`.
 
     Args:
         annotations: the columns of a dataset.
@@ -36,22 +36,22 @@ def match_classes(annotations: Annotations, categories: Categories, *, file: Pat
     unused_names = sorted(set(own.names) - set(names) - used)
     if used - set(names) or len(unused_names) == len(own) > 0:
         _refuse(annotations, names, file)
-    if told := [name for name in unused_names if name not in annotations.implied]:
+    if dropped := [name for name in unused_names if name not in annotations.implied]:
         _log.warning(
-            "%s lists %s that the model does not have and that no object is of;%s",
+            "%s lists %s without objects that the model does not have;%s",
             file,
-            counted(len(told), "class"),
-            _listed("left out:", told),
+            counted(len(dropped), "class"),
+            _listed("omitted:", dropped),
         )
     label_of_name = {name: label for label, name in enumerate(names)}
-    unused = -1  # no box has it
+    unused = -1  # label that no box has
     new_labels = np.array([label_of_name.get(name, unused) for name in own.names], dtype=np.int64)
     ids = assign_ids(categories, {category.name: category.id for category in own})
     return annotations._replace(categories=ids, labels=new_labels[annotations.labels])
 
 
 def assign_ids(categories: Iterable[Category], id_of_name: dict[str, int]) -> Categories:
-    """The classes with the ids of `id_of_name`; one that is not in it keeps its id, or gets the next free one."""
+    """Return the classes with the ids of `id_of_name`; others keep their id or get the next free one."""
     taken = set(id_of_name.values())
     chosen = []
     for category in categories:
@@ -64,7 +64,7 @@ def assign_ids(categories: Iterable[Category], id_of_name: dict[str, int]) -> Ca
 
 
 def _are_ids(categories: Categories, own: Categories) -> bool:
-    """Whether the classes are those of a model without names whose rows are category ids of the dataset."""
+    """Return whether the classes are those of a model without names whose outputs are category ids of the dataset."""
     count = len(categories)
     if categories == Categories.of_ids(count):
         return True
@@ -77,22 +77,22 @@ def _named_by_id(own: Categories, count: int, file: Path) -> Categories:
         named = own.by_id(count)
     except InputError as error:
         raise DatasetError(
-            f"{file}: {error}: a model whose rows are category ids has none for it, and the published code trains such "
-            "objects as background. Evaluate it on the data it was trained on"
+            f"{file}: {error}: a model whose outputs are category ids has none for it, and published code trains such "
+            "objects as background. Evaluate the model on the data it was trained on"
         ) from None
     unused = count - len(own)
-    _log.info("the rows of the model are category ids of %s: %d %s of no class", file, unused, are(unused))
+    _log.info("the model's outputs are category ids of %s; %d %s not used by any class", file, unused, are(unused))
     return named
 
 
 def _refuse(annotations: Annotations, names: list[str], file: Path) -> NoReturn:
-    """Name the differences between these classes, of a model, and the dataset's."""
+    """Raise an error that names the differences between the classes of a model and those of the dataset."""
     own, implied = annotations.categories.names, annotations.implied
     found = sorted(set(own) - set(implied))
     of_voc, remedy = "", ""
     if implied:
         of_voc = f", of which {len(found)} {occur(found)}"
-        remedy = "; a classes.txt in the dataset's folder counts in place of Pascal VOC's own list"
+        remedy = "; a classes.txt in the folder of the dataset replaces the class list of Pascal VOC"
     lists = (
         _listed("only the model has", sorted(set(names) - set(own))),
         _listed("only the file has", sorted(set(found) - set(names))),
@@ -100,7 +100,7 @@ def _refuse(annotations: Annotations, names: list[str], file: Path) -> NoReturn:
     raise DatasetError(
         f"{file}: expected the {counted(len(names), 'class')} of the model, got {len(own)}{of_voc};"
         f"{';'.join(filter(None, lists))}. Use a model trained on these classes, or give the classes the same "
-        f"names{remedy}. If the model names no classes of its own, --classes gives them"
+        f"names{remedy}. If the model has no class names, set them with --classes"
     )
 
 

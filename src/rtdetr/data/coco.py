@@ -1,16 +1,16 @@
-"""COCO: one JSON file that lists images, annotations and categories. Its path goes in, `Annotations` come out.
+"""COCO: one JSON file that lists images, annotations and categories.
 
-Labels are contiguous by ascending category id, which for COCO's own files is the published order. Values in another
-form that can mean one thing only are read (`coco_values.py`), and the log says so; whatever else contradicts the format
-is a `DatasetError` naming the file, the row and the remedy.
+Labels are contiguous in ascending order of category id, which for COCO's own files is the published order. Values in a
+nonstandard form are read if they are unambiguous (`coco_values.py`), with a warning; any other violation of the format
+raises a `DatasetError` that names the file, the row and the remedy.
 
 | layout      | annotations                                  | images                               |
 |-------------|----------------------------------------------|--------------------------------------|
 | COCO        | annotations/instances_val2017.json           | val2017/ or images/val2017/          |
 | simple      | annotations/val.json or val.json             | images/val/, val/ or images/         |
 | Roboflow    | valid/_annotations.coco.json                 | valid/                               |
-| single file | any.json                                     | as above, in `images/` or beside it  |
-| the only one| result.json, or any other, as for `train`    | the same                             |
+| single file | any.json                                     | as above, in `images/` or next to it |
+| only file   | result.json, or any other; used for `train`  | the same                             |
 
 Source: the "Object Detection" format of https://cocodataset.org/#format-data.
 """
@@ -42,9 +42,9 @@ _NO_IMAGE, _AMBIGUOUS = -1, -2  # in place of the position of an image
 def read_coco(file: Path, images_dir: Path) -> Part:
     """Read a COCO JSON file.
 
-    Optional keys: `iscrowd` (0 when missing), `area` (then that of the box), the `id` of an annotation, its `bbox`
-    where it has a `segmentation`, of which the surrounding box is taken, and `width` and `height` of an image, which
-    are then read from the image file.
+    Optional keys: `iscrowd` (default 0), `area` (default: that of the box), the `id` of an annotation, its `bbox` if it
+    has a `segmentation` (default: the box around it), and `width` and `height` of an image (default: read from the
+    image file).
 
     Args:
         file: the JSON file.
@@ -53,13 +53,13 @@ def read_coco(file: Path, images_dir: Path) -> Part:
     Raises:
         DatasetError: the file is missing, is not JSON, or is not an object with a list of images.
 
-    Differs: published code takes ids outside COCO's own list as labels, so files that count from 1 or leave gaps
+    Differs: published code uses ids outside COCO's own list as labels, so files with ids that start at 1 or have gaps
     train a wrong class or fail; here any ids work.
     """
     document, constant = _load_json(file)
     problem = f"{constant}; expected finite numbers only" if constant else ""
     part = Part("coco", file, images_dir)
-    if problem:  # the doctor shows it where nothing else shows the entry
+    if problem:  # the doctor shows it only if no other problem does, see below
         part.problem("wrong-value", file=file.name, detail=problem, error=f"{file}: {problem}", is_shown=False)
     if not isinstance(document, dict) or not isinstance(document.get("images"), list):
         raise DatasetError(f"{file}: {problem or no_list(document, 'images')}")
@@ -75,13 +75,13 @@ def read_coco(file: Path, images_dir: Path) -> Part:
         part.problem("other-form", file=file.name, detail=f"has {form}: {count}")
     if forms:
         listed = ", ".join(f"{form}: {count}" for form, count in forms.items())
-        part.notes.append(f"{file}: read in another form: {listed}")
+        part.notes.append(f"{file}: read from a nonstandard form: {listed}")
     part.inputs_known = NO_SIZE not in forms
     return part
 
 
 def _load_json(file: Path) -> tuple[Any, str]:
-    """The content of a JSON file, and, if a number in it is not finite, which one.
+    """Return the content of a JSON file and, if it has a number that is not finite, a description of the first.
 
     Raises:
         DatasetError: the file cannot be read, or is not JSON.
@@ -91,7 +91,7 @@ def _load_json(file: Path) -> tuple[Any, str]:
     try:
         data = json.loads(text, parse_constant=constants.append)
     except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{file}: expected a COCO file in JSON, which this is not: {error}") from None
+        raise DatasetError(f"{file}: expected a COCO file, but it is not valid JSON: {error}") from None
     if constants:
         data = json.loads(text)
         return data, f"{_holding_constant(data)}{constants[0]}"
@@ -99,7 +99,7 @@ def _load_json(file: Path) -> tuple[Any, str]:
 
 
 def _holding_constant(data: Any) -> str:
-    """Which entry of a COCO file has the first number that is not finite."""
+    """Describe the entry of a COCO file with the first number that is not finite."""
     lists = [(kind, data.get(f"{kind}s")) for kind in ("image", "annotation")] if isinstance(data, dict) else []
     for kind, entries in lists:
         for place, entry in enumerate(entries if isinstance(entries, list) else []):
@@ -110,9 +110,9 @@ def _holding_constant(data: Any) -> str:
 
 
 def _read_categories(part: Part, rows: Rows, annotations: Rows) -> dict[Any, int]:
-    """Fill in the classes by ascending id, so that labels follow COCO's published table; returns the label of each id.
+    """Fill in the classes in ascending order of id, so labels follow COCO's published table; return the label per id.
 
-    A second class of the same name is merged with the first.
+    Classes with the same name are merged.
     """
     ids = rows.ids()
     for position in rows.repeated(ids):
@@ -127,7 +127,7 @@ def _read_categories(part: Part, rows: Rows, annotations: Rows) -> dict[Any, int
     kept = [(position, ids[position], names[position]) for position in rows.sound() if ids[position] not in unused]
     for position, _, name in kept:
         if name in label_of_name:
-            rows.note(position, "same-class-name", f"is named {name!r} like another category; names must differ")
+            rows.note(position, "same-class-name", f"has the name {name!r} of another category; names must differ")
         label_of_name[name] = 0
     if all(type(class_id) is int for _, class_id, _ in kept):
         kept.sort(key=lambda one: one[1])
@@ -141,7 +141,7 @@ def _read_categories(part: Part, rows: Rows, annotations: Rows) -> dict[Any, int
 
 
 def _read_images(part: Part, rows: Rows) -> dict[Any, int]:
-    """Fill in the images; returns the position of each id, `_AMBIGUOUS` for ids whose boxes could be of two files."""
+    """Fill in the images; return the position per id, `_AMBIGUOUS` for ids that several files share."""
     ids, first = rows.ids(), dict[Any, int]()
     names = [row.get("file_name") for row in rows.rows]
     ambiguous: set[Any] = set()
@@ -152,7 +152,7 @@ def _read_images(part: Part, rows: Rows) -> dict[Any, int]:
         if names[position] == names[first[ids[position]]]:
             part.num_listed_images -= 1  # a copy
         else:
-            detail = "has an id that another file has too: whose boxes are they?"
+            detail = "has the id of another file, so its boxes cannot be assigned"
             if ids[position] not in ambiguous:
                 name = str(names[first[ids[position]]])
                 part.change("duplicate-id", file=name, annotation=rows.name(first[ids[position]]))
@@ -176,7 +176,7 @@ def _read_images(part: Part, rows: Rows) -> dict[Any, int]:
 
 
 def _sizes(rows: Rows) -> list[tuple[int, int] | None]:
-    """Width and height of the images as stated; None where they are not, or are wrong."""
+    """Return the stated width and height of the images; None if missing or wrong."""
     widths, heights = ([row.get(side) for row in rows.rows] for side in ("width", "height"))
     unstated = {i for i, size in enumerate(zip(widths, heights, strict=True)) if size == (None, None)}
     if count := len(unstated - rows.bad):
@@ -189,7 +189,7 @@ def _sizes(rows: Rows) -> list[tuple[int, int] | None]:
     for position, size in enumerate(sizes):
         if size is not None and not (0 < size[0] < LARGEST and 0 < size[1] < LARGEST):
             is_small = min(size) < 1
-            large = f"has width or height beyond {LARGEST:g} pixels"
+            large = f"has a width or height of {LARGEST:g} pixels or more"
             text = "has no pixels; expected width and height > 0" if is_small else large
             rows.note(position, "wrong-value", text)
             sizes[position] = None
@@ -206,7 +206,7 @@ def _read_boxes(part: Part, rows: Rows, image_of_id: dict[Any, int], label_of_id
         "image_id",
         image_of_id,
         unknown="unknown-image",
-        explanation="no image of that id is in 'images'. Leave such annotations out with --bad-boxes drop (Python: "
+        explanation="'images' has no image with this id. To drop such annotations, use --bad-boxes drop (Python: "
         "on_bad_box='drop')",
         of_name=lambda: named((image.file_name, image.image_id) for image in part.images),
     )
@@ -241,9 +241,9 @@ def _references(
     explanation: str,
     of_name: Callable[[], dict[str, Any]],
 ) -> list[Any]:
-    """The id under `key` in each row; those that are not known are noted as problems of the kind `unknown`.
+    """Return the id under `key` per row; ids that are not in `known` become problems of the kind `unknown`.
 
-    `of_name` gives the ids of names.
+    `of_name` returns the ids that names stand for.
     """
 
     def kind(value: Any) -> str:
@@ -253,7 +253,7 @@ def _references(
             return "wrong-id"
         return unknown if unknown not in LEFT_OUT else "unreadable-entry"
 
-    values = rows.integers(key, "an integer, or a name that one entry alone has", kind=kind, named=of_name)
+    values = rows.integers(key, "an integer, or a name that only one entry has", kind=kind, named=of_name)
     if not rows.bad and known.keys() >= set(values):
         return values
     for position in rows.sound():
@@ -264,7 +264,7 @@ def _references(
 
 
 def _areas(rows: Rows) -> list[float]:
-    """Areas as stated, NaN where they are not; training refuses those that are impossible together with their boxes."""
+    """Return the stated areas, NaN if missing; training rejects impossible ones when it checks the boxes."""
     stated = rows.column("area", {int, float, type(None)}, "a number of square pixels", kind=lambda _: "wrong-value")
     areas = [_area(value) for value in stated]
     for position in np.flatnonzero((np.array(areas) < 0) | (np.array(areas) >= LARGEST)).tolist():
@@ -280,7 +280,7 @@ def _area(value: Any) -> float:
 
 
 def _boxes(part: Part, rows: Rows) -> list[Any]:
-    """Boxes [x, y, width, height] of all annotations."""
+    """Return the boxes [x, y, width, height] of all annotations."""
     boxes = [row.get("bbox") for row in rows.rows]
     others = [i for i, box in enumerate(boxes) if not is_box(box) and i not in rows.bad]
     sizes = _sizes_of_masks(part, rows, others)
@@ -298,16 +298,16 @@ def _boxes(part: Part, rows: Rows) -> list[Any]:
 
 
 def _sizes_of_masks(part: Part, rows: Rows, positions: list[int]) -> dict[int, tuple[int, int]]:
-    """The sizes of images that the file does not state and that a mask must have, read from the image files."""
+    """Read from the image files the sizes that the COCO file omits and that masks are checked against."""
     masks = [i for i in positions if isinstance(rows.rows[i].get("segmentation"), dict)]
     images = [image for image in dict.fromkeys(rows.images[i] for i in masks) if part.images[image].size_wh is None]
     names = [part.images[image].file_name for image in images]
-    located = locate(names, part.images_dir, beside=part.source.parent) if names else None
+    located = locate(names, part.images_dir, annotations_dir=part.source.parent) if names else None
     sizes = {}
     for at, image in enumerate(images):
         try:
             size = image_size(part.images_dir / located.names[at]) if located else None
-        except InputError:  # is told when the size of every image is read
+        except InputError:  # reported when the sizes of all images are read
             continue
         if size is not None:
             sizes[image] = size

@@ -1,4 +1,4 @@
-"""Find the annotation file of a COCO dataset, and the folder of its images. `coco.py` reads it."""
+"""Find the annotation file of a COCO dataset and the folder of its images. `coco.py` reads it."""
 
 import functools
 import json
@@ -25,10 +25,10 @@ _WIDE = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 
 
 def find_coco(root: Path, names: Sequence[str], *, images: Path | None) -> Found | None:
-    """Find the annotation file of a split, called by one of `names`, in a dataset's folder; None: there is none.
+    """Find the annotation file of a split, which has one of `names`, in the folder of a dataset; None if there is none.
 
     Raises:
-        DatasetError: several files could be meant.
+        DatasetError: several files match.
     """
     for pattern in PATTERNS:
         found = sorted(file for name in names for file in root.glob(pattern.format(name)))
@@ -41,10 +41,10 @@ def find_coco(root: Path, names: Sequence[str], *, images: Path | None) -> Found
 
 
 def find_only_coco(root: Path, names: Iterable[str], *, images: Path | None) -> Found | None:
-    """Find the annotation file of a folder that has one only, whose name says nothing of splits, called by `names`.
+    """Find the only annotation file of a folder, if its name has none of the split names `names`.
 
     Raises:
-        DatasetError: several files could be meant.
+        DatasetError: several files match.
     """
     if any(any(root.glob(pattern.format(name))) for name in names for pattern in PATTERNS):
         return None
@@ -61,7 +61,7 @@ def find_only_coco(root: Path, names: Iterable[str], *, images: Path | None) -> 
 
 
 def may_be_coco(file: Path) -> bool:
-    """Whether a JSON file has the keys of a COCO file, without reading it as such."""
+    """Return whether a JSON file contains the keys of a COCO file, without parsing it."""
     try:
         with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
             wide = next((name for mark, name in _WIDE.items() if content[:2] == mark), None)
@@ -72,21 +72,21 @@ def may_be_coco(file: Path) -> bool:
 
 
 def coco_file(file: Path, *, images: Path | None) -> Found:
-    """A COCO JSON file and the folder of its images: the one given, else the first that exists, else the file's own."""
+    """Return a COCO file and the folder of its images: `images`, else the first that exists, else the file's folder."""
     images_dir = images or _images_of(file)
     return Found("coco", file, images_dir, [str(file)], functools.partial(read_coco, file, images_dir))
 
 
 def _images_of(file: Path) -> Path:
-    beside = file.parent
-    root = beside.parent if beside.name == "annotations" else beside
+    own = file.parent
+    root = own.parent if own.name == "annotations" else own
     part = file.stem.removeprefix("instances_")
     candidates = [root / "images" / part, root / part, root / "images"]
-    return next((folder for folder in candidates if folder.is_dir()), beside)
+    return next((folder for folder in candidates if folder.is_dir()), own)
 
 
 def write_coco(root: Path, split: str, content: dict[str, Any]) -> None:
-    """Write the annotation file of a split into the folder of a dataset."""
+    """Write the annotation file of a split to the folder of a dataset."""
     file = root / "annotations" / f"{split}.json"
     file.parent.mkdir(exist_ok=True)
     file.write_text(json.dumps(content), encoding="utf-8")

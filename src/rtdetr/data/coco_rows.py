@@ -1,6 +1,6 @@
-"""The lists of a COCO file, "images", "annotations" and "categories", read column by column.
+"""Read the lists of a COCO file, "images", "annotations" and "categories", column by column.
 
-Values in another form that can mean one thing only are read, see `coco_values.py`, and counted.
+Values in a nonstandard form are read if they are unambiguous, see `coco_values.py`, and counted.
 """
 
 import math
@@ -12,30 +12,30 @@ from typing import Any, TypeVar
 from rtdetr.data.coco_values import OTHER_NAMES, OTHER_NUMBERS, READ, WITHOUT_ID
 from rtdetr.data.records import Part
 
-LEFT_OUT = ("unreadable-entry", "unknown-image")  # kinds of problem for which a row is not used
+LEFT_OUT = ("unreadable-entry", "unknown-image")  # kinds of problem that exclude a row
 _NOUNS = {"images": "image", "annotations": "annotation", "categories": "category"}
 _MISSING = object()
 _T = TypeVar("_T")
 
 
 class Rows:
-    """One list of the file; what is wrong with a row becomes a problem of the split.
+    """One list of the file; errors in its rows become problems of the split.
 
     Attributes:
-        listed: the list as it is in the file; empty where there is none.
-        rows: the objects in it.
-        bad: positions of rows that are not used; nothing more is said about them.
-        forms: how often which other form of a value was read, in words.
-        images: of annotations: the position of each one's image in `Part.images`, once it is known.
+        listed: the list in the file; empty if there is none.
+        rows: the JSON objects in it.
+        bad: positions of excluded rows; further problems of these are not noted.
+        forms: number of values read from each nonstandard form, by its description.
+        images: for annotations, the position of the image in `Part.images`, once it is known.
     """
 
     def __init__(self, part: Part, document: dict[str, Any], kind: str) -> None:
-        """Take one list of a file that was read as JSON."""
+        """Take one list from a parsed JSON file."""
         self._part, self._kind, self._noun = part, kind, _NOUNS[kind]
         self.bad: set[int] = set()
         self.forms: Counter[str] = Counter()
         self.images: Sequence[int] = ()
-        self.same_id = f"has an id that another entry of '{kind}' has too; ids must differ"
+        self.same_id = f"has the same id as another entry of '{kind}'; ids must differ"
         found = document.get(kind)
         self.listed: list[Any] = found if isinstance(found, list) else []
         self.rows: list[dict[str, Any]] = self.listed
@@ -50,25 +50,25 @@ class Rows:
                 if type(row) is not dict:
                     name, detail = _name(self._noun, place), f"expected an object, got {reprlib.repr(row)}"
                     part.problem("unreadable-entry", file=file.name, annotation=name, detail=detail, error=error)
-        elif not found and kind != "annotations":  # the doctor says itself that a split is empty
+        elif not found and kind != "annotations":  # the doctor reports an empty split itself
             error = f"{file}: '{kind}' is empty; expected at least one entry"
             part.problem("unreadable-entry", file=file.name, error=error, is_shown=False)
 
     def sound(self) -> Sequence[int]:
-        """Positions of the rows that are used."""
+        """Return the positions of the rows that are not excluded."""
         everything = range(len(self.rows))
         return [position for position in everything if position not in self.bad] if self.bad else everything
 
     def kept(self, values: list[_T]) -> list[_T]:
-        """The values of the rows that are used."""
+        """Return the values of the rows that are not excluded."""
         return [values[position] for position in self.sound()] if self.bad else values
 
     def name(self, position: int) -> str:
-        """What to call a row."""
+        """Return the name of a row in messages."""
         return _name(self._noun, self._places[position], self.rows[position].get("id"))
 
     def namers(self) -> tuple[Callable[[int], str], Callable[[int], str]]:
-        """What to call the rows that are used, for the doctor and for training; without keeping the file in memory."""
+        """Return functions that name the rows, for the doctor and for training, without keeping the file in memory."""
         file, noun, places = self._part.source, self._noun, self.kept(list(self._places))
         ids, image_ids = (self.kept([row.get(key, _MISSING) for row in self.rows]) for key in ("id", "image_id"))
 
@@ -78,14 +78,14 @@ class Rows:
         return name, lambda row: f"{file}: {name(row)}{_of_image(image_ids[row])}"
 
     def note(self, position: int, kind: str, problem: str, *, detail: str = "", is_error: bool = True) -> None:
-        """Note what is wrong with a row.
+        """Note a problem with a row.
 
         Args:
-            position: of the row.
-            kind: of finding.
-            problem: words that go on from the name of the row.
-            detail: other words for the doctor.
-            is_error: training raises it.
+            position: position of the row.
+            kind: kind of finding.
+            problem: message that continues after the name of the row.
+            detail: a different message for the doctor.
+            is_error: whether training raises it.
         """
         if position in self.bad:
             return
@@ -115,16 +115,16 @@ class Rows:
         named: Callable[[], dict[str, Any]] | None = None,
         wrong: set[int] | None = None,
     ) -> list[Any]:
-        """Values of one key in every row, also in a form or a name that stands for one of the types.
+        """Return the value of one key in every row, converted from nonstandard forms and names if unambiguous.
 
         Args:
-            key: of the value.
-            types: that it may have; any other is noted and returned as it is.
-            expected: in words.
-            kind: of the problem that another value is.
-            default: where there is none.
-            named: the ids of names.
-            wrong: rows to pass over; those with another value are added.
+            key: the key.
+            types: allowed types; values of other types are noted as problems and returned unchanged.
+            expected: description of the allowed values.
+            kind: returns the kind of problem of a value that is not allowed.
+            default: value if the key is missing.
+            named: returns the ids that names stand for.
+            wrong: rows to skip; rows with a value that is not allowed are added.
         """
         values = [row.get(key, default) for row in self.rows]
         if named is not None and str in map(type, values):
@@ -157,17 +157,19 @@ class Rows:
         named: Callable[[], dict[str, Any]] | None = None,
         wrong: set[int] | None = None,
     ) -> list[Any]:
-        """A column of integers of at most 64 bits; None where one is missing that is optional."""
+        """Return a column of integers of at most 64 bits; None for missing values if `optional`."""
         types = {int, type(None)} if optional else {int}
         values = self.column(key, types, expected, kind=kind, named=named, wrong=wrong)
         if any(type(value) is int and not -(2**63) <= value < 2**63 for value in values):
             for position, value in enumerate(values):
                 if type(value) is int and not -(2**63) <= value < 2**63:
-                    self.note(position, kind(value), f"has a {key} beyond 64 bits")
+                    self.note(
+                        position, kind(value), f"has {key} {reprlib.repr(value)}, which does not fit into 64 bits"
+                    )
         return values
 
     def ids(self, *, optional: bool = False) -> list[Any]:
-        """The ids; None where one is missing that is optional."""
+        """Return the ids; None for missing ones if `optional`."""
         ids = self.integers(
             "id", "an integer", kind=lambda value: "wrong-id" if is_id(value) else "unreadable-entry", optional=optional
         )
@@ -176,7 +178,7 @@ class Rows:
         return ids
 
     def repeated(self, ids: list[Any]) -> list[int]:
-        """Positions of the rows whose id an earlier one has."""
+        """Return the positions of rows that repeat the id of an earlier row."""
         if not self.bad and None not in ids and len(set(ids)) == len(ids):
             return []
         seen: set[Any] = set()
@@ -191,16 +193,16 @@ class Rows:
 
 
 def no_list(document: Any, kind: str) -> str:
-    """What to say of a file that lacks one of its lists."""
+    """Return the message for a file that lacks one of its lists."""
     is_missing = not isinstance(document, dict) or document.get(kind) is None
     return (
         "expected a COCO file, an object with lists of objects 'images', 'annotations' and "
-        f"'categories'; '{kind}' is {'missing' if is_missing else 'no such list'}"
+        f"'categories', but '{kind}' is {'missing' if is_missing else 'not such a list'}"
     )
 
 
 def is_id(value: Any) -> bool:
-    """Whether a value may stand for an id, though perhaps not a right one."""
+    """Return whether a value can stand for an id, valid or not."""
     return isinstance(value, int | str) or (isinstance(value, float) and math.isfinite(value))
 
 

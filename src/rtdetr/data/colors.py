@@ -1,8 +1,9 @@
-"""Random brightness, contrast, saturation, hue and order of the channels, in 16-bit integers.
+"""Random brightness, contrast, saturation, hue and channel order, in 16-bit integers.
 
-What torchvision's `RandomPhotometricDistort` does, with the same chances and ranges, each operation within a level of
-torchvision's on tensors, in a fraction of the time. Hue needs no conversion to HSV: turning it by a small angle moves
-each channel by what the next one on the color circle has in excess, between the pixel's darkest and lightest channel.
+Equivalent to torchvision's `RandomPhotometricDistort`, with the same probabilities and ranges and each operation within
+one level of torchvision's on tensors, in a fraction of the time. Hue needs no conversion to HSV: a rotation by a small
+angle moves each channel by the excess of the next one on the color circle, between the darkest and lightest channel of
+the pixel.
 
 Source: arXiv 1512.02325 (SSD) section 2.2.
 """
@@ -13,17 +14,17 @@ from functools import partial
 import numpy as np
 from jaxtyping import Int16, UInt8
 
-Planes = Int16[np.ndarray, "c n"]  # a band of pixels, one row a channel, changed in place
+Planes = Int16[np.ndarray, "c n"]  # a band of pixels, one row per channel, changed in place
 Step = tuple[str, float | list[int]]  # name of an operation, and its factor or the order of the channels
 
 _CHANCE = 0.5
 _RANGES = {"brightness": (0.875, 1.125), "contrast": (0.5, 1.5), "saturation": (0.5, 1.5), "hue": (-0.05, 0.05)}
-_BAND = 1 << 16  # pixels that are worked on at a time, so that they stay in the processor's cache
-_SAMPLE = 1 << 14  # pixels that the gray level of contrast is measured on
+_BAND = 1 << 16  # pixels processed at a time, so that they stay in the CPU cache
+_SAMPLE = 1 << 14  # pixels used to estimate the mean gray level for contrast
 
 
 def draw_steps(rng: np.random.Generator, *, num_channels: int = 3) -> list[Step]:
-    """What to do to an image, in order; saturation, hue and the order of channels only where there are three."""
+    """Draw the operations for an image, in order; saturation, hue and channel order only for three channels."""
     factors = {name: rng.uniform(*limits) for name, limits in _RANGES.items() if rng.random() < _CHANCE}
     first, last = ("contrast", "saturation", "hue"), ("saturation", "hue", "contrast")
     names = ("brightness", *(first if rng.random() < 0.5 else last))
@@ -34,9 +35,9 @@ def draw_steps(rng: np.random.Generator, *, num_channels: int = 3) -> list[Step]
 
 
 def distort(pixels: UInt8[np.ndarray, "h w c"], steps: list[Step]) -> UInt8[np.ndarray, "h w c"]:
-    """Apply the steps to an image; the factors are those of torchvision's functions.
+    """Apply the steps to an image; factors are as in torchvision's functions.
 
-    Differs: the gray level that contrast turns around is the mean of some 16,000 pixels instead of all.
+    Differs: contrast uses the mean gray level of about 16,000 pixels instead of all.
     """
     if not steps:
         return pixels
@@ -72,7 +73,7 @@ def _planes(pixels: np.ndarray) -> np.ndarray:
 
 
 def _gray(planes: np.ndarray) -> np.ndarray:
-    """Luminance of ITU-R 601, rounded down; the mean of other than three channels."""
+    """Return the ITU-R 601 luminance, rounded down; for any other number of channels than three, the mean."""
     if len(planes) != 3:
         return planes.mean(axis=0)
     red, green, blue = planes.view(np.uint16)
@@ -99,7 +100,7 @@ def _saturation(planes: np.ndarray, *, factor: float) -> None:
 
 
 def _blend(planes: np.ndarray, center: np.ndarray | np.int16, factor: float) -> None:
-    """Stretch the distance from `center`, rounding down as torchvision does."""
+    """Scale the distance from `center`, rounding down as torchvision does."""
     change = planes - center
     change *= np.int16(round((factor - 1) * 256))  # at most 255 * 128
     change >>= 8
@@ -108,11 +109,12 @@ def _blend(planes: np.ndarray, center: np.ndarray | np.int16, factor: float) -> 
 
 
 def _hue(planes: np.ndarray, *, factor: float) -> None:
-    """Turn the hue by `factor` of the circle, at most 1/12.
+    """Rotate the hue by `factor` of the circle, at most 1/12.
 
-    Along the circle a channel rises, stays, falls and stays while the next one is in front of it by a third. After a
-    small turn it is lower by what the next one lies above the new place of the falling edge, and higher by what it
-    lies below that of the rising edge: that is what clipping the next one to those two places takes from it.
+    Along the circle a channel rises, stays, falls and stays, and the next one is a third ahead of it. A small rotation
+    lowers the channel by the excess of the next one over the new level of the falling edge, and raises it by the
+    shortfall of the next one below that of the rising edge; both are what clipping the next one to these two levels
+    removes from it.
     """
     darkest, lightest = planes.min(axis=0), planes.max(axis=0)
     turn = lightest - darkest

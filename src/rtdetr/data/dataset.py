@@ -1,8 +1,8 @@
-"""`DetectionDataset`: images with boxes, the one type that every format and every mixture of them becomes.
+"""`DetectionDataset`: images with boxes, the common type for every format and for several datasets merged into one.
 
-`load(i)` gives a PIL image and its objects, boxes in pixels. Labels are contiguous inside; `categories` and `image_ids`
-keep what the files call them. The annotations are flat arrays (`annotations.py`); images are read when asked for.
-`open_dataset` in `open.py` makes these from paths.
+`load(i)` returns a PIL image and its objects, with boxes in pixels. Labels are contiguous; `categories` and `image_ids`
+keep the ids of the files. Annotations are flat arrays (`annotations.py`); images are read on demand. `open_dataset` in
+`open.py` creates these from paths.
 """
 
 import copy
@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from rtdetr.categories import Categories
-from rtdetr.data.annotations import Annotations, OnBad, clamped_xyxy, tell
+from rtdetr.data.annotations import Annotations, OnBad, clamped_xyxy, log_notes
 from rtdetr.data.class_matching import match_classes
 from rtdetr.data.coco import read_coco
 from rtdetr.data.image_files import BAD_IMAGES, sentence
@@ -43,9 +43,9 @@ _Read = TypeVar("_Read", bound=LoadedImage)
 
 
 class ImageTarget(TypedDict):
-    """Objects of one image, crowd regions included: training leaves those out, evaluation ignores hits on them."""
+    """Objects of one image, including crowd regions, which training omits and evaluation ignores."""
 
-    boxes_xyxy: np.ndarray  # float32 (n, 4), pixels, cut at the borders of the image
+    boxes_xyxy: np.ndarray  # float32 (n, 4), pixels, clipped to the image
     labels: np.ndarray  # int64 (n,)
     area: np.ndarray  # float64 (n,), square pixels
     iscrowd: np.ndarray  # bool (n,)
@@ -54,21 +54,21 @@ class ImageTarget(TypedDict):
 
 
 class ImageTable(Protocol):
-    """Images that are in a table instead of files in a folder."""
+    """Images stored in a table instead of as files in a folder."""
 
     def image(self, index: int) -> ImageSource:
-        """One image of the source, in any form that `rtdetr.images` reads."""
+        """Return one image of the source, in any form that `rtdetr.images` reads."""
         ...
 
 
 class Source(NamedTuple):
-    """One of the places that a dataset's images come from.
+    """A source of a dataset's images.
 
-    annotations_file: the file, or folder of files, that names the source in messages.
-    images: the folder that file names are relative to, or a table.
-    categories: the classes with the ids of this source.
+    annotations_file: annotation file or folder, used to name the source in messages.
+    images: folder that file names are relative to, or a table.
+    categories: classes with the ids of this source.
     first: index in the dataset of the source's first image.
-    id_offset: an image's id in the dataset minus its id in the source.
+    id_offset: id of an image in the dataset minus its id in the source.
     """
 
     annotations_file: Path
@@ -79,18 +79,18 @@ class Source(NamedTuple):
 
 
 class DetectionDataset:
-    """Images with boxes, by ascending image id; images without objects are kept.
+    """Images with boxes, in ascending order of image id, including images without objects.
 
     Attributes:
-        annotations: the columns, see `Annotations`.
-        sources: where the images come from; one, unless several datasets were merged.
-        skips_bad_images: see `skipping_bad_images`.
+        annotations: the columns; see `Annotations`.
+        sources: where the images come from; several only for merged datasets.
+        skips_bad_images: whether unreadable images are tolerated; see `skipping_bad_images`.
     """
 
     annotations: Annotations
     sources: tuple[Source, ...]
     skips_bad_images: bool = False
-    _told: set[int]  # images that were named as bad; only where these are skipped
+    _warned: set[int]  # bad images that a warning has named; only if they are skipped
 
     def __init__(
         self,
@@ -100,49 +100,49 @@ class DetectionDataset:
         categories: Categories | None = None,
         on_bad_box: str = "error",
     ) -> None:
-        """Read a COCO JSON file, and see that every image file exists. For other formats there is `open_dataset`.
+        """Read a COCO JSON file and check that every image file exists. For other formats, use `open_dataset`.
 
         Args:
             images_dir: folder of the images.
             annotations_file: COCO JSON file.
-            categories: class list of a trained model, whose labels are then used; see `with_categories`.
-            on_bad_box: "error" or "drop" for boxes without an area inside their image.
+            categories: class list of a trained model, whose labels are used then; see `with_categories`.
+            on_bad_box: what to do with boxes that have no area inside their image: "error" or "drop".
 
         Raises:
-            DatasetError: a file is missing, broken or contradicts another, or the classes are not those given.
+            DatasetError: a file is missing, broken or contradicts another, or the classes do not match `categories`.
         """
         file, folder = Path(annotations_file), Path(images_dir)
         self.annotations = with_images(to_annotations(read_coco(file, folder), OnBad(on_bad_box)), file, folder)
-        tell(self.annotations)
+        log_notes(self.annotations)
         self.sources = (Source(file, folder, self.annotations.categories),)
         if categories is not None:
             self.annotations = self.with_categories(categories).annotations
 
     @classmethod
     def of(cls, annotations: Annotations, *sources: Source) -> "DetectionDataset":
-        """A dataset of columns that were read and checked before."""
+        """Create a dataset from columns that have already been read and checked."""
         dataset = cls.__new__(cls)
         dataset.annotations, dataset.sources = annotations, sources
         return dataset
 
     @property
     def categories(self) -> Categories:
-        """Classes by label, with the ids of the annotation file; of merged datasets see `merge`."""
+        """Classes by label, with the ids of the annotation file; for merged datasets see `merge`."""
         return self.annotations.categories
 
     @property
     def image_ids(self) -> np.ndarray:
-        """Ids of the images, int64 (n,), ascending."""
+        """Image ids, int64 (n,), ascending."""
         return self.annotations.image_ids
 
     @property
     def annotations_file(self) -> Path:
-        """The file, or folder of files, that names the dataset in messages; the first of merged datasets."""
+        """Annotation file or folder, used to name the dataset in messages; that of the first if merged."""
         return self.sources[0].annotations_file
 
     @property
     def images_dir(self) -> Path:
-        """The folder that file names are relative to; that of the first of merged datasets."""
+        """Folder that file names are relative to; that of the first dataset if merged."""
         images = self.sources[0].images
         return images if isinstance(images, Path) else Path()
 
@@ -156,23 +156,23 @@ class DetectionDataset:
         return f"DetectionDataset({files}: {', '.join(counts)})"
 
     def source_of(self, index: int) -> Source:
-        """The source of one image."""
+        """Return the source of one image."""
         if len(self.sources) == 1:
             return self.sources[0]
         return next(source for source in reversed(self.sources) if source.first <= index)
 
     def source_id(self, index: int) -> int:
-        """The id that one image has in its source."""
+        """Return the id of one image in its source."""
         return int(self.image_ids[index]) - self.source_of(index).id_offset
 
     def path(self, index: int) -> Path:
-        """File of one image; for the row of a table only a name."""
+        """Return the file of one image; for a row of a table, only a name."""
         images = self.source_of(index).images
         name = str(self.annotations.file_names[index])
         return images / name if isinstance(images, Path) else Path(name)
 
     def target(self, index: int) -> ImageTarget:
-        """Objects of one image, without reading the image."""
+        """Return the objects of one image without reading the image."""
         columns = self.annotations
         rows = slice(columns.starts[index], columns.starts[index + 1])
         width, height = columns.sizes_wh[index].tolist()
@@ -186,33 +186,33 @@ class DetectionDataset:
         )
 
     def load(self, index: int) -> tuple[Image.Image, ImageTarget]:
-        """Read one image, RGB and upright, with its objects.
+        """Read one image, RGB and upright, and return it with its objects.
 
         Raises:
-            DatasetError: the file is not an image, is damaged, or has another size than the annotation file says.
+            DatasetError: the file is not an image, is damaged, or differs in size from the annotation file.
         """
         target = self.target(index)
         return self._read(index, target, open_image), target
 
     def image(self, index: int, *, num_channels: int = 3) -> LoadedImage:
-        """Read one image for a detector with `num_channels`: PIL's RGB for 3, else an array (h, w, num_channels).
+        """Read one image for a detector with `num_channels`: PIL RGB for 3, otherwise an array (h, w, num_channels).
 
-        An image that cannot be read is gray where `skips_bad_images`, and there is a warning.
+        With `skips_bad_images`, an unreadable image is replaced by a gray one, with a warning.
 
         Raises:
             DatasetError: as for `load`, unless `skips_bad_images`.
         """
         read = functools.partial(read_image, num_channels=num_channels)
-        picture = self._read_or_none(index, read)
-        if picture is not None:
-            return picture
+        image = self._read_or_none(index, read)
+        if image is not None:
+            return image
         width, height = self.target(index)["size_wh"]
         return read_image(np.full((height, width, num_channels), 128, np.uint8), num_channels=num_channels)
 
     def view(self, index: int) -> Image.Image:
-        """Read one image to show it to a person, RGB whatever its channels; see `images.viewable`.
+        """Read one image for display, as RGB regardless of its channels; see `images.viewable`.
 
-        An image that cannot be read is gray where `skips_bad_images`.
+        With `skips_bad_images`, an unreadable image is replaced by a gray one.
 
         Raises:
             DatasetError: as for `load`, unless `skips_bad_images`.
@@ -225,41 +225,41 @@ class DetectionDataset:
         except DatasetError as error:
             if not self.skips_bad_images:
                 raise
-            if index not in self._told:
-                self._told.add(index)
+            if index not in self._warned:
+                self._warned.add(index)
                 reason = str(error).removesuffix(BAD_IMAGES)
-                text = "taken for gray, so that its objects count as missed: %s"
+                text = "replaced by a gray image, so its objects count as missed: %s"
                 _log.warning(text, reason, extra={"of_one_process": True})
-                if len(self._told) == len(self):
+                if len(self._warned) == len(self):
                     self._refuse_all()
             return None
 
     def load_array(self, index: int, *, num_channels: int = 3, reduction: int = 1) -> tuple[np.ndarray, ImageTarget]:
-        """Read one image as uint8 (h, w, num_channels), with its objects: what `images.load_image` makes of it.
+        """Read one image with `images.load_image`, as uint8 (h, w, num_channels), and return it with its objects.
 
         Args:
-            index: of the image.
-            num_channels: of the model: 3 for RGB, 1 for gray; any other number needs images stored that way.
-            reduction: how much smaller the sides may be, for the sake of speed; see `load_image`. The boxes stay.
+            index: index of the image.
+            num_channels: channels of the model: 3 for RGB, 1 for gray; any other number requires images stored so.
+            reduction: factor by which the sides may be reduced, for speed; see `load_image`. Boxes are not scaled.
 
         Raises:
-            DatasetError: as for `load`, or the image has another number of channels.
+            DatasetError: as for `load`, or the image has the wrong number of channels.
         """
         target = self.target(index)
         read = functools.partial(load_image, num_channels=num_channels, reduction=reduction)
         return self._read(index, target, read, reduction=reduction), target
 
     def skipping_bad_images(self) -> "DetectionDataset":
-        """The same data, for which an image that cannot be read does not end a training or an evaluation.
+        """Return the same data, but an unreadable image no longer ends a training or an evaluation.
 
-        There is a warning then, one for each image. A training shows another image instead; in an evaluation its
-        objects count as missed. `load` and `load_array` raise as ever.
+        Each such image gives one warning. Training uses another image instead; in an evaluation its objects count as
+        missed. `load` and `load_array` still raise.
 
         Raises:
-            DatasetError: none of the images can be read.
+            DatasetError: no image can be read.
         """
         tolerant = copy.copy(self)
-        tolerant.skips_bad_images, tolerant._told = True, set()
+        tolerant.skips_bad_images, tolerant._warned = True, set()
         if len(self) and not any(map(self._has_header, range(len(self)))):  # the first one is enough
             self._refuse_all()
         return tolerant
@@ -268,19 +268,19 @@ class DetectionDataset:
         raise DatasetError(f"{self.annotations_file}: none of its {counted(len(self), 'image')} can be read")
 
     def _has_header(self, index: int) -> bool:
-        """Whether an image's size can be read."""
+        """Return whether the size of an image can be read."""
         if not isinstance(self.source_of(index).images, Path):
-            return True  # a table's are in memory
+            return True  # the images of a table are in memory
         try:
             return image_size(self.path(index)) is not None
         except InputError:
             return False
 
     def check_pixels(self) -> None:
-        """See that no image has more pixels than may be read, by the sizes that the annotations state.
+        """Check from the sizes in the annotations that no image exceeds the pixel limit.
 
         Raises:
-            DatasetError: names the largest, unless `skips_bad_images`.
+            DatasetError: an image does, and `skips_bad_images` is off; names the largest.
         """
         most, pixels = max_pixels(), self.annotations.sizes_wh.prod(axis=1)
         if most is None or self.skips_bad_images or pixels.max(initial=0) <= most:
@@ -289,22 +289,22 @@ class DetectionDataset:
         width, height = self.annotations.sizes_wh[index].tolist()
         raise DatasetError(
             f"{self.source_of(index).annotations_file}: {count} of {counted(len(self), 'image')} {have(count)} more "
-            f"than {most:,} pixels, the largest is {self.path(index)} with {width}x{height}; "
+            f"than {most:,} pixels; the largest is {self.path(index)} with {width}x{height}; "
             f"{pixels_hint(width * height)}"
         )
 
     def with_categories(self, categories: Categories) -> "DetectionDataset":
-        """The same data with the labels of another class list, such as a trained model's.
+        """Return the same data with the labels of another class list, such as that of a trained model.
 
         Classes are matched by name. A list without real names (`Categories.numbered`) is matched by position, or by
-        category id if it has a row for each id from 0 on; `Categories.of_ids` is matched by category id. The new
-        dataset's `categories` have the order of the list given and the ids of this dataset; a class that only the list
-        has keeps its id there, or gets the next free one. Classes that this dataset has no objects of may be missing
-        in the list; they are left out.
+        category id if it has a row for each id from 0 on; `Categories.of_ids` is matched by category id. The
+        `categories` of the new dataset have the order of the given list and the ids of this dataset; a class that is
+        only in the list keeps its id there, or gets the next free one. Classes without objects in this dataset may be
+        missing from the list; they are omitted.
 
         Raises:
-            DatasetError: this dataset has objects of a class that the list lacks, or no class in common with it; the
-                message names the differences.
+            DatasetError: this dataset has objects of a class that is not in the list, or no class in common with it;
+                the message names the differences.
         """
         matched = match_classes(self.annotations, categories, file=self.annotations_file)
         if matched is self.annotations:
@@ -314,7 +314,10 @@ class DetectionDataset:
         return relabeled
 
     def _read(self, index: int, target: ImageTarget, read: Callable[..., _Read], *, reduction: int = 1) -> _Read:
-        """Read an image; as its file stores it where only that has the size stated: some tools ignore EXIF rotation."""
+        """Read an image upright, or without its EXIF rotation if only that matches the annotated size.
+
+        Some annotation tools ignore EXIF rotation.
+        """
         width, height = target["size_wh"]
         expected = {(-(-width // factor), -(-height // factor)) for factor in (1, 2, 4, 8) if factor <= reduction}
         source = self.source_of(index)
@@ -330,7 +333,8 @@ class DetectionDataset:
         if size_of(image) not in expected:
             stated, got = "{}x{}".format(*target["size_wh"]), "{}x{}".format(*size_of(image))
             raise DatasetError(
-                f"{source.annotations_file}: image {image_id} is {stated} pixels there, but {path} is {got}; its boxes "
-                f"would be misplaced. Put the annotated image there or correct width, height and boxes.{BAD_IMAGES}"
+                f"{source.annotations_file}: image {image_id} is annotated as {stated} pixels, but {path} is {got}; "
+                "its boxes would be misplaced. Use the annotated image, or correct width, height and boxes."
+                f"{BAD_IMAGES}"
             )
         return image

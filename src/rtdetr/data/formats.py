@@ -1,4 +1,4 @@
-"""The formats of datasets, one entry each: how one is recognized, and by which function it is read and written.
+"""The dataset formats, one entry each: how a format is recognized, and which functions read and write it.
 
 To add a format, write its reader and add it here; docs/extending.md shows how.
 """
@@ -16,19 +16,19 @@ Finder = Callable[[Path, str, Path | None], Found | None]
 
 
 class Format(NamedTuple):
-    """One format of datasets.
+    """A dataset format.
 
-    Both finders take a path, the split ("train", "val" or "test"), and the folder of images that the user gave, if any.
-    They return what was found, with the function that reads it; None where the path is not of this format. They raise
-    `DatasetError` where it is, but cannot be used, and `MissingSplitError` where it lacks the split.
+    Both finders take a path, the split ("train", "val" or "test"), and the image folder given by the user, if any. They
+    return what was found, with the function that reads it, or None if the path is not in this format. They raise
+    `DatasetError` if it is but cannot be used, and `MissingSplitError` if it lacks the split.
 
-    title: what people call it.
-    find: looks for the split in the folder of a dataset.
+    title: display name.
+    find: finds the split in the folder of a dataset.
     open_file: the same for a single file.
-    expected: what `find` looks for, in words, given what the split is called.
-    file: what `open_file` takes, in words.
-    write: writes a split of a cleaned copy (`rtdetr data check --fix`), given the copy's folder, the split, and the
-        content in COCO form; None: copies are written in COCO form.
+    expected: describes what `find` looks for, given the name of the split.
+    file: describes what `open_file` accepts.
+    write: writes a split of a cleaned copy (`rtdetr data check --fix`), given the folder of the copy, the split, and
+        the content in COCO format; None: copies are written in COCO format.
     """
 
     title: str
@@ -39,14 +39,14 @@ class Format(NamedTuple):
     write: Callable[[Path, str, dict[str, Any]], None] | None = None
 
 
-FORMATS: dict[str, Format] = {  # of those that fit a folder, the first wins
+FORMATS: dict[str, Format] = {  # the first that matches a folder wins
     "coco": Format(
         title="COCO",
         find=lambda root, split, images: find_coco(root, SPLIT_NAMES[split], images=images),
         open_file=lambda file, split, images: coco_file(file, images=images) if _ends(file, ".json") else None,
         expected=lambda name: (
             ", ".join(pattern.format(name) for pattern in PATTERNS)
-            + (" or a single file in COCO form" if name == "train" else "")
+            + (" or a single COCO file" if name == "train" else "")
         ),
         file="a COCO file NAME.json",
         write=write_coco,
@@ -58,7 +58,7 @@ FORMATS: dict[str, Format] = {  # of those that fit a folder, the first wins
             yolo_file(file, SPLIT_NAMES[split], images=images) if _ends(file, ".yaml", ".yml") else None
         ),
         expected=lambda name: "data.yaml or another YAML file with 'names'",
-        file="a YOLO description NAME.yaml",
+        file="a YOLO file NAME.yaml",
     ),
     "voc": Format(
         title="Pascal VOC",
@@ -79,23 +79,27 @@ def _ends(file: Path, *suffixes: str) -> bool:
 
 
 def find_in_folder(root: Path, split: str, images: Path | None = None) -> Found | None:
-    """The split in the folder of a dataset, in the first format that fits; None: none does. Raises as the finders."""
+    """Find a split in the folder of a dataset, in the first format that matches; None if none does.
+
+    Raises:
+        DatasetError: as the finders raise it.
+    """
     found = (one.find(root, split, images) for one in FORMATS.values())
     return next(filter(None, found), None)
 
 
 def find_in_file(file: Path, split: str, images: Path | None = None) -> Found | None:
-    """The same for a single file."""
+    """Do the same for a single file."""
     found = (one.open_file(file, split, images) for one in FORMATS.values())
     return next(filter(None, found), None)
 
 
 def expected_in_folder(split: str) -> str:
-    """What is looked for in a folder, in words."""
+    """Describe what is looked for in a folder."""
     return ", ".join(f"{one.expected(SPLIT_NAMES[split][0])} ({one.title})" for one in FORMATS.values())
 
 
 def expected_files() -> str:
-    """What a single file may be, in words."""
+    """Describe which single files are accepted."""
     *first, last = (one.file for one in FORMATS.values())
     return f"{', '.join(first)}, or {last}"

@@ -1,4 +1,4 @@
-"""What a folder that is no dataset in a usual layout has all the same, and how to make one of it: for the message."""
+"""Hints for error messages: what a folder without a usual dataset layout contains, and how to make it a dataset."""
 
 import itertools
 import json
@@ -17,13 +17,13 @@ from rtdetr.errors import DatasetError
 from rtdetr.text_files import read_text
 from rtdetr.wording import are, counted
 
-_CLASSES = ("classes.txt", "obj.names", "labels.txt", "names.txt")  # of YOLO's tools
+_CLASSES = ("classes.txt", "obj.names", "labels.txt", "names.txt")  # written by YOLO tools
 _MOST_FOLDERS = 200
 
 
 def what_is_there(root: Path) -> str:
-    """The end of a sentence about the datasets below a folder, or about its annotation files; empty without them."""
-    if _is_dataset(root):  # without the split that was asked for
+    """Return the end of a sentence about datasets below a folder, or about its annotation files; empty if none."""
+    if _is_dataset(root):  # without the requested split
         return ""
     folders = list(_folders(root))
     below = [folder for folder in folders[1:] if _is_dataset(folder)]
@@ -45,7 +45,7 @@ def _is_dataset(folder: Path) -> bool:
 
 
 def _folders(root: Path) -> Iterator[Path]:
-    """A folder and those in it, breadth first."""
+    """Yield a folder and its subfolders, breadth first."""
     queue, seen = deque([root]), 0
     finder = LabelFiles()
     while queue and seen < _MOST_FOLDERS:
@@ -56,7 +56,7 @@ def _folders(root: Path) -> Iterator[Path]:
 
 
 def _yolo(root: Path, folders: list[Path]) -> str:
-    """What to write into a data.yaml, where labels of YOLO are there."""
+    """Return what to write to a data.yaml if there are YOLO labels."""
     lists = (folder / name for folder in folders for name in _CLASSES)
     file = next((file for file in lists if file.is_file()), None)
     files = itertools.chain.from_iterable(LabelFiles().files_in(str(folder)) for folder in folders)
@@ -73,21 +73,21 @@ def _yolo(root: Path, folders: list[Path]) -> str:
     parts = {split: place for split, words in SPLIT_NAMES.items() if (place := _images_of(root, words))}
     parts = parts or {"train": "images" if (root / "images").is_dir() else ".", "val": "FOLDER"}
     text = ", ".join([*(f"{split}: {place}" for split, place in parts.items()), f"names: {json.dumps(names[:20])}"])
-    there = f"{file} and label files of YOLO" if file else f"label files of YOLO such as {labels[0]}"
+    there = f"{file} and YOLO label files" if file else f"YOLO label files such as {labels[0]}"
     return (
-        f"{there} are there. A YAML file has to say where the images of each split are: write "
+        f"there are {there}. A YAML file must state where the images of each split are: write "
         f"{root / 'data.yaml'} with the line {{{text}}}"
     )
 
 
 def _images_of(root: Path, words: tuple[str, ...]) -> str | None:
-    """The folder of a split's images, relative to the root."""
+    """Return the image folder of a split, relative to the root."""
     places = [place for word in words for place in (f"images/{word}", f"{word}/images", word)]
     return next((place for place in places if any(map(is_image_name, listing(root / place)))), None)
 
 
 def _voc(root: Path, folders: list[Path]) -> str:
-    """How to list the images of each split, where XML files of VOC are there."""
+    """Return how to list the images of each split if there are VOC XML files."""
     finder = LabelFiles(".xml")
     found = {folder: files for folder in folders if (files := finder.files_in(str(folder)))}
     first = next((file for files in found.values() for file in files[:20] if has_voc_objects(Path(file))), None)
@@ -98,7 +98,6 @@ def _voc(root: Path, folders: list[Path]) -> str:
     line = f"{os.path.relpath(image, root) if os.path.isabs(image) else image} {os.path.relpath(first, root)}"
     count = sum(map(len, found.values()))
     return (
-        f"{counted(count, 'XML file')} {are(count)} there, such as {first} of Pascal VOC. Something has to say which "
-        f"image is of which split: list those of each in {root / 'train.txt'} and {root / 'val.txt'}, a line such as "
-        f"'{line}' for an image"
+        f"there {are(count)} {counted(count, 'XML file')}, such as {first} in Pascal VOC format. List the images of "
+        f"each split in {root / 'train.txt'} and {root / 'val.txt'}, with one line such as '{line}' per image"
     )

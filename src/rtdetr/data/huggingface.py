@@ -1,9 +1,8 @@
-"""A table of Hugging Face `datasets` as a dataset. The package itself is not imported: whoever has a table has it.
+"""Read a table of Hugging Face `datasets` as a dataset, without importing that package.
 
-Columns: `image`, and `objects` with `bbox` (COCO's [x, y, width, height] in pixels) and `category` (a ClassLabel, or
-names, or numbers), as the datasets for object detection on the Hub have them; optional `width`, `height` and
-`image_id`, and in `objects` optional `area` and `iscrowd`. Labels are the positions in the ClassLabel; without one they
-follow the ascending names or numbers that occur.
+Columns, as in object detection datasets on the Hub: `image`, and `objects` with `bbox` (COCO's [x, y, width, height] in
+pixels) and `category` (a ClassLabel, names, or numbers); optionally `width`, `height` and `image_id`, and in `objects`
+`area` and `iscrowd`. Labels are positions in the ClassLabel, or else in the sorted names or numbers that occur.
 
 Source: https://huggingface.co/docs/datasets/object_detection.
 """
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from rtdetr.categories import Categories, Category
-from rtdetr.data.annotations import LARGEST, Objects, OnBad, arrange, tell
+from rtdetr.data.annotations import LARGEST, Objects, OnBad, arrange, log_notes
 from rtdetr.data.dataset import DetectionDataset, Source
 from rtdetr.data.image_files import Sizes
 from rtdetr.errors import DatasetError, InputError, nearest
@@ -27,35 +26,35 @@ _BOX_KEYS = ("bbox", "bboxes", "boxes")
 
 
 def is_table(source: object) -> bool:
-    """Whether this is a `datasets.Dataset`, or a `DatasetDict` of them, or looks like one."""
+    """Return whether this is, or looks like, a `datasets.Dataset` or `DatasetDict`."""
     if isinstance(source, Mapping):
         return bool(source) and all(is_table(table) for table in source.values())
     return all(hasattr(source, name) for name in ("column_names", "features", "__getitem__", "__len__"))
 
 
 def is_saved_table(folder: Path) -> bool:
-    """Whether a folder holds what `datasets` writes or the Hub has, which only that package reads."""
+    """Return whether a folder was written by `datasets` or downloaded from the Hub; only that package can read it."""
     marks = ("dataset_dict.json", "dataset_info.json", "state.json", "metadata.jsonl", "train/metadata.jsonl")
     tables = (*folder.glob("*.parquet"), *folder.glob("data/*.parquet"))
     return bool(tables) or any((folder / name).is_file() for name in marks)
 
 
 def open_table(source: Any, split_names: Sequence[str], *, on_bad: OnBad) -> DetectionDataset:
-    """Read the boxes of a table; images are read when they are asked for.
+    """Read the boxes of a table; images are read on demand.
 
     Args:
-        source: a table, or a mapping from split to table, of which the first of `split_names` is taken.
-        split_names: what the split may be called.
-        on_bad: what to do about bad boxes and images.
+        source: a table, or a mapping from split to table, from which the first of `split_names` is used.
+        split_names: possible names of the split.
+        on_bad: what to do with bad boxes and images.
 
     Raises:
-        DatasetError: a column is missing or holds something else, or the split is not there.
+        DatasetError: a column is missing or invalid, or the split is missing.
     """
     table = source
     if isinstance(source, Mapping):
         name = next((name for name in split_names if name in source), None)
         if name is None:
-            raise DatasetError(f"expected a split {split_names[0]!r} in the table, it has {', '.join(source)}")
+            raise DatasetError(f"expected a split {split_names[0]!r} in the table, got {', '.join(source)}")
         table = source[name]
     for column in ("image", "objects"):
         if column not in table.column_names:
@@ -68,19 +67,19 @@ def open_table(source: Any, split_names: Sequence[str], *, on_bad: OnBad) -> Det
     objects, where, note = _read(table.with_format(None), images, name, on_bad.image)
     notes = filter(None, [note])
     annotations = arrange(objects, source=name, on_bad_box=on_bad.box, where=where, notes=notes)
-    tell(annotations)
+    log_notes(annotations)
     images = images._replace(rows=np.argsort(objects.image_ids))
     return DetectionDataset.of(annotations, Source(Path(name), images, annotations.categories))
 
 
 class _Images(NamedTuple):
-    """The images of a table, as bytes where it holds bytes."""
+    """The images of a table, as bytes if it stores bytes."""
 
     table: Any
     rows: np.ndarray  # int64 (images,), the row of each image of the dataset
 
     def image(self, index: int) -> ImageSource:
-        """One image of the dataset; raises InputError where there is none."""
+        """Return one image of the dataset; raise InputError if the row has none."""
         value = self.table[int(self.rows[index])]["image"]
         if isinstance(value, Mapping):
             value = value.get("bytes") or value.get("path")
@@ -90,7 +89,7 @@ class _Images(NamedTuple):
 
 
 def _undecoded(table: Any) -> Any:
-    """The column of images; not decoded, so that it is read by the same code as files are."""
+    """Return the image column without decoding, so images are read by the same code as files."""
     column = table.with_format(None).select_columns(["image"])
     feature = column.features["image"]
     if getattr(feature, "decode", False):
@@ -107,7 +106,7 @@ class _Thing(NamedTuple):
     """One object of a row."""
 
     row: int
-    number: int  # in its row, counted from 1
+    number: int  # in its row, from 1
     box: Any
     category: Any
     area: Any
@@ -115,7 +114,7 @@ class _Thing(NamedTuple):
 
 
 def _read(table: Any, images: _Images, name: str, on_bad_image: str) -> tuple[Objects, Callable[[int], str], str]:
-    """Everything but the images, in the order of the rows, how to call an object in a message, and a note."""
+    """Return everything but the images in row order, a function that names an object in messages, and a note."""
     stated = [column for column in ("image_id", "width", "height") if column in table.column_names]
     rows = list(table.select_columns(["objects", *stated]))
     things = [thing for number, row in enumerate(rows) for thing in _things(row["objects"], number, name)]
@@ -128,7 +127,7 @@ def _read(table: Any, images: _Images, name: str, on_bad_image: str) -> tuple[Ob
     for position, thing in enumerate(things):
         if not isinstance(thing.category, int | str) or thing.category not in label_of_value:
             raise DatasetError(
-                f"{where(position)}: this class does not exist; there are {counted(len(categories), 'class')}"
+                f"{where(position)}: this class does not exist; the table has {counted(len(categories), 'class')}"
             )
     boxes_xywh = np.array([_box(thing, where(i)) for i, thing in enumerate(things)]).reshape(-1, 4)
     image_of_box = np.array([thing.row for thing in things], dtype=np.int64)
@@ -149,7 +148,7 @@ def _read(table: Any, images: _Images, name: str, on_bad_image: str) -> tuple[Ob
 
 
 def _things(objects: Any, row: int, name: str) -> list[_Thing]:
-    """The objects of a row, stored as a mapping of lists or as a list of mappings."""
+    """Return the objects of a row, stored as a mapping of lists or a list of mappings."""
     if isinstance(objects, Mapping):
         columns = {key: list(values) for key, values in objects.items() if isinstance(values, Sequence | np.ndarray)}
     elif isinstance(objects, Sequence) and all(isinstance(thing, Mapping) for thing in objects):
@@ -168,14 +167,14 @@ def _things(objects: Any, row: int, name: str) -> list[_Thing]:
         _refuse_row(
             name,
             row,
-            f"has {counted(len(boxes), 'box')}, but {counted(len(values), 'category')}; expected one for each box",
+            f"has {counted(len(boxes), 'box')}, but {counted(len(values), 'category')}; expected one per box",
         )
     numbers = range(1, len(boxes) + 1)
     return [_Thing(row, *thing) for thing in zip(numbers, boxes, values, areas, crowds, strict=True)]
 
 
 def _categories(feature: Any, things: list[_Thing], name: str) -> tuple[Categories, dict[Any, int]]:
-    """The classes, and the label of each value that a table may have for them."""
+    """Return the classes, and the label per category value of the table."""
     names = getattr(_category_feature(feature), "names", None)
     if names:
         categories = Categories(Category(label, str(text)) for label, text in enumerate(names))
@@ -200,7 +199,7 @@ def _category_feature(feature: Any) -> Any:
 
 
 def _unwrapped(feature: Any) -> Any:
-    """The feature of the elements of a list, in any way that versions of the package write lists."""
+    """Return the feature of the elements of a list, in any way that versions of the package represent lists."""
     while isinstance(feature, list) or hasattr(feature, "feature"):
         feature = feature[0] if isinstance(feature, list) else feature.feature
     return feature

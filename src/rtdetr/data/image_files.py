@@ -1,7 +1,7 @@
-"""Image files of a dataset: read their size without their pixels.
+"""Read the sizes of the image files of a dataset without their pixels.
 
-Which files are images, and how a folder is searched for them, is in `rtdetr.images.files`; where those are that an
-annotation names, in `image_paths.py`.
+`rtdetr.images.files` defines which files are images and searches folders for them; `image_paths.py` finds the files
+that annotations name.
 """
 
 import os
@@ -20,19 +20,19 @@ from rtdetr.wording import are, counted
 __all__ = ["BAD_IMAGES", "Sizes", "common_folder", "images_below", "is_image_name", "listing", "sizes_of"]
 
 BAD_IMAGES = (
-    " 'rtdetr data check' finds every such image and --fix leaves them out of a copy; 'train' and 'evaluate' go on "
-    "without them with --bad-images skip (Python: open_dataset(..., on_bad_image='skip'))"
+    " 'rtdetr data check' finds every such image, and --fix writes a copy without them; 'train' and 'evaluate' skip "
+    "them with --bad-images skip (Python: open_dataset(..., on_bad_image='skip'))"
 )
-STAND_IN_WH = (640, 640)  # for an image that cannot be read
-_THREADS = 8  # opening a file on a network drive is waiting
+STAND_IN_WH = (640, 640)  # size assumed for an unreadable image
+_THREADS = 8  # opening a file on a network drive is mostly waiting
 
 
 class Sizes(NamedTuple):
     """Width and height of images after EXIF rotation.
 
-    sizes_wh: int64 (n, 2), pixels; `STAND_IN_WH` for an image that cannot be read.
-    unread: positions of those.
-    note: what to tell about them, in one line; empty where there are none.
+    sizes_wh: int64 (n, 2), pixels; `STAND_IN_WH` for an unreadable image.
+    unread: positions of unreadable images.
+    note: a warning about these, in one line; empty if there are none.
     """
 
     sizes_wh: np.ndarray
@@ -48,23 +48,23 @@ class Sizes(NamedTuple):
         source: object,
         on_bad_image: str,
     ) -> "Sizes":
-        """Put the sizes that were read together; paths are None for images that are no files. Raises as `sizes_of`."""
+        """Combine sizes that were read; paths are None for images that are not files. Raises as `sizes_of`."""
         failed = {i: size for i, size in enumerate(sizes) if isinstance(size, InputError)}
         missing = [i for i in failed if (path := paths[i]) is not None and not os.path.isfile(path)]
-        told = failed[missing[0]] if missing else next(iter(failed.values()), None)
+        first = failed[missing[0]] if missing else next(iter(failed.values()), None)
         count = f"{len(missing) or len(failed)} of {counted(len(sizes), 'image')}"
         if failed and (on_bad_image == "error" or len(failed) == len(sizes)):
-            what = f"{are(missing)} not there" if missing else "cannot be read"
+            what = f"{are(missing)} missing" if missing else "cannot be read"
             hint = BAD_IMAGES if on_bad_image == "error" else ""
-            raise DatasetError(f"{source}: {count} {what}: {sentence(told)}{hint}")
+            raise DatasetError(f"{source}: {count} {what}: {sentence(first)}{hint}")
         known = [STAND_IN_WH if isinstance(size, InputError) else size for size in sizes]
-        bad = [failed[i] for i in failed if i not in missing]  # what is not there is told where it is looked for
+        bad = [failed[i] for i in failed if i not in missing]  # missing files are reported when they are located
         count = f"{len(bad)} of {counted(len(sizes), 'image')}"
         note = f"{source}: {count} cannot be read and {are(bad)} skipped: {sentence(bad[0])}" if bad else ""
         return cls(np.array(known, dtype=np.int64).reshape(-1, 2), list(failed), note)
 
     def holding(self, boxes_xywh: np.ndarray, image_of_box: np.ndarray) -> np.ndarray:
-        """The sizes, with those that stand in large enough for the boxes (m, 4), pixels, of the images."""
+        """Return the sizes; assumed ones are enlarged to contain the boxes (m, 4), pixels, of their image."""
         sizes_wh, unread = self.sizes_wh.copy(), np.isin(image_of_box, self.unread)
         corners = np.ceil(boxes_xywh[unread, :2] + boxes_xywh[unread, 2:]).astype(np.int64)
         np.maximum.at(sizes_wh, image_of_box[unread], corners)
@@ -72,13 +72,12 @@ class Sizes(NamedTuple):
 
 
 def sizes_of(paths: Sequence[str], *, source: object, on_bad_image: str) -> Sizes:
-    """Read the sizes of images from the files' headers.
+    """Read the sizes of images from the file headers.
 
     Args:
-        paths: of the files.
-        source: what names the dataset in a message.
-        on_bad_image: what to do about images that cannot be read: "error" refuses them, "skip" gives them a size that
-            stands in.
+        paths: paths of the files.
+        source: name of the dataset in messages.
+        on_bad_image: what to do with unreadable images: "error" rejects them, "skip" assumes a size.
 
     Raises:
         DatasetError: an image is missing, or it cannot be read and `on_bad_image` is "error".
@@ -96,12 +95,12 @@ def _size_or_error(path: str) -> tuple[int, int] | InputError:
 
 
 def sentence(error: object) -> str:
-    """What is wrong with an image, with a full stop; a file of another name is no help in a dataset."""
+    """Return an image error as a sentence, without the suggestion of a similar file name, which is no help here."""
     return f"{str(error).partition(' Did you mean ')[0].rstrip('.')}."
 
 
 def listing(folder: Path) -> list[str]:
-    """Names in a folder, without links to what is not there; none where there is no such folder."""
+    """Return the names in a folder, without broken links; empty if there is no such folder."""
     try:
         with os.scandir(folder) as entries:
             return [entry.name for entry in entries if not entry.is_symlink() or os.path.exists(entry.path)]
@@ -110,5 +109,5 @@ def listing(folder: Path) -> list[str]:
 
 
 def common_folder(paths: Iterable[str]) -> Path:
-    """The deepest folder that all these files are below."""
+    """Return the deepest folder that contains all these files."""
     return Path(os.path.commonpath({os.path.dirname(path) for path in paths}))

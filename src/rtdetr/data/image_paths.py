@@ -1,16 +1,17 @@
-"""Where the image files are that annotations name: paths as other programs and other machines write them.
+"""Find the image files that annotations name, including paths written by other programs or on other machines.
 
-A name is tried in this order, each form first in the folder of images, then in that of the annotations:
+A name is tried in this order, each form first in the image folder, then in the folder of the annotations:
 
-1. as written; this includes whole paths;
-2. with / for the backslash of Windows;
-3. decoded: %20 for a space and so on, the path in an address such as file:///data/x.png or /data/local-files/?d=x.png;
-4. by its last part alone, if the folder of images and those in it have one file of that name, in either Unicode form;
-5. the same in any case.
+1. as written, including absolute paths;
+2. with Windows backslashes replaced by /;
+3. decoded: %20 for a space and so on, or the path in a URL such as file:///data/x.png or /data/local-files/?d=x.png;
+4. by its last part alone, if exactly one file in the image folder and its subfolders has that name (either Unicode
+   form);
+5. the same, ignoring case.
 
-The last two ways look nowhere else if other images are in the folder that the name has: there, this one is missing. One
-file for two names would be a guess, and so is one of several files for a name: both are refused. A folder is listed
-once and nothing is asked for each image: on a network drive an answer takes milliseconds.
+The last two search only the folder of the name if other images were found there: then this one is missing. A file that
+matches two names, or a name that matches several files, is ambiguous and rejected. Each folder is listed once, and
+there are no queries per image: on a network drive each takes milliseconds.
 """
 
 import logging
@@ -33,27 +34,27 @@ from rtdetr.wording import are, counted, more_like_it
 
 _log = logging.getLogger(__name__)
 _LOCAL_FILES = "?d="  # Label Studio: /data/local-files/?d=FOLDER/x.png
-BESIDE, SLASH, DECODED, NAME, CASE = (
-    "relative to the annotations' own folder",
-    "with / for the backslash",
+ANNOTATIONS, SLASH, DECODED, NAME, CASE = (
+    "relative to the folder of the annotations",
+    "with backslashes replaced by /",
     "by the decoded name",
     "by the last part of the path",
-    "by the last part of the path in another case",
+    "by the last part of the path, ignoring case",
 )
 REMEDY = (
-    "give the right folder with --images of 'train', 'evaluate' and 'data check' (for --val-data --val-images; Python: "
+    "give the right folder with --images of 'train', 'evaluate' or 'data check' (--val-images for --val-data; Python: "
     "images=)"
 )
 
 
 class Located(NamedTuple):
-    """Where the images of a dataset are.
+    """Locations of the images of a dataset.
 
-    names: for each name listed, the file's path relative to the folder of images, or its whole path elsewhere; as
-        listed where there is none.
-    ways: how those were found that are not where the annotations say, by position.
-    missing: positions of those that were not found.
-    ambiguous: the two files, or names of one file, between which nothing decides, by position.
+    names: per listed name, the path of the file relative to the image folder, or its absolute path if it is elsewhere;
+        the listed name if there is no file.
+    ways: by position, how images were found that are not at the listed path.
+    missing: positions of images that were not found.
+    ambiguous: by position, two files that match one name, or two names that match one file.
     """
 
     names: list[str]
@@ -62,30 +63,30 @@ class Located(NamedTuple):
     ambiguous: dict[int, tuple[str, str]]
 
     def note(self, source: object, listed: Sequence[str], *, total: int | None = None) -> str:
-        """What was done, in one line; nothing where all images are where the annotations say.
+        """Summarize in one line which images were found elsewhere; empty if all are at the listed path.
 
         Args:
-            source: what names the dataset.
+            source: name of the dataset in the message.
             listed: the names as listed.
-            total: how many images the source lists, if these are not all.
+            total: number of images that the source lists, if `listed` is only a part.
         """
         if not self.ways:
             return ""
         first = next(iter(self.ways))
         counts = ", ".join(f"{count} {way}" for way, count in Counter(self.ways.values()).items())
         return (
-            f"{source}: {len(self.ways)} of its {counted(total or len(listed), 'image')} {are(self.ways)} not where it "
-            f"says and had to be found otherwise: {counts}; the first, {listed[first]!r}, is {self.names[first]}"
+            f"{source}: {len(self.ways)} of its {counted(total or len(listed), 'image')} {are(self.ways)} not at the "
+            f"listed path, but found elsewhere: {counts}; the first, {listed[first]!r}, is {self.names[first]}"
         )
 
 
-def locate(names: Sequence[str], images_dir: Path, *, beside: Path) -> Located:
+def locate(names: Sequence[str], images_dir: Path, *, annotations_dir: Path) -> Located:
     """Find the files of images.
 
     Args:
-        names: as the annotations have them.
-        images_dir: the folder that they are relative to.
-        beside: the folder of the annotations.
+        names: names in the annotations.
+        images_dir: folder that they are relative to.
+        annotations_dir: folder of the annotations.
     """
     folders = {os.path.dirname(name) for name in names}
     present = {(folder, name) for folder in folders for name in listing(images_dir / folder)}
@@ -95,7 +96,7 @@ def locate(names: Sequence[str], images_dir: Path, *, beside: Path) -> Located:
         return located
     missing = set(absent)
     right = {os.path.dirname(decoded(name)) for i, name in enumerate(names) if i not in missing}
-    finder = _Finder(images_dir, beside, right)
+    finder = _Finder(images_dir, annotations_dir, right)
     for i in absent:
         found = finder.find(names[i])
         if not found:
@@ -109,7 +110,7 @@ def locate(names: Sequence[str], images_dir: Path, *, beside: Path) -> Located:
 
 
 def _refuse_shared(located: Located, listed: Sequence[str]) -> None:
-    """A file that was found by the last part of a path must not be that of another name too."""
+    """Mark names as ambiguous if their file was found by the last part of the path and another name has it too."""
     guessed = {i for i, way in located.ways.items() if way in (NAME, CASE)}
     if not guessed:
         return
@@ -119,34 +120,34 @@ def _refuse_shared(located: Located, listed: Sequence[str]) -> None:
     for i in sorted(guessed):
         others = [name for name in names_of[os.path.normpath(located.names[i])] if name != decoded(listed[i])]
         if others:
-            located.ambiguous[i] = f"{located.names[i]} as {listed[i]!r}", f"as {others[0]!r}, which is listed too"
+            located.ambiguous[i] = f"{located.names[i]} as {listed[i]!r}", f"as {others[0]!r}, which is also listed"
     for i in guessed & set(located.ambiguous):
         located.names[i] = listed[i]
         del located.ways[i]
 
 
 class _Finder:
-    """Looks for single files, listing each folder once.
+    """Finds single files and lists each folder once.
 
     Args:
-        images_dir: the folder of images.
-        beside: the folder of the annotations.
-        right: folders as the annotations have them that hold images where they say: one missing there is no other's.
+        images_dir: folder of the images.
+        annotations_dir: folder of the annotations.
+        right: folders in the annotations with images at the listed path: one missing there is not searched elsewhere.
     """
 
-    def __init__(self, images_dir: Path, beside: Path, right: set[str]) -> None:
-        self._images_dir, self._beside, self._right = str(images_dir), str(beside), right
+    def __init__(self, images_dir: Path, annotations_dir: Path, right: set[str]) -> None:
+        self._images_dir, self._annotations_dir, self._right = str(images_dir), str(annotations_dir), right
         self._real: dict[str, str] = {}
         self._root = os.path.realpath(self._images_dir)
         self._listings: dict[str, set[str]] = {}
 
     def find(self, name: str) -> list[tuple[str, str]]:
-        """Names to use and ways they were found; none, one, or several between which nothing decides."""
+        """Return the matching names and how each was found: none, one, or several if ambiguous."""
         for form, way in forms(name):
-            for folder in (self._images_dir, self._beside):
+            for folder in (self._images_dir, self._annotations_dir):
                 path = os.path.join(folder, form)
                 if self._exists(path):
-                    return [(self._name(path), way if folder == self._images_dir else way or BESIDE)]
+                    return [(self._name(path), way if folder == self._images_dir else way or ANNOTATIONS)]
         written, last = os.path.split(decoded(name))
         own = os.path.normpath(os.path.join(self._images_dir, written)) if written in self._right else None
         for key, files, way in ((composed, self._files, NAME), (_fold, self._folded, CASE)):
@@ -190,7 +191,7 @@ class _Finder:
 
 
 def forms(name: str) -> Iterator[tuple[str, str]]:
-    """A path as written and in the forms that it may stand for, each with what was done to it; nothing at first."""
+    """Yield a path as written and in the forms that it may stand for, each with how it was derived (first: empty)."""
     yield name, ""
     slashed = name.replace("\\", "/")
     if slashed != name:
@@ -201,13 +202,13 @@ def forms(name: str) -> Iterator[tuple[str, str]]:
 
 
 def decoded(name: str) -> str:
-    """A path with / between its parts and without what addresses add to it."""
+    """Return a path with / between its parts and without URL scheme and encoding."""
     path = name.replace("\\", "/")
     scheme, divider, _ = path.partition("://")
     if divider and len(scheme) > 1 and scheme.isalnum():
         try:
             parts = urlsplit(path)
-        except ValueError:  # an address that is none
+        except ValueError:  # not a valid URL
             parts = None
         if parts is not None:
             path = parts.path or path
@@ -219,29 +220,29 @@ def decoded(name: str) -> str:
 def check_files_exist(
     annotations_file: Path, images_dir: Path, file_names: Sequence[str], *, on_bad_image: str = "error"
 ) -> list[str]:
-    """Find the images now, and not in the middle of an epoch; says so if they are not where the annotations say.
+    """Find all images up front instead of failing mid-epoch; warn if they are not at the listed path.
 
     Args:
-        annotations_file: the file, or folder of files, that names the images.
-        images_dir: the folder that they are relative to.
-        file_names: as the annotations have them.
-        on_bad_image: "error", or "skip" to go on without images that are not there, unless that is all of them.
+        annotations_file: annotation file or folder.
+        images_dir: folder that the names are relative to.
+        file_names: names in the annotations.
+        on_bad_image: "error", or "skip" to continue without missing images unless all are missing.
 
     Returns:
-        Their paths, relative to `images_dir` or whole.
+        Their paths, relative to `images_dir` or absolute.
 
     Raises:
-        DatasetError: images are missing, of which it says how many and names one; or several files could be meant.
+        DatasetError: images are missing (the message has their number and the first), or a name matches several files.
     """
-    located = locate(file_names, images_dir, beside=folder_of(annotations_file))
+    located = locate(file_names, images_dir, annotations_dir=folder_of(annotations_file))
     if located.missing:
-        told = (
+        message = (
             f"{annotations_file}: {len(located.missing)} of its {counted(len(file_names), 'image')} "
-            f"{are(located.missing)} not in {images_dir}, the first is {file_names[located.missing[0]]!r}"
+            f"{are(located.missing)} not in {images_dir}; the first is {file_names[located.missing[0]]!r}"
         )
         if on_bad_image == "error" or len(located.missing) == len(file_names):
-            raise DatasetError(f"{told}. Copy them there or {REMEDY}")
-        _log.warning("%s; skipped", told)
+            raise DatasetError(f"{message}. Copy them there or {REMEDY}")
+        _log.warning("%s; skipped", message)
     refuse_ambiguous(located, annotations_file, file_names)
     if located.ways:
         _log.warning("%s", located.note(annotations_file, file_names))
@@ -251,22 +252,22 @@ def check_files_exist(
 def refuse_ambiguous(
     located: Located, source: Path, listed: Sequence[str], *, remedy: str = f"Correct its path or {REMEDY}"
 ) -> None:
-    """Refuse names that several files could be.
+    """Reject names that match several files.
 
     Raises:
-        DatasetError: there are any; the message has the first with both files.
+        DatasetError: there are such names; the message has the first and both files.
     """
     if located.ambiguous:
         i, (first, second) = next(iter(located.ambiguous.items()))
         more = more_like_it(len(located.ambiguous) - 1)
         raise DatasetError(
-            f"{source}: image {listed[i]!r} is not there and could be {first} or {second}. "
+            f"{source}: image {listed[i]!r} is not at its listed path and could be {first} or {second}. "
             f"{remedy}.{' ' if more else ''}{more}"
         )
 
 
 def folder_of(annotations_file: Path) -> Path:
-    """The folder of an annotation file, or the one of annotation files itself."""
+    """Return the folder of an annotation file; a folder of annotation files is returned unchanged."""
     return annotations_file if annotations_file.is_dir() else annotations_file.parent
 
 
@@ -279,20 +280,20 @@ def with_sizes_of_files(
     source: Path,
     on_bad_image: str,
 ) -> Sizes:
-    """The sizes of images, those that the annotations do not state read from the files.
+    """Return the sizes of images; those that the annotations omit are read from the image files.
 
     Args:
-        sizes_wh: as stated, int64 (n, 2), pixels.
-        unstated: positions of the others.
-        file_names: of all, as the annotations have them.
-        images_dir: the folder that they are relative to.
-        source: the annotation file, or folder of files.
+        sizes_wh: stated sizes, int64 (n, 2), pixels.
+        unstated: positions of images without a stated size.
+        file_names: names of all images in the annotations.
+        images_dir: folder that they are relative to.
+        source: annotation file or folder.
         on_bad_image: see `sizes_of`.
 
     Raises:
-        DatasetError: as `sizes_of`.
+        DatasetError: as for `sizes_of`.
     """
-    located = locate([file_names[i] for i in unstated], images_dir, beside=folder_of(source))
+    located = locate([file_names[i] for i in unstated], images_dir, annotations_dir=folder_of(source))
     paths = [str(images_dir / name) for name in located.names]
     found = sizes_of(paths, source=source, on_bad_image=on_bad_image)
     filled = sizes_wh.copy()
@@ -303,10 +304,10 @@ def with_sizes_of_files(
 def with_images(
     annotations: Annotations, annotations_file: Path, images_dir: Path, *, on_bad_image: str = "error"
 ) -> Annotations:
-    """The annotations with the paths of the images as `check_files_exist` finds them.
+    """Return the annotations with the image paths that `check_files_exist` finds.
 
     Raises:
-        DatasetError: as there.
+        DatasetError: as for `check_files_exist`.
     """
     listed = annotations.file_names.tolist()
     names = check_files_exist(annotations_file, images_dir, listed, on_bad_image=on_bad_image)

@@ -1,8 +1,8 @@
-"""Annotations that took long to read are kept in the user's cache folder, ready to be used as they are.
+"""Cache the parsed annotations of large datasets in the user's cache folder.
 
-A cache file is valid as long as no input of the dataset has another size or time of change. It holds a checksum; one
-that is outdated, damaged or unreadable is ignored and written anew, and where the folder cannot be written nothing is
-kept. The folder is RTDETR_CACHE, else `rtdetr` in the user's cache folder; it may be deleted at any time.
+A cache file is valid as long as the size and change time of every input of the dataset are the same. It has a checksum;
+an outdated, damaged or unreadable file is ignored and rewritten, and if the folder is not writable nothing is cached.
+The folder is RTDETR_CACHE, or else `rtdetr` in the user's cache folder; it can be deleted at any time.
 """
 
 import hashlib
@@ -23,8 +23,8 @@ from rtdetr.errors import DatasetError, InputError
 from rtdetr.files import cache_dir, write_atomically
 
 _log = logging.getLogger(__name__)
-_VERSION = 6  # to be raised whenever a reader gives other columns for the same files
-_LEAST_ROWS = 20_000  # images and boxes; fewer are read anew in about a second
+_VERSION = 6  # raise it whenever a reader returns different columns for the same files
+_LEAST_ROWS = 20_000  # images and boxes; fewer are read in about a second
 _DIGEST_SIZE = 32
 _COLUMNS = [
     name for name in Annotations._fields if name not in ("categories", "notes", "implied", "inputs_known")
@@ -32,13 +32,13 @@ _COLUMNS = [
 
 
 def read_cached(found: Found, *, on_bad: OnBad) -> Annotations:
-    """The annotations of a dataset, from the cache if that holds them as they are now.
+    """Return the annotations of a dataset, from the cache if it is up to date.
 
     Raises:
-        DatasetError, ConfigError: as reading raises them.
+        DatasetError, ConfigError: as raised when the annotations are read.
     """
     fingerprint = _fingerprint(found, on_bad)
-    # one file for each way to ask, so that a changed dataset replaces its old index
+    # one file per combination of arguments, so a changed dataset replaces its old index
     places = [os.path.abspath(found.annotations_file), found.part, str(found.images_dir)]
     key = [str(_VERSION), found.format, *places, *on_bad]
     file = _folder() / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.index"
@@ -59,7 +59,7 @@ def _folder() -> Path:
 
 
 def _fingerprint(found: Found, on_bad: OnBad) -> bytes:
-    """A hash that changes with any input; time of change cannot be set back, unlike that of modification."""
+    """Return a hash that changes with any input; unlike the modification time, the change time cannot be set back."""
     digest = hashlib.sha256(f"{_VERSION} {' '.join(on_bad)}\n".encode())
     for path in found.inputs:
         try:
@@ -94,7 +94,7 @@ def _load(file: Path, fingerprint: bytes) -> Annotations | None:
 
 
 def _is_sound(annotations: Annotations) -> bool:
-    """Whether the columns have the types and lengths that `Annotations` says, and labels of its classes."""
+    """Return whether the columns have the types and lengths of `Annotations`, and valid labels."""
     num_images, num_boxes = annotations.image_ids.size, annotations.labels.size
     expected = {
         "image_ids": ("i8", (num_images,)),
@@ -132,4 +132,4 @@ def _save(file: Path, fingerprint: bytes, annotations: Annotations) -> None:
     try:
         write_atomically(file, write, error=DatasetError)
     except DatasetError as error:
-        _log.info("the index of the dataset is not kept: %s", error)
+        _log.info("could not cache the index of the dataset: %s", error)

@@ -1,18 +1,18 @@
-"""Which annotation file belongs to an image: one rule for the readers of YOLO and VOC and for the data doctor.
+"""Match annotation files with images: one rule for the YOLO and VOC readers and for the data doctor.
 
-The usual places of the labels of images/train/a.png are, the first that exists wins:
+The labels of images/train/a.png are searched for in these usual places; the first that exists wins:
 
-1. labels/train/a.txt: a folder `images` of the path is called `labels` there; of several, the last one counts first;
-2. a.txt beside the image.
+1. labels/train/a.txt: a folder `images` of the path is replaced by `labels`; of several, the last one is tried first;
+2. a.txt next to the image.
 
-In both, a.png.txt is as good as a.txt, the suffix and the folders may be in any case, and names may be in either
-Unicode form (some systems decompose "é" into two characters). The name itself must have the same case.
+In both, a.png.txt is also accepted, the suffix and the folders can have any case, and names can have either Unicode
+form (some systems decompose "é" into two characters). The case of the name itself must match.
 
-A label file lies *near* an image if its name is the image's, in any case, it belongs to no image file, and it is in
-one of the first 1,000 folders, breadth first, below the data set's own folder (`YoloSplit.roots`). Hidden folders and
-`runs`, the results of training and detection, are left out.
+A label file is *near* an image if it has the image's name, ignoring case, belongs to no image file, and is in one of
+the first 1,000 folders, breadth first, below the folder of the dataset. Hidden folders and `runs`, the results of
+training and detection, are skipped.
 
-A folder is listed once and nothing is asked for each image: on a network drive an answer takes milliseconds.
+Each folder is listed once, and there are no queries per image: on a network drive each takes milliseconds.
 """
 
 import errno
@@ -28,9 +28,9 @@ from rtdetr.data.image_files import is_image_name
 from rtdetr.errors import DatasetError
 from rtdetr.images.files import is_hidden
 
-MOST_UNLABELED = 0.05  # share of images without a label file that may be meant as background without a word
-_FEW = 100  # files that are read before their images are looked for
-_MOST_FOLDERS = 1000  # searched for a label that is not in a usual place
+MOST_UNLABELED = 0.05  # share of images without a label file that count as background without a warning
+_FEW = 100  # files that are read before their images are searched for
+_MOST_FOLDERS = 1000  # to search for labels in unusual places
 _RESULTS = "runs"
 _NO_FOLDER = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL}
 _IMAGES, _LABELS = "images", "labels"
@@ -38,10 +38,10 @@ _USUAL_FILES = (".txt", ".xml", ".jpg", ".png")
 
 
 class Listing:
-    """The names in a folder; none where it does not exist.
+    """The names in a folder; empty if it does not exist.
 
     Raises:
-        DatasetError: the system fails to list it.
+        DatasetError: the folder exists but cannot be listed.
     """
 
     def __init__(self, folder: str) -> None:
@@ -52,14 +52,14 @@ class Listing:
                 self._entries = list(entries)
         except PermissionError:
             self.is_hidden = True
-        except OSError as error:  # on a network drive anything can happen, and must not pass for an empty folder
+        except OSError as error:  # errors of a network drive must not look like an empty folder
             if error.errno not in _NO_FOLDER:
                 raise DatasetError(f"cannot list the folder {folder}: {error.strerror or error}") from None
         self.names = {entry.name for entry in self._entries}
 
     @cached_property
     def _by_key(self) -> dict[str, str]:
-        # of the others, which are most, name and key are the same
+        # for most names, name and key are the same
         irregular = [name for name in self.names if not (name.isascii() and name[-len(".txt") :].islower())]
         return {_key(name): name for name in sorted(irregular, reverse=True)}
 
@@ -72,39 +72,39 @@ class Listing:
 
     @cached_property
     def claims(self) -> set[str]:
-        """The names, without suffix and composed, that labels of the image files in the folder have."""
+        """Composed names without suffix that labels of the images in the folder can have."""
         parts = (composed(name).rpartition(".") for name in self.names)
         images = [(stem, stem + dot + suffix) for stem, dot, suffix in parts if stem and _is_image(suffix)]
         return set(itertools.chain.from_iterable(images))
 
     @cached_property
     def folders(self) -> list[str]:
-        """Names of the visible folders in it, links left out, sorted."""
-        # to ask whether an entry is a folder costs a call on some network drives
+        """Sorted names of the visible folders in it, without links."""
+        # checking whether an entry is a folder costs a call on some network drives
         may_be = (entry for entry in self._entries if not _is_file_name(entry.name) and not is_hidden(entry.name))
         return sorted(entry.name for entry in may_be if entry.is_dir(follow_symlinks=False))
 
     def find(self, name: str) -> str | None:
-        """The name itself, or one that differs in the case of its suffix or in its Unicode form."""
+        """Return the name itself, or one that differs only in the case of its suffix or in Unicode form."""
         if name in self.names:
             return name
         key = _key(name)
         return key if key in self.names else self._by_key.get(key)
 
     def alike(self, name: str) -> list[str]:
-        """The names that differ in case and Unicode form at most, the name itself first."""
+        """Return the names that are equal ignoring case and Unicode form, the exact name first."""
         if self.is_hidden:
             return [name]
         return sorted(self._by_fold.get(_fold(name), ()), key=lambda found: found != name)
 
 
 class LabelFiles:
-    """Finds the annotation files of images; what it has listed once it knows.
+    """Finds the annotation files of images; caches folder listings.
 
     Args:
-        suffix: that of annotation files, lower case.
-        images: what a folder of images is called, lower case.
-        labels: what it is called in the path of its annotation files, lower case.
+        suffix: suffix of annotation files, lower case.
+        images: name of an image folder, lower case.
+        labels: name that replaces it in the path of annotation files, lower case.
     """
 
     def __init__(self, suffix: str = ".txt", *, images: str = _IMAGES, labels: str = _LABELS) -> None:
@@ -115,13 +115,13 @@ class LabelFiles:
         self._found: defaultdict[str, set[str]] = defaultdict(set)  # folder -> names that `of` found there
 
     def listing(self, folder: str) -> Listing:
-        """What is in a folder."""
+        """Return the content of a folder."""
         if folder not in self._listings:
             self._listings[folder] = Listing(folder)
         return self._listings[folder]
 
     def of(self, image: str) -> str | None:
-        """Path of the label file of an image, in the first of its usual places that has one."""
+        """Return the path of the label file of an image, from the first of its usual places that has one."""
         folder, _, name = image.rpartition(os.sep)
         stems = (os.path.splitext(name)[0], name)
         for place in self.places(folder):
@@ -132,7 +132,7 @@ class LabelFiles:
         return None
 
     def find(self, folder: str, image_name: str) -> str | None:
-        """Path of the label file that a folder has for an image of this name, which may lack its suffix."""
+        """Return the path of the label file in a folder for an image with this name, with or without its suffix."""
         short = [os.path.splitext(image_name)[0]] if is_image_name(image_name) else []
         found = self._find(folder, (*short, image_name))
         return None if found is None else os.path.join(folder, found)
@@ -148,11 +148,11 @@ class LabelFiles:
         return None
 
     def places(self, folder: str) -> list[str]:
-        """The folders where the labels of the images in a folder may be."""
+        """Return the usual places of the labels of images in a folder."""
         return [*self._counterparts(folder, self._images, self._labels), folder]
 
     def without_image(self, folder: str) -> list[str]:
-        """Paths of the files in a folder that could be label files by their suffix, but are those of no image."""
+        """Return the paths of files in a folder that have the suffix of label files but belong to no image."""
         return self._unclaimed(folder, self.files_in(folder))
 
     def _unclaimed(self, folder: str, paths: Sequence[str]) -> list[str]:
@@ -165,11 +165,11 @@ class LabelFiles:
         return [path for path, stem in zip(paths, stems, strict=True) if not any(stem in known for known in claims)]
 
     def stray(self, roots: Iterable[str], *, is_label: Callable[[str], bool]) -> Iterator[str]:
-        """Paths of the label files that no image has, of those where `of` found some or would look.
+        """Yield the paths of label files without an image, from folders where `of` found labels or would search.
 
         Args:
-            roots: folders of images, searched as a whole, and their labels': of one nothing but the labels may be left.
-            is_label: tells by its content whether a file is one.
+            roots: image folders, searched with all subfolders, and their label folders, even if the images are gone.
+            is_label: returns whether a file is a label file, by its content.
         """
         for place in sorted(self.below(roots) | set(self._found)):
             paths = self.files_in(place, but=self._found.get(place, frozenset()))
@@ -178,17 +178,17 @@ class LabelFiles:
             yield from stray if are_few else filter(is_label, stray)
 
     def below(self, roots: Iterable[str]) -> set[str]:
-        """Folders of images, those of their labels, and all folders in these."""
+        """Return image folders, their label folders, and all subfolders of these."""
         roots = list(roots)
         labels = (place for root in roots for place in self._counterparts(root, self._images, self._labels))
         return set(self._walk(itertools.chain(roots, labels)))
 
     def near(self, images: Sequence[str], roots: Iterable[str]) -> dict[str, str]:
-        """Of images without a label: the files near them that are named like them and are those of no other image.
+        """Return, per image without a label, a file with its name that belongs to no other image.
 
         Args:
-            images: paths of images that `of` finds nothing for.
-            roots: folders to search, with those in them.
+            images: paths of images for which `of` finds nothing.
+            roots: folders to search, with subfolders.
         """
         wanted = defaultdict(list)
         for image in images:
@@ -202,9 +202,9 @@ class LabelFiles:
         return found
 
     def files_in(self, folder: str, *, but: Set[str] = frozenset()) -> list[str]:
-        """Paths of all annotation files in a folder, sorted, some names left out.
+        """Return the sorted paths of all annotation files in a folder, except the names in `but`.
 
-        Hidden ones are left out too, which macOS makes for others.
+        Hidden files, which macOS creates next to others, are skipped.
         """
         names = (name for name in self.listing(folder).names - but if name.lower().endswith(self.suffix))
         return [os.path.join(folder, name) for name in sorted(names) if not is_hidden(name)]
@@ -220,7 +220,7 @@ class LabelFiles:
             queue += [os.path.join(folder, name) for name in self.listing(folder).folders if name != _RESULTS]
 
     def _counterparts(self, folder: str, word: str, other: str) -> list[str]:
-        """The existing folders with one `word` of the path replaced by the `other`, in any case."""
+        """Return the existing folders with one `word` of the path replaced by `other`, ignoring case."""
         if (folder, word) not in self._places:
             parts, places = folder.split(os.sep), []
             for at in reversed(range(len(parts))):
@@ -238,13 +238,13 @@ class LabelFiles:
 
 
 def label_stems(image: str) -> set[str]:
-    """What the annotation file of an image may be called, without its suffix and composed: x and x.png."""
+    """Return the composed names without suffix that the annotation file of an image can have: x and x.png."""
     name = composed(os.path.basename(image))
     return {os.path.splitext(name)[0], name}
 
 
 def usual_label_file(image: str) -> str:
-    """Where the label file of an image is first looked for; to be named in messages."""
+    """Return the first place where the label file of an image is expected, for messages."""
     folder, name = os.path.split(os.path.splitext(image)[0])
     parts = folder.split(os.sep)
     at = next((at for at in reversed(range(len(parts))) if parts[at].lower() == _IMAGES), None)
@@ -254,7 +254,7 @@ def usual_label_file(image: str) -> str:
 
 
 def folders_around(images: Iterable[str]) -> set[str]:
-    """The folder that holds the last `images` of each path, or else the one above the image's; never a whole drive."""
+    """Return, per path, the parent of its last `images` folder, or of the image's folder; never a whole drive."""
     around = set()
     for folder in {os.path.dirname(image) for image in images}:
         parts = folder.split(os.sep)
@@ -277,7 +277,7 @@ def _is_image(suffix: str) -> bool:
 
 
 def _key(name: str) -> str:
-    """Equal for names that differ in the case of the suffix or in their Unicode form."""
+    """Return a key that is equal for names that differ only in the case of the suffix or in Unicode form."""
     stem, suffix = os.path.splitext(name)
     return composed(stem) + suffix.lower()
 
@@ -287,5 +287,5 @@ def _fold(name: str) -> str:
 
 
 def composed(name: str) -> str:
-    """The name in the Unicode form that has one character for each accented letter."""
+    """Return the name in the composed Unicode form (NFC): one character per accented letter."""
     return name if name.isascii() else unicodedata.normalize("NFC", name)

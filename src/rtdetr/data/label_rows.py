@@ -1,8 +1,8 @@
-"""Rows of YOLO label files: the numbers of one, and the objects of a file.
+"""Parse the rows of YOLO label files.
 
-A row is `class cx cy w h`, or an outline `class x1 y1 x2 y2 x3 y3 ...` of which the surrounding box is taken; all
-numbers but the class are fractions of the upright image's sides, divided by spaces. Commas are understood where they
-can mean one thing only; see `numbers_of`.
+A row is `class cx cy w h`, or an outline `class x1 y1 x2 y2 x3 y3 ...`, which is replaced by the box around it; all
+numbers except the class are fractions of the upright image's sides, separated by spaces. Commas are accepted if they
+are unambiguous; see `numbers_of`.
 """
 
 import math
@@ -14,21 +14,21 @@ from rtdetr.errors import DatasetError
 from rtdetr.text_files import read_text
 from rtdetr.wording import counted
 
-CLASS_LAST = "expected the class number first, it seems to be last"
-SLACK = 0.01  # fractions beyond the border that are taken for rounding; such boxes are cut there
-ROW = "expected 'class cx cy w h' or 'class x1 y1 x2 y2 x3 y3 ...', numbers divided by spaces"
+CLASS_LAST = "expected the class number first, but it seems to be last"
+SLACK = 0.01  # fractions this far beyond the border count as rounding errors; the box is clipped
+ROW = "expected 'class cx cy w h' or 'class x1 y1 x2 y2 x3 y3 ...', separated by spaces"
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+(?:[eE][-+]?\d+)?")
 
 
 def numbers_of(row: str) -> list[float]:
-    """The numbers of a row.
+    """Return the numbers of a row.
 
-    Commas are decimal marks if spaces divide the numbers and each number has at most one comma, and no point:
-    `0 0,5 0,5 0,1 0,1`. They divide the numbers if nothing else does, and decimal points or a space after every comma
-    show it: `0,0.5,0.5,0.1,0.1` and `0, 0.5, 0.5, 1, 1`. Any other row with commas is refused.
+    Commas are decimal marks if spaces separate the numbers and each number has at most one comma and no point:
+    `0 0,5 0,5 0,1 0,1`. They are separators if there are no others, and decimal points or a space after every comma
+    show it: `0,0.5,0.5,0.1,0.1` and `0, 0.5, 0.5, 1, 1`. Any other row with commas is rejected.
 
     Raises:
-        ValueError: something is not a number, or the commas can be read in two ways.
+        ValueError: something is not a number, or the commas are ambiguous.
     """
     fields = row.split()
     if "," in row:
@@ -43,18 +43,18 @@ def _without_commas(row: str, fields: Sequence[str]) -> list[str]:
     are_divided = "." in row or not re.search(r",\S", row.strip())
     if are_divided and all(len(piece.split()) == 1 for piece in pieces):
         return pieces
-    raise ValueError("commas that may be decimal marks or divide the numbers")
+    raise ValueError("commas may be decimal marks or separators")
 
 
 def class_is_last(numbers: Sequence[float]) -> bool:
-    """Whether a row looks like `cx cy w h class`: a fraction comes first and what may be a class number last."""
+    """Return whether a row looks like `cx cy w h class`: a fraction first and a possible class number last."""
     if len(numbers) < 5 or numbers[0].is_integer():
         return False
     return all(-SLACK <= value <= 1 + SLACK for value in numbers[:-1]) and numbers[-1].is_integer() and numbers[-1] >= 0
 
 
 def box_of(values: Sequence[float]) -> tuple[float, float, float, float]:
-    """Corners x1, y1, x2, y2 of a box given as cx, cy, w, h, or of the one around an outline x1, y1, x2, y2, ..."""
+    """Return the corners x1, y1, x2, y2 of a box cx, cy, w, h, or of the box around an outline x1, y1, x2, y2, ..."""
     if len(values) == 4:
         x, y, width, height = values
         return x - width / 2, y - height / 2, x + width / 2, y + height / 2
@@ -62,7 +62,7 @@ def box_of(values: Sequence[float]) -> tuple[float, float, float, float]:
 
 
 class Row(NamedTuple):
-    """An object: line, class number, and corners x1, y1, x2, y2 as fractions of the image's sides."""
+    """An object: line number, class number, and corners x1, y1, x2, y2 as fractions of the image's sides."""
 
     line: int
     number: float
@@ -70,7 +70,7 @@ class Row(NamedTuple):
 
 
 class WrongRow(NamedTuple):
-    """A line that is no object: a kind of finding (doctor/findings.py), and what is wrong."""
+    """An invalid line: its number, the kind of finding (doctor/findings.py), and the problem."""
 
     line: int
     kind: str
@@ -78,11 +78,11 @@ class WrongRow(NamedTuple):
 
 
 def objects_of(file: str, point_numbers: int) -> Iterator[Row | WrongRow]:
-    """The lines of a label file that are not empty.
+    """Yield the nonempty lines of a label file.
 
     Args:
         file: the label file.
-        point_numbers: how many numbers of key points may follow each box; 0: outlines are allowed instead.
+        point_numbers: how many keypoint numbers may follow each box; 0 allows outlines instead.
 
     Raises:
         DatasetError: the file cannot be read.
@@ -91,14 +91,14 @@ def objects_of(file: str, point_numbers: int) -> Iterator[Row | WrongRow]:
         try:
             numbers = numbers_of(content)
         except ValueError:
-            yield WrongRow(line, "unreadable-entry", f"{ROW} and with decimal points; got {content[:60]!r}")
+            yield WrongRow(line, "unreadable-entry", f"{ROW} and with decimal points, got {content[:60]!r}")
             continue
         if not numbers:
             continue
         count, (number, *values) = len(numbers), numbers
         if problem := _wrong_count(numbers, point_numbers):
             got = repr(content[:60]) if problem == CLASS_LAST else counted(count, "number")
-            yield WrongRow(line, "unreadable-entry", f"{problem}; got {got}")
+            yield WrongRow(line, "unreadable-entry", f"{problem}, got {got}")
             continue
         if point_numbers:
             values = values[:4]
@@ -107,26 +107,26 @@ def objects_of(file: str, point_numbers: int) -> Iterator[Row | WrongRow]:
                 line,
                 "not-fraction" if all(map(math.isfinite, values)) else "unreadable-entry",
                 f"expected fractions of the image's sides, 0 to 1, got {content[:60]!r}. "
-                "Divide pixels by the width and height of the image",
+                "Divide pixel coordinates by the width and height of the image",
             )
             continue
         yield Row(line, number, box_of(values))
 
 
 def _wrong_count(numbers: Sequence[float], point_numbers: int) -> str:
-    """What was expected instead of so many numbers; nothing where they are right."""
+    """Return what was expected instead of this number of values; empty if it is right."""
     count = len(numbers) - 1
     if class_is_last(numbers):
         return CLASS_LAST
     if point_numbers:
         if count in (4, 4 + point_numbers):
             return ""
-        return f"expected 'class cx cy w h' and {counted(point_numbers, 'number')} of points, as kpt_shape says"
+        return f"expected 'class cx cy w h' and {counted(point_numbers, 'number')} of keypoints (kpt_shape)"
     return ROW if count != 4 and (count < 6 or count % 2) else ""
 
 
 def has_objects(file: str) -> bool:
-    """Whether a text file begins with a row of numbers, as a list of images or of classes does not."""
+    """Return whether a text file begins with a row of numbers, unlike a list of images or classes."""
     try:
         rows = read_text(file, what="label file", error=DatasetError).splitlines()
         numbers = numbers_of(next(filter(str.strip, rows), ""))

@@ -1,11 +1,11 @@
-"""Batches for training, reproducible: a batch depends on (seed, epoch, position) and on nothing else.
+"""Reproducible batches for training: a batch depends only on (seed, epoch, position).
 
-The number of workers, an earlier epoch or a restart in the middle of one change nothing, and the global random
-generators are neither used nor moved. Several processes share out the images of the same batch, each made as one
-process would make it; only mixup depends on their number, because it blends within the share of each.
+The number of workers, earlier epochs and a restart within an epoch do not matter, and the global random generators are
+neither used nor advanced. Several processes split the images of a batch; each image is the same as with one process.
+Only mixup depends on the number of processes, because it blends within the share of each.
 
-A sampler hands out whole batches, a worker builds one of them (`batches.py`), and images travel as bytes; on the device
-they become float32, change size for multi-scale and are blended for mixup.
+A sampler yields the keys of whole batches, a worker builds each batch (`batches.py`), and images are transferred as
+bytes; on the device they are converted to float32, resized for multi-scale training and blended for mixup.
 """
 
 import atexit
@@ -36,22 +36,21 @@ from rtdetr.data.sampling import repeat_factors
 from rtdetr.data.schedule import largest_size_hw, plan
 from rtdetr.errors import ConfigError, RTDETRError, TrainingError
 from rtdetr.structures import Target
-from rtdetr.wording import counted
 
 _log = logging.getLogger(__name__)
-_DISMISSAL = getattr(signal, "SIGUSR1", signal.SIGTERM)  # ends a worker whose loader is no more
+_DISMISSAL = getattr(signal, "SIGUSR1", signal.SIGTERM)  # ends a worker after its loader was deleted
 TrainBatch = tuple[Float[Tensor, "b c h w"], list[Target]]
 
 
 class TrainLoader:
-    """Iterating gives one epoch of (images float32 (b, c, h, w) in [0, 1], list of `Target`).
+    """Yields the batches of one epoch: images float32 (b, c, h, w) in [0, 1], and a list of `Target`.
 
-    Call `set_epoch` before each epoch. `len` is the number of batches in a whole epoch, the same for every epoch and
-    process: images that do not fill the last batch are left out of this epoch, except when they are all there is. The
-    images lie in memory channel by channel of each pixel (`torch.channels_last`), as convolutions like them best.
+    Call `set_epoch` before each epoch. `len` is the number of batches in a full epoch, the same for every epoch and
+    process: images that do not fill the last batch are omitted from this epoch, unless there is no other batch. Images
+    are in `torch.channels_last` memory format, which is fastest for convolutions.
 
     Raises, while iterating:
-        DatasetError: an image is missing or broken; raised here as it is, whichever worker met it.
+        DatasetError: an image is missing or broken; raised without a worker's traceback.
         TrainingError: the system ended a worker.
     """
 
@@ -69,28 +68,30 @@ class TrainLoader:
         transforms: Pipeline | None = None,
         balance: bool = False,
     ) -> None:
-        """Set up an epoch of `recipe.batch_size` images a batch.
+        """Set up a loader with `recipe.batch_size` images per batch.
 
         Args:
             dataset: images and boxes.
-            recipe: batch size over all processes, image sizes, augmentation and their schedule.
-            seed: of order, augmentation and sizes; >= 0.
-            num_workers: processes that prepare batches; 0 prepares them in this one. They live as long as the loader.
-            device: where the images and targets end up.
-            rank: number of this process, 0 to world_size - 1.
-            world_size: processes that share each batch.
-            num_channels: of the network's images: 3 RGB, 1 gray, any other number for images stored so.
+            recipe: total batch size over all processes, image sizes, augmentation and their schedule.
+            seed: random seed of order, augmentation and sizes; >= 0.
+            num_workers: worker processes that prepare batches; 0 prepares them in this process. They live as long as
+                the loader.
+            device: device of the returned images and targets.
+            rank: rank of this process, 0 to world_size - 1.
+            world_size: number of processes that share each batch.
+            num_channels: channels of the network's input: 3 for RGB, 1 for gray; any other number requires images
+                stored so.
             transforms: a torchvision v2 pipeline, an albumentations Compose, or a function of an image and a target as
-                in torchvision, in place of all that happens to a sample (colors, zoom-out, crop, flip, mosaic) from
-                the recipe's augmentation_start_epoch to its augmentation_stop_epoch; other epochs are not augmented.
-            balance: show images with rare classes more often; see `sampling.repeat_factors`.
+                in torchvision. Replaces the augmentation of samples (colors, zoom-out, crop, flip, mosaic) from the
+                recipe's augmentation_start_epoch to its augmentation_stop_epoch; other epochs are not augmented.
+            balance: whether to sample images with rare classes more often; see `sampling.repeat_factors`.
 
         Raises:
-            ConfigError: the batch cannot be shared out evenly, or the transforms cannot be used.
+            ConfigError: the batch cannot be split evenly, or the transforms cannot be used.
         """
         if recipe.batch_size % world_size:
             raise ConfigError(
-                f"batch_size {recipe.batch_size} must be a multiple of the {counted(world_size, 'process')}"
+                f"batch_size {recipe.batch_size} must be a multiple of the number of processes, {world_size}"
             )
         if transforms is not None:
             check_pipeline(transforms)
@@ -106,7 +107,7 @@ class TrainLoader:
         self._builder = BatchBuilder(dataset, recipe, seed=seed, num_channels=num_channels, pipeline=transforms)
         self._device = torch.device(device)
         with warnings.catch_warnings():
-            # more workers than cores do no harm
+            # more workers than cores are harmless
             warnings.filterwarnings("ignore", message="This DataLoader will create")
             self._loader = DataLoader(
                 self._builder,
@@ -117,29 +118,29 @@ class TrainLoader:
                 persistent_workers=num_workers > 0,
                 multiprocessing_context=_start_method() if num_workers else None,
                 pin_memory=self._device.type == "cuda",
-                generator=torch.Generator(),  # else DataLoader draws from the global one
+                generator=torch.Generator(),  # otherwise DataLoader draws from the global one
                 worker_init_fn=_leave_signals_to_the_main_process,
             )
-        self._warned = False  # that shared memory is full
+        self._warned = False  # about full shared memory
         self._workers: list[BaseProcess] = []
         if num_workers:
             atexit.register(_end_workers, weakref.ref(self._loader))
             weakref.finalize(self, _dismiss, self._workers).atexit = False
 
     def set_epoch(self, epoch: int, *, start_batch: int = 0) -> None:
-        """Choose the epoch to iterate next, counted from 0, and how many of its batches to pass over."""
+        """Choose the next epoch, counted from 0, and how many of its batches to skip."""
         self._sampler.epoch, self._sampler.start_batch = epoch, start_batch
 
     def image_ids(self, batch: int) -> list[int]:
-        """Ids, as their sources have them, of the images in one batch of the chosen epoch; not before `start_batch`."""
+        """Return the source ids of the images in one batch of the chosen epoch, from `start_batch` on."""
         indices = next(key.indices for key in self._sampler if key.batch == batch)
         return [self._dataset.source_id(index) for index in indices]
 
     def largest_batch(self) -> TrainBatch:
-        """The heaviest batch that the run may meet: its largest size, and the images with most objects.
+        """Return the most demanding batch of the run, to test memory: the largest size, and images with most objects.
 
-        Nothing is cut from the images, and where the recipe has mosaic or mixup, each gets its objects as often as
-        these can multiply them. To see whether the memory suffices; the state of the loader stays as it is.
+        Images are not cropped. If the recipe has mosaic or mixup, objects are repeated as often as these can multiply
+        them. The state of the loader does not change.
 
         Raises:
             DatasetError: one of the images is missing or broken.
@@ -173,16 +174,16 @@ class TrainLoader:
             died = not isinstance(error, RuntimeError) or str(error).startswith("DataLoader worker")
             if isinstance(error, RTDETRError) or not died:
                 raise
-            with contextlib.suppress(RuntimeError):  # PyTorch's, at the death of a worker it still counts on
+            with contextlib.suppress(RuntimeError):  # PyTorch reports the dead worker again
                 _end_workers(weakref.ref(self._loader))
             raise TrainingError(_lost_worker(str(error))) from None
 
     def _finish(self, batch: Batch) -> TrainBatch:
-        """Move a batch to the device and do there what is cheaper there."""
+        """Move a batch to the device and do the steps that are cheaper there."""
         if isinstance(batch.images, np.ndarray) and not self._warned:
             self._warned = True
             _log.warning(
-                "shared memory (/dev/shm) is full: images come from the workers through pipes, which is slower. "
+                "shared memory (/dev/shm) is full, so workers send images through pipes, which is slower. "
                 "Enlarge it (docker run --shm-size=8g), or use fewer workers"
             )
         images, labels, boxes = (part.to(self._device, non_blocking=True) for part in batch.tensors)
@@ -196,21 +197,21 @@ class TrainLoader:
 
 
 def _start_method() -> str | None:
-    """How workers start: forked ones share the columns of the dataset, any others get a copy each."""
+    """Return how workers start: forked ones share the columns of the dataset, others get a copy each."""
     if sys.platform == "darwin" or "fork" not in multiprocessing.get_all_start_methods():
-        return None  # the system's libraries do not survive a fork on macOS
+        return None  # system libraries on macOS do not survive a fork
     return "fork"
 
 
 def _lost_worker(problem: str) -> str:
-    """What to tell about a worker that the system ended."""
-    cause, advice = "most likely because memory ran out", "use fewer workers, or a smaller batch"
+    """Return the message about a worker that the system ended."""
+    cause, advice = "most likely because memory ran out", "use fewer workers or a smaller batch"
     if SHARED_MEMORY in problem:
         cause, advice = (
             "because shared memory (/dev/shm) is full",
             f"enlarge it (docker run --shm-size=8g), or {advice}",
         )
-    return f"the system ended a process that loads images, {cause}: {advice}. It says: {' '.join(problem.split())}"
+    return f"the system ended a data loading worker, {cause}; {advice}. System message: {' '.join(problem.split())}"
 
 
 def _unchanged(batch: object) -> object:
@@ -218,14 +219,14 @@ def _unchanged(batch: object) -> object:
 
 
 def _end_workers(reference: "weakref.ref[DataLoader[object]]") -> None:
-    """End the workers of a loader, if it is still there at the exit: multiprocessing would wait for them for ever."""
+    """End the workers of a loader that still exists at exit; multiprocessing would wait for them forever."""
     iterator = getattr(reference(), "_iterator", None)
     if iterator is not None:
         iterator._shutdown_workers()
 
 
 def _dismiss(workers: list[BaseProcess]) -> None:
-    """End the workers of a loader that is no more. PyTorch sends them SIGTERM at last, which they ignore."""
+    """End the workers of a deleted loader. PyTorch finally sends SIGTERM, which they ignore."""
     for worker in workers:
         if worker.pid is not None and worker.is_alive():
             os.kill(worker.pid, _DISMISSAL)
@@ -233,8 +234,8 @@ def _dismiss(workers: list[BaseProcess]) -> None:
 
 
 def _leave_signals_to_the_main_process(worker: int) -> None:
-    """Ctrl-C and many a SIGTERM reach every process of a group; the main one decides when the workers end."""
+    """Ignore Ctrl-C and SIGTERM, which often reach every process of a group; the main process ends the workers."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     if _DISMISSAL != signal.SIGTERM:
-        signal.signal(_DISMISSAL, lambda _number, _frame: os._exit(0))  # another status is an error for PyTorch
+        signal.signal(_DISMISSAL, lambda _number, _frame: os._exit(0))  # any other status is an error for PyTorch

@@ -1,4 +1,4 @@
-"""Several datasets as one: classes of the same name get one label, and every source keeps its own ids beside it."""
+"""Merge several datasets into one: classes of the same name get one label, and every source keeps its ids."""
 
 from collections.abc import Sequence
 
@@ -14,15 +14,15 @@ _LARGEST_ID = 2**63 - 1
 
 
 def merge(datasets: Sequence[DetectionDataset]) -> DetectionDataset:
-    """Put datasets one behind the other.
+    """Concatenate datasets.
 
     Classes are those of the first dataset in its order, then the new names of the second, and so on. A class has the
-    id of the first dataset that knows its name, or the next free one where another class has that already. Image ids
-    ascend: those of a further dataset stay if all are larger than the ones before; otherwise all of them are moved by
-    one number. `Source.categories` and `Source.id_offset` lead back to the ids of the files.
+    id of the first dataset with its name, or the next free one if another class already has that. Image ids ascend:
+    those of a further dataset stay if all are larger than the previous ones; otherwise a constant is added to all of
+    them. `Source.categories` and `Source.id_offset` recover the ids of the files.
 
     Raises:
-        DatasetError: the ids cannot be moved, because they would need more than 64 bits.
+        DatasetError: the shifted ids would need more than 64 bits.
     """
     if len(datasets) == 1:
         return datasets[0]
@@ -35,7 +35,7 @@ def merge(datasets: Sequence[DetectionDataset]) -> DetectionDataset:
         lowest, highest = int(part.image_ids[0]), int(part.image_ids[-1])
         offset = 0 if next_id is None or lowest >= next_id else next_id - lowest
         if highest + offset > _LARGEST_ID:
-            raise DatasetError(f"{dataset.annotations_file}: image ids up to {highest} are too large to be merged")
+            raise DatasetError(f"{dataset.annotations_file}: image ids up to {highest} are too large to merge")
         parts.append(part._replace(image_ids=part.image_ids + offset))
         sources += [
             source._replace(first=source.first + first, id_offset=source.id_offset + offset)

@@ -1,9 +1,9 @@
-"""Denser images: `mosaic` puts four images into one sample, `mix` blends the images of a batch pairwise.
+"""Denser images: `mosaic` combines four images into one sample, `mix` blends the images of a batch pairwise.
 
-More objects per image are more pairs that one-to-one matching can learn from, without a second set of queries.
+More objects per image give one-to-one matching more pairs to learn from, without a second set of queries.
 
-Source: arXiv 2412.04234 (DEIM) section 3.1 and its RT-DETRv2 recipes; arXiv 2004.10934 (YOLOv4) and arXiv 1710.09412
-for mosaic and mixup themselves.
+Source: arXiv 2412.04234 (DEIM) section 3.1 and its RT-DETRv2 recipes; arXiv 2004.10934 (YOLOv4) for mosaic and arXiv
+1710.09412 for mixup.
 """
 
 import math
@@ -29,12 +29,12 @@ MIX_SHARES = (0.45, 0.55)
 
 
 class Grid(NamedTuple):
-    """How four images lie in a sample, all of it drawn before they are read.
+    """Layout of four images in a sample, drawn before they are read.
 
-    offsets, sizes_wh: float64 (4, 2), place and size of each image on the grid.
+    offsets, sizes_wh: float64 (4, 2), position and size of each image on the grid.
     grid_wh: float64 (2,), width and height of the grid.
-    turn, shift, scale: how the grid is turned, a matrix (2, 2), moved and scaled around its center.
-    firsts, lasts: int64 (4, 2), left upper and right lower corner of each image where it is drawn, pixels.
+    turn, shift, scale: rotation matrix (2, 2), translation and scale of the grid around its center.
+    firsts, lasts: int64 (4, 2), top left and bottom right corner of each image as drawn, pixels.
     """
 
     offsets: np.ndarray
@@ -47,25 +47,26 @@ class Grid(NamedTuple):
     lasts: np.ndarray
 
     def place_hw(self, image: int) -> SizeHW:
-        """Height and width that an image is drawn with."""
+        """Return the height and width at which an image is drawn."""
         width, height = (self.lasts[image] - self.firsts[image]).tolist()
         return height, width
 
     def reduction(self, image: int, size_wh: tuple[int, int]) -> int:
-        """How much smaller an image of this size may be read, see `reduction_for`."""
+        """Return the factor by which an image of this size may be reduced when read; see `reduction_for`."""
         return reduction_for(((0, size_wh[0]), (0, size_wh[1])), self.place_hw(image))
 
 
 def draw_grid(images: Sequence[Objects], *, plan: EpochPlan, rng: np.random.Generator) -> Grid:
-    """Draw how four images lie in a sample; `mosaic` makes the sample.
+    """Draw the layout of four images in a sample; `mosaic` creates the sample.
 
-    Every image gets a short side of 320; a cell is as wide and high as the largest. The grid is turned by up to 10
-    degrees around its center, moved by up to a tenth of its sides, scaled by 0.5 to 1.5, and cut at its old border.
+    Every image is scaled to a short side of 320; a cell has the maximum width and height. The grid is rotated by up to
+    10 degrees around its center, moved by up to a tenth of its sides, scaled by 0.5 to 1.5, and cropped to its original
+    area.
 
     Args:
-        images: size of each.
-        plan: the epoch's settings.
-        rng: all randomness comes from here.
+        images: size and objects of each image.
+        plan: settings of the epoch.
+        rng: source of all randomness.
     """
     sizes_wh = np.array([image.size_wh for image in images], dtype=np.float64)
     sizes_wh *= _SHORT_SIDE / sizes_wh.min(axis=1, keepdims=True)
@@ -76,7 +77,7 @@ def draw_grid(images: Sequence[Objects], *, plan: EpochPlan, rng: np.random.Gene
     shift = rng.uniform(-_SHIFT, _SHIFT, 2) * grid_wh
     scale = rng.uniform(*_SCALES)
     turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    # the images are drawn at the size that they will have in the result, so that only a rotation is left to do
+    # images are drawn at their size in the result, so only the rotation remains
     to_result = np.array(plan.size_hw[::-1]) / grid_wh
     places, drawn_wh = offsets * scale * to_result, sizes_wh * scale * to_result
     firsts = places.round().astype(int)
@@ -92,22 +93,22 @@ def mosaic(
     plan: EpochPlan,
     rng: np.random.Generator,
 ) -> Sample:
-    """Make one training sample of four images on a grid of two by two, turned, moved and scaled together.
+    """Create a training sample from four images on a 2x2 grid, rotated, moved and scaled together.
 
-    Colors are distorted and the sample is mirrored as others are; zoom-out and crop are left out.
+    Color distortion and mirroring are as for other samples; there is no zoom-out or crop.
 
     Args:
-        pixels: four images, uint8 (h, w, c), perhaps reduced by the grid's `reduction`.
-        images: size when not reduced, and objects of each.
-        grid: of `draw_grid`.
-        plan: the epoch's settings; the result has its `size_hw`.
-        rng: colors and mirroring are drawn from here, after the grid.
+        pixels: four images, uint8 (h, w, c), possibly reduced by the grid's `reduction`.
+        images: original size and objects of each image.
+        grid: layout from `draw_grid`.
+        plan: settings of the epoch; the result has its `size_hw`.
+        rng: source of colors and mirroring, used after the grid.
 
     Returns:
-        The sample. A box is the hull of its turned corners, cut at the border, and dropped below a pixel.
+        The sample. A box is the bounding box of its rotated corners, clipped, and dropped if under a pixel.
 
-    Differs: the images are scaled once, with antialiasing, and turned with bilinear interpolation; published code
-    scales them, turns and scales the grid by nearest neighbors, and scales the result.
+    Differs: images are scaled once, with antialiasing, and rotated with bilinear interpolation; published code scales
+    them, rotates and scales the grid with nearest-neighbor sampling, and scales the result.
     """
     grid_wh, turn, shift, scale = grid.grid_wh, grid.turn, grid.shift, grid.scale
     center = grid_wh / 2
@@ -132,12 +133,12 @@ def mosaic(
 def mix(
     images: Float[Tensor, "b c h w"], targets: list[Target], *, share: float
 ) -> tuple[Float[Tensor, "b c h w"], list[Target]]:
-    """Blend each image with the one before it in the batch, and give it the objects of both.
+    """Blend each image with the previous one in the batch; the result has the objects of both.
 
     Args:
-        images: the batch; one image alone stays as it is.
-        targets: the objects of each.
-        share: of the image itself in the result.
+        images: the batch; a single image is returned unchanged.
+        targets: objects per image.
+        share: weight of the image itself in the result.
     """
     if len(targets) < 2:
         return images, targets
@@ -150,7 +151,7 @@ def mix(
 
 
 def _draw(pixels: Sequence[np.ndarray], grid: Grid) -> np.ndarray:
-    """Black uint8 (h, w, c) with each image resized to its size and at its place."""
+    """Return a black canvas, uint8 (h, w, c), with each image resized and pasted at its position."""
     right, bottom = grid.lasts.max(axis=0)
     canvas = np.zeros((bottom, right, pixels[0].shape[2]), dtype=np.uint8)
     for image, ((x0, y0), (x1, y1)) in enumerate(zip(grid.firsts.tolist(), grid.lasts.tolist(), strict=True)):
@@ -159,12 +160,12 @@ def _draw(pixels: Sequence[np.ndarray], grid: Grid) -> np.ndarray:
 
 
 def _warp(pixels: np.ndarray, inverse: np.ndarray, start: np.ndarray, *, size_hw: SizeHW) -> np.ndarray:
-    """An image whose point (x, y) shows the point `inverse @ (x, y) + start` of `pixels`, black outside."""
+    """Return an image whose point (x, y) is the point `inverse @ (x, y) + start` of `pixels`; black outside."""
     size_wh = size_hw[1], size_hw[0]
     coefficients = tuple(np.column_stack([inverse, start]).ravel().tolist())
     if pixels.shape[2] == 3:
-        picture = Image.fromarray(pixels)
-        turned = picture.transform(size_wh, Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR)
+        image = Image.fromarray(pixels)
+        turned = image.transform(size_wh, Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR)
         return np.array(turned)
     bands = (Image.fromarray(np.ascontiguousarray(band)) for band in pixels.transpose(2, 0, 1))
     turned = [b.transform(size_wh, Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR) for b in bands]

@@ -1,6 +1,6 @@
-"""`open_dataset`: find out what a path holds, and give a `DetectionDataset` of it.
+"""`open_dataset`: detect the format of a dataset from its path and return a `DetectionDataset`.
 
-The formats are in `formats.py`, their layouts at the top of `coco.py`, `yolo.py` and `voc.py`.
+The formats are listed in `formats.py`; `coco.py`, `yolo.py` and `voc.py` describe their layouts at the top.
 """
 
 import itertools
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr.categories import Categories
-from rtdetr.data.annotations import BAD_IMAGE_CHOICES, OnBad, tell
+from rtdetr.data.annotations import BAD_IMAGE_CHOICES, OnBad, log_notes
 from rtdetr.data.coco_files import find_only_coco
 from rtdetr.data.dataset import DetectionDataset, Source
 from rtdetr.data.formats import expected_files, expected_in_folder, find_in_file, find_in_folder
@@ -38,20 +38,21 @@ def open_dataset(
     on_bad_box: str = "error",
     on_bad_image: str = "error",
 ) -> DetectionDataset:
-    """Open a dataset in COCO, YOLO or Pascal VOC form, a table of Hugging Face `datasets`, or several of them as one.
+    """Open a COCO, YOLO or Pascal VOC dataset, a table of Hugging Face `datasets`, or several merged into one.
 
     Args:
-        path: the dataset's folder; or a COCO JSON file or VOC list file, for which `split` is ignored; or a YOLO
+        path: folder of the dataset; or a COCO JSON file or VOC list file, for which `split` is ignored; or a YOLO
             data.yaml; or a `datasets.Dataset` or `DatasetDict`; or a `DetectionDataset`; or a list of these.
-        split: which part: "train", "val" (also found as "valid" or "validation") or "test".
-        images: folder of the images of a COCO or VOC dataset, when it is not in one of the usual places.
+        split: "train", "val" (also found as "valid" or "validation") or "test".
+        images: folder of the images of a COCO or VOC dataset, if it is not in one of the usual places.
         categories: class list of a trained model; see `DetectionDataset.with_categories`.
-        on_bad_box: "error" or "drop" for boxes without an area inside their image.
-        on_bad_image: "error" or "skip" for images that cannot be read; see `DetectionDataset.skipping_bad_images`.
+        on_bad_box: what to do with boxes that have no area inside their image: "error" or "drop".
+        on_bad_image: what to do with unreadable images: "error" or "skip"; see
+            `DetectionDataset.skipping_bad_images`.
 
     Raises:
-        DatasetError: nothing of the kind is there, several files could be meant, or the dataset is not sound.
-        ConfigError: unknown `split`, `on_bad_box` or `on_bad_image`, or `images` where it has no meaning.
+        DatasetError: no dataset was found, several files match, or the dataset is not valid.
+        ConfigError: `split`, `on_bad_box` or `on_bad_image` is unknown, or `images` does not apply.
     """
     if split not in SPLIT_NAMES:
         raise ConfigError(f"expected split 'train', 'val' or 'test', got {split!r}.{nearest(split, SPLIT_NAMES)}")
@@ -63,7 +64,9 @@ def open_dataset(
         if not path:
             raise ConfigError("expected at least one dataset, got an empty list")
         if images is not None and len(path) > 1:
-            raise ConfigError("a folder of images belongs to one dataset; lay out several in one of the usual ways")
+            raise ConfigError(
+                "'images' applies to one dataset only, but several are given; put the images of each in a usual place"
+            )
         dataset = merge(
             [
                 open_dataset(one, split=split, images=images, on_bad_box=on_bad_box, on_bad_image=on_bad_image)
@@ -88,12 +91,12 @@ def find_dataset(path: Path, *, split: str, images: Path | None = None) -> Found
     """Return what `open_dataset` would read.
 
     Raises:
-        DatasetError, ConfigError: as for `open_dataset`, except for what only reading the annotations shows.
+        DatasetError, ConfigError: as for `open_dataset`, except for errors found when the annotations are read.
     """
     if split not in SPLIT_NAMES:
         raise ConfigError(f"expected split 'train', 'val' or 'test', got {split!r}.{nearest(split, SPLIT_NAMES)}")
     if images is not None and not images.is_dir():
-        raise DatasetError(f"expected a folder of images, {images} is none")
+        raise DatasetError(f"expected a folder of images, but {images} is not a folder")
     if path.is_dir():
         found = _in_folder(path, split, images)
     elif path.is_file():
@@ -112,20 +115,20 @@ def _in_folder(root: Path, split: str, images: Path | None) -> Found:
         found = found or only
     if found is None and is_saved_table(root):
         raise DatasetError(
-            f"{root} holds a table of Hugging Face datasets, which is read in Python only: "
+            f"{root} holds a table of Hugging Face datasets, which can be read from Python only: "
             "rtdetr.train(datasets.load_from_disk(FOLDER)), or load_dataset(FOLDER), and rtdetr.data.open_dataset"
         )
     if found is None and only is not None:
         raise MissingSplitError(
             f"{root} has no annotations for '{split}': its only annotation file {only.annotations_file} names no "
-            f"split and is taken for 'train'. Give a file for '{split}', or this one itself"
+            f"split and counts as 'train'. Give a file for '{split}', or this file itself"
         )
     if found is None and (there := stray_voc(root, split, images=images) or what_is_there(root)):
         raise MissingSplitError(f"{root} has no annotations for '{split}' in a usual place, but {there}")
     if found is None:
         raise MissingSplitError(
             f"{root} has no annotations for '{split}'; looked for {expected_in_folder(split)}. "
-            f"Give the annotation file itself, and if its images are elsewhere {REMEDY}"
+            f"Give the annotation file itself; if its images are elsewhere, {REMEDY}"
         )
     return found
 
@@ -133,7 +136,7 @@ def _in_folder(root: Path, split: str, images: Path | None) -> Found:
 def _from_file(file: Path, split: str, images: Path | None) -> Found:
     found = find_in_file(file, split, images)
     if found is None:
-        raise DatasetError(f"{file}: expected {expected_files()}; or give the dataset's folder")
+        raise DatasetError(f"{file}: expected {expected_files()}; or give the folder of the dataset")
     return found
 
 
@@ -141,6 +144,6 @@ def _read(found: Found, on_bad: OnBad) -> DetectionDataset:
     annotations = read_cached(found, on_bad=on_bad)
     for warning in found.warnings:
         _log.warning("%s", warning)
-    tell(annotations)
+    log_notes(annotations)
     annotations = with_images(annotations, found.annotations_file, found.images_dir, on_bad_image=on_bad.image)
     return DetectionDataset.of(annotations, Source(found.annotations_file, found.images_dir, annotations.categories))

@@ -1,7 +1,7 @@
-"""Augmentation that a user brings: a torchvision v2 pipeline, an albumentations `Compose`, or a function like one.
+"""User-defined augmentation: a torchvision v2 pipeline, an albumentations `Compose`, or a similar function.
 
-Whatever it draws from, it is seeded with the sample, so a batch still depends on seed, epoch and position only. The
-result is resized, and its boxes are cut at the border, as after our own augmentation.
+Its random generators are seeded per sample, so a batch still depends only on seed, epoch and position. The result is
+resized and its boxes are clipped, as after the built-in augmentation.
 """
 
 import contextlib
@@ -21,17 +21,17 @@ from rtdetr.errors import ConfigError, DatasetError
 from rtdetr.images.arrays import FLOAT_MARGIN
 from rtdetr.wording import counted
 
-# torchvision's form: (image, {"boxes": BoundingBoxes, "labels": int64}) -> the same two; albumentations' is found out
+# torchvision style: (image, {"boxes": BoundingBoxes, "labels": int64}) -> the same; albumentations is detected
 Pipeline = Callable[..., Any]
-_ROUNDING = 0.01  # pixels that a corner may lie beyond the other one
+_ROUNDING = 0.01  # pixels by which a corner may be on the wrong side of the other one
 _Objects = tuple[np.ndarray, np.ndarray, np.ndarray]  # pixels (h, w, c), boxes xyxy in pixels, labels
 
 
 def check_pipeline(pipeline: object) -> None:
-    """See that a pipeline can be used.
+    """Check that a pipeline can be used.
 
     Raises:
-        ConfigError: it is no function, or an albumentations pipeline that would not move the boxes.
+        ConfigError: it is not callable, or is an albumentations pipeline that would not transform the boxes.
     """
     if not callable(pipeline):
         raise ConfigError(
@@ -40,7 +40,7 @@ def check_pipeline(pipeline: object) -> None:
         )
     if _is_albumentations(pipeline) and "bboxes" not in pipeline.processors:
         raise ConfigError(
-            "transforms: this albumentations pipeline would not move the boxes; give it "
+            "transforms: this albumentations pipeline would not transform the boxes; give it "
             "bbox_params=albumentations.BboxParams('pascal_voc', label_fields=['labels'])"
         )
 
@@ -57,16 +57,16 @@ def apply_pipeline(
     """Turn one image into a training sample with a user's pipeline.
 
     Args:
-        pipeline: passed `check_pipeline`.
+        pipeline: a pipeline that passed `check_pipeline`.
         original: the image, uint8 (h, w, c).
-        objects: its objects that are to be trained.
-        num_classes: of the dataset; labels are below it.
-        size_hw: of the result, to which the pipeline's image is stretched.
-        rng: the pipeline's random numbers follow from it.
+        objects: its size and training objects.
+        num_classes: number of classes of the dataset; labels are smaller.
+        size_hw: size of the result, to which the pipeline's image is resized.
+        rng: source of the pipeline's random seed.
 
     Raises:
-        DatasetError: the pipeline failed, or what it returned is no image with the channels of the first, no boxes
-            with two corners each, or no label of a class for each.
+        DatasetError: the pipeline failed, or did not return an image with the same channels and a valid box and label
+            per object.
     """
     pixels, boxes, labels = original, objects.boxes_xyxy.astype(np.float32), objects.labels.astype(np.int64)
     call = _albumentations if _is_albumentations(pipeline) else _torchvision
@@ -83,8 +83,8 @@ def apply_pipeline(
         ) from error
     if pixels.shape[2] != original.shape[2]:
         raise DatasetError(
-            f"transforms returned an image with {counted(pixels.shape[2], 'channel')}; expected {original.shape[2]} "
-            "as the model takes. Leave out what changes their number, or have it keep it: "
+            f"transforms returned an image with {counted(pixels.shape[2], 'channel')}; expected {original.shape[2]}, "
+            "the number of the model. Remove transforms that change it, or make them keep it: "
             "v2.Grayscale(num_output_channels=3)"
         )
     _check_objects(boxes, labels, num_classes=num_classes)
@@ -101,8 +101,8 @@ def _check_objects(boxes: np.ndarray, labels: np.ndarray, *, num_classes: int) -
     if len(boxes) != len(labels):
         raise DatasetError(
             f"transforms returned {counted(len(boxes), 'box')} and {counted(len(labels), 'label')}; expected one "
-            "label a box. After transforms that remove boxes put torchvision's v2.SanitizeBoundingBoxes, or remove "
-            "the labels as well"
+            "label per box. After transforms that remove boxes, add torchvision's v2.SanitizeBoundingBoxes or remove "
+            "the labels too"
         )
     wrong = ~np.isfinite(boxes).all(axis=1) | (boxes[:, 2:] < boxes[:, :2] - _ROUNDING).any(axis=1)
     if wrong.any():
@@ -119,12 +119,12 @@ def _check_objects(boxes: np.ndarray, labels: np.ndarray, *, num_classes: int) -
 
 @contextlib.contextmanager
 def _seeded(pipeline: Pipeline, seed: int) -> Iterator[None]:
-    """Every generator that a pipeline may draw from starts at `seed`; the global ones are put back afterwards."""
+    """Seed every generator that a pipeline may use; restore the global ones afterwards."""
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
     random.seed(seed)
     np.random.seed(seed)
     torch.default_generator.manual_seed(seed)
-    if hasattr(pipeline, "set_random_seed"):  # albumentations 2 keeps generators of its own
+    if hasattr(pipeline, "set_random_seed"):  # albumentations 2 has its own generators
         pipeline.set_random_seed(seed)  # pyright: ignore[reportFunctionMemberAccess]
     try:
         yield
@@ -147,24 +147,24 @@ def _torchvision(pipeline: Pipeline, pixels: np.ndarray, boxes: np.ndarray, labe
     result = pipeline(image, wrapped)
     if not (isinstance(result, tuple | list) and len(result) == 2 and isinstance(result[1], Mapping)):
         raise DatasetError(
-            f"transforms returned {_shape_of(result)}; expected the image and the target, as in return image, target"
+            f"transforms returned {_shape_of(result)}; expected the image and the target: return image, target"
         )
     image, target = result
     missing = [name for name in ("boxes", "labels") if name not in target]
     if missing:
-        raise DatasetError(f"transforms returned a target without {' and '.join(map(repr, missing))}; keep both in it")
+        raise DatasetError(f"transforms returned a target without {' and '.join(map(repr, missing))}; keep both")
     moved = target["boxes"]
     if not isinstance(moved, tv_tensors.BoundingBoxes):
         raise DatasetError(
-            "transforms returned boxes without their format; expected torchvision's BoundingBoxes, so leave out "
-            "conversions to plain tensors"
+            "transforms returned boxes without their format; expected torchvision's BoundingBoxes. Remove conversions "
+            "to plain tensors"
         )
     moved = v2.functional.convert_bounding_box_format(moved, new_format=tv_tensors.BoundingBoxFormat.XYXY)
     return _to_pixels(image), moved.as_subclass(torch.Tensor).double().numpy(), np.asarray(target["labels"])
 
 
 def _shape_of(result: object) -> str:
-    """What a function returned, by types."""
+    """Describe what a function returned by its types."""
     if isinstance(result, tuple | list):
         return f"({', '.join(type(one).__name__ for one in result)})"
     return "None" if result is None else type(result).__name__
@@ -174,7 +174,7 @@ def _albumentations(pipeline: Any, pixels: np.ndarray, boxes: np.ndarray, labels
     params = pipeline.processors["bboxes"].params
     fields = list(params.label_fields or [])
     rows = _to_format(boxes, params.format, pixels.shape)
-    if not fields:  # the label is then a fifth number of the box
+    if not fields:  # then the label is the fifth number of the box
         rows = np.concatenate([rows, labels[:, None]], axis=1)
     result = pipeline(image=np.ascontiguousarray(pixels), bboxes=rows, **dict.fromkeys(fields, labels))
     image = _to_pixels(result["image"])
@@ -184,7 +184,7 @@ def _albumentations(pipeline: Any, pixels: np.ndarray, boxes: np.ndarray, labels
 
 
 def _to_format(boxes_xyxy: np.ndarray, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Pixel xyxy boxes in one of the formats of albumentations."""
+    """Convert pixel xyxy boxes to a box format of albumentations."""
     low, high = boxes_xyxy[:, :2], boxes_xyxy[:, 2:]
     if name == "coco":
         return np.concatenate([low, high - low], axis=1)
@@ -194,7 +194,7 @@ def _to_format(boxes_xyxy: np.ndarray, name: str, shape: tuple[int, ...]) -> np.
 
 
 def _from_format(boxes: np.ndarray, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The way back from `_to_format`."""
+    """Invert `_to_format`."""
     first, second = boxes[:, :2], boxes[:, 2:]
     if name == "coco":
         return np.concatenate([first, first + second], axis=1)
@@ -208,20 +208,20 @@ def _plane(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _to_pixels(image: Any) -> np.ndarray:
-    """The image of a pipeline's result as uint8 (h, w, c)."""
+    """Convert the image returned by a pipeline to uint8 (h, w, c)."""
     if isinstance(image, torch.Tensor):
         image = image.as_subclass(torch.Tensor).permute(1, 2, 0).numpy()
-    pixels = np.asarray(image)  # a PIL image too
+    pixels = np.asarray(image)  # also converts a PIL image
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     if pixels.dtype == np.uint8 and pixels.ndim == 3 and 0 not in pixels.shape:
-        return np.require(pixels, requirements=["C_CONTIGUOUS", "WRITEABLE"])  # as torch wants them
+        return np.require(pixels, requirements=["C_CONTIGUOUS", "WRITEABLE"])  # as required by torch
     if np.issubdtype(pixels.dtype, np.floating) and pixels.ndim == 3 and pixels.size:
         low, high = float(pixels.min()), float(pixels.max())
         if low >= -FLOAT_MARGIN and high <= 1 + FLOAT_MARGIN:
             return (pixels * 255).round().clip(0, 255).astype(np.uint8)
         raise DatasetError(
-            f"transforms returned an image with values {low:g}..{high:g}; expected [0, 1] or uint8. Leave out "
-            "normalization with mean and deviation: the network takes images in [0, 1]"
+            f"transforms returned an image with values {low:g}..{high:g}; expected [0, 1] or uint8. Remove "
+            "normalization with mean and standard deviation: the network expects images in [0, 1]"
         )
     raise DatasetError(f"transforms returned an image of type {pixels.dtype} and shape {pixels.shape}; expected uint8")

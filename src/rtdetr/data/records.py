@@ -1,7 +1,7 @@
-"""One split of a dataset as its files have it, mistakes included: what the reader of a format makes of them.
+"""One split of a dataset as read from its files, including their errors.
 
-A reader keeps as columns what it understands, and notes a `Problem` for everything else. Training takes the result
-through `to_annotations`, which raises the first problem that is an error. The data doctor takes it as it is.
+A reader stores valid entries as columns and notes a `Problem` for everything else. Training converts the result with
+`to_annotations`, which raises the first problem that is an error. The data doctor uses it unchanged.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,42 +19,42 @@ from rtdetr.data.image_paths import with_sizes_of_files
 from rtdetr.errors import DatasetError
 
 SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
-UNKNOWN = -1  # the label of a box whose class is in no list
+UNKNOWN = -1  # label of a box with an unlisted class
 
 
 class ImageRecord(NamedTuple):
-    """An image as the annotations name it."""
+    """An image in the annotations."""
 
-    image_id: Any  # as the file has it; mostly an integer
-    file_name: str  # relative to `Part.images_dir`, or a whole path
-    size_wh: tuple[int, int] | None = None  # as stated by the annotations; None where they do not say
-    has_label: bool = True  # False: the format has a file for each image, and this one's is missing
-    is_label_read: bool = True  # False: there is one, but what it says cannot be read
-    misplaced_label: str = ""  # a label file that lies near such an image; it is not read
+    image_id: Any  # as in the file; usually an integer
+    file_name: str  # relative to `Part.images_dir`, or an absolute path
+    size_wh: tuple[int, int] | None = None  # as stated in the annotations; None if not stated
+    has_label: bool = True  # False: the format has one label file per image, and this one is missing
+    is_label_read: bool = True  # False: the label file exists but cannot be read
+    misplaced_label: str = ""  # path of a matching label file in an unusual place; it is not read
     path: Path = Path()  # set by the doctor
-    is_ambiguous: bool = False  # set by the doctor: several files could be meant, and none is taken
+    is_ambiguous: bool = False  # set by the doctor: several files match, and none is used
 
 
 class BoxRecord(NamedTuple):
-    """A box as the annotations have it, for readers that collect one box after the other; see `Part.set_boxes`."""
+    """A box in the annotations, for readers that collect one box at a time; see `Part.set_boxes`."""
 
     image: int  # position in `Part.images`
     label: int  # position in `Part.categories`, or UNKNOWN
     xywh: tuple[float, float, float, float]  # left, top, width, height; see `Part.form`
     name: str  # for the doctor: "annotation 8812", "a.txt line 3"
-    where: str  # for the messages of training: file and place
-    area: float = np.nan  # of the object, square pixels; NaN: that of the box
+    where: str  # for messages of training: file and position
+    area: float = np.nan  # of the object, square pixels; NaN: area of the box
     iscrowd: bool = False
 
 
 class Problem(NamedTuple):
-    """What is wrong with an entry.
+    """A problem with an entry.
 
-    kind: a row of `KINDS` in doctor/findings.py, which says how bad it is.
-    file, annotation, detail: where it is, and what is wrong, for the doctor.
-    error: what training raises; empty where it can go on.
-    image: position of the image it belongs to, where there is one.
-    is_shown: False where the doctor shows it as a finding of another split, or of the whole one.
+    kind: a row of `KINDS` in doctor/findings.py, which has its severity.
+    file, annotation, detail: location and description, for the doctor.
+    error: message that training raises; empty if it can continue.
+    image: position of the image it belongs to, if any.
+    is_shown: False if the doctor shows it as a finding of another split, or of the whole split.
     """
 
     kind: str
@@ -72,24 +72,24 @@ class Part:
 
     Attributes:
         format: name of the format.
-        source: the annotation file, or the folder of annotation files.
-        images_dir: the folder that the file names are relative to.
-        form: what the numbers of a box mean in the files, see `box_forms.py`. With `CENTER` the columns hold left, top,
+        source: annotation file or folder of annotation files.
+        images_dir: folder that the file names are relative to.
+        form: meaning of the box numbers in the files, see `box_forms.py`. With `CENTER` the columns hold left, top,
             width and height as fractions of the upright image's sides, otherwise pixels.
-        are_files: the images were found as files, so that nobody needs to look for them.
+        are_files: the images were found as files, so they need not be located.
         categories: classes by label; the ids are those of the file.
         box_images, labels: image and class of each box, int64 (boxes,).
         boxes_xywh, areas, iscrowd: float64 (boxes, 4), float64 (boxes,), bool (boxes,).
-        box_name, box_where: what to call a box, for the doctor and in the messages of training.
-        num_listed_images, num_listed_boxes: entries in its files, those included that cannot be used; a cleaned copy
-            that has many fewer is refused.
-        changes: what a cleaned copy leaves out or changes that no problem names.
-        folders: folders of images that belong to it as a whole.
-        is_annotated: whether an image file that no split lists, given as its path, has annotations nevertheless.
-        notes: what training tells, a line each.
+        box_name, box_where: return the name of a box, for the doctor and for messages of training.
+        num_listed_images, num_listed_boxes: entries in its files, including invalid ones; a cleaned copy with many
+            fewer is refused.
+        changes: what a cleaned copy omits or changes without a corresponding problem.
+        folders: image folders that belong to the split entirely.
+        is_annotated: returns whether an image file that no split lists, given by its path, has annotations.
+        notes: warnings of training, one line each.
         implied, inputs_known: as in `Annotations`.
-        name: set by the doctor: the split, the stem of a file that is named otherwise, or "train-2" of several.
-        split: set by the doctor: "train", "val" or "test"; the stem of the file where that tells nothing.
+        name: set by the doctor: the split, the stem of a file with another name, or "train-2" if there are several.
+        split: set by the doctor: "train", "val" or "test"; the stem of the file if it has none of these names.
     """
 
     format: str
@@ -138,23 +138,23 @@ class Part:
         image: int | None = None,
         is_shown: bool = True,
     ) -> None:
-        """Note what is wrong with an entry, see `Problem`."""
+        """Note a problem with an entry; see `Problem`."""
         self.problems.append(Problem(kind, file, annotation, detail, error, image, is_shown))
 
     def change(self, kind: str, *, file: str, annotation: str) -> None:
-        """Note what a cleaned copy leaves out or changes, which no problem names."""
+        """Note what a cleaned copy omits or changes without a corresponding problem."""
         self.changes.append(Problem(kind, file, annotation, ""))
 
 
 class Found(NamedTuple):
-    """A dataset that was found but not read.
+    """A dataset that has been found but not read.
 
-    annotations_file: the file, or folder of files, that names the dataset in messages.
-    images_dir: the folder that file names are relative to.
-    inputs: every file or folder on which its annotations depend, besides the code.
-    read: gives what they hold.
-    part: which part of `annotations_file` it is, where that describes several.
-    warnings: what to tell whoever uses it, a line each.
+    annotations_file: annotation file or folder, used to name the dataset in messages.
+    images_dir: folder that file names are relative to.
+    inputs: every file or folder that its annotations depend on, besides the code.
+    read: reads and returns the split.
+    part: key of the split in `annotations_file`, if that describes several.
+    warnings: warnings for the user, one line each.
     """
 
     format: str
@@ -167,13 +167,12 @@ class Found(NamedTuple):
 
 
 def to_annotations(part: Part, on_bad: OnBad) -> Annotations:
-    """The split for training.
+    """Convert the split for training.
 
     Raises:
-        DatasetError: the first problem that is an error, except for boxes of images that are not listed, which
-            `on_bad.box` may drop; or as `arrange`, or as `sizes_of` for an image whose size is
-            read from its file.
-        ConfigError: `on_bad.box` is neither word.
+        DatasetError: the first problem that is an error, except for boxes of unlisted images, which `on_bad.box` can
+            drop; or as for `arrange`; or as for `sizes_of`, if the size of an image is read from its file.
+        ConfigError: `on_bad.box` is neither "error" nor "drop".
     """
     unlisted = 0
     for problem in part.problems:
@@ -200,7 +199,7 @@ def to_annotations(part: Part, on_bad: OnBad) -> Annotations:
         areas=part.areas,
         iscrowd=part.iscrowd,
     )
-    left_out = f"{part.source}: annotations of images that are not listed: {unlisted}; left out" if unlisted else ""
+    left_out = f"{part.source}: dropped annotations of images that are not listed: {unlisted}" if unlisted else ""
     notes = filter(None, [left_out, *part.notes, sizes.note])
     columns = arrange(
         objects, source=part.source, on_bad_box=on_bad.box, where=part.box_where, form=part.form, notes=notes
@@ -209,11 +208,11 @@ def to_annotations(part: Part, on_bad: OnBad) -> Annotations:
 
 
 def _sizes(part: Part, names: Sequence[str], on_bad_image: str) -> Sizes:
-    """Sizes of the images as stated, or of their files."""
+    """Return the sizes of the images as stated, or from their files."""
     if part.are_files:
         paths = [str(part.images_dir / name) for name in names]
         sizes = sizes_of(paths, source=part.source, on_bad_image=on_bad_image)
-        by_size = " AP by size takes them for {}x{} pixels".format(*STAND_IN_WH)
+        by_size = " For AP by size they count as {}x{} pixels".format(*STAND_IN_WH)
         return sizes._replace(note=sizes.note + by_size) if sizes.note else sizes
     unstated = [i for i, image in enumerate(part.images) if image.size_wh is None]
     sizes_wh = np.array([image.size_wh or (0, 0) for image in part.images], dtype=np.int64).reshape(-1, 2)

@@ -1,4 +1,4 @@
-"""Which images an epoch shows, and in which order: every one once, or those with rare classes more often.
+"""Select and order the images of an epoch: every image once, or images with rare classes more often.
 
 Source: arXiv 1908.03195 (LVIS), appendix B.2, repeat factor sampling.
 """
@@ -9,14 +9,13 @@ from rtdetr.data.annotations import Annotations
 
 
 def repeat_factors(annotations: Annotations) -> np.ndarray:
-    """How often each image is shown in an epoch on average, float64 (n,), at least 1.
+    """Return how often each image is used per epoch on average, float64 (n,), at least 1.
 
-    A class in a share f of the images asks for sqrt(t / f) showings of these; an image is shown as often as its rarest
-    class asks for. Images without objects, and classes with more than the share t, ask for one. Crowd regions do not
-    count, because they are not trained.
+    A class in a fraction f of the images has the repeat factor sqrt(t / f), at least 1; an image has the factor of its
+    rarest class, or 1 without objects. Crowd regions do not count, because they are not trained on.
 
-    Differs: t is the median of the classes' shares instead of 0.001, which suits LVIS and leaves most datasets as they
-    are. In a dataset whose classes are equally frequent nothing changes.
+    Differs: t is the median fraction of the classes instead of 0.001, which is meant for LVIS and does not change most
+    datasets. If all classes are equally frequent, nothing changes.
     """
     num_images, num_classes = len(annotations.image_ids), len(annotations.categories)
     image_of_box = np.repeat(np.arange(num_images), np.diff(annotations.starts))
@@ -32,23 +31,23 @@ def repeat_factors(annotations: Annotations) -> np.ndarray:
 
 
 def epoch_order(rng: np.random.Generator, factors: np.ndarray | None, *, num_images: int) -> np.ndarray:
-    """Indices of the images of an epoch in random order, int64.
+    """Return the indices of the images of an epoch in random order, int64.
 
     Args:
-        rng: the order, and which images get a showing more, come from here.
-        factors: of each image; None shows each once. The sum, rounded down, is the length of every epoch, so all of
-            them have as many batches.
-        num_images: in the dataset.
+        rng: source of the order and of the rounding of factors.
+        factors: repeat factor per image; None uses each image once. Their sum, rounded down, is the length of every
+            epoch, so all epochs have the same number of batches.
+        num_images: number of images in the dataset.
     """
     if factors is None:
         return rng.permutation(num_images)
     ends = np.cumsum(factors)
-    marks = np.floor(ends + rng.random())  # each image has its factor's whole part of marks, and one more by chance
+    marks = np.floor(ends + rng.random())  # each factor is rounded down or up at random
     counts = np.diff(marks, prepend=0.0).astype(np.int64)
     order = rng.permutation(np.repeat(np.arange(num_images), counts))
     return order[: epoch_length(factors, num_images=num_images)]
 
 
 def epoch_length(factors: np.ndarray | None, *, num_images: int) -> int:
-    """Images shown in an epoch."""
+    """Return the number of images in an epoch."""
     return num_images if factors is None else int(factors.sum() + 1e-6)

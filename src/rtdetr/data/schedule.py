@@ -1,6 +1,7 @@
-"""What the training data looks like at an epoch: which augmentation, which image sizes. A pure function of the recipe.
+"""Augmentation and image sizes of an epoch, as a pure function of the recipe.
 
-Source: the recipes of arXiv 2407.17140 (RT-DETRv2), which train the last epochs on plain images of one size.
+Source: the recipes of arXiv 2407.17140 (RT-DETRv2), which train the last epochs at one size without strong
+augmentation.
 """
 
 from typing import NamedTuple
@@ -9,14 +10,14 @@ from rtdetr.config import STRIDE, Recipe, SizeHW
 
 
 class EpochPlan(NamedTuple):
-    """The data of one epoch.
+    """Data settings of one epoch.
 
-    strong: color distortion, zoom-out and crop are on, or the user's own augmentation in their place.
+    strong: whether color distortion, zoom-out and crop, or the user's augmentation that replaces them, are on.
     size_hw: height and width that every sample is resized to, in pixels.
-    batch_sizes_hw: sizes that a batch is then scaled to, drawn with equal chance; only `size_hw` without multi-scale.
-    flip: chance that a sample is mirrored.
-    mosaic: chance that a sample is made of four images.
-    mixup: chance that a batch is blended with itself.
+    batch_sizes_hw: sizes that a batch is then scaled to, with equal probability; only `size_hw` without multi-scale.
+    flip: probability that a sample is mirrored.
+    mosaic: probability that a sample is a mosaic of four images.
+    mixup: probability that the images of a batch are blended pairwise.
     """
 
     strong: bool
@@ -28,10 +29,10 @@ class EpochPlan(NamedTuple):
 
 
 def plan(recipe: Recipe, epoch: int) -> EpochPlan:
-    """The plan for an epoch, counted from 0.
+    """Return the plan for an epoch, counted from 0.
 
-    Differs: published sizes are squares. For a rectangular `train_size_hw` a multi-scale size is the longer side, and
-    the other follows in proportion, rounded to a multiple of 32.
+    Differs: published sizes are squares. For a rectangular `train_size_hw`, a multi-scale size is the longer side, and
+    the other is scaled in proportion and rounded to a multiple of 32.
     """
     size_hw = recipe.train_size_hw
     sides = recipe.multiscale_sizes if _before(epoch, recipe.multiscale_stop_epoch) else ()
@@ -48,7 +49,7 @@ def plan(recipe: Recipe, epoch: int) -> EpochPlan:
 
 
 def largest_size_hw(recipe: Recipe) -> SizeHW:
-    """The size with the most pixels that a batch can have in the whole run."""
+    """Return the largest size, by number of pixels, that a batch can have in the run."""
     return max((*plan(recipe, 0).batch_sizes_hw, recipe.train_size_hw), key=lambda size: size[0] * size[1])
 
 

@@ -1,10 +1,10 @@
-"""The published training augmentation: an image with its boxes in, a network-sized image and a `Target` out.
+"""The published training augmentation: from an image with boxes to an image at network size and a `Target`.
 
 Zoom-out and crop only choose a window of the image plane. `draw_view` chooses it before the image is read, from its
-size and boxes, so that the dataset can read large images at reduced size. `augment` then touches the pixels once: the
-window's part of the image is resized to the place it has in the result, its colors are distorted (`colors.py`), and
-the rest stays black.
-What is on at which epoch says `schedule.py`; evaluation uses `rtdetr.preprocessing` instead.
+size and boxes, so the dataset can read large images at reduced size. `augment` then processes the pixels once: it
+resizes the visible part of the image to its position in the result and distorts its colors (`colors.py`); the rest
+stays black. `schedule.py` defines which operations are active in an epoch; evaluation uses `rtdetr.preprocessing`
+instead.
 
 Source: arXiv 1512.02325 (SSD) section 2.2 for the augmentation, arXiv 2304.08069 (RT-DETR) for its use here.
 """
@@ -23,8 +23,8 @@ from rtdetr.structures import Target
 
 _LEAST_IOUS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)  # 1.0 means: do not crop
 _TRIALS = 40
-_LEAST_SIDE = 0.999  # pixels of an object that is kept; 1 but for rounding
-_REDUCED_BEYOND = 2  # a reduced image still has twice the pixels it is resized to, each way: the same to half a level
+_LEAST_SIDE = 0.999  # pixels of an object that is kept; 1 except for rounding
+_REDUCED_BEYOND = 2  # a reduced image has at least twice the target size per side, so results differ by half a level
 
 
 class Sample(NamedTuple):
@@ -35,7 +35,7 @@ class Sample(NamedTuple):
 
 
 class Objects(NamedTuple):
-    """What is known of an image before it is read: its size and the objects to train on.
+    """Size and training objects of an image, known before the image is read.
 
     size_wh: width and height in pixels.
     boxes_xyxy: float (n, 4), pixels, inside the image.
@@ -48,7 +48,7 @@ class Objects(NamedTuple):
 
 
 class Window(NamedTuple):
-    """A part of the image plane, in pixels of the image; it may reach beyond the image, where everything is black."""
+    """A part of the image plane, in image pixels; it may extend beyond the image, where everything is black."""
 
     left: int
     top: int
@@ -57,11 +57,11 @@ class Window(NamedTuple):
 
 
 class View(NamedTuple):
-    """What a training sample shows of an image, all of it drawn before the image is read.
+    """The part of an image that a training sample shows, drawn before the image is read.
 
-    window: the part of the image plane.
+    window: part of the image plane.
     flip: whether the sample is mirrored.
-    columns, rows: which pixels of the image the window shows, and the pixels of the sample that they fill.
+    columns, rows: pixel range of the image in the window, and the pixel range of the sample that it fills.
     """
 
     window: Window
@@ -71,23 +71,23 @@ class View(NamedTuple):
 
     @property
     def place_hw(self) -> SizeHW:
-        """Height and width in the sample of the part that is shown."""
+        """Height and width of the visible part of the image in the sample."""
         (_, (x0, x1)), (_, (y0, y1)) = self.columns, self.rows
         return y1 - y0, x1 - x0
 
     @property
     def reduction(self) -> int:
-        """How much smaller the image may be read, see `reduction_for`."""
+        """Factor by which the image may be reduced when read; see `reduction_for`."""
         return reduction_for((self.columns[0], self.rows[0]), self.place_hw)
 
 
 def draw_view(objects: Objects, *, plan: EpochPlan, rng: np.random.Generator) -> View:
-    """Draw what a training sample shows of an image; `augment` makes the sample.
+    """Draw the part of an image that a training sample shows; `augment` creates the sample.
 
     Args:
         objects: size and objects of the image.
-        plan: the epoch's settings.
-        rng: all randomness comes from here; the global generators are left as they are.
+        plan: settings of the epoch.
+        rng: source of all randomness; the global generators are not used.
     """
     window = Window(0, 0, *objects.size_wh)
     if plan.strong:
@@ -109,21 +109,20 @@ def augment(
     """Turn one image into a training sample.
 
     Args:
-        pixels: the image, perhaps reduced by the view's `reduction`.
-        objects: its size when not reduced, and its objects.
-        view: of `draw_view`.
-        plan: the epoch's settings; the result has its `size_hw`.
-        rng: the colors are drawn from here, after the view.
+        pixels: the image, possibly reduced by the view's `reduction`.
+        objects: its original size and its objects.
+        view: view from `draw_view`.
+        plan: settings of the epoch; the result has its `size_hw`.
+        rng: source of the color distortion, used after the view.
 
     Returns:
-        The image and the objects that are still visible: their center lies in the window, and they are at least a pixel
-        wide and high, before and after resizing.
+        The image and the objects that are still visible: their center is in the window, and they are at least a pixel
+        wide and high before and after resizing.
 
-    Differs: colors are distorted before or after resizing, wherever there are fewer pixels (the same change to each
-    pixel; the gray level that contrast turns around is that of the visible part). Only boxes and labels leave this
-    function; published code returns areas and crowd marks too, of all objects, also those it removed. Boxes are
-    computed in float64 and clamped; in float32 a box as wide as its image can end 4e-5 pixels outside, for which it is
-    deleted.
+    Differs: colors are distorted before or after resizing, whichever has fewer pixels (each pixel changes in the same
+    way; contrast uses the mean gray level of the visible part). Only boxes and labels are returned; published code also
+    returns the areas and crowd flags of all objects, including removed ones. Boxes are computed in float64 and clamped;
+    in float32 a box as wide as its image can end 4e-5 pixels outside and is then deleted.
     """
     part = part_of(pixels, objects.size_wh, (view.columns[0], view.rows[0]))
     rendered = _render(part, view, plan.size_hw, color_rng=rng if plan.strong else None)
@@ -132,15 +131,15 @@ def augment(
 
 
 def mirrored(sample: Sample) -> Sample:
-    """The sample with left and right exchanged."""
+    """Return the sample mirrored left to right."""
     boxes = sample.target["boxes"].clone()
     boxes[:, 0] = 1 - boxes[:, 0]
-    pixels = torch.from_numpy(sample.pixels).flip(1).numpy()  # a quarter of NumPy's time
+    pixels = torch.from_numpy(sample.pixels).flip(1).numpy()  # takes a quarter of NumPy's time
     return Sample(pixels, Target(labels=sample.target["labels"], boxes=boxes))
 
 
 def zoom_out(size_wh: tuple[int, int], rng: np.random.Generator) -> Window:
-    """A canvas with 1 to 4 times the sides of the image, which lies somewhere on it."""
+    """Draw a canvas with 1 to 4 times the sides of the image, and a random position of the image on it."""
     ratio = rng.uniform(1.0, 4.0)
     width, height = (int(side * ratio) for side in size_wh)
     left, top = (int((canvas - side) * rng.random()) for canvas, side in zip((width, height), size_wh, strict=True))
@@ -148,11 +147,11 @@ def zoom_out(size_wh: tuple[int, int], rng: np.random.Generator) -> Window:
 
 
 def iou_crop(window: Window, boxes_xyxy: np.ndarray, rng: np.random.Generator) -> Window:
-    """A part of the window that some object covers to a random least IoU; often the window itself.
+    """Draw a crop of the window that has a random minimum IoU with an object; often the window itself.
 
-    The sides are 0.3 to 1 of the window's, the aspect ratio 0.5 to 2, and at least one object has its center inside.
-    The same rule as torchvision's `RandomIoUCrop`, with the 40 trials in one computation: that one takes 3 ms an
-    image, and divides by zero on images of less than 4 pixels.
+    Its sides are 0.3 to 1 of the window's, its aspect ratio is 0.5 to 2, and it contains the center of an object. The
+    rule is that of torchvision's `RandomIoUCrop`, which takes 3 ms per image and divides by zero on images of less than
+    4 pixels; here the 40 trials are one computation.
     """
     if len(boxes_xyxy) == 0:
         return window
@@ -187,7 +186,7 @@ def _iou(boxes_xyxy: np.ndarray, crops_xyxy: np.ndarray) -> np.ndarray:
 
 
 def visible(objects: Objects, window: Window, size_hw: SizeHW) -> Target:
-    """The objects in the window, relative to it, that have a pixel before and after it is resized to `size_hw`."""
+    """Return the objects in the window, relative to it, of at least a pixel before and after resizing to `size_hw`."""
     left, top, width, height = window
     corners = np.array([left, top, left + width, top + height], dtype=np.float64)
     kept = _center_inside(objects.boxes_xyxy, corners)
@@ -196,7 +195,7 @@ def visible(objects: Objects, window: Window, size_hw: SizeHW) -> Target:
 
 
 def to_target(boxes_xyxy: np.ndarray, labels: np.ndarray, *, plane_wh: np.ndarray, size_hw: SizeHW) -> Target:
-    """Cut boxes at the border of a plane, drop those of less than a pixel, there or at `size_hw`, and normalize."""
+    """Clip boxes to a plane, drop those under a pixel, there or at `size_hw`, and normalize the rest."""
     boxes = boxes_xyxy.astype(np.float64).reshape(-1, 2, 2).clip(0, plane_wh)
     sides = boxes[:, 1] - boxes[:, 0]
     kept = (np.minimum(sides, sides * (size_hw[1], size_hw[0]) / plane_wh) >= _LEAST_SIDE).all(1)
@@ -207,7 +206,7 @@ def to_target(boxes_xyxy: np.ndarray, labels: np.ndarray, *, plane_wh: np.ndarra
 
 
 def _render(part: np.ndarray, view: View, size_hw: SizeHW, *, color_rng: np.random.Generator | None) -> np.ndarray:
-    """The window as uint8 (h, w, c) of `size_hw`, with distorted colors when a generator for them is given."""
+    """Render the window as uint8 (h, w, c) at `size_hw`, with color distortion if a generator is given."""
     place_hw, (x0, x1), (y0, y1) = view.place_hw, view.columns[1], view.rows[1]
     steps = draw_steps(color_rng, num_channels=part.shape[2]) if color_rng is not None else []
     if part.shape[0] * part.shape[1] <= place_hw[0] * place_hw[1]:
@@ -222,7 +221,7 @@ def _render(part: np.ndarray, view: View, size_hw: SizeHW, *, color_rng: np.rand
 
 
 def _span(start: int, length: int, side: int, out: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Along one axis: which pixels of the image the window shows, and the pixels of the result that they fill."""
+    """Return, along one axis, the pixel range of the image in the window and the range of the result that it fills."""
     low, high = max(start, 0), min(start + length, side)
     first = min(round((low - start) * out / length), out - 1)
     last = max(round((high - start) * out / length), first + 1)
@@ -230,13 +229,13 @@ def _span(start: int, length: int, side: int, out: int) -> tuple[tuple[int, int]
 
 
 def reduction_for(spans: tuple[tuple[int, int], tuple[int, int]], place_hw: SizeHW) -> int:
-    """How much smaller an image may be read whose columns and rows `spans` are resized to `place_hw`: 1, 2, 4 or 8."""
+    """Return the factor (1, 2, 4, 8) by which an image may be reduced if `spans` of it are resized to `place_hw`."""
     ratio = min((high - low) / place for (low, high), place in zip(spans, place_hw[::-1], strict=True))
     return next((factor for factor in (8, 4, 2) if ratio >= factor * _REDUCED_BEYOND), 1)
 
 
 def part_of(pixels: np.ndarray, size_wh: tuple[int, int], spans: tuple[tuple[int, int], tuple[int, int]]) -> np.ndarray:
-    """The columns and rows `spans`, in pixels of an image of `size_wh`, of one that may be reduced."""
+    """Return the columns and rows `spans`, in pixels of the original `size_wh`, of an image that may be reduced."""
     (left, right), (top, bottom) = (
         (round(low * got / side), round(high * got / side))
         for (low, high), got, side in zip(spans, pixels.shape[1::-1], size_wh, strict=True)
@@ -245,7 +244,7 @@ def part_of(pixels: np.ndarray, size_wh: tuple[int, int], spans: tuple[tuple[int
 
 
 def resize(pixels: UInt8[np.ndarray, "h w c"], size_hw: SizeHW) -> UInt8[np.ndarray, "h2 w2 c"]:
-    """Stretch with antialiasing; torch's uint8 kernel gives PIL's values to 1 level in a tenth of the time."""
+    """Resize with antialiasing; torch's uint8 kernel is within 1 level of PIL in a tenth of the time."""
     if pixels.shape[:2] == size_hw:
         return pixels
     stretched = v2.functional.resize(torch.from_numpy(pixels).permute(2, 0, 1), list(size_hw), antialias=True)

@@ -1,24 +1,23 @@
-"""Pascal VOC: one XML file of objects an image, and text files that list the images of each split.
+"""Pascal VOC: one XML file of objects per image, and text files that list the images of each split.
 
-| layout    | objects                 | images        | split                                              |
-|-----------|-------------------------|---------------|----------------------------------------------------|
-| VOC       | Annotations/a.xml       | JPEGImages/   | ImageSets/Main/train.txt, one name a line          |
-| list file | as listed               | as listed     | trainval.txt, one "image.jpg annotation.xml" a line |
-| Roboflow  | train/a.xml             | beside        | the folder                                         |
+| layout    | objects                 | images        | split                                                 |
+|-----------|-------------------------|---------------|-------------------------------------------------------|
+| VOC       | Annotations/a.xml       | JPEGImages/   | ImageSets/Main/train.txt, one name per line           |
+| list file | as listed               | as listed     | trainval.txt, one "image.jpg annotation.xml" per line |
+| Roboflow  | train/a.xml             | next to it    | the folder                                            |
 
-How they are found is in `voc_files.py`.
+`voc_files.py` finds the files.
 
-Coordinates are pixels counted from 1, as VOC defines them: a box over a whole 500x375 image is 1, 1, 500, 375, and
-comes out as 0, 0, 500, 375. Where any file of the dataset has an xmin or ymin in [0, 1), a pixel that VOC does not
-have, the dataset counts from 0, and its numbers are taken for corners as they stand (a negative one says nothing: that
-box begins outside its image). Objects marked `difficult` become
-crowd: not trained on, and no mistake to detect. VOC has no class ids: the label, which stands for it, is the position
-in label_list.txt, labels.txt or classes.txt, else in VOC's own list if that has all the names, else in alphabetical
-order.
+VOC pixel coordinates start at 1: a box that covers a 500x375 image is 1, 1, 500, 375, and becomes 0, 0, 500, 375. If
+any file of the dataset has an xmin or ymin in [0, 1), which VOC does not allow, the coordinates of the dataset start at
+0 and are used unchanged (negative values are no evidence: such a box begins outside its image). Objects marked
+`difficult` become crowd regions: training omits them, and detecting them is not an error. VOC has no class ids; the
+label, which is used as the id, is the position in label_list.txt, labels.txt or classes.txt, else in the list of VOC if
+that has all the names, else in alphabetical order.
 
 Source: the VOC2012 development kit, host.robots.ox.ac.uk/pascal/VOC/voc2012/devkit_doc.pdf.
-Differs: published code trains on difficult objects, shifts nothing, and takes the children of bndbox for xmin, ymin,
-xmax, ymax in the order they stand in.
+Differs: published code trains on difficult objects, does not shift coordinates, and reads the children of bndbox as
+xmin, ymin, xmax, ymax in their order in the file.
 """
 
 import os
@@ -44,14 +43,14 @@ class Item(NamedTuple):
     """One image of the split."""
 
     xml: Path
-    image: str | None  # relative to the folder of images; None: the one with the name of the XML file
+    image: str | None  # relative to the image folder; None: the one with the name of the XML file
 
 
 class VocSplit(NamedTuple):
     """The files of one split.
 
-    every: all XML files of the dataset, so that each split counts classes and pixels the same way.
-    absent: the XML files of items that do not exist, each with the path of one that lies near it, or nothing.
+    every: all XML files of the dataset, so all splits have the same classes and first pixel.
+    absent: XML files of items that do not exist, each with the path of one with the same name elsewhere, or empty.
     """
 
     root: Path
@@ -63,7 +62,7 @@ class VocSplit(NamedTuple):
 
 
 def read_voc(split: VocSplit) -> Part:
-    """Read the XML files of a split, and the others of the dataset, which decide on classes and counting from 0."""
+    """Read the XML files of a split, and those of the others, which also determine the classes and the first pixel."""
     stems = {composed(file.stem) for file in split.every}
     part = Part("voc", split.source, split.images_dir, form=CORNERS, num_listed_images=len(split.items))
     part.is_annotated = lambda path: bool(label_stems(path) & stems)
@@ -88,30 +87,30 @@ def read_voc(split: VocSplit) -> Part:
             called, where = f"{item.xml.name} {name}", f"{item.xml}: {name}"
             boxes.append(BoxRecord(image, label, xywh, called, where, iscrowd=thing.difficult))
             if label == UNKNOWN:
-                detail = "is of a class that is not listed"
+                detail = "has a class that is not listed"
                 part.problem("unknown-class", file=file_names[image], annotation=called, detail=detail, image=image)
     part.set_boxes(boxes)
     return part
 
 
 def _note_absent(part: Part, split: VocSplit) -> None:
-    """Note the XML files that do not exist; the error names one that lies near, if any does."""
+    """Note the XML files that do not exist; the error names one that exists elsewhere, if any."""
     first = next((xml for xml, near in split.absent.items() if near), next(iter(split.absent), None))
     for xml in sorted(split.absent, key=lambda xml: xml != first):
         near = split.absent[xml]
-        remedy = f", but {near} lies near it. Move it there" if near else ". Put it there, or correct the list"
+        remedy = f", but {near} does. Move it there" if near else ". Put it there or correct the list"
         error = (
             f"{split.source}: {len(split.absent)} of its {counted(len(split.items), 'image')} "
             f"{have(split.absent)} no XML file: {xml} does not exist{remedy}"
         )
-        detail = "does not exist" + (f", but {near} lies near it" if near else "")
+        detail = "does not exist" + (f", but {near} does" if near else "")
         part.problem("misplaced-label" if near else "unreadable-entry", file=xml.name, detail=detail, error=error)
 
 
 def _read_file(part: Part, file: Path, *, is_own: bool) -> VocFile | None:
-    """What an XML file says, without what cannot be understood; None: it cannot be read at all.
+    """Return the content of an XML file without invalid objects; None if the file cannot be read.
 
-    The doctor shows what is wrong with the file of another split there.
+    The doctor shows problems with files of another split there.
     """
     content, problems = read_xml(file)
     for kind, error in problems:
@@ -123,7 +122,7 @@ def _read_file(part: Part, file: Path, *, is_own: bool) -> VocFile | None:
 
 
 def class_list(root: Path) -> tuple[Path | None, list[str]]:
-    """The file of class names that a dataset has, if any, and its lines.
+    """Return the file of class names of a dataset, if any, and its lines.
 
     Raises:
         DatasetError: the file cannot be read.
@@ -134,7 +133,7 @@ def class_list(root: Path) -> tuple[Path | None, list[str]]:
 
 
 def _class_names(part: Part, split: VocSplit, own: Set[Path], contents: dict[Path, VocFile]) -> list[str]:
-    """The classes of the dataset: those of its list where there is one, which must have the class of every object."""
+    """Return the classes of the dataset; a class list, if there is one, must have the class of every object."""
     file_of_name = {thing.name: file for file, content in contents.items() for thing in content.objects.values()}
     used, root = set(file_of_name), split.root
     try:
@@ -145,15 +144,15 @@ def _class_names(part: Part, split: VocSplit, own: Set[Path], contents: dict[Pat
     if file is None:
         if not used:
             count = counted(len(contents), "annotation file")
-            error = f"{root}: no object in {count}, so no classes. Add a labels.txt"
-            part.problem("no-class", file=root.name, error=error, is_shown=False)  # the doctor counts for itself
+            error = f"{root}: {count} without objects, so the classes are unknown. Add a labels.txt"
+            part.problem("no-class", file=root.name, error=error, is_shown=False)  # the doctor checks this itself
         names = VOC20.names if used and used <= set(VOC20.names) else sorted(used)
         part.implied = tuple(name for name in names if name not in used)
         return names
-    error = f"{file}: expected the class names, one a line, each once"
+    error = f"{file}: expected the class names, one per line, each once"
     for name in sorted({name for name in names if names.count(name) > 1}):
         part.problem(
-            "same-class-name", file=file.name, annotation=f"class {name!r}", detail="is listed again", error=error
+            "same-class-name", file=file.name, annotation=f"class {name!r}", detail="is listed twice", error=error
         )
     if not names:
         part.problem("no-class", file=file.name, error=error, is_shown=False)
@@ -164,13 +163,13 @@ def _class_names(part: Part, split: VocSplit, own: Set[Path], contents: dict[Pat
 
 
 def first_pixel(contents: dict[Path, VocFile]) -> int:
-    """The number that the dataset gives to the first pixel of a row or column: 1, or 0 where a box begins at one."""
+    """Return the coordinate of the first pixel of a row or column in the dataset: 1, or 0 if any box begins there."""
     things = (thing for content in contents.values() for thing in content.objects.values())
     return 0 if any(0 <= corner < 1 for thing in things for corner in thing.corners[:2]) else 1
 
 
 def image_names(split: VocSplit, contents: dict[Path, VocFile]) -> list[str]:
-    """The image file of each item: the one listed, else with the name of the XML file, else the one that it names."""
+    """Return the image file per item: the listed one, else the one named like the XML file, else the one it names."""
     images = sorted(filter(is_image_name, listing(split.images_dir)))
     present = {os.path.splitext(name)[0]: name for name in images} | {name: name for name in images}
     alike = {composed(stem): name for stem, name in present.items()}

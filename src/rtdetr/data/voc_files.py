@@ -1,9 +1,9 @@
-"""Find the files of a Pascal VOC dataset: which XML file belongs to which image. They are read in `voc.py`.
+"""Find the files of a Pascal VOC dataset: which XML file belongs to which image. `voc.py` reads them.
 
-In a folder that is a split, the XML file of train/a.jpg is looked for beside the image, in train/, in
-train/Annotations/, in Annotations/train/ and in Annotations/, if no other split has an image a without one. There, a
-file of another name counts too that states the image as its <filename>. One that lies anywhere else is an error; see
-`label_files.py`.
+If a folder is a split, the XML file of train/a.jpg is searched for next to the image, in train/, in train/Annotations/,
+in Annotations/train/ and, if no other split has an image a without an XML file, in Annotations/. In these folders, a
+file with a different name that states the image as its <filename> counts too. An XML file anywhere else is an error;
+see `label_files.py`.
 """
 
 import functools
@@ -28,10 +28,10 @@ _IMAGES, _ANNOTATIONS = "jpegimages", "annotations"
 
 
 def find_voc(root: Path, split: str, *, images: Path | None) -> Found | None:
-    """Find a split, "train", "val" or "test", in a dataset's folder; None: there is no such dataset.
+    """Find a split, "train", "val" or "test", in the folder of a dataset; None if it is not a VOC dataset.
 
     Raises:
-        DatasetError: the folder has the form, but not the split.
+        DatasetError: the folder has the VOC layout, but not the split.
     """
     lists = root / "ImageSets" / "Main"
     if (root / "Annotations").is_dir() and lists.is_dir():
@@ -51,19 +51,19 @@ def find_voc(root: Path, split: str, *, images: Path | None) -> Found | None:
 
 
 def stray_voc(root: Path, split: str, *, images: Path | None) -> str:
-    """The end of a sentence about a split no image of which has an XML file in a usual place, but one lies near."""
+    """Return the end of a sentence about a split with XML files in unusual places only; empty if it has none."""
     finder = LabelFiles(".xml", images=_IMAGES, labels=_ANNOTATIONS)
     for name in _LIST_NAMES[split]:
         near = finder.near(images_below(images or root / name), [str(root)])
         found = next(((image, xml) for image, xml in near.items() if has_voc_objects(Path(xml))), None)
         if found:
             image, xml = found
-            return f"{xml} lies near {image}. Move such files beside the images"
+            return f"{xml} has the name of {image}. Move such files next to the images"
     return ""
 
 
 def is_voc_list(file: Path) -> bool:
-    """Whether a text file lists the images of a VOC dataset."""
+    """Return whether a text file lists the images of a VOC dataset."""
     if file.parent.parts[-2:] == ("ImageSets", "Main"):
         return file.is_file()
     try:
@@ -74,7 +74,7 @@ def is_voc_list(file: Path) -> bool:
 
 
 def voc_list(file: Path, *, images: Path | None) -> Found:
-    """The split that a list file of a VOC dataset names.
+    """Return the split that a list file of a VOC dataset describes.
 
     Raises:
         DatasetError: the list cannot be read or is empty.
@@ -82,7 +82,7 @@ def voc_list(file: Path, *, images: Path | None) -> Found:
     text = read_text(file, what="list of images", error=DatasetError)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
-        raise DatasetError(f"{file}: expected one image a line, got none")
+        raise DatasetError(f"{file}: expected one image per line, but the file is empty")
     finder = LabelFiles(".xml", images="jpegimages", labels="annotations")
     if file.parent.parts[-2:] == ("ImageSets", "Main"):
         root = file.parents[2]
@@ -95,7 +95,7 @@ def voc_list(file: Path, *, images: Path | None) -> Found:
     short = next((number for number, fields in enumerate(pairs, 1) if len(fields) != 2), None)
     if short is not None:
         raise DatasetError(
-            f"{file}: entry {short}: expected 'image.jpg annotation.xml', paths relative to {file.parent}"
+            f"{file}: entry {short}: expected 'image.jpg annotation.xml', with paths relative to {file.parent}"
         )
     items = [Item(_present(finder, file.parent / xml), image) for image, xml in pairs]
     every = {item.xml for item in items}
@@ -106,8 +106,8 @@ def voc_list(file: Path, *, images: Path | None) -> Found:
 
 
 def _named_xml(finder: LabelFiles, line: str, folder: Path, images_dir: Path) -> Path:
-    """The XML file of an image in a list, by its name, which may have a suffix, and a mark behind it."""
-    for name in dict.fromkeys([line, line.split()[0]]):  # a name may have spaces in it
+    """Return the XML file of an image in a list, where the name may have a suffix and be followed by a flag."""
+    for name in dict.fromkeys([line, line.split()[0]]):  # a name may contain spaces
         parent, base = os.path.split(name)
         for place in (folder, images_dir):
             found = finder.find(os.path.join(place, parent), base)
@@ -117,7 +117,7 @@ def _named_xml(finder: LabelFiles, line: str, folder: Path, images_dir: Path) ->
 
 
 def _present(finder: LabelFiles, xml: Path) -> Path:
-    """The XML file itself, or the one that is there in another Unicode form, or with / for the backslash of Windows."""
+    """Return the XML file, or the existing one in another Unicode form or with Windows backslashes replaced by /."""
     for path in dict.fromkeys([xml, Path(str(xml).replace("\\", "/"))]):
         name = finder.listing(str(path.parent)).find(path.name)
         if name is not None:
@@ -136,12 +136,12 @@ def _absent(finder: LabelFiles, items: Sequence[Item], images_dir: Path, root: P
 
 
 def _lists_in(folder: Path) -> list[Path]:
-    """The list files of all splits that a folder may have."""
+    """Return the paths that the list files of all splits would have in a folder."""
     return [folder / f"{name}.txt" for name in itertools.chain(*_LIST_NAMES.values())]
 
 
 def _xml_listed(finder: LabelFiles, file: Path) -> list[Path]:
-    """XML files in the list of another split; what is no such list has none, and its faults are not this split's."""
+    """Return the XML files in the list of another split; empty for any other file, and invalid lines are skipped."""
     if not is_voc_list(file):
         return []
     lines = [line.split() for line in read_text(file, what="list of images", error=DatasetError).splitlines()]
@@ -153,16 +153,16 @@ def _xml_in(folder: Path) -> list[Path]:
 
 
 class _Folder(NamedTuple):
-    """A folder of images with an XML file for each, beside it or in a folder `Annotations`."""
+    """A folder of images with an XML file for each, next to it or in a folder `Annotations`."""
 
     images_dir: Path
     items: list[Item]
-    bare: list[str]  # paths of images that have none
+    bare: list[str]  # paths of images without an XML file
     num_images: int
 
 
 def _in_folder(root: Path, folder: Path, images: Path | None) -> Found | None:
-    """The split in a folder; None: no image in it has an XML file."""
+    """Return the split in a folder; None if no image in it has an XML file."""
     finder = LabelFiles(".xml", images=_IMAGES, labels=_ANNOTATIONS)
     others = [root / name for name in itertools.chain(*_LIST_NAMES.values()) if root / name != folder]
     splits = [_read_folder(finder, place, images if place == folder else None) for place in (folder, *others)]
@@ -183,12 +183,12 @@ def _in_folder(root: Path, folder: Path, images: Path | None) -> Found | None:
 
 
 def _read_folder(finder: LabelFiles, folder: Path, images: Path | None) -> _Folder:
-    """Which images of a folder have an XML file of their own split: beside them, in it or in its `Annotations`."""
+    """Match the images of a folder with XML files of their split: next to them, in the folder or its `Annotations`."""
     xml_files = [Path(file) for file in finder.files_in(str(folder))]
     images_dir = images or folder
     paths = images_below(images_dir)
     stems = {composed(file.stem) for file in xml_files}
-    if any(not label_stems(path) & stems for path in paths):  # XML files may name images that are called otherwise
+    if any(not label_stems(path) & stems for path in paths):  # XML files may name images with different names
         of_image = set().union(*map(label_stems, paths))
         stems |= {stem for file in xml_files if composed(file.stem) not in of_image for stem in _stems_named(file)}
     items, bare = [Item(file, None) for file in xml_files], []
@@ -208,12 +208,12 @@ def _read_folder(finder: LabelFiles, folder: Path, images: Path | None) -> _Fold
 
 
 def _with_named(split: _Folder, finder: LabelFiles, places: Iterable[str], used: Set[str], once: Set[str]) -> _Folder:
-    """Give images without an XML file of their name the one in some folders that states it, if only one does.
+    """Assign to images without an XML file of their name the one in `places` that states the image, if unique.
 
     Args:
         split: a split.
         finder: lists the folders.
-        places: the folders.
+        places: the folders to search.
         used: XML files that belong to other images.
         once: names that only one image without an XML file has.
     """
@@ -230,7 +230,7 @@ def _with_named(split: _Folder, finder: LabelFiles, places: Iterable[str], used:
 
 
 def _with_shared(finder: LabelFiles, root: Path, splits: Sequence[_Folder]) -> list[_Folder]:
-    """Give the images without an XML file those in `Annotations` of the dataset, unless two could have one of them."""
+    """Assign XML files in `Annotations` of the dataset to images without one, unless two images match the same file."""
     places = _annotations_in(finder, root)
     counts = Counter(stem for split in splits for path in split.bare for stem in label_stems(path))
     result = []
@@ -267,15 +267,15 @@ def _stems_named(file: Path) -> set[str]:
 
 
 def _name_stated(file: Path) -> str:
-    """The name of the image file that an XML file states, composed; empty if there is none."""
+    """Return the composed image name that an XML file states; empty if there is none."""
     try:
         return composed(os.path.basename(image_of(load_xml(file)).replace("\\", "/")))
-    except DatasetError:  # is told when the file is read
+    except DatasetError:  # reported when the file is read
         return ""
 
 
 def has_voc_objects(file: Path) -> bool:
-    """Whether a file is XML in VOC form that has objects."""
+    """Return whether a file is VOC XML with objects."""
     try:
         return load_xml(file).find("object") is not None
     except DatasetError:
@@ -283,13 +283,13 @@ def has_voc_objects(file: Path) -> bool:
 
 
 def _unlabeled(source: Path, folder: _Folder, bare: Sequence[str]) -> tuple[str, ...]:
-    """What to say about images without an XML file in a folder of both; nothing about a few."""
+    """Return the warning about images without an XML file in a folder that has both; empty for a few."""
     if len(bare) <= MOST_UNLABELED * folder.num_images:
         return ()
     count = counted(folder.num_images, "image")
     return (
         f"{source}: {len(bare)} of the {count} in {folder.images_dir} {have(bare)} no XML file and {are(bare)} not "
-        f"used, the first is {bare[0]}. Add the files; one without objects makes an image background",
+        f"used; the first is {bare[0]}. Add the files; for an image without objects, add one without objects",
     )
 
 
@@ -298,7 +298,7 @@ def _found(split: VocSplit) -> Found:
     labels = [str(split.root / name) for name in LABEL_FILES]
     files = {str(item.xml) for item in split.items} | {str(file) for file in split.every}
     lists = map(str, _lists_in(split.root))
-    # images too: the size of one is read from it where its XML file does not state any
+    # images too: their size is read from the image file if the XML file does not state it
     listed = [str(split.images_dir / item.image) for item in split.items if item.image]
     images = listed if len(listed) == len(split.items) else images_below(split.images_dir)
     near = filter(None, split.absent.values())

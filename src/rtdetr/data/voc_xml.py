@@ -1,4 +1,4 @@
-"""Read one XML file of a Pascal VOC dataset: name and size of an image, and its objects.
+"""Read one XML file of a Pascal VOC dataset: the name and size of an image and its objects.
 
 Source: the VOC2012 development kit, host.robots.ox.ac.uk/pascal/VOC/voc2012/devkit_doc.pdf.
 """
@@ -18,7 +18,7 @@ from rtdetr.text_files import decode_text
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _DECLARATION = re.compile(rb"""<\?xml[^>]{0,80}?encoding\s*=\s*["']([A-Za-z0-9._-]{1,40})["']""")
-_ENCODINGS = re.compile(r"ascii|(iso8859|koi8|cp|gb|big5|shift_jis|euc_)\w*(-\d+|-[ru])?")  # names that Python gives
+_ENCODINGS = re.compile(r"ascii|(iso8859|koi8|cp|gb|big5|shift_jis|euc_)\w*(-\d+|-[ru])?")  # Python's names
 _DECIMAL_COMMA = re.compile(r"[-+]?(?![1-9]\d{0,2},\d{3}$)\d+,\d+")
 
 
@@ -26,25 +26,25 @@ class VocObject(NamedTuple):
     """One object of an XML file."""
 
     name: str
-    corners: tuple[float, float, float, float]  # as the file has them
+    corners: tuple[float, float, float, float]  # as in the file
     difficult: bool
 
 
 class VocFile(NamedTuple):
-    """What one XML file says."""
+    """Content of one XML file."""
 
     file_name: str
     size_wh: tuple[int, int] | None
-    objects: dict[int, VocObject]  # by number in the file, counted from 1
-    num_listed: int  # objects in the file, those included that cannot be used
+    objects: dict[int, VocObject]  # by number in the file, from 1
+    num_listed: int  # objects in the file, including invalid ones
 
 
 def read_xml(file: Path) -> tuple[VocFile | None, list[tuple[str, str]]]:
     """Read one XML file.
 
     Returns:
-        What it says, without the objects that are not as VOC defines them; None: it cannot be read at all. And what is
-        wrong with it: kinds of finding (doctor/findings.py) and messages.
+        Its content without invalid objects, or None if the file cannot be read; and its problems: kinds of finding
+        (doctor/findings.py) and messages.
     """
     problems: list[tuple[str, str]] = []
     try:
@@ -65,13 +65,13 @@ def read_xml(file: Path) -> tuple[VocFile | None, list[tuple[str, str]]]:
 
 
 def image_of(root: Element) -> str:
-    """The image that an XML file names: the `filename`, else the `path`; nothing where it has neither."""
+    """Return the image that an XML file names: the `filename`, else the `path`; empty if it has neither."""
     texts = (root.findtext(key) or "" for key in ("filename", "path"))
     return next(filter(None, (text.strip().replace("\0", "") for text in texts)), "")
 
 
 def size_of(file: Path, root: Element) -> tuple[int, int] | None:
-    """Width and height that an XML file states, pixels; None where it does not say."""
+    """Return the width and height that an XML file states, in pixels; None if it states none."""
     size = tuple(_number(file, "size", root.find(f"size/{side}"), missing=0.0) for side in ("width", "height"))
     if not all(side.is_integer() and 0 <= side < LARGEST for side in size):
         raise DatasetError(f"{file}: expected width and height in whole pixels, got {size[0]:.10g}x{size[1]:.10g}")
@@ -79,7 +79,7 @@ def size_of(file: Path, root: Element) -> tuple[int, int] | None:
 
 
 def load_xml(file: Path) -> Element:
-    """The elements of an XML file without a document type: entities could make a small file fill the memory."""
+    """Parse an XML file; one with a document type is rejected, because entities could make a small file fill memory."""
     builder = TreeBuilder()
     parser = expat.ParserCreate()
     parser.buffer_text = True
@@ -94,19 +94,19 @@ def load_xml(file: Path) -> Element:
     try:
         declared = _declared_encoding(content)
     except LookupError as error:
-        raise DatasetError(f"{file}: expected a VOC annotation in XML, which this is not: {error}") from None
+        raise DatasetError(f"{file}: expected a VOC annotation, but it is not valid XML: {error}") from None
     text = decode_text(content, source=file, error=DatasetError, declared=declared)
     try:
-        parser.Parse(text, True)  # for text, expat passes over the encoding that the file declares
+        parser.Parse(text, True)  # for text, expat ignores the declared encoding
         return builder.close()
     except DatasetError as error:
         raise DatasetError(f"{file}: {error}") from None
     except (expat.ExpatError, LookupError, ValueError) as error:
-        raise DatasetError(f"{file}: expected a VOC annotation in XML, which this is not: {error}") from None
+        raise DatasetError(f"{file}: expected a VOC annotation, but it is not valid XML: {error}") from None
 
 
 def _declared_encoding(content: bytes) -> str | None:
-    """The encoding in an XML declaration; None for UTF-8, and for UTF-16, which zero bytes show if it is true.
+    """Return the encoding in an XML declaration; None for UTF-8 and UTF-16, which are detected from the content.
 
     Raises:
         LookupError: there is no such encoding.
@@ -116,20 +116,20 @@ def _declared_encoding(content: bytes) -> str | None:
     if name.startswith(("utf-8", "utf-16")):
         return None
     if not _ENCODINGS.fullmatch(name):
-        raise LookupError(f"encoding {name} is not read")
+        raise LookupError(f"encoding {name} is not supported")
     return name
 
 
 def _refuse_document_type(*_: object) -> None:
-    raise DatasetError("has a document type declaration (DOCTYPE), which is not read. Remove it")
+    raise DatasetError("the document type declaration (DOCTYPE) is not supported. Remove it")
 
 
 def object_of(file: Path, number: int, element: Element) -> VocObject:
-    """The object that an element describes, the `number`-th of its file."""
+    """Parse the `number`-th object element of a file."""
     name = (element.findtext("name") or "").strip()
     where = f"object {number} ({name!r})" if name else f"object {number}"
     if not name:
-        raise DatasetError(f"{file}: {where} has no name; expected that of a class")
+        raise DatasetError(f"{file}: {where} has no name; expected a class name")
     box = element.find("bndbox")
     if box is None:
         raise DatasetError(f"{file}: {where} has no bndbox; expected one with {', '.join(_CORNERS)}")
@@ -139,7 +139,7 @@ def object_of(file: Path, number: int, element: Element) -> VocObject:
 
 
 def _number(file: Path, what: str, element: Element | None, *, missing: float | None = None) -> float:
-    """The number in an element, such as `12`, `12.5` or `12,5`; but `1,250` could be a thousand and more."""
+    """Parse the number in an element, such as `12`, `12.5` or `12,5`; `1,250` is ambiguous and rejected."""
     if element is None and missing is not None:
         return missing
     text = "nothing" if element is None else (element.text or "").strip()

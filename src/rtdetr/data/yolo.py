@@ -1,15 +1,15 @@
-"""YOLO: a data.yaml with class names and folders of images, and one text file of labels an image.
+"""YOLO: a data.yaml with class names and image folders, and one text file of labels per image.
 
-    path: .                 # the folder that the others are relative to; without it, that of this file
+    path: .                 # folder that the others are relative to; default: the folder of this file
     train: images/train     # a folder, a text file with one image a line, or a list of these
     val: images/val
     names: [cat, dog]       # or {0: cat, 1: dog}; ids may have gaps
 
-The labels of images/train/a.jpg are in labels/train/a.txt or beside the image (`label_files.py` has the whole rule),
-one object per line (`label_rows.py`). An image without a label file, or with an empty one, has no objects; but a label
-file that lies near an image, in no usual place, is an error, and more than a few images without one are told, as are
-label files with objects that have no image. Where the YAML file has `kpt_shape: [17, 3]`, so many numbers of body
-points follow each box; they are passed over.
+The labels of images/train/a.jpg are in labels/train/a.txt or next to the image (see `label_files.py` for the full
+rule), one object per line (`label_rows.py`). An image with an empty or no label file has no objects; but a matching
+label file in an unusual place is an error, and there is a warning if more than a few images have no label file, or if
+label files with objects have no image. If the YAML file has `kpt_shape: [17, 3]`, the coordinates of that many
+keypoints follow each box; they are ignored.
 
 Source: https://docs.ultralytics.com/datasets/detect/ (the description of the format).
 """
@@ -39,11 +39,11 @@ class YoloSplit(NamedTuple):
     categories: Categories
     images_dir: Path
     images: list[str]  # paths, sorted
-    labels: list[str | None]  # the label file of each image; None: it has none
-    near: dict[str, str]  # images without one -> a label file that lies near
-    moved: dict[str, tuple[str, str]]  # images that are not where a list says -> what it says, and how they were found
-    folders: list[str]  # of images that are meant as a whole
-    point_numbers: int = 0  # that follow each box in a data set of poses
+    labels: list[str | None]  # label file of each image; None if it has none
+    near: dict[str, str]  # images without one -> a matching label file in an unusual place
+    moved: dict[str, tuple[str, str]]  # images not at the path in a list -> the listed path, and how they were found
+    folders: list[str]  # image folders that belong to the split entirely
+    point_numbers: int = 0  # keypoint numbers after each box in a pose dataset
 
 
 def read_yolo(split: YoloSplit) -> Part:
@@ -73,15 +73,15 @@ def _note_misplaced(part: Part, split: YoloSplit, image: int, name: str) -> None
     path, near = split.images[image], split.near[split.images[image]]
     more = more_like_it(len(split.near) - 1)
     error = (
-        f"{path} has no label file in a usual place, but {near} lies near it. Move it to {usual_label_file(path)}, or "
+        f"{path} has no label file in a usual place, but {near} has its name. Move it to {usual_label_file(path)}, or "
         f"put an empty file there if the image has no objects{'. ' if more else ''}{more}"
     )
-    detail = f"has no label file in a usual place, but {near} lies near it"
+    detail = f"has no label file in a usual place, but {near} has its name"
     part.problem("misplaced-label", file=name, detail=detail, error=error, image=image)
 
 
 def _read_labels(part: Part, split: YoloSplit, names: Sequence[str]) -> list[bool]:
-    """Fill in the boxes; returns for each image whether its label file could be read, also where it has none."""
+    """Fill in the boxes; return per image whether its label file could be read (also True if it has none)."""
     label_of_id = split.categories.label_of_id
     corners, labels, images, lines = array("d"), array("q"), array("q"), array("q")
     is_read = [True] * len(names)
@@ -127,5 +127,5 @@ def _no_class(split: YoloSplit, number: float) -> str:
     listed = f"{ids[0]} to {ids[-1]}" if ids == list(range(ids[0], ids[-1] + 1)) else str(ids)
     return (
         f"class {number:.10g} does not exist: {split.file} has the {counted(len(ids), 'class')} {listed}. "
-        "Correct the line, or add the class to 'names'"
+        "Correct the line or add the class to 'names'"
     )

@@ -1,4 +1,4 @@
-"""Find the files of a YOLO dataset: data.yaml, the images of each split, their label files. `yolo.py` reads them."""
+"""Find the files of a YOLO dataset: data.yaml, the images of each split and their labels. `yolo.py` reads them."""
 
 import functools
 import itertools
@@ -24,16 +24,16 @@ from rtdetr.text_files import read_text
 from rtdetr.wording import are, counted, have
 from rtdetr.yaml_loaders import TextLoader
 
-_MOST_CLASSES = 100_000  # where only their number is given
-_MOST_STRAY = 1000  # label files without an image that are counted
-_FORMS = ("NFC", "NFD")  # of Unicode: systems differ in how they store accents
+_MOST_CLASSES = 100_000  # if only their number is given
+_MOST_STRAY = 1000  # label files without an image to count
+_FORMS = ("NFC", "NFD")  # Unicode forms: systems store accents differently
 
 
 def find_yolo(root: Path, names: Sequence[str], *, images: Path | None = None) -> Found | None:
-    """Find a split, called by one of `names`, in a dataset's folder; None: no YAML file there describes a dataset.
+    """Find a split with one of `names` in the folder of a dataset; None if no YAML file there describes a dataset.
 
     Raises:
-        DatasetError: several files could be meant, or the file is broken or lacks the split.
+        DatasetError: several files match, or the file is broken or lacks the split.
     """
     files = sorted(root / name for name in listing(root) if name.lower().endswith((".yaml", ".yml")))
     described = [file for file in files if file.is_file() and _describes_data(file)]
@@ -45,21 +45,21 @@ def find_yolo(root: Path, names: Sequence[str], *, images: Path | None = None) -
 
 
 def yolo_file(file: Path, names: Sequence[str], *, images: Path | None = None) -> Found:
-    """The split, called by one of `names`, of a data.yaml.
+    """Return the split with one of `names` of a data.yaml.
 
     Raises:
-        DatasetError: the file is broken, lacks the split, or names a folder that is not there or has no images.
-        ConfigError: a folder of images was given.
+        DatasetError: the file is broken, lacks the split, or names a folder that does not exist or has no images.
+        ConfigError: an image folder was given.
     """
     if images is not None:
-        raise ConfigError(f"{file} says itself where its images are; leave 'images' out")
+        raise ConfigError(f"{file} states where its images are; omit 'images'")
     document = _load_yaml(file)
     categories = _categories(file, document)
     key = next((name for name in names if document.get(name)), None)
     if key is None:
         known = [name for name in ("train", "val", "valid", "validation", "test") if document.get(name)]
         raise MissingSplitError(
-            f"{file}: expected a key '{names[0]}' with the folder of its images, has {known or 'none'}"
+            f"{file}: expected a key '{names[0]}' with the folder of its images, got {known or 'none'}"
         )
     entries = document[key] if isinstance(document[key], list) else [document[key]]
     parts = [_images_of(file, document, key, entry) for entry in entries]
@@ -73,11 +73,11 @@ def yolo_file(file: Path, names: Sequence[str], *, images: Path | None = None) -
     near = {image: path for image, path in around.items() if has_objects(path)}
     if len(missing) == len(paths) and not near:
         raise DatasetError(
-            f"{file}: no label file for any of the {counted(len(paths), 'image')} of {key}, the first would be "
+            f"{file}: none of the {counted(len(paths), 'image')} of {key} has a label file; expected the first at "
             f"{usual_label_file(paths[0])}. Put the labels there, or one empty file if no image has objects"
         )
     images_dir = common_folder(paths)
-    moved = {path: told for part in parts for path, told in part.moved.items()}
+    moved = {path: found for part in parts for path, found in part.moved.items()}
     folders = [part.folder for part in parts if part.folder]
     numbers = _point_numbers(file, document)
     split = YoloSplit(file, categories, images_dir, paths, labels, near, moved, folders, numbers)
@@ -89,25 +89,25 @@ def yolo_file(file: Path, names: Sequence[str], *, images: Path | None = None) -
 
 
 def _dataset_folders(file: Path, document: dict[str, Any], images: Sequence[str]) -> set[str]:
-    """Where to look for labels that are not in a usual place: the folders of the data set that have these images."""
+    """Return the folders to search for labels in unusual places: those of the dataset that contain these images."""
     described = {os.path.abspath(file.parent), os.path.abspath(_root(file, document))}
     above = {folder for folder in described if any(image.startswith(os.path.join(folder, "")) for image in images)}
     return above | folders_around(images)
 
 
 def _unlabeled(file: Path, key: str, images: Sequence[str], missing: Sequence[str]) -> str:
-    """What to say about images without a label file; nothing about a few."""
+    """Return the warning about images without a label file; empty for a few."""
     if len(missing) <= MOST_UNLABELED * len(images):
         return ""
     return (
         f"{file}: {len(missing)} of the {counted(len(images), 'image')} of {key} {have(missing)} no label file and "
-        f"{are(missing)} taken for background, the first is {missing[0]}. If that is right, empty files such as "
-        f"{usual_label_file(missing[0])} say so"
+        f"{are(missing)} used as background; the first is {missing[0]}. If they have no objects, add empty files such "
+        f"as {usual_label_file(missing[0])}"
     )
 
 
 def _stray(file: Path, key: str, folders: Sequence[str], finder: LabelFiles) -> str:
-    """What to say about label files of the split's folders that no image has; a list says itself what is meant."""
+    """Return the warning about label files without an image in the folders of the split; not checked for lists."""
     stray = finder.stray(folders, is_label=has_objects) if folders else iter(())
     first = list(itertools.islice(stray, _MOST_STRAY + 1))  # each is read
     if not first:
@@ -116,7 +116,7 @@ def _stray(file: Path, key: str, folders: Sequence[str], finder: LabelFiles) -> 
     if len(first) > _MOST_STRAY:
         count = f"more than {count}"
     return (
-        f"{file}: {count} of {key} with objects {have(first)} no image, the first is {first[0]}; add the images or "
+        f"{file}: {count} of {key} with objects {have(first)} no image; the first is {first[0]}. Add the images or "
         "delete the labels"
     )
 
@@ -125,14 +125,14 @@ def _describes_data(file: Path) -> bool:
     try:
         document = _load_yaml(file)
     except DatasetError:
-        return file.stem in ("data", "dataset")  # it will be read, and refused with the reason
+        return file.stem in ("data", "dataset")  # it is read later, and rejected with the reason
     return "names" in document or "nc" in document
 
 
 def _load_yaml(file: Path) -> dict[str, Any]:
-    """Read a YAML mapping with all values as text, so that classes named `no` or `1` keep their names."""
+    """Read a YAML mapping with all values as text, so classes named `no` or `1` keep their names."""
     try:
-        text = read_text(file, what="description of a data set", error=DatasetError)
+        text = read_text(file, what="dataset description", error=DatasetError)
         document = yaml.load(text, Loader=TextLoader)
     except DatasetError:
         raise
@@ -145,7 +145,7 @@ def _load_yaml(file: Path) -> dict[str, Any]:
 
 
 def _categories(file: Path, document: dict[str, Any]) -> Categories:
-    """Classes by ascending id, from `names`, a list or a mapping, or numbered ones from `nc` alone."""
+    """Return the classes in ascending order of id, from the list or mapping `names`, or numbered from `nc` alone."""
     names, count = document.get("names"), document.get("nc")
     listed = dict(enumerate(names)) if isinstance(names, list) else names if isinstance(names, dict) else {}
     try:
@@ -153,12 +153,12 @@ def _categories(file: Path, document: dict[str, Any]) -> Categories:
         if names is None and stated is not None and 0 < stated <= _MOST_CLASSES:
             return Categories.numbered(stated)
         categories = Categories(Category(*pair) for pair in sorted((int(key), name) for key, name in listed.items()))
-    except (TypeError, ValueError):  # numbers that are none, or occur twice
+    except (TypeError, ValueError):  # invalid or repeated numbers
         stated, categories = None, Categories([])
     if not categories or not all(isinstance(name, str) for name in categories.names):
         raise DatasetError(
             f"{file}: expected 'names' as a list of class names or a mapping from number to name, and 'nc', if "
-            "given, as their number"
+            "given, as the number of classes"
         )
     if any(category.id < 0 for category in categories):
         raise DatasetError(f"{file}: expected class numbers >= 0 in 'names', got {min(categories.ids)}")
@@ -171,7 +171,7 @@ def _categories(file: Path, document: dict[str, Any]) -> Categories:
 
 
 def _point_numbers(file: Path, document: dict[str, Any]) -> int:
-    """How many numbers of key points follow each box."""
+    """Return how many keypoint numbers follow each box."""
     shape = document.get("kpt_shape")
     if not shape:
         return 0
@@ -182,21 +182,21 @@ def _point_numbers(file: Path, document: dict[str, Any]) -> int:
 
 
 class _Entry(NamedTuple):
-    """Paths of the images that one entry of a split stands for; `moved` as in `YoloSplit`, and what to tell of it."""
+    """Paths of the images of one entry of a split; `moved` as in `YoloSplit`, and `note`, the warning about it."""
 
     images: list[str]
-    folder: str = ""  # that is meant as a whole
+    folder: str = ""  # image folder that belongs to the split entirely
     moved: Mapping[str, tuple[str, str]] = MappingProxyType({})
     note: str = ""
 
 
 def _images_of(file: Path, document: dict[str, Any], key: str, entry: Any) -> _Entry:
     if not isinstance(entry, str) or not isinstance(document.get("path", ""), str):
-        raise DatasetError(f"{file}: expected {key} and path as text, a folder or a file of image paths")
+        raise DatasetError(f"{file}: expected {key} and path as text: a folder or a file of image paths")
     places = _places(file.parent, document.get("path", ""), entry)
     found = next((place for place in places if _exists(place)), None)
     if found is None:
-        raise MissingFolderError(f"{file}: {key} {entry!r} is not there; looked for {', '.join(map(str, places))}")
+        raise MissingFolderError(f"{file}: {key} {entry!r} does not exist; looked for {', '.join(map(str, places))}")
     if found.is_dir():
         folder = os.path.abspath(found)
         return _Entry(images_below(Path(folder)), folder)
@@ -205,19 +205,19 @@ def _images_of(file: Path, document: dict[str, Any], key: str, entry: Any) -> _E
     return _listed_images(found, places[0].parent)
 
 
-def _places(beside: Path, root: str, entry: str) -> list[Path]:
-    """Where the entry may be; some exports write ../train for what lies beside the file."""
+def _places(data_dir: Path, root: str, entry: str) -> list[Path]:
+    """Return the paths that an entry may stand for; some exports write ../train for a folder next to the file."""
     root, entry = os.path.expanduser(root), os.path.expanduser(entry)
-    places = [beside / root / entry, beside / entry, Path(root, entry)]
+    places = [data_dir / root / entry, data_dir / entry, Path(root, entry)]
     if entry.startswith("../"):
-        places.append(beside / entry.removeprefix("../"))
+        places.append(data_dir / entry.removeprefix("../"))
     return list(dict.fromkeys(places))
 
 
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except (OSError, ValueError):  # a name with a zero byte, or too long
+    except (OSError, ValueError):  # name too long or with a null byte
         return False
 
 
@@ -227,14 +227,14 @@ def _lines(file: Path) -> Iterator[str]:
 
 
 def _listed_images(file: Path, root: Path) -> _Entry:
-    """Paths of the images in a list: relative to the list's folder, or to the folder that the list is relative to."""
+    """Return the image paths in a list: relative to its folder, or to the folder that the list is relative to."""
     lines = list(_lines(file))
     paths = [_listed_image(line, file.parent, root) for line in lines]
     absent = [i for i, path in enumerate(paths) if not _exists(Path(path))]
     if not absent:
         return _Entry(paths)
     listed = [lines[i] for i in absent]
-    located = locate(listed, root, beside=file.parent)
+    located = locate(listed, root, annotations_dir=file.parent)
     refuse_ambiguous(located, file, listed, remedy="Correct its path in the list")
     for i, name in zip(absent, located.names, strict=True):
         paths[i] = os.path.abspath(root / name)
@@ -242,14 +242,14 @@ def _listed_images(file: Path, root: Path) -> _Entry:
     return _Entry(paths, moved=moved, note=located.note(file, listed, total=len(lines)))
 
 
-def _listed_image(line: str, beside: Path, root: Path) -> str:
+def _listed_image(line: str, list_dir: Path, root: Path) -> str:
     forms = dict.fromkeys([line] if line.isascii() else [line, *(unicodedata.normalize(f, line) for f in _FORMS)])
-    candidates = [folder / form for form in forms for folder in (beside, root)]
+    candidates = [folder / form for form in forms for folder in (list_dir, root)]
     return os.path.abspath(next((path for path in candidates if _exists(path)), candidates[0]))
 
 
 def dataset_root(file: Path) -> Path:
-    """The folder that a data.yaml says its others are relative to; its own where it says none.
+    """Return the folder that the paths in a data.yaml are relative to; by default its own.
 
     Raises:
         DatasetError: the file is broken.

@@ -145,9 +145,9 @@ def test_entries(tmp_path, defect):
 BOX_DEFECTS = {
     "no width": ([10, 10, 0, 20], "degenerate-box", "has width 0 and height 20"),
     "negative": ([10, 10, 20, -1], "degenerate-box", "has width 20 and height -1"),
-    "outside": ([97, 10, 20, 20], "box-outside", "spans x 97 to 117, y 10 to 30; the image is 96x64"),
+    "outside": ([97, 10, 20, 20], "box-outside", "spans x 97 to 117, y 10 to 30, but the image is 96x64"),
     "left of it": ([-30, 10, 30, 20], "box-outside", "spans x -30 to 0"),
-    "over the border": ([80, 10, 20, 20], "box-over-border", "reaches 4 pixels over the border of the image of 96x64"),
+    "over the border": ([80, 10, 20, 20], "box-over-border", "extends 4 pixels beyond the image of 96x64"),
     "narrow": ([10, 10, 0.1, 30], "vanishing-box", "is 0.667x300 pixels at 640x640 (0.1x30 in the image)"),
     "one pixel": ([10, 10, 1, 1], "tiny-box", "is 3.33x5 pixels at 320x320 (1x1 in the image)"),
     "less than a pixel": ([10, 10, 0.9, 40], "vanishing-box", "(0.9x40 in the image)"),
@@ -184,7 +184,7 @@ def test_missing_corrupt_and_unlisted_files(tmp_path):
     root = write(tmp_path)
     (root / "images/train/a.jpg").unlink()
     _, example = only(check(root), "missing-file")
-    assert example.line() == "train: a.jpg there is no such file"
+    assert example.line() == "train: a.jpg does not exist"
     whole = (root / "images/train/b.jpg").read_bytes()
     for data, problem in ((b"", "is empty"), (b"text", "is not an image"), (whole[: len(whole) // 2], "truncated")):
         picture(ord("a")).save(root / "images/train/a.jpg")
@@ -227,10 +227,10 @@ def test_exif_rotation(tmp_path, orientation):
         assert example.detail == f"of 96x64 is {turns[orientation]} in the file"
         return
     _, example = only(check(root), "exif-rotation")
-    assert example.detail == "is annotated as 96x64, but is 64x96 once turned upright"
+    assert example.detail == "is annotated as 96x64, but is 64x96 after EXIF rotation"
     picture(ord("a"), (64, 96)).save(root / "images/train/a.jpg", exif=exif)
     _, example = only(check(root), "exif-tag")
-    assert example.detail == "is 64x96 in the file and 96x64 once turned upright"
+    assert example.detail == "is 64x96 in the file and 96x64 after EXIF rotation"
 
 
 def test_empty_images(tmp_path):
@@ -244,7 +244,7 @@ def test_empty_images(tmp_path):
 def test_more_objects_than_queries(tmp_path):
     root = write(tmp_path)
     finding, example = only(check(root, queries=1), "too-many-objects")
-    assert (finding.count, example.detail) == (5, "has 2 objects, the model 1 query")
+    assert (finding.count, example.detail) == (5, "has 2 objects, but the model has 1 query")
     assert check(root, queries=2).findings == []
 
 
@@ -306,7 +306,7 @@ def test_class_lists(tmp_path):
         split["categories"].append({"id": 9, "name": "cow"})
     splits["val"]["annotations"][0]["category_id"] = 9
     _, example = only(check(write(tmp_path / "other", splits)), "untrained-class")
-    assert (example.annotation, example.detail) == ("class 'cow'", "has none here and 1 elsewhere")
+    assert (example.annotation, example.detail) == ("class 'cow'", "has none here and 1 in other splits")
 
 
 def test_two_files_of_one_image_id(tmp_path):
@@ -315,7 +315,7 @@ def test_two_files_of_one_image_id(tmp_path):
     report = check(write(tmp_path, splits))
     finding = report.findings[0]
     assert (finding.kind, finding.count) == ("duplicate-id", 1)
-    assert "whose boxes are they" in finding.examples[0].detail
+    assert "its boxes cannot be assigned" in finding.examples[0].detail
     assert report.splits[0].images == 2  # neither of the two can be used
 
 
@@ -355,7 +355,7 @@ def test_two_files_of_one_split(tmp_path):
     write(second, splits)
     report = check([first / "annotations/train.json", second])
     examples = {finding.kind: finding.examples for finding in report.findings}
-    assert examples["untrained-class"][0].line() == "train: class 'dog' has none here and 1 elsewhere"
+    assert examples["untrained-class"][0].line() == "train: class 'dog' has none here and 1 in other splits"
 
 
 def test_a_split_that_is_named_and_cannot_be_read(tmp_path):

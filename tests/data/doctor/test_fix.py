@@ -87,9 +87,7 @@ def test_the_copy_opens_strictly_and_the_original_is_untouched(tmp_path):
         "unreadable-entry: train: a.jpg annotation 53",
     ):
         assert line in lines
-    assert "images that are in two splits: 1, left out of the earlier split: train before val before test" in summary(
-        changes
-    )
+    assert "images in two splits: 1, omitted from the earlier split: train before val before test" in summary(changes)
 
 
 def test_the_copy_can_be_trained_on(tmp_path):
@@ -345,15 +343,13 @@ def test_nothing_left(tmp_path):
     for image in (root / "images/val").iterdir():
         image.write_bytes(b"")
     with pytest.raises(
-        DatasetError, match=r"val\.json: the split 'val' has no sound image \(images that cannot be read: 2\)"
+        DatasetError, match=r"val\.json: the split 'val' has no valid image \(images that cannot be read: 2\)"
     ):
         fix(check(root), tmp_path / "out")
     splits = clean()
     for rows in splits.values():
         rows["categories"] = []
-    with pytest.raises(
-        DatasetError, match=r"train\.json: the split 'train' has no class, so there is nothing to write"
-    ):
+    with pytest.raises(DatasetError, match=r"train\.json: the split 'train' has no class, so it cannot be copied"):
         fix(check(write(tmp_path / "other", splits)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -370,9 +366,9 @@ def test_the_reasons_of_a_loss_are_those_of_one_split_and_count_each_image_and_b
     (root / "images/train/a.jpg").unlink()
     with pytest.raises(DatasetError) as caught:
         fix(check(root), tmp_path / "out")
-    said = str(caught.value).partition("would lose of ")[2].partition(". Correct")[0]
+    said = str(caught.value).partition("cleaned copy of ")[2].partition(". Correct")[0]
     images, boxes = said.split(" and 5 of 6 boxes ")
-    assert images == "'train' 1 of 3 images (listed images without a file: 1)"
+    assert images == "'train' would lose 1 of 3 images (listed images without a file: 1)"
     reasons = dict(reason.rsplit(": ", 1) for reason in boxes.strip("()").split("; "))
     assert reasons == {
         "with those images": "2",
@@ -393,7 +389,7 @@ def test_names_that_are_no_text(tmp_path):
     splits["train"]["images"] = listed
     (root / "annotations/train.json").write_text(json.dumps(splits["train"]))
     report = check(root)
-    assert "train: \\ud800\\x1b[31m.jpg there is no such file" in report.text()
+    assert "train: \\ud800\\x1b[31m.jpg does not exist" in report.text()
     report.save_html(tmp_path / "page.html")
     fix(report, tmp_path / "out", allow_loss=True)
     line = "missing-file: train/\\ud800\\x1b[31m.jpg with its boxes annotation 1, annotation 2\n"
@@ -415,7 +411,7 @@ def test_boxes_without_an_area_are_refused_without_a_warning_of_numpy(tmp_path, 
     for row in splits["train"]["annotations"]:
         row["bbox"][2:] = sides
     report = check(write(tmp_path / "set", splits))
-    with pytest.raises(DatasetError, match=r"'train' 0 of 3 images and 6 of 6 boxes \(boxes without width"):
+    with pytest.raises(DatasetError, match=r"'train' would lose 0 of 3 images and 6 of 6 boxes \(boxes without width"):
         fix(report, tmp_path / "out")
     np.testing.assert_array_equal(visible_share(report.survey, 0), np.ones(6))
 

@@ -71,7 +71,7 @@ def test_the_page(tmp_path):
     found = [finding.kind for finding in report.findings]
     assert found == ["corrupt-image", "degenerate-box", "box-outside", "exif-rotation", "tiny-box"]
     page = read_page(report, tmp_path)
-    assert page.ids == ["splits", "findings", "classes", "in-detail", *found]
+    assert page.ids == ["splits", "findings", "classes", "details", *found]
     assert "<script>alert(1)</script>" in page.text  # as words, not as an element
     assert "a.jpg annotation 1" in page.text
     sizes = [image.size for image in page.pictures]
@@ -131,7 +131,7 @@ def test_a_page_replaces_only_pages(tmp_path):
     report = check(root)
     file = root / "annotations/train.json"
     before = file.read_bytes()
-    with pytest.raises(DatasetError, match="exists: choose another"):
+    with pytest.raises(DatasetError, match="exists; choose another"):
         report.save_html(file)
     assert file.read_bytes() == before
     for _ in range(2):

@@ -88,9 +88,9 @@ UNREAD = {
     "XML elsewhere": (lambda root: voc_folders(root, "valxml"), "val has 2 images, but "),
     "no XML": (voc_folders, "val has 2 images, but "),
     "no XML, capitals": (lambda root: voc_folders(root, name="Val_images"), "Val_images has 2 images, but "),
-    "other VOC list": (other_list, "Main/val_ids.txt is there, but "),
+    "other VOC list": (other_list, "Main/val_ids.txt exists, but "),
     "XML alone": (labels_alone, "Annotations/val has annotations, but "),
-    "other COCO file": (coco_renamed, "valid_coco.json is there, but "),
+    "other COCO file": (coco_renamed, "valid_coco.json exists, but "),
     "COCO images alone": (coco_images_alone, "images/val has 2 images, but "),
     "the only COCO file": (only_file, "images/val has 2 images, but "),
     "YAML without val": (yaml_without_val, "images/val has 2 images, but "),
@@ -113,7 +113,7 @@ def test_a_split_that_is_there_and_cannot_be_read(tmp_path, case, caplog):
     assert (finding.severity, finding.count, finding.examples[0].part) == ("error", 1, split)
     assert told in finding.examples[0].detail
     assert not any(f"{split!r} is not examined" in message for message in caplog.messages)
-    with pytest.raises(DatasetError, match=f"{split}: .*would be without this split.*nothing was written"):
+    with pytest.raises(DatasetError, match=f"{split}: .*would lack this split.*nothing was written"):
         fix(report, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -1,8 +1,8 @@
-"""The data doctor: what in a data set would stop training or spoil its result, and a cleaned copy without it.
+"""The data doctor: finds what would stop training or degrade its result, and writes a cleaned copy of the dataset.
 
-`check(DATA)` gives a `Report`; `fix(report, OUT)` writes the copy. `rtdetr data check` is both on the command line.
-How it goes: `find.py` and the readers fill `records.py`, `images.py` looks at the image files, `survey.py` holds both,
-the checks add to `findings.py`, `report.py` and `page.py` show them, `fix.py` acts on them.
+`check(DATA)` returns a `Report`; `fix(report, OUT)` writes the copy. `rtdetr data check` does both on the command line.
+`find.py` and the readers fill `records.py`, `images.py` examines the image files, `survey.py` holds both, the checks
+add to `findings.py`, `report.py` and `page.py` show the findings, and `fix.py` acts on them.
 """
 
 from rtdetr.data.doctor.check import check

@@ -1,4 +1,4 @@
-"""Checks of boxes: inside their image, with an area, once, and large enough to be learnt at the training size."""
+"""Checks of boxes: position in the image, area, duplicates, and size at the training resolution."""
 
 import numpy as np
 
@@ -8,16 +8,16 @@ from rtdetr.data.box_forms import other_form
 from rtdetr.data.doctor.findings import Example
 from rtdetr.data.doctor.survey import Collector, Survey
 
-_FINEST_CELL = 8  # pixels; the network's finest feature map has one cell for so many
-_ROUNDING = 1.0  # pixels that a box may reach over the border without a word
+_FINEST_CELL = 8  # pixels per cell of the network's finest feature map
+_ROUNDING = 1.0  # pixels by which a box may extend beyond the image without a finding
 
 
 def check_boxes(survey: Survey, found: Collector, *, size_hw: SizeHW) -> None:
-    """Add what is wrong with the boxes of every split.
+    """Add the findings about the boxes of every split.
 
     Args:
-        survey: the data set.
-        found: takes the findings.
+        survey: the dataset.
+        found: collects the findings.
         size_hw: height and width that training resizes every image to, pixels.
     """
     for p, part in enumerate(survey.parts):
@@ -26,16 +26,21 @@ def check_boxes(survey: Survey, found: Collector, *, size_hw: SizeHW) -> None:
         degenerate, outside = bad_boxes(survey, p)
         _add(survey, found, p, "degenerate-box", degenerate, "has width {w:g} and height {h:g}")
         _add(
-            survey, found, p, "box-outside", outside, "spans x {x:g} to {x2:g}, y {y:g} to {y2:g}; the image is {size}"
+            survey,
+            found,
+            p,
+            "box-outside",
+            outside,
+            "spans x {x:g} to {x2:g}, y {y:g} to {y2:g}, but the image is {size}",
         )
         known = np.all(survey.sizes_wh[p] > 0, axis=1)[survey.parts[p].box_images]
         good = ~degenerate & ~outside & known
-        text = "reaches {over:.3g} pixels over the border of the image of {size}"
+        text = "extends {over:.3g} pixels beyond the image of {size}"
         _add(survey, found, p, "box-over-border", good & (overhang(survey, p) > _ROUNDING), text)
         _add(survey, found, p, "repeated-box", good & repeated_boxes(survey, p), "repeats an earlier box")
         sides = resized_sides(survey, p, size_hw)
         counted = good & ~survey.parts[p].iscrowd
-        # the augmentation drops an object that is narrower than a pixel, before or after the resize
+        # augmentation drops objects narrower than a pixel before or after the resize
         vanishing = counted & ((sides < 1).any(1) | (_inside(survey, p) < 1).any(1))
         text = f"is {{tw:.3g}}x{{th:.3g}} pixels at {size_hw[0]}x{size_hw[1]} ({{w:.3g}}x{{h:.3g}} in the image)"
         _add(survey, found, p, "vanishing-box", vanishing, text, sides=sides)
@@ -44,7 +49,7 @@ def check_boxes(survey: Survey, found: Collector, *, size_hw: SizeHW) -> None:
 
 
 def doubtful_form(survey: Survey, part: int) -> str:
-    """What the boxes of a split look like instead of what they are read as; nothing where they look right."""
+    """Return which other form the boxes of a split seem to have; empty if they look right."""
     record = survey.parts[part]
     sizes = survey.sizes_wh[part][record.box_images]
     known = np.all(sizes > 0, axis=1)
@@ -52,7 +57,7 @@ def doubtful_form(survey: Survey, part: int) -> str:
 
 
 def bad_boxes(survey: Survey, part: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which boxes, bool (boxes,), have no width or height, and which others have nothing inside their image."""
+    """Return which boxes have no width or height, and which others are entirely outside their image, bool (boxes,)."""
     boxes, sizes = survey.boxes_xywh[part], survey.sizes_wh[part][survey.parts[part].box_images]
     degenerate = np.any(boxes[:, 2:] <= 0, axis=1)
     corners = clamped_xyxy(boxes, sizes)
@@ -61,10 +66,10 @@ def bad_boxes(survey: Survey, part: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def repeated_boxes(survey: Survey, part: int) -> np.ndarray:
-    """Which boxes, bool (boxes,), have image, class and place of an earlier one."""
+    """Return which boxes have the same image, class and coordinates as an earlier one, bool (boxes,)."""
     record = survey.parts[part]
     columns = [record.box_images, record.labels, record.iscrowd, *survey.boxes_xywh[part].T]
-    order = np.lexsort(columns[::-1])  # stable: of equal rows the earlier comes first
+    order = np.lexsort(columns[::-1])  # stable: the earlier of equal rows comes first
     equal = np.ones(max(len(order) - 1, 0), dtype=bool)
     for column in columns:
         equal &= column[order][1:] == column[order][:-1]
@@ -74,7 +79,7 @@ def repeated_boxes(survey: Survey, part: int) -> np.ndarray:
 
 
 def resized_sides(survey: Survey, part: int, size_hw: SizeHW) -> np.ndarray:
-    """Width and height of the visible part of each box at the training size, float64 (boxes, 2), pixels."""
+    """Return width and height of the visible part of each box at the training size, float64 (boxes, 2), pixels."""
     sizes = survey.sizes_wh[part][survey.parts[part].box_images]
     return _inside(survey, part) * np.array(size_hw[::-1]) / np.maximum(sizes, 1)
 
@@ -85,14 +90,14 @@ def _inside(survey: Survey, part: int) -> np.ndarray:
 
 
 def visible_share(survey: Survey, part: int) -> np.ndarray:
-    """Share of each box's area that is inside its image, float64 (boxes,); 1 for boxes without an area."""
+    """Return the fraction of each box's area inside its image, float64 (boxes,); 1 for boxes without an area."""
     areas = survey.boxes_xywh[part][:, 2:].clip(0).prod(1)
     inside = _inside(survey, part).clip(0).prod(1)
     return np.divide(inside, areas, out=np.ones_like(areas), where=areas > 0)
 
 
 def overhang(survey: Survey, part: int) -> np.ndarray:
-    """How far each box reaches over the border, pixels."""
+    """Return how far each box extends beyond its image, pixels."""
     boxes, sizes = survey.boxes_xywh[part], survey.sizes_wh[part][survey.parts[part].box_images]
     return np.maximum(-boxes[:, :2], boxes[:, :2] + boxes[:, 2:] - sizes).max(axis=1, initial=0)
 
@@ -107,7 +112,7 @@ def _add(
     *,
     sides: np.ndarray | None = None,
 ) -> None:
-    """Add the boxes where `wrong` is set; `text` may use their numbers."""
+    """Add the boxes selected by `wrong`; `text` is formatted with their coordinates."""
 
     def example(box: int) -> Example:
         x, y, w, h = survey.boxes_xywh[part][box]

@@ -1,4 +1,4 @@
-"""Examine a data set: `check(DATA)` reads annotations and images of every split and returns a `Report`."""
+"""Examine a dataset: `check(DATA)` reads the annotations and images of every split and returns a `Report`."""
 
 import os
 from collections.abc import Sequence
@@ -28,22 +28,22 @@ def check(
     queries: int = 300,
     max_examples: int = 8,
 ) -> Report:
-    """Look for everything in a data set that would stop training or spoil its result. Nothing is changed.
+    """Check a dataset for everything that would stop training or degrade its result. Nothing is changed.
 
-    Unlike `open_dataset` this reads data that is broken, and every image to its end; a core reads about 800 photos of
-    640x480 a second.
+    Unlike `open_dataset`, this also reads broken data, and reads every image completely; one core reads about 800
+    photos of 640x480 per second.
 
     Args:
-        data: folder of a data set in COCO, YOLO or Pascal VOC form, of which all splits are read; or one annotation
-            file; or several such, which are then taken for splits of one data set.
-        images: folder of the images, when it is not in one of the usual places.
-        size_hw: height and width of the network's input, pixels: boxes are too small for it or not.
-        queries: objects that the model can find in an image.
-        max_examples: examples that each finding names.
+        data: folder of a COCO, YOLO or Pascal VOC dataset, of which all splits are read; or one annotation file; or a
+            list of these, which count as splits of one dataset.
+        images: folder of the images, if it is not in one of the usual places.
+        size_hw: height and width of the network's input in pixels, used to find boxes that are too small.
+        queries: number of queries of the model, the most objects that it can find per image.
+        max_examples: maximum number of examples per finding.
 
     Raises:
-        DatasetError: there is no data set, or a file is not of its format at all.
-        ConfigError: `data` holds something else than paths, or a number is below 1.
+        DatasetError: there is no dataset, or a file is not in the expected format at all.
+        ConfigError: `data` has something other than paths, or a number is below 1.
     """
     if min(*size_hw, queries, max_examples) < 1:
         raise ConfigError(
@@ -51,7 +51,7 @@ def check(
         )
     sources = [data] if isinstance(data, str | os.PathLike) else list(data)
     if not all(isinstance(source, str | os.PathLike) for source in sources):
-        raise ConfigError("expected paths of folders or annotation files to examine, got something else")
+        raise ConfigError(f"expected paths of folders or annotation files to examine, got {data!r:.80}")
     paths = [with_home(source) for source in sources]
     parts, broken = find_parts(paths, images=None if images is None else with_home(images))
     examined = survey(parts)

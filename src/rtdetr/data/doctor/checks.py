@@ -1,6 +1,6 @@
-"""Checks of images, classes and splits; those of boxes are in `box_checks.py`.
+"""Checks of images, classes and splits; `box_checks.py` has those of boxes.
 
-Each function looks at a `Survey` and adds what it finds to a `Collector`.
+Each function examines a `Survey` and adds findings to a `Collector`.
 """
 
 import os
@@ -19,18 +19,18 @@ from rtdetr.data.records import Problem
 from rtdetr.wording import counted
 
 _MOST_STRETCH = 2.0
-_TURNS = {2: "mirrored", 3: "upside down", 4: "upside down and mirrored"}  # by EXIF orientation
+_TURNS = {2: "mirrored", 3: "upside down", 4: "upside down and mirrored"}  # per EXIF orientation
 
 
 def check_entries(survey: Survey, found: Collector) -> None:
-    """What the readers could not use, and splits without content."""
+    """Add entries that the readers could not use, and splits without content."""
     for p, part in enumerate(survey.parts):
         for problem in filter(attrgetter("is_shown"), part.problems):
             found.add_one(problem.kind, _example(problem, p, part.name))
         empty = Example(part.name, part.source.name, "", "has none")
         if not part.images:
             found.add_one("no-image", empty)
-        elif part.iscrowd.all():  # also where there is no box at all
+        elif part.iscrowd.all():  # also if there is no box at all
             found.add_one("no-object", empty)
         if not part.categories:
             found.add_one("no-class", empty)
@@ -42,7 +42,7 @@ def _example(problem: Problem, part: int, name: str) -> Example:
 
 
 def check_classes(survey: Survey, found: Collector) -> None:
-    """Class lists that differ, classes without objects."""
+    """Add class lists that differ, and classes without objects."""
     names = [{category.name for category in part.categories} for part in survey.parts]
     union = sorted(set().union(*names))
     for part, own in zip(survey.parts, names, strict=True):
@@ -58,15 +58,15 @@ def check_classes(survey: Survey, found: Collector) -> None:
     for split, kind in (("train", "untrained-class"), ("val", "unmeasured-class")):
         own = [count for part, count in zip(survey.parts, counts, strict=True) if part.split == split]
         if split == "val" and not any(map(any, (count.values() for count in own))):
-            continue  # it is empty, which is said elsewhere
+            continue  # it is empty, which `check_entries` reports
         for name, total in totals.items():
             if own and total and not any(count.get(name) for count in own):
-                detail = f"has none here and {total} elsewhere"
+                detail = f"has none here and {total} in other splits"
                 found.add_one(kind, Example(split, "", f"class {name!r}", detail))
 
 
 def objects_by_class(survey: Survey, part: int) -> dict[str, int]:
-    """Number of boxes of each class in a split, crowd regions left out."""
+    """Return the number of boxes per class in a split, without crowd regions."""
     record = survey.parts[part]
     used = record.labels[(record.labels >= 0) & ~record.iscrowd]
     counts = np.bincount(used, minlength=len(record.categories))
@@ -74,7 +74,7 @@ def objects_by_class(survey: Survey, part: int) -> dict[str, int]:
 
 
 def check_files(survey: Survey, found: Collector) -> None:
-    """Missing, corrupt and unlisted files; sizes that are not those annotated; EXIF rotation."""
+    """Add missing and corrupt images, sizes that differ from the annotated ones, EXIF rotation, and stray labels."""
     for p, (part, facts) in enumerate(zip(survey.parts, survey.facts, strict=True)):
 
         def examples(kind: str, images: list[int], detail: str, p: int = p) -> None:
@@ -85,7 +85,7 @@ def check_files(survey: Survey, found: Collector) -> None:
                     stated=_size(stated),
                     stored=_size(one.stored_wh),
                     upright=_size(one.upright_wh),
-                    turn=_TURNS.get(one.orientation, "turned by a quarter"),
+                    turn=_TURNS.get(one.orientation, "rotated by 90 degrees"),
                 )
                 return survey.example((p, image), text)
 
@@ -101,8 +101,8 @@ def check_files(survey: Survey, found: Collector) -> None:
         quarter = [i for i in turned if facts[i].stored_wh != facts[i].upright_wh]
         same = [i for i in turned if facts[i].stored_wh == facts[i].upright_wh]
         neither = [i for i in usable if i not in as_seen and i not in as_stored]
-        examples("exif-rotation", sorted(as_stored), "is annotated as {stated}, but is {upright} once turned upright")
-        examples("exif-tag", quarter, "is {stored} in the file and {upright} once turned upright")
+        examples("exif-rotation", sorted(as_stored), "is annotated as {stated}, but is {upright} after EXIF rotation")
+        examples("exif-tag", quarter, "is {stored} in the file and {upright} after EXIF rotation")
         examples("exif-tag", same, "of {stored} is {turn} in the file")
         examples("size-mismatch", neither, "is annotated as {stated}, but the file has {upright}")
     for path in labels_without_image(survey):
@@ -110,20 +110,20 @@ def check_files(survey: Survey, found: Collector) -> None:
 
 
 def check_labels(survey: Survey, found: Collector, *, is_whole: bool) -> None:
-    """Images without any label: a few are background, more are taken for a mistake.
+    """Add images without any label: a few count as background, more as a mistake.
 
     Args:
-        survey: the data set.
-        found: takes the findings.
-        is_whole: all annotations of the data set were read, not single files of them.
+        survey: the dataset.
+        found: collects the findings.
+        is_whole: whether all annotations of the dataset were read, not only single files.
     """
     for p in range(len(survey.parts)):
         found.add("unlabeled-image", unlabeled(survey, p), lambda i, p=p: survey.example((p, i), "has no label file"))
-    beside = unlisted(survey)
-    bare = {path for path in beside if not any(part.is_annotated(str(path)) for part in survey.parts)}
+    extra = unlisted(survey)
+    bare = {path for path in extra if not any(part.is_annotated(str(path)) for part in survey.parts)}
     listed = {image.path for part in survey.parts for image in part.images}
     is_much = is_whole and len(bare) > MOST_UNLABELED * (len(listed) + len(bare))
-    for path in beside:
+    for path in extra:
         if is_much and path in bare:
             found.add_one("unlabeled-image", Example("all", str(path), "", "has no annotations, and no split uses it"))
         else:
@@ -131,7 +131,7 @@ def check_labels(survey: Survey, found: Collector, *, is_whole: bool) -> None:
 
 
 def unlabeled(survey: Survey, part: int) -> list[int]:
-    """The images of a split without a label file if they are more than a few, those with one near left out."""
+    """Return the images of a split without a label file, usual or misplaced, if there are more than a few."""
     images = survey.parts[part].images
     missing = [i for i, image in enumerate(images) if not image.has_label]
     if len(missing) <= MOST_UNLABELED * len(images):
@@ -140,16 +140,16 @@ def unlabeled(survey: Survey, part: int) -> list[int]:
 
 
 def unlisted(survey: Survey) -> list[Path]:
-    """Image files beside listed ones that no split lists."""
+    """Return image files in the folders of listed images that no split lists."""
     listed = {os.path.normpath(image.path) for part in survey.parts for image in part.images}
     folders = sorted({os.path.dirname(path) for path in listed})
-    beside = (os.path.join(folder, name) for folder in folders for name in sorted(listing(Path(folder))))
-    others = (path for path in beside if is_image_name(path) and path not in listed)
+    present = (os.path.join(folder, name) for folder in folders for name in sorted(listing(Path(folder))))
+    others = (path for path in present if is_image_name(path) and path not in listed)
     return [Path(path) for path in others if not os.path.basename(path).startswith(".")]
 
 
 def labels_without_image(survey: Survey) -> list[str]:
-    """Label files of YOLO, not empty, of images that are neither listed nor beside those that are."""
+    """Return nonempty YOLO label files without an image, neither listed nor in the corresponding folder."""
     parts = [part for part in survey.parts if part.format == "yolo"]
     used = {os.path.dirname(image.path) for part in parts for image in part.images}
     finder = LabelFiles()
@@ -161,18 +161,18 @@ def labels_without_image(survey: Survey) -> list[str]:
 
 
 def check_contents(survey: Survey, found: Collector, *, size_hw: SizeHW, queries: int) -> None:
-    """Images without objects, with too many, and of a shape that the resize spoils."""
+    """Add images without objects, with too many, and with a shape that the resize distorts."""
     for p, part in enumerate(survey.parts):
         objects = np.bincount(part.box_images[~part.iscrowd], minlength=len(part.images))
         boxes = np.bincount(part.box_images, minlength=len(part.images))
-        told = {*unlabeled(survey, p), *(i for i, image in enumerate(part.images) if image.misplaced_label)}
-        empty = [i for i in np.flatnonzero(boxes == 0).tolist() if i not in told]
+        reported = {*unlabeled(survey, p), *(i for i, image in enumerate(part.images) if image.misplaced_label)}
+        empty = [i for i in np.flatnonzero(boxes == 0).tolist() if i not in reported]
         found.add("empty-image", empty, lambda i, p=p: survey.example((p, i), "has no box"))
         found.add(
             "too-many-objects",
             np.flatnonzero(objects > queries),
             lambda i, p=p, n=objects: survey.example(
-                (p, i), f"has {counted(n[i], 'object')}, the model {counted(queries, 'query')}"
+                (p, i), f"has {counted(n[i], 'object')}, but the model has {counted(queries, 'query')}"
             ),
         )
         known = (survey.sizes_wh[p] > 0).all(1)
@@ -189,7 +189,7 @@ def check_contents(survey: Survey, found: Collector, *, size_hw: SizeHW, queries
 
 
 def check_copies(survey: Survey, found: Collector) -> None:
-    """The same picture twice in a split, or in two splits."""
+    """Add images that occur twice in a split, or in two splits."""
     for group in survey.same:
         _add_copies(survey, found, group, kinds=("same-image", "leak"), words="is the same as")
     for group in survey.near:
@@ -206,7 +206,7 @@ def _add_copies(
     words: str,
     other_files: bool = False,
 ) -> None:
-    """Add the pairs of a group, each further image once; with `other_files` only those that are not the same file."""
+    """Add the pairs of a group, each further image once; with `other_files`, only pairs of different files."""
     digests = {position: survey.facts[position[0]][position[1]].digest for position in group}
     splits = [part.split for part in survey.parts]
     first_of_split: dict[str, Position] = {}

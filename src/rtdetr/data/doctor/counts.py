@@ -1,4 +1,4 @@
-"""Images, objects and classes of each split, counted."""
+"""Count the images, objects and classes of each split."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from rtdetr.data.doctor.survey import Survey
 
 
 class SplitRow(NamedTuple):
-    """Counts of a split: images, those of them without a box, boxes without crowd regions."""
+    """Counts of a split: images, images without boxes, and boxes without crowd regions."""
 
     name: str
     source: str
@@ -21,7 +21,7 @@ class SplitRow(NamedTuple):
 
 
 class ClassRow(NamedTuple):
-    """A class: for each split the number of objects, and of images that have one."""
+    """Counts of a class: per split, the number of objects and of images with at least one."""
 
     name: str
     objects: list[int]
@@ -29,7 +29,7 @@ class ClassRow(NamedTuple):
 
 
 def count_splits(survey: Survey) -> list[SplitRow]:
-    """Counts of each split."""
+    """Return the counts of each split."""
     rows = []
     for part in survey.parts:
         empty = len(part.images) - len(np.unique(part.box_images))
@@ -40,7 +40,7 @@ def count_splits(survey: Survey) -> list[SplitRow]:
 
 
 def count_classes(survey: Survey) -> list[ClassRow]:
-    """Counts of each class, in the order of the class lists."""
+    """Return the counts of each class, in the order of the class lists."""
     names = dict.fromkeys(category.name for part in survey.parts for category in part.categories)
     objects = [objects_by_class(survey, part) for part in range(len(survey.parts))]
     images = [_images_by_class(survey, part) for part in range(len(survey.parts))]

@@ -1,12 +1,12 @@
-"""Find images that are the same, or nearly: by the bytes of the file, and by a miniature of what it shows.
+"""Find duplicate and near-duplicate images by file content and by thumbnails.
 
-Two images are nearly the same when their 16x16 gray miniatures, brought to the same mean and contrast, differ little in
-every cell. That is so for other sizes, compressions and brightnesses of one picture; cropped, mirrored or turned ones
-are not found, and pictures that differ in one visible object are kept apart. Pairs worth that comparison are found by
-the correlation of 8x8 miniatures, which for all pairs is one product of matrices.
+Two images are near duplicates if their 16x16 gray thumbnails, normalized to the same mean and contrast, differ little
+in every cell. This finds other sizes, compressions and brightnesses of an image, but not cropped, mirrored or rotated
+versions, and it distinguishes images that differ in one visible object. Candidate pairs are found by the correlation of
+8x8 thumbnails, which is one matrix product for all pairs.
 
-Differs: the usual difference hash (signs of neighbors' differences) takes any two pictures on an even background for
-the same, and data sets of such pictures would be compared pair by pair for hours.
+Differs: the usual difference hash (signs of differences between neighbors) matches any two images on a uniform
+background, and datasets of such images would be compared pair by pair for hours.
 """
 
 from collections import defaultdict
@@ -16,15 +16,15 @@ import numpy as np
 
 from rtdetr.data.doctor.images import ImageFacts
 
-_MEAN_LEVELS, _MOST_LEVELS = 3.0, 20.0  # of 255, over the cells of the miniature
+_MEAN_LEVELS, _MOST_LEVELS = 3.0, 20.0  # of 255, mean and maximum difference over the cells of the thumbnail
 _LEAST_CORRELATION = 0.97
-_EVEN = 16.0  # levels; contrasts below it count as noise, so that even pictures correlate
-_ROWS = 256  # compared with all others at a time
-_MOST_COMPARED = 512  # of the pictures that correlate with one, the nearest
+_EVEN = 16.0  # levels; lower contrast counts as noise, so uniform images correlate
+_ROWS = 256  # images compared with all others at a time
+_MOST_COMPARED = 512  # images that correlate with one and are compared with it, the nearest first
 
 
 def same_files(facts: Sequence[ImageFacts]) -> list[list[int]]:
-    """Groups of two or more positions whose files have the same bytes; each group ascending."""
+    """Return groups of two or more positions with identical files; each group ascending."""
     groups: dict[bytes, list[int]] = defaultdict(list)
     for position, one in enumerate(facts):
         if one.usable:
@@ -33,9 +33,9 @@ def same_files(facts: Sequence[ImageFacts]) -> list[list[int]]:
 
 
 def near_groups(facts: Sequence[ImageFacts]) -> list[list[int]]:
-    """Groups of two or more positions of images nearly the same as the first of their group; none in two groups.
+    """Return groups of two or more positions of near duplicates of the first in the group, without overlap.
 
-    The time grows with the square of the number of images; a core needs about a minute for 100,000.
+    The time grows with the square of the number of images: about a minute on one core for 100,000.
     """
     positions = np.array([position for position, one in enumerate(facts) if one.usable], dtype=np.int64)
     if len(positions) < 2:
@@ -66,7 +66,7 @@ def near_groups(facts: Sequence[ImageFacts]) -> list[list[int]]:
 
 
 def _vectors(thumbs: np.ndarray) -> np.ndarray:
-    """Unit vectors, float32 (n, 65), of (n, 16, 16) levels: their product is about the correlation of two pictures."""
+    """Return unit vectors, float32 (n, 65), of (n, 16, 16) levels; a dot product approximates the correlation."""
     cells = thumbs.reshape(len(thumbs), 8, 2, 8, 2).mean(axis=(2, 4), dtype=np.float32).reshape(len(thumbs), 64)
     cells -= cells.mean(axis=1, keepdims=True)
     vectors = np.concatenate([cells, np.full((len(cells), 1), _EVEN, dtype=np.float32)], axis=1)

@@ -1,4 +1,4 @@
-"""Find every split of a data set, whatever its format, and read it without judging."""
+"""Find and read every split of a dataset in any format, without rejecting errors."""
 
 import logging
 from collections import Counter
@@ -17,20 +17,23 @@ _log = logging.getLogger(__name__)
 
 
 def find_parts(sources: list[Path], *, images: Path | None) -> tuple[list[Part], list[tuple[str, Example]]]:
-    """Read all splits of the sources: a folder or YOLO file may have several, any other file is one.
+    """Read all splits of the sources: a folder or YOLO file can have several, any other file is one.
 
     Returns:
-        The splits, train before val before test; and a finding, by kind, for each that is there or named, but cannot be
-        read.
+        The splits, train before val before test; and per split that exists or is named but cannot be read, a kind of
+        finding and an example.
 
     Raises:
-        DatasetError: a source has no split at all, or a file is not of its format at all.
-        ConfigError: there is no source, or one folder of images for several.
+        DatasetError: a source has no split at all, or a file is not in the expected format at all.
+        ConfigError: there is no source, or one image folder for several sources.
     """
     if not sources:
         raise ConfigError("expected a folder or file to examine, got none")
     if images is not None and len(sources) > 1:
-        raise ConfigError("expected one data set with --images, got several: lay them out in one of the usual ways")
+        raise ConfigError(
+            f"--images applies to one dataset only, but {len(sources)} are given; put the images of each in a usual "
+            "place"
+        )
     parts, broken, missing, used = [], [], [], []
     for source in sources:
         splits, problems, absent = _splits(source, images)
@@ -56,15 +59,15 @@ def find_parts(sources: list[Path], *, images: Path | None) -> tuple[list[Part],
 
 
 def _kind(split: str, problem: DatasetError) -> str:
-    """A test split that is named but not there stops nothing: training and evaluation read the others."""
+    """Return the kind of finding; a missing test split is only a note, because training does not need it."""
     return "missing-test" if split == "test" and isinstance(problem, MissingFolderError) else "unreadable-split"
 
 
 class _Splits(NamedTuple):
-    """Names and places of the splits of one source, and what is wrong with the others.
+    """The splits of one source, and errors of the others.
 
-    broken: those that are named, but not there as described.
-    missing: those without annotations in a usual place.
+    broken: splits that are named but cannot be found as described.
+    missing: splits without annotations in a usual place.
     """
 
     found: list[tuple[str, Found]]
@@ -89,20 +92,20 @@ def _splits(source: Path, images: Path | None) -> _Splits:
 
 
 def _unread(missing: list[tuple[Path, str, MissingSplitError]], *, around: list[Path], used: set[str]) -> list[Example]:
-    """Those of the missing splits that are there nevertheless; the log has the others."""
+    """Return the missing splits of which there are traces; log the others."""
     unread = []
     for source, split, error in missing:
         roots = [source] if source.is_dir() else dict.fromkeys([source.parent, dataset_root(source)])
         traces = (trace_of(split, root, around=around, used=used) for root in roots)
         if trace := next(filter(None, traces), ""):
             unread.append(Example(split, "", "", f"{trace}, but {error}"))
-        elif split != "test":  # few have one
+        elif split != "test":  # few datasets have one
             _log.warning("split %r is not examined: %s", split, error)
     return unread
 
 
 def _name_of(file: Path) -> str:
-    """What to call the split of a single annotation file."""
+    """Return the name of the split of a single annotation file."""
     stem = file.parent.name if file.name == "_annotations.coco.json" else file.stem.removeprefix("instances_")
     for split, names in SPLIT_NAMES.items():
         if stem.rstrip("0123456789") in names:
@@ -120,14 +123,14 @@ def _read(found: Found, name: str) -> Part:
 
 
 def _locate(part: Part) -> None:
-    """Set the paths of images that are not where the annotations say, as training does."""
+    """Set the paths of images that are not at the listed path, as training does."""
     listed = [image.file_name for image in part.images]
-    located = locate(listed, part.images_dir, beside=folder_of(part.source))
+    located = locate(listed, part.images_dir, annotations_dir=folder_of(part.source))
     for i, way in located.ways.items():
         name = located.names[i]
         part.problem("other-path", file=listed[i], detail=f"is read from {name}, found {way}", image=i)
         part.images[i] = part.images[i]._replace(file_name=name, path=part.images_dir / name)
     for i, (first, second) in located.ambiguous.items():
         part.images[i] = part.images[i]._replace(is_ambiguous=True)
-        detail = f"is not there and could be {first} or {second}"
+        detail = f"is not at its listed path and could be {first} or {second}"
         part.problem("ambiguous-file", file=listed[i], detail=detail, image=i)

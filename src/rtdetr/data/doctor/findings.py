@@ -1,8 +1,8 @@
-"""What the doctor can find: a table of the kinds of finding, and the finding itself.
+"""The kinds of finding of the doctor, and the findings themselves.
 
-A finding has a kind, a count and a few examples; severity, title and remedy follow from the kind. Severities: an
-"error" stops training or makes its result false, a "warning" costs accuracy or surprises later, a "note" is a fact
-worth knowing about sound data.
+A finding has a kind, a count and a few examples; the kind determines severity, title and remedy. An "error" stops
+training or invalidates its result, a "warning" costs accuracy or causes trouble later, and a "note" is a useful fact
+about valid data.
 """
 
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 
 class Kind(NamedTuple):
-    """One row of `KINDS`. `fixed` says what `--fix` does about it; None: it leaves that to a person."""
+    """One row of `KINDS`. `fixed` is what `--fix` does about it; None if it does nothing."""
 
     severity: str
     title: str
@@ -22,117 +22,125 @@ KINDS: dict[str, Kind] = {
     "unreadable-split": Kind(
         "error",
         "splits that cannot be read",
-        "Correct the path or the file that names them, or put their annotations where they are looked for.",
-        "left out",
+        "Correct the path or the file that names them, or move their annotations to an expected place.",
+        "omitted",
     ),
     "unreadable-entry": Kind(
-        "error", "entries that cannot be read", "Correct or remove them in the annotations.", "left out"
+        "error", "entries that cannot be read", "Correct or remove them in the annotations.", "omitted"
     ),
     "duplicate-id": Kind(
         "error",
-        "ids given twice",
-        "Number them anew. Files merged without renumbering are the usual cause.",
-        "annotations are numbered anew; files that share an image id are left out, whose boxes are unknown",
+        "duplicate ids",
+        "Renumber them. The usual cause is files merged without renumbering.",
+        "annotations are renumbered; files that share an image id are omitted because their boxes are unknown",
     ),
     "wrong-id": Kind("error", "ids that are not integers", "Use integers.", "renumbered"),
     "wrong-value": Kind(
-        "error", "values of another type", "Correct or remove them.", "replaced by the image's or the box's own"
+        "error", "invalid values", "Correct or remove them.", "replaced by those of the image file or the box"
     ),
     "not-fraction": Kind(
-        "error", "YOLO boxes that are not fractions", "Divide pixels by width and height of the image.", "left out"
+        "error",
+        "YOLO boxes that are not fractions",
+        "Divide pixel coordinates by the width and height of the image.",
+        "omitted",
     ),
     "other-box-form": Kind(
         "error",
-        "splits whose boxes look like another form",
-        "Convert the boxes to the form of the format; they are never converted here. If they are right, go on.",
+        "splits with boxes apparently in another form",
+        "Convert the boxes to the form that the format expects; --fix does not. If they are right, ignore this.",
     ),
     "unknown-image": Kind(
-        "error", "annotations of images that are not listed", "List the image or remove them.", "left out"
+        "error", "annotations of images that are not listed", "List the image or remove the annotations.", "omitted"
     ),
     "unknown-class": Kind(
-        "error", "boxes of classes that are not listed", "Add the class to the list or correct the box.", "left out"
+        "error", "boxes of classes that are not listed", "Add the class to the list, or correct the box.", "omitted"
     ),
-    "same-class-name": Kind("error", "classes with one name", "Merge or rename them.", "merged"),
-    "no-image": Kind("error", "splits without an image", "List the images, or leave the split out."),
+    "same-class-name": Kind("error", "classes with the same name", "Merge or rename them.", "merged"),
+    "no-image": Kind("error", "splits without images", "List the images or omit the split."),
     "no-object": Kind(
-        "error", "splits without an object", "Add the labels, or leave the split out: it teaches and measures nothing."
+        "error",
+        "splits without objects",
+        "Add the labels or omit the split: it is useless for training and evaluation.",
     ),
     "misplaced-label": Kind(
         "error",
-        "images whose label file is not in a usual place",
-        "Move it there, or put an empty file there if the image has no objects.",
-        "left out",
+        "images with a label file in an unusual place",
+        "Move it to the usual place, or put an empty file there if the image has no objects.",
+        "omitted",
     ),
-    "no-class": Kind("error", "splits without a class", "Add the list of classes."),
+    "no-class": Kind("error", "splits without classes", "Add the list of classes."),
     "class-lists-differ": Kind(
-        "error", "splits with other classes", "Give all splits the same list of classes.", "all get the joint list"
+        "error",
+        "splits with different classes",
+        "Give all splits the same list of classes.",
+        "all get the combined list",
     ),
     "ambiguous-file": Kind(
         "error",
-        "listed images that several files could be",
+        "listed images that match several files",
         "Correct their paths, or give the right folder with --images.",
-        "left out",
+        "omitted",
     ),
     "missing-file": Kind(
-        "error", "listed images without a file", "Copy them there, or give the right folder with --images.", "left out"
+        "error", "listed images without a file", "Copy them there, or give the right folder with --images.", "omitted"
     ),
-    "corrupt-image": Kind("error", "images that cannot be read", "Copy or download them again.", "left out"),
+    "corrupt-image": Kind("error", "images that cannot be read", "Copy or download them again.", "omitted"),
     "size-mismatch": Kind(
         "error",
-        "images of another size than annotated",
-        "Put the annotated image there, or annotate this one: the boxes are misplaced.",
-        "left out",
+        "images with a different size than annotated",
+        "Use the annotated image, or annotate this one: the boxes are misplaced.",
+        "omitted",
     ),
-    "degenerate-box": Kind("error", "boxes without width or height", "Correct or remove them.", "left out"),
+    "degenerate-box": Kind("error", "boxes without width or height", "Correct or remove them.", "omitted"),
     "box-outside": Kind(
         "error",
-        "boxes wholly outside their image",
-        "Correct or remove them. Corners [x1, y1, x2, y2] written as [x, y, width, height] are a usual cause.",
-        "left out",
+        "boxes entirely outside their image",
+        "Correct or remove them. A usual cause is corners [x1, y1, x2, y2] written as [x, y, width, height].",
+        "omitted",
     ),
     "leak": Kind(
         "error",
-        "images that are in two splits",
-        "Remove them from the split that is trained on: accuracy measured on them is false.",
-        "left out of the earlier split: train before val before test",
+        "images in two splits",
+        "Remove them from the training split: accuracy measured on them is invalid.",
+        "omitted from the earlier split: train before val before test",
     ),
     "unlabeled-image": Kind(
         "warning",
         "images without any label",
-        "Add the labels. Where an image has no objects, say so: with an empty label file, or by listing it.",
-        "left out",
+        "Add the labels. For an image without objects, add an empty label file or list the image.",
+        "omitted",
     ),
     "label-without-image": Kind(
         "warning",
         "YOLO label files without an image",
-        "Put the image there, or remove the file: its objects are not trained on.",
-        "left out",
+        "Add the image or remove the file: its objects are not used for training.",
+        "omitted",
     ),
     "near-leak": Kind(
         "warning",
-        "images nearly the same in two splits",
-        "Look at them; move all pictures of one scene into one split.",
+        "near-duplicate images in two splits",
+        "Inspect them; move all images of one scene to the same split.",
     ),
     "exif-rotation": Kind(
         "warning",
         "images annotated without their EXIF rotation",
-        "Training reads them as annotated, but a detector will see such photos upright: turn pixels and boxes.",
-        "pixels and boxes are turned upright",
+        "Training reads them as annotated, but detection rotates such photos upright: rotate pixels and boxes.",
+        "pixels and boxes are rotated upright",
     ),
     "same-image": Kind(
-        "warning", "copies of an image in one split", "Remove the copies.", "the one with most boxes is kept"
+        "warning", "duplicate images in one split", "Remove the duplicates.", "the one with the most boxes is kept"
     ),
     "box-over-border": Kind(
         "warning",
-        "boxes that reach over the border",
-        "Training cuts them off there. Check that boxes and images belong together.",
-        "cut at the border",
+        "boxes that extend beyond the image",
+        "Training clips them. Check that boxes and images belong together.",
+        "clipped to the image",
     ),
-    "repeated-box": Kind("warning", "boxes given twice", "Remove the copies.", "the first is kept"),
+    "repeated-box": Kind("warning", "duplicate boxes", "Remove the duplicates.", "the first is kept"),
     "vanishing-box": Kind(
         "warning",
         "boxes narrower than a pixel at the training size",
-        "Training leaves them out. Train at a larger --size, or cut the images into tiles.",
+        "Training omits them. Train at a larger --size, or cut the images into tiles.",
     ),
     "too-many-objects": Kind(
         "warning",
@@ -140,57 +148,55 @@ KINDS: dict[str, Kind] = {
         "Train with more queries, or cut the images into tiles.",
     ),
     "untrained-class": Kind(
-        "warning", "classes without objects in the training split", "Add examples, or remove the class."
+        "warning", "classes without objects in the training split", "Add examples or remove the class."
     ),
     "missing-test": Kind(
         "note",
-        "test splits that are named but not there",
+        "test splits that are named but missing",
         "Correct the path or remove the entry. Training and validation do not need it.",
-        "left out",
+        "omitted",
     ),
     "other-form": Kind(
         "note",
-        "forms of values that are not COCO's",
-        "They are read as meant; other programs may not read them.",
-        "written as the format has them",
+        "values in a nonstandard form for COCO",
+        "They are read correctly here, but other programs may not read them.",
+        "written in the standard form",
     ),
     "other-path": Kind(
         "note",
-        "images found under another path than listed",
-        "Check that these are the images meant; other programs may not find them.",
-        "written as they are",
+        "images found at a different path than listed",
+        "Check that these are the right images; other programs may not find them.",
+        "listed at their actual path",
     ),
-    "unused-class": Kind("note", "classes without any object", "Remove them if they are not meant to come."),
+    "unused-class": Kind("note", "classes without any object", "Remove them unless objects will be added later."),
     "unmeasured-class": Kind(
-        "note", "classes without objects in the validation split", "Their accuracy is not measured: add examples."
+        "note", "classes without objects in the validation split", "Their accuracy is not measured; add examples."
     ),
-    "near-same-image": Kind(
-        "note", "images nearly the same as another of their split", "Look at them; they add little to the training."
-    ),
+    "near-same-image": Kind("note", "near-duplicate images in one split", "Inspect them; they add little to training."),
     "empty-image": Kind(
-        "note", "images without objects", "They teach what is background. Check that none was merely not annotated."
+        "note", "images without objects", "They are used as background. Check that none lacks its annotations."
     ),
     "exif-tag": Kind(
         "note",
-        "images turned by an EXIF tag, annotated upright",
-        "Training and detection turn them upright; other programs may not.",
-        "pixels are turned upright",
+        "images with an EXIF rotation, annotated upright",
+        "Training and detection rotate them upright; other programs may not.",
+        "pixels are rotated upright",
     ),
     "unlisted-file": Kind(
         "note",
         "image files that no split lists",
         "They are not used. Annotate them, or list them as empty images.",
-        "left out",
+        "omitted",
     ),
     "tiny-box": Kind(
         "note",
         "boxes smaller than 8x8 pixels at the training size",
-        "They are hard to learn: a larger --size or tiles help.",
+        "They are hard to learn; a larger --size or tiling helps.",
     ),
     "distorted-image": Kind(
         "note",
-        "images stretched more than twofold",
-        "Every image is resized to the training size; choose one of the images' shape, such as --size 320x960.",
+        "images stretched by more than a factor of 2",
+        "Every image is resized to the training size; choose one with the shape of the images, such as --size 320x960.",
     ),
 }
 
@@ -198,7 +204,7 @@ KINDS: dict[str, Kind] = {
 class Example(NamedTuple):
     """One occurrence of a finding.
 
-    part, file and annotation say where; `images` are positions (part, image) to be shown, `box` that of the box meant.
+    part, file and annotation give the location; `images` has positions (part, image) to show, `box` that of the box.
     """
 
     part: str
@@ -209,20 +215,20 @@ class Example(NamedTuple):
     box: int | None = None
 
     def line(self) -> str:
-        """The example as text, on one line."""
+        """Return the example as one line of text."""
         where = " ".join(text for text in (self.file, self.annotation) if text)
         return printable(f"{self.part}: {where} {self.detail}")
 
 
 def printable(text: str) -> str:
-    """The text on one line, with escapes for what a terminal cannot or should not be sent."""
+    """Return the text on one line, with unprintable characters escaped."""
     words = " ".join(text.split())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
 
 
 @dataclass
 class Finding:
-    """All occurrences of one kind: how many, and the first of them."""
+    """All occurrences of one kind: their number, and the first as examples."""
 
     kind: str
     count: int
@@ -235,7 +241,7 @@ class Finding:
 
     @property
     def title(self) -> str:
-        """What was found, as a plural."""
+        """What was found, in the plural."""
         return KINDS[self.kind].title
 
     @property
@@ -244,7 +250,7 @@ class Finding:
         return KINDS[self.kind].remedy
 
     def to_json(self) -> dict[str, Any]:
-        """The finding as plain values."""
+        """Return the finding as plain values."""
         rows = [
             {"split": one.part, "file": one.file, "annotation": one.annotation or None, "detail": one.detail}
             for one in self.examples

@@ -1,7 +1,7 @@
-"""Write a cleaned copy of an examined data set, in COCO form: `fix(report, OUT)`.
+"""Write a cleaned copy of an examined dataset in COCO format: `fix(report, OUT)`.
 
-The copy opens with `open_dataset` and has, for each split, OUT/annotations/SPLIT.json and OUT/images/SPLIT/. What is
-left out or changed is returned, and listed in OUT/changes.txt. The original is only read.
+The copy can be read with `open_dataset` and has OUT/annotations/SPLIT.json and OUT/images/SPLIT/ per split. All changes
+are returned and listed in OUT/changes.txt. The original is not modified.
 """
 
 import os
@@ -29,48 +29,48 @@ from rtdetr.errors import DatasetError
 from rtdetr.images import open_image
 from rtdetr.images.files import SAVED_FORMATS
 
-_SAVED_MODES = {  # in another, an image is saved as RGB
+_SAVED_MODES = {  # images in other modes are saved as RGB
     "JPEG": {"L", "RGB", "CMYK"},
     "PNG": {"1", "L", "LA", "P", "I", "I;16", "RGB", "RGBA"},
     "WEBP": {"RGB", "RGBA"},
     "BMP": {"L", "RGB"},
 }
 _SAVED_SUFFIXES = {suffix: kind for suffix, kind in SAVED_FORMATS.items() if kind in _SAVED_MODES}
-_ROUNDING = 0.01  # pixels; what is cut by less is not listed
+_ROUNDING = 0.01  # pixels; smaller clips are not listed
 
 
 class Change(NamedTuple):
-    """What was done about one thing: the kind of finding, and what and where in words."""
+    """A change in the copy: the kind of finding, and what was changed and where."""
 
     kind: str
     text: str
 
 
 def fix(report: Report, out: str | os.PathLike[str], *, allow_loss: bool = False) -> list[Change]:
-    """Write a cleaned copy into a new folder.
+    """Write a cleaned copy to a new folder.
 
-    Boxes without an area inside their image, boxes of unknown classes and repeated boxes are left out; the others are
-    cut at the borders. Missing and corrupt images, images of another size than annotated, and copies of an image are
-    left out; of a picture in two splits, the one in the earlier split is (train, then val). Images with an EXIF
-    rotation are turned upright together with their boxes. Boxes, areas and crowd marks are kept, outlines and other
-    keys are not; annotations are numbered anew. The rest is left to a person.
+    Omitted are boxes without an area inside their image, boxes of unknown classes, repeated boxes, missing and corrupt
+    images, images whose size differs from the annotations, and duplicate images; of an image in two splits, the one in
+    the earlier split (train, then val). All other boxes are clipped to the image. Images with an EXIF rotation are
+    rotated upright together with their boxes. Boxes, areas and crowd flags are kept, outlines and other keys are not;
+    annotations are renumbered. Other findings are not fixed.
 
     Args:
-        report: from `check`.
-        out: folder to create, outside the data; it may exist if it is empty.
-        allow_loss: write it even if more than a few percent of the images or boxes of a split, or a whole split, are
-            left out; copies of images and boxes do not count.
+        report: report from `check`.
+        out: folder to create, outside the data; it can exist if it is empty.
+        allow_loss: write the copy even if a split, or more than a few percent of its images or boxes, would be omitted;
+            duplicate images and boxes do not count.
 
     Raises:
-        DatasetError: `out` has content, lies inside the data or cannot be written; several parts are of one split, or
-            of unknown ones; too much would be left out; or nothing is left to write.
+        DatasetError: `out` has content, is inside the data or cannot be written; several parts belong to one split, or
+            to unknown ones; too much would be omitted; or nothing is left to write.
     """
     target, parts = Path(out).resolve(), report.survey.parts
     _refuse(target, report)
     changes = [Change(f.kind, e.line()) for f in report.findings if f.kind == "unreadable-split" for e in f.examples]
     if changes and not allow_loss:
         raise DatasetError(
-            f"{changes[0].text}. A cleaned copy would be without this split: correct it, or accept the loss with "
+            f"{changes[0].text}. The cleaned copy would lack this split; correct it, or accept the loss with "
             "--allow-loss (Python: allow_loss=True); nothing was written"
         )
     noted = [(part, problem) for part in parts for problem in (*part.problems, *part.changes) if problem.is_shown]
@@ -103,40 +103,42 @@ def fix(report: Report, out: str | os.PathLike[str], *, allow_loss: bool = False
             target.rmdir()
         partial.rename(target)
     except OSError as error:
-        raise DatasetError(f"cannot write {target}: {error.strerror or error}. Choose another place.") from None
+        raise DatasetError(f"cannot write {target}: {error.strerror or error}. Choose another folder") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return changes
 
 
 def summary(changes: list[Change]) -> str:
-    """One line for each kind of change."""
+    """Return one line per kind of change."""
     counts = Counter(change.kind for change in changes)
     return "\n".join(f"  {KINDS[kind].title}: {counts[kind]}, {KINDS[kind].fixed}" for kind in KINDS if counts[kind])
 
 
 def _refuse(target: Path, report: Report) -> None:
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise DatasetError(f"expected a new or empty folder for the cleaned copy, {target} has content: choose another")
+        raise DatasetError(
+            f"expected a new or empty folder for the cleaned copy, but {target} has content; choose another"
+        )
     for split, count in Counter(part.split for part in report.survey.parts).items():
         if count > 1:
             raise DatasetError(
-                f"expected one {split!r} split to copy, got {count}: copy them one by one, or merge them"
+                f"expected one {split!r} split to copy, got {count}; copy them one at a time, or merge them"
             )
         if split not in SPLIT_NAMES:
-            raise DatasetError(f"expected splits named train, val or test to copy, got {split!r}: rename its file")
+            raise DatasetError(f"expected splits named train, val or test to copy, got {split!r}; rename its file")
     folders = {path for path in report.data if path.is_dir()}
     for part, facts in zip(report.survey.parts, report.survey.facts, strict=True):
-        # files of a YOLO list may lie far apart, and the folder that all are in be that of much else
+        # the images of a YOLO list can be far apart, and their common folder can contain much else
         folders |= {_root_of(part.source), dataset_root(part.source) if part.format == "yolo" else part.images_dir}
         folders |= {image.path.parent for image, one in zip(part.images, facts, strict=True) if one.usable}
     for folder in folders:
         if target.is_relative_to(folder.resolve()):
-            raise DatasetError(f"expected a folder outside the data, {target} is inside {folder}: choose another")
+            raise DatasetError(f"expected a folder outside the data, but {target} is inside {folder}; choose another")
 
 
 def _root_of(source: Path) -> Path:
-    """The folder of the data set that a folder or file of annotations belongs to."""
+    """Return the folder of the dataset that a folder or file of annotations belongs to."""
     folder = source if source.is_dir() else source.parent
     if folder.parts[-2:] == ("ImageSets", "Main"):
         return folder.parents[1]
@@ -145,12 +147,12 @@ def _root_of(source: Path) -> Path:
 
 def _refuse_empty(parts: list[Part], chosen: list[Chosen]) -> None:
     for part, one in zip(parts, chosen, strict=True):
-        what = "has no class" if not part.categories else "" if one.images.any() else "has no sound image"
+        what = "has no class" if not part.categories else "" if one.images.any() else "has no valid image"
         if what:
             reasons = ", ".join(f"{KINDS[kind].title}: {count}" for kind, count in Counter(one.why.values()).items())
             raise DatasetError(
-                f"{part.source}: the split {part.name!r} {what}{f' ({reasons})' if reasons else ''}, so there is "
-                "nothing to write of it. Correct it, or examine the other splits without it"
+                f"{part.source}: the split {part.name!r} {what}{f' ({reasons})' if reasons else ''}, so it cannot be "
+                "copied. Correct it, or examine the other splits without it"
             )
 
 
@@ -161,7 +163,7 @@ def _kept(part: Part, why: dict[int, str]) -> np.ndarray:
 
 
 def _choose_images(survey: Survey, changes: list[Change]) -> list[dict[int, str]]:
-    """The images of each split to leave out, each with the kind of finding that is the reason."""
+    """Return the images to omit per split, each with the kind of finding that is the reason."""
     why: list[dict[int, str]] = [{} for _ in survey.parts]
     boxes_of = _boxes_of_images(survey)
 
@@ -176,7 +178,7 @@ def _choose_images(survey: Survey, changes: list[Change]) -> list[dict[int, str]
             if image.misplaced_label or i in no_label:
                 leave_out("misplaced-label" if image.misplaced_label else "unlabeled-image", (p, i))
             elif not image.is_label_read:
-                why[p][i] = "unreadable-entry"  # the defect names it
+                why[p][i] = "unreadable-entry"  # its problem is already listed
             elif not one.usable:
                 missing = "ambiguous-file" if image.is_ambiguous else "missing-file"
                 leave_out(missing if one.missing else "corrupt-image", (p, i))
@@ -188,7 +190,7 @@ def _choose_images(survey: Survey, changes: list[Change]) -> list[dict[int, str]
             if i in why[p]:
                 continue
             if p in best:
-                worse, best[p] = sorted([best[p], (p, i)], key=survey.num_boxes)  # stable: of equals the later stays
+                worse, best[p] = sorted([best[p], (p, i)], key=survey.num_boxes)  # stable: the later of equals stays
                 leave_out("same-image", worse)
             else:
                 best[p] = (p, i)
@@ -198,7 +200,7 @@ def _choose_images(survey: Survey, changes: list[Change]) -> list[dict[int, str]
 
 
 def _boxes_of_images(survey: Survey) -> Callable[[Position], str]:
-    """A function that names the boxes of an image, which are left out with it."""
+    """Return a function that names the boxes of an image, which are omitted with it."""
     orders = [np.argsort(part.box_images, kind="stable") for part in survey.parts]
     images = [part.box_images[order] for part, order in zip(survey.parts, orders, strict=True)]
 
@@ -229,13 +231,13 @@ def _joined_classes(survey: Survey) -> list[Change]:
 
 
 def _choose_boxes(survey: Survey, part: int, why: dict[int, str], changes: list[Change]) -> Chosen:
-    """What a split of the copy gets of the images that are not left out."""
+    """Return the content of a split of the copy, given the omitted images."""
     record = survey.parts[part]
     images = _kept(record, why)
     degenerate, outside = bad_boxes(survey, part)
     wrong = {"degenerate-box": degenerate, "box-outside": outside, "repeated-box": repeated_boxes(survey, part)}
     kept = images[record.box_images]
-    dropped = Counter({"unknown-class": int((kept & (record.labels < 0)).sum())})  # the defects name them
+    dropped = Counter({"unknown-class": int((kept & (record.labels < 0)).sum())})  # their problems are already listed
     kept &= record.labels >= 0
     for kind, boxes in wrong.items():
         changes += [_box_change(survey, part, box, kind) for box in np.flatnonzero(kept & boxes)]
@@ -253,7 +255,7 @@ def _box_change(survey: Survey, part: int, box: np.int64, kind: str) -> Change:
 
 
 def _category_ids(survey: Survey) -> dict[str, int]:
-    """Id of each class name: that of the files where these are integers that agree, else 1, 2, 3, ..."""
+    """Return the id per class name: that of the files if these are consistent integers, else 1, 2, 3, ..."""
     ids: dict[str, int] = {}
     for part in survey.parts:
         for category in part.categories:
@@ -303,7 +305,7 @@ def _write_split(
 
 
 def _upright_boxes(survey: Survey, part: int, image: int, boxes: np.ndarray) -> list[list[float]]:
-    """Boxes of an image [x, y, width, height], cut at its borders and turned as the copy of the image is."""
+    """Return the boxes [x, y, width, height] of an image, clipped and rotated like the copy of the image."""
     facts, size_wh = survey.facts[part][image], survey.sizes_wh[part][image]
     xywh = survey.boxes_xywh[part][boxes]
     low, high = xywh[:, :2].clip(0, size_wh), (xywh[:, :2] + xywh[:, 2:]).clip(0, size_wh)
@@ -315,7 +317,7 @@ def _upright_boxes(survey: Survey, part: int, image: int, boxes: np.ndarray) -> 
 def turned(
     low: np.ndarray, high: np.ndarray, *, size_wh: tuple[int, int], orientation: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Corners (n, 2) of boxes in an image as stored, of `size_wh`, once it is turned upright.
+    """Return the corners (n, 2) of boxes in a stored image of `size_wh` after it is rotated upright.
 
     Source: the figure of orientations in the Exif standard (CIPA DC-008).
     """
@@ -337,7 +339,7 @@ def _write_image(source: Path, target: Path, facts: ImageFacts) -> None:
 
 
 def _free_name(file_name: str, encoded: bool, taken: set[str]) -> str:
-    """The image's own name below the new folder: never outside it, and no name twice."""
+    """Return a unique file name for the image, always below the new folder."""
     path = Path(file_name)
     folders = [] if path.is_absolute() else [folder for folder in path.parent.parts if folder != ".."]
     suffix = ".png" if encoded and path.suffix.lower() not in _SAVED_SUFFIXES else path.suffix

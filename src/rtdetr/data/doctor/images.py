@@ -1,7 +1,7 @@
-"""Look at every image file once: can it be read, how large is it, is it turned by EXIF, and what does it look like.
+"""Examine every image file once: readability, size, EXIF rotation and a thumbnail.
 
-JPEG files are decoded at an eighth of their size, which still reads all of their data (a truncated file is found) and
-takes a quarter of the time. Files are read by threads, whose decoders run at the same time.
+JPEG files are decoded at an eighth of their size, which still reads all their data (so truncated files are found) and
+takes a quarter of the time. Several threads read and decode files in parallel.
 """
 
 import hashlib
@@ -24,16 +24,25 @@ from rtdetr.images.orientation import UPRIGHT, exif_orientation, exif_tag, uprig
 
 _log = logging.getLogger(__name__)
 THUMB_SIDE = 16
-_PLAIN_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"}  # others may hold values that cannot be converted
+_PLAIN_MODES = {
+    "1",
+    "L",
+    "LA",
+    "P",
+    "RGB",
+    "RGBA",
+    "CMYK",
+    "YCbCr",
+}  # others can be unconvertible
 
 
 class ImageFacts(NamedTuple):
-    """What is known about an image file.
+    """Facts about an image file.
 
-    error: why the file cannot be used; the fields below are then empty.
-    stored_wh: width and height of the pixels in the file; `upright_wh` after EXIF rotation.
-    orientation: of the EXIF tag, 1 to 8; 1 is upright.
-    digest: equal for files with equal bytes.
+    error: why the file cannot be used; then the fields below are empty.
+    stored_wh: width and height as stored in the file; `upright_wh` is after EXIF rotation.
+    orientation: EXIF orientation, 1 to 8; 1 is upright.
+    digest: hash of the file content.
     thumb: gray levels 0..255 of the upright image, 16x16.
     """
 
@@ -52,38 +61,38 @@ class ImageFacts(NamedTuple):
 
     @property
     def usable(self) -> bool:
-        """The file exists and is an image."""
+        """Whether the file exists and is an image."""
         return self.error is None
 
 
 def examine_all(paths: Sequence[Path]) -> list[ImageFacts]:
-    """Facts of many files, in order; says every ten seconds how far it is."""
+    """Return the facts of many files, in order; log the progress every ten seconds."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of damaged metadata; set here because threads share the filters
+        warnings.simplefilter("ignore")  # about damaged metadata; set here because threads share the filters
         with ThreadPoolExecutor() as pool:
             return list(_reporting(pool.map(examine, paths), len(paths)))
 
 
 def _reporting(facts: Iterator[ImageFacts], total: int) -> Iterator[ImageFacts]:
-    said = time.monotonic()
+    reported = time.monotonic()
     for number, one in enumerate(facts, start=1):
         yield one
-        if time.monotonic() - said > 10:
-            said = time.monotonic()
+        if time.monotonic() - reported > 10:
+            reported = time.monotonic()
             _log.info("read %d of %d images", number, total)
 
 
 def examine(path: Path) -> ImageFacts:
-    """Facts of one file; never raises."""
+    """Return the facts of one file; never raises."""
     try:
         data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: no file can have such a name
-        return ImageFacts("there is no such file", missing=True)
+        return ImageFacts("does not exist", missing=True)
     except OSError as error:
         return ImageFacts(f"cannot be read: {error.strerror or error}")
     try:
         return _facts(data)
-    except Exception:  # damaged files make decoders fail in every way; the loader's own words follow
+    except Exception:  # decoders fail in many ways on damaged files; use the loader's message
         try:
             upright = image_of(path)
         except InputError as error:
@@ -97,14 +106,14 @@ def examine(path: Path) -> ImageFacts:
 
 
 def image_of(path: Path) -> Image.Image:
-    """What to show of an image file: upright, RGB in 8 bits.
+    """Return an image file for display: upright, 8-bit RGB.
 
     Raises:
-        InputError: training could not read it with any number of channels.
+        InputError: training could not read the file with any number of channels.
     """
     array = numpy_file(path)
     if array is not None and array.ndim == 3 and array.shape[0] in (1, 3, 4):
-        return open_image(array)  # which refuses channels that come first
+        return open_image(array)  # rejects channels-first arrays
     return viewable(path if array is None else array)
 
 
@@ -120,20 +129,20 @@ def _facts(data: bytes) -> ImageFacts:
             turn = UPRIGHT.get(exif_orientation(image))
             upright = image if turn is None else image.transpose(turn)
     if upright is None:
-        upright = open_image(data)  # which refuses values that cannot be converted
+        upright = open_image(data)  # rejects values that cannot be converted
         if mode.startswith("I"):
             upright = _over_all_levels(np.asarray(open_image(data, mode=None)))
     return _described(data, upright, stored_wh, orientation)
 
 
 def _over_all_levels(values: np.ndarray) -> Image.Image:
-    """16-bit levels up to white: cameras fill 10 or 12 of the bits, and in 8 such pictures are all alike, black."""
+    """Scale 16-bit levels up to white: cameras use 10 or 12 bits, and in 8 bits all such images would be black."""
     return Image.fromarray((values.astype(np.float32) * (255 / max(values.max(), 255))).astype(np.uint8))
 
 
 def _described(data: bytes, upright: Image.Image, stored_wh: tuple[int, int], orientation: int) -> ImageFacts:
     if upright.mode == "P" and "transparency" in upright.info:
-        upright = upright.convert("RGBA")  # PIL warns about the direct way; the colors are the same
+        upright = upright.convert("RGBA")  # PIL warns about a direct conversion; the colors are the same
     gray = upright.convert("L")
     return ImageFacts(
         error=None,

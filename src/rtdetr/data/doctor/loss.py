@@ -1,4 +1,4 @@
-"""What a cleaned copy would lose: images and boxes that are listed or labeled, and in no split of the copy."""
+"""Measure what a cleaned copy would lose: listed or labeled images and boxes that no split of the copy has."""
 
 from collections import Counter
 from typing import NamedTuple
@@ -12,9 +12,9 @@ from rtdetr.data.records import Part
 from rtdetr.errors import DatasetError
 from rtdetr.wording import are, counted
 
-MOST_LOST = 0.05  # share of a split's images or boxes that may be left out without being asked for
-COPIES = ("same-image", "leak", "repeated-box")  # of which the copy has another
-_STRONG_CUT = 0.25  # share of a box's area; a box of which more is cut is not the one annotated
+MOST_LOST = 0.05  # fraction of a split's images or boxes that may be omitted without --allow-loss
+COPIES = ("same-image", "leak", "repeated-box")  # the copy has another one of these
+_STRONG_CUT = 0.25  # fraction of a box's area; if more is clipped, the box is no longer the annotated one
 _UNREAD = ("unreadable-entry", "not-fraction", "unknown-image", "duplicate-id", "misplaced-label")
 _WITH_IMAGES = "with those images"
 _MOST_REASONS = 4
@@ -22,12 +22,12 @@ _REMEDY = "Correct the data, or accept the loss with --allow-loss (Python: allow
 
 
 class Chosen(NamedTuple):
-    """What a split of the copy gets.
+    """Content of a split of the copy.
 
-    images: which images, bool (images,).
-    why: for each other image the kind of finding that it is left out for.
-    boxes: positions of the boxes, in the order of the images.
-    dropped: how many boxes of the images chosen are left out, by kind of finding.
+    images: mask of the copied images, bool (images,).
+    why: kind of finding per omitted image.
+    boxes: positions of the copied boxes, in the order of the images.
+    dropped: number of omitted boxes of the copied images, by kind of finding.
     """
 
     images: np.ndarray
@@ -37,23 +37,24 @@ class Chosen(NamedTuple):
 
 
 def refuse_loss(survey: Survey, chosen: list[Chosen], *, num_stray_labels: int) -> None:
-    """Refuse a copy of which a split would have lost more than a few percent of its images or boxes.
+    """Refuse a copy if a split would lose more than a few percent of its images or boxes.
 
-    Copies of images and boxes are no loss: the copy has another of each. A box that is cut by more than a quarter is
-    one. Boxes that look as if they were written in another form are refused too: once cut, nothing shows it any more.
+    Duplicate images and boxes are no loss: the copy keeps one of each. A box that is clipped by more than a quarter
+    counts as lost. Boxes that seem to be in another form are refused too: after clipping this could not be detected.
 
     Args:
-        survey: the data set.
-        chosen: for each split what is copied.
-        num_stray_labels: label files whose images are missing.
+        survey: the dataset.
+        chosen: content of the copy, per split.
+        num_stray_labels: number of label files without an image.
 
     Raises:
-        DatasetError: names the split, the numbers and the reasons; or says how many label files have no image.
+        DatasetError: too much would be lost; the message has the split, numbers and reasons, or the number of label
+            files without an image.
     """
     for p, part in enumerate(survey.parts):
         if doubt := doubtful_form(survey, p):
             raise DatasetError(
-                f"{part.source}: the boxes of {part.name!r} {doubt}. Convert them first, or copy them as they are with "
+                f"{part.source}: the boxes of {part.name!r} {doubt}. Convert them first, or copy them unchanged with "
                 "--allow-loss (Python: allow_loss=True); nothing was written"
             )
         images, boxes = _lost_images(part, chosen[p]), _lost_boxes(part, chosen[p])
@@ -62,28 +63,28 @@ def refuse_loss(survey: Survey, chosen: list[Chosen], *, num_stray_labels: int) 
         if images.total() <= most_images and boxes.total() + cut <= most_boxes:
             continue
         num_images, num_boxes = counted(part.num_listed_images, "image"), counted(part.num_listed_boxes, "box")
-        cuts = f", and cut {counted(cut, 'box')} by more than a quarter" if cut else ""
+        cuts = f", and {counted(cut, 'box')} would be clipped by more than a quarter" if cut else ""
         raise DatasetError(
-            f"{part.source}: a cleaned copy would lose of {part.name!r} {images.total()} of {num_images}"
+            f"{part.source}: the cleaned copy of {part.name!r} would lose {images.total()} of {num_images}"
             f"{_reasons(images)} and {boxes.total()} of {num_boxes}{_reasons(boxes)}{cuts}. {_REMEDY}"
         )
     images = sum(part.num_listed_images for part in survey.parts)
     if num_stray_labels > MOST_LOST * (images + num_stray_labels):
         raise DatasetError(
-            f"{survey.parts[0].source}: a cleaned copy would lose the objects of "
-            f"{counted(num_stray_labels, 'label file')} whose images are missing; {counted(images, 'image')} "
-            f"{are(images)} there. {_REMEDY}"
+            f"{survey.parts[0].source}: the cleaned copy would lose the objects of "
+            f"{counted(num_stray_labels, 'label file')} with missing images; {counted(images, 'image')} "
+            f"{are(images)} present. {_REMEDY}"
         )
 
 
 def _lost_images(part: Part, chosen: Chosen) -> Counter[str]:
-    """Images of a split that the copy lacks, by reason; each counts once."""
+    """Return the number of images of a split that the copy lacks, by reason; each counts once."""
     lost = Counter(KINDS[kind].title for kind in chosen.why.values() if kind not in COPIES)
     return _with_unread(lost, part, part.num_listed_images - len(part.images))
 
 
 def _lost_boxes(part: Part, chosen: Chosen) -> Counter[str]:
-    """Boxes of a split that the copy lacks, by reason; each counts once."""
+    """Return the number of boxes of a split that the copy lacks, by reason; each counts once."""
     lost = Counter({KINDS[kind].title: n for kind, n in chosen.dropped.items() if kind not in COPIES})
     left_out = [image for image, kind in chosen.why.items() if kind not in COPIES]
     lost[_WITH_IMAGES] = int(np.isin(part.box_images, left_out).sum())
@@ -98,5 +99,5 @@ def _with_unread(lost: Counter[str], part: Part, count: int) -> Counter[str]:
 
 
 def _reasons(lost: Counter[str]) -> str:
-    told = [(title, count) for title, count in lost.most_common() if count]
-    return f" ({'; '.join(f'{title}: {count}' for title, count in told[:_MOST_REASONS])})" if told else ""
+    reasons = [(title, count) for title, count in lost.most_common() if count]
+    return f" ({'; '.join(f'{title}: {count}' for title, count in reasons[:_MOST_REASONS])})" if reasons else ""

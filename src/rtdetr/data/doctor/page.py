@@ -1,4 +1,4 @@
-"""The doctor's report as one HTML file with images, which needs no other file and no network."""
+"""The doctor's report as a self-contained HTML file with images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,14 +19,14 @@ def save_page(
 
     Args:
         file: NAME.html.
-        data: what was examined.
+        data: the paths that were examined.
         survey: everything that was read.
-        findings: one for each kind of finding, errors first.
+        findings: one per kind of finding, errors first.
         verdict: the result in one sentence.
-        sound: whether it is good.
+        sound: whether the result is good.
 
     Raises:
-        DatasetError: the file cannot be written, or exists and is no page by its name.
+        DatasetError: the file cannot be written, or exists and is not named .html.
     """
     refuse_other_files(file)
     lead = together(
@@ -36,19 +36,19 @@ def save_page(
         "Splits": _splits(survey),
         "Findings": _index(findings),
         "Classes": _classes(survey),
-        "In detail": _details(survey, findings),
+        "Details": _details(survey, findings),
     }
     return html.save_page(file, html.page("Data check", lead=lead, sections=sections), error=DatasetError)
 
 
 def refuse_other_files(file: Path) -> None:
-    """See that the page would not replace an annotation file, say.
+    """Check that the page does not replace, for example, an annotation file.
 
     Raises:
-        DatasetError: it would.
+        DatasetError: the file exists and is not named .html.
     """
     if file.is_file() and file.suffix.lower() not in (".html", ".htm"):
-        raise DatasetError(f"expected a new file or NAME.html for the page, {file} exists: choose another")
+        raise DatasetError(f"expected a new file or NAME.html for the page, but {file} exists; choose another name")
 
 
 def _color(sound: bool) -> str:
@@ -87,7 +87,7 @@ def _details(survey: Survey, findings: Sequence[Finding]) -> Html:
     if not findings:
         return Html()
     return together(
-        note("The box in question is red, the other boxes of the image are yellow."),
+        note("The box of the finding is red; other boxes of the image are yellow."),
         *(_finding(survey, finding) for finding in findings),
     )
 

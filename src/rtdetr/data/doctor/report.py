@@ -1,4 +1,4 @@
-"""The doctor's report: what was found, as values, as text, as JSON; `page.py` makes the page with images."""
+"""The doctor's report: findings as values, as text and as JSON; `page.py` writes the page with images."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -13,11 +13,11 @@ from rtdetr.data.doctor.page import save_page
 from rtdetr.data.doctor.survey import Survey
 from rtdetr.wording import counted, plural, text_table
 
-_MOST_CLASSES = 100  # that the text shows; JSON and page have all
+_MOST_CLASSES = 100  # shown in the text; JSON and page have all
 
 
 def is_whole(data: Iterable[Path]) -> bool:
-    """Whether these stand for data sets, with all their splits, and not for single annotation files."""
+    """Return whether these are datasets with all their splits, not single annotation files."""
     return any(path.is_dir() or path.suffix.lower() in (".yaml", ".yml") for path in data)
 
 
@@ -27,8 +27,8 @@ class Report:
 
     Attributes:
         data: the folders or files examined.
-        survey: everything that was read; `fix` starts from it.
-        findings: one for each kind of finding, errors first.
+        survey: everything that was read; the input of `fix`.
+        findings: one per kind of finding, errors first.
     """
 
     data: list[Path]
@@ -37,12 +37,12 @@ class Report:
 
     @property
     def is_whole(self) -> bool:
-        """All annotations of a data set were read, not single files of them."""
+        """Whether all annotations of a dataset were read, not only single files."""
         return is_whole(self.data)
 
     @property
     def sound(self) -> bool:
-        """There is no error and no warning; notes do not count."""
+        """Whether there are no errors and no warnings; notes do not count."""
         return all(finding.severity == "note" for finding in self.findings)
 
     @cached_property
@@ -56,7 +56,7 @@ class Report:
         return count_classes(self.survey)
 
     def to_json(self) -> dict[str, Any]:
-        """The report as plain values."""
+        """Return the report as plain values."""
         names = [part.name for part in self.survey.parts]
         return {
             "data": [str(path) for path in self.data],
@@ -74,7 +74,7 @@ class Report:
         }
 
     def text(self) -> str:
-        """The report for a terminal."""
+        """Return the report for a terminal."""
         blocks = [_table(["split", "images", "empty", "objects", "classes", "format", "from"], self._split_cells())]
         shown = self.classes[:_MOST_CLASSES]
         heads = [head for part in self.survey.parts for head in (f"{part.name} objects", f"{part.name} images")]
@@ -86,18 +86,18 @@ class Report:
         return "\n\n".join([*blocks, self.verdict()])
 
     def verdict(self) -> str:
-        """The result in one sentence."""
+        """Return the result in one sentence."""
         counts = Counter(finding.severity for finding in self.findings)
-        told = [_kinds(counts[name], name) for name in ("error", "warning", "note") if counts[name]]
+        kinds = [_kinds(counts[name], name) for name in ("error", "warning", "note") if counts[name]]
         if self.sound:
-            return f"The data is sound{f' ({told[0]})' if told else ''}."
-        return f"Found {', '.join(told)}."
+            return f"The data is sound{f' ({kinds[0]})' if kinds else ''}."
+        return f"Found {', '.join(kinds)}."
 
     def save_html(self, file: str | Path) -> Path:
-        """Write a page with images, which needs no other file and no network.
+        """Write a self-contained HTML page with images.
 
         Raises:
-            DatasetError: the file cannot be written, or exists and is no page by its name.
+            DatasetError: the file cannot be written, or exists and is not named .html.
         """
         findings, verdict = self.findings, self.verdict()
         return save_page(
@@ -124,7 +124,7 @@ def _finding_text(finding: Finding) -> str:
 
 
 def _table(heads: list[str], rows: list[list[object]]) -> str:
-    """Columns, numbers at the right."""
+    """Format columns, numbers aligned right."""
     cells = [heads, *([printable(str(cell)) for cell in row] for row in rows)]
     numeric = [all(isinstance(row[column], int) or row[column] == "" for row in rows) for column in range(len(heads))]
     return text_table(cells, right=numeric)

@@ -1,4 +1,4 @@
-"""All splits of a data set with what is known about their image files: the input of every check."""
+"""All splits of a dataset with facts about their image files: the input of every check."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -13,7 +13,7 @@ from rtdetr.data.doctor.findings import KINDS, Example, Finding
 from rtdetr.data.doctor.images import ImageFacts, examine_all
 from rtdetr.data.records import Part
 
-Position = tuple[int, int]  # of a part, and of an image in it
+Position = tuple[int, int]  # index of a part, and of an image in it
 
 
 @dataclass
@@ -22,11 +22,11 @@ class Survey:
 
     Attributes:
         parts: the splits.
-        facts: for each part, what its image files are.
-        sizes_wh: for each part, int64 (images, 2): the size that the boxes refer to, as annotated or else of
-            the upright file; 0 where neither is known.
-        boxes_xywh: for each part, float64 (boxes, 4), pixels.
-        same, near: groups of images that are the same file, or nearly the same picture.
+        facts: per part, the facts of its image files.
+        sizes_wh: per part, int64 (images, 2): the size that the boxes refer to, as annotated or else of the upright
+            file; 0 if neither is known.
+        boxes_xywh: per part, float64 (boxes, 4), pixels.
+        same, near: groups of identical files, and of near duplicates.
     """
 
     parts: list[Part]
@@ -51,7 +51,7 @@ class Survey:
     def example(
         self, position: Position, detail: str, *, box: int | None = None, also: Position | None = None
     ) -> Example:
-        """An example that shows an image, perhaps one box of it, perhaps a second image."""
+        """Return an example that shows an image, and optionally one of its boxes and a second image."""
         part, image = position
         record = self.parts[part]
         annotation = "" if box is None else record.box_name(box)
@@ -59,17 +59,17 @@ class Survey:
         return Example(record.name, record.images[image].file_name, annotation, detail, images, box)
 
     def num_boxes(self, position: Position) -> int:
-        """Number of boxes of an image."""
+        """Return the number of boxes of an image."""
         return int(self._counts[position[0]][position[1]])
 
     def file_name(self, position: Position) -> str:
-        """Split and file of an image."""
+        """Return split and file name of an image."""
         part, image = position
         return f"{self.parts[part].name}/{self.parts[part].images[image].file_name}"
 
 
 def survey(parts: Sequence[Part]) -> Survey:
-    """Read every image file of the parts, once where several list it."""
+    """Read every image file of the parts, only once if several list it."""
     paths = list(dict.fromkeys(image.path for part in parts for image in part.images))
     facts = dict(zip(paths, examine_all(paths), strict=True))
     return Survey(list(parts), [[facts[image.path] for image in part.images] for part in parts])
@@ -86,7 +86,7 @@ def _pixels(part: Part, sizes_wh: np.ndarray) -> np.ndarray:
 
 
 class Collector:
-    """Gathers findings, keeping the first of each kind as examples."""
+    """Collects findings and keeps the first of each kind as examples."""
 
     def __init__(self, max_examples: int) -> None:
         self._max_examples = max_examples
@@ -94,7 +94,7 @@ class Collector:
         self._examples: dict[str, list[Example]] = defaultdict(list)
 
     def add(self, kind: str, rows: Iterable[int] | np.ndarray, example: Callable[[int], Example]) -> None:
-        """Count the rows, and describe the first of them."""
+        """Count the rows and describe the first of them."""
         positions = [int(row) for row in rows]
         self._counts[kind] += len(positions)
         free = self._max_examples - len(self._examples[kind])
@@ -105,5 +105,5 @@ class Collector:
         self.add(kind, [0], lambda _: example)
 
     def findings(self) -> list[Finding]:
-        """What was found, in the order of `KINDS`: the worst first."""
+        """Return the findings in the order of `KINDS`, errors first."""
         return [Finding(kind, self._counts[kind], self._examples[kind]) for kind in KINDS if self._counts[kind]]

@@ -1,4 +1,4 @@
-"""Thumbnails of what the doctor found: the image with its boxes, near enough that the box in question can be seen."""
+"""Thumbnails of findings: the image with its boxes, zoomed in so that the box of the finding is visible."""
 
 from typing import NamedTuple
 
@@ -12,11 +12,11 @@ from rtdetr.errors import InputError
 from rtdetr.images.orientation import turn_back
 
 THUMB_WH = (320, 240)
-_BEYOND = (226, 228, 232)  # color of what lies beyond the border of the image
+_BEYOND = (226, 228, 232)  # color of the area outside the image
 _MEANT, _EDGE, _OTHER = (229, 37, 62), (255, 255, 255), (255, 214, 10)
-_CONTEXT = 5.0  # a window is so many times as long as the box it shows
+_CONTEXT = 5.0  # side of the window relative to the longer side of the box
 _LEAST_WINDOW = 48.0  # pixels of the image
-_MOST_BEYOND = 4.0  # a box is shown so many sides of the image away
+_MOST_BEYOND = 4.0  # a box is shown up to this many image sides outside the image
 
 
 class Thumbnail(NamedTuple):
@@ -27,7 +27,7 @@ class Thumbnail(NamedTuple):
 
 
 def thumbnails(survey: Survey, example: Example) -> list[Thumbnail]:
-    """The images of an example, those that can be read; of an image annotated unrotated, both ways to see it."""
+    """Return the readable images of an example; for an image annotated without its EXIF rotation, both orientations."""
     shown = []
     for number, position in enumerate(example.images):
         image = _open(survey, position)
@@ -51,12 +51,12 @@ def _open(survey: Survey, position: Position) -> Image.Image | None:
         return None
     try:
         return image_of(survey.parts[position[0]].images[position[1]].path)
-    except InputError:  # gone since it was examined
+    except InputError:  # removed since it was examined
         return None
 
 
 def _render(survey: Survey, position: Position, image: Image.Image, box: int | None) -> Image.Image:
-    """An image, or the part of it around a box, with all boxes; the one in question is red."""
+    """Render an image, or the part around a box, with all boxes; the box of the finding is red."""
     part, number = position
     rows = np.flatnonzero(survey.parts[part].box_images == number)
     xywh = survey.boxes_xywh[part]
@@ -71,10 +71,10 @@ def _render(survey: Survey, position: Position, image: Image.Image, box: int | N
         place = np.concatenate([np.minimum(place[:2], place[2:]), np.maximum(place[:2], place[2:])])
         place = place.clip(-9, max(THUMB_WH) + 9).round()
         x1, y1, x2, y2 = place.tolist()
-        # what is narrower than its lines is drawn around
+        # draw around a box that is narrower than its lines
         grow = 2 if min(x2 - x1, y2 - y1) < 4 else 0
         outline = (x1 - grow, y1 - grow, x2 + grow, y2 + grow)
-        if row == box:  # a white edge keeps the red apart from a red object
+        if row == box:  # a white edge separates the red from a red object
             pen.rectangle(
                 tuple(value + edge for value, edge in zip(outline, (-1, -1, 1, 1), strict=True)), outline=_EDGE, width=4
             )
@@ -83,7 +83,7 @@ def _render(survey: Survey, position: Position, image: Image.Image, box: int | N
 
 
 def _window(size_wh: tuple[int, int], box_xyxy: np.ndarray | None) -> tuple[int, int, int, int]:
-    """What part of the image plane to show, pixels: all of the image, or the surroundings of a box."""
+    """Return the part of the image plane to show, pixels: the whole image, or the surroundings of a box."""
     size = np.array(size_wh, dtype=np.float64)
     low, high = np.zeros(2), size
     if box_xyxy is not None:
@@ -103,7 +103,7 @@ def _window(size_wh: tuple[int, int], box_xyxy: np.ndarray | None) -> tuple[int,
 
 
 def _view(image: Image.Image, window: tuple[int, int, int, int], scale: float) -> Image.Image:
-    """The window of the image plane, enlarged or reduced."""
+    """Return the window of the image plane, scaled."""
     left, top, right, bottom = window
     canvas = Image.new("RGB", [max(1, round(side * scale)) for side in (right - left, bottom - top)], _BEYOND)
     inside = (max(left, 0), max(top, 0), min(right, image.width), min(bottom, image.height))

@@ -1,4 +1,4 @@
-"""Tell a split that a data set does not have from one that is there, but not in a form or place that training reads."""
+"""Distinguish a split that a dataset lacks from one that exists, but in a form or place that training does not read."""
 
 import functools
 import os
@@ -15,28 +15,28 @@ from rtdetr.data.voc_files import has_voc_objects, is_voc_list
 from rtdetr.images.files import is_hidden
 from rtdetr.wording import counted
 
-_PARENTS = ("images", "jpegimages", "annotations", "labels")  # that may have a folder for each split
+_PARENTS = ("images", "jpegimages", "annotations", "labels")  # can have a folder per split
 _OTHER_WORDS = {"annotation", "annotations", "data", "image", "images", "img", "imgs", "label", "labels", "set", "xml"}
 
 
 def trace_of(split: str, root: Path, *, around: Iterable[Path], used: set[str]) -> str:
-    """What a data set holds of a split that nothing can be read of: folders and annotation files named for it.
+    """Describe the traces of a split that cannot be read: folders and annotation files named after it.
 
-    A folder of which another split uses a file is not this one's. Images alone are a trace of "train" and "val", but
-    not of "test", which is often handed out without annotations.
+    A folder with files of another split does not count. Images alone are a trace of "train" and "val", but not of
+    "test", which is often distributed without annotations.
 
     Args:
         split: "train", "val" or "test".
-        root: folder of the data set.
-        around: folders of images of the splits that can be read; this one's may lie beside them.
-        used: images and annotation files of those splits, as `real_files` has them.
+        root: folder of the dataset.
+        around: image folders of the splits that can be read; the folder of this split may be next to them.
+        used: images and annotation files of those splits, from `real_files`.
 
     Returns:
-        What is there, in words that a "but" may follow; nothing where nothing is.
+        A clause that can be followed by "but"; empty if there are no traces.
     """
     for file in _annotation_files(root, split):
         if used.isdisjoint(real_files([file])):
-            return f"{file} is there"
+            return f"{file} exists"
     for folder in _folders(root, split, around):
         images, labels = images_below(folder), list(_label_files(folder))
         if not used.isdisjoint(real_files([*images, *labels])):
@@ -50,7 +50,7 @@ def trace_of(split: str, root: Path, *, around: Iterable[Path], used: set[str]) 
 
 
 def real_files(files: Iterable[str | Path]) -> set[str]:
-    """Their paths with all links to folders followed; each folder is looked up once, and nothing for each file."""
+    """Return the paths with all folder links resolved; each folder is resolved once, and there are no file queries."""
     real = functools.cache(_real_folder)
     parts = (os.path.split(os.fspath(file)) for file in files)
     return {os.path.join(real(folder), name) for folder, name in parts}
@@ -64,17 +64,17 @@ def _real_folder(folder: str) -> str:
 
 
 def _folders(root: Path, split: str, around: Iterable[Path]) -> Iterator[Path]:
-    """Folders named for the split, in the data set's own, its folders of images and of labels, or beside `around`."""
+    """Yield folders named after the split, in the dataset, its image and label folders, or next to `around`."""
     whole = Path(os.path.abspath(root))
-    beside = (folder.parent for folder in map(Path, map(os.path.abspath, around)) if whole in folder.parent.parents)
-    places = [root, *(root / name for name in sorted(listing(root)) if name.lower() in _PARENTS), *beside]
+    nearby = (folder.parent for folder in map(Path, map(os.path.abspath, around)) if whole in folder.parent.parents)
+    places = [root, *(root / name for name in sorted(listing(root)) if name.lower() in _PARENTS), *nearby]
     for place in dict.fromkeys(places):
         paths = (place / name for name in sorted(listing(place)) if _names(name, split, exactly=True))
         yield from filter(Path.is_dir, paths)
 
 
 def _names(name: str, split: str, *, exactly: bool) -> bool:
-    """Whether a name has a word for the split and none for another; `exactly`: nor any that says something else."""
+    """Return whether a name has a word for this split and none for another; `exactly`: and no unrelated word."""
     words = set(re.findall("[a-z]+", name.lower()))
     others = {word for other, names in SPLIT_NAMES.items() if other != split for word in names}
     own = words & set(SPLIT_NAMES[split])
@@ -82,7 +82,7 @@ def _names(name: str, split: str, *, exactly: bool) -> bool:
 
 
 def _annotation_files(root: Path, split: str) -> Iterator[Path]:
-    """COCO files and lists of VOC with a name for the split, where such files lie."""
+    """Yield COCO files and VOC lists named after the split, in the usual folders."""
     for folder in (root, root / "annotations", root / "ImageSets" / "Main"):
         for name in sorted(listing(folder)):
             file, (stem, suffix) = folder / name, os.path.splitext(name)
@@ -111,6 +111,6 @@ def _has_labels(file: str) -> bool:
 
 
 def _are_near(images: list[str], root: Path, used: set[str]) -> bool:
-    """Whether the data set has a label file for one of the images, which no other split uses."""
+    """Return whether the dataset has a label file for one of the images that no other split uses."""
     near = (LabelFiles(suffix).near(images, [str(root)]).values() for suffix in (".xml", ".txt"))
     return any(used.isdisjoint(real_files([file])) and _has_labels(file) for files in near for file in files)
