@@ -53,9 +53,9 @@ def test_rows_are_the_classes_or_their_ids() -> None:
     with pytest.raises(ConfigError, match=r"has 3 classes with ids up to 4, and the model has 6 rows: expected"):
         given.for_rows(6)
     assert class_list({1: "a", 2: "b"})._replace(by_id=True).for_rows(9).names[:3] == ["id 0", "a", "b"]
-    with pytest.raises(ConfigError, match=r"category id 4 is outside of 0\.\.3"):
+    with pytest.raises(ConfigError, match=r"category id 4 is outside 0\.\.3"):
         given._replace(by_id=True).for_rows(4)
-    with pytest.raises(ConfigError, match="write ids:FILE, not ids"):
+    with pytest.raises(ConfigError, match="Give ids:FILE instead"):
         class_list("ids").for_rows(None)
 
 
