@@ -56,9 +56,9 @@ UNCERTAIN = {
     "cut": ("猫".encode()[:2], "tried UTF-8, but"),
     "half of UTF-16": (
         codecs.BOM_UTF16_LE + b"a\0b",
-        r"tried UTF-16-LE \(its byte-order mark\), but byte 5 in line 1 ",
+        "tried UTF-16-LE (its byte-order mark), but byte 5 in line 1 ",
     ),
-    "mark of UTF-8": (codecs.BOM_UTF8 + b"a\xff", r"tried UTF-8 \(its byte-order mark\), but byte 5"),
+    "mark of UTF-8": (codecs.BOM_UTF8 + b"a\xff", "tried UTF-8 (its byte-order mark), but byte 5"),
     "zero byte": (b"train/a.png\0\n", "got zero bytes; tried UTF-8 and UTF-16"),
     "zero bytes in even places": (b"abc\0def\0", "got zero bytes"),
     "zeros": (b"\0\0\0\0", "got zero bytes"),

@@ -90,7 +90,7 @@ def test_files_that_are_no_text_and_folders(tmp_path):
         ConfigError, match=r"bytes\.yml: expected text in UTF-8.*tried UTF-8, but byte 4 in line 1 is invalid"
     ):
         read_yaml(tmp_path / "bytes.yml")
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="cannot read"):
         read_yaml(tmp_path)
     (tmp_path / "empty.yml").touch()
     assert read_yaml(tmp_path / "empty.yml") == {}

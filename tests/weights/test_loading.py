@@ -129,7 +129,7 @@ def test_zoo_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "rtdetrv2_r18vd_120e_coco_rerun_48.1.pth"
     with pytest.raises(WeightsError, match="save it as") as error:
         load_model("rtdetrv2_s")
-    assert f"Get {url} by other means and save it as {target}." in str(error.value)
+    assert f"Download {url} by other means and save it as {target}." in str(error.value)
     with pytest.raises(WeightsError, match=r"no weights 'objects'\. Did you mean 'objects365'"):
         read_checkpoint("rtdetr_r18vd:objects")
     with pytest.raises(WeightsError, match="no published weights"):

@@ -75,8 +75,8 @@ def test_it_is_said_when_detecting(run: Path, caplog: pytest.LogCaptureFixture) 
     with caplog.at_level(logging.WARNING):
         assert rtdetr.load(run).metadata.model == "test-tiny"
     assert caplog.messages == [
-        f'{run}/config.json has model "rtdetr_r18vd", but best.pth was trained with "test-tiny", which is used. Restore '
-        "that value, or train another model"
+        f'{run}/config.json has model "rtdetr_r18vd", but best.pth was trained with "test-tiny", which is used. '
+        "Restore that value, or train another model"
     ]
 
 
