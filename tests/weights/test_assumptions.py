@@ -43,15 +43,15 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     [
         ("ours", [CONFIG, PREPROCESSOR], None),
         ("foreign", [], None),
-        ("foreign", [CONFIG], f"no {CONFIG}, so these are assumed: {NETWORK}; 2 classes without names. {PUT}"),
-        ("foreign", [PREPROCESSOR], f"no {PREPROCESSOR}, so these are assumed: {IMAGES}. {PUT}"),
+        ("foreign", [CONFIG], f"no {CONFIG}, so these values are assumed: {NETWORK}; 2 classes without names. {PUT}"),
+        ("foreign", [PREPROCESSOR], f"no {PREPROCESSOR}, so these values are assumed: {IMAGES}. {PUT}"),
         (
             "foreign",
             [CONFIG, PREPROCESSOR],
-            f"no {CONFIG} and no {PREPROCESSOR}, so these are assumed: {NETWORK}; 2 classes without names; {IMAGES}. "
-            f"{PUT}",
+            f"no {CONFIG} and no {PREPROCESSOR}, so these values are assumed: {NETWORK}; 2 classes without names; "
+            f"{IMAGES}. {PUT}",
         ),
-        ("unnamed", [], f"no class names in {CONFIG}, so these are assumed: the 80 classes of COCO. {PUT}"),
+        ("unnamed", [], f"no class names in {CONFIG}, so these values are assumed: the 80 classes of COCO. {PUT}"),
     ],
 )
 def test_missing_files_are_told_with_what_is_assumed(
@@ -97,7 +97,7 @@ def test_more_queries_than_tokens_are_told(
         assert (count == 85) == bool(caplog.messages)
     assert caplog.messages == [
         f"{folder}: num_queries is 85, but an image of 64x64 has only 84 tokens to select them from, so 84 are used. "
-        "Use a larger size, or set num_queries to 84 in its config.json or in the file of --config"
+        "Use a larger size, or set num_queries to 84 in its config.json or in the file given with --config"
     ]
 
 

@@ -265,7 +265,9 @@ def test_missing_unknown_and_misshapen_entries() -> None:
     state["encoder.lateral_convs.1.conv.weight"] = torch.zeros(32, 32, 1, 1, dtype=torch.int64)
     with pytest.raises(WeightsError) as error:
         load_state(plain(), state)
-    assert "1 missing (decoder.enc_output.proj.bias); 1 unknown (decoder.extra); 2 of another shape" in str(error.value)
+    assert "1 missing (decoder.enc_output.proj.bias); 1 unknown (decoder.extra); 2 with another shape" in str(
+        error.value
+    )
 
 
 def test_constants_may_be_missing_or_of_another_size() -> None:
@@ -337,7 +339,7 @@ def test_description_that_lies(tmp_path: Path) -> None:
         ({"model": {"version": "v3"}}, "damaged"),
         ({"model": None}, "damaged"),
         ({"categories": [{"id": 1}]}, "damaged"),
-        ({"categories": [{"id": 1, "name": "cat"}]}, "names 1 class for a model of 80"),
+        ({"categories": [{"id": 1, "name": "cat"}]}, "names 1 class for a model with 80"),
     ):
         torch.save({"model": model.state_dict(), "rtdetr": {**described, **change}}, tmp_path / "x.pth")
         with pytest.raises(WeightsError, match=rf"x\.pth.*{message}"):

@@ -101,7 +101,7 @@ def test_what_is_not_recognized_is_stated(data, file, tmp_path):
     torch.save(
         {"model": by_rows([0, 1, 2], num_rows=4).state_dict()}, tmp_path / "few.pth"
     )  # the last id is background
-    with pytest.raises(DatasetError, match=r"category id 3 is outside of 0\.\.2, .* as background"):
+    with pytest.raises(DatasetError, match=r"category id 3 is outside 0\.\.2, .* as background"):
         rtdetr.evaluate(rtdetr.load(tmp_path / "few.pth", categories="ids"), data)
 
 

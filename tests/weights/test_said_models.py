@@ -103,7 +103,7 @@ def test_a_published_file_says_it_given_or_beside(tmp_path, caplog, r18_entries,
     (tmp_path / "run" / "data.yaml").write_text("names: [a, b]\ntrain: images\n")  # of something else
     beside = read_checkpoint(tmp_path / "run" / "best.pth")
     assert beside.config == given.config and not beside.assumes_sampling
-    assert "its model is the one that" in caplog.text and not given.assumes_sampling
+    assert "using the model described by" in caplog.text and not given.assumes_sampling
     assert beside.categories is None  # remapped to COCO's ids
 
 

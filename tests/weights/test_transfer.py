@@ -110,9 +110,9 @@ def test_v1_checkpoints_and_repeated_names() -> None:
 
 def test_everything_else_must_fit() -> None:
     state, model, _ = prepared()
-    with pytest.raises(WeightsError, match="got 3 class names for a checkpoint of 4 classes"):
+    with pytest.raises(WeightsError, match="got 3 class names for a checkpoint with 4 classes"):
         transfer(model, state, source_names=NEW)
-    with pytest.raises(WeightsError, match="got 4 class names for a model of 3 classes"):
+    with pytest.raises(WeightsError, match="got 4 class names for a model with 3 classes"):
         transfer(model, state, target_names=OLD)
     deeper = build_model(small(num_classes=3, decoder={"num_layers": 3}).config)
     with pytest.raises(WeightsError, match="missing"):
