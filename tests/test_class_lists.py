@@ -50,12 +50,12 @@ def test_rows_are_the_classes_or_their_ids() -> None:
     rows = class_list("coco").for_rows(91)
     assert (rows[90].name, rows[12].name, rows[1].name, len(rows)) == ("toothbrush", "id 12", "person", 91)
     assert class_list("ids").for_rows(7) == Categories.of_ids(7)
-    with pytest.raises(ConfigError, match=r"has 3 classes with ids up to 4, and the model has 6 rows: expected"):
+    with pytest.raises(ConfigError, match=r"has 3 classes with ids up to 4, but the model has 6 rows; expected"):
         given.for_rows(6)
     assert class_list({1: "a", 2: "b"})._replace(by_id=True).for_rows(9).names[:3] == ["id 0", "a", "b"]
-    with pytest.raises(ConfigError, match=r"category id 4 is outside of 0\.\.3"):
+    with pytest.raises(ConfigError, match=r"category id 4 is outside 0\.\.3"):
         given._replace(by_id=True).for_rows(4)
-    with pytest.raises(ConfigError, match="write ids:FILE, not ids"):
+    with pytest.raises(ConfigError, match="Give ids:FILE instead"):
         class_list("ids").for_rows(None)
 
 
@@ -83,5 +83,5 @@ def test_other_things() -> None:
     with pytest.raises(ConfigError, match=r"no such file of class names: coca\. Expected a file, coco, voc or ids"):
         class_list("coca")
     for wrong in ([], [1, 2], {"a": "b"}, 3):
-        with pytest.raises(ConfigError, match="categories: expected class names, as a list of texts"):
+        with pytest.raises(ConfigError, match="categories: expected class names as a list of texts"):
             class_list(wrong)

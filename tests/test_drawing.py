@@ -145,7 +145,7 @@ def test_text_contrast():
 
 
 def test_wrong_picture():
-    with pytest.raises(InputError, match="a picture of 200x150 pixels, got one of 150x200"):
+    with pytest.raises(InputError, match="an image of 200x150 pixels, got one of 150x200"):
         draw(Image.new("RGB", (150, 200)), make([]))
 
 

@@ -68,13 +68,13 @@ def test_a_full_disk_is_called_so(tmp_path, monkeypatch, hidden):
         assert file.exists()
         return OSError(errno.ENOSPC, "No space left")
 
-    monkeypatch.setattr(files, "_asked_again", more)
+    monkeypatch.setattr(files, "_probe", more)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1_900_000))
     with pytest.raises(WeightsError) as caught:
         write_atomically(tmp_path / "x.pth", Full(hidden=hidden), error=WeightsError, size=91_400_000)
     assert str(caught.value) == (
         f"cannot write {tmp_path / 'x.pth'}: the disk is full (1.9 MB free there, the file needs 91.4 MB). "
-        "Free some space, or choose another place"
+        "Free some space, or choose another location"
     )
     assert os.listdir(tmp_path) == []
 

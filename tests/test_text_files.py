@@ -50,12 +50,15 @@ def test_utf16_without_a_mark_where_nothing_else_is_possible(text, order):
 
 
 UNCERTAIN = {
-    "Latin-1": ("été".encode("latin-1"), "tried UTF-8 and byte 1, in line 1, does not fit"),
-    "line": (b"a\r\nb\r\n\xe9", "tried UTF-8 and byte 7, in line 3, does not fit"),
-    "GBK": ("汽车".encode("gbk"), "tried UTF-8 and"),
-    "cut": ("猫".encode()[:2], "tried UTF-8 and"),
-    "half of UTF-16": (codecs.BOM_UTF16_LE + b"a\0b", "tried UTF-16-LE by its byte-order mark and byte 5, in line 1,"),
-    "mark of UTF-8": (codecs.BOM_UTF8 + b"a\xff", "tried UTF-8 by its byte-order mark and byte 5"),
+    "Latin-1": ("été".encode("latin-1"), "tried UTF-8, but byte 1 in line 1 is invalid"),
+    "line": (b"a\r\nb\r\n\xe9", "tried UTF-8, but byte 7 in line 3 is invalid"),
+    "GBK": ("汽车".encode("gbk"), "tried UTF-8, but"),
+    "cut": ("猫".encode()[:2], "tried UTF-8, but"),
+    "half of UTF-16": (
+        codecs.BOM_UTF16_LE + b"a\0b",
+        "tried UTF-16-LE (its byte-order mark), but byte 5 in line 1 ",
+    ),
+    "mark of UTF-8": (codecs.BOM_UTF8 + b"a\xff", "tried UTF-8 (its byte-order mark), but byte 5"),
     "zero byte": (b"train/a.png\0\n", "got zero bytes; tried UTF-8 and UTF-16"),
     "zero bytes in even places": (b"abc\0def\0", "got zero bytes"),
     "zeros": (b"\0\0\0\0", "got zero bytes"),
@@ -79,7 +82,7 @@ def test_a_declared_encoding_counts_without_a_mark():
     assert decoded("été".encode("latin-1"), declared="latin-1") == "été"
     assert decoded("猫".encode("gb18030"), declared="gb18030") == "猫"
     assert decoded("ab".encode("utf-16-le"), declared="latin-1") == "ab"
-    with pytest.raises(DatasetError, match="tried GB18030 as it declares and byte 1"):
+    with pytest.raises(DatasetError, match=r"tried GB18030 \(the encoding it declares\), but byte 1"):
         decoded(b"\xff\xff", declared="gb18030")
 
 

@@ -51,12 +51,12 @@ def test_merge_keys(loader, mapping, value):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: 1\na: 2", "the key 'a' a second time"),
-        ("b: &b {x: 1}\nc: {<<: *b, <<: *b}", "the key '<<' a second time"),
+        ("a: 1\na: 2", "duplicate key 'a'"),
+        ("b: &b {x: 1}\nc: {<<: *b, <<: *b}", "duplicate key '<<'"),
         ("b: &b {<<: *b}", "a mapping that merges itself"),
-        ("<<: 1", "a value to merge; expected a mapping or a list of mappings"),
-        ("<<: [{a: 1}, [b]]", "a list to merge"),
-        ("? [1]\n: 2", "a key that is no text"),
+        ("<<: 1", "a merge key with a value; expected a mapping or a list of mappings"),
+        ("<<: [{a: 1}, [b]]", "a merge key with a list"),
+        ("? [1]\n: 2", "a key that is not text"),
     ],
 )
 def test_what_has_no_meaning_is_refused(loader, text, message):

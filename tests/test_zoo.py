@@ -98,7 +98,7 @@ def test_a_name_stands_for_one_file(typed, monkeypatch, tmp_path):
     name, _, tag = typed.partition(":")
     checkpoint = zoo.entry(name).checkpoints[tag or str(zoo.tag(name))]
     assert (checkpoint.ap, checkpoint.ap50, checkpoint.filename) == (ap, ap50, file)
-    with pytest.raises(WeightsError, match=f"Get {zoo.RELEASES}v0.1/{file} by other means"):
+    with pytest.raises(WeightsError, match=f"Download {zoo.RELEASES}v0.1/{file} by other means"):
         read_checkpoint(typed)
 
 

@@ -11,7 +11,7 @@ from rtdetr._version import __version__ as __version__
 from rtdetr.errors import RTDETRError as RTDETRError
 from rtdetr.errors import require_extra
 
-if TYPE_CHECKING:  # what editors and type checkers read; a test keeps it equal to the tables below
+if TYPE_CHECKING:  # for editors and type checkers; a test keeps it equal to the tables below
     from rtdetr import boxes as boxes
     from rtdetr import config as config
     from rtdetr import data as data
@@ -46,7 +46,7 @@ _MODULES = (
     *("boxes", "config", "data", "evaluation", "export", "images", "losses", "models", "preprocessing", "recipes"),
     *("reports", "runtimes", "structures", "training", "weights", "zoo"),
 )
-_HOMES = {  # public name -> the module it is taken from
+_HOMES = {  # public name -> module that defines it
     "evaluate": "api",
     "train": "api",
     "COCO80": "categories",

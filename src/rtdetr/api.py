@@ -1,4 +1,4 @@
-"""The functions of the library that bring its rooms together; the command line calls the same ones."""
+"""The top-level functions `evaluate` and `train`; the command line calls them too."""
 
 import os
 from typing import Any, Unpack
@@ -35,22 +35,22 @@ def evaluate(
     """Measure a detector's COCO average precision on a dataset.
 
     Args:
-        model: what `rtdetr.load` takes, a loaded detector, or a network. A network has no class names; its classes are
-            taken for those of the dataset, in order.
+        model: anything that `rtdetr.load` accepts, a loaded detector, or a network. A network has no class names; its
+            classes are assumed to be the dataset's, in the same order.
         data: folder or file of a dataset (see `open_dataset`), or an open one.
-        split: part of a dataset folder.
-        images: folder of the images, when it is not in one of the usual places.
-        batch_size: images that go through the network together.
+        split: split of a dataset folder.
+        images: folder of the images, if it is not in one of the usual places.
+        batch_size: images per forward pass.
         device: as for `rtdetr.load`.
         precision: as for `rtdetr.load`.
-        size_hw: height and width for the network, multiples of 32; None: the model's own.
+        size_hw: input height and width, multiples of 32; None: the model's own.
 
-    The model's classes are matched with the dataset's by name; the report has the ids of the dataset.
+    Classes of the model and the dataset are matched by name; the report uses the dataset's ids.
 
     Raises:
-        DatasetError: the dataset is missing or broken, or has other classes than the model.
-        ConfigError: unknown `split`, or device or precision given for a detector that is loaded already.
-        InputError, WeightsError: the model cannot be loaded or run as asked.
+        DatasetError: the dataset is missing or broken, or its classes differ from the model's.
+        ConfigError: unknown `split`, or `device` or `precision` given for a loaded detector.
+        InputError, WeightsError: the model cannot be loaded or run with these arguments.
     """
     batch_size = whole_number(batch_size, "batch_size", error=ConfigError)
     dataset = data if isinstance(data, DetectionDataset) else open_dataset(data, split=split, images=images)
@@ -64,15 +64,15 @@ def evaluate(
     elif (device, precision) == ("auto", "auto"):
         detector = model
     else:
-        raise ConfigError("device and precision belong to loading; this detector is loaded already. Leave them out")
+        raise ConfigError("device and precision of a loaded detector cannot be changed. Pass them to rtdetr.load")
     dataset = dataset.with_categories(detector.categories)
     dataset.check_pixels()
 
-    def predict(pictures: list[LoadedImage]) -> list[Detections]:
-        found = detector(pictures, threshold=0.0, size_hw=size_hw, batch_size=batch_size)
+    def predict(images: list[LoadedImage]) -> list[Detections]:
+        found = detector(images, threshold=0.0, size_hw=size_hw, batch_size=batch_size)
         return found if isinstance(found, list) else [found]
 
-    channels = getattr(detector, "in_channels", 3)  # of a detector of the user's own that does not say: RGB
+    channels = getattr(detector, "in_channels", 3)  # RGB for a custom detector without this attribute
     return evaluate_dataset(predict, dataset, num_channels=channels, batch_size=batch_size)
 
 
@@ -85,30 +85,30 @@ def train(
     transforms: Pipeline | None = None,
     **settings: Unpack[TrainSettings],
 ) -> TrainResult:
-    """Train a detector on a dataset, and measure it after each epoch.
+    """Train a detector on a dataset and evaluate it after each epoch.
 
-    What is left out is as in the model's published recipe; on resuming, as it was. Ctrl-C and SIGTERM end the run after
-    the step under way, ready to be resumed.
+    Settings that you leave out come from the recipe; on resuming, from the run. Ctrl-C and SIGTERM end the run after
+    the current step; it can be resumed.
 
     Args:
-        data: folder or annotation file of the images to train on; several are joined. Or a `DetectionDataset`, or a
-            `datasets.Dataset` or `DatasetDict` of Hugging Face, to be given again on resuming. See `open_dataset`.
-        resume: output folder of a run, or last.pth in it, to go on with exactly where it stopped; then `data` and the
-            settings of the run need not be repeated, and those given replace its own.
-            "auto": go on with the run in output_dir if there is one, else begin it, as on machines that may go away.
-        dry_run: check everything, write config.json and plan.txt to the output folder, and stop before the first step.
-        transforms: augmentation in place of the recipe's: a torchvision v2 pipeline, an albumentations Compose or a
-            function (see `rtdetr.data.TrainLoader`); to be given again on resuming.
-        settings: model, output_dir, weights, epochs, batch_size, device and more: see `TrainSettings`.
+        data: dataset folder or annotation file, or several, which are joined. Or a `DetectionDataset`, or a
+            Hugging Face `datasets.Dataset` or `DatasetDict`; pass these again on resuming. See `open_dataset`.
+        resume: output folder of a run to resume, or its last.pth. `data` and the settings of the run need not be
+            repeated; those that you pass override them.
+            "auto": resume the run in output_dir if there is one, else start it; useful on preemptible machines.
+        dry_run: check settings, write config.json and plan.txt to the output folder, and stop before the first step.
+        transforms: augmentation to use instead of the recipe's: a torchvision v2 pipeline, an albumentations Compose or
+            a function (see `rtdetr.data.TrainLoader`); pass it again on resuming.
+        settings: model, output_dir, weights, epochs, batch_size, device and more, see `TrainSettings`.
 
     Raises:
-        ConfigError, DatasetError, WeightsError: what was asked for cannot be done; nothing was trained.
-        TrainingError: the loss became not finite, or a file cannot be written; the last good checkpoint is kept.
+        ConfigError, DatasetError, WeightsError: settings, data or weights are invalid; nothing was trained.
+        TrainingError: the loss is not finite, or a file cannot be written; the last good checkpoint is kept.
     """
     if resume == "auto":
         folder = settings.get("output_dir")
         if folder is None:
-            raise ConfigError("resume 'auto' needs to know the run: give its output_dir (--output)")
+            raise ConfigError("resume='auto' needs the output folder of the run. Give output_dir (--output)")
         resume = newest_whole(with_home(folder))
     start = None if resume is None else with_home(resume)
     content = None if start is None else read(start)

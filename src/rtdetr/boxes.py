@@ -1,4 +1,4 @@
-"""Box geometry on tensors: format changes, IoU and GIoU, element-wise or for all pairs of a batch."""
+"""Box geometry on tensors: format conversion, IoU and GIoU."""
 
 import torch
 from jaxtyping import Float
@@ -6,13 +6,13 @@ from torch import Tensor
 
 
 def cxcywh_to_xyxy(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
-    """Center and size to corners, in whatever unit the boxes have."""
+    """Convert center and size to corners, in any unit."""
     center, half = boxes[..., :2], boxes[..., 2:] * 0.5
     return torch.cat([center - half, center + half], dim=-1)
 
 
 def xyxy_to_cxcywh(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
-    """Corners to center and size, in whatever unit the boxes have."""
+    """Convert corners to center and size, in any unit."""
     low, high = boxes[..., :2], boxes[..., 2:]
     return torch.cat([(low + high) * 0.5, high - low], dim=-1)
 
@@ -20,10 +20,10 @@ def xyxy_to_cxcywh(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
 def box_iou_giou(
     first_xyxy: Float[Tensor, "*#n 4"], second_xyxy: Float[Tensor, "*#n 4"]
 ) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*n"]]:
-    """IoU and generalized IoU of boxes that stand at the same (broadcast) position.
+    """Return element-wise IoU and generalized IoU (GIoU) of boxes, with broadcasting.
 
-    Differs: published code builds the N x N matrix and takes its diagonal; this is the same number in O(N). A pair of
-    empty boxes has IoU 0 and GIoU 0 where the formula would divide by zero.
+    Differs: published code builds the N x N matrix and takes its diagonal; this gives the same values in O(N). For a
+    pair of empty boxes, where the formula divides by zero, IoU and GIoU are 0.
     Source: arXiv 1902.09630.
     """
     low = torch.maximum(first_xyxy[..., :2], second_xyxy[..., :2])

@@ -1,4 +1,4 @@
-"""Class names and the two numbers a class has: the label (0, 1, 2, ... in a model) and the id (any, in a dataset)."""
+"""Class names and the two numbers of a class: its label (0, 1, 2, ... in a model) and its id (any, in a dataset)."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from rtdetr.errors import InputError
 
 @dataclass(frozen=True)
 class Category:
-    """A class of objects: `id` as an annotation file writes it, and its name."""
+    """An object class: its `id` in the annotation file, and its name."""
 
     id: int
     name: str
@@ -27,11 +27,11 @@ class Categories(Sequence[Category]):
         self._categories = tuple(categories)
         if len(self.label_of_id) < len(self._categories):
             repeated = sorted(i for i in self.label_of_id if self.ids.count(i) > 1)
-            raise InputError(f"category ids must differ from each other, got {repeated[0]} more than once")
+            raise InputError(f"category ids must be unique, got {repeated[0]} more than once")
 
     @classmethod
     def from_json(cls, rows: Iterable[Mapping[str, Any]]) -> "Categories":
-        """Read COCO's `categories` list, or what `to_json` wrote; the order of the rows is kept.
+        """Read COCO's `categories` list, or the output of `to_json`; the order of the rows is kept.
 
         Raises:
             InputError: a row is not an object with an integer `id` and a text `name`.
@@ -47,27 +47,27 @@ class Categories(Sequence[Category]):
 
     @classmethod
     def numbered(cls, count: int) -> "Categories":
-        """Stand-ins for unknown classes: "class 0", "class 1", ... with the label as id."""
+        """Placeholders for unknown classes: "class 0", "class 1", ... with the label as id."""
         return cls(Category(label, f"class {label}") for label in range(count))
 
     @classmethod
     def of_ids(cls, count: int) -> "Categories":
-        """Stand-ins for classes of which only the ids are known, which are the labels: "id 0", "id 1", ..."""
+        """Placeholders for classes with known ids, equal to the labels, but unknown names: "id 0", "id 1", ..."""
         return cls(Category(label, f"id {label}") for label in range(count))
 
     def by_id(self, count: int | None = None) -> "Categories":
-        """These classes with their ids as labels: one row for each id from 0 on, unused ones are called "id 0", ...
+        """Return these classes with ids as labels: one row per id from 0 on; unused ids are named "id 0", "id 1", ...
 
         Args:
-            count: number of rows; None: as many as the largest id needs.
+            count: number of rows; None: the largest id + 1.
 
         Raises:
-            InputError: an id that has no row.
+            InputError: an id is outside the rows.
         """
         count = max(self.ids, default=-1) + 1 if count is None else count
         outside = [number for number in self.ids if not 0 <= number < count]
         if outside:
-            raise InputError(f"category id {outside[0]} is outside of 0..{count - 1}, the ids that have a row")
+            raise InputError(f"category id {outside[0]} is outside 0..{count - 1}, the rows of the model")
         names = dict(zip(self.ids, self.names, strict=True))
         return Categories(Category(label, names.get(label, f"id {label}")) for label in range(count))
 
@@ -87,7 +87,7 @@ class Categories(Sequence[Category]):
         return {category.id: label for label, category in enumerate(self._categories)}
 
     def to_json(self) -> list[dict[str, Any]]:
-        """The rows that `from_json` reads."""
+        """Return the rows that `from_json` reads."""
         return [{"id": category.id, "name": category.name} for category in self._categories]
 
     def __len__(self) -> int:
@@ -133,7 +133,7 @@ COCO80 = Categories(
     Category(number, name)
     for number, name in zip((i for i in range(1, 91) if i not in _COCO_UNUSED_IDS), _names(_COCO_NAMES), strict=True)
 )
-"""The 80 classes of COCO detection with their ids 1 to 90, of which ten are unused. Source: arXiv 1405.0312."""
+"""The 80 classes of COCO detection with their ids from 1 to 90, ten of them unused. Source: arXiv 1405.0312."""
 
 COCO_SYNONYMS = {
     "motorbike": "motorcycle",
@@ -146,4 +146,4 @@ COCO_SYNONYMS = {
 """Names in transformers' COCO repositories that differ from COCO's own."""
 
 VOC20 = Categories(Category(label, name) for label, name in enumerate(_names(_VOC_NAMES)))
-"""The 20 classes of PASCAL VOC in alphabetical order; VOC has no ids, so the label stands for it."""
+"""The 20 classes of PASCAL VOC in alphabetical order; VOC has no ids, so the id is the label."""

@@ -1,9 +1,9 @@
-"""Classes that a user gives for a model that names none: `--classes` of the command line, `categories=` in Python.
+"""Classes given by the user for a model without class names: `--classes` or, in Python, `categories=`.
 
-coco, voc       the 80 classes of COCO, the 20 of Pascal VOC
+coco, voc       the 80 COCO classes, the 20 Pascal VOC classes
 FILE            COCO's JSON (its `categories`), a JSON or YAML file with names, or a text file with one name per line
-ids             names are unknown; rows of the model are the category ids of a dataset
-ids:FILE        rows of the model are the category ids of FILE; unused rows are called "id 0", ...
+ids             names are unknown; model rows are the category ids of a dataset
+ids:FILE        model rows are the category ids of FILE; unused rows are named "id 0", ...
 """
 
 import json
@@ -27,11 +27,11 @@ _IDS = "ids"
 
 
 class ClassList(NamedTuple):
-    """Classes, and how the rows of a model belong to them.
+    """Classes, and how they relate to the rows of a model's class head.
 
-    categories: None: only their ids are known, which are the rows.
-    by_id: rows are category ids; otherwise, rows are the classes in their order, where the numbers agree.
-    source: who says so, for messages.
+    categories: the classes; None: the names are unknown, and rows are ids.
+    by_id: rows are category ids; otherwise, rows are the classes in order if the counts agree.
+    source: where the classes come from, for messages.
     """
 
     categories: Categories | None
@@ -39,18 +39,18 @@ class ClassList(NamedTuple):
     source: str
 
     def for_rows(self, count: int | None) -> Categories:
-        """Return one class for each row of a model.
+        """Return one class per row of a model.
 
         Args:
-            count: number of rows; None: the model does not show it.
+            count: number of rows; None: unknown.
 
         Raises:
-            ConfigError: these are not the classes of a model with so many rows.
+            ConfigError: the classes do not fit that number of rows.
         """
         given = self.categories
         if given is None:
             if count is None:
-                raise ConfigError(f"this file does not show how many classes it has: write {_IDS}:FILE, not {_IDS}")
+                raise ConfigError(f"{_IDS} needs a file that shows its number of classes. Give {_IDS}:FILE instead")
             return Categories.of_ids(count)
         last = max(given.ids, default=-1)
         if self.by_id or (count not in (None, len(given)) and count == last + 1):
@@ -60,37 +60,37 @@ class ClassList(NamedTuple):
                 raise ConfigError(f"{self.source}: {error}") from None
         if count not in (None, len(given)):
             raise ConfigError(
-                f"{self.source} has {counted(len(given), 'class')} with ids up to {last}, and the model has "
-                f"{counted(count or 0, 'row')}: expected as many classes as rows, or one row for each id from 0 on. "
-                f"Give the classes that the model was trained on; {_IDS}:FILE takes rows for category ids"
+                f"{self.source} has {counted(len(given), 'class')} with ids up to {last}, but the model has "
+                f"{counted(count or 0, 'row')}; expected as many classes as rows, or one row per id from 0 on. "
+                f"Give the classes that the model was trained on; with {_IDS}:FILE, rows are category ids"
             )
         return given
 
     def naming(self, known: Categories | None, count: int | None, *, model: object) -> Categories:
-        """Return the classes of a model that may have some already, which are kept unless they are stand-ins for names.
+        """Return the classes of a model. Classes that the model already has are kept unless they are placeholders.
 
         Args:
-            known: classes that the model has.
-            count: number of its rows; None: it does not show it.
+            known: classes of the model, if any.
+            count: number of its rows; None: unknown.
             model: its file, for messages.
 
         Raises:
-            ConfigError: the model names other classes itself, or as for `for_rows`.
+            ConfigError: the model has other class names, or as for `for_rows`.
         """
         if known is None or known in (Categories.numbered(len(known)), Categories.of_ids(len(known))):
             return self.for_rows(count)
         if self.categories != known:
             raise ConfigError(
-                f"{model} names its {counted(len(known), 'class')} itself; leave categories out (--classes)"
+                f"{model} has other names for its {counted(len(known), 'class')}. Omit categories (--classes)"
             )
         return known
 
 
 def class_list(given: GivenClasses) -> ClassList:
-    """Return the classes that a user gives, in any of their forms.
+    """Return the classes that the user gave, in any of the accepted forms.
 
     Raises:
-        ConfigError: no such file, a file without classes, or something else than names.
+        ConfigError: the file does not exist or has no classes, or the value is not a list of names.
     """
     if isinstance(given, Categories):
         return ClassList(given, by_id=False, source="categories")
@@ -132,7 +132,7 @@ def _read_file(path: Path) -> Categories:
 
 
 def _of_document(content: Any, path: Path) -> Categories:
-    """The classes of a JSON or YAML file: COCO's `categories`, `names` of YOLO's data.yaml, or names alone."""
+    """Read the classes of a JSON or YAML file: COCO's `categories`, `names` of YOLO's data.yaml, or just names."""
     if isinstance(content, Mapping) and "categories" in content:
         rows = content["categories"]
         try:
@@ -143,12 +143,12 @@ def _of_document(content: Any, path: Path) -> Categories:
 
 
 def _of_names(names: Any, source: str) -> Categories:
-    """Classes from a list of names, whose ids are 0, 1, 2, ..., or from a mapping of ids to names."""
+    """Read classes from a list of names, with ids 0, 1, 2, ..., or from a mapping of ids to names."""
     pairs = list(names.items()) if isinstance(names, Mapping) else list(enumerate(names)) if _is_list(names) else []
     good = all(str(number).isdecimal() and isinstance(name, str) and name.strip() for number, name in pairs)
     if not pairs or not good:
         raise ConfigError(
-            f"{source}: expected class names, as a list of texts or a mapping of category ids to names, got "
+            f"{source}: expected class names as a list of texts, or a mapping of category ids to names, got "
             f"{repr(names)[:100]}"
         )
     return Categories(Category(int(number), name) for number, name in sorted(pairs, key=lambda pair: int(pair[0])))

@@ -1,7 +1,7 @@
-"""Settings a user can write, as frozen pydantic models: an unknown key is an error that names the nearest valid one.
+"""User settings as frozen pydantic models. An unknown key is an error that suggests the nearest valid one.
 
 `ModelConfig` describes a network (built by `rtdetr.models`), `Recipe` how it is trained (read by `rtdetr.training`).
-Defaults are the published RT-DETRv2-R50 values (arXiv 2407.17140); the zoo changes only what a model changes.
+Defaults are the published RT-DETRv2-R50 values (arXiv 2407.17140); each zoo entry lists only what differs from them.
 """
 
 import json
@@ -13,25 +13,25 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from rtdetr.errors import ConfigError, nearest
 from rtdetr.wording import counted
 
-Size = Annotated[int, Field(gt=0, le=2**53)]  # what is larger is no exact float
+Size = Annotated[int, Field(gt=0, le=2**53)]  # larger integers are not exact as floats
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
-"""What a number type is called in exports, and in PyTorch; users may write either."""
+"""Short names of number types, as used for exports, and PyTorch's names. Users can write either."""
 
 
 def pytorch_precision(name: Any) -> Any:
-    """The name that PyTorch has for a number type; other values as they are."""
+    """Return PyTorch's name of a number type; other values are returned unchanged."""
     return PRECISIONS.get(name, name) if isinstance(name, str) else name
 
 
 SizeHW = tuple[Size, Size]
-STRIDES = (8, 16, 32)  # of the network's three maps, pixels of its input per place
-STRIDE = STRIDES[-1]  # what both sides of its input are multiples of
-Side = Annotated[int, Field(gt=0, le=2**53, multiple_of=STRIDE)]  # of a network's input
+STRIDES = (8, 16, 32)  # of the network's three feature maps, in input pixels
+STRIDE = STRIDES[-1]  # input height and width are multiples of it
+Side = Annotated[int, Field(gt=0, le=2**53, multiple_of=STRIDE)]  # height or width of the network input
 
 
 def size_problem(size_hw: tuple[int, int]) -> str | None:
-    """What is wrong with a size as the input of a network, on one line; None: nothing."""
+    """Return why a network cannot have this input size, on one line, or None if it can."""
     height, width = size_hw
     if height % STRIDE == 0 and width % STRIDE == 0 and height > 0 and width > 0:
         return None
@@ -41,10 +41,10 @@ def size_problem(size_hw: tuple[int, int]) -> str | None:
 
 
 class Strict(BaseModel):
-    """Frozen settings; every mistake becomes a `ConfigError` that says where it is and what would be valid."""
+    """Base of frozen settings; every mistake is a `ConfigError` that says where it is and what would be valid."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-    section: ClassVar[str | None] = None  # what its fields are below where a user writes them; None: the class's name
+    section: ClassVar[str | None] = None  # prefix of its fields in messages; None: the class name
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -55,7 +55,7 @@ class Strict(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _no_value(cls, values: Any) -> Any:
-        """Take the word "none" for no value where a field may have none, and where it is no name or path."""
+        """Read the word "none" as no value in optional fields, except in those that hold a name or path."""
         if not isinstance(values, dict):
             return values
         kinds = {name: get_args(field.annotation) for name, field in cls.model_fields.items()}
@@ -68,27 +68,27 @@ class Strict(BaseModel):
         for key, value in changes.items():
             old, value = values.get(key), _with_kind(value)
             if isinstance(value, dict) and isinstance(old, dict) and value.get("kind") in (None, old.get("kind")):
-                value = {**old, **value}  # of another kind, it has other fields
+                value = {**old, **value}  # settings of another kind have other fields
             values[key] = value
         return type(self)(**values)
 
     @classmethod
     def from_record(cls, values: Mapping[str, Any]) -> Self:
-        """Read what `model_dump` wrote into a file.
+        """Read settings that `model_dump` wrote to a file.
 
         Raises:
-            ConfigError: as for every setting, and a value of another type, such as a number written as text: a user may
-                type one, no file of ours has one.
+            ConfigError: a setting is invalid or has the wrong type, such as a number written as text. (Users can write
+                numbers as text; files written by rtdetr never contain them.)
         """
         settings = cls(**{str(key): value for key, value in values.items()})
         settings.check_types(values)
         return settings
 
     def check_types(self, values: Mapping[str, Any]) -> None:
-        """Refuse values that became these settings only because their type was changed.
+        """Reject values that were converted to another type to become these settings.
 
         Raises:
-            ConfigError: as said; it names the first one.
+            ConfigError: a value has another type than its setting; the message names the first one.
         """
         for path, found, setting in _retyped(values, self.model_dump(mode="json")):
             kinds = f"the {_KINDS[type(setting)]} %s, got the {_KINDS.get(type(found), 'value')} %s"
@@ -113,7 +113,7 @@ _KINDS = {
 
 
 def _retyped(found: Any, setting: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Values that differ in type from the settings that they became, with their paths."""
+    """Yield the values that differ in type from their settings: path, value, setting."""
     if isinstance(found, Mapping) and isinstance(setting, Mapping):
         for key in [key for key in found if key in setting]:
             yield from _retyped(found[key], setting[key], f"{path}.{key}".removeprefix("."))
@@ -129,7 +129,7 @@ def _json(value: Any) -> str:
 
 
 class _Misfit(ConfigError):
-    """What is wrong with a field, and the path to it from the settings that it was met in."""
+    """A problem with a field, with the path to it from the settings being read."""
 
     def __init__(self, model: type[Strict], path: str, problem: str) -> None:
         section = model.__name__ if model.section is None else model.section
@@ -139,7 +139,7 @@ class _Misfit(ConfigError):
 
 
 def _explain(model: type[Strict], error: ValidationError) -> ConfigError:
-    """The first problem pydantic found; a name that is unknown explains another that is missing."""
+    """Explain the first problem that pydantic found; an unknown name comes first, as it can explain a missing one."""
     problems = error.errors()
     first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
     field, *rest = map(str, first["loc"] or ("",))
@@ -149,7 +149,7 @@ def _explain(model: type[Strict], error: ValidationError) -> ConfigError:
         guess = f" Did you mean {inner!r}?" if inner else nearest(field, known)
         return _Misfit(model, "", f"unknown setting {field!r}.{guess} Known: {', '.join(known)}.")
     cause = (first.get("ctx") or {}).get("error")
-    # what follows a field's name is a place in a list, or what pydantic calls a member of a union
+    # a field's name is followed by a list index, or by pydantic's name of a union member
     path = ".".join([field, *(part for part in rest if part.isdecimal())])
     if isinstance(cause, _Misfit):
         return _Misfit(model, ".".join(part for part in (path, cause.path) if part), cause.problem)
@@ -166,7 +166,7 @@ def _explain(model: type[Strict], error: ValidationError) -> ConfigError:
 
 
 def _inner_fields(model: type[Strict]) -> Iterator[str]:
-    """Dotted names of the settings in the sections of a model."""
+    """Yield the dotted names of all settings one level down."""
     for name, field in model.model_fields.items():
         for kind in (field.annotation, *get_args(field.annotation)):
             if isinstance(kind, type) and issubclass(kind, Strict):
@@ -174,25 +174,25 @@ def _inner_fields(model: type[Strict]) -> Iterator[str]:
 
 
 class BackboneConfig(Strict):
-    """What every backbone's settings have; `kind` is its name in the table of `rtdetr.models.backbones`."""
+    """Settings that every backbone has; `kind` is its name in the table of `rtdetr.models.backbones`."""
 
     kind: str
-    freeze_at: int = Field(default=-1, ge=-1, le=4)  # -1 nothing; 0 the stem; n the stem and the first n stages
-    freeze_norm: bool = False  # batch norm as constants
+    freeze_at: int = Field(default=-1, ge=-1, le=4)  # -1: nothing; 0: the stem; n: the stem and the first n stages
+    freeze_norm: bool = False  # frozen batch norm
 
     @property
     def is_pretrained(self) -> bool:
-        """Whether weights are fetched when a network is built."""
+        """Whether pretrained weights are downloaded when a network is built."""
         return False
 
 
 class PResNetConfig(BackboneConfig):
-    """ResNet-vd backbone. Source: arXiv 1812.01187; widths and depths of the published models."""
+    """ResNet-vd backbone with the widths and depths of the published models. Source: arXiv 1812.01187."""
 
     kind: Literal["presnet"] = "presnet"
     depth: Literal[18, 34, 50, 101] = 50
-    blocks: tuple[Size, Size, Size, Size] | None = None  # blocks a stage; None: those of `depth`
-    base_width: Size = 64  # width of the first stage; the stem has half of it, later stages double it
+    blocks: tuple[Size, Size, Size, Size] | None = None  # blocks per stage; None: as given by `depth`
+    base_width: Size = 64  # width of the first stage; the stem has half, each later stage twice as much
 
 
 class HGNetv2Config(BackboneConfig):
@@ -223,9 +223,9 @@ class EncoderConfig(Strict):
     feedforward: Size = 1024
     num_layers: Size = 1
     num_heads: Size = 8
-    expansion: float = Field(default=1.0, gt=0)  # hidden width of a fusion block over the encoder's width
-    num_blocks: Size = 3  # RepVGG blocks in a fusion block
-    temperature: float = Field(default=10000.0, gt=0)  # of the sine position code
+    expansion: float = Field(default=1.0, gt=0)  # hidden width of a fusion block, relative to the encoder's width
+    num_blocks: Size = 3  # RepVGG blocks per fusion block
+    temperature: float = Field(default=10000.0, gt=0)  # of the sinusoidal position encoding
 
 
 class DecoderConfig(Strict):
@@ -235,16 +235,16 @@ class DecoderConfig(Strict):
     feedforward: Size = 1024
     num_layers: Size = 6
     num_heads: Size = 8
-    eval_idx: int = -1  # the layer whose output is used in eval mode; negative counts from the end
-    num_queries: Size = 300
-    num_points: tuple[Size, ...] = (4, 4, 4)  # sampling points a head, one number a level
+    eval_idx: int = -1  # decoder layer used for inference; negative values count from the end
+    num_queries: Size = 300  # object queries per image; can be changed after training
+    num_points: tuple[Size, ...] = (4, 4, 4)  # sampling points per head, one number per level
     sampling: Literal["bilinear", "discrete"] = "bilinear"
     query_selection: Literal["default", "one2many", "agnostic"] = "default"
-    learned_queries: bool = False
+    learned_queries: bool = False  # learned query content instead of the selected encoder features
     activation: Literal["relu", "silu", "gelu"] = "relu"
     query_pos_widths: tuple[Size, ...] | None = None  # hidden widths of the query position head; None: (2 * width,)
-    num_denoising: int = Field(default=100, ge=0)
-    denoise_every_object: bool = False  # of an image with more than num_denoising, as published; else as many of them
+    num_denoising: int = Field(default=100, ge=0)  # denoising queries per image in training; 0: none
+    denoise_every_object: bool = False  # True, as published: all objects of an image with more than num_denoising
     label_noise_ratio: Fraction = 0.5
     box_noise_scale: float = Field(default=1.0, ge=0)
 
@@ -253,14 +253,12 @@ class DecoderConfig(Strict):
         if not -self.num_layers <= self.eval_idx < self.num_layers:
             raise ConfigError(f"eval_idx {self.eval_idx} is outside the decoder's {counted(self.num_layers, 'layer')}")
         if self.width % self.num_heads:
-            raise ConfigError(
-                f"decoder width {self.width} must be a multiple of its {counted(self.num_heads, 'head')} (num_heads)"
-            )
+            raise ConfigError(f"decoder width {self.width} must be a multiple of num_heads ({self.num_heads})")
         return self
 
 
 class ModelConfig(Strict):
-    """A whole detector. What follows from another field is derived: the encoder reads the backbone's channels."""
+    """A complete detector. Dependent values are derived, such as the encoder's input channels from the backbone."""
 
     section = "model"
 
@@ -268,9 +266,9 @@ class ModelConfig(Strict):
     version: Literal["v1", "v2"] = "v2"  # v1: RT-DETR's parameter names, no stored anchors
     num_classes: Size = 80
     in_channels: Size = 3
-    pixel_mean: tuple[float, ...] | None = None  # a channel; the network itself subtracts it from its images in [0, 1]
-    pixel_std: tuple[float, ...] | None = None  # and then divides by this; published models do neither
-    eval_size_hw: SizeHW | None = (640, 640)  # size of the stored anchors; other sizes work as well
+    pixel_mean: tuple[float, ...] | None = None  # per channel; the network subtracts it from its input in [0, 1]
+    pixel_std: tuple[float, ...] | None = None  # per channel; then divided by this; published models use neither
+    eval_size_hw: SizeHW | None = (640, 640)  # input size of the stored anchors; other sizes work too
     backbone: Annotated[PResNetConfig | HGNetv2Config | TimmConfig, Field(discriminator="kind")] = PResNetConfig()
     encoder: EncoderConfig = EncoderConfig()
     decoder: DecoderConfig = DecoderConfig()
@@ -286,11 +284,9 @@ class ModelConfig(Strict):
             raise ConfigError(f"eval_size_hw: {problem}")
         width, heads = self.encoder.width, self.encoder.num_heads
         if width % 4 or width % heads:
-            raise ConfigError(
-                f"encoder width {width} must be a multiple of 4 and of its {counted(heads, 'head')} (num_heads)"
-            )
+            raise ConfigError(f"encoder width {width} must be a multiple of 4 and of num_heads ({heads})")
         if len(self.decoder.num_points) < 3:
-            raise ConfigError(f"num_points needs one number for each of the 3 levels, got {self.decoder.num_points}")
+            raise ConfigError(f"num_points needs one number per level, at least 3; got {self.decoder.num_points}")
         return self
 
     @model_validator(mode="after")
@@ -301,14 +297,13 @@ class ModelConfig(Strict):
                 continue
             if len(numbers) != self.in_channels or (name == "pixel_std" and min(numbers) <= 0):
                 raise ConfigError(
-                    f"{name} needs a number for each of the {self.in_channels} image channels, > 0 for pixel_std; "
-                    f"got {numbers}"
+                    f"{name} needs one number per image channel ({self.in_channels}), > 0 for pixel_std; got {numbers}"
                 )
         return self
 
 
 class ParameterGroup(Strict):
-    """Trainable parameters whose name matches `pattern` (regex search) use these values instead of the recipe's."""
+    """Values for parameters with a name that matches `pattern` (regex search); None: as in the recipe."""
 
     pattern: str
     lr: float | None = None
@@ -316,7 +311,7 @@ class ParameterGroup(Strict):
 
 
 class LossConfig(Strict):
-    """Weights and shape of the objective. Source: arXiv 2304.08069 section 4; MAL: arXiv 2412.04234."""
+    """Loss terms, their weights, and the matching costs. Source: arXiv 2304.08069 section 4; MAL: arXiv 2412.04234."""
 
     classification: Literal["vfl", "focal", "mal"] = "vfl"
     classification_weight: float = 1.0
@@ -334,83 +329,84 @@ class LossConfig(Strict):
 
 
 class Recipe(Strict):
-    """How a model is trained. Defaults: the published RT-DETRv2 values common to every size."""
+    """How a model is trained. Defaults are the published RT-DETRv2 values that all model sizes share."""
 
     section = "train"
 
     epochs: Size = 72
-    batch_size: Size = 16  # over all processes
-    accumulate: Size = 1  # parts that a process's share of a batch is worked on in, one after the other, to save memory
+    batch_size: Size = 16  # images per step, over all processes
+    accumulate: Size = 1  # gradient accumulation: parts per batch and process; saves memory
     lr: float = Field(default=1e-4, gt=0)
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(default=1e-4, ge=0)
-    grouping: Literal["patterns", "modules"] = "patterns"  # "modules": norms, biases, embeddings undecayed, by type
-    groups: tuple[ParameterGroup, ...] = ()  # for grouping "patterns"
-    backbone_lr: float | None = Field(default=None, gt=0)  # for grouping "modules"; None: that of the rest
-    clip_max_norm: float = Field(default=0.1, ge=0)  # 0: no clipping
+    grouping: Literal["patterns", "modules"] = "patterns"  # "modules": no weight decay for norms, biases, embeddings
+    groups: tuple[ParameterGroup, ...] = ()  # used with grouping "patterns"
+    backbone_lr: float | None = Field(default=None, gt=0)  # used with grouping "modules"; None: lr
+    clip_max_norm: float = Field(default=0.1, ge=0)  # global gradient norm; 0: no clipping
     schedule: Literal["constant", "steps", "flat_cosine"] = "constant"
-    milestones: tuple[Size, ...] = ()  # steps: epochs from which on the rate is multiplied with milestone_factor
+    milestones: tuple[Size, ...] = ()  # steps: epochs at which the learning rate is multiplied by milestone_factor
     milestone_factor: float = Field(default=0.1, gt=0, le=1)
-    milestones_after_warmup: bool = False  # as published: epochs that end during warm-up do not count for milestones
-    warmup_iterations: int = Field(default=2000, ge=0)
-    flat_epochs: int | None = None  # flat_cosine: epochs before the cosine begins
-    no_augmentation_epochs: int = Field(default=0, ge=0)  # flat_cosine: epochs at the end with the final rate
-    final_lr_factor: float = Field(default=0.5, ge=0, le=1)  # flat_cosine: what the cosine ends at
-    ema_decay: float = Field(default=0.9999, ge=0, lt=1)
-    ema_warmup: int = Field(default=2000, ge=0)
-    augmentation_start_epoch: int = Field(default=0, ge=0)  # before this epoch: as from augmentation_stop_epoch on
-    augmentation_stop_epoch: int | None = 71  # from this epoch on: no color, zoom-out or crop; None: never stops
-    flip: Fraction = 0.5  # chance that left and right are exchanged, at all epochs; 0 where it matters, as with text
-    mosaic: Fraction = 0.0  # chance that a sample is put together of 4 images, instead of zoom-out and crop
-    mixup: Fraction = 0.0  # chance that the images of a batch are blended, each with another one and its objects
+    milestones_after_warmup: bool = False  # as published: epochs that end during warm-up are not counted
+    warmup_iterations: int = Field(default=2000, ge=0)  # steps in which the learning rate rises
+    flat_epochs: int | None = None  # flat_cosine: epochs before the cosine starts
+    no_augmentation_epochs: int = Field(default=0, ge=0)  # flat_cosine: last epochs, at the final learning rate
+    final_lr_factor: float = Field(default=0.5, ge=0, le=1)  # flat_cosine: final learning rate, relative to lr
+    ema_decay: float = Field(default=0.9999, ge=0, lt=1)  # exponential moving average of the weights; 0: none
+    ema_warmup: int = Field(default=2000, ge=0)  # time constant of the rise to ema_decay, in steps
+    augmentation_start_epoch: int = Field(default=0, ge=0)  # no color, zoom-out and crop before this epoch
+    augmentation_stop_epoch: int | None = 71  # no color, zoom-out and crop from this epoch on; None: never stops
+    flip: Fraction = 0.5  # probability of a horizontal flip, in all epochs; use 0 if direction matters, as for text
+    mosaic: Fraction = 0.0  # probability that a sample is a mosaic of 4 images, without zoom-out and crop
+    mixup: Fraction = 0.0  # probability that each image of a batch is blended with another one, objects included
     mixing_stop_epoch: int | None = None  # no mosaic and mixup from this epoch on; None: until augmentation stops
+    # input heights and widths to draw from for each batch; (): train_size_hw only
     multiscale_sizes: tuple[Side, ...] = (480, 512, 544, 576, 608, 640, 640, 640, 672, 704, 736, 768, 800)
-    multiscale_stop_epoch: int | None = 71
+    multiscale_stop_epoch: int | None = 71  # train_size_hw only from this epoch on; None: never stops
     train_size_hw: tuple[Side, Side] = (640, 640)
     precision: Annotated[Literal["float32", "bfloat16", "float16", "auto"], BeforeValidator(pytorch_precision)] = "auto"
-    non_finite: Literal["stop", "skip"] = "stop"  # a loss that is not finite ends the run, or its batch is left out
-    sync_batch_norm: bool = True  # batch statistics over all processes; where there is one process, nothing changes
-    gradient_checkpointing: bool = False  # less memory for more time: activations are computed a second time
-    compile: bool = False  # torch.compile
+    non_finite: Literal["stop", "skip"] = "stop"  # on a non-finite loss: end the run, or skip the batch
+    sync_batch_norm: bool = True  # batch norm statistics over all processes; no effect with one process
+    gradient_checkpointing: bool = False  # recompute activations: less memory, more time
+    compile: bool = False  # use torch.compile
     loss: LossConfig = LossConfig()
-    tuning_from: str | None = None  # zoo name whose weights the run starts from
+    tuning_from: str | None = None  # zoo name of the weights to start from
 
 
 class TrainConfig(Strict):
-    """The final settings of a training run (`rtdetr.recipes.resolve`). Saved as config.json beside its results."""
+    """The resolved settings of a training run (`rtdetr.recipes.resolve`). Saved as config.json next to its results."""
 
     section = ""
 
     data: str | tuple[str, ...]  # dataset folders or annotation files
-    images: str | None = None  # folder of the training images, where it is not in a usual place
-    val_data: str | tuple[str, ...] | None = None  # datasets that are evaluated; None: the validation part of `data`
-    val_images: str | None = None
-    data_origins: dict[str, str] = {}  # of these four: the argument or file that each was named by
-    bad_boxes: Literal["error", "drop"] = "error"  # what to do with boxes that have no area inside their image
-    bad_images: Literal["error", "skip"] = "error"  # what to do with images that cannot be read; skip: show others
-    max_pixels: Size | None = None  # of an image; None: RTDETR_MAX_PIXELS, or what Pillow allows, about 179 million
-    model: str  # name in the zoo, or of `network`
-    in_channels: Size | None = None  # of the images: 3 RGB, 1 gray, other numbers as stored; None: the model's
-    network: ModelConfig | None = None  # a model that is not in the zoo; its number of classes follows the data
+    images: str | None = None  # folder of the training images, if it is not in a usual place
+    val_data: str | tuple[str, ...] | None = None  # datasets to evaluate on; None: the validation split of `data`
+    val_images: str | None = None  # folder of the validation images, if it is not in a usual place
+    data_origins: dict[str, str] = {}  # for these four settings: the argument or file that set each
+    bad_boxes: Literal["error", "drop"] = "error"  # boxes with no area inside their image: stop, or drop them
+    bad_images: Literal["error", "skip"] = "error"  # unreadable images: stop, or use others instead
+    max_pixels: Size | None = None  # per image; None: RTDETR_MAX_PIXELS, or Pillow's limit of about 179 million
+    model: str  # name of a zoo model, or of `network`
+    in_channels: Size | None = None  # image channels: 3 RGB, 1 gray, others as stored; None: the model's
+    network: ModelConfig | None = None  # a model that is not in the zoo; num_classes is taken from the data
     output_dir: str
     recipe: Recipe
-    recipe_name: str = "published"  # where `recipe` comes from: published, finetune, deim, a file, ...
-    weights: str | None = None  # zoo name or file whose weights the run starts from; None: fresh ones
-    labels_are_ids: bool = False  # class rows of `weights` or a checkpoint to resume, if unnamed, are category ids
-    backbone_weights: str | None = None  # "auto": the model's ImageNet file; a file; None: fresh ones
-    freeze: Literal["backbone", "encoder"] | Annotated[int, Field(ge=0, le=4)] | None = None  # 2: stem and two stages
-    balance: bool = False  # rare classes are drawn more often
-    device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1"
-    deterministic: bool = False  # bit-equal repetition on the same machine, slower
-    rehearsal: bool = True  # before the first step, one that is thrown away, with the largest images and most objects
-    channels_last: bool = True  # memory layout of images and convolutions: faster, the same up to rounding
-    seed: int = Field(default=0, ge=0)
-    workers: int = Field(default=4, ge=0)  # processes that load and augment; 0: in the training process
-    evaluate_every: int = Field(default=1, ge=0)  # epochs between evaluations, the last epoch always; 0: never
-    best_metric: str = "ap"  # number of an evaluation that best.pth has the largest of
-    early_stopping: Size | None = None  # evaluations without a better one after which the run ends; None: never
-    keep_last: Size = 1  # checkpoints kept beside best.pth: last.pth and the ones before it
-    save_every: int = Field(default=1000, ge=0)  # steps between the checkpoints within an epoch; 0: at its end only
-    log_every: Size = 50  # steps between the rows of metrics.jsonl
-    loggers: tuple[Literal["wandb", "mlflow"], ...] = ()  # experiment trackers to report to as well
-    font: str | None = None  # font file for class names in pictures, for the letters that it has
+    recipe_name: str = "published"  # origin of `recipe`: published, finetune, deim, a file, ...
+    weights: str | None = None  # zoo name or file of the weights to start from; None: random weights
+    labels_are_ids: bool = False  # unnamed class rows of `weights`, or of the run to resume, are category ids
+    backbone_weights: str | None = None  # "auto" (the model's ImageNet weights) or a file; None: random weights
+    freeze: Literal["backbone", "encoder"] | Annotated[int, Field(ge=0, le=4)] | None = None  # 2: stem, 2 stages
+    balance: bool = False  # draw images with rare classes more often
+    device: str = "auto"  # "auto", "cpu", "cuda" or "cuda:1"
+    deterministic: bool = False  # bit-identical results on the same machine; slower
+    rehearsal: bool = True  # first try a step with the largest images and most objects; it is discarded
+    channels_last: bool = True  # memory layout of images and convolutions: faster, same results up to rounding
+    seed: int = Field(default=0, ge=0)  # random seed
+    workers: int = Field(default=4, ge=0)  # processes that load and augment images; 0: the training process does
+    evaluate_every: int = Field(default=1, ge=0)  # epochs between evaluations, plus one after the last; 0: never
+    best_metric: str = "ap"  # evaluation metric that selects best.pth; the highest value wins
+    early_stopping: Size | None = None  # stop after this many evaluations without improvement; None: never
+    keep_last: Size = 1  # checkpoints to keep besides best.pth: last.pth and those before it
+    save_every: int = Field(default=1000, ge=0)  # steps between checkpoints within an epoch; 0: at its end only
+    log_every: Size = 50  # steps between rows of metrics.jsonl
+    loggers: tuple[Literal["wandb", "mlflow"], ...] = ()  # experiment trackers to log to
+    font: str | None = None  # font file for class names in images; other fonts supply missing glyphs

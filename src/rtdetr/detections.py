@@ -1,6 +1,6 @@
-"""What a detector returns: boxes in pixels of the original image, scores and class labels, checked once.
+"""Results of a detector: boxes in pixels of the original image, scores and class labels, validated once.
 
-`Detector` is the interface that every runtime has; `rtdetr.drawing.draw` paints `Detections` on an image.
+`Detector` is the interface of every runtime; `rtdetr.drawing.draw` draws `Detections` on an image.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from rtdetr.wording import counted
 
 
 class Detection(NamedTuple):
-    """One object: box (x1, y1, x2, y2) in pixels of the original image, score in 0..1, class label and name."""
+    """One object: box (x1, y1, x2, y2) in pixels of the original image, score in [0, 1], class label and name."""
 
     box_xyxy: tuple[float, float, float, float]
     score: float
@@ -25,21 +25,21 @@ class Detection(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """Objects found in one image, highest score first; iterating gives `Detection` rows.
+    """Objects detected in one image, highest score first; iterating yields `Detection` objects.
 
-    A mask, slice or index array in brackets selects: `detections[detections.scores > 0.8]`.
+    Select with a mask, slice or index array: `detections[detections.scores > 0.8]`.
 
     Attributes:
-        boxes_xyxy: float32 (n, 4), pixels of the original image. They may reach a little beyond the image, as
-            published evaluation wants them; `clipped()` cuts them at its border.
-        scores: float32 (n,) in 0..1, descending; rows given in another order are sorted.
-        labels: int64 (n,), positions in `names`.
-        names: all class names by label, also of classes that were not found.
+        boxes_xyxy: float32 (n, 4), pixels of the original image. Boxes can extend slightly beyond the image, as in
+            published evaluation; `clipped()` clips them.
+        scores: float32 (n,) in [0, 1], descending; rows in another order are sorted.
+        labels: int64 (n,), indices into `names`.
+        names: all class names by label, including classes that were not detected.
         image_size_wh: width and height of the original image in pixels.
-        category_ids: ids by label that the dataset gave the classes; None: not known.
+        category_ids: category ids of the dataset by label; None: unknown.
 
     Raises:
-        InputError: an array has the wrong shape, is not finite, or a label has no name or id.
+        InputError: an array has the wrong shape or non-finite values, or a label has no name or id.
     """
 
     boxes_xyxy: np.ndarray
@@ -61,7 +61,7 @@ class Detections:
                 f"got {boxes.shape}, {scores.shape} and {labels.shape}"
             )
         if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
-            raise InputError("detections need finite boxes and scores, got NaN or infinity: check the model's weights")
+            raise InputError("detections need finite boxes and scores, got NaN or infinity. Check the model's weights")
         if count and not 0 <= labels.min() <= labels.max() < len(self.names):
             raise InputError(f"labels must be in 0..{len(self.names) - 1}, got {labels.min()}..{labels.max()}")
         if self.category_ids is not None and len(self.category_ids) != len(self.names):
@@ -80,28 +80,28 @@ class Detections:
 
     @property
     def class_names(self) -> list[str]:
-        """Name of each detection, in order."""
+        """Class name of each detection, in order."""
         return [self.names[label] for label in self.labels]
 
     def above(self, threshold: float) -> "Detections":
-        """Those with a score strictly above `threshold`, as the published demo selects them."""
+        """Return the detections with a score strictly above `threshold`, as in the published demo."""
         return self[self.scores > threshold]
 
     def clipped(self) -> "Detections":
-        """The same objects with every box cut at the border of the image."""
+        """Return the detections with all boxes clipped to the image."""
         limits = np.asarray(self.image_size_wh * 2, dtype=np.float32)
         return replace(self, boxes_xyxy=np.clip(self.boxes_xyxy, 0, limits))
 
     def counts(self) -> dict[str, int]:
-        """Number of objects of each class that was found, most frequent first, then by name."""
+        """Return the number of objects per detected class, most frequent first, then by name."""
         labels, counts = np.unique(self.labels, return_counts=True)
         found = [(self.names[label], int(count)) for label, count in zip(labels, counts, strict=True)]
         return dict(sorted(found, key=lambda row: (-row[1], row[0])))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for `json.dump`: boxes rounded to 1/1000 pixel, scores to six decimals.
+        """Return plain values for `json.dump`: boxes rounded to 1/1000 pixel, scores to six decimals.
 
-        `label` is the position in `names`, `category_id` the id in the dataset, where that is known.
+        `label` is the index in `names`, `category_id` the id in the dataset, if known.
         """
         boxes = self.boxes_xyxy.astype(np.float64).round(3).tolist()
         scores = self.scores.astype(np.float64).round(6).tolist()
@@ -140,7 +140,7 @@ class Detections:
 
 @runtime_checkable
 class Detector(Protocol):
-    """An image in, `Detections` out, whatever runs the network; `rtdetr.load` returns one."""
+    """The interface of a detector, independent of the runtime; `rtdetr.load` returns one."""
 
     @property
     def categories(self) -> Categories:
@@ -154,7 +154,7 @@ class Detector(Protocol):
 
     @property
     def in_channels(self) -> int:
-        """Channels of the images that it takes."""
+        """Number of image channels."""
         ...
 
     def __call__(
@@ -166,25 +166,25 @@ class Detector(Protocol):
         max_detections: int = 300,
         batch_size: int = 8,
     ) -> "Detections | list[Detections]":
-        """Detect objects in one image, or in several, which may differ in size.
+        """Detect objects in one or several images, which can differ in size.
 
         Args:
-            source: a path, file object, bytes, PIL image or array, as `rtdetr.images.load_image` takes them, or a
-                PyTorch tensor (c, h, w) of uint8, uint16, bool or floats in [0, 1]; several of them in a list or tuple,
-                or as an array (b, h, w, c) or tensor (b, c, h, w).
-            threshold: only objects with a score above it, 0..1; "auto": above the threshold of their class that was
-                measured best and stored with the weights.
-            size_hw: height and width the image is resized to for the network, multiples of 32; None: the model's own.
-            max_detections: at most so many objects per image, the best first.
-            batch_size: images that go through the network together; memory grows with it.
+            source: a path, file object, bytes, PIL image or array, as for `rtdetr.images.load_image`, or a tensor
+                (c, h, w) of uint8, uint16, bool or floats in [0, 1]; several in a list or tuple, as an array
+                (b, h, w, c) or as a tensor (b, c, h, w).
+            threshold: score threshold in [0, 1]; only higher scores are returned. "auto": the best measured threshold
+                of each class, stored with the weights.
+            size_hw: input height and width, multiples of 32; None: the model's own.
+            max_detections: maximum number of objects per image; the highest scores are kept.
+            batch_size: images per forward pass; memory grows with it.
 
         Returns:
-            `Detections` for one image; a list of them, in order, for several. Boxes are in pixels of the original image
-            and are not clipped to it, as published evaluation wants them; `Detections.clipped()` does that.
+            `Detections` for one image; for several, a list in the same order. Boxes are in pixels of the original image
+            and not clipped to it, as in published evaluation; `Detections.clipped()` clips them.
 
         Raises:
-            InputError: an image that cannot be read, an option out of range, a size that an exported graph does not
-                have, or "auto" without known thresholds.
-            WeightsError: the network gives NaN.
+            InputError: an image cannot be read, an argument is out of range, an exported graph does not support the
+                size, or "auto" has no known thresholds.
+            WeightsError: the network returns NaN.
         """
         ...

@@ -1,4 +1,4 @@
-"""Where a network runs and in which precision, from the words a user writes."""
+"""Devices and number types for running a network, from the names that users write."""
 
 import contextlib
 import logging
@@ -16,35 +16,35 @@ Function = TypeVar("Function", bound=Callable)
 
 _log = logging.getLogger(__name__)
 _dtype_lock = ProcessLock()
-_dtype_users: list[torch.dtype] = []  # one for each block that runs; the first is the process's own default
+_dtype_users: list[torch.dtype] = []  # one per active block; the first is the process's own default
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    """The type to compute in where 16 bits are too few; not `torch.promote_types`, which torch 2.6 would export."""
+    """Return the type for computations that need more than 16 bits; torch 2.6 would export `torch.promote_types`."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def not_compiled(function: Function) -> Function:
-    """Keep `torch.compile` away from a function whose shapes depend on its values: it would trace it anew every batch.
+    """Exclude a function with data-dependent shapes from `torch.compile`, which would retrace it for every batch.
 
-    `torch.compiler.disable` does the same, and imports the compiler at once, which takes a second.
+    `torch.compiler.disable` does the same but imports the compiler immediately, which takes a second.
     """
     return cast(Function, torch._disable_dynamo(function))
 
 
 def is_recording() -> bool:
-    """Whether operations are recorded for other inputs too: by torch.compile, torch.export or torch.jit.trace."""
+    """Whether operations are being recorded, by torch.compile, torch.export or torch.jit.trace."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 @contextlib.contextmanager
 def pytorch_defaults() -> Iterator[None]:
-    """Run a block, or a function that this decorates, as a process that has just imported PyTorch would.
+    """Run a block, or a decorated function, with PyTorch's initial defaults.
 
-    Other libraries change the default dtype, often around their own loading. Weights that are copied into a network
-    that is built then are rounded without a word. So in the block the default dtype is float32 (also for other threads,
-    as PyTorch has one for the process) and the default device the CPU, and autocast, inference mode and `no_grad` end.
+    Other libraries change the default dtype, often while they load. Weights copied into a network built at that moment
+    would be rounded silently. In the block the default dtype is float32 (for all threads, as PyTorch has one per
+    process), the default device is the CPU, and autocast, inference mode and `no_grad` are off.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(_float32_by_default())
@@ -59,7 +59,7 @@ def pytorch_defaults() -> Iterator[None]:
 
 @contextlib.contextmanager
 def no_autocast() -> Iterator[None]:
-    """Run a block in the types that its tensors have, also inside of the caller's `torch.autocast`."""
+    """Run a block without autocast, even inside the caller's `torch.autocast`."""
     with contextlib.ExitStack() as stack:
         for kind in ("cpu", "cuda"):
             if torch.is_autocast_enabled(kind):
@@ -82,30 +82,30 @@ def _float32_by_default() -> Iterator[None]:
 
 
 def continue_in_fork(device: torch.device) -> None:
-    """Make PyTorch usable in a process that was forked from one that has run a network.
+    """Make PyTorch usable in a process that was forked after its parent ran a network.
 
     Raises:
-        InputError: it cannot be: the device is not a CPU.
+        InputError: the device is not a CPU, so this is impossible.
     """
     if device.type != "cpu":
         raise InputError(
-            f"{device} cannot be used in a process that was forked from one that has used it: load the detector in "
-            "each process, or start processes with multiprocessing.get_context('spawn')"
+            f"{device} cannot be used in a process forked from one that has used it. Load the detector in each "
+            "process, or start processes with multiprocessing.get_context('spawn')"
         )
     if torch.get_num_threads() > 1:
-        torch.set_num_threads(1)  # more would wait for the parent's threads for ever
+        torch.set_num_threads(1)  # more threads would wait for the parent's forever
         _log.warning(
-            "this process (%d) was forked from one that had run PyTorch, so it computes with one thread; to use more, "
+            "process %d was forked from one that had run PyTorch, so it computes with one thread. To use more, "
             "load the detector in each process, or start processes with multiprocessing.get_context('spawn')",
             os.getpid(),
         )
 
 
 def choose_device(device: str | torch.device) -> torch.device:
-    """Return the device of a name; "auto" is the first CUDA device, else the CPU.
+    """Return the device with a name; "auto" is the first CUDA device, or else the CPU.
 
     Raises:
-        ConfigError: no such device here.
+        ConfigError: the device does not exist on this machine.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -115,18 +115,18 @@ def choose_device(device: str | torch.device) -> torch.device:
         raise ConfigError(f"unknown device {device!r}; expected 'auto', 'cpu', 'cuda' or 'cuda:0'") from None
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
-            f"no device {device!r} here: PyTorch sees {torch.cuda.device_count()} CUDA devices; use 'cpu'"
+            f"no device {device!r} on this machine: PyTorch sees {torch.cuda.device_count()} CUDA devices. Use 'cpu'"
         )
     return chosen
 
 
 def list_devices() -> list[torch.device]:
-    """The CPU and all CUDA devices."""
+    """Return the CPU and all CUDA devices."""
     return [torch.device("cpu"), *(torch.device("cuda", index) for index in range(torch.cuda.device_count()))]
 
 
 def training_dtype(device: torch.device, precision: str) -> torch.dtype:
-    """Return the type a training step computes in; "auto" is bfloat16 where the hardware has it, for its range.
+    """Return the type that a training step computes in; "auto" is bfloat16 if a GPU supports it, for its range.
 
     Raises:
         ConfigError: unknown precision.
@@ -137,7 +137,7 @@ def training_dtype(device: torch.device, precision: str) -> torch.dtype:
 
 
 def inference_dtype(device: torch.device, precision: str) -> torch.dtype:
-    """Return the type a detector computes in; "auto" is the fastest one of the device that keeps the results.
+    """Return the type that a detector computes in; "auto" is the fastest type of the device that keeps the results.
 
     Raises:
         ConfigError: unknown precision.
@@ -150,13 +150,13 @@ def inference_dtype(device: torch.device, precision: str) -> torch.dtype:
 
 
 def has_amx() -> bool:
-    """Whether this CPU has the matrix units that make bfloat16 fast, and the system lets processes use them."""
+    """Whether this CPU has matrix units that make bfloat16 fast, and the system allows processes to use them."""
     supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
     return machine.has_amx() if supported is None else bool(supported())
 
 
 def describe_device(device: torch.device) -> dict[str, Any]:
-    """The kind of a device, and of a GPU its name, its memory in GiB and PyTorch's versions of CUDA and cuDNN."""
+    """Describe a device: its type and, for a GPU, its name, memory in GiB, and PyTorch's CUDA and cuDNN versions."""
     if device.type != "cuda":
         return {"type": device.type}
     properties = torch.cuda.get_device_properties(device)

@@ -1,6 +1,6 @@
-"""Paint detections on a picture: a color a class, labels that stay readable and beside the objects, at any size.
+"""Draw detections on an image: one color per class, and readable labels that avoid objects and other labels.
 
-Lines and letters scale with the picture and, for small objects, with the object. Nothing is drawn outside the picture.
+Lines and text scale with the image and, for small objects, with the object. Nothing is drawn outside the image.
 """
 
 import itertools
@@ -18,15 +18,15 @@ from rtdetr.fonts import FontPath, TextLine, cut, lay_out, shown_names
 from rtdetr.images import ImageSource, viewable
 
 Color = tuple[int, int, int]
-Rectangle = tuple[int, int, int, int]  # left, top, right, bottom in pixels; right and bottom are not part of it
+Rectangle = tuple[int, int, int, int]  # left, top, right, bottom in pixels; right and bottom are exclusive
 
-_SMOOTHING = 4  # curves are drawn so many times larger and reduced
+_SMOOTHING = 4  # curves are drawn this many times larger, then reduced
 _GOLDEN_ANGLE = 137.50776405
 _SMALLEST_FONT = 10.0
 
 
 class _Style(NamedTuple):
-    """Sizes in pixels; `font_size` is the largest, small objects get smaller letters unless `fixed`."""
+    """Sizes are in pixels. `font_size` is the maximum; small objects get smaller text unless `fixed`."""
 
     line_width: int
     font_size: float
@@ -41,7 +41,7 @@ class _Style(NamedTuple):
 
 
 class _Label(NamedTuple):
-    """A text with the colored area around it."""
+    """A text on a colored background."""
 
     line: TextLine
     margin: int
@@ -59,30 +59,30 @@ def draw(
     font: FontPath = None,
     colors: Sequence[Color] | None = None,
 ) -> Image.Image:
-    """Return a copy of the picture with boxes and labels, the highest score on top.
+    """Return a copy of the image with boxes and labels, the highest score on top.
 
     Args:
-        image: the picture that the detections belong to, in any form that `load_image` takes; of more than four
-            channels the first three are shown, of two the first.
-        detections: what to draw; `detections.above(0.6)` draws less of it.
+        image: the image of the detections, in any form that `load_image` accepts. With more than four channels, the
+            first three are shown; with two, the first.
+        detections: what to draw; for fewer, use `detections.above(0.6)`.
         show_scores: write the score after the class name.
-        line_width: of the boxes, pixels; None: by the size of the picture.
-        font_size: pixels; None: by the size of the picture and of the object.
-        font: a .ttf or .otf file for class names, used for the letters that it has. Others come from an installed font;
-            where there is none, "class 7" stands for the name, and a warning says once what to install.
-        colors: one for each class, 0..255 RGB; None: `class_color`.
+        line_width: line width of the boxes in pixels; None: by image size.
+        font_size: in pixels; None: by image and object size.
+        font: .ttf or .otf file for class names. Missing glyphs come from an installed font; if there is none, the name
+            is replaced by "class 7", and a warning says once what to install.
+        colors: one color per class, RGB in 0..255; None: `class_color`.
 
     Raises:
-        InputError: the picture's size is not that of the detections, or the font file cannot be read.
+        InputError: the image size differs from that of the detections, or the font file cannot be read.
     """
     canvas = viewable(image).copy()
     if canvas.size != detections.image_size_wh:
         width, height = detections.image_size_wh
         raise InputError(
-            f"the detections belong to a picture of {width}x{height} pixels, got one of {canvas.width}x{canvas.height}"
+            f"the detections belong to an image of {width}x{height} pixels, got one of {canvas.width}x{canvas.height}"
         )
     scale = math.sqrt(canvas.width * canvas.height)
-    # from about 20 labels on the letters shrink, so that all labels together cover no more than a sixth of the picture
+    # from about 20 labels on, text shrinks, so that all labels together cover at most a sixth of the image
     style = _Style(
         line_width=line_width or max(1, round(scale / 220)),
         font_size=font_size or max(_SMALLEST_FONT, scale * min(1 / 29, math.sqrt(0.02 / max(len(detections), 1)))),
@@ -94,7 +94,7 @@ def draw(
     )
     rows = list(detections)
     frames = [_frame(row.box_xyxy, style.line_width, canvas.size) for row in rows]
-    # in a picture of a few pixels' height labels would hide everything
+    # in an image that is only a few pixels high, labels would hide everything
     readable = canvas.height >= 2 * style.font_size
     labels = _place_labels(rows, [outer for outer, _ in frames], style, canvas.size) if readable else []
     for row, (outer, width) in zip(reversed(rows), reversed(frames), strict=True):
@@ -106,10 +106,10 @@ def draw(
 
 @lru_cache(maxsize=1024)
 def class_color(label: int) -> Color:
-    """Color of a class, 0..255 RGB: the same in every picture, and far from its neighbors' colors.
+    """Return the RGB color (0..255) of a class: the same in every image, and distinct from neighboring classes.
 
-    Hues are a golden angle apart, so that any few classes in a row spread over the circle; lightness and strength
-    alternate to tell apart the classes that come back to a hue. Source of the color space: CSS Color 4, OKLCH.
+    Hues are a golden angle apart, so that consecutive classes spread over the color circle. Lightness and chroma
+    alternate to distinguish classes of similar hue. Source of the color space: CSS Color 4, OKLCH.
     """
     lightness, chroma = ((0.72, 0.19), (0.62, 0.22), (0.82, 0.15))[label % 3]
     return _oklch_to_rgb(lightness, chroma, math.radians(145 + label * _GOLDEN_ANGLE))
@@ -131,7 +131,7 @@ def _oklch_to_rgb(lightness: float, chroma: float, hue: float) -> Color:
 
 
 def _text_color(background: Color) -> Color:
-    """Black or white, whichever has the higher contrast. Source: WCAG 2.1, relative luminance."""
+    """Return black or white, whichever has the higher contrast. Source: WCAG 2.1, relative luminance."""
     linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (c / 255 for c in background)]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     return (0, 0, 0) if (luminance + 0.05) ** 2 > 1.05 * 0.05 else (255, 255, 255)
@@ -140,7 +140,7 @@ def _text_color(background: Color) -> Color:
 def _frame(
     box_xyxy: tuple[float, float, float, float], line_width: int, size_wh: tuple[int, int]
 ) -> tuple[Rectangle, int]:
-    """Outer edge and line width of a box: the line goes around the object, thinner around a small one."""
+    """Return outer edge and line width of a box; the line goes around the object, and is thinner for small ones."""
     x1, y1, x2, y2 = box_xyxy
     width = max(1, min(line_width, round(min(x2 - x1, y2 - y1) / 8)))
     (left, right), (top, bottom) = (
@@ -151,7 +151,7 @@ def _frame(
 
 
 def _draw_frame(canvas: Image.Image, outer: Rectangle, width: int, color: Color) -> None:
-    """Draw a rectangle with smooth round corners: four corner tiles and four straight lines."""
+    """Draw a rectangle with smooth round corners, from four corner tiles and four straight lines."""
     left, top, right, bottom = outer
     tile = min(2 * width + 1, (right - left) // 2, (bottom - top) // 2)
     if tile > 0:
@@ -168,7 +168,7 @@ def _draw_frame(canvas: Image.Image, outer: Rectangle, width: int, color: Color)
 
 @lru_cache(maxsize=64)
 def _corners(tile: int, width: int) -> Image.Image:
-    """Coverage (0..255) of a round frame of 2 x 2 tiles, from which the corners of a larger one are cut."""
+    """Return the coverage (0..255) of a round frame of 2 x 2 tiles, which are the corners of larger frames."""
     side, line = 2 * tile * _SMOOTHING, width * _SMOOTHING
     mask = Image.new("L", (side, side), 0)
     pen = ImageDraw.Draw(mask)
@@ -181,7 +181,7 @@ def _corners(tile: int, width: int) -> Image.Image:
 def _place_labels(
     rows: list[Detection], frames: list[Rectangle], style: _Style, size_wh: tuple[int, int]
 ) -> list[_Label]:
-    """Give each label, best score first, the place where it hides least of the other labels and of the objects."""
+    """Place each label, highest score first, where it hides least of other labels and of objects."""
     objects = np.array(frames, dtype=np.float64).reshape(-1, 4)
     taken = np.zeros((0, 4))
     labels = []
@@ -190,7 +190,7 @@ def _place_labels(
         width, height = min(line.width + 2 * margin, size_wh[0]), min(line.ascent + line.descent, size_wh[1])
         places = _candidates(frame, (width, height), size_wh)
         cost = 4 * _share(places, taken, of_first=True) + _share(places, objects, of_first=False)
-        cost += np.arange(len(places)) * 0.02  # of equally good places, the usual one
+        cost += np.arange(len(places)) * 0.02  # among equally good places, the usual one
         place = places[int(cost.argmin())]
         taken = np.vstack([taken, place])
         left, top = round(place[0]), round(place[1])
@@ -200,7 +200,7 @@ def _place_labels(
 
 
 def _candidates(frame: Rectangle, label_wh: tuple[int, int], size_wh: tuple[int, int]) -> np.ndarray:
-    """Places (k, 4) for a label around and inside its frame, moved into the picture."""
+    """Return places (k, 4) for a label around and inside its frame, moved into the image."""
     left, top, right, bottom = frame
     width, height = label_wh
     corners = np.array(
@@ -223,7 +223,7 @@ def _candidates(frame: Rectangle, label_wh: tuple[int, int], size_wh: tuple[int,
 
 
 def _share(first: np.ndarray, second: np.ndarray, *, of_first: bool) -> np.ndarray:
-    """How much of the first (or of the second) rectangles the others cover, summed: (k, 4) and (n, 4) give (k,)."""
+    """Return the summed shares of the first (or second) rectangles that overlap: (k, 4) and (n, 4) give (k,)."""
     low = np.maximum(first[:, None, :2], second[None, :, :2])
     high = np.minimum(first[:, None, 2:], second[None, :, 2:])
     shared = (high - low).clip(0).prod(-1)
@@ -232,7 +232,7 @@ def _share(first: np.ndarray, second: np.ndarray, *, of_first: bool) -> np.ndarr
 
 
 def _fit_text(row: Detection, frame: Rectangle, style: _Style, size_wh: tuple[int, int]) -> tuple[TextLine, int]:
-    """A label that is not wider than the picture, and the margin beside its text in pixels."""
+    """Return a label that is not wider than the image, and the margin around its text in pixels."""
     size = style.font_size
     if not style.fixed:
         object_size = math.sqrt((frame[2] - frame[0]) * (frame[3] - frame[1]))
@@ -241,7 +241,7 @@ def _fit_text(row: Detection, frame: Rectangle, style: _Style, size_wh: tuple[in
     name = style.names[row.label]
     texts = [f"{name} {row.score:.2f}"] if style.show_scores else []
     shortened = (cut(name, length) for length in range(len(name) - 1, 0, -1))
-    # of a text wider than the picture the score goes first, then letters
+    # if the text is wider than the image, omit the score first, then letters
     for text in itertools.chain(texts, [name], shortened):
         line = TextLine(lay_out(text, font=style.font), round(size))
         if line.width + 2 * margin <= size_wh[0]:

@@ -1,4 +1,4 @@
-"""Errors raised on purpose. A message says what was expected, what came, where, and what to do next."""
+"""The library's own errors. A message says which value is wrong and where, what was expected, and what to do."""
 
 import contextlib
 import difflib
@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 
-OPTIONAL_PACKAGES = {  # import name -> the extra of this package that brings it
+OPTIONAL_PACKAGES = {  # import name -> the extra of rtdetr that installs it
     "torch": "torch",
     "torchvision": "torch",
     "jaxtyping": "torch",
@@ -34,9 +34,9 @@ _LONG_VALUE = re.compile(rf"(?s)(?<!\w)(['\"])(?:(?!\1(?!\w)).){{{_LONGEST_VALUE
 
 
 class RTDETRError(Exception):
-    """Base of all errors raised on purpose; the command line prints its message on one line and exits with status 2.
+    """Base of all errors of this library; the command line prints the message on one line and exits with status 2.
 
-    Quoted values that are long are cut in the message: what was expected stands behind them.
+    Long quoted values are shortened in the message, so that the text after them stays visible.
     """
 
     def __init__(self, message: object = "", *more: object) -> None:
@@ -44,60 +44,60 @@ class RTDETRError(Exception):
 
 
 class ConfigError(RTDETRError, ValueError):
-    """A setting, option or model name that does not exist or cannot hold the value given."""
+    """A setting, option or model name does not exist, or its value is invalid."""
 
 
 class InputError(RTDETRError, ValueError):
-    """An image, tensor or argument that the called function cannot work on."""
+    """An image, tensor or argument is invalid for the called function."""
 
 
 class DatasetError(RTDETRError, ValueError):
-    """A dataset file, annotation or image that is missing, broken or contradicts another."""
+    """A dataset file, annotation or image is missing, broken or contradicts another one."""
 
 
 class MissingSplitError(DatasetError):
-    """A dataset that does not have the split asked for; any other DatasetError is about one that it has or names."""
+    """The dataset does not have the requested split; other dataset errors are about a split that exists or is named."""
 
 
 class MissingFolderError(DatasetError):
-    """A dataset file that names a folder or list of images that is not there."""
+    """A dataset file names an image folder or image list that does not exist."""
 
 
 class WeightsError(RTDETRError, RuntimeError):
-    """A checkpoint that is missing, damaged or made for another model."""
+    """A checkpoint is missing, damaged or belongs to another model."""
 
 
 class TrainingError(RTDETRError, RuntimeError):
-    """A training run that cannot go on: a loss that is not finite, a checkpoint folder that cannot be written."""
+    """A training run cannot continue: the loss is not finite, or the output folder cannot be written."""
 
 
 class ExportError(RTDETRError, RuntimeError):
-    """A model that cannot be exported as asked."""
+    """A model cannot be exported with these options."""
 
 
 class MissingDependencyError(RTDETRError, ImportError):
-    """An optional package is needed and not installed; the message names the extra that brings it."""
+    """A required optional package is not installed; the message names the extra that installs it."""
 
 
 def _with_short_quotes(message: str) -> str:
-    """Cut what stands between quotes, or without a space, where it is longer than any name is."""
+    """Shorten quoted values and words that are longer than any name."""
     if len(message) <= _LONGEST_VALUE:
         return message
     return _LONG_VALUE.sub(lambda found: f"{found[0][:_KEPT]} ... {found[0][-_KEPT_END:]}", message)
 
 
 def one_line(error: RTDETRError) -> str:
-    """Return what the command line prints of an error: its kind, one of those that users know, and its message."""
+    """Return an error as the command line prints it: the name of its public base class, and its message."""
     kind = next(kind for kind in type(error).__mro__ if RTDETRError in kind.__bases__ or kind is RTDETRError)
     return f"{kind.__name__}: {' '.join(str(error).split())}"
 
 
 SAID_IN = "RTDETR_SAID_IN"
-"""Variable that names a folder where the processes of one command note what they have said; see `is_news`."""
+"""Environment variable: folder in which the processes of one command record what they have logged; see `is_news`."""
 
 
 def is_news(line: str) -> bool:
-    """Whether no other process of this command has said the same."""
+    """Whether no other process of this command has logged the same line."""
     folder = os.environ.get(SAID_IN)
     if folder is None:
         return True
@@ -106,15 +106,15 @@ def is_news(line: str) -> bool:
         os.close(os.open(note, os.O_CREAT | os.O_EXCL))
     except FileExistsError:
         return False
-    except OSError:  # better twice than never
+    except OSError:  # logging it twice is better than never
         return True
     return True
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return " Did you mean 'x'?" for the known name closest to `name`, or an empty string when none is close.
+    """Return " Did you mean 'x'?" for the known name closest to `name`, or an empty string if none is close.
 
-    Names that begin with an underscore are nobody's to write, and are not suggested.
+    Private names, which begin with an underscore, are not suggested.
     """
     lowered = {k.lower(): k for k in known if not k.startswith("_")}
     close = difflib.get_close_matches(str(name).lower(), list(lowered), n=1, cutoff=0.5)
@@ -122,10 +122,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def one_of(what: str, value: str, known: Iterable[str]) -> str:
-    """Return a value if it is a known one.
+    """Return the value if it is a known name.
 
     Raises:
-        ConfigError: it is not; the message names the nearest one and all.
+        ConfigError: it is unknown; the message suggests the nearest name and lists all.
     """
     known = list(known)
     if value not in known:
@@ -135,10 +135,10 @@ def one_of(what: str, value: str, known: Iterable[str]) -> str:
 
 @contextlib.contextmanager
 def require_extra() -> Iterator[None]:
-    """Turn the failed import of an optional package inside the block into an error that names the extra to install.
+    """Turn the failed import of an optional package in the block into an error that names the extra to install.
 
     Raises:
-        MissingDependencyError: one of `OPTIONAL_PACKAGES` is needed and not installed.
+        MissingDependencyError: a package of `OPTIONAL_PACKAGES` is not installed.
     """
     try:
         yield

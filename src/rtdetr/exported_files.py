@@ -1,4 +1,4 @@
-"""Exported files by the ends of their names: the one place that knows which format has which ending."""
+"""File name extensions of exported files, by format."""
 
 import os
 from pathlib import Path
@@ -11,19 +11,19 @@ ENDINGS = {
     "tensorrt": (".engine", ".trt"),
     "torch": (".pt2",),
 }
-"""By format, as `--format` names it. `rtdetr export` writes the first ending, the others can be read too."""
+"""Extensions by format, as named by `--format`. `rtdetr export` writes the first; the others can be loaded too."""
 
 
 def ending(format: str) -> str:
-    """The ending of the files that `rtdetr export` writes in a format.
+    """Return the extension of the files that `rtdetr export` writes in a format.
 
     Raises:
-        ConfigError: no such format; the message names the nearest one and all.
+        ConfigError: the format is unknown; the message suggests the nearest one and lists all.
     """
     return ENDINGS[one_of("format", format, ENDINGS)][0]
 
 
 def exported_format(path: str | os.PathLike[str]) -> str | None:
-    """The format of an exported file, by the end of its name; None: it is no exported file."""
+    """Return the format of an exported file by its extension; None if it is not an exported file."""
     suffix = Path(path).suffix.lower()
     return next((format for format, endings in ENDINGS.items() if suffix in endings), None)

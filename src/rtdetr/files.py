@@ -1,4 +1,4 @@
-"""Write a file so that a reader, or a killed process, meets the old content or the new one, never half of it."""
+"""Atomic file writing: readers see the old or the new content, never a part, even if the process is killed."""
 
 import contextlib
 import errno
@@ -17,12 +17,12 @@ _KEPT_OF_NAME = 50  # characters, of up to 4 bytes each; file systems take 255 b
 
 
 def with_home(path: str | os.PathLike[str]) -> Path:
-    """A path as a shell would pass it: with the home folder in place of a `~` at its start."""
+    """Expand a leading `~` to the home folder, as a shell does."""
     return Path(os.path.expanduser(path))
 
 
 def cache_dir() -> Path:
-    """Folder of files that may be deleted at any time: RTDETR_CACHE, else the user's cache folder."""
+    """Return the cache folder: RTDETR_CACHE, or else the user's cache folder. Its files can be deleted at any time."""
     chosen = os.environ.get("RTDETR_CACHE")
     if chosen:
         return with_home(chosen)
@@ -30,34 +30,34 @@ def cache_dir() -> Path:
 
 
 def beside(path: Path, suffix: str) -> Path:
-    """The file of the same name with another suffix, which may be written in capitals."""
+    """Return the path with another suffix, in upper case if only that file exists."""
     usual, capitals = path.with_suffix(suffix), path.with_suffix(suffix.upper())
     return capitals if capitals.is_file() and not usual.is_file() else usual
 
 
 def free_space(folder: Path) -> int:
-    """Bytes that are free on the disk of a folder, which need not be there yet."""
+    """Return the free bytes on the disk of a folder, which need not exist yet."""
     return shutil.disk_usage(next(one for one in (folder, *folder.absolute().parents) if one.exists())).free
 
 
 def write_atomically(
     path: Path, write: Callable[[Path], object], *, error: type[RTDETRError], size: int | None = None
 ) -> Path:
-    """Call `write` with a temporary path beside `path`, then move the result into place once it is on the disk.
+    """Call `write` with a temporary path next to `path`, then sync the file to disk and move it into place.
 
     Args:
         path: the file to create or replace; its folder is created.
-        write: writes the whole content to the path it is given.
-        error: the class of errors to raise if that fails.
-        size: bytes that the file will have, to be told if they are too many.
+        write: writes the complete content to the path that it receives.
+        error: class of the error to raise on failure.
+        size: size of the file in bytes if known, for the message about a full disk.
 
     Raises:
-        RTDETRError: of class `error`: the folder or file cannot be written; what stood at `path` before is untouched.
+        RTDETRError: of class `error`: the folder or file cannot be written; an existing file at `path` is unchanged.
     """
     path, temporary = with_home(path), None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # a name of its own for each writer; mkstemp's mode would keep the file from other users, so umask decides
+        # a unique name per writer; the file is created again, as mkstemp's mode would hide it from other users
         handle, name = tempfile.mkstemp(prefix=_hidden(path), suffix=".tmp", dir=path.parent)
         os.close(handle)
         temporary = Path(name)
@@ -68,11 +68,11 @@ def write_atomically(
         os.replace(temporary, path)
     except RTDETRError:
         raise
-    except (OSError, RuntimeError) as failure:  # torch.save raises the latter, which hides what the system said
-        told = failure if temporary is None or isinstance(failure, OSError) else _asked_again(temporary) or failure
+    except (OSError, RuntimeError) as failure:  # torch.save's RuntimeError hides the system's message
+        cause = failure if temporary is None or isinstance(failure, OSError) else _probe(temporary) or failure
         if temporary is not None:
-            temporary.unlink(missing_ok=True)  # before what is free is looked up
-        raise error(refusal(path, told, size=size)) from None
+            temporary.unlink(missing_ok=True)  # before free space is measured
+        raise error(refusal(path, cause, size=size)) from None
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -81,13 +81,13 @@ def write_atomically(
 
 @contextlib.contextmanager
 def files_together(target: Path, *, error: type[RTDETRError]) -> Iterator[Path]:
-    """Give a path to write a file at, and others beside it; when the block is through, all appear, `target` last.
+    """Give a temporary path to write a file to, and others next to it; after the block all are moved into place.
 
-    If the block fails, nothing is left, missing folders of `target` that were created for it included.
+    `target` is moved last. If the block fails, all files and newly created folders are removed.
 
     Args:
-        target: where the file will be.
-        error: the class of errors to raise for what the system refuses.
+        target: final path of the file.
+        error: class of the error to raise for system errors.
 
     Raises:
         RTDETRError: of class `error`: a folder or file cannot be written.
@@ -100,26 +100,26 @@ def files_together(target: Path, *, error: type[RTDETRError]) -> Iterator[Path]:
                 yield Path(folder) / target.name
             files = sorted(Path(folder).iterdir(), key=lambda file: file.name == target.name)
             if len(files) > 1:
-                target.unlink(missing_ok=True)  # never the old one beside others that are new
+                target.unlink(missing_ok=True)  # never the old one next to new files
             for file in files:
                 os.replace(file, target.parent / file.name)
     except OSError as failure:
         raise error(refusal(target, failure)) from None
     finally:
         if not target.exists():
-            with contextlib.suppress(OSError):  # others may have used them meanwhile
+            with contextlib.suppress(OSError):  # others may use them by now
                 for folder in missing:
                     folder.rmdir()
 
 
 def _hidden(path: Path) -> str:
-    """How the name of what is written in place of a file begins: with the end of its own, as names are limited."""
+    """Return the prefix of a temporary name: the end of the file's own name, as name lengths are limited."""
     return f".{path.name[-_KEPT_OF_NAME:]}."
 
 
 @contextlib.contextmanager
 def _named_as(target: Path, folder: Path) -> Iterator[None]:
-    """Name `target` in errors about the file of its name in a temporary folder."""
+    """Replace the path in a temporary folder by `target` in error messages."""
     try:
         yield
     except RTDETRError as failure:
@@ -128,27 +128,27 @@ def _named_as(target: Path, folder: Path) -> Iterator[None]:
 
 
 def refusal(path: Path, failure: Exception, *, size: int | None = None) -> str:
-    """Words for a file that could not be written: the system's reason, what is free, and what to do.
+    """Return the message for a file that cannot be written: the system's reason, the free space, and what to do.
 
     Args:
         path: the file.
-        failure: what was raised; a library's own error may hide that the disk is full.
-        size: bytes that the file needs, where known.
+        failure: the exception; a library's own error may hide that the disk is full.
+        size: size of the file in bytes, if known.
     """
     reason = getattr(failure, "strerror", None) or str(failure).strip().partition("\n")[0]
     number = getattr(failure, "errno", None)
     if number is not None and number not in DISK_FULL:
-        return f"cannot write {path}: {reason}. Choose another place"
+        return f"cannot write {path}: {reason}. Choose another location"
     if number in DISK_FULL:
         reason = "the disk is full"
     with contextlib.suppress(OSError):
         needed = "" if size is None else f", the file needs {bytes_text(size)}"
         reason += f" ({bytes_text(free_space(path.parent))} free there{needed})"
-    return f"cannot write {path}: {reason}. Free some space, or choose another place"
+    return f"cannot write {path}: {reason}. Free some space, or choose another location"
 
 
-def _asked_again(file: Path) -> OSError | None:
-    """What the system says when more is written to a file; None where it takes it."""
+def _probe(file: Path) -> OSError | None:
+    """Append to a file and return the system's error, or None if it can be written."""
     try:
         with file.open("ab") as stream:
             stream.write(bytes(2**20))

@@ -1,7 +1,7 @@
-"""Pages that people open in a browser: one file each, which needs neither network nor JavaScript.
+"""HTML pages in a single file, which need neither network nor JavaScript.
 
-The report of a run, of an evaluation and of a data check are made of these pieces and share `page.css`, which fits
-light and dark screens and phones. `element` is the one place that escapes text. `Html` is text that needs it no more.
+The reports of runs, evaluations and data checks use these functions and share `page.css`, which supports light and dark
+screens and phones. Only `element` and `together` escape text; `Html` is text that is already escaped.
 """
 
 import base64
@@ -27,13 +27,13 @@ _EMPTY_ELEMENTS = ("img", "meta")
 
 
 class Html(str):
-    """A piece of a page, in which everything is escaped."""
+    """A part of a page, already escaped."""
 
     __slots__ = ()
 
 
 class Bar(NamedTuple):
-    """A cell of a table with a bar behind its text; `share` of the cell's width, in [0, 1]."""
+    """A table cell with a bar behind its text; `share` is the bar's part of the cell width, in [0, 1]."""
 
     text: str
     share: float
@@ -43,12 +43,12 @@ Cell = str | int | Bar | Html
 
 
 def element(tag: str, *children: str, **attributes: str) -> Html:
-    """One element around its children. Those that are not `Html`, and all attributes, are escaped.
+    """Return an element with its children. Children that are not `Html`, and all attributes, are escaped.
 
     Args:
-        tag: its name.
+        tag: name of the element.
         *children: texts and other elements.
-        **attributes: their names may end in an underscore, as `class_` has to.
+        **attributes: a trailing underscore in a name is removed, as in `class_`.
     """
     words = "".join(f' {name.rstrip("_")}="{html.escape(value)}"' for name, value in attributes.items())
     end = "" if tag in _EMPTY_ELEMENTS else f"</{tag}>"
@@ -56,12 +56,12 @@ def element(tag: str, *children: str, **attributes: str) -> Html:
 
 
 def together(*parts: str) -> Html:
-    """Texts and pieces one after the other."""
+    """Concatenate texts and parts of a page."""
     return Html("".join(part if isinstance(part, Html) else html.escape(part) for part in parts))
 
 
 def page(title: str, *, lead: Html, sections: Mapping[str, Html]) -> str:
-    """A whole page: its title, what comes first, links to the sections and these; empty ones are left out."""
+    """Return a complete page: title, lead, links to the sections, and the sections; empty ones are omitted."""
     filled = {name: body for name, body in sections.items() if body}
     links = [element("a", name, href=f"#{_anchor(name)}") for name in filled]
     parts = [
@@ -86,7 +86,7 @@ def page(title: str, *, lead: Html, sections: Mapping[str, Html]) -> str:
 
 
 def save_page(path: Path, text: str, *, error: type[RTDETRError]) -> Path:
-    """Write a page; bytes of file names that are no text become question marks.
+    """Write a page; undecodable bytes of file names become question marks.
 
     Raises:
         RTDETRError: of class `error`: the file cannot be written.
@@ -96,7 +96,7 @@ def save_page(path: Path, text: str, *, error: type[RTDETRError]) -> Path:
 
 
 def table(names: Sequence[str], rows: Sequence[Sequence[Cell]], *, text_columns: Sequence[str] = ()) -> Html:
-    """Rows of cells under their names. Columns are aligned as numbers, but for the first and `text_columns`."""
+    """Return a table. Columns are aligned as numbers, except the first one and `text_columns`."""
     classes = ["text" if name in text_columns else "" for name in names]
     head = element("tr", *(element("th", name, **_class(kind)) for name, kind in zip(names, classes, strict=True)))
     body = [element("tr", *(_cell(cell, kind) for cell, kind in zip(row, classes, strict=True))) for row in rows]
@@ -104,41 +104,41 @@ def table(names: Sequence[str], rows: Sequence[Sequence[Cell]], *, text_columns:
 
 
 def settings(values: Mapping[str, Any]) -> Html:
-    """Nested settings as a folded table of dotted names."""
+    """Return nested settings as a collapsed table of dotted names."""
     rows = [[name, text] for name, text in _leaves(values)]
     names = ("name", "value")
     return folded(counted(len(values), "entry"), table(names, rows, text_columns=names)) if rows else Html()
 
 
 def folded(summary: str, body: Html) -> Html:
-    """Something that shows when one asks for it."""
+    """Return content that is collapsed until the reader opens it."""
     return element("details", element("summary", summary), body)
 
 
 def note(text: str) -> Html:
-    """An explanation."""
+    """Return an explanatory paragraph."""
     return element("p", text, class_="soft")
 
 
 def cards(pairs: Sequence[tuple[str, str]]) -> Html:
-    """Numbers in large letters, each with what it says."""
+    """Return large numbers, each with its label."""
     texts = [element("div", element("b", value), element("span", label)) for value, label in pairs]
     return element("div", *texts, class_="cards") if texts else Html()
 
 
 def photo(image: Image.Image, *, alt: str) -> Html:
-    """A photo as part of the page."""
+    """Return a photo embedded in the page."""
     return _embedded(_jpeg(image), "jpeg", size_wh=image.size, alt=alt, class_="photo")
 
 
 def figure_file(path: Path, folder: Path, *, caption: str = "", is_photo: bool = False) -> Html:
-    """An image file as part of the page, linked with the file; nothing if it is missing or damaged.
+    """Return an image file embedded in the page and linked to the file; empty if it is missing or damaged.
 
     Args:
         path: PNG or JPEG file.
-        folder: of the page.
-        caption: text below it.
-        is_photo: embed it as JPEG, which takes a tenth of the room; plots stay PNG, and turn dark with the page.
+        folder: folder of the page.
+        caption: text below the image.
+        is_photo: embed it as JPEG, at a tenth of the size; plots stay PNG and follow the dark mode of the page.
     """
     try:
         content = path.read_bytes()
@@ -146,23 +146,22 @@ def figure_file(path: Path, folder: Path, *, caption: str = "", is_photo: bool =
     except (OSError, InputError):
         return Html()
     alt = caption or path.stem.replace("_", " ")
-    plot = {"size_wh": image.size, "alt": alt, "class_": "plot"}
-    shown = photo(image, alt=alt) if is_photo else _embedded(content, "png", **plot)
+    shown = photo(image, alt=alt) if is_photo else _embedded(content, "png", size_wh=image.size, alt=alt, class_="plot")
     return figure(element("a", shown, href=_link(path, folder)), caption)
 
 
 def figure(content: Html, caption: str) -> Html:
-    """An image with a text below it, which may be empty."""
+    """Return an image with a caption, which can be empty."""
     return element("figure", content, element("figcaption", caption) if caption else Html())
 
 
 def gallery(figures: Sequence[Html]) -> Html:
-    """Figures side by side, as many as there is room for."""
+    """Return figures side by side, as many per row as fit."""
     return element("div", *figures, class_="gallery") if any(figures) else Html()
 
 
 def file_list(folder: Path, *, without: str) -> Html:
-    """Links to what lies in a folder."""
+    """Return links to the visible files and folders in a folder."""
     paths = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name != without)
     links = [element("a", f"{path.name}{'/' * path.is_dir()}", href=_link(path, folder)) for path in paths]
     return element("p", *links, class_="files") if links else Html()

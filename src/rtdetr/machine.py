@@ -1,4 +1,4 @@
-"""The machine and the software that this process runs on, found without PyTorch."""
+"""Information about the hardware and software of this machine, without PyTorch."""
 
 import contextlib
 import importlib.metadata
@@ -14,7 +14,7 @@ _CPU_FEATURES = {"AVX2": "avx2", "AVX-512": "avx512f", "AVX-512 VNNI": "avx512_v
 
 
 def package_versions(packages: Iterable[str]) -> dict[str, str | None]:
-    """Version of each distribution; None where it is not installed."""
+    """Return the version of each package; None if it is not installed."""
     versions: dict[str, str | None] = dict.fromkeys(packages)
     for package in versions:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -23,28 +23,28 @@ def package_versions(packages: Iterable[str]) -> dict[str, str | None]:
 
 
 def processor() -> str:
-    """Model name of the CPU; `platform.processor` knows it on few systems."""
+    """Return the model name of the CPU; `platform.processor` gives it on few systems."""
     return _cpu_information().get("model name") or platform.processor() or platform.machine()
 
 
 def cpu_features() -> list[str]:
-    """Vector and matrix instructions of an x86 CPU that set the speed of a network; empty where nothing tells."""
+    """Return the instruction sets of an x86 CPU that determine the speed of a network; empty if unknown."""
     flags = _cpu_information().get("flags", "").split()
     return [name for name, flag in _CPU_FEATURES.items() if flag in flags]
 
 
 def has_amx() -> bool:
-    """Whether the CPU has the matrix units that make bfloat16 fast."""
+    """Whether the CPU has matrix units that make bfloat16 fast."""
     return "AMX" in cpu_features()
 
 
 def num_cores() -> int | None:
-    """Cores that this process may use."""
+    """Return the number of cores that this process can use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def total_memory_gib() -> float | None:
-    """Main memory of the machine in GiB; None where nothing tells."""
+    """Return the main memory in GiB; None if unknown."""
     try:
         return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB, 1)
     except (OSError, ValueError, AttributeError):
@@ -52,7 +52,7 @@ def total_memory_gib() -> float | None:
 
 
 def nvidia_gpus() -> list[dict[str, Any]]:
-    """Name, memory in GiB and driver version of each NVIDIA GPU, as nvidia-smi lists them; empty without it."""
+    """Return name, memory in GiB and driver version of each NVIDIA GPU from nvidia-smi; empty without it."""
     query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
     try:
         listed = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
@@ -67,7 +67,7 @@ def nvidia_gpus() -> list[dict[str, Any]]:
 
 
 def _cpu_information() -> dict[str, str]:
-    """What Linux says about the first core; empty elsewhere."""
+    """Return what Linux reports about the first core; empty on other systems."""
     with contextlib.suppress(OSError):
         first = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
         pairs = (line.partition(":") for line in first.splitlines())

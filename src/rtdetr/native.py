@@ -1,7 +1,7 @@
-"""The two things that Python itself has no way to do: the only use of `ctypes` in the library.
+"""Two functions that Python cannot do itself: the only use of `ctypes` in the library.
 
-Users would miss both. Without the first, a forked worker hangs or dies when it ends; without the second, a damaged TIFF
-file prints libtiff's own lines over a progress bar.
+Without the first, a forked worker hangs or crashes when it ends; without the second, libtiff prints its own messages
+about a damaged TIFF file over a progress bar.
 """
 
 import ctypes
@@ -10,18 +10,18 @@ import PIL._imaging
 
 
 def never_free(value: object) -> None:
-    """Keep an object until the process is gone, also while the interpreter ends and destroys what modules hold.
+    """Keep an object until the process ends, even while the interpreter shuts down and clears its modules.
 
-    For engines that were opened before a fork: their destructors wait for threads that do not exist in the child.
+    For inference engines opened before a fork: their destructors wait for threads that do not exist in the child.
     """
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))
 
 
 def silence_libtiff() -> None:
-    """Keep libtiff from writing to the terminal what Pillow raises as an exception anyway.
+    """Stop libtiff from printing problems that Pillow raises as exceptions anyway.
 
-    Pillow has no setting for it. The functions are found through Pillow's own module, so that other copies of the
-    library in the process go on as before; where libtiff is linked into the module they cannot be found.
+    Pillow has no setting for this. The functions are looked up in Pillow's own module, so that other copies of libtiff
+    in the process are not affected; if libtiff is statically linked, they cannot be found and nothing changes.
     """
     try:
         library = ctypes.CDLL(PIL._imaging.__file__)

@@ -1,6 +1,6 @@
-"""How plots look: their colors, sizes and axes, the same in every figure. For class names see `fonts/figure.py`.
+"""The style of all plots: colors, sizes and axes. For class names see `fonts/figure.py`.
 
-Backgrounds are white, so that a file can be printed and passed on. On a dark screen `page.css` inverts plots.
+Backgrounds are white, so that files can be printed and shared. On a dark screen `page.css` inverts plots.
 """
 
 from pathlib import Path
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 BLUE, ORANGE, GREEN, GRAY = "#2a6fbb", "#e08a2e", "#3a9b6f", "#4c5b70"
 PALE_BLUE, PALE_GRAY = "#c3d7ea", "#c3ccd6"
-SERIES = (BLUE, ORANGE, GREEN, GRAY)  # lines or bars side by side, in this order
+SERIES = (BLUE, ORANGE, GREEN, GRAY)  # colors of lines or bars, in this order
 DPI = 120
-SMALL_TEXT = 8.5  # points; letters beside bars, class names on axes
+SMALL_TEXT = 8.5  # points; for values next to bars and class names on axes
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """An empty figure of a size in inches, which arranges what it gets."""
+    """Return an empty figure with a size in inches and automatic layout."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -28,12 +28,12 @@ def new_figure(width: float, height: float) -> "Figure":
 
 
 def style_axes(axes: Any, *, title: str, grid: str = "both") -> None:
-    """A title at the left, no frame, and faint lines behind what is drawn.
+    """Set a left-aligned title, remove the frame, and draw a faint grid behind the data.
 
     Args:
-        axes: matplotlib's.
-        title: of these axes.
-        grid: lines across "x", "y" or "both".
+        axes: matplotlib axes.
+        title: title of the axes.
+        grid: axis of the grid lines: "x", "y" or "both".
     """
     axes.set_title(title, loc="left", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)

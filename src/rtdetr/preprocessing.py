@@ -1,10 +1,9 @@
-"""From an image to the network's input: the one resize of prediction and evaluation, in every runtime.
+"""Preprocessing: from an image to the network input, the same for prediction and evaluation in every runtime.
 
 `preprocess` gives float32 (c, h, w) in [0, 1]. Every detector, `rtdetr.hf`, the checks of exports and quantization use
-this resize, which is Pillow's bit by bit. Three places have another one, whose values differ from it by 1 of 255 here
-and there: graphs exported with `preprocess`, the torch runtime with `fast_resize`, and training
-(`data/transforms.py`), which decodes large photos at reduced size, too.
-Reading files is in `images`.
+this resize, which is bit-identical to Pillow's. Three places use another one, with some values that differ by 1 of 255:
+graphs exported with `preprocess`, the torch runtime with `fast_resize`, and training (`data/transforms.py`), which also
+decodes large photos at reduced size. Files are read in `rtdetr.images`.
 """
 
 import math
@@ -32,27 +31,27 @@ __all__ = [
     "scale",
 ]
 METHODS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
-"""Ways to resize, in the order of PIL's numbers."""
+"""Resampling filters, in the order of PIL's numbers."""
 
-_WORTH_A_THREAD = 200 * 200  # pixels of a result below which starting one takes longer
+_WORTH_A_THREAD = 200 * 200  # output pixels; below, starting a thread takes longer
 
 
 class Preparation(NamedTuple):
-    """How images become a network's input, where it is not by stretching them to all of it, bilinear.
+    """How images become network input, if not stretched to the input size with bilinear resampling.
 
-    resample: PIL's number of the way to resize.
-    size: of the image inside the input, as for `resized_hw`; the image is at the top left and the rest is black. None:
-        the image is stretched to all of the input.
+    resample: PIL's number of the resampling filter.
+    size: image size inside the input, as for `resized_hw`; the image is at the top left and the rest is black. None:
+        the image is stretched to the input size.
     """
 
     resample: int = 2
     size: Mapping[str, int] | None = None
 
     def content_hw(self, image_hw: tuple[int, int], input_hw: tuple[int, int]) -> tuple[int, int]:
-        """Height and width that an image has inside an input.
+        """Return height and width of an image inside the input.
 
         Raises:
-            InputError: it does not fit.
+            InputError: the image does not fit.
         """
         if self.size is None:
             return input_hw
@@ -65,10 +64,10 @@ class Preparation(NamedTuple):
         return height, width
 
     def apply(self, image: Image.Image | np.ndarray, input_hw: tuple[int, int]) -> np.ndarray:
-        """Turn an image, as for `resize`, into an input: uint8 (c, h, w).
+        """Convert an image, as for `resize`, to network input: uint8 (c, h, w).
 
         Raises:
-            InputError: it does not fit.
+            InputError: the image does not fit.
         """
         image_hw = image.shape[:2] if isinstance(image, np.ndarray) else (image.height, image.width)
         height, width = self.content_hw((image_hw[0], image_hw[1]), input_hw)
@@ -82,15 +81,15 @@ class Preparation(NamedTuple):
 
 
 def resize(image: Image.Image | np.ndarray, size_hw: tuple[int, int], *, resample: int = 2) -> np.ndarray:
-    """Stretch a uint8 image to `size_hw`, with antialiasing; returns uint8 (c, h, w).
+    """Stretch a uint8 image to `size_hw` with antialiasing; returns uint8 (c, h, w).
 
-    Published evaluation resizes so, bilinear and without keeping the aspect ratio. JPEG's decoding at reduced size is
-    faster but gives other pixels, so it is not used.
+    As in published evaluation: bilinear, without keeping the aspect ratio. Decoding JPEG at reduced size is faster but
+    gives other pixels, so it is not used.
 
     Args:
         image: uint8 (h, w, c) from `load_image`, or a PIL image.
         size_hw: height and width of the result in pixels.
-        resample: PIL's number of the way to do it, see `METHODS`; 2 is bilinear.
+        resample: PIL's number of the resampling filter, see `METHODS`; 2 is bilinear.
     """
     if isinstance(image, np.ndarray) and image.shape[2] not in (1, 3):
         alone = [np.ascontiguousarray(image[:, :, c : c + 1]) for c in range(image.shape[2])]
@@ -99,12 +98,12 @@ def resize(image: Image.Image | np.ndarray, size_hw: tuple[int, int], *, resampl
         image = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
     planes = np.empty((len(image.getbands()), *size_hw), dtype=np.uint8)
     middle = size_hw[0] // 2
-    if resample != Image.Resampling.BILINEAR:  # halves would not be exactly those of the whole
+    if resample != Image.Resampling.BILINEAR:  # two halves would not be exactly equal to the whole
         image = image.resize((size_hw[1], size_hw[0]), Image.Resampling(resample))
         _resize_rows(image, planes, slice(0, size_hw[0]))
     elif size_hw[0] * size_hw[1] < _WORTH_A_THREAD or size_hw[0] % 2:
         _resize_rows(image, planes, slice(0, size_hw[0]))
-    else:  # Pillow lets other threads run meanwhile; a thread of each call is safe where processes fork
+    else:  # Pillow releases the GIL; a new thread per call is safe with forked processes
         other = Thread(target=_resize_rows, args=(image, planes, slice(0, middle)))
         other.start()
         _resize_rows(image, planes, slice(middle, size_hw[0]))
@@ -113,17 +112,16 @@ def resize(image: Image.Image | np.ndarray, size_hw: tuple[int, int], *, resampl
 
 
 def fitting_size(image_hw: tuple[int, int], sizes_hw: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """The network size, of a few, that distorts an image least; of several with that aspect ratio, the nearest area.
+    """Return the network size that distorts an image least; among equal aspect ratios, the one with the nearest area.
 
-    Engines prepare themselves for each network size, so a program that chooses one for each image should choose among
-    a few.
+    Inference engines prepare for each new network size, so choose from a few sizes.
 
     Args:
-        image_hw: height and width of the image, or of any size that is to be rounded to one of the list.
+        image_hw: height and width of the image, or any size to round to one in the list.
         sizes_hw: heights and widths to choose from.
 
     Raises:
-        InputError: no size to choose from, or a side that is not positive.
+        InputError: `sizes_hw` is empty, or a side is not positive.
     """
     if not sizes_hw or min(side for size in (image_hw, *sizes_hw) for side in size) < 1:
         raise InputError(
@@ -141,16 +139,16 @@ def fitting_size(image_hw: tuple[int, int], sizes_hw: Sequence[tuple[int, int]])
 
 
 def resized_hw(size_hw: tuple[int, int], size: Mapping[str, int]) -> tuple[int, int]:
-    """Height and width of an image after resizing, in transformers' three forms of `size`.
+    """Return height and width of an image after resizing, for the three forms of `size` in transformers.
 
     Args:
         size_hw: height and width of the image.
-        size: {height, width} stretches; {shortest_edge, longest_edge} makes the short side as asked unless the long
-            one would become too long; {max_height, max_width} makes the image as large as fits. The latter two keep
-            the aspect ratio.
+        size: {height, width} stretches; {shortest_edge, longest_edge} sets the short side, limited by the length of
+            the long one; {max_height, max_width} makes the image as large as fits. The latter two keep the aspect
+            ratio.
 
     Raises:
-        InputError: another form.
+        InputError: `size` has another form, or the result would be empty.
     """
     height, width = size_hw
     asked = dict(size)
@@ -173,14 +171,14 @@ def resized_hw(size_hw: tuple[int, int], size: Mapping[str, int]) -> tuple[int, 
 
 
 def preprocess(image: Image.Image | np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    """Turn a loaded image into the network's input.
+    """Convert a loaded image to network input.
 
     Args:
         image: uint8 (h, w, c) from `load_image`, or a PIL image of mode RGB.
         size_hw: height and width of the result in pixels.
 
     Returns:
-        Contiguous float32 (c, h, w) in [0, 1]: `resize`, then division by 255. No mean or deviation is subtracted.
+        Contiguous float32 (c, h, w) in [0, 1]: `resize`, then division by 255, without mean and standard deviation.
     """
     return scale(resize(image, size_hw))
 
@@ -191,7 +189,7 @@ def scale(pixels: np.ndarray) -> np.ndarray:
 
 
 def _resize_rows(image: Image.Image, planes: np.ndarray, rows: slice) -> None:
-    """Fill some rows of the result; they depend on the image's rows just beyond their own part of it, too."""
+    """Fill some rows of the result, which also depend on the image rows just beyond their own part."""
     _, height, width = planes.shape
     part = (0, image.height * rows.start / height, image.width, image.height * rows.stop / height)
     if image.size != (width, height):
@@ -203,7 +201,7 @@ def _resize_rows(image: Image.Image, planes: np.ndarray, rows: slice) -> None:
 
 
 def _with_shortest_edge(size_hw: tuple[int, int], shortest: int, longest: int) -> tuple[int, int]:
-    """Transformers' arithmetic, roundings included."""
+    """Compute the size with transformers' arithmetic, including its rounding."""
     height, width = size_hw
     small, large = min(size_hw), max(size_hw)
     exact: float = shortest

@@ -1,4 +1,4 @@
-"""A lock among the threads of one process, which is free again in a forked child."""
+"""A lock between the threads of one process that is released in a forked child."""
 
 import contextlib
 import os
@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 
 class ProcessLock:
-    """A lock that a fork frees in the child, where the thread that held it is not there any more.
+    """A lock that a fork releases in the child, where the thread that held it no longer exists.
 
-    It is to live as long as the process.
+    Keep it for the lifetime of the process, for example in a module.
     """
 
     def __init__(self) -> None:
@@ -22,8 +22,8 @@ class ProcessLock:
 
     @contextlib.contextmanager
     def hold(self, *, blocking: bool = True) -> Iterator[bool]:
-        """Hold the lock in a block; gives whether it is held, which without `blocking` may be False."""
-        lock = self._lock  # the one to release, also in a child that was forked in the block
+        """Hold the lock in a block; yields whether it is held, which can be False only without `blocking`."""
+        lock = self._lock  # the one to release, even in a child forked inside the block
         held = lock.acquire(blocking)
         try:
             yield held

@@ -1,4 +1,4 @@
-"""State of the global random generators (Python, NumPy, PyTorch), as plain values that a file can hold."""
+"""State of the global random generators (Python, NumPy, PyTorch) as plain values that can be saved."""
 
 import random
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: Mapping[str, Any]) -> None:
-    """Bring the global random generators back to a saved state; a GPU's only where there are as many as then."""
+    """Restore the global random generators; those of GPUs only if the number of GPUs is the same."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     key = np.array(state["numpy"]["state"]["key"], dtype=np.uint32)

@@ -1,4 +1,4 @@
-"""What the network returns and the criterion reads. Boxes here are normalized cxcywh."""
+"""Data types between network and loss. Boxes are normalized cxcywh."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypedDict
@@ -23,14 +23,13 @@ class LayerOutput(NamedTuple):
 
 
 class DenoisingMeta(NamedTuple):
-    """Where the denoising queries of a batch are: a fact the criterion needs to match them without a matcher.
+    """Layout of the denoising queries of a batch, so that the loss can match them without a matcher.
 
-    positive_indices: one int64 tensor an image, the query positions that carry a real object, ordered by group and
-        then by object, so the i-th chosen object of group g stands at entry g * num_chosen + i.
-    object_indices: one int64 tensor an image, which of its objects were chosen: all of them unless there are more than
-        the block may hold.
+    positive_indices: per image, an int64 tensor of the query positions with a real object, ordered by group and then by
+        object: entry g * num_chosen + i is the i-th chosen object of group g.
+    object_indices: per image, an int64 tensor of the chosen objects: all of them unless they exceed the maximum.
     num_groups: copies of the ground truth.
-    num_queries: denoising queries an image, padding included.
+    num_queries: denoising queries per image, including padding.
     """
 
     positive_indices: tuple[Int64[Tensor, " m"], ...]
@@ -40,11 +39,11 @@ class DenoisingMeta(NamedTuple):
 
 
 class RTDETROutput(NamedTuple):
-    """Everything a forward pass returns.
+    """Output of a forward pass.
 
-    logits (b, q, k) and boxes_cxcywh (b, q, 4) come from the evaluated layer in eval mode and from the last layer in
-    train mode. The rest is filled in train mode only: `auxiliary` layers 0..n-2, `encoder` the selected proposals,
-    `denoising` all n layers on the denoising queries, with `denoising_meta`.
+    logits (b, q, k) and boxes_cxcywh (b, q, 4) are from layer `eval_idx` in eval mode and from the last layer in train
+    mode. The rest is set in train mode only: `auxiliary` from layers 0..n-2, `encoder` from the selected proposals,
+    `denoising` from all n layers for the denoising queries, described by `denoising_meta`.
     """
 
     logits: Float[Tensor, "b q k"]
@@ -58,36 +57,36 @@ class RTDETROutput(NamedTuple):
 
 @dataclass
 class Trace:
-    """What a forward pass leaves behind if it is given one: for callers that look inside, nothing the detector needs.
+    """Records intermediate values of a forward pass, for callers that inspect them; the detector needs none.
 
-    What is kept is what the pass went on with, not a copy of it: gradients of its results pass through. Queries m are
-    the matching ones, with `with_denoising` all that ran, denoising ones first. `contents` and `references_cxcywh` hold
-    what each decoder layer started from, and at the end what the last one made of it.
+    Values are not copies, so gradients of the results flow through them. The m queries are the matching queries; with
+    `with_denoising`, all queries, denoising queries first. `contents` and `references_cxcywh` hold the input of each
+    decoder layer and, at the end, the output of the last one.
     """
 
     with_denoising: bool = False
-    with_attentions: bool = False  # keep them, which takes attention in plain matrix products
-    num_denoising: int = 0  # queries in front of those that are kept
-    coarsest_maps: list[Tensor] = field(default_factory=list)  # before and after each of the encoder's attention layers
-    encoder_attentions: list[Tensor] = field(default_factory=list)  # of those layers, (b, heads, tokens, tokens)
+    with_attentions: bool = False  # record them; attention then uses plain matrix products
+    num_denoising: int = 0  # denoising queries, which come before the recorded ones
+    coarsest_maps: list[Tensor] = field(default_factory=list)  # before and after each attention layer of the encoder
+    encoder_attentions: list[Tensor] = field(default_factory=list)  # per attention layer, (b, heads, tokens, tokens)
     encoder_maps: list[Tensor] = field(default_factory=list)  # finest first
-    token_features: Float[Tensor, "b s d"] | None = None  # of every encoder token, before the proposals' heads
+    token_features: Float[Tensor, "b s d"] | None = None  # per encoder token, before the proposal heads
     token_logits: Float[Tensor, "b s k"] | None = None
-    anchors: Float[Tensor, "1 s 4"] | None = None  # logits of every token's anchor
+    anchors: Float[Tensor, "1 s 4"] | None = None  # anchor of each token, as logits
     proposals: LayerOutput | None = None
     reference_logits: Float[Tensor, "b m 4"] | None = None
     contents: list[Tensor] = field(default_factory=list)
     references_cxcywh: list[Tensor] = field(default_factory=list)
-    self_attentions: list[Tensor] = field(default_factory=list)  # of each decoder layer, (b, heads, m, m)
-    cross_attentions: list[Tensor] = field(default_factory=list)  # of each decoder layer, (b, m, heads, points)
+    self_attentions: list[Tensor] = field(default_factory=list)  # per decoder layer, (b, heads, m, m)
+    cross_attentions: list[Tensor] = field(default_factory=list)  # per decoder layer, (b, m, heads, points)
 
     def keep(self, kept: list[Tensor], query_dims: tuple[int, ...], x: Tensor) -> Tensor:
-        """Keep the part of `x` that is to be seen, and return `x` put together with that very part.
+        """Record the requested part of `x` and return `x` rebuilt from that same tensor.
 
         Args:
             kept: one of the lists above.
-            query_dims: axes of `x` that are queries, all that ran.
-            x: what to keep.
+            query_dims: axes of `x` that are queries, including denoising queries.
+            x: tensor to record.
         """
         seen, whole = _split_off(x, self.num_denoising, query_dims)
         kept.append(seen)
@@ -95,7 +94,7 @@ class Trace:
 
 
 def _split_off(x: Tensor, first: int, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """The part of `x` from `first` on in every axis of `dims`, and `x` made of it and the rest."""
+    """Return the part of `x` from `first` on along each axis in `dims`, and `x` rebuilt from it and the rest."""
     if first == 0 or not dims:
         return x, x
     head, tail = x.split([first, x.shape[dims[0]] - first], dim=dims[0])

@@ -1,13 +1,13 @@
-"""Read the text files of strangers: labels, lists, YAML, XML and JSON, in the encodings that programs really write.
+"""Read text files from other programs (labels, lists, YAML, XML, JSON) in the encodings that are used in practice.
 
 | bytes                                        | read as                                                            |
 |----------------------------------------------|--------------------------------------------------------------------|
-| a byte-order mark of UTF-8, UTF-16 or UTF-32 | that encoding; the mark is no part of the text                     |
-| zero bytes, no mark                          | UTF-16, if one byte order alone gives text (see `_without_mark`)   |
-| anything else                                | what the file itself declares (XML can), else UTF-8                |
+| a byte-order mark of UTF-8, UTF-16 or UTF-32 | that encoding; the mark is removed                                 |
+| zero bytes, no mark                          | UTF-16, if only one byte order gives text (see `_without_mark`)    |
+| anything else                                | the encoding that the file declares (XML can), or else UTF-8       |
 
-Nothing is guessed: bytes that fit none of these are an error that names the file and the encoding that was tried.
-Line ends stay as they are; `str.splitlines` understands all of them, a lone carriage return too.
+Nothing is guessed: other bytes are an error that names the file and the encoding that was tried.
+Line endings are unchanged; `str.splitlines` handles all of them, including a lone carriage return.
 """
 
 import codecs
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rtdetr.errors import RTDETRError
 
-_MARKS = {  # those of UTF-32 first: the one of UTF-16 is the beginning of one of them
+_MARKS = {  # UTF-32 first: one of its marks begins with that of UTF-16
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF32_LE: "utf-32-le",
     codecs.BOM_UTF32_BE: "utf-32-be",
@@ -29,19 +29,19 @@ _REMEDY = "Save the file as UTF-8"
 
 
 def read_text(path: str | os.PathLike[str], *, what: str, error: type[RTDETRError]) -> str:
-    """Read a text file in any encoding that is certain.
+    """Read a text file in any encoding that can be determined.
 
     Args:
         path: the file.
-        what: what it is, for the message: "label file".
-        error: the class of errors to raise.
+        what: kind of file for the message, such as "label file".
+        error: class of the error to raise.
 
     Raises:
-        RTDETRError: of class `error`: the file cannot be read, or its encoding is not certain.
+        RTDETRError: of class `error`: the file cannot be read, or its encoding cannot be determined.
     """
     try:
         content = Path(path).read_bytes()
-    except (OSError, ValueError) as problem:  # ValueError: no file can have such a name
+    except (OSError, ValueError) as problem:  # ValueError: not a possible file name
         raise error(f"cannot read the {what} {path}: {getattr(problem, 'strerror', None) or problem}") from None
     return decode_text(content, source=path, error=error)
 
@@ -49,16 +49,16 @@ def read_text(path: str | os.PathLike[str], *, what: str, error: type[RTDETRErro
 def decode_text(
     content: bytes, *, source: str | os.PathLike[str], error: type[RTDETRError], declared: str | None = None
 ) -> str:
-    """The text that the bytes of a file stand for, without a byte-order mark.
+    """Decode the bytes of a file to text, without the byte-order mark.
 
     Args:
         content: all bytes of the file.
         source: the file, for messages.
-        error: the class of errors to raise.
-        declared: encoding that the file itself names; a byte-order mark and zero bytes outweigh it.
+        error: class of the error to raise.
+        declared: encoding that the file declares; a byte-order mark and zero bytes take precedence.
 
     Raises:
-        RTDETRError: of class `error`: the encoding is not certain.
+        RTDETRError: of class `error`: the encoding cannot be determined.
     """
     mark = next((mark for mark in _MARKS if content.startswith(mark)), b"")
     if not mark and b"\0" in content:
@@ -72,10 +72,10 @@ def decode_text(
     except UnicodeError as problem:
         start = len(mark) + problem.start if isinstance(problem, UnicodeDecodeError) else 0
         line = len((content[:start] + b".").splitlines())
-        said = "by its byte-order mark " if mark else "as it declares " if declared else ""
+        reason = " (its byte-order mark)" if mark else " (the encoding it declares)" if declared else ""
         raise error(
-            f"{source}: expected text in UTF-8, or UTF-16 with a byte-order mark; tried {encoding.upper()} {said}and "
-            f"byte {start + 1}, in line {line}, does not fit. {_REMEDY}"
+            f"{source}: expected text in UTF-8, or UTF-16 with a byte-order mark; tried {encoding.upper()}{reason}, "
+            f"but byte {start + 1} in line {line} is invalid. {_REMEDY}"
         ) from None
     if "\0" in text:
         raise error(f"{source}: expected text, got zero bytes; tried {encoding.upper()}. {_REMEDY}")
@@ -83,14 +83,14 @@ def decode_text(
 
 
 def _without_mark(content: bytes) -> str | None:
-    """Text in UTF-16 that has no byte-order mark; None where that is not certain.
+    """Decode UTF-16 without a byte-order mark; return None if that is uncertain.
 
-    It is certain if one byte order alone gives text that is mostly ASCII, as rows of numbers are; or if one alone
-    gives text at all, and the bytes are not UTF-8 either, into which zeros could have got by damage.
+    It is certain if only one byte order gives text that is mostly ASCII, such as rows of numbers, or if only one gives
+    text at all and the bytes are not UTF-8 damaged by zeros.
     """
     readings = [text for order in ("utf-16-le", "utf-16-be") if (text := _decoded(content, order)) is not None]
     plain = [text for text in readings if 2 * len(text.encode("ascii", "ignore")) > len(text)]
-    if len(plain) == 1 and len(plain[0]) > 1:  # one pair of bytes alone may be a Latin or a Chinese character
+    if len(plain) == 1 and len(plain[0]) > 1:  # a single pair of bytes could be a Latin or a Chinese character
         return plain[0]
     may_be_utf8 = _decoded(content.replace(b"\0", b""), "utf-8") is not None
     return readings[0] if len(readings) == 1 and not may_be_utf8 else None

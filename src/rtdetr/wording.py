@@ -1,38 +1,38 @@
-"""Text for people: the one place that makes plurals, and the one that makes tables for a terminal."""
+"""Helpers for messages: plurals, sizes, and tables for a terminal."""
 
 import unicodedata
 from collections.abc import Sequence, Sized
 
-_NO_WIDTH = ("Mn", "Me", "Cf")  # accents and marks that join what stands before them
+_NO_WIDTH = ("Mn", "Me", "Cf")  # accents and marks that combine with the previous character
 
 
 def counted(count: int, noun: str) -> str:
-    """A count with its noun, such as "1 class" and "2,000 boxes"."""
+    """Return a count with its noun, such as "1 class" or "2,000 boxes"."""
     return f"{count:,} {plural(noun, count)}"
 
 
 def are(things: Sized | int) -> str:
-    """The verb of that many things."""
+    """Return "is" or "are" for a number of things."""
     return "is" if (things if isinstance(things, int) else len(things)) == 1 else "are"
 
 
 def have(things: Sized | int) -> str:
-    """The same for "have"."""
+    """Return "has" or "have" for a number of things."""
     return "has" if are(things) == "is" else "have"
 
 
 def occur(things: Sized | int) -> str:
-    """The same for "occur"."""
+    """Return "occurs" or "occur" for a number of things."""
     return "occurs" if are(things) == "is" else "occur"
 
 
 def more_like_it(count: int) -> str:
-    """What to add to a message about the first of several; nothing where it is the only one."""
+    """Return a sentence for a message about the first of several problems; empty if there are no others."""
     return f"There {are(count)} {count:,} more like it" if count > 0 else ""
 
 
 def bytes_text(number: float) -> str:
-    """A size in the largest unit that gives at least 1, such as "1.5 GB" of 10^9 bytes."""
+    """Return a size in the largest unit that gives at least 1, such as "1.5 GB" (1 GB is 10^9 bytes)."""
     units = ("bytes", "kB", "MB", "GB", "TB")
     power = next((power for power in range(4) if number < 999.5 * 1000**power), 4)
     value = number / 1000**power
@@ -40,7 +40,7 @@ def bytes_text(number: float) -> str:
 
 
 def plural(noun: str, count: int) -> str:
-    """The noun as it stands behind a count, by the regular rules of English."""
+    """Return the noun after a count, by the regular rules of English plurals."""
     if count == 1:
         return noun
     if noun.endswith(("s", "x", "tch", "nch", "sh")):
@@ -49,7 +49,7 @@ def plural(noun: str, count: int) -> str:
 
 
 def width_of(text: str) -> int:
-    """Columns that a text takes in a terminal: Chinese, Japanese and Korean letters take two, accents none."""
+    """Return the terminal columns of a text: two for Chinese, Japanese and Korean characters, none for accents."""
     if text.isascii():
         return len(text)
     return sum(
@@ -58,17 +58,17 @@ def width_of(text: str) -> int:
 
 
 def padded(text: str, width: int, *, right: bool = False) -> str:
-    """The text filled up with spaces to a width in columns, at its end, or at its beginning if it stands right."""
+    """Pad a text with spaces to a width in columns; right-align it with `right`."""
     spaces = " " * (width - width_of(text))
     return spaces + text if right else text + spaces
 
 
 def text_table(rows: Sequence[Sequence[str]], *, right: Sequence[bool]) -> str:
-    """Lines of cells in columns, two spaces apart.
+    """Format rows as a text table with columns two spaces apart.
 
     Args:
-        rows: the cells, the first row with the heads.
-        right: whether the cells of each column stand right, as numbers do.
+        rows: the cells; the first row is the header.
+        right: for each column, whether it is right-aligned, as numbers are.
     """
     widths = [max(map(width_of, column)) for column in zip(*rows, strict=True)]
     lines = (

@@ -1,6 +1,6 @@
-"""YAML files of strangers: read without surprises, with `__include__`, and with the file that each value came from.
+"""Read YAML files from untrusted sources, with `__include__` and a record of the file that set each value.
 
-A file cannot blow up; `yaml_loaders.py` says what else differs from plain PyYAML.
+Size and depth are limited; see `yaml_loaders.py` for other differences from plain PyYAML.
 """
 
 from pathlib import Path
@@ -14,33 +14,33 @@ from rtdetr.yaml_loaders import ValuesLoader
 
 INCLUDE = "__include__"
 _LARGEST_FILE = 1_000_000  # bytes
-_MOST_VALUES = 100_000  # with everything counted that aliases repeat
+_MOST_VALUES = 100_000  # aliases expanded
 _DEEPEST = 50  # levels of nesting, and files that include each other
 KeyPath = tuple[str, ...]  # keys from the top of a document
 
 
 class Document(NamedTuple):
-    """The merged content of a file and those it includes.
+    """The merged content of a file and the files that it includes.
 
-    values: what it says.
-    origins: path of keys -> the file that value was last set in; for a list, the file of the list.
+    values: the merged content.
+    origins: path of keys -> the file that last set the value; a list counts as one value.
     """
 
     values: dict[str, Any]
     origins: dict[KeyPath, Path]
 
     def origin(self, path: KeyPath) -> Path:
-        """Return the file that a value, or what it is part of, stands in."""
+        """Return the file that set a value, or the nearest section around it."""
         while path not in self.origins:
             path = path[:-1]
         return self.origins[path]
 
 
 def parse_yaml(text: str) -> Any:
-    """Return the value of a YAML text.
+    """Parse a YAML text.
 
     Raises:
-        yaml.YAMLError: it is none, or one that is too deep or too large.
+        yaml.YAMLError: the text is not valid YAML, or is nested too deeply or too large.
     """
     try:
         value = yaml.load(text, Loader=ValuesLoader)
@@ -51,15 +51,15 @@ def parse_yaml(text: str) -> Any:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping that a YAML (or JSON) file holds; an empty file is an empty one.
+    """Read a YAML (or JSON) file with a mapping at its top level; an empty file gives an empty mapping.
 
     Raises:
-        ConfigError: the file is missing, broken, or holds something else; names file and line.
+        ConfigError: the file is missing, broken, or contains something else; the message names file and line.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"{path}: expected a YAML file, but it cannot be read ({error.strerror}). Check it") from None
+        raise ConfigError(f"cannot read the YAML file {path}: {error.strerror}") from None
     if len(content) > _LARGEST_FILE:
         raise ConfigError(f"{path}: expected a YAML file of at most {_LARGEST_FILE} bytes, got {len(content)}")
     text = decode_text(content, source=path, error=ConfigError)
@@ -78,17 +78,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def read_with_includes(path: Path, *, including: tuple[Path, ...] = ()) -> Document:
-    """Return a file merged over those it includes.
+    """Read a file and merge it over the files that it includes.
 
-    Included files are merged first, in the order of the list, each over the ones before it, then the file itself.
-    Mappings are merged key by key; everything else, lists as well, is replaced whole. Relative paths start from the
-    folder of the including file.
+    Included files are merged in the order of the list, each over the previous ones, then the file itself. Mappings are
+    merged key by key; all other values, including lists, are replaced. Relative paths start from the folder of the
+    including file.
 
     Raises:
         ConfigError: as for `read_yaml`, and files that include each other.
     """
     if path.resolve() in including or len(including) >= _DEEPEST:
-        raise ConfigError(f"{path}: expected an end of {INCLUDE}, but the file includes itself, by way of others maybe")
+        raise ConfigError(f"{path}: circular {INCLUDE}; the file includes itself, directly or through others")
     body = read_yaml(path)
     names = body.pop(INCLUDE, None) or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -107,7 +107,7 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> None:
     for key, value in over.items():
         if not isinstance(value, dict):
             base[key] = value
-        else:  # never the mapping itself: aliases share it
+        else:  # a copy, as aliases share the mapping
             old = base.get(key)
             base[key] = dict(old) if isinstance(old, dict) else {}
             _merge(base[key], value)
@@ -119,7 +119,7 @@ def _paths(value: Any, at: KeyPath) -> list[KeyPath]:
 
 
 def _check_size(value: Any) -> None:
-    """Refuse what is deeper or, with its aliases written out, longer than any configuration."""
+    """Reject values that are nested deeper or, with aliases expanded, larger than any configuration."""
     count, level = 0, [value]
     for _ in range(_DEEPEST):
         parts: list[Any] = []

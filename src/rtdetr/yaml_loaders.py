@@ -1,7 +1,7 @@
-"""How YAML becomes values, the same for every file that is read and for every release of PyYAML.
+"""YAML loaders that behave the same for every file and every PyYAML release.
 
-Differs from plain PyYAML: merge keys mean what https://yaml.org/type/merge.html says (releases of PyYAML disagree, and
-its BaseLoader ignores them), a key given twice is an error, and `1e-4` is a number.
+Differs from plain PyYAML: merge keys follow https://yaml.org/type/merge.html (PyYAML releases disagree, and its
+BaseLoader ignores them), a duplicate key is an error, and `1e-4` is a number.
 """
 
 import re
@@ -10,26 +10,26 @@ import yaml
 from yaml.constructor import ConstructorError
 
 _MERGE = "tag:yaml.org,2002:merge"
-_MOST_MERGED = 100_000  # keys that merging adds to a document: chains of merges grow with the square of their length
+_MOST_MERGED = 100_000  # keys that merging may add to a document; chains of merges grow quadratically
 
 
 class ValuesLoader(yaml.SafeLoader):
-    """Plain values: numbers, truth values, null, text, lists, mappings."""
+    """Loads plain values: numbers, booleans, null, text, lists and mappings."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
-        self._flat: dict[yaml.MappingNode, bool] = {}  # whether it is finished
+        self._flat: dict[yaml.MappingNode, bool] = {}  # node -> whether it is finished
         self._num_merged = 0
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         """Replace the merge key of a mapping by the keys that it adds; called before a mapping is built.
 
-        A mapping's own keys win over merged ones, and in a list of mappings to merge the earlier ones win.
+        A mapping's own keys override merged ones; in a list of mappings to merge, earlier ones override later ones.
 
         Raises:
-            ConstructorError: a key given twice, one that is no text, or a merge that has no meaning or no end.
+            ConstructorError: a duplicate key, a key that is not text, or an invalid, circular or too large merge.
         """
-        if node in self._flat:  # by way of an alias
+        if node in self._flat:  # reached through an alias
             if not self._flat[node]:
                 raise _error("a mapping that merges itself", node)
             return
@@ -37,9 +37,9 @@ class ValuesLoader(yaml.SafeLoader):
         own: dict[str, tuple[yaml.ScalarNode, yaml.Node]] = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise _error("a key that is no text", key)
+                raise _error("a key that is not text", key)
             if key.value in own:
-                raise _error(f"the key {key.value!r} a second time", key)
+                raise _error(f"duplicate key {key.value!r}", key)
             own[key.value] = (key, value)
         _, source = own.pop("<<") if "<<" in own and own["<<"][0].tag == _MERGE else (None, None)
         inherited: dict[tuple[str, str], tuple[yaml.ScalarNode, yaml.Node]] = {}
@@ -53,14 +53,14 @@ class ValuesLoader(yaml.SafeLoader):
         if self._num_merged > _MOST_MERGED:
             raise _error(f"more than {_MOST_MERGED} merged keys", node)
         node.value = [*inherited.values(), *own.values()]
-        super().flatten_mapping(node)  # nothing is left to merge, but `=` has a meaning too
+        super().flatten_mapping(node)  # nothing is left to merge, but `=` is special too
         self._flat[node] = True
 
 
 class TextLoader(ValuesLoader):
-    """Everything as text, so that a class named `no` or `1` keeps its name; otherwise as `ValuesLoader`."""
+    """Loads every scalar as text, so that a class named `no` or `1` keeps its name; otherwise like `ValuesLoader`."""
 
-    yaml_implicit_resolvers = {"<": [(_MERGE, re.compile("<<$"))]}  # noqa: RUF012 (this is how PyYAML spells it)
+    yaml_implicit_resolvers = {"<": [(_MERGE, re.compile("<<$"))]}  # noqa: RUF012 (PyYAML's own spelling)
     yaml_constructors = {}  # noqa: RUF012
     yaml_multi_constructors = {}  # noqa: RUF012
 
@@ -77,7 +77,7 @@ def _to_merge(source: yaml.Node) -> list[yaml.MappingNode]:
     for one in source.value if isinstance(source, yaml.SequenceNode) else [source]:
         if not isinstance(one, yaml.MappingNode):
             kind = "list" if isinstance(one, yaml.SequenceNode) else "value"
-            raise _error(f"a {kind} to merge; expected a mapping or a list of mappings", one)
+            raise _error(f"a merge key with a {kind}; expected a mapping or a list of mappings", one)
         found.append(one)
     return found
 

@@ -1,4 +1,4 @@
-"""The one table of published models: name -> network, recipe, weight files with their license and published accuracy.
+"""The table of models: network, recipe, and weight files with license and published accuracy, by name.
 
 Sources: the RT-DETRv2 paper (arXiv 2407.17140), the RT-DETR paper (arXiv 2304.08069) and DEIM (arXiv 2412.04234).
 """
@@ -25,28 +25,28 @@ OBJECTS365 = "Objects365, then COCO 2017 train"
 
 
 class Checkpoint(NamedTuple):
-    """One published weight file. AP and AP50 are the publisher's, in percent on COCO val2017."""
+    """A published weight file. AP and AP50 are as published, in percent on COCO val2017."""
 
-    url: str | None  # None: published where no stable address exists; `note` says where
+    url: str | None  # None: there is no stable address; see `note`
     training_data: str
     ap: float
     ap50: float | None = None
-    sha256: str | None = None  # None: not known here; recorded in the cache at the first download
+    sha256: str | None = None  # None: unknown; recorded in the cache at the first download
     license: str = LICENSE
     note: str = ""
 
     @property
     def filename(self) -> str | None:
-        """File name of the checkpoint in the download cache."""
+        """File name in the download cache."""
         return self.url.rsplit("/", 1)[-1] if self.url else None
 
 
 class ZooEntry(NamedTuple):
-    """A model of the zoo; the first checkpoint is the one that the name stands for."""
+    """A model of the zoo."""
 
     config: ModelConfig
     recipe: Recipe
-    checkpoints: dict[str, Checkpoint]  # tag -> file; the first one is the default
+    checkpoints: dict[str, Checkpoint]  # tag -> file; the first is the default
 
 
 NORMS_UNDECAYED = ParameterGroup(pattern=r"norm|bn", weight_decay=0.0)
@@ -63,7 +63,7 @@ _BACKBONE_FILES: tuple[tuple[BackboneConfig, str], ...] = (
     (HGNetv2Config(size="H"), "v0.1/PPHGNetV2_H_ssld_pretrained_from_paddle.pth"),
 )
 
-_CONFIGURATIONS = {  # published names of model and length
+_CONFIGURATIONS = {  # model -> suffixes of its published configurations
     "rtdetrv2_r18vd": ("120e_coco", "120e_voc"),
     **{f"rtdetrv2_r18vd_sp{points}": ("120e_coco",) for points in (1, 2, 3)},
     "rtdetrv2_r18vd_dsp": ("3x_coco",),
@@ -77,13 +77,13 @@ _CONFIGURATIONS = {  # published names of model and length
     **{f"rtdetrv2_{size}": ("6x_coco",) for size in ("r101vd", "hgnetv2_l", "hgnetv2_x", "hgnetv2_h")},
     **{f"rtdetr_{size}": ("6x_coco",) for size in ("r18vd", "r34vd", "r50vd_m", "r50vd", "r101vd")},
 }
-_OTHER_RECIPES: dict[str, dict[str, Any]] = {  # than the model's
+_OTHER_RECIPES: dict[str, dict[str, Any]] = {  # recipe values that differ from the model's
     "rtdetrv2_r18vd_120e_voc": {"batch_size": 32},
     "rtdetrv2_r18vd_dsp1_120e_coco": {"epochs": 120, "augmentation_stop_epoch": 117, "tuning_from": None},
 }
-_OTHER_FILES = {"rtdetrv2_r18vd_dsp1_120e_coco": "coco_120e"}  # tag of the weights, other than the model's first
+_OTHER_FILES = {"rtdetrv2_r18vd_dsp1_120e_coco": "coco_120e"}  # tags of weights, if not the model's first
 
-UNTRAINED = ":untrained"  # behind the name of a model: with fresh weights instead of the published ones
+UNTRAINED = ":untrained"  # suffix of a model name: random weights instead of the published ones
 ALIASES = {
     **{f"{name}_{length}": name for name, lengths in _CONFIGURATIONS.items() for length in lengths},
     "rtdetrv2_s": "rtdetrv2_r18vd",
@@ -95,7 +95,7 @@ ALIASES = {
 
 
 def _backbone_groups(lr: float, *, norms: bool) -> tuple[ParameterGroup, ...]:
-    """Backbone weights at their own rate and, where its batch norms are trained, the norms undecayed."""
+    """Groups for a backbone learning rate and, if its batch norms are trained, no weight decay for them."""
     weights = ParameterGroup(pattern=r"^(?=.*backbone)(?!.*norm)", lr=lr)
     if not norms:
         return (weights,)
@@ -157,7 +157,7 @@ def _network(version: Literal["v1", "v2"], size: str, name: str, **decoder: Any)
 
 
 def backbone_url(config: ModelConfig) -> str | None:
-    """Return the address of the ImageNet weights for a network's backbone; None where none are published for it."""
+    """Return the URL of the ImageNet weights for a network's backbone; None if none are published."""
     trained = config.backbone.replace(freeze_at=-1, freeze_norm=False)
     return next((RELEASES + file for backbone, file in _BACKBONE_FILES if backbone == trained), None)
 
@@ -190,7 +190,7 @@ def _v1(size: str) -> ZooEntry:
 
 
 def _deim(size: str, ap: float) -> ZooEntry:
-    """DEIM-trained RT-DETRv2: SiLU in the decoder, a three-layer query position head, batch norms trained."""
+    """RT-DETRv2 trained with DEIM: SiLU in the decoder, a three-layer query position head, trained batch norms."""
     name = f"deim_rtdetrv2_{size}"
     layers = {"num_layers": 3, "eval_idx": -1} if size == "r50vd_m" else {}
     config = _network("v2", size, name, activation="silu", query_pos_widths=(256, 256), **layers)
@@ -214,7 +214,7 @@ def _deim(size: str, ap: float) -> ZooEntry:
         multiscale_stop_epoch=117 if long else 58,
         loss=LossConfig(classification="mal", gamma=1.5),
     )
-    note = "published by the DEIM project on a file-sharing service: download it there and give its path"
+    note = "published by the DEIM project on a file-sharing service; download it there and give its path"
     checkpoint = Checkpoint(url=None, training_data=COCO, ap=ap, note=note)
     return ZooEntry(config, recipe, {"coco": checkpoint})
 
@@ -246,7 +246,7 @@ _V2_CHECKPOINTS = {
         "coco": _coco("v0.1/rtdetrv2_r18vd_dsp1_1x_coco.pth", 46.3, 63.9),
         "coco_120e": _coco("v0.1/rtdetrv2_r18vd_dsp1_120e_coco.pth", 45.5, 63.0),
     },
-    # the doubled letter is the publisher's
+    # the doubled letter is in the published file name
     "rtdetrv2_r34vd_dsp": {"coco": _coco("v0.1/rrtdetrv2_r34vd_dsp_1x_coco.pth", 49.2, 67.1)},
     "rtdetrv2_r50vd_m_dsp": {"coco": _coco("v0.1/rtdetrv2_r50vd_m_dsp_3x_coco.pth", 51.4, 69.7)},
     "rtdetrv2_r50vd_dsp": {"coco": _coco("v0.1/rtdetrv2_r50vd_dsp_1x_coco.pth", 52.9, 71.3)},
@@ -270,7 +270,7 @@ _V1_CHECKPOINTS = {
 
 
 def _small(name: str, backbone: PResNetConfig, encoder: EncoderConfig, decoder: DecoderConfig, side: int) -> ZooEntry:
-    """A model of our own, without published weights."""
+    """A small model of this library, without published weights."""
     config = ModelConfig(name=name, eval_size_hw=(side, side), backbone=backbone, encoder=encoder, decoder=decoder)
     recipe = Recipe(groups=(NORMS_UNDECAYED,), train_size_hw=(side, side), multiscale_sizes=())
     return ZooEntry(config, recipe, {})
@@ -292,7 +292,7 @@ _DEMO = _small(
     DecoderConfig(width=96, feedforward=192, num_heads=4, num_layers=2, num_queries=40, num_denoising=30),
     160,
 )
-_DEMO = _DEMO._replace(  # learns from nothing within minutes on a CPU
+_DEMO = _DEMO._replace(  # trains from scratch within minutes on a CPU
     recipe=_DEMO.recipe.replace(
         epochs=11,
         batch_size=8,
@@ -321,7 +321,7 @@ _ENTRIES: dict[str, ZooEntry] = {
         _v2("hgnetv2_h", 72),
         *(_v2("r18vd", 120, suffix=f"_sp{n}", num_points=(n, n, n)) for n in (1, 2, 3)),
         _v2("r18vd", 36, suffix="_dsp", sampling="discrete", tuning_from="rtdetrv2_r18vd:coco_v0.1"),
-        # no configuration is published for this one: its length is in the files' names, the rest as in the others
+        # no configuration is published: epochs from the file names, the rest as for the others
         _v2(
             "r18vd",
             12,
@@ -346,15 +346,15 @@ _ENTRIES: dict[str, ZooEntry] = {
 
 
 def list_models() -> list[str]:
-    """Names that `build_model`, `load` and the command line accept; aliases are in `ALIASES`."""
+    """Return the model names that `build_model`, `load` and the command line accept; aliases are in `ALIASES`."""
     return list(_ENTRIES)
 
 
 def entry(name: str) -> ZooEntry:
-    """Look a model up by name or alias, with or without `UNTRAINED` behind it.
+    """Look up a model by name or alias, with or without the suffix `UNTRAINED`.
 
     Raises:
-        ConfigError: no such model; the message names the nearest one.
+        ConfigError: the model is unknown; the message suggests the nearest one.
     """
     plain = name.removesuffix(UNTRAINED)
     found = _ENTRIES.get(ALIASES.get(plain, plain))
@@ -365,17 +365,17 @@ def entry(name: str) -> ZooEntry:
 
 
 def tag(name: str) -> str | None:
-    """Return the tag of the weight file that a name or alias stands for by itself; None where none is published."""
+    """Return the tag of the default weight file of a name or alias; None if none is published."""
     return _OTHER_FILES.get(name) or next(iter(entry(name).checkpoints), None)
 
 
 def full_name(name: str, file_tag: str | None) -> str:
-    """Return what to type for a weight file of a model, or for the model where it has none: "demo:untrained"."""
+    """Return the full name of a weight file of a model, or of the model if it has none: "demo:untrained"."""
     return name if file_tag is not None and file_tag == tag(name) else f"{name}:{file_tag or 'untrained'}"
 
 
 def aliases(name: str, file_tag: str | None) -> list[str]:
-    """Return the other names of a weight file; a recipe's name that says another dataset than COCO is none of them."""
+    """Return the other names of a weight file, without configurations for datasets other than COCO."""
     of_model = [alias for alias, target in ALIASES.items() if target == name and tag(alias) == file_tag]
     return [alias for alias in of_model if alias not in _OTHER_RECIPES or alias in _OTHER_FILES]
 

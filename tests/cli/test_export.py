@@ -61,7 +61,7 @@ def test_the_format_by_the_name_of_the_file(weights, tmp_path):
 def test_an_exported_file_is_no_checkpoint(weights, tmp_path):
     assert run(weights, "-o", tmp_path / "model.onnx", "--no-check").exit_code == 0
     result = run(tmp_path / "model.onnx", "-o", tmp_path / "again.onnx")
-    assert result.exit_code == 2 and "give the one that it was made from" in result.stderr
+    assert result.exit_code == 2 and "Give the one it was exported from" in result.stderr
 
 
 def test_a_model_without_class_names_is_told_where_to_give_them(tmp_path, caplog):

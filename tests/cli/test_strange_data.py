@@ -120,4 +120,4 @@ def test_another_encoding_is_told_in_one_line(tmp_path):
     assert line.startswith(f"DatasetError: {root}/labels/train/a.txt: expected text in UTF-8") and "tried UTF-8" in line
     result = run("data", "check", root)
     assert result.exit_code == 1
-    assert "tried UTF-8 and byte 19, in line 1, does not fit" in result.stdout
+    assert "tried UTF-8, but byte 19 in line 1 is invalid" in result.stdout

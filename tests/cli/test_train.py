@@ -65,7 +65,7 @@ def test_a_dry_run_says_what_would_be_done(data, tmp_path):
         (["--set", "model.decoder.queries=3"], "model.decoder: unknown setting 'queries'. Did you mean 'num_queries'?"),
         (["--set", "train.epochs=-1"], "ConfigError: train.epochs: expected greater than 0; got -1."),
         (["--set", "train.groups=[{patern: a}]"], "unknown setting 'patern'. Did you mean 'pattern'?"),
-        (["-c", "nowhere.yml"], "ConfigError: nowhere.yml: expected a YAML file, but it cannot be read"),
+        (["-c", "nowhere.yml"], "ConfigError: cannot read the YAML file nowhere.yml"),
     ],
 )
 def test_mistakes_are_one_line(data, tmp_path, options, message):

@@ -161,10 +161,10 @@ def test_another_encoding_is_named_with_its_file(tmp_path, kind, name):
         open_dataset(root, split="train")
     line = len(file.read_bytes().splitlines())
     message = str(caught.value)
-    assert f"{file}: expected text in UTF-8" in message and "tried UTF-8 and byte " in message
-    assert f"in line {line}, does not fit. Save the file as UTF-8" in message and "\n" not in message
+    assert f"{file}: expected text in UTF-8" in message and "tried UTF-8, but byte " in message
+    assert f"in line {line} is invalid. Save the file as UTF-8" in message and "\n" not in message
     told = what_the_doctor_says(root)
-    assert "tried UTF-8 and byte" in told and "sound" not in told
+    assert "tried UTF-8, but byte" in told and "sound" not in told
 
 
 ROWS = {

@@ -187,7 +187,7 @@ def test_a_repository_that_runs_all_layers_there_runs_them_here(tmp_path: Path) 
         {"decoder": {"num_points": (1, 3, 2)}},
         pytest.param({"decoder": {"query_selection": "agnostic"}}, marks=pytest.mark.slow),
     ],
-    ids=["points a level", "query selection"],
+    ids=["points per level", "query selection"],
 )
 def test_what_transformers_cannot_hold_is_ours_alone(changes: dict[str, Any], tmp_path: Path) -> None:
     model = filled(zoo.model_config("test-tiny").replace(**changes))
@@ -291,7 +291,7 @@ def test_pickled_weights_run_no_code(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"expected model\.safetensors or"):
         RTDetrV2ForObjectDetection.from_pretrained(tmp_path, use_safetensors=True)
     torch.save({"model.x": os.system}, tmp_path / "pytorch_model.bin")
-    with pytest.raises(WeightsError, match="code from a file is never run"):
+    with pytest.raises(WeightsError, match="code from files is never run"):
         RTDetrV2ForObjectDetection.from_pretrained(tmp_path)
 
 

@@ -270,7 +270,7 @@ def test_unknown_name_and_setting() -> None:
         build_model("rtdetrv2_r18")
     with pytest.raises(ConfigError, match="multiples of 32"):
         build_model("test-tiny", eval_size_hw=(100, 100))
-    with pytest.raises(ConfigError, match="multiple of 4 and of its 5 heads"):
+    with pytest.raises(ConfigError, match="multiple of 4 and of num_heads"):
         tiny(encoder={"num_heads": 5})
 
 

@@ -102,5 +102,5 @@ def test_note_about_the_evaluated_layer(tmp_path: Path) -> None:
     """rtdetrv2_r50vd_m is evaluated at its third layer, for which transformers has no field."""
     model = build_model("rtdetrv2_r50vd_m", num_classes=2)
     notes = save_huggingface(model, tmp_path)
-    assert notes == ["transformers evaluates decoder layer 6 of the result, this model is evaluated at layer 3"]
+    assert notes == ["transformers returns the result of decoder layer 6, but this model is evaluated at layer 3"]
     assert load_model(tmp_path)[0].config.decoder.eval_idx == 2  # our own description keeps it

@@ -270,7 +270,7 @@ def test_small_numbers_may_be_written_with_an_exponent(tmp_path):
 def test_keys_that_are_left_out_have_to_be_there_where_the_published_class_takes_something_else():
     text = "train_dataloader: {type: DataLoader, total_batch_size: 4, drop_last: True}"
     document = Document(yaml.safe_load(text), {(): Path("own.yml")})
-    with pytest.raises(ConfigError, match=r"own.yml: train_dataloader.shuffle: .*, but left out it means False"):
+    with pytest.raises(ConfigError, match=r"own.yml: train_dataloader.shuffle: .*, but the default is False"):
         read_train_data(Section(document, document.values, ()))
 
 
@@ -293,7 +293,7 @@ def test_batch_size_is_that_of_a_process(tmp_path, monkeypatch):
         ("PResNet: {dept: 18}", r"own.yml: PResNet: unknown key 'dept'. Did you mean 'depth'\?"),
         ("HybridEncodr: {}", r"own.yml: unknown key 'HybridEncodr'. Did you mean 'HybridEncoder'\?"),
         ("optimizer: {lrr: 1}", "own.yml: optimizer: unknown key 'lrr'. Did you mean 'lr'"),
-        ("optimizer: {type: SGD}", "own.yml: optimizer.type: the optimizer is AdamW, so 'SGD' cannot be had"),
+        ("optimizer: {type: SGD}", "own.yml: optimizer.type: the optimizer is AdamW, so 'SGD' is not supported"),
         ("optimizer: {params: [{params: a, momentum: 1}]}", "own.yml: optimizer.params.0: unknown key 'momentum'"),
         ("lr_scheduler: {type: CosineAnnealingLR}", "own.yml: lr_scheduler.type: expected 'MultiStepLR', got 'Cos"),
         ("RTDETR: {backbone: CSPResNet}", "own.yml: RTDETR.backbone: expected 'PResNet' or 'HGNetv2'"),
@@ -307,46 +307,55 @@ def test_batch_size_is_that_of_a_process(tmp_path, monkeypatch):
             r"HybridEncoder.in_channels: expected \[128, 256, 512\], the channels of the backbone",
         ),
         ("PResNet: {depth: yes}", "own.yml: PResNet.depth: expected a whole number of at least 1, got True"),
-        ("use_focal_loss: False", "own.yml: use_focal_loss: scores are sigmoids, one a class, so False cannot be had"),
+        (
+            "use_focal_loss: False",
+            "own.yml: use_focal_loss: class scores are independent sigmoids, so False is not supported",
+        ),
         ("clip_max_norm: -1", "own.yml: clip_max_norm: expected a number of at least 0, got -1"),
-        ("evaluator: {iou_types: [segm]}", "own.yml: evaluator.iou_types: boxes are evaluated"),
+        ("evaluator: {iou_types: [segm]}", "own.yml: evaluator.iou_types: only boxes are evaluated"),
         (
             "eval_spatial_size: [512, 512]",
-            "expected one size for eval_spatial_size and the Resize .* 512x512 and 640x640",
+            "expected the same size for eval_spatial_size and for Resize .* 512x512 and 640x640",
         ),
-        ("train_dataloader: {drop_last: False}", "own.yml: train_dataloader.drop_last: images that do not fill"),
+        ("train_dataloader: {drop_last: False}", "own.yml: train_dataloader.drop_last: an incomplete last batch"),
         (
             "train_dataloader: {dataset: {transforms: {policy: {ops: [RandomZoomOut]}}}}",
-            "policy.ops: strong augmentation",
+            "policy.ops: all strong augmentation",
         ),
         ("train_dataloader: {collate_fn: {scales: [500]}}", "own.yml: .*scales: expected multiples of 32, got 500"),
         ("train_dataloader: {batch_size: 4}", "expected total_batch_size or batch_size, got both"),
         ("train_dataloader: {dataset: {transforms: {ops: [{type: MixUp}]}}}", "ops.0.type: expected .*, got 'MixUp'"),
         ("train_dataloader: ~\noptimizer: 3", "own.yml: optimizer: expected 'key: value' lines, got 3"),
         ("num_classes: 0", "own.yml: num_classes: expected a whole number of at least 1"),
-        ("HybridEncoder: {nhead: 7}", "encoder width 256 must be a multiple of 4 and of its 7 heads"),
+        ("HybridEncoder: {nhead: 7}", r"encoder width 256 must be a multiple of 4 and of num_heads \(7\)"),
         ("ema: {decay: 1.5}", "train.ema_decay: expected less than 1; got 1.5"),
-        ("RTDETRTransformerv2: {num_points: [4, 4]}", r"expected a number for each of the 3 levels, got \[4, 4\]"),
+        ("RTDETRTransformerv2: {num_points: [4, 4]}", r"expected one number per level \(3\), got \[4, 4\]"),
         (
             "train_dataloader: {dataset: {transforms: {ops: [{type: RandomIoUCrop}]}}}",
-            r"own.yml: .*ops.0.p: the augmentation is the published one, but left out it means 1.0; expected 0.8",
+            r"own.yml: .*ops.0.p: the augmentation is the published one, but the default is 1.0; expected 0.8",
         ),
         (
             "train_dataloader: {dataset: {transforms: {ops: [{type: ConvertBoxes, fmt: cxcywh}]}}}",
-            "ops.0.normalize: .*, but left out it means False; expected True",
+            "ops.0.normalize: .*, but the default is False; expected True",
         ),
         ("train_dataloader: {total_batch_size: ~}", "expected total_batch_size or batch_size, got neither"),
-        ("RTDETR: {backbone: {type: PResNet, depth: 50}}", r"RTDETR.backbone.return_idx: .* means \[0, 1, 2, 3\]"),
+        (
+            "RTDETR: {backbone: {type: PResNet, depth: 50}}",
+            r"RTDETR.backbone.return_idx: .* the default is \[0, 1, 2, 3\]",
+        ),
         (
             "criterion: {type: SetCriterion, matcher: {type: HungarianMatcher, "
             "weight_dict: {cost_class: 2, cost_bbox: 5, cost_giou: 2}}}",
-            "own.yml: criterion: expected the key 'losses'",
+            "own.yml: criterion: missing key 'losses'",
         ),
         ("RTDETR: {multi_scale: [500]}", "own.yml: RTDETR.multi_scale: expected multiples of 32, got 500"),
-        ("RTDETR: {multi_scale: [512]}", "expected multi_scale in the model or scales in collate_fn, got both"),
-        ("RTDETRTransformerv2: {activation: silu}", "expected one value for activation and mlp_act, got silu and relu"),
-        ("HybridEncoder: {version: v1}", "HybridEncoder has version 'v1', which does not go with"),
-        ("__include__: [nowhere.yml]", "key '__include__' a second time"),
+        ("RTDETR: {multi_scale: [512]}", "expected either multi_scale in the model or scales in collate_fn, got both"),
+        (
+            "RTDETRTransformerv2: {activation: silu}",
+            "expected the same value for activation and mlp_act, got silu and relu",
+        ),
+        ("HybridEncoder: {version: v1}", "HybridEncoder has version 'v1', which does not match"),
+        ("__include__: [nowhere.yml]", "duplicate key '__include__'"),
     ],
 )
 def test_what_cannot_be_had_is_said_with_its_file(tmp_path, text, message):
@@ -359,8 +368,8 @@ def test_what_cannot_be_had_is_said_with_its_file(tmp_path, text, message):
     [
         ("HybridEncoder: {version: dfine}", "own.yml: HybridEncoder.version: the encoder of .* expected 'rt_detrv2'"),
         ("lrsheduler: cosine", "own.yml: lrsheduler: expected 'flatcosine', got 'cosine'"),
-        ("ema: {start: 1000}", "own.yml: ema.start: the average begins with the first step, so 1000"),
-        ("DEIMCriterion: {use_uni_set: True}", "use_uni_set: the boxes of a layer are matched by that layer alone"),
+        ("ema: {start: 1000}", "own.yml: ema.start: EMA starts with the first step, so 1000"),
+        ("DEIMCriterion: {use_uni_set: True}", "use_uni_set: each layer is matched separately"),
         (
             "train_dataloader: {collate_fn: {mixup_epochs: [4, 20]}}",
             r"mixup_epochs: .* expected \[4, 34\], got \[4, 20\]",

@@ -67,7 +67,7 @@ def test_options_that_a_kind_of_file_has_not(checkpoint, tmp_path):
         with pytest.raises(ConfigError, match=f"{next(iter(option))} is not an option for {file.suffix} models"):
             rtdetr.load(file, **option)
     for classes in (rtdetr.COCO80, ["bolt", "screw"], "ids"):
-        with pytest.raises(ConfigError, match=r"names its 2 classes itself; leave categories out \(--classes\)"):
+        with pytest.raises(ConfigError, match=r"has other names for its 2 classes\. Omit categories \(--classes\)"):
             rtdetr.load(checkpoint, categories=classes)
     for count, said in ((0, "a whole number from 1"), (100_000, "at most 1024")):
         with pytest.raises(ConfigError, match=f"num_threads must be {said}, got {count}"):

@@ -186,7 +186,7 @@ def test_checkpoints_with_a_row_per_category_id(tool, file, run, tmp_path, caplo
     assert results["ids"] == pytest.approx(results["usual"])
     assert of_classes["ids"] == pytest.approx({"id 0": -1.0, **of_classes["usual"]})
     with only_the_loop():
-        for option, text in (("-r", "3 of 4 rows that the data has classes for"), ("-t", "3 classes carried over")):
+        for option, text in (("-r", "3 of 4 rows that the data has classes for"), ("-t", "3 classes transferred")):
             folder = tmp_path / option
             more = [
                 option,

@@ -332,7 +332,7 @@ def test_starting_from_weights_of_other_classes(data, tmp_path, caplog):
         run_tiny(
             data, tmp_path / "run", epochs=1, weights=tmp_path / "source.pth", recipe={"lr": 1e-12}, evaluate_every=0
         )
-    assert "1 class carried over, 2 start fresh" in caplog.text
+    assert "1 class transferred, 2 initialized randomly" in caplog.text
     model, _ = load_model(tmp_path / "run/last.pth")
     torch.testing.assert_close(model.encoder.input_proj[0].conv.weight, source.encoder.input_proj[0].conv.weight)
     torch.testing.assert_close(model.decoder.enc_score_head.weight[2], source.decoder.enc_score_head.weight[0])
@@ -344,7 +344,7 @@ def test_weights_without_class_names_go_by_position_and_that_is_said(data, tmp_p
     given = {"weights": tmp_path / "source.pth", "recipe": {"lr": 1e-12}, "evaluate_every": 0}
     with caplog.at_level(logging.INFO, logger="rtdetr"):
         run_tiny(data, tmp_path / "run", epochs=1, **given)
-    assert "does not name its 3 classes" in caplog.text and "3 classes carried over" in caplog.text
+    assert "does not name its 3 classes" in caplog.text and "3 classes transferred" in caplog.text
 
 
 def test_a_font_that_cannot_be_read_is_refused_at_once(data, tmp_path):

@@ -20,7 +20,7 @@ from tests.weights.small import small
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 NETWORK = "300 queries, 4 attention heads and bilinear sampling, evaluated after decoder layer 2 of 2"
 IMAGES = "images stretched to 640x640 and divided by 255, without normalization"
-PUT = "Put the files that belong to these weights there"
+PUT = "Add the files that belong to these weights"
 
 
 @pytest.fixture(scope="module")
@@ -43,15 +43,15 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     [
         ("ours", [CONFIG, PREPROCESSOR], None),
         ("foreign", [], None),
-        ("foreign", [CONFIG], f"no {CONFIG}, so these are assumed: {NETWORK}; 2 classes without names. {PUT}"),
-        ("foreign", [PREPROCESSOR], f"no {PREPROCESSOR}, so these are assumed: {IMAGES}. {PUT}"),
+        ("foreign", [CONFIG], f"no {CONFIG}, so these values are assumed: {NETWORK}; 2 classes without names. {PUT}"),
+        ("foreign", [PREPROCESSOR], f"no {PREPROCESSOR}, so these values are assumed: {IMAGES}. {PUT}"),
         (
             "foreign",
             [CONFIG, PREPROCESSOR],
-            f"no {CONFIG} and no {PREPROCESSOR}, so these are assumed: {NETWORK}; 2 classes without names; {IMAGES}. "
-            f"{PUT}",
+            f"no {CONFIG} and no {PREPROCESSOR}, so these values are assumed: {NETWORK}; 2 classes without names; "
+            f"{IMAGES}. {PUT}",
         ),
-        ("unnamed", [], f"no class names in {CONFIG}, so these are assumed: the 80 classes of COCO. {PUT}"),
+        ("unnamed", [], f"no class names in {CONFIG}, so these values are assumed: the 80 classes of COCO. {PUT}"),
     ],
 )
 def test_missing_files_are_told_with_what_is_assumed(
@@ -96,8 +96,8 @@ def test_more_queries_than_tokens_are_told(
             assert len(rtdetr.load(folder)(torch.zeros(3, 40, 40), threshold=0.0)) == 2 * 84
         assert (count == 85) == bool(caplog.messages)
     assert caplog.messages == [
-        f"{folder}: num_queries is 85, but an image of 64x64 has only 84 tokens to pick them from, so 84 are used. "
-        "Use a larger size, or set num_queries to 84 in its config.json or in the file of --config"
+        f"{folder}: num_queries is 85, but an image of 64x64 has only 84 tokens to select them from, so 84 are used. "
+        "Use a larger size, or set num_queries to 84 in its config.json or in the file given with --config"
     ]
 
 

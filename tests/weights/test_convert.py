@@ -78,7 +78,7 @@ def test_official_files_hold_nothing_else(tmp_path: Path) -> None:
 def test_what_the_official_format_cannot_say_is_told(tmp_path: Path) -> None:
     save_weights(small(pixel_std=(0.5, 0.5, 0.25)), tmp_path / "a.pth")
     (note,) = convert(tmp_path / "a.pth", tmp_path / "b.pth", format="official").notes
-    assert "0 is subtracted and that are then divided by (0.5, 0.5, 0.25)" in note
+    assert "subtract 0 and divide by (0.5, 0.5, 0.25)" in note
     assert convert(tmp_path / "a.pth", tmp_path / "c.pth").notes == []
 
 
@@ -93,9 +93,9 @@ def test_targets_and_formats(tmp_path: Path) -> None:
     save_weights(small(), tmp_path / "x.pth")
     for target, chosen, message in (
         ("x.onnx", None, "cannot tell the format"),
-        ("x.pth", "huggingface", "does not go with"),
-        ("folder", "rtdetr", "does not go with"),
-        ("x.safetensors", "official", "does not go with"),
+        ("x.pth", "huggingface", "does not match the target"),
+        ("folder", "rtdetr", "does not match the target"),
+        ("x.safetensors", "official", "does not match the target"),
         ("y.pth", "hugging", "Did you mean 'huggingface'"),
     ):
         with pytest.raises(ConfigError, match=message):

@@ -167,7 +167,7 @@ def test_offline(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
             patch.setenv(variable, "1")
             with pytest.raises(WeightsError) as error:
                 download(server.url)
-        assert f"Get {server.url} by other means and put it at {cache_dir() / 'model.pth'}" in str(error.value)
+        assert f"Download {server.url} by other means and save it as {cache_dir() / 'model.pth'}" in str(error.value)
     monkeypatch.setenv("RTDETR_OFFLINE", "0")
     path = download(server.url)
     monkeypatch.setenv("RTDETR_OFFLINE", "1")
@@ -179,7 +179,7 @@ def test_no_network(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("Network is unreachable")
 
     monkeypatch.setattr(socket, "create_connection", blocked)
-    with pytest.raises(WeightsError, match=r"Network is unreachable.*put it at .*model\.pth\.$"):
+    with pytest.raises(WeightsError, match=r"Network is unreachable.*save it as .*model\.pth\.$"):
         download(server.url)
 
 

@@ -74,7 +74,7 @@ def test_json_files_that_an_editor_saved_in_another_encoding(encoding: str, tmp_
     loaded, categories = load_model(tmp_path)
     assert loaded.config == model.config and categories.names == ["猫", "犬"]
     (tmp_path / "config.json").write_bytes("é".encode("latin-1"))
-    with pytest.raises(WeightsError, match=r"config\.json: expected text in UTF-8.*tried UTF-8 and byte 1, in line 1"):
+    with pytest.raises(WeightsError, match=r"config\.json: expected text in UTF-8.*tried UTF-8, but byte 1 in line 1"):
         load_model(tmp_path)
 
 
@@ -157,10 +157,13 @@ def test_shards_and_pickles(tmp_path: Path) -> None:
         ({"normalize_before": True}, "normalize_before True is not supported"),
         ({"decoder_activation_function": "silu"}, "decoder_activation_function 'silu' is not supported"),
         ({"decoder_method": "nearest"}, "decoder_method must be"),
-        ({"decoder_method": ["default"]}, "decoder_method .* is of a wrong type, expected a text"),
+        ({"decoder_method": ["default"]}, "decoder_method .* has the wrong type, expected a text"),
         ({"num_queries": "many"}, "num_queries"),
-        ({"decoder_attention_heads": 5}, "multiple of its 5 heads"),
-        ({"backbone_config": {"model_type": "swin"}}, "a backbone 'swin' of this shape .* rtdetr.hf opens it"),
+        ({"decoder_attention_heads": 5}, r"multiple of .*num_heads \(5\)"),
+        (
+            {"backbone_config": {"model_type": "swin"}},
+            "a backbone 'swin' of this shape .* load it with .* of rtdetr.hf",
+        ),
         ({"backbone_config": {"model_type": "timm_backbone", "backbone": "resnet18"}}, "a backbone 'resnet18' of this"),
         (
             {"backbone_config": {"model_type": "rt_detr_resnet", "hidden_sizes": [8, 16, 24, 32]}},
@@ -200,7 +203,7 @@ def test_class_names_of_repositories(tmp_path: Path) -> None:
             r"the label '80', expected those of the weights, '0' to '79'\. Number",
         ),
         ({f"{i:02}": str(i) for i in range(80)}, "the label '00', .* without leading zeros"),
-        ({str(i): "xyz"[min(i, 2)] for i in range(80)}, "the name 'z' for two classes, 2 and 3; every class needs"),
+        ({str(i): "xyz"[min(i, 2)] for i in range(80)}, "the name 'z' for two classes, 2 and 3; class names must"),
         ({str(i): " " * i for i in range(80)}, "the name '' for label 0, expected a text that is not empty"),
     ):
         edit(tmp_path, id2label=labels)
@@ -209,12 +212,12 @@ def test_class_names_of_repositories(tmp_path: Path) -> None:
 
 
 UNHELD = {
-    "activation 'silu' in all of the decoder": small(decoder={"activation": "silu"}).config,
-    "number of points that differs between levels": small(decoder={"num_points": (1, 2, 3)}).config,
-    "learned queries that run": small(decoder={"learned_queries": True, "num_queries": 12}).config,
+    "activation 'silu' in the whole decoder": small(decoder={"activation": "silu"}).config,
+    "numbers of points that differ between levels": small(decoder={"num_points": (1, 2, 3)}).config,
+    "learned queries": small(decoder={"learned_queries": True, "num_queries": 12}).config,
     "query selection 'one2many'": small(decoder={"query_selection": "one2many"}).config,
-    "query position head of other widths": small(decoder={"query_pos_widths": (32, 32)}).config,
-    "fusion block of 1 RepVGG blocks": zoo.model_config("test-tiny"),
+    "query position heads of other widths": small(decoder={"query_pos_widths": (32, 32)}).config,
+    "fusion blocks of 1 RepVGG blocks": zoo.model_config("test-tiny"),
     "discrete sampling in RT-DETR v1": small(version="v1", decoder={"sampling": "discrete"}).config,
 }
 
@@ -224,7 +227,7 @@ def test_models_that_transformers_cannot_hold(reason: str, tmp_path: Path) -> No
     """They come back whole, and nobody is told that transformers could load them."""
     model = build_model(UNHELD[reason])
     notes = save_huggingface(model, tmp_path)
-    assert notes == [f"only rtdetr reads the result: transformers has no {reason}"]
+    assert notes == [f"only rtdetr can read the result: transformers does not support {reason}"]
     stored = json.loads((tmp_path / "config.json").read_text())
     assert stored["model_type"] == "rtdetr" and set(stored) == {"model_type", "rtdetr"}
     weights = read_checkpoint(tmp_path)

@@ -155,11 +155,13 @@ def test_category_ids_go_with_names(
     if kind == KINDS[1]:
         ids, said = [0, 1, 2], None
     assert found.categories == Categories(map(Category, ids, names))
-    assert not caplog.messages if said is None else f"Category ids go with the names: {said}" in caplog.text
+    assert not caplog.messages if said is None else f"Category ids move with the names: {said}" in caplog.text
 
 
 def test_renamed_and_exchanged_classes_without_an_id_are_refused() -> None:
-    with pytest.raises(WeightsError, match="new names 'ape', 'wolf' at labels whose former names are at other labels"):
+    with pytest.raises(
+        WeightsError, match="new names 'ape', 'wolf' at labels whose previous names have moved to other labels"
+    ):
         read_categories(
             {"0": "dog", "1": "ape", "2": "wolf", "3": "cow"}, 4, known=Categories([*PETS, Category(11, "hen")])
         )
@@ -169,7 +171,7 @@ def test_renamed_and_exchanged_classes_without_an_id_are_refused() -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ({"0": "cat", "1": "dog", "2": "cat"}, "the name 'cat' for two classes, 0 and 2; every class needs"),
+        ({"0": "cat", "1": "dog", "2": "cat"}, "the name 'cat' for two classes, 0 and 2; class names must"),
         ({"1": "cat", "2": "dog", "3": "cow"}, "the label '3', expected those of the weights, '0' to '2'"),
         ({"00": "cat", "1": "dog", "2": "cow"}, "the label '00'.* without leading zeros"),
         ({"0": "cat", "1": " ", "2": "cow"}, "the name ' ' for label 1, expected a text that is not empty"),
@@ -186,8 +188,8 @@ def test_white_space_in_names_is_told(edited: Any, caplog: pytest.LogCaptureFixt
         found = edited("ours", {"id2label": {"0": "cat ", "1": "d\nog", "2": "cow"}, "label2id": None})
     assert found.categories.names == ["cat ", "d\nog", "cow"]
     assert caplog.messages == [
-        r"config.json: id2label has names with spaces around them or line breaks: 'cat ', 'd\nog'. They are taken as "
-        "they are, and differ from the names without"
+        r"config.json: id2label has names with line breaks or surrounding spaces: 'cat ', 'd\nog'. They are used "
+        "unchanged and differ from names without them"
     ]
 
 
@@ -218,12 +220,13 @@ def test_a_stale_label2id_and_unknown_fields_are_told(edited: Any, caplog: pytes
         edited(
             "ours", {"architectures": ["DetrModel"], "backbone_config": {"model_type": "rt_detr_resnet", "dephts": 1}}
         )
-    assert "label2id contradicts id2label, which decides" in caplog.text
+    assert "label2id contradicts id2label, which takes precedence" in caplog.text
     assert "architectures ['DetrModel'] have no effect" in caplog.text
     assert (
-        "backbone_config: 'dephts' is no field of this backbone and has no effect. Did you mean 'depths'" in caplog.text
+        "backbone_config: 'dephts' is not a field of this backbone and has no effect. Did you mean 'depths'"
+        in caplog.text
     )
-    assert "'num_querys' is no field of an RT-DETR and has no effect. Did you mean 'num_queries'" in caplog.text
+    assert "'num_querys' is not a field of RT-DETR and has no effect. Did you mean 'num_queries'" in caplog.text
     caplog.clear()
     with caplog.at_level(logging.WARNING):
         edited("ours", {"model_type": "rt_detr", "architectures": None, "decoder_method": "discrete"})
@@ -273,7 +276,7 @@ def test_fields_beside_our_description_that_contradict_it_are_refused(key: str, 
     with pytest.raises(WeightsError, match=rf"config\.json: .*{key}") as error:
         edited(KINDS[2], {key: OWN_CONTRADICTED[key]})
     if key == "decoder_activation_function":
-        assert "expected 'silu'. It is set by rtdetr.model.decoder.activation" in str(error.value)
+        assert "expected 'silu'. Set rtdetr.model.decoder.activation instead" in str(error.value)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -282,7 +285,7 @@ def test_fields_beside_our_description_that_contradict_it_are_refused(key: str, 
 )
 def test_wrong_types_inside_the_backbone_are_refused(kind: str, key: str, value: Any, edited: Any) -> None:
     backbone = {"model_type": "rt_detr_resnet", key: value}
-    with pytest.raises(WeightsError, match=rf"config\.json: backbone_config\.{key} .* is of a wrong type, expected"):
+    with pytest.raises(WeightsError, match=rf"config\.json: backbone_config\.{key} .* has the wrong type, expected"):
         edited(kind, {"backbone_config": backbone})
 
 

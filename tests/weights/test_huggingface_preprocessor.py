@@ -273,7 +273,7 @@ def test_other_keys_are_told(caplog: pytest.LogCaptureFixture) -> None:
     stored = USUAL
     with caplog.at_level(logging.WARNING):
         assert read_preprocessor({**stored, "do_normalize": True}, in_channels=3) == Preprocessing((64, 64))
-    assert "'do_normalize' is no setting of RTDetrImageProcessor and has no effect. Did you mean 'do_normalize'" in (
+    assert "'do_normalize' is not a setting of RTDetrImageProcessor and has no effect. Did you mean 'do_normalize'" in (
         caplog.text
     )
     assert read_preprocessor({}, in_channels=3) == Preprocessing()
@@ -284,10 +284,9 @@ def test_settings_of_other_processors_are_told_as_such(key: str, caplog: pytest.
     with caplog.at_level(logging.WARNING):
         read_preprocessor({**USUAL, key: True, "_processor_clas": "x"}, in_channels=3)
     assert caplog.messages == [
-        "preprocessor_config.json: '_processor_clas' is no setting of RTDetrImageProcessor and has no effect. "
+        "preprocessor_config.json: '_processor_clas' is not a setting of RTDetrImageProcessor and has no effect. "
         "Did you mean 'processor_class'?",
-        f"preprocessor_config.json: '{key}' is a setting of other image processors, without meaning for "
-        "RTDetrImageProcessor, and has no effect.",
+        f"preprocessor_config.json: '{key}' is a setting of other image processors and has no effect.",
     ]
 
 
@@ -299,7 +298,7 @@ def test_a_refusal_names_the_size_of_the_model(tmp_path: Path) -> None:
         {"do_pad": True, "pad_size": {"height": 96}},
     ):
         put(tmp_path, changes)
-        with pytest.raises(WeightsError, match=r'put "do_pad": false,? .*"size": \{"height": 64, "width": 64\} there'):
+        with pytest.raises(WeightsError, match=r'set "do_pad": false,? .*"size": \{"height": 64, "width": 64\}'):
             read_checkpoint(tmp_path)
 
 
@@ -308,7 +307,7 @@ def test_a_refusal_names_the_size_of_the_model(tmp_path: Path) -> None:
     [(320, 320), ([96], 96), ({"height": 130}, 128), (3, 32), (None, 64), ("x", 64), (-5, 64), (1e9, 64), (True, 64)],
 )
 def test_a_refusal_names_the_size_of_the_file(size: Any, advised: int) -> None:
-    advice = rf'put "do_pad": false and "size": \{{"height": {advised}, "width": {advised}\}} there'
+    advice = rf'set "do_pad": false and "size": \{{"height": {advised}, "width": {advised}\}}'
     with pytest.raises(WeightsError, match=rf"size is .*{advice}"):
         read_preprocessor({**USUAL, "size": size}, in_channels=3, size_hw=(64, 64))
 

@@ -96,7 +96,7 @@ def test_averaged_constants() -> None:
     state = state_of(config)
     moved = {k: v * 1.0003 if k.endswith(("anchors", "num_points_scale")) else v for k, v in state.items()}
     observation = observe(moved)
-    assert observation.eval_size_hw == (416, 608) and observation.facts["points a level"] == (2, 4, 6)
+    assert observation.eval_size_hw == (416, 608) and observation.facts["points per level"] == (2, 4, 6)
 
 
 @pytest.mark.parametrize("size_hw", [(640, 640), (320, 1280), (1280, 320), (32, 32), (32, 96), (1024, 1792)])

@@ -127,14 +127,14 @@ def test_zoo_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert weights.config == zoo.model_config("rtdetr_r18vd") and weights.categories == COCO80
     url = zoo.entry("rtdetrv2_r18vd").checkpoints["coco"].url
     target = tmp_path / "rtdetrv2_r18vd_120e_coco_rerun_48.1.pth"
-    with pytest.raises(WeightsError, match="put it at") as error:
+    with pytest.raises(WeightsError, match="save it as") as error:
         load_model("rtdetrv2_s")
-    assert f"Get {url} by other means and put it at {target}." in str(error.value)
+    assert f"Download {url} by other means and save it as {target}." in str(error.value)
     with pytest.raises(WeightsError, match=r"no weights 'objects'\. Did you mean 'objects365'"):
         read_checkpoint("rtdetr_r18vd:objects")
     with pytest.raises(WeightsError, match="no published weights"):
         read_checkpoint("test-tiny")
-    with pytest.raises(WeightsError, match="cannot be downloaded from here: published by the DEIM project"):
+    with pytest.raises(WeightsError, match="cannot be downloaded: published by the DEIM project"):
         read_checkpoint("deim_rtdetrv2_r18vd")
 
 
@@ -178,7 +178,11 @@ def test_the_folder_of_a_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("model.onnx", "is an exported model"), ("model.PT2", "is an exported model"), ("photo.jpg", "is no checkpoint")],
+    [
+        ("model.onnx", "is an exported model"),
+        ("model.PT2", "is an exported model"),
+        ("photo.jpg", "is not a checkpoint"),
+    ],
 )
 def test_files_of_other_kinds(name: str, message: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"anything")
@@ -203,7 +207,7 @@ def test_code_is_never_run(how: str, tmp_path: Path) -> None:
         torch.save(content, tmp_path / "x.pth")
     else:
         (tmp_path / "x.pth").write_bytes(pickle.dumps({"x": Exploit(tmp_path / "pwned")}))
-    with pytest.raises(WeightsError, match="code from a file is never run") as error:
+    with pytest.raises(WeightsError, match="code from files is never run") as error:
         load_model(tmp_path / "x.pth")
     assert not (tmp_path / "pwned").exists() and "\n" not in str(error.value)
 
@@ -230,7 +234,7 @@ def test_values_that_are_not_finite(key: str, value: float, tmp_path: Path) -> N
     state = {k: v.clone() for k, v in plain().state_dict().items()}
     state[key][0] = value
     torch.save(state, tmp_path / "x.pth")
-    with pytest.raises(WeightsError, match=rf"x\.pth: entry '{key}' holds NaN or infinity"):
+    with pytest.raises(WeightsError, match=rf"x\.pth: entry '{key}' contains NaN or infinity"):
         load_model(tmp_path / "x.pth")
 
 
@@ -261,7 +265,9 @@ def test_missing_unknown_and_misshapen_entries() -> None:
     state["encoder.lateral_convs.1.conv.weight"] = torch.zeros(32, 32, 1, 1, dtype=torch.int64)
     with pytest.raises(WeightsError) as error:
         load_state(plain(), state)
-    assert "1 missing (decoder.enc_output.proj.bias); 1 unknown (decoder.extra); 2 of another shape" in str(error.value)
+    assert "1 missing (decoder.enc_output.proj.bias); 1 unknown (decoder.extra); 2 with another shape" in str(
+        error.value
+    )
 
 
 def test_constants_may_be_missing_or_of_another_size() -> None:
@@ -297,7 +303,7 @@ def test_stored_anchors_apply_at_their_own_size() -> None:
 def test_points_must_be_split_alike() -> None:
     """The same shapes, another meaning."""
     state = plain(decoder={"num_points": (1, 2, 3)}).state_dict()
-    with pytest.raises(WeightsError, match=r"points a level \(1, 2, 3\) instead of \(2, 2, 2\)"):
+    with pytest.raises(WeightsError, match=r"points per level \(1, 2, 3\) instead of \(2, 2, 2\)"):
         load_state(plain(), state)
 
 
@@ -333,7 +339,7 @@ def test_description_that_lies(tmp_path: Path) -> None:
         ({"model": {"version": "v3"}}, "damaged"),
         ({"model": None}, "damaged"),
         ({"categories": [{"id": 1}]}, "damaged"),
-        ({"categories": [{"id": 1, "name": "cat"}]}, "names 1 class for a model of 80"),
+        ({"categories": [{"id": 1, "name": "cat"}]}, "names 1 class for a model with 80"),
     ):
         torch.save({"model": model.state_dict(), "rtdetr": {**described, **change}}, tmp_path / "x.pth")
         with pytest.raises(WeightsError, match=rf"x\.pth.*{message}"):

@@ -100,12 +100,12 @@ def test_names_of_other_transformers_versions(counters: bool, only_top_level_hea
 
 def test_foreign_and_incomplete_names() -> None:
     state = to_huggingface(small().state_dict())
-    with pytest.raises(WeightsError, match=r"1 entry is not RT-DETR's, such as model\.head"):
+    with pytest.raises(WeightsError, match=r"1 entry is not of RT-DETR, such as model\.head"):
         from_huggingface({**state, "model.head": torch.zeros(1)})
     del state["model.decoder.layers.0.self_attn.k_proj.bias"]
     with pytest.raises(WeightsError, match="expected q_proj, k_proj and v_proj"):
         from_huggingface(state)
-    with pytest.raises(WeightsError, match=r"no place for the entry 'decoder\.tgt_embed\.weight'"):
+    with pytest.raises(WeightsError, match=r"no entry for 'decoder\.tgt_embed\.weight'"):
         to_huggingface(small(decoder={"learned_queries": True}).state_dict())
 
 

@@ -101,7 +101,7 @@ def test_what_is_not_recognized_is_stated(data, file, tmp_path):
     torch.save(
         {"model": by_rows([0, 1, 2], num_rows=4).state_dict()}, tmp_path / "few.pth"
     )  # the last id is background
-    with pytest.raises(DatasetError, match=r"category id 3 is outside of 0\.\.2, .* as background"):
+    with pytest.raises(DatasetError, match=r"category id 3 is outside 0\.\.2, .* as background"):
         rtdetr.evaluate(rtdetr.load(tmp_path / "few.pth", categories="ids"), data)
 
 
@@ -109,7 +109,7 @@ def test_names_are_given_and_unused_rows_dropped(data, file, tmp_path):
     annotations = data / "train" / "_annotations.coco.json"
     weights = read_checkpoint(file)
     assert weights.categories is None
-    with pytest.raises(ConfigError, match="which of its 4 rows are unused is not known: give the classes"):
+    with pytest.raises(ConfigError, match=r"it is unknown which of its 4 rows are unused\. Give the classes"):
         drop_unused_rows(weights)
     named = name_rows(weights, annotations)
     assert named.categories == Categories([Category(0, "id 0"), *(Category(i + 1, n) for i, n in enumerate(NAMES))])
@@ -158,7 +158,7 @@ def test_weights_to_start_from_carry_rows_by_id(data, file, tmp_path, caplog):
     options = {"weights": file, "model": "test-tiny", "epochs": 1, "recipe": recipe, "evaluate_every": 0}
     with only_the_loop():
         result = run_tiny(data, tmp_path / "run", **options)
-    assert "its rows are taken for category ids of the data" in caplog.text and "3 classes carried over" in caplog.text
+    assert "its rows are taken for category ids of the data" in caplog.text and "3 classes transferred" in caplog.text
     content = torch.load(result.last_weights, weights_only=True)
     expected = torch.load(file, weights_only=True)["model"][HEAD][1:]
     torch.testing.assert_close(content["model"][HEAD], expected, atol=1e-6, rtol=0)

@@ -75,8 +75,8 @@ def test_it_is_said_when_detecting(run: Path, caplog: pytest.LogCaptureFixture) 
     with caplog.at_level(logging.WARNING):
         assert rtdetr.load(run).metadata.model == "test-tiny"
     assert caplog.messages == [
-        f'{run}/config.json has model "rtdetr_r18vd", but best.pth was trained with "test-tiny", which decides. Put '
-        "that back, or train another model"
+        f'{run}/config.json has model "rtdetr_r18vd", but best.pth was trained with "test-tiny", which is used. '
+        "Restore that value, or train another model"
     ]
 
 
@@ -88,9 +88,9 @@ def test_it_is_said_when_detecting(run: Path, caplog: pytest.LogCaptureFixture) 
         (b"[]", None),
         (
             b'{"model": ',
-            "holds damaged JSON: Expecting value: line 1 column 11 (char 10). It is not compared with best",
+            "contains invalid JSON: Expecting value: line 1 column 11 (char 10). It is not compared with best",
         ),
-        (b'{"model": "\xff"}', "It is not compared with best.pth, which decides"),
+        (b'{"model": "\xff"}', "It is not compared with best.pth, which takes precedence"),
     ],
 )
 def test_other_content(run: Path, content: bytes, said: str | None, caplog: pytest.LogCaptureFixture) -> None:

@@ -103,7 +103,7 @@ def test_a_published_file_says_it_given_or_beside(tmp_path, caplog, r18_entries,
     (tmp_path / "run" / "data.yaml").write_text("names: [a, b]\ntrain: images\n")  # of something else
     beside = read_checkpoint(tmp_path / "run" / "best.pth")
     assert beside.config == given.config and not beside.assumes_sampling
-    assert "its model is the one that" in caplog.text and not given.assumes_sampling
+    assert "using the model described by" in caplog.text and not given.assumes_sampling
     assert beside.categories is None  # remapped to COCO's ids
 
 
@@ -112,12 +112,12 @@ def test_files_beside_that_disagree_do_not_fit_or_are_broken(tmp_path, caplog, r
     (tmp_path / "a.yml").write_text(YAML.replace("METHOD", "default"))
     (tmp_path / "b.yml").write_text(YAML.replace("METHOD", "discrete"))
     assert read_checkpoint(tmp_path / "best.pth").assumes_sampling
-    assert "the files beside it describe different models (a.yml, b.yml), so none is used" in caplog.text
+    assert "the files next to it describe different models (a.yml, b.yml), so none is used" in caplog.text
     (tmp_path / "a.yml").write_text(YAML.replace("METHOD", "default").replace("num_layers: 3", "num_layers: 4"))
     assert read_checkpoint(tmp_path / "best.pth").config.decoder.sampling == "discrete"
     (tmp_path / "b.yml").write_text("__include__: ['nowhere.yml']\nRTDETRTransformerv2: {}\n")
     assert read_checkpoint(tmp_path / "best.pth").assumes_sampling
-    assert "b.yml lies beside" in caplog.text and "nowhere.yml" in caplog.text
+    assert "b.yml, next to" in caplog.text and "nowhere.yml" in caplog.text
 
 
 def test_files_of_this_library_and_of_transformers_say_it(tmp_path):

@@ -35,7 +35,7 @@ def test_rows_go_by_name() -> None:
     layers = [f"decoder.dec_score_head.{i}.{kind}" for i in (0, 1) for kind in ("weight", "bias")]
     others = ["decoder.enc_score_head.weight", "decoder.enc_score_head.bias", "decoder.denoising_class_embed.weight"]
     assert sorted(report.reinitialized) == sorted(layers + others) and report.adapted == ()
-    assert "2 classes carried over, 1 start fresh" in str(report) and "tree" in str(report)
+    assert "2 classes transferred, 1 initialized randomly" in str(report) and "tree" in str(report)
 
 
 def test_the_checkpoint_is_not_changed() -> None:
@@ -58,7 +58,7 @@ def test_the_same_classes_without_names() -> None:
     report = transfer(model, state, target_names=OLD)
     assert_same(model.state_dict(), state)
     assert report.carried_classes == tuple(OLD) and report.reinitialized == ()
-    assert str(report) == "4 classes carried over, 0 start fresh"
+    assert str(report) == "4 classes transferred, 0 initialized randomly"
 
 
 def test_as_many_other_classes() -> None:
@@ -110,9 +110,9 @@ def test_v1_checkpoints_and_repeated_names() -> None:
 
 def test_everything_else_must_fit() -> None:
     state, model, _ = prepared()
-    with pytest.raises(WeightsError, match="got 3 class names for a checkpoint of 4 classes"):
+    with pytest.raises(WeightsError, match="got 3 class names for a checkpoint with 4 classes"):
         transfer(model, state, source_names=NEW)
-    with pytest.raises(WeightsError, match="got 4 class names for a model of 3 classes"):
+    with pytest.raises(WeightsError, match="got 4 class names for a model with 3 classes"):
         transfer(model, state, target_names=OLD)
     deeper = build_model(small(num_classes=3, decoder={"num_layers": 3}).config)
     with pytest.raises(WeightsError, match="missing"):

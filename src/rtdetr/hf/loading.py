@@ -34,7 +34,7 @@ from rtdetr.text_files import read_text
 from rtdetr.weights.huggingface import INDEX, PICKLED, WEIGHTS, read_entries
 from rtdetr.weights.huggingface_config import OWN_TYPE, inexpressible
 from rtdetr.weights.huggingface_fields import CONFIG
-from rtdetr.weights.huggingface_reading import said_version
+from rtdetr.weights.huggingface_reading import stated_version
 from rtdetr.weights.names import State
 from rtdetr.weights.official import Metadata, merged_metadata, metadata
 
@@ -150,8 +150,8 @@ class HuggingFaceFiles(_Base):
                 f"{CONFIG}: expected model type {RTDetrV2Config.model_type!r}, got {model_type!r}. "
                 "rtdetr.load reads RT-DETR v1 as well."
             )
-        said_version(stored)
-        if model_type == OWN_TYPE and not stored.keys() & {"d_model", "rtdetr"}:  # maybe in the header of the weights
+        stated_version(stored)
+        if model_type == OWN_TYPE and not stored.keys() & {"d_model", "rtdetr"}:  # the header of the weights may say it
             if described is None:
                 raise WeightsError(f"{CONFIG} and the header of the weights have no description of the model")
             stored = RTDetrV2Config.from_description(described, stored)

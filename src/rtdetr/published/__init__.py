@@ -1,4 +1,4 @@
-"""Reads the YAML files of the published implementation: its file in, our settings out. Start at `read.py`."""
+"""Read YAML files of the published implementation and convert them to our settings. Start at `read.py`."""
 
 from rtdetr.published.read import Published, describes_network, is_published, read_published, read_published_network
 

@@ -1,4 +1,4 @@
-"""The data sections of a published file: where the images are, what is done with them, and how they are batched."""
+"""The data sections of a published file: datasets, transforms and batching."""
 
 import os
 from pathlib import PurePosixPath
@@ -23,21 +23,21 @@ DATA_KEYS = {
     "val_data": "val_dataloader.dataset.ann_file",
     "val_images": "val_dataloader.dataset.img_folder",
 }
-"""Where the settings of the data stand in a published file."""
+"""Our data settings, and their keys in a published file."""
 
 MOSAIC = "Mosaic"
 STRONG = ("RandomPhotometricDistort", "RandomZoomOut", "RandomIoUCrop")
-_COLLATE = ("BatchImageCollateFunction", "BatchImageCollateFuncion", "default_collate_fn")  # released as Funcion
+_COLLATE = ("BatchImageCollateFunction", "BatchImageCollateFuncion", "default_collate_fn")  # misspelled in the release
 _AUGMENTATION = "the augmentation is the published one"
-_PREPARED = "images are numbers from 0 to 1 and boxes normalized centers and sizes"
-_ORDER = "images are stretched to the size, after what changes their content"
+_PREPARED = "images are in the range 0 to 1, and boxes are normalized cxcywh"
+_ORDER = "images are resized after augmentation"
 
 
 def read_train_data(root: Section) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the settings and the recipe values of the training data; both are empty where the file has none.
+    """Return the settings and the recipe values of the training data; both are empty if the file has none.
 
     Raises:
-        ConfigError: a value that cannot be had, or a key that is unknown.
+        ConfigError: a value is not supported, or a key is unknown.
     """
     loader = root.inside("train_dataloader")
     if loader is None:
@@ -46,8 +46,8 @@ def read_train_data(root: Section) -> tuple[dict[str, Any], dict[str, Any]]:
     recipe |= _collate(loader)
     _check_mixing(loader, recipe)
     recipe |= _batch_size(loader)
-    loader.only("shuffle", True, why="training data comes in a new order each epoch", left_out=False)
-    loader.only("drop_last", True, why="images that do not fill the last batch wait for another epoch", left_out=False)
+    loader.only("shuffle", True, why="training data is shuffled in each epoch", left_out=False)
+    loader.only("drop_last", True, why="an incomplete last batch is dropped", left_out=False)
     workers = loader.take("num_workers", or_none(whole()), None)
     if workers is not None:
         settings["workers"] = workers
@@ -56,19 +56,19 @@ def read_train_data(root: Section) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def read_val_data(root: Section) -> tuple[dict[str, Any], list[int] | None]:
-    """Return the settings of the validation data, and height and width of its images where the file says them.
+    """Return the settings of the validation data, and the input height and width, if the file specifies them.
 
     Raises:
-        ConfigError: a value that cannot be had, or a key that is unknown.
+        ConfigError: a value is not supported, or a key is unknown.
     """
     loader = root.inside("val_dataloader")
     if loader is None:
         return {}, None
     settings, recipe = _dataset(loader, "val_data", "val_images")
     if recipe.get("augmentation_stop_epoch", 0) != 0 or recipe.get("flip", 0) != 0:
-        raise loader.error("expected no augmentation of the images that are evaluated")
+        raise loader.error("expected no augmentation of validation images")
     if _collate(loader)["multiscale_sizes"]:
-        raise loader.error("expected no scales for the images that are evaluated", "collate_fn")
+        raise loader.error("expected no scales for validation images", "collate_fn")
     loader.ignore("total_batch_size", "batch_size", "num_workers")
     loader.only("shuffle", False, why="an evaluation does not depend on the order")
     loader.only("drop_last", False, why="all images are evaluated")
@@ -78,7 +78,7 @@ def read_val_data(root: Section) -> tuple[dict[str, Any], list[int] | None]:
 
 
 def _finish_loader(loader: Section) -> None:
-    loader.only("type", "DataLoader", why="there is one loader")
+    loader.only("type", "DataLoader", why="there is only one data loader")
     loader.ignore("pin_memory", "persistent_workers", "prefetch_factor")
     loader.finish()
 
@@ -93,7 +93,7 @@ def _dataset(loader: Section, data: str, images: str) -> tuple[dict[str, str], d
     if kind == "VOCDetection":
         root = dataset.take("root", text)
         settings[data] = str(PurePosixPath(root) / dataset.take("ann_file", text, "trainval.txt"))
-        dataset.only("label_file", "label_list.txt", why="class names are read from label_list.txt beside the list")
+        dataset.only("label_file", "label_list.txt", why="class names are read from label_list.txt next to the list")
     else:
         for name, key in ((data, "ann_file"), (images, "img_folder")):
             value = dataset.take(key, or_none(text), None)
@@ -106,11 +106,11 @@ def _dataset(loader: Section, data: str, images: str) -> tuple[dict[str, str], d
 
 
 def _transforms(dataset: Section) -> dict[str, Any]:
-    """What is done with an image; without the section, nothing."""
+    """Read the transforms of a dataset; without the section there are none."""
     section = dataset.inside("transforms")
     if section is None:
         return {"augmentation_stop_epoch": 0, "flip": 0.0}
-    section.only("type", "Compose", why="operations follow each other")
+    section.only("type", "Compose", why="transforms run one after the other")
     ops = section.take("ops", or_none(list_of(mapping)), None) or []
     recipe: dict[str, Any] = {"flip": 0.0}
     names = [_op(section, index, op, recipe) for index, op in enumerate(ops)]
@@ -119,7 +119,7 @@ def _transforms(dataset: Section) -> dict[str, Any]:
         raise section.error(f"{_ORDER}; expected Resize after {in_order[-1]}", "ops")
     strong = tuple(name for name in in_order if name != "Resize")
     if strong not in ((), STRONG, (MOSAIC, *STRONG)):
-        expected = f"{', '.join(STRONG)} together, with {MOSAIC} before them or without"
+        expected = f"{', '.join(STRONG)} together, optionally after {MOSAIC}"
         raise section.error(f"{_AUGMENTATION}; expected {expected}, got {', '.join(strong)}", "ops")
     mosaic = section.take("mosaic_prob", number, 0.0)
     if MOSAIC in strong:
@@ -130,7 +130,7 @@ def _transforms(dataset: Section) -> dict[str, Any]:
 
 
 def _op(section: Section, index: int, values: dict[str, Any], recipe: dict[str, Any]) -> str:
-    """Read one operation, put what can be chosen into `recipe`, and return its name, today's where there are two."""
+    """Read one transform, store its settings in `recipe`, and return its current name."""
     op = Section(section.document, values, (*section.at, "ops", str(index)))
     kinds = (
         MOSAIC,
@@ -142,16 +142,16 @@ def _op(section: Section, index: int, values: dict[str, Any], recipe: dict[str, 
         "ConvertBoxes",
     )
     older = {"SanitizeBoundingBox": "SanitizeBoundingBoxes", "ConvertBox": "ConvertBoxes"}
-    pictures = ("ToImageTensor", "ConvertDtype", "ConvertImageDtype")
-    name = op.take("type", one_of(*kinds, *older, *pictures))
-    name = older.get(name, "ConvertPILImage" if name in pictures else name)
+    conversions = ("ToImageTensor", "ConvertDtype", "ConvertImageDtype")
+    name = op.take("type", one_of(*kinds, *older, *conversions))
+    name = older.get(name, "ConvertPILImage" if name in conversions else name)
     if name == MOSAIC:
         _check_mosaic(op)
     elif name == "RandomPhotometricDistort":
         op.only("p", 0.5, why=_AUGMENTATION)
     elif name == "RandomZoomOut":
         op.only("p", 0.5, why=_AUGMENTATION)
-        op.only("fill", 0, why="what is outside an image is black")
+        op.only("fill", 0, why="the area outside an image is black")
     elif name == "RandomIoUCrop":
         op.only("p", 0.8, why=_AUGMENTATION, left_out=1.0)
     elif name == "RandomHorizontalFlip":
@@ -162,7 +162,7 @@ def _op(section: Section, index: int, values: dict[str, Any], recipe: dict[str, 
             raise op.error(f"expected height and width, got {size}", "size")
         recipe["train_size_hw"] = tuple(size)
     elif name == "SanitizeBoundingBoxes":
-        op.only("min_size", 1, 1.0, why="boxes of less than a pixel are left out")
+        op.only("min_size", 1, 1.0, why="boxes smaller than a pixel are dropped")
     elif name == "ConvertPILImage":
         op.only("dtype", "float32", why=_PREPARED)
         op.only("scale", True, why=_PREPARED)
@@ -190,7 +190,7 @@ def _check_mosaic(op: Section) -> None:
 
 
 def _policy(section: Section, strong: tuple[str, ...]) -> dict[str, Any]:
-    """From and to which epoch the strong augmentation is on; None: to the end."""
+    """Return the first and last epochs of strong augmentation; None: to the end."""
     policy = section.inside("policy")
     if policy is None or not strong:
         return {"augmentation_stop_epoch": None if strong else 0}
@@ -201,7 +201,7 @@ def _policy(section: Section, strong: tuple[str, ...]) -> dict[str, Any]:
     if name == "default":
         return {"augmentation_stop_epoch": None}
     if sorted(ops) != sorted(strong):
-        raise policy.error(f"strong augmentation stops together; expected {', '.join(strong)}, got {ops}", "ops")
+        raise policy.error(f"all strong augmentation stops together; expected {', '.join(strong)}, got {ops}", "ops")
     if isinstance(epochs, list):
         return dict(
             zip(("augmentation_start_epoch", "mixing_stop_epoch", "augmentation_stop_epoch"), epochs, strict=True)
@@ -212,7 +212,7 @@ def _policy(section: Section, strong: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _epochs(value: Any) -> int | list[int]:
-    """An epoch, or the three of DEIM's files."""
+    """Check an epoch, or the three epochs in DEIM's files."""
     if not isinstance(value, list):
         return whole()(value)
     if len(value) != 3:
@@ -221,11 +221,11 @@ def _epochs(value: Any) -> int | list[int]:
 
 
 def _check_mixing(loader: Section, recipe: dict[str, Any]) -> None:
-    """Images are blended in the epochs in which mosaics are made."""
+    """Check that mixup runs in the same epochs as mosaic."""
     window = recipe.pop("mixup_epochs", None)
     own = [recipe.get("augmentation_start_epoch", 0), recipe.get("mixing_stop_epoch")]
     if recipe.get("mixup") and window != own:
-        why = "images are blended in the epochs of the policy's first two numbers"
+        why = "mixup runs in the epochs given by the first two numbers of the policy"
         raise Section(loader.document, {}, (*loader.at, "collate_fn")).error(
             f"{why}; expected {own}, got {window}", "mixup_epochs"
         )
@@ -251,7 +251,7 @@ def _collate(loader: Section) -> dict[str, Any]:
 
 
 def _sides_around(section: Section) -> tuple[int, ...]:
-    """The sides of DEIM's files: a quarter up and down in steps of 32, and the middle several times."""
+    """Return the sizes of DEIM's files: from -25 % to +25 % in steps of 32, with the base size repeated."""
     middle = section.take("base_size", whole(32), 640)
     repeats = section.take("base_size_repeat", or_none(whole(1)), None)
     if repeats is None:
@@ -263,7 +263,7 @@ def _sides_around(section: Section) -> tuple[int, ...]:
 
 
 def _batch_size(loader: Section) -> dict[str, int]:
-    """The batch over all processes; `batch_size` is that of one of them."""
+    """Return the batch size over all processes; `batch_size` in the file is per process."""
     total = loader.take("total_batch_size", or_none(whole(1)), None)
     own = loader.take("batch_size", or_none(whole(1)), None)
     if total is not None and own is not None:

@@ -1,8 +1,8 @@
 """The model of a published file: backbone, encoder and decoder.
 
-A section refers to another by its class: `backbone: PResNet` means the values of the section PResNet over the defaults
-of that class, `backbone: {type: PResNet, depth: 18}` these values over them. `num_classes` and `eval_spatial_size` at
-the top of the file win over those of a section.
+A section refers to another by its class: `backbone: PResNet` uses the section PResNet with the defaults of that class,
+`backbone: {type: PResNet, depth: 18}` uses the given values with these defaults. `num_classes` and `eval_spatial_size`
+at the top of the file override those of a section.
 """
 
 from typing import Any, NamedTuple
@@ -22,21 +22,20 @@ from rtdetr.published.section import (
     or_none,
     whole,
 )
-from rtdetr.wording import counted
 
 BACKBONES = ("PResNet", "HGNetv2")
 DECODERS = ("RTDETRTransformerv2", "RTDETRTransformer")
 MODELS = ("RTDETR", "DEIM")
-OLDER_CRITERION = "SetCriterion"  # of the rtdetr_pytorch folder, whose encoder has no version and is that of v1
+OLDER_CRITERION = "SetCriterion"  # used in the rtdetr_pytorch folder, where the encoder is v1 and has no version key
 _DROPOUT = "the network has no dropout"
-_FEATURES = "three maps, of strides 8, 16 and 32, are used"
+_FEATURES = "three feature maps are used, with strides 8, 16 and 32"
 
 
 def component(root: Section, holder: Section, key: str, *classes: str, default: Any = REQUIRED) -> tuple[str, Section]:
     """Return the class that a key refers to, and its values.
 
     Raises:
-        ConfigError: nothing is there, or another class than those allowed.
+        ConfigError: the key is missing, or the class is not supported.
     """
     value = holder.take(key, anything, default)
     if isinstance(value, dict):
@@ -52,12 +51,12 @@ def component(root: Section, holder: Section, key: str, *classes: str, default: 
 
 
 class Network(NamedTuple):
-    """What a file says of its model.
+    """The model of a file.
 
     Attributes:
-        config: the network, named as in the zoo where that has it.
-        backbone_weights: the backbone's first weights: "auto", a file, or None.
-        multiscale_sizes: sides that the model itself scales its batches to, to the end of the run, as in older files.
+        config: the network, with its zoo name if it is in the zoo.
+        backbone_weights: initial weights of the backbone: "auto", a file, or None.
+        multiscale_sizes: sizes for multi-scale training inside the model, for the whole run, as in older files.
     """
 
     config: ModelConfig
@@ -69,7 +68,7 @@ def read_network(root: Section) -> Network:
     """Read the network of a file.
 
     Raises:
-        ConfigError: a value that cannot be had, or a key that is unknown.
+        ConfigError: a value is not supported, or a key is unknown.
     """
     num_classes = root.take("num_classes", or_none(whole(1)), None)
     eval_size = root.take("eval_spatial_size", or_none(list_of(whole(32))), None)
@@ -88,7 +87,7 @@ def read_network(root: Section) -> Network:
     sides = multiscale_sides(parts, "multi_scale")
     parts.finish()
     if (version == "v1") != is_v1:
-        raise parts.error(f"HybridEncoder has version {version!r}, which does not go with the decoder {kind}")
+        raise parts.error(f"HybridEncoder has version {version!r}, which does not match the decoder {kind}")
     size = eval_size or encoder_size
     if size is not None and len(size) != 2:
         raise root.error(f"expected height and width, got {size}", "eval_spatial_size")
@@ -97,13 +96,13 @@ def read_network(root: Section) -> Network:
         config = ModelConfig(**values, backbone=backbone, encoder=encoder, decoder=decoder)
     except ConfigError as error:
         raise root.error(str(error)) from None
-    if pretrained is True or (isinstance(pretrained, str) and "://" in pretrained):  # any address means the same files
+    if pretrained is True or (isinstance(pretrained, str) and "://" in pretrained):  # any URL means the same files
         pretrained = "auto"
     return Network(named(config, root.document.origin(()).stem), pretrained or None, sides)
 
 
 def named(config: ModelConfig, file_stem: str) -> ModelConfig:
-    """Return the network under the name of the same one in the zoo, by the file's name where several are the same."""
+    """Return the network with the name of the equal zoo model; among several, the file name decides."""
     aside = {"name": "", "num_classes": 1, "eval_size_hw": None}
     same = [n for n in zoo.list_models() if zoo.model_config(n).replace(**aside) == config.replace(**aside)]
     of_file = sorted((name for name in same if file_stem.startswith(name)), key=len)
@@ -136,10 +135,10 @@ def _hgnetv2(section: Section) -> tuple[Any, list[int]]:
 
 
 def multiscale_sides(section: Section, key: str) -> tuple[int, ...]:
-    """Return the sides that batches are scaled to; none where the key is left out or null.
+    """Return the multi-scale sizes; empty if the key is omitted or null.
 
     Raises:
-        ConfigError: a side that is no multiple of 32.
+        ConfigError: a size is not a multiple of 32.
     """
     sides = section.take(key, or_none(list_of(whole(32))), None) or []
     uneven = [side for side in sides if side % STRIDE]
@@ -149,9 +148,9 @@ def multiscale_sides(section: Section, key: str) -> tuple[int, ...]:
 
 
 def _encoder_version(root: Section, section: Section, *, family: str, is_v1: bool) -> str:
-    """Which of our encoders a file means: its name for it depends on the project that the file comes from."""
+    """Return the version of our encoder that a file means, which depends on the project of the file."""
     if family == "DEIM":
-        why = "the encoder of DEIM-trained RT-DETRv2 is 'rt_detrv2', those of its other models are not built in"
+        why = "the encoder of RT-DETRv2 in DEIM is 'rt_detrv2', and those of its other models are not supported"
         section.only("version", "rt_detrv2", why=why, left_out="dfine")
         return "v2"
     criterion = root.values.get("criterion")
@@ -161,7 +160,7 @@ def _encoder_version(root: Section, section: Section, *, family: str, is_v1: boo
 
 def _encoder(section: Section, channels: list[int]) -> tuple[Any, list[int] | None]:
     section.only("feat_strides", list(STRIDES), why=_FEATURES)
-    section.only("use_encoder_idx", [2], why="attention is on the coarsest map")
+    section.only("use_encoder_idx", [2], why="attention is applied to the coarsest map")
     section.only("dropout", 0, 0.0, why=_DROPOUT)
     section.only("enc_act", "gelu", why="the encoder's attention layer uses GELU")
     section.only("act", "silu", why="the encoder's convolutions use SiLU")
@@ -190,10 +189,10 @@ def _decoder(section: Section, encoder_width: int, *, is_v1: bool) -> tuple[Any,
         raise section.error(f"expected {expected}, the channels of the encoder, got {features}", "feat_channels")
     section.only("feat_strides", list(STRIDES), why=_FEATURES)
     section.only("dropout", 0, 0.0, why=_DROPOUT)
-    section.only("eps", 1e-2, why="anchors closer than 0.01 to the border are left out")
-    section.only("aux_loss", True, why="all layers are trained")
+    section.only("eps", 1e-2, why="anchors closer than 0.01 to the border are not used")
+    section.only("aux_loss", True, why="all decoder layers have a loss")
     section.ignore("eval_spatial_size")
-    # older files call the same another name
+    # older files use other names
     layers = "num_decoder_layers" if "num_decoder_layers" in section else "num_layers"
     points = "num_decoder_points" if "num_decoder_points" in section else "num_points"
     decoder: dict[str, Any] = {
@@ -224,7 +223,7 @@ def _decoder(section: Section, encoder_width: int, *, is_v1: bool) -> tuple[Any,
         heads = section.take("mlp_act", one_of("relu", "silu", "gelu"), "relu")
         if heads != decoder["activation"]:
             raise section.error(
-                f"expected one value for activation and mlp_act, got {decoder['activation']} and {heads}"
+                f"expected the same value for activation and mlp_act, got {decoder['activation']} and {heads}"
             )
     classes = section.take("num_classes", whole(1), 80)
     section.finish()
@@ -236,5 +235,5 @@ def _points(section: Section, key: str, levels: int) -> list[int]:
     if isinstance(points, int):
         points = [points] * levels
     if len(points) != levels or min(points) < 1:
-        raise section.error(f"expected a number for each of the {counted(levels, 'level')}, got {points}", key)
+        raise section.error(f"expected one number per level ({levels}), got {points}", key)
     return points

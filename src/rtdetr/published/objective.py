@@ -1,4 +1,4 @@
-"""What a published file says about learning: loss, optimizer, schedules and average."""
+"""The training sections of a published file: loss, optimizer, schedules and EMA."""
 
 from typing import Any
 
@@ -21,18 +21,18 @@ CRITERIA = ("RTDETRCriterionv2", "RTDETRCriterion", OLDER_CRITERION, "DEIMCriter
 MATCHERS = ("HungarianMatcher",)
 POSTPROCESSORS = ("RTDETRPostProcessor", "PostProcessor")
 _KINDS = ("vfl", "focal", "mal")
-_FOCAL = "scores are sigmoids, one a class"
+_FOCAL = "class scores are independent sigmoids"
 
 
 def read_loss(root: Section) -> LossConfig:
-    """Return the loss of a file: its criterion with the matcher; the postprocessor is checked on the way.
+    """Return the loss of a file: its criterion with the matcher. The postprocessor is checked too.
 
     Raises:
-        ConfigError: a value that cannot be had, or a key that is unknown.
+        ConfigError: a value is not supported, or a key is unknown.
     """
     focal = root.take("use_focal_loss", or_none(flag), None)
     if focal is False:
-        raise root.error(f"{_FOCAL}, so False cannot be had; expected True", "use_focal_loss")
+        raise root.error(f"{_FOCAL}, so False is not supported; expected True", "use_focal_loss")
     _check_postprocessor(root)
     criterion_name, criterion = component(root, root, "criterion", *CRITERIA, default=CRITERIA[0])
     matching = _matching(root, criterion, focal)
@@ -43,13 +43,13 @@ def read_loss(root: Section) -> LossConfig:
     if len(kinds) != 1 or "boxes" not in names:
         raise criterion.error(f"expected 'boxes' and one of {', '.join(map(repr, known))}, got {names}", "losses")
     if of_deim:
-        why = "the boxes of a layer are matched by that layer alone"
+        why = "each layer is matched separately"
         criterion.only("use_uni_set", False, why=why, left_out=True)
     weights = criterion.take("weight_dict", mapping)
     weights = Section(root.document, weights, (*criterion.at, "weight_dict"))
     values: dict[str, Any] = {
         "classification": kinds[0],
-        "classification_weight": weights.take(f"loss_{kinds[0]}", number, 0.0),  # a loss without weight is left out
+        "classification_weight": weights.take(f"loss_{kinds[0]}", number, 0.0),  # a loss without a weight is not used
         "bbox_weight": weights.take("loss_bbox", number, 0.0),
         "giou_weight": weights.take("loss_giou", number, 0.0),
         "alpha": criterion.take("alpha", number, 0.2),
@@ -57,7 +57,7 @@ def read_loss(root: Section) -> LossConfig:
         "boxes_weight_format": criterion.take("boxes_weight_format", or_none(one_of("iou", "giou")), None),
         "share_matched_indices": criterion.take("share_matched_indices", flag, False),
     }
-    weights.ignore(*(f"loss_{kind}" for kind in known))  # of a loss that is not used, as left by an included file
+    weights.ignore(*(f"loss_{kind}" for kind in known))  # weights of unused losses, from an included file
     weights.finish()
     criterion.ignore("num_classes", "eos_coef")
     criterion.finish()
@@ -90,17 +90,17 @@ def _check_postprocessor(root: Section) -> None:
 
 
 def read_optimizer(root: Section) -> dict[str, Any]:
-    """Return what a file says about steps, under the names of `Recipe`.
+    """Return the optimizer, schedule and EMA settings of a file, under the names of `Recipe`.
 
     Raises:
-        ConfigError: a value that cannot be had, or a key that is unknown.
+        ConfigError: a value is not supported, or a key is unknown.
     """
     section = root.inside("optimizer")
     values: dict[str, Any] = {"clip_max_norm": root.take("clip_max_norm", or_none(number), None) or 0.0}
     if section is not None:
         section.only("type", "AdamW", why="the optimizer is AdamW")
         section.only("eps", 1e-8, why="the optimizer's eps is 1e-8")
-        section.only("amsgrad", False, why="the optimizer is AdamW as it stands")
+        section.only("amsgrad", False, why="the optimizer is AdamW without AMSGrad")
         values["lr"] = section.take("lr", number, 1e-3)
         values["weight_decay"] = section.take("weight_decay", number, 1e-2)
         values["betas"] = tuple(section.take("betas", list_of(number), [0.9, 0.999]))
@@ -145,7 +145,7 @@ def _schedule(root: Section) -> dict[str, Any]:
 
 
 def _flat_cosine(root: Section) -> dict[str, Any]:
-    """The schedule of DEIM's files, which takes the place of their other two."""
+    """Return the schedule of DEIM's files, which replaces their other two schedulers."""
     root.ignore("lr_scheduler", "lr_warmup_scheduler")
     return {
         "schedule": "flat_cosine",
@@ -157,7 +157,7 @@ def _flat_cosine(root: Section) -> dict[str, Any]:
 
 
 def _average(root: Section) -> dict[str, Any]:
-    """An average that is not wanted has a decay of 0: it is the model itself."""
+    """Return the EMA settings; a decay of 0 disables EMA."""
     is_used = root.take("use_ema", flag, False)
     section = root.inside("ema")
     decay, warmup = 0.9999, 2000
@@ -165,16 +165,16 @@ def _average(root: Section) -> dict[str, Any]:
         section.take("type", one_of("ModelEMA"))
         decay = section.take("decay", number, decay)
         warmup = section.take("warmups", whole(), warmup)
-        section.only("start", 0, why="the average begins with the first step")
+        section.only("start", 0, why="EMA starts with the first step")
         section.finish()
     return {"ema_decay": decay, "ema_warmup": warmup} if is_used else {"ema_decay": 0.0, "ema_warmup": 0}
 
 
 def checked(root: Section, kind: Any, values: dict[str, Any]) -> Any:
-    """Return a configuration of these values.
+    """Return a configuration with these values.
 
     Raises:
-        ConfigError: a value is out of its range; the message names the file.
+        ConfigError: a value is out of range; the message names the file.
     """
     try:
         return kind(**values)

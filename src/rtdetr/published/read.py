@@ -1,7 +1,7 @@
-"""From a YAML file of the published implementation to our settings.
+"""Convert a YAML file of the published implementation to our settings.
 
-`network.py` reads its model, `objective.py` loss and optimizer, `data.py` the data, this file what concerns the run.
-Every key is either translated, or listed in `IGNORED`, or an error; docs/training.md has the table.
+`network.py` reads the model, `objective.py` loss and optimizer, `data.py` the data, and this module the settings of the
+run. Every key is converted, listed in `IGNORED`, or an error; the table is in docs/training.md.
 """
 
 from collections.abc import Mapping
@@ -21,16 +21,16 @@ MARKS = {INCLUDE, "task", "epoches", "criterion", "postprocessor", "optimizer", 
 MARKS |= {"train_dataloader", "val_dataloader", "evaluator", "num_classes", "print_freq", "sync_bn"}
 
 IGNORED = {
-    "remap_mscoco_category": "labels follow the classes of the dataset; for checkpoints it counts, see below",
-    "checkpoint_freq": "last.pth is written at the end of every epoch, and keep_last says how many are kept",
-    "find_unused_parameters": "every parameter gets a gradient in every step",
-    "scaler": "float16 always comes with gradient scaling, other types never need it",
-    "summary_dir": "TensorBoard's files are in the output folder",
-    "last_epoch": "a checkpoint says where it stands",
-    "print_method": "the output is made for a terminal",
-    "print_rank": "the first process reports",
-    "local_rank": "torchrun says it in the environment",
-    "test_only": "an evaluation is asked for on the command line",
+    "remap_mscoco_category": "labels follow the classes of the dataset; it matters only for checkpoints",
+    "checkpoint_freq": "last.pth is written after every epoch, and keep_last sets how many are kept",
+    "find_unused_parameters": "every parameter has a gradient in every step",
+    "scaler": "float16 always uses gradient scaling; other types never need it",
+    "summary_dir": "TensorBoard files are in the output folder",
+    "last_epoch": "checkpoints contain the epoch",
+    "print_method": "output is for a terminal",
+    "print_rank": "the first process logs",
+    "local_rank": "torchrun sets it in the environment",
+    "test_only": "evaluation is started on the command line",
 }
 _UNUSED = (
     "CSPResNet",
@@ -45,11 +45,11 @@ _UNUSED = (
 
 
 class PublishedNetwork(NamedTuple):
-    """What a published file says about a model that is trained already.
+    """The model that a published file describes, for a trained checkpoint.
 
     Attributes:
-        network: with the file's own number of classes and evaluation size.
-        labels_are_ids: rows of the class heads are the category ids of the annotation files.
+        network: the network, with the number of classes and evaluation size of the file.
+        labels_are_ids: class rows are the category ids of the annotation files.
     """
 
     network: ModelConfig
@@ -57,13 +57,13 @@ class PublishedNetwork(NamedTuple):
 
 
 class Published(NamedTuple):
-    """What a published file says.
+    """Content of a published file.
 
     Attributes:
-        settings: under the names of `TrainSettings`, with "data", and "recipe_name" for the file's.
-        network: its model, with the file's own number of classes and evaluation size.
-        use_amp: whether it asks for mixed precision; None: it does not say.
-        resume: checkpoint to go on from, where the file names one.
+        settings: settings under the names of `TrainSettings`, with "data", and the file name as "recipe_name".
+        network: the network, with the number of classes and evaluation size of the file.
+        use_amp: whether mixed precision is enabled; None: not specified.
+        resume: checkpoint to resume from, if the file names one.
     """
 
     settings: dict[str, Any]
@@ -73,31 +73,31 @@ class Published(NamedTuple):
 
 
 def is_published(values: Mapping[str, Any]) -> bool:
-    """Return whether the top-level keys of a file are of the published form rather than of ours."""
+    """Return whether the top-level keys of a file are those of a published file instead of ours."""
     return any(key in MARKS or key[:1].isupper() for key in values)
 
 
 def read_published(path: Path, *, updates: Mapping[str, Any] | None = None) -> Published:
-    """Read a file with all it includes.
+    """Read a file with all files that it includes.
 
     Args:
         path: the file.
-        updates: values by dotted key that win over those of the files: {"train_dataloader.num_workers": 2}.
+        updates: values by dotted key that override those in the files: {"train_dataloader.num_workers": 2}.
 
     Raises:
-        ConfigError: a file is missing or broken, or has a key that is unknown or a value that cannot be had; the
-            message names the file that it stands in.
+        ConfigError: a file is missing or broken, a key is unknown, or a value is not supported; the message names the
+            file.
     """
     document = read_with_includes(path)
     for key, value in (updates or {}).items():
         _update(document, key, value)
     if not is_published(document.values):
         raise ConfigError(
-            f"{path}: expected a file of the published form, with sections such as RTDETR and train_dataloader. "
-            f"One of rtdetr's own is read with: rtdetr train -c {path}"
+            f"{path}: expected a published YAML file with sections such as RTDETR and train_dataloader. "
+            f"For a file of rtdetr, use: rtdetr train -c {path}"
         )
     root = Section(document, document.values, ())
-    root.only("task", "detection", why="objects are detected")
+    root.only("task", "detection", why="the task is object detection")
     network, pretrained, scales = read_network(root)
     recipe: dict[str, Any] = {"loss": read_loss(root), **read_optimizer(root)}
     settings, of_data = read_train_data(root)
@@ -105,7 +105,7 @@ def read_published(path: Path, *, updates: Mapping[str, Any] | None = None) -> P
     recipe |= of_data
     if scales:
         if recipe.get("multiscale_sizes"):
-            raise root.error("expected multi_scale in the model or scales in collate_fn, got both")
+            raise root.error("expected either multi_scale in the model or scales in collate_fn, got both")
         recipe |= {"multiscale_sizes": scales, "multiscale_stop_epoch": None}
     recipe["epochs"] = root.take("epoches", whole(1))
     recipe["sync_batch_norm"] = root.take("sync_bn", flag, False)
@@ -129,15 +129,15 @@ def read_published(path: Path, *, updates: Mapping[str, Any] | None = None) -> P
 
 
 def describes_network(values: Mapping[str, Any]) -> bool:
-    """Return whether the top-level keys of a file, with all it includes, describe the network of a published model."""
+    """Return whether the top-level keys of a file, with its includes, describe the network of a published model."""
     return any(key in values for key in (*BACKBONES, *DECODERS, "HybridEncoder"))
 
 
 def read_published_network(path: Path) -> PublishedNetwork | None:
-    """Read what a file says about a trained model; None where it has no network.
+    """Read the network of a file for a trained model; None if it has no network.
 
     Raises:
-        ConfigError: as for `read_published`, of what concerns the network.
+        ConfigError: as for `read_published`, for the keys of the network.
     """
     document = read_with_includes(path)
     if not describes_network(document.values):
@@ -147,9 +147,9 @@ def read_published_network(path: Path) -> PublishedNetwork | None:
 
 
 def labels_are_ids(values: Mapping[str, Any]) -> bool:
-    """Return whether the labels of a published file are category ids, one row of the class heads for each from 0 on.
+    """Return whether the labels of a published file are category ids, with one class row per id from 0 on.
 
-    They are in COCO data without `remap_mscoco_category`, which is False where it is left out.
+    This is the case for COCO data without `remap_mscoco_category`, which defaults to False.
     """
     loaders = [values.get(name) for name in ("val_dataloader", "train_dataloader")]
     datasets = [loader.get("dataset") for loader in loaders if isinstance(loader, Mapping)]
@@ -160,7 +160,7 @@ def labels_are_ids(values: Mapping[str, Any]) -> bool:
 
 
 def zoo_name(url: str) -> str:
-    """Return the zoo's name of weights that are given by their published address; anything else as it is."""
+    """Return the zoo name of weights with a published URL; other values are returned unchanged."""
     for name in zoo.list_models():
         for tag, checkpoint in zoo.entry(name).checkpoints.items():
             if checkpoint.url == url:
@@ -175,7 +175,7 @@ def _update(document: Document, key: str, value: Any) -> None:
         at = (*at, parent)
         inner = values.get(parent)
         if inner is not None and not isinstance(inner, dict):
-            raise ConfigError(f"{key}: {'.'.join(at)} is no section, so nothing in it can be set")
+            raise ConfigError(f"{key}: {'.'.join(at)} is not a section, so nothing in it can be set")
         values[parent] = inner = dict(inner or {})
         values = inner
     values[last] = value
@@ -194,21 +194,21 @@ def _run(root: Section) -> dict[str, Any]:
 
 
 def _check_evaluation(root: Section, network: ModelConfig, recipe: dict[str, Any], val_size: list[int] | None) -> None:
-    """Images are evaluated at the size they are trained at, before multi-scale."""
+    """Check that evaluation and training use the same image size, apart from multi-scale."""
     evaluator = root.inside("evaluator")
     if evaluator is not None:
         evaluator.take("type", one_of("CocoEvaluator"))
-        evaluator.only("iou_types", ["bbox"], why="boxes are evaluated")
+        evaluator.only("iou_types", ["bbox"], why="only boxes are evaluated")
         evaluator.finish()
     train = recipe.get("train_size_hw")
     sizes = {tuple(size) for size in (train, val_size, network.eval_size_hw) if size is not None}
     if len(sizes) > 1:
         shown = " and ".join(f"{height}x{width}" for height, width in sorted(sizes))
-        raise root.error(f"expected one size for eval_spatial_size and the Resize of both datasets, got {shown}")
+        raise root.error(f"expected the same size for eval_spatial_size and for Resize in both datasets, got {shown}")
     if sizes:
         recipe["train_size_hw"] = sizes.pop()
         if any(side % STRIDE for side in recipe["train_size_hw"]):
-            raise root.error(f"expected an image size of multiples of 32, got {recipe['train_size_hw']}")
+            raise root.error(f"expected multiples of 32 as image size, got {recipe['train_size_hw']}")
 
 
 def _finish(root: Section) -> None:

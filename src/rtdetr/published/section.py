@@ -1,4 +1,4 @@
-"""A part of a YAML file whose keys are taken out one by one, so that at the end none is left that nobody read."""
+"""A section of a YAML file. Keys are removed when they are read, so that unread keys can be reported at the end."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -9,16 +9,16 @@ from rtdetr.yaml_files import Document, KeyPath
 
 REQUIRED = object()
 _ALLOWED = object()
-Kind = Callable[[Any], Any]  # returns the value as it should be, or raises ValueError with what was expected
+Kind = Callable[[Any], Any]  # returns the converted value, or raises ValueError with what was expected
 
 
 class Section:
     """The keys of one mapping in a document.
 
     Attributes:
-        values: those that have not been taken yet.
-        at: where the mapping stands.
-        known: every key that was asked for, for the message about one that was not.
+        values: values that have not been read yet.
+        at: path of the mapping in the document.
+        known: all keys that were requested, for messages about unknown ones.
     """
 
     def __init__(self, document: Document, values: Mapping[str, Any], at: KeyPath) -> None:
@@ -31,15 +31,15 @@ class Section:
         return key in self.values
 
     def take(self, key: str, kind: Kind, default: Any = REQUIRED) -> Any:
-        """Return a value and leave it out from then on.
+        """Return a value and remove it.
 
         Raises:
-            ConfigError: it is missing without a default, or not of its kind.
+            ConfigError: the value is missing and has no default, or is invalid.
         """
         self.known.append(key)
         if key not in self.values:
             if default is REQUIRED:
-                raise self.error(f"expected the key {key!r}")
+                raise self.error(f"missing key {key!r}")
             return default
         value = self.values.pop(key)
         try:
@@ -48,45 +48,45 @@ class Section:
             raise self.error(f"expected {error}, got {_short(value)}", key) from None
 
     def only(self, key: str, *allowed: Any, why: str, left_out: Any = _ALLOWED) -> None:
-        """Take a value that we have no choice of.
+        """Read a value that is fixed in this library.
 
         Args:
-            key: whose value it is.
-            allowed: what it may be.
-            why: what is built in.
-            left_out: what the published class takes where the key is left out, if that is none of those allowed.
+            key: key of the value.
+            allowed: supported values.
+            why: the reason, for messages.
+            left_out: default of the published class if the key is omitted, if that is not supported.
 
         Raises:
-            ConfigError: it is another one.
+            ConfigError: the value is not supported.
         """
         self.known.append(key)
         if key in self.values:
             value = self.values.pop(key)
             if not any(type(value) is type(one) and value == one for one in allowed):
-                raise self.error(f"{why}, so {_short(value)} cannot be had; expected {_either(allowed)}", key)
+                raise self.error(f"{why}, so {_short(value)} is not supported; expected {_either(allowed)}", key)
         elif left_out is not _ALLOWED:
-            raise self.error(f"{why}, but left out it means {left_out!r}; expected {_either(allowed)}", key)
+            raise self.error(f"{why}, but the default is {left_out!r}; expected {_either(allowed)}", key)
 
     def ignore(self, *keys: str) -> None:
-        """Take keys that mean nothing here; docs/training.md says why."""
+        """Remove keys that have no effect here; docs/training.md explains why."""
         self.known += keys
         for key in keys:
             self.values.pop(key, None)
 
     def inside(self, key: str) -> "Section | None":
-        """Return the mapping under a key, None where there is none or it is null.
+        """Return the mapping under a key; None if it is missing or null.
 
         Raises:
-            ConfigError: something else is there.
+            ConfigError: the value is not a mapping.
         """
         values = self.take(key, _mapping_or_none, None)
         return None if values is None else Section(self.document, values, (*self.at, key))
 
     def finish(self) -> None:
-        """Check that no key is left.
+        """Check that all keys have been read.
 
         Raises:
-            ConfigError: one is; the message names its file and the nearest known one.
+            ConfigError: a key is unknown; the message names its file and suggests the nearest known key.
         """
         for key in self.values:
             known = ", ".join(sorted(set(self.known)))
@@ -94,12 +94,12 @@ class Section:
             raise self._error(f"unknown key {key!r}.{guess} Known: {known}.", self.at, key)
 
     def _elsewhere(self, key: str) -> str:
-        """A hint at the section that has a key which stands at the top of the document by mistake."""
+        """Suggest the section of a key that is at the top of the document by mistake."""
         paths = [] if self.at else [path for path in self.document.origins if path[-1:] == (key,) and len(path) > 1]
         return f" Did you mean {'.'.join(paths[0])!r}?" if paths else ""
 
     def error(self, problem: str, key: str | None = None) -> ConfigError:
-        """Return an error that says in which file and where in it."""
+        """Return an error that names the file and the path in it."""
         at = self.at if key is None else (*self.at, key)
         return self._error(problem, at)
 
@@ -109,7 +109,7 @@ class Section:
 
 
 def whole(least: int = 0) -> Kind:
-    """A whole number."""
+    """Expect a whole number."""
 
     def check(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
@@ -120,28 +120,28 @@ def whole(least: int = 0) -> Kind:
 
 
 def number(value: Any) -> float:
-    """A finite number that is not negative."""
+    """Expect a finite number that is not negative."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise ValueError("a number of at least 0")
     return float(value)
 
 
 def flag(value: Any) -> bool:
-    """True or False."""
+    """Expect True or False."""
     if not isinstance(value, bool):
         raise ValueError("True or False")
     return value
 
 
 def text(value: Any) -> str:
-    """A text."""
+    """Expect a text."""
     if not isinstance(value, str):
         raise ValueError("a text")
     return value
 
 
 def list_of(kind: Kind) -> Kind:
-    """A list of values of one kind."""
+    """Expect a list of values of one kind."""
 
     def check(value: Any) -> list[Any]:
         if not isinstance(value, list):
@@ -152,12 +152,12 @@ def list_of(kind: Kind) -> Kind:
 
 
 def or_none(kind: Kind) -> Kind:
-    """A value of a kind, or null."""
+    """Expect a value of a kind, or null."""
     return lambda value: None if value is None else kind(value)
 
 
 def one_of(*names: str) -> Kind:
-    """One of some texts."""
+    """Expect one of several texts."""
 
     def check(value: Any) -> str:
         if value not in names:
@@ -168,14 +168,14 @@ def one_of(*names: str) -> Kind:
 
 
 def mapping(value: Any) -> dict[str, Any]:
-    """A mapping."""
+    """Expect a mapping."""
     if not isinstance(value, dict):
         raise ValueError("'key: value' lines")
     return value
 
 
 def anything(value: Any) -> Any:
-    """Whatever is there."""
+    """Accept any value."""
     return value
 
 

@@ -21,7 +21,7 @@ from rtdetr.recipes.run_data import OPENED, OPTIONS
 from rtdetr.recipes.settings import MAY_BE_NONE, PATHS, Layer, PathLike, assigned, check_names, given
 from rtdetr.run_files import CONFIG_FILE, LAST_FILE
 from rtdetr.weights import read_checkpoint
-from rtdetr.weights.assumptions import tell_assumed_sampling
+from rtdetr.weights.assumptions import warn_assumed_sampling
 from rtdetr.weights.run_record import edits, read_run_config, shown
 
 _log = logging.getLogger(__name__)
@@ -222,7 +222,7 @@ def _model_of_weights(weights: str | None) -> tuple[str, ModelConfig | None]:
     loaded = read_checkpoint(weights)
     found = loaded.config
     if loaded.assumes_sampling:
-        tell_assumed_sampling(loaded.path)
+        warn_assumed_sampling(loaded.path)
     if found.name not in zoo.list_models():
         raise ConfigError(f"{weights} does not say which model of the zoo it is for; give its name as model")
     usual = zoo.model_config(found.name)

@@ -44,7 +44,7 @@ def load_starting_weights(config: TrainConfig, model: RTDETR, categories: Catego
         return
     if config.weights is not None:
         loaded = read_checkpoint(config.weights, model=config.network or config.model)
-        _check_unseen(config.weights, loaded.said, model.config)
+        _check_unseen(config.weights, loaded.stated, model.config)
         names = _names_of_rows(loaded, categories, labels_are_ids=config.labels_are_ids)
         report = transfer(model, loaded.state, source_names=names, target_names=categories.names)
         _log.info("weights of %s: %s", loaded.path, report)

@@ -1,4 +1,4 @@
-"""Weight files, both ways: download, read any published format, load strictly, transfer, save. Start at `load.py`."""
+"""Weight files: download, read all published formats, load strictly, transfer, save. Start at `load.py`."""
 
 from rtdetr.files import cache_dir
 from rtdetr.weights.convert import convert

@@ -1,7 +1,6 @@
-"""Warnings about what files do not say of their weights, and what they say that cannot be followed as it stands.
+"""Warnings about assumptions: what weight files do not specify, or specify incorrectly.
 
-Weights alone show the shape of a network. They do not show how many queries it has, which images it takes, and what its
-classes are called.
+Weights alone show the structure of a network, but not the number of queries, the preprocessing and the class names.
 """
 
 import logging
@@ -19,17 +18,17 @@ WEIGHTS = "model.safetensors"
 NAMES = f"class names in {CONFIG}"
 
 
-def tell_assumed(
+def warn_assumed(
     path: Path, missing: tuple[str, ...], config: ModelConfig, *, categories: Categories | None, named: bool
 ) -> None:
-    """Say which files are missing beside weights of transformers, and what was assumed in their place.
+    """Warn about files missing next to transformers weights, and about the assumed values.
 
     Args:
         path: the folder or file that was read.
-        missing: one or several of `CONFIG`, `NAMES` and `PREPROCESSOR`.
-        config: the model that the weights were taken for.
-        categories: its classes, where something names them.
-        named: the caller says which model it is.
+        missing: any of `CONFIG`, `NAMES` and `PREPROCESSOR`.
+        config: the assumed model.
+        categories: its classes, if known.
+        named: whether the caller named the model.
     """
     parts = [_network(config)] if CONFIG in missing and not named else []
     if not categories and not {CONFIG, NAMES}.isdisjoint(missing):
@@ -38,17 +37,17 @@ def tell_assumed(
         height, width = config.eval_size_hw or (640, 640)
         parts.append(f"images stretched to {height}x{width} and divided by 255, without normalization")
     if path.is_dir():
-        remedy = "Put the files that belong to these weights there"
+        remedy = "Add the files that belong to these weights"
     else:
         remedy = f"Give a folder with the weights as {WEIGHTS} and the files that belong to them"
     _log.warning(
-        "%s has no %s, so these are assumed: %s. %s",
+        "%s has no %s, so these values are assumed: %s. %s",
         *(path, " and no ".join(missing), "; ".join(parts), remedy),
     )
 
 
-def tell_assumed_sampling(path: Path) -> None:
-    """Say that nothing shows how a model samples features, and how to state it."""
+def warn_assumed_sampling(path: Path) -> None:
+    """Warn that the sampling method of a model is unknown, and how to set it."""
     _log.warning(
         "%s does not say how its model samples features, so bilinear is assumed. If it was trained with "
         "cross_attn_method: discrete, give its YAML file or name, such as rtdetrv2_r18vd_dsp: --config (Python: model)",
@@ -56,25 +55,25 @@ def tell_assumed_sampling(path: Path) -> None:
     )
 
 
-def tell_other_sampling(path: Path, trained: str | None, said: str, origin: str) -> None:
-    """Say where the optimizer in a checkpoint shows another sampling than what is said about its model."""
-    if trained not in (None, said):
+def warn_other_sampling(path: Path, trained: str | None, stated: str, origin: str) -> None:
+    """Warn if the optimizer in a checkpoint shows another sampling method than the one stated for its model."""
+    if trained not in (None, stated):
         _log.warning(
-            "%s was trained with %s sampling, as its optimizer shows, but %s says %s, which is used. Correct that",
-            *(path, trained, origin, said),
+            "%s was trained with %s sampling, as its optimizer shows, but %s says %s, which is used. Correct it there",
+            *(path, trained, origin, stated),
         )
 
 
-def tell_few_tokens(path: Path, config: ModelConfig) -> None:
-    """Say that a model has more queries than an image of its size has tokens to pick them from."""
+def warn_few_tokens(path: Path, config: ModelConfig) -> None:
+    """Warn if a model has more queries than an image of its size has tokens to select them from."""
     size_hw = config.eval_size_hw
     if size_hw is None:
         return
     tokens = sum(height * width for height, width in level_sizes(size_hw, len(config.decoder.num_points)))
     if config.decoder.num_queries > tokens:
         _log.warning(
-            "%s: num_queries is %d, but an image of %dx%d has only %d tokens to pick them from, so %d are used. Use "
-            "a larger size, or set num_queries to %d in its config.json or in the file of --config",
+            "%s: num_queries is %d, but an image of %dx%d has only %d tokens to select them from, so %d are used. "
+            "Use a larger size, or set num_queries to %d in its config.json or in the file given with --config",
             *(path, config.decoder.num_queries, *size_hw, tokens, tokens, tokens),
         )
 

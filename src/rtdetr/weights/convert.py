@@ -1,4 +1,4 @@
-"""Rewrite weights in another format: what `rtdetr weights convert` does. Learned entries keep every bit."""
+"""Convert weights to another format, as `rtdetr weights convert` does. Trained entries stay bit-identical."""
 
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
@@ -10,7 +10,7 @@ from rtdetr.devices import pytorch_defaults
 from rtdetr.errors import ConfigError, WeightsError, nearest
 from rtdetr.files import with_home
 from rtdetr.models import build_model
-from rtdetr.weights.assumptions import tell_assumed_sampling
+from rtdetr.weights.assumptions import warn_assumed_sampling
 from rtdetr.weights.huggingface import write_huggingface
 from rtdetr.weights.load import ModelName, read_checkpoint
 from rtdetr.weights.official import write_pth
@@ -21,7 +21,7 @@ Format = Literal["rtdetr", "official", "huggingface"]
 
 
 class Conversion(NamedTuple):
-    """What was written where, and what other programs cannot know of it or do with it."""
+    """What was written and where, with notes about the limits of the format."""
 
     path: Path
     format: Format
@@ -40,26 +40,26 @@ def convert(
     categories: GivenClasses | None = None,
     drop_unused: bool = False,
 ) -> Conversion:
-    """Read weights of any format and write them in another; constants that the source lacks are generated.
+    """Read weights of any format and write them in another; missing constants are generated.
 
     Args:
         source: as for `read_checkpoint`.
-        target: a .pth file, a .safetensors file, or a folder in Hugging Face's layout.
+        target: a .pth file, a .safetensors file, or a folder in the Hugging Face layout.
         model: as for `read_checkpoint`.
-        format: "rtdetr" (.pth with a description of the model), "official" (.pth with nothing but what published files
-            hold) or "huggingface" (folder or .safetensors); None: by the target's name.
-        categories: classes of a source that names none, as for `rtdetr.load`.
-        drop_unused: leave out rows of the class heads that are of no class; see `drop_unused_rows`.
+        format: "rtdetr" (.pth with a description of the model), "official" (.pth with only the content of published
+            files) or "huggingface" (folder or .safetensors); None: by the name of the target.
+        categories: classes of a source without class names, as for `rtdetr.load`.
+        drop_unused: remove unused rows of the class heads; see `drop_unused_rows`.
 
     Raises:
-        WeightsError: the source cannot be read or the target not written.
-        ConfigError: format and the target's name contradict each other.
+        WeightsError: the source cannot be read, or the target cannot be written.
+        ConfigError: the format does not match the name of the target.
     """
     target = with_home(target)
     chosen = _format(target, format)
     weights = read_checkpoint(source, model=model)
     if weights.assumes_sampling:
-        tell_assumed_sampling(weights.path)
+        warn_assumed_sampling(weights.path)
     if categories is not None:
         weights = name_rows(weights, categories)
     if drop_unused:
@@ -77,8 +77,8 @@ def convert(
         write_pth(target, state, config=config, categories=classes, thresholds=thresholds, describe=described)
         if not described and (config.pixel_mean or config.pixel_std):
             notes = [
-                "the official format cannot say that the network normalizes its images: it needs images from which "
-                f"{config.pixel_mean or 0} is subtracted and that are then divided by {config.pixel_std or 1}"
+                "the official format cannot store that the network normalizes its images: before inference, subtract "
+                f"{config.pixel_mean or 0} and divide by {config.pixel_std or 1}"
             ]
         if not described and classes is not None and classes != COCO80:
             notes.append("the official format has no class names: load the file with --classes (Python: categories)")
@@ -86,7 +86,7 @@ def convert(
 
 
 def _format(target: Path, chosen: str | None) -> Format:
-    """Format of a target by its name, or the chosen one where the name agrees."""
+    """Return the format of a target by its name, or the chosen one if it matches the name."""
     folder = target.is_dir() or target.suffix == ""
     if not folder and target.suffix.lower() not in (".pth", ".pt", ".safetensors"):
         raise ConfigError(f"cannot tell the format of {target}; expected a .pth or .safetensors file, or a folder")
@@ -98,5 +98,5 @@ def _format(target: Path, chosen: str | None) -> Format:
             return name
     known = get_args(Format)
     if chosen in known:
-        raise ConfigError(f"format {chosen!r} does not go with {target}, which can be {' or '.join(fitting)}")
+        raise ConfigError(f"format {chosen!r} does not match the target {target}; expected {' or '.join(fitting)}")
     raise ConfigError(f"unknown format {chosen!r}.{nearest(str(chosen), known)} Known: {', '.join(known)}.")

@@ -1,10 +1,10 @@
-"""Fetch published weight files into a cache: resumable, atomic, verified. No torch here.
+"""Download published weight files to a cache: resumable, atomic, verified. Does not import torch.
 
-The file `NAME` of the cache has a neighbor `NAME.sha256` that holds its hash since the first use, `NAME.partial` is an
-unfinished download with `NAME.partial.tag` saying which version of the remote file it belongs to.
+Next to each cached file `NAME`, `NAME.sha256` holds its hash since the first use. `NAME.partial` is an unfinished
+download, and `NAME.partial.tag` identifies the version of the remote file.
 
-Environment: RTDETR_CACHE (folder of the cache), RTDETR_OFFLINE=1 or HF_HUB_OFFLINE=1 (never connect),
-RTDETR_WEIGHTS_URL (a mirror: files are fetched from there by their name alone).
+Environment: RTDETR_CACHE (cache folder), RTDETR_OFFLINE=1 or HF_HUB_OFFLINE=1 (never connect), RTDETR_WEIGHTS_URL (a
+mirror: files are downloaded from there by file name).
 """
 
 import hashlib
@@ -39,28 +39,28 @@ TRANSIENT_STATUS = {408, 416, 425, 429, 500, 502, 503, 504}
 
 
 def download(url: str, *, sha256: str | None = None) -> Path:
-    """Return the cached file of a URL, fetching it first when it is not there.
+    """Return the cached file of a URL; download it if it is not in the cache.
 
     Args:
-        url: address of the file; its last path component is the name in the cache.
-        sha256: expected hash in hexadecimal; None: the hash of the first use counts from then on.
+        url: URL of the file; its last path component is the name in the cache.
+        sha256: expected hash in hexadecimal; None: the hash recorded at the first use.
 
     Raises:
-        WeightsError: offline, unreachable, or the content is not the expected one; the message says which file to
-            put where.
+        WeightsError: offline, unreachable, or the content is not the expected one; the message says how to get the
+            file.
     """
     name = unquote(urlsplit(url).path).rsplit("/", 1)[-1]
     mirror = os.environ.get("RTDETR_WEIGHTS_URL")
     source = f"{mirror.rstrip('/')}/{name}" if mirror else url
     path = cache_dir() / name
     if not path.is_file():
-        by_hand = f"Get {source} by other means and put it at {path}."
+        by_hand = f"Download {source} by other means and save it as {path}."
         if _is_offline():
             raise WeightsError(f"{name} is not in the cache and RTDETR_OFFLINE or HF_HUB_OFFLINE is set. {by_hand}")
         with _lock(path):
-            if not path.is_file():  # another process may have fetched it while this one waited
+            if not path.is_file():  # another process may have downloaded it in the meantime
                 partial = _fetch(source, path, by_hand)
-                _expect(partial, sha256, f"what {source} sent", "It was deleted; try again.", delete=True)
+                _expect(partial, sha256, f"the download of {source}", "It was deleted; try again.", delete=True)
                 os.replace(partial, path)
     _verify(path, sha256)
     return path
@@ -77,7 +77,7 @@ def _beside(path: Path, suffix: str) -> Path:
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Let one process at a time fetch a file; the others wait and find it done."""
+    """Let one process at a time download a file; others wait and find it in the cache."""
     lock = FileLock(_beside(path, ".lock"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,12 +91,12 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 def _verify(path: Path, sha256: str | None) -> None:
-    """Compare a cached file with the published hash, or with the one recorded at its first use."""
+    """Compare the hash of a cached file with the published one, or with the one recorded at its first use."""
     sidecar = _beside(path, ".sha256")
     if sha256 is None and sidecar.is_file():
         recorded = sidecar.read_text(encoding="utf-8", errors="replace").split()
-        advice = f"Delete it and {sidecar.name} beside it, then try again."
-        _expect(path, recorded[0] if recorded else "", f"{path}, changed since its first use,", advice)
+        advice = f"Delete it and {sidecar.name}, then try again."
+        _expect(path, recorded[0] if recorded else "", f"{path}, which changed since its first use,", advice)
         return
     actual = _expect(path, sha256, str(path), "Delete the file and try again.")
     if not sidecar.is_file():
@@ -110,7 +110,7 @@ def _verify(path: Path, sha256: str | None) -> None:
 
 
 def _expect(path: Path, sha256: str | None, what: str, advice: str, *, delete: bool = False) -> str:
-    """Hash a file and compare; None accepts any hash."""
+    """Check the hash of a file; None accepts any hash."""
     with _store(lambda: path.open("rb")) as file:
         actual = hashlib.file_digest(file, "sha256").hexdigest()
     if sha256 is not None and actual != sha256.lower():
@@ -121,7 +121,7 @@ def _expect(path: Path, sha256: str | None, what: str, advice: str, *, delete: b
 
 
 def _fetch(url: str, path: Path, by_hand: str) -> Path:
-    """Download into `path.partial`, going on where an earlier attempt stopped."""
+    """Download to `path.partial`, resuming an earlier attempt."""
     partial = _beside(path, ".partial")
     for delay in (*RETRY_DELAYS, None):
         try:
@@ -140,12 +140,12 @@ def _fetch(url: str, path: Path, by_hand: str) -> Path:
 def _is_transient(error: Exception) -> bool:
     if isinstance(error, urllib.error.HTTPError):
         return error.code in TRANSIENT_STATUS
-    # no name resolution means no network: waiting seconds for it would only delay the message
+    # failed name resolution means no network, so waiting would only delay the message
     return not isinstance(error, ValueError) and not isinstance(getattr(error, "reason", None), socket.gaierror)
 
 
 def _receive(url: str, partial: Path) -> None:
-    """One attempt: append what is missing, then compare the size with what the server announced."""
+    """Make one attempt: append the missing bytes, then check the size that the server announced."""
     tag_file = _beside(partial, ".tag")
     tag = tag_file.read_text(encoding="utf-8") if tag_file.is_file() else ""
     start = partial.stat().st_size if tag and partial.is_file() else 0
@@ -171,7 +171,7 @@ def _receive(url: str, partial: Path) -> None:
             raise ConnectionError("the file changed on the server between two attempts")
         length = response.headers.get("Content-Length")
         total = start + int(length) if length and length.isdigit() else None
-        if start == 0:  # before the new tag: a kill in between must not pair it with old bytes
+        if start == 0:  # before writing the new tag, so that a kill in between cannot pair it with old bytes
             partial.unlink(missing_ok=True)
         _store(lambda: tag_file.write_text(new_tag, encoding="utf-8"))
         with (
@@ -187,17 +187,17 @@ def _receive(url: str, partial: Path) -> None:
 
 
 def _store(action: Callable[[], T]) -> T:
-    """Run something that touches the disk, so that a full disk is not mistaken for a network failure."""
+    """Run a disk operation, so that a full disk is not mistaken for a network failure."""
     try:
         return action()
     except OSError as error:
         message = f"cannot use the cache {cache_dir()}: {error.strerror or error}."
-        raise WeightsError(f"{message} Free space or set RTDETR_CACHE to another folder.") from None
+        raise WeightsError(f"{message} Free some space, or set RTDETR_CACHE to another folder.") from None
 
 
 @contextmanager
 def _progress(name: str, done: int, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr when someone is looking, else nothing."""
+    """Show a progress bar on stderr if it is a terminal."""
     if not sys.stderr.isatty():
         yield lambda _: None
         return

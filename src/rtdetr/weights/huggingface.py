@@ -1,15 +1,15 @@
-"""Repositories of Hugging Face transformers' RTDetrForObjectDetection (v1) and RTDetrV2ForObjectDetection.
+"""Model folders of Hugging Face transformers: RTDetrForObjectDetection (v1) and RTDetrV2ForObjectDetection.
 
-Reading: a folder with `config.json` and `model.safetensors` (whole, in shards, or an old `pytorch_model.bin`), or a
-lone .safetensors file; names of transformers' files or memory, or official names; float32, float16 or bfloat16.
+Reading: a folder with `config.json` and `model.safetensors` (one file, shards, or an old `pytorch_model.bin`), or a
+single .safetensors file; transformers' names (on disk or in memory) or official names; float32, float16 or bfloat16.
 
-Writing: a folder that stock transformers loads wherever it has the model. It cannot hold points that differ between
-levels, other query selection, learned queries, DEIM's activation and query position head, or other than three
-blocks in a fusion block: such a model is written under official names with model type "rtdetr", which only this
-library reads. Transformers evaluates the last decoder layer: a model with another `eval_idx` is written whole, and
-transformers' result is then the last layer's. The header of the safetensors file describes the model exactly
-("rtdetr"), so that this library reads back what it wrote; files that transformers writes have no such header, and the
-model then is what transformers computes.
+Writing: a folder that stock transformers can load if it supports the model. It does not support numbers of points that
+differ between levels, other query selection, learned queries, DEIM's activation and query position head, or fusion
+blocks without exactly three blocks. Such a model is written under official names with model type "rtdetr", which only
+this library reads. Transformers evaluates the last decoder layer: a model with another `eval_idx` is written in full,
+and transformers returns the result of the last layer. The header of the safetensors file describes the model exactly
+("rtdetr"), so that this library reads back what it wrote; files written by transformers have no such header, and are
+read as the model that transformers computes.
 """
 
 import json
@@ -35,13 +35,13 @@ from rtdetr.weights.huggingface_preprocessor import (
     with_preprocessing,
     write_preprocessor,
 )
-from rtdetr.weights.huggingface_reading import describes_a_model, read_description, said_version
+from rtdetr.weights.huggingface_reading import describes_a_model, read_description, stated_version
 from rtdetr.weights.names import State, from_huggingface, is_huggingface, to_huggingface, to_version
 from rtdetr.weights.official import Metadata, checked_state, load_pickle, metadata, read_metadata
 from rtdetr.wording import are, counted
 
 WEIGHTS, INDEX, PICKLED = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
-ADAPTER = "adapter_config.json"  # of PEFT, such as LoRA
+ADAPTER = "adapter_config.json"  # adapters by PEFT, such as LoRA
 _OWN = "rtdetr"  # key of our description, in config.json and in the header of the weights
 
 
@@ -49,52 +49,52 @@ def read_huggingface(path: Path) -> tuple[State, Metadata | None]:
     """Read a folder, a .safetensors file, a .bin file or an index of shards.
 
     Returns:
-        The entries under official names, and the model they are for, where a header or config.json says so.
+        The entries under official names, and the description of the model, if a header or config.json has one.
 
     Raises:
-        WeightsError: no such file, damaged, or a model that is not RT-DETR's.
+        WeightsError: the file does not exist, is damaged, or is not an RT-DETR model.
     """
     folder = path if path.is_dir() else path.parent
     if path.is_dir() and (folder / ADAPTER).is_file():
         raise WeightsError(
-            f"{path} holds a PEFT adapter ({ADAPTER}), which only from_pretrained of rtdetr.hf follows. Merge it into "
-            "its model (peft's merge_and_unload), save that, and use the saved folder."
+            f"{path} holds a PEFT adapter ({ADAPTER}), which only from_pretrained of rtdetr.hf supports. Merge it into "
+            "its model (peft's merge_and_unload), save the model, and use the saved folder."
         )
     state, described = read_entries(path)
-    # a lone file that somebody renamed may lie beside the config.json of another model
-    whole = path.is_dir() or path.name in (WEIGHTS, INDEX, PICKLED)
-    stored = _read_json(folder / CONFIG) if whole else {}
-    preprocessor = _read_json(folder / PREPROCESSOR) if whole else {}
+    # a renamed file may be next to the config.json of another model
+    in_folder = path.is_dir() or path.name in (WEIGHTS, INDEX, PICKLED)
+    stored = _read_json(folder / CONFIG) if in_folder else {}
+    preprocessor = _read_json(folder / PREPROCESSOR) if in_folder else {}
     return interpret(state, described, stored=stored, preprocessor=preprocessor, hint=path.name)
 
 
 def interpret(
     state: State, described: Metadata | None, *, stored: dict[str, Any], preprocessor: dict[str, Any], hint: str
 ) -> tuple[State, Metadata | None]:
-    """Say what entries are, by the files beside them.
+    """Interpret entries with the files next to them.
 
     Args:
         state: the entries under any of their names.
-        described: what the header of their file says.
-        stored: content of config.json; empty where there is none.
-        preprocessor: content of preprocessor_config.json; empty where there is none.
+        described: description in the header of their file, if any.
+        stored: content of config.json; empty if there is none.
+        preprocessor: content of preprocessor_config.json; empty if there is none.
         hint: name of the folder, as for `identify`.
 
     Returns:
-        What `read_huggingface` does.
+        As for `read_huggingface`.
 
     Raises:
         WeightsError: as for `read_huggingface`; the message names the file and the field.
     """
     stored = stored if describes_a_model(stored) else {}
-    version = said_version(stored)
+    version = stated_version(stored)
     check_backbone(stored)
     if is_huggingface(state):
         state = from_huggingface(state)
-        # the constant that only v2 stores says it where config.json does not
+        # if config.json does not say it, the constant that only v2 stores does
         v1 = version == "v1" or (version is None and not any(key.endswith(".num_points_scale") for key in state))
         state = to_version(state, "v1" if v1 else "v2")
-    tells_all = described is not None or _OWN in stored
+    is_complete = described is not None or _OWN in stored
     if stored or (preprocessor and described is None):
         described = read_description(stored, state, described=described, hint=hint)
     if described is not None:
@@ -108,7 +108,7 @@ def interpret(
         described = described._replace(
             config=with_preprocessing(config, asked),
             preparation=asked.preparation,
-            missing=() if tells_all else tuple(name for name, content in found.items() if not content),
+            missing=() if is_complete else tuple(name for name, content in found.items() if not content),
         )
     return state, described
 
@@ -121,30 +121,30 @@ def write_huggingface(
     categories: Categories | None,
     thresholds: Sequence[float] | None = None,
 ) -> list[str]:
-    """Write a folder, or the weights alone where `path` ends in .safetensors.
+    """Write a folder, or only the weights if `path` ends in .safetensors.
 
     Args:
         path: the folder or file to create; files of the same name are replaced.
         state: all entries of the model, under the names of `config.version`.
         config: the model.
-        categories: its classes, where known.
-        thresholds: a score threshold a class, where measured; kept in the header of the weights.
+        categories: its classes, if known.
+        thresholds: score thresholds per class, if measured; stored in the header of the weights.
 
     Returns:
-        What stock transformers cannot do with the result; empty where it computes exactly this model.
+        Limitations of the result in stock transformers; empty if it computes exactly this model.
 
     Raises:
         WeightsError: the files cannot be written.
     """
     foreign = inexpressible(config)
     entries = state if foreign else to_huggingface(state)
-    # the format knows neither strides nor shared memory
+    # the format supports neither strides nor shared memory
     entries = {key: value.clone(memory_format=torch.contiguous_format) for key, value in entries.items()}
     about = metadata(config, categories, thresholds=thresholds)
     header = {"format": "pt", "rtdetr": json.dumps(about)}
     lone = path.suffix.lower() == ".safetensors"
     file = path if lone else path / WEIGHTS
-    content = save(entries, metadata=header)  # save_file makes files that only their owner can read
+    content = save(entries, metadata=header)  # save_file creates files that only their owner can read
     write_atomically(file, lambda temporary: temporary.write_bytes(content), error=WeightsError)
     if not lone:
         dtype = str(state["decoder.dec_score_head.0.weight"].dtype).removeprefix("torch.")
@@ -155,28 +155,28 @@ def write_huggingface(
         _write_json(path / PREPROCESSOR, write_preprocessor(config))
         _write_json(path / CONFIG, stored)
     if foreign:
-        return [f"only rtdetr reads the result: transformers has no {what}" for what in foreign]
+        return [f"only rtdetr can read the result: transformers does not support {what}" for what in foreign]
     last, evaluated = config.decoder.num_layers, config.decoder.eval_idx % config.decoder.num_layers + 1
     if evaluated != last:
         return [
-            f"transformers evaluates decoder layer {last} of the result, this model is evaluated at layer {evaluated}"
+            f"transformers returns the result of decoder layer {last}, but this model is evaluated at layer {evaluated}"
         ]
     return []
 
 
 def read_entries(path: Path) -> tuple[State, Metadata | None]:
-    """Read entries, under the names they have, and our description from a file or the index of several.
+    """Read entries, under their stored names, and our description from a file or an index of shards.
 
     Args:
-        path: a .safetensors file, a .bin file, the .json index of shards, or a folder: the first of the usual files.
+        path: a .safetensors file, a .bin file, the .json index of shards, or a folder with one of these.
 
     Raises:
-        WeightsError: no such file, or damaged.
+        WeightsError: the file does not exist or is damaged.
     """
     if path.is_dir():
         found = next((path / name for name in (WEIGHTS, INDEX, PICKLED) if (path / name).is_file()), None)
         if found is None:
-            raise WeightsError(f"{path} holds no weights: expected {WEIGHTS}, {INDEX} or {PICKLED}")
+            raise WeightsError(f"{path} contains no weights: expected {WEIGHTS}, {INDEX} or {PICKLED}")
         return read_entries(found)
     if path.suffix.lower() == ".bin":
         return checked_state(load_pickle(path), path), None
@@ -195,15 +195,15 @@ def read_entries(path: Path) -> tuple[State, Metadata | None]:
 
 
 def _read_shards(index: Path) -> tuple[State, Metadata | None]:
-    """Entries of all files that an index names, which must lie beside it, and our description, the same in each."""
+    """Read all files that an index names, which must be next to it, and our description, the same in each."""
     files = _read_json(index).get("weight_map")
     if not isinstance(files, dict) or not files:
-        raise WeightsError(f"{index}: expected an object 'weight_map' of names and files")
+        raise WeightsError(f"{index}: expected an object 'weight_map' of entry names and files")
     state: State = {}
     described = None
     for name in sorted({str(name) for name in files.values()}):
         if Path(name).name != name or not name.endswith((".safetensors", ".bin")):
-            raise WeightsError(f"{index}: expected names of files beside it, got {name!r}")
+            raise WeightsError(f"{index}: expected names of files next to it, got {name!r}")
         part, described = read_entries(index.with_name(name))
         state |= part
     if missing := set(files) - set(state):
@@ -221,19 +221,19 @@ def _parse(text: str, path: Path) -> dict[str, Any]:
     try:
         data = json.loads(text, object_pairs_hook=lambda pairs: _object(pairs, path))
     except (ValueError, RecursionError) as error:
-        raise WeightsError(f"{path} holds damaged JSON: {error}") from None
+        raise WeightsError(f"{path} contains invalid JSON: {error}") from None
     if not isinstance(data, dict):
         raise WeightsError(f"{path}: expected a JSON object, got {type(data).__name__}")
     return data
 
 
 def _object(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
-    """A JSON object, of which no key may appear twice: readers disagree on which one counts."""
+    """Build a JSON object and reject duplicate keys, as readers disagree on which one counts."""
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise WeightsError(f"{path}: the key {twice!r} appears twice in one object; leave one of them out")
+        raise WeightsError(f"{path}: the key {twice!r} appears twice in one object; remove one of them")
     return found
 
 

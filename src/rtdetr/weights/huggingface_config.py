@@ -1,6 +1,6 @@
-"""config.json of transformers' RTDetr and RTDetrV2: what a model's settings are called there.
+"""config.json of transformers' RTDetr and RTDetrV2: the names of a model's settings.
 
-The way back, from what other people wrote, is in `huggingface_reading`.
+`huggingface_reading` reads such files, including those of other programs.
 """
 
 from typing import Any
@@ -11,9 +11,9 @@ from rtdetr.errors import WeightsError
 from rtdetr.models.hgnetv2 import SHAPES
 from rtdetr.models.presnet import BLOCKS
 
-OWN_TYPE = "rtdetr"  # model type of what stock transformers cannot hold
+OWN_TYPE = "rtdetr"  # model type of models that stock transformers does not support
 TYPES = {"v1": ("rt_detr", "RTDetrForObjectDetection"), "v2": ("rt_detr_v2", "RTDetrV2ForObjectDetection")}
-# what transformers can vary and this library cannot: a repository with another value is refused
+# settings of transformers that are fixed in this library: other values are rejected
 FIXED: dict[str, Any] = {
     "activation_function": "silu",
     "batch_norm_eps": 1e-5,
@@ -21,7 +21,7 @@ FIXED: dict[str, Any] = {
     "decoder_offset_scale": 0.5,
     "encode_proj_layers": [2],
     "encoder_activation_function": "gelu",
-    "eval_size": None,  # another value takes the position code away
+    "eval_size": None,  # other values disable the position encoding
     "feat_strides": list(STRIDES),
     "layer_norm_eps": 1e-5,
     "learn_initial_query": False,
@@ -30,7 +30,7 @@ FIXED: dict[str, Any] = {
     "with_box_refine": True,
 }
 V2_FIELDS = ("decoder_n_levels", "decoder_offset_scale", "decoder_method")
-# the published objective and regularisation: training settings that are no part of our model
+# the published loss and regularization: training settings that are not part of our model
 TRAINING: dict[str, Any] = {
     "activation_dropout": 0.0,
     "anchor_image_size": None,
@@ -64,22 +64,22 @@ _STAGES = {
     "light_block": "light",
     "kernel_size": "kernel",
 }
-# of HGNetV2, whose stages say the same
+# fields of HGNetV2 that repeat its stages
 BACKBONE_REPEATS = {"depths", "embedding_size", "hidden_sizes"}
 
 
 def inexpressible(config: ModelConfig) -> list[str]:
-    """What of a model transformers' RTDetr and RTDetrV2 have no field for; empty where they can hold it."""
+    """Return the settings of a model that transformers' RTDetr and RTDetrV2 have no field for; empty if supported."""
     decoder, encoder = config.decoder, config.encoder
     reasons = {
-        "number of points that differs between levels": len(set(decoder.num_points)) > 1,
-        "learned queries that run": decoder.learned_queries,  # 5.23 has the setting, but its forward pass fails
+        "numbers of points that differ between levels": len(set(decoder.num_points)) > 1,
+        "learned queries": decoder.learned_queries,  # transformers 5.23 has the setting, but its forward pass fails
         f"query selection {decoder.query_selection!r}": decoder.query_selection != "default",
-        f"activation {decoder.activation!r} in all of the decoder": decoder.activation != "relu",
-        "query position head of other widths": tuple(decoder.query_pos_widths or ()) not in ((), (2 * decoder.width,)),
-        f"fusion block of {encoder.num_blocks} RepVGG blocks": encoder.num_blocks != 3,
+        f"activation {decoder.activation!r} in the whole decoder": decoder.activation != "relu",
+        "query position heads of other widths": tuple(decoder.query_pos_widths or ()) not in ((), (2 * decoder.width,)),
+        f"fusion blocks of {encoder.num_blocks} RepVGG blocks": encoder.num_blocks != 3,
         "discrete sampling in RT-DETR v1": config.version == "v1" and decoder.sampling == "discrete",
-        "normalization of the pixels": bool(config.pixel_mean or config.pixel_std),
+        "pixel normalization in the network": bool(config.pixel_mean or config.pixel_std),
         f"backbone of kind {config.backbone.kind!r}": not isinstance(config.backbone, PResNetConfig | HGNetv2Config),
         f"temperature {encoder.temperature}": encoder.temperature != int(encoder.temperature),
     }
@@ -87,11 +87,11 @@ def inexpressible(config: ModelConfig) -> list[str]:
 
 
 def write_config(config: ModelConfig, *, categories: Categories | None, dtype: str) -> dict[str, Any]:
-    """Return the content of config.json for a model that transformers can hold.
+    """Return the content of config.json for a model that transformers supports.
 
     Args:
         config: the model; `inexpressible(config)` is empty.
-        categories: its classes; None: numbered ones.
+        categories: its classes; None: numbered classes.
         dtype: type of the stored weights, such as "float32".
     """
     names = (categories or Categories.numbered(config.num_classes)).names
@@ -130,21 +130,21 @@ def write_config(config: ModelConfig, *, categories: Categories | None, dtype: s
         "positional_encoding_temperature": int(encoder.temperature),
     }
     if decoder.eval_idx % decoder.num_layers != decoder.num_layers - 1:
-        fields["eval_idx"] = decoder.eval_idx  # read by this library alone
+        fields["eval_idx"] = decoder.eval_idx  # read by this library only
     return {key: value for key, value in fields.items() if config.version == "v2" or key not in V2_FIELDS}
 
 
 def read_backbone(stored: dict[str, Any]) -> PResNetConfig | HGNetv2Config | None:
-    """Return this library's backbone for a `backbone_config`; None where it has none, such as for timm's.
+    """Return this library's backbone for a `backbone_config`; None if it has none, such as for timm.
 
-    What is trained of it is not said there, and left at its default.
+    Which layers are frozen is not stored there, so those settings keep their defaults.
     """
     closest = closest_backbone(stored)
     return closest[0] if closest and not closest[1] else None
 
 
 def closest_backbone(stored: dict[str, Any]) -> tuple[PResNetConfig | HGNetv2Config, list[str]] | None:
-    """The backbone of a `backbone_config` but for the fields that are named; None for another kind of network."""
+    """Return the nearest backbone and the fields that differ; None for another kind of network."""
     found: PResNetConfig | HGNetv2Config
     unread = {"num_channels", "out_features"}
     match stored.get("model_type"):
@@ -172,7 +172,7 @@ def _plain(value: Any) -> Any:
 
 
 def write_backbone(backbone: BackboneConfig, in_channels: int = 3) -> dict[str, Any]:
-    """Return transformers' `backbone_config` of a backbone.
+    """Return transformers' `backbone_config` for a backbone.
 
     Raises:
         WeightsError: transformers' files cannot hold such a backbone.

@@ -1,6 +1,6 @@
-"""The fields of a config.json: which there are, of which type, and whether a value can be one of theirs.
+"""The fields of config.json: their names, types and valid values.
 
-What the values mean for a model is in `huggingface_reading`.
+`huggingface_reading` interprets the values.
 """
 
 import difflib
@@ -14,9 +14,9 @@ from rtdetr.weights.huggingface_config import FIXED, TRAINING, TYPES, closest_ba
 
 _log = logging.getLogger(__name__)
 CONFIG = "config.json"
-EXAMPLE = write_config(ModelConfig(), categories=None, dtype="float32")  # every field, with transformers' default
-_ALIASES = {"hidden_size": "d_model", "num_attention_heads": "encoder_attention_heads"}  # transformers' own
-OWN_FIELDS: dict[str, Any] = {  # of rtdetr.hf.RTDetrV2Config, with their defaults
+EXAMPLE = write_config(ModelConfig(), categories=None, dtype="float32")  # all fields with transformers' defaults
+_ALIASES = {"hidden_size": "d_model", "num_attention_heads": "encoder_attention_heads"}  # transformers' aliases
+OWN_FIELDS: dict[str, Any] = {  # fields of rtdetr.hf.RTDetrV2Config, with their defaults
     "eval_idx": -1,
     "query_selection": "default",
     "backbone_freeze_at": -1,
@@ -24,7 +24,7 @@ OWN_FIELDS: dict[str, Any] = {  # of rtdetr.hf.RTDetrV2Config, with their defaul
     "network_settings": {},
 }
 ABOUT: dict[str, Any] = {"num_labels": 80, "torch_dtype": "float32"}
-# fields that no RT-DETR computes with: what transformers notes for itself, and what old releases wrote
+# fields without effect on an RT-DETR: bookkeeping by transformers, and fields written by old releases
 _WITHOUT_EFFECT = (
     *("transformers_version", "_name_or_path", "name_or_path", "_commit_hash", "_attn_implementation", "auto_map"),
     *("return_dict", "output_attentions", "output_hidden_states", "chunk_size_feed_forward", "problem_type"),
@@ -38,27 +38,27 @@ _NULLABLE = {
 }
 _BACKBONES = {"rt_detr_resnet": PResNetConfig(), "hgnet_v2": HGNetv2Config()}
 _LAYER_TYPES = ("basic", "bottleneck")
-_LONGEST = 100  # characters of a value in a message
+_LONGEST = 100  # characters of a value in messages
 
 
 def checked(stored: dict[str, Any], *, known: Collection[str] = ()) -> dict[str, Any]:
-    """The fields, each of its type and under its own name.
+    """Check the types of all fields and return them under their main names.
 
     Args:
-        stored: what was read.
-        known: further keys, about which nothing is said.
+        stored: content of the file.
+        known: further keys, which cause no warning.
 
     Raises:
-        WeightsError: a value of a wrong type, or a field that contradicts its other name.
+        WeightsError: a value has the wrong type, or a field contradicts its alias.
     """
     examples = EXAMPLE | OWN_FIELDS | ABOUT
-    _tell_unknown(stored, known=(*examples, *_ALIASES, *_WITHOUT_EFFECT, *known))
+    _warn_unknown(stored, known=(*examples, *_ALIASES, *_WITHOUT_EFFECT, *known))
     fields = dict(stored)
     for alias, name in _ALIASES.items():
         if alias in fields and fields.setdefault(name, fields[alias]) != fields[alias]:
             raise WeightsError(
                 f"{CONFIG}: {alias} {short(fields[alias])} and {name} {short(fields[name])} are two names of one "
-                "setting; leave one of them out"
+                "setting; remove one of them"
             )
     for key, example in examples.items():
         if key in fields and not _is_like(key, fields[key], example):
@@ -67,10 +67,10 @@ def checked(stored: dict[str, Any], *, known: Collection[str] = ()) -> dict[str,
 
 
 def check_backbone(stored: dict[str, Any]) -> None:
-    """Refuse the config.json of a repository with a backbone that this library does not have.
+    """Reject a config.json with a backbone that this library does not support.
 
     Raises:
-        WeightsError: as said, or a field of the backbone has a value of a wrong type.
+        WeightsError: the backbone is not supported, or one of its fields has the wrong type.
     """
     backbone = stored.get("backbone_config")
     if not isinstance(backbone, dict):
@@ -85,45 +85,45 @@ def check_backbone(stored: dict[str, Any]) -> None:
         if closest and not closest[1]:
             return
     name = backbone.get("backbone") or backbone.get("model_type")
-    opens = "RTDetrV2ForObjectDetection.from_pretrained of rtdetr.hf opens it; to_detector() of that model detects"
+    opens = "load it with RTDetrV2ForObjectDetection.from_pretrained of rtdetr.hf, and call to_detector() to detect"
     if stored.get("model_type") == TYPES["v1"][0]:
         opens = "expected ResNet-vd or HGNetV2"
     shown = ["model_type", *(key for key in ("embedding_size", "hidden_sizes", "layer_type") if example)]
     shown += closest[1] if closest else []
     odd = ", ".join(f"{key} {short(backbone[key]) if key in backbone else 'left out'}" for key in dict.fromkeys(shown))
     raise WeightsError(
-        f"{CONFIG}: backbone_config: a backbone {short(name)} of this shape ({odd}) is built by transformers or timm "
-        f"alone; {opens}"
+        f"{CONFIG}: backbone_config: a backbone {short(name)} of this shape ({odd}) is supported only "
+        f"by transformers or timm; {opens}"
     )
 
 
 def contradiction(key: str, value: Any, actual: Any) -> WeightsError:
-    """An error about a field that says otherwise than the weights do."""
+    """Return an error about a field that contradicts the weights."""
     return WeightsError(
-        f"{CONFIG}: {key} {short(value)} contradicts the weights, which have {short(actual)}. Put that there, or use "
-        "the weights that belong to this file"
+        f"{CONFIG}: {key} {short(value)} contradicts the weights, which have {short(actual)}. Correct it, or use the "
+        "weights that belong to this file"
     )
 
 
 def wrong_type(key: str, value: Any, expected: str) -> WeightsError:
-    """An error about a field that holds something else than it should."""
-    return WeightsError(f"{CONFIG}: {key} {short(value)} is of a wrong type, expected {expected}")
+    """Return an error about a value of the wrong type."""
+    return WeightsError(f"{CONFIG}: {key} {short(value)} has the wrong type, expected {expected}")
 
 
 def short(value: Any) -> str:
-    """A value as shown in a message."""
+    """Return a value as shown in messages."""
     text = repr(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _check_backbone_fields(backbone: dict[str, Any], examples: dict[str, Any]) -> None:
-    """Refuse values of a wrong type, and tell of fields that look like a slip of the pen."""
+    """Reject values of the wrong type, and warn about fields that look misspelled."""
     for key, value in backbone.items():
         if key not in examples:
-            # old releases of transformers wrote fields of other networks there, too many to list
+            # old releases of transformers wrote many fields of other networks here
             if close := difflib.get_close_matches(key, examples, n=1, cutoff=0.8):
                 _log.warning(
-                    "%s: backbone_config: %r is no field of this backbone and has no effect. Did you mean %r?",
+                    "%s: backbone_config: %r is not a field of this backbone and has no effect. Did you mean %r?",
                     *(CONFIG, key, close[0]),
                 )
             continue
@@ -139,12 +139,12 @@ def _check_backbone_fields(backbone: dict[str, Any], examples: dict[str, Any]) -
 
 
 def _is_like(key: str, value: Any, example: Any) -> bool:
-    """Whether a value has the type of another one of its field."""
+    """Whether a value has the type of the example value of its field."""
     if value is None:
         return key in _NULLABLE
-    if key == "decoder_n_points" and isinstance(value, list):  # of ours alone: a number for each level
+    if key == "decoder_n_points" and isinstance(value, list):  # extension of this library: one number per level
         example = [0]
-    if example is None:  # numbers that are usually left to transformers
+    if example is None:  # numbers with None as default in transformers
         example = [0] if isinstance(value, list) else 0.0
     if isinstance(example, list) and isinstance(value, list):
         return all(_is_like("", one, example[0]) for one in value)
@@ -155,11 +155,11 @@ def _is_like(key: str, value: Any, example: Any) -> bool:
 
 def _kind(key: str, example: Any) -> str:
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", dict: "an object"}
-    word = f"a list of such as {example[0]!r}" if isinstance(example, list) else words.get(type(example), "a number")
+    word = f"a list like [{example[0]!r}]" if isinstance(example, list) else words.get(type(example), "a number")
     return f"{word} or null" if key in _NULLABLE else word
 
 
-def _tell_unknown(stored: dict[str, Any], *, known: tuple[str, ...]) -> None:
-    """Say which fields have no effect, here as in transformers: one of them may be a slip of the pen."""
+def _warn_unknown(stored: dict[str, Any], *, known: tuple[str, ...]) -> None:
+    """Warn about fields that have no effect, here and in transformers: they could be misspelled."""
     for key in sorted(stored.keys() - set(known)):
-        _log.warning("%s: %r is no field of an RT-DETR and has no effect.%s", CONFIG, key, nearest(key, known))
+        _log.warning("%s: %r is not a field of RT-DETR and has no effect.%s", CONFIG, key, nearest(key, known))

@@ -1,11 +1,11 @@
-"""From the config.json of a Hugging Face folder to the model that transformers would build of it, or to a refusal.
+"""Read the config.json of a Hugging Face folder: return the model that transformers would build, or reject the file.
 
-config.json is what people edit, so it decides; the description in the header of our own weight files adds what
-config.json cannot say (the model's name, category ids, thresholds, what was frozen). What config.json says is compared
-with what the weights are: a contradiction is refused by the name of the field, and so is a value of a wrong type.
+config.json takes precedence, because users edit it; the description in the header of our own weight files adds what
+config.json cannot store (model name, category ids, thresholds, frozen layers). config.json is compared with the
+weights; contradictions and values of the wrong type are rejected with the name of the field.
 
-A folder of type "rtdetr" has our description in config.json too, under "rtdetr", instead of the fields that stock
-transformers reads. Such fields may be put beside it: they are followed, or refused, in the same way.
+A folder of type "rtdetr" has our description in config.json, under "rtdetr", instead of the fields that stock
+transformers reads. Such fields can be added to it; they are followed or rejected in the same way.
 """
 
 import logging
@@ -13,7 +13,7 @@ from typing import Any
 
 from rtdetr.config import HGNetv2Config, ModelConfig, PResNetConfig
 from rtdetr.errors import ConfigError, WeightsError
-from rtdetr.weights.huggingface_classes import check_names, read_categories, tell_label2id
+from rtdetr.weights.huggingface_classes import check_names, read_categories, warn_label2id
 from rtdetr.weights.huggingface_config import (
     BACKBONE_REPEATS,
     FIXED,
@@ -30,9 +30,9 @@ from rtdetr.weights.names import State
 from rtdetr.weights.official import Metadata, merged_metadata, read_metadata
 
 _log = logging.getLogger(__name__)
-_DESCRIPTION = "rtdetr"  # our description in the config.json of a folder of our own type
+_DESCRIPTION = "rtdetr"  # key of our description in the config.json of our own model type
 _SAMPLING = {"default": "bilinear", "discrete": "discrete"}
-# fields of config.json and ours, which no entry of the weights shows
+# fields of config.json and our settings, not visible in the weights
 _SETTINGS = {
     "encoder_attention_heads": "encoder.num_heads",
     "positional_encoding_temperature": "encoder.temperature",
@@ -46,31 +46,31 @@ _SETTINGS = {
         for name in ("num_queries", "num_denoising", "label_noise_ratio", "box_noise_scale", "eval_idx")
     },
 }
-_SHOWN = {  # where they are left out, the weights show them, at least in part
+_SHOWN = {  # if omitted, the weights show them, at least in part
     *("decoder_attention_heads", "decoder_n_points", "freeze_backbone_batch_norms", "backbone_freeze_at"),
 }
 _ARCHITECTURES = {
     name for _, detector in TYPES.values() for name in (detector, detector.replace("ForObjectDetection", "Model"))
 }
 _NOT_COMPARED = {"architectures", "backbone_config", "decoder_n_points", "dtype", "id2label", "label2id", "model_type"}
-_FACTS = {  # what the weights show, and the fields that say it
+_FACTS = {  # facts visible in the weights, and the fields that state them
     "decoder": "decoder_attention_heads and decoder_n_points",
-    "points a level": "decoder_n_points",
+    "points per level": "decoder_n_points",
     "learned queries": "num_queries",
     "class-agnostic query selection": "query_selection",
 }
 
 
 def describes_a_model(stored: dict[str, Any]) -> bool:
-    """Whether a config.json is about a model; that of a training run has no field in common with it."""
+    """Whether a config.json describes a model; that of a training run has none of these fields."""
     return not stored.keys().isdisjoint({"model_type", *EXAMPLE, *ABOUT, _DESCRIPTION})
 
 
-def said_version(stored: dict[str, Any]) -> str | None:
-    """Return the version that `model_type` says, "v1" or "v2"; None where it says none.
+def stated_version(stored: dict[str, Any]) -> str | None:
+    """Return the version stated by `model_type`, "v1" or "v2"; None if there is none.
 
     Raises:
-        WeightsError: another model's type, or one that contradicts what else the file says.
+        WeightsError: the type is not an RT-DETR type, or contradicts other fields.
     """
     known = {model_type: version for version, (model_type, _) in TYPES.items()} | {OWN_TYPE: None}
     found = stored.get("model_type", OWN_TYPE)
@@ -82,36 +82,35 @@ def said_version(stored: dict[str, Any]) -> str | None:
             raise WeightsError(f"{CONFIG}: architectures {short(architectures)} contradict model_type {found!r}")
     if found != OWN_TYPE and _DESCRIPTION in stored:
         raise WeightsError(
-            f"{CONFIG}: model_type {found!r} contradicts 'rtdetr', the description of a model that transformers cannot "
-            f"hold. Put {OWN_TYPE!r} there"
+            f"{CONFIG}: model_type {found!r} contradicts 'rtdetr', the description of a model that transformers does "
+            f"not support. Set it to {OWN_TYPE!r}"
         )
     return known[found]
 
 
 def read_description(stored: dict[str, Any], state: State, *, described: Metadata | None, hint: str) -> Metadata:
-    """Return the model of a repository: structure from its entries, all else from its config.json.
+    """Return the model of a repository: structure from its entries, the rest from its config.json.
 
     Args:
         stored: content of config.json.
         state: the entries under official names.
-        described: what the header of the weights says, where it says something.
+        described: description in the header of the weights, if any.
         hint: name of the folder, as for `identify`.
 
     Raises:
-        WeightsError: config.json has a value that RT-DETR as implemented here cannot follow, that is of a wrong type,
-            or that the weights contradict.
+        WeightsError: a value in config.json is not supported, has the wrong type, or contradicts the weights.
     """
     observation = observe(state)
-    if said_version(stored) not in (None, observation.version):
+    if stated_version(stored) not in (None, observation.version):
         raise contradiction("model_type", stored["model_type"], TYPES[observation.version][0])
     own = _own(stored, observation, described)
     if own is None and described is not None and not _fits(described.config, observation):
-        raise WeightsError("its description and its entries disagree")
-    said = own or described
+        raise WeightsError("the description of the model does not match its entries")
+    stated = own or described
     fields = checked(stored, known=(_DESCRIPTION,))
     _check_fixed(fields, observation, own.config if own else None)
     sampling = _sampling(fields, observation, own.config if own else None)
-    base = said.config if said else identify(observation, hint=hint, sampling=sampling)
+    base = stated.config if stated else identify(observation, hint=hint, sampling=sampling)
     if own is None:
         base = base.replace(
             version=observation.version, pixel_mean=None, pixel_std=None, decoder={"activation": "relu"}
@@ -122,16 +121,17 @@ def read_description(stored: dict[str, Any], state: State, *, described: Metadat
     config = _with_network_settings(config, fields, observation)
     _compare(fields, config)
     if fields.get("architectures") and _ARCHITECTURES.isdisjoint(fields["architectures"]):
-        _log.warning("%s: architectures %s have no effect: none is RT-DETR's", CONFIG, short(fields["architectures"]))
-    categories = read_categories(fields.get("id2label"), config.num_classes, known=said.categories if said else None)
-    tell_label2id(fields.get("label2id"), fields.get("id2label"))
-    return Metadata(config, categories, said.thresholds if said else None)
+        _log.warning("%s: architectures %s have no effect: none is an RT-DETR", CONFIG, short(fields["architectures"]))
+    known = stated.categories if stated else None
+    categories = read_categories(fields.get("id2label"), config.num_classes, known=known)
+    warn_label2id(fields.get("label2id"), fields.get("id2label"))
+    return Metadata(config, categories, stated.thresholds if stated else None)
 
 
 def _own(stored: dict[str, Any], observation: Observation, described: Metadata | None) -> Metadata | None:
-    """Our description of the model of a folder of our own type; None where its config.json has transformers' fields.
+    """Return our description of a model of our own type; None if its config.json has transformers' fields.
 
-    What config.json leaves out is taken from the description in the header of the weights.
+    What config.json omits is taken from the description in the header of the weights.
     """
     if _DESCRIPTION not in stored:
         if stored.get("model_type") != OWN_TYPE or "d_model" in stored:
@@ -139,7 +139,7 @@ def _own(stored: dict[str, Any], observation: Observation, described: Metadata |
         if described is None:
             raise WeightsError(
                 f"{CONFIG}: model_type {OWN_TYPE!r} needs 'rtdetr', the description of the model, which is missing "
-                "both here and in the weights. Put config.json back as it was written"
+                "here and in the weights. Restore the original config.json"
             )
         return described
     try:
@@ -167,7 +167,7 @@ def _fits(config: ModelConfig, observation: Observation) -> bool:
 
 
 def _check_fixed(fields: dict[str, Any], observation: Observation, own: ModelConfig | None) -> None:
-    """Refuse what transformers can vary and this library cannot, or says elsewhere in a folder of its own type."""
+    """Reject settings that are fixed in this library, or set elsewhere in a folder of its own type."""
     v1 = observation.version == "v1"
     expected = FIXED | {"learn_initial_query": observation.facts["learned queries"] is not None}
     elsewhere = {}
@@ -179,7 +179,7 @@ def _check_fixed(fields: dict[str, Any], observation: Observation, own: ModelCon
         }
     for key, value in expected.items():
         if fields.get(key, value) != value and not (v1 and key in V2_FIELDS):
-            hint = f". It is set by rtdetr.model.{elsewhere[key]}" if key in elsewhere else ""
+            hint = f". Set rtdetr.model.{elsewhere[key]} instead" if key in elsewhere else ""
             raise WeightsError(f"{CONFIG}: {key} {short(fields[key])} is not supported, expected {value!r}{hint}")
     for key in V2_FIELDS if v1 else ():
         if fields.get(key, EXAMPLE[key]) != EXAMPLE[key]:
@@ -187,7 +187,7 @@ def _check_fixed(fields: dict[str, Any], observation: Observation, own: ModelCon
 
 
 def _sampling(fields: dict[str, Any], observation: Observation, own: ModelConfig | None) -> str:
-    """The sampling method that `decoder_method` asks for."""
+    """Return the sampling method for `decoder_method`."""
     if "decoder_method" not in fields and own is not None:
         return own.decoder.sampling
     method = fields.get("decoder_method", "default") if observation.version == "v2" else "default"
@@ -197,7 +197,7 @@ def _sampling(fields: dict[str, Any], observation: Observation, own: ModelConfig
 
 
 def _with_settings(config: ModelConfig, fields: dict[str, Any]) -> ModelConfig:
-    """A model with the settings that no entry shows."""
+    """Return a model with the settings that are not visible in the weights."""
     for theirs, setting in _SETTINGS.items():
         if theirs not in fields:
             continue
@@ -213,7 +213,7 @@ def _with_settings(config: ModelConfig, fields: dict[str, Any]) -> ModelConfig:
 
 
 def _with_network_settings(config: ModelConfig, fields: dict[str, Any], observation: Observation) -> ModelConfig:
-    """A model with the changes that rtdetr.hf writes where there is no field for them."""
+    """Return a model with the changes that rtdetr.hf writes if there is no field for them."""
     changes = fields.get("network_settings") or {}
     config = _replaced(config, "network_settings", changes, changes)
     try:
@@ -225,25 +225,25 @@ def _with_network_settings(config: ModelConfig, fields: dict[str, Any], observat
 
 
 def _replaced(config: ModelConfig, field: str, value: Any, changes: dict[str, Any]) -> ModelConfig:
-    """A model with some changes; what is wrong with them is said of the field of config.json."""
+    """Return a model with some changes; errors name the field of config.json."""
     try:
         return config.replace(**changes)
     except ConfigError as error:
-        raise WeightsError(f"{CONFIG}: {field} {short(value)} cannot be followed: {error}") from None
+        raise WeightsError(f"{CONFIG}: {field} {short(value)} is invalid: {error}") from None
 
 
 def _check_facts(config: ModelConfig, observation: Observation, *, names: str | None = None) -> None:
-    """Refuse settings that the weights contradict; `names`: of the fields that say them, None: those of the fact."""
+    """Reject settings that contradict the weights; `names`: fields to name in the error, None: those of the fact."""
     for fact in differences(observation.facts, config):
-        said = names or next((fields for start, fields in _FACTS.items() if fact.startswith(f"{start} ")), "a field")
-        raise WeightsError(f"{CONFIG}: {said} contradict the weights, which have {fact}")
+        stated = names or next((fields for start, fields in _FACTS.items() if fact.startswith(f"{start} ")), "a field")
+        raise WeightsError(f"{CONFIG}: {stated} contradict the weights, which have {fact}")
 
 
 def _compare(fields: dict[str, Any], config: ModelConfig) -> None:
-    """Refuse what the weights contradict.
+    """Reject fields that contradict the weights.
 
     Raises:
-        WeightsError: as said; the message names the field, its value, and what the weights have.
+        WeightsError: a field contradicts the weights; the message names the field and both values.
     """
     if not isinstance(config.backbone, PResNetConfig | HGNetv2Config):
         return  # which transformers has no fields for: the folder holds a description of ours

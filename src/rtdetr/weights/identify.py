@@ -1,8 +1,8 @@
-"""Which model is this checkpoint? Names and shapes of its entries say almost everything.
+"""Identify the model of a checkpoint from the names and shapes of its entries.
 
-`observe` reads the facts off a checkpoint, `expect` gives the same facts of a configuration; a checkpoint fits a
-configuration when the facts agree. What no entry shows (sampling method, evaluated layer, noise of the denoising
-queries) comes from the zoo model that fits, else from the defaults.
+`observe` reads the facts from a checkpoint, `expect` returns the same facts for a configuration; a checkpoint fits a
+configuration if the facts agree. Settings that are not visible in the entries (sampling method, evaluated layer,
+denoising noise) come from the zoo model that fits, or else from the defaults.
 """
 
 import re
@@ -22,27 +22,27 @@ from rtdetr.weights.names import State, to_version, version_of
 from rtdetr.wording import counted
 
 STEMS = ("backbone.conv1.conv1_1.conv.weight", "backbone.stem.stem1.conv.weight")
-_FIELDS = {  # settings that the facts show, in their order
+_FIELDS = {  # settings visible in the facts, in the same order
     "backbone": {
         "presnet": ("kind", "depth", "blocks", "base_width"),
         "hgnetv2": ("kind", "size", "size", "use_lab"),
     },
     "encoder": ("width", "feedforward", "num_layers", "expansion", "num_blocks"),
     "decoder": ("width", "feedforward", "num_layers", "num_heads", "num_points"),
-    "points a level": ("decoder.num_points",),
+    "points per level": ("decoder.num_points",),
     "query position head": ("decoder.query_pos_widths",),
     "learned queries": ("decoder.learned_queries",),
     "class-agnostic query selection": ("decoder.query_selection",),
 }
-WIDE = (torch.float32, torch.float64)  # types that hold the constants exactly enough
+WIDE = (torch.float32, torch.float64)  # types that are precise enough for the constants
 Facts = dict[str, Any]
 
 
 class Observation(NamedTuple):
-    """What a checkpoint shows. `facts` fix the network but for the number of classes and of image channels.
+    """Facts visible in a checkpoint. `facts` determine the network except for the numbers of classes and channels.
 
-    frozen_norms: whether the backbone's batch norms are constants; None when the file counts batches nowhere.
-    eval_size_hw: the size that the stored anchors belong to; None without them.
+    frozen_norms: whether the backbone's batch norms are frozen; None if the file has no batch counters.
+    eval_size_hw: input size of the stored anchors; None without anchors.
     """
 
     version: Literal["v1", "v2"]
@@ -54,7 +54,7 @@ class Observation(NamedTuple):
 
 
 def observe(state: State) -> Observation:
-    """Read the facts off a checkpoint with official names, v1 or v2.
+    """Read the facts from a checkpoint with official names, v1 or v2.
 
     Raises:
         WeightsError: the entries are not those of an RT-DETR.
@@ -68,10 +68,10 @@ def observe(state: State) -> Observation:
         facts = {**_backbone(state), **_encoder(state), **_decoder(state)}
         classes = state["decoder.dec_score_head.0.weight"].shape[0]
         selection = state["decoder.enc_score_head.weight"].shape[0]
-        if classes != 1:  # one class: both kinds of query selection look the same
+        if classes != 1:  # with one class, both kinds of query selection look the same
             facts["class-agnostic query selection"] = selection == 1
         channels = _stem(state).shape[1]
-        points = facts.get("points a level")
+        points = facts.get("points per level")
         anchors = state.get("decoder.anchors")
         size = (
             None if anchors is None else anchors_size(anchors, facts["decoder"][-1] if points is None else len(points))
@@ -82,7 +82,7 @@ def observe(state: State) -> Observation:
 
 
 def expect(config: ModelConfig) -> Facts:
-    """The facts that a checkpoint of this configuration shows."""
+    """Return the facts that are visible in a checkpoint of this configuration."""
     backbone, encoder, decoder = config.backbone, config.encoder, config.decoder
     network: Facts = {"backbone": (backbone.kind,)}  # which entries do not show
     if isinstance(backbone, HGNetv2Config):
@@ -99,7 +99,7 @@ def expect(config: ModelConfig) -> Facts:
         **network,
         "encoder": (encoder.width, encoder.feedforward, encoder.num_layers, fusion, encoder.num_blocks),
         "decoder": (decoder.width, decoder.feedforward, decoder.num_layers, weights, len(decoder.num_points)),
-        "points a level": tuple(decoder.num_points),
+        "points per level": tuple(decoder.num_points),
         "query position head": tuple(decoder.query_pos_widths or (2 * decoder.width,)),
         "learned queries": decoder.num_queries if decoder.learned_queries else None,
         "class-agnostic query selection": decoder.query_selection == "agnostic",
@@ -107,7 +107,7 @@ def expect(config: ModelConfig) -> Facts:
 
 
 def differences(observed: Facts, config: ModelConfig) -> list[str]:
-    """Facts of a checkpoint that contradict a configuration, as texts "decoder (256, ...) instead of (...)"."""
+    """Return the facts of a checkpoint that contradict a configuration, as "decoder (256, ...) instead of (...)"."""
     expected = expect(config)
     return [
         f"{name} {value} instead of {expected[name]}" for name, value in observed.items() if value != expected[name]
@@ -115,7 +115,7 @@ def differences(observed: Facts, config: ModelConfig) -> list[str]:
 
 
 def contradicted_fields(observed: Facts, config: ModelConfig) -> list[str]:
-    """Dotted names of the settings of a configuration that a checkpoint contradicts."""
+    """Return the dotted names of the settings that contradict a checkpoint."""
     expected, found = expect(config), []
     for fact, value in observed.items():
         fields: Any = _FIELDS[fact]
@@ -129,15 +129,15 @@ def contradicted_fields(observed: Facts, config: ModelConfig) -> list[str]:
 
 
 def identify(observation: Observation, *, hint: str = "", sampling: str | None = None) -> ModelConfig:
-    """Return the configuration of a checkpoint: the zoo's where one fits, else one built from the facts.
+    """Return the configuration of a checkpoint: that of a zoo model if one fits, or else one built from the facts.
 
-    Where several zoo models fit, such as a model and its variant with discrete sampling, the file's name decides, then
-    the order of the zoo.
+    If several zoo models fit, such as a model and its variant with discrete sampling, the file name decides, then the
+    order of the zoo.
 
     Args:
-        observation: what `observe` returned.
-        hint: the file's name; a zoo name in it decides between models that look the same.
-        sampling: "bilinear" or "discrete", where it is known.
+        observation: result of `observe`.
+        hint: the file name; a zoo name in it decides between models that look the same.
+        sampling: "bilinear" or "discrete", if known.
 
     Raises:
         WeightsError: the facts contradict each other.
@@ -161,18 +161,18 @@ def identify(observation: Observation, *, hint: str = "", sampling: str | None =
 
 
 def is_named(observation: Observation, hint: str) -> bool:
-    """Return whether a file's name is that of a zoo model which fits it."""
+    """Return whether a file name contains the name of a zoo model that fits."""
     return any(config.name in hint for config in candidates(observation))
 
 
 def candidates(observation: Observation) -> list[ModelConfig]:
-    """Zoo models that have these facts, in the order of the zoo."""
+    """Return the zoo models with these facts, in the order of the zoo."""
     configs = [zoo.model_config(name) for name in zoo.list_models()]
     return [c for c in configs if c.version == observation.version and not differences(observation.facts, c)]
 
 
 def adapt(config: ModelConfig, observation: Observation) -> ModelConfig:
-    """Give a configuration the class count, image channels and anchors' size of a checkpoint."""
+    """Return a configuration with the class count, image channels and anchor size of a checkpoint."""
     changes: dict[str, Any] = {"num_classes": observation.num_classes, "in_channels": observation.in_channels}
     if observation.eval_size_hw is not None:
         changes["eval_size_hw"] = observation.eval_size_hw
@@ -180,22 +180,22 @@ def adapt(config: ModelConfig, observation: Observation) -> ModelConfig:
 
 
 def anchors_size(anchors: Tensor, levels: int) -> SizeHW | None:
-    """Image size (height, width) that stored anchors belong to; None where no size gives them."""
+    """Return the input size (height, width) of stored anchors; None if no size gives them."""
     if anchors.ndim != 3 or anchors.shape[0] != 1 or anchors.shape[2] != 4:
         return None
     count = anchors.shape[1]
     for size in _sizes_of_count(count, levels):
         fresh, valid = make_anchors(level_sizes(size, levels), anchors.device)
-        close = (anchors.to(fresh.dtype) - fresh).abs() < 0.05  # averaging and 16 bits move them less
+        close = (anchors.to(fresh.dtype) - fresh).abs() < 0.05  # EMA and 16-bit types change them less
         if torch.equal(anchors.isfinite().all(-1, keepdim=True), valid) and bool(close[valid.expand_as(close)].all()):
             return size
     return None
 
 
 def _sizes_of_count(count: int, levels: int) -> list[SizeHW]:
-    """Image sizes, multiples of 32, whose maps have this many tokens; the squarest first."""
+    """Return input sizes, multiples of 32, with this number of tokens, squarest first."""
     sizes = []
-    most = count // 21  # cells of the stride-32 map, at most; the two finer maps have 4 and 16 times as many
+    most = count // 21  # at most as many cells in the stride-32 map; the two finer maps have 4 and 16 times as many
     for rows in range(1, most + 1):
         for columns in range(most // rows, 0, -1):
             size = (STRIDE * rows, STRIDE * columns)
@@ -208,7 +208,7 @@ def _sizes_of_count(count: int, levels: int) -> list[SizeHW]:
 
 
 def _count(state: State, pattern: str) -> int:
-    """Number of different values of the first group of `pattern` among the names."""
+    """Count the distinct values of the first group of `pattern` among the names."""
     compiled = re.compile(pattern)
     return len({match.group(1) for key in state if (match := compiled.match(key))})
 
@@ -256,11 +256,11 @@ def _decoder(state: State) -> Facts:
         "learned queries": None if learned is None else learned.shape[0],
     }
     points = points_of_scale(state.get(layer + "cross_attn.num_points_scale"))
-    return facts if points is None else {**facts, "points a level": points}
+    return facts if points is None else {**facts, "points per level": points}
 
 
 def points_of_scale(scale: Tensor | None) -> tuple[int, ...] | None:
-    """Sampling points of each level from the stored constant, 1/n repeated n times for a level of n points."""
+    """Return the sampling points per level from the stored constant: 1/n, n times for a level of n points."""
     if scale is None or scale.ndim != 1 or not bool((scale.isfinite() & (scale > 0)).all()):
         return None
     values, points, start = scale.double().tolist(), [], 0
@@ -276,7 +276,7 @@ def _frozen_norms(state: State) -> bool | None:
 
 
 def _custom(observation: Observation) -> ModelConfig:
-    """Build a configuration from facts that no zoo model has; encoder and decoder get the same number of heads."""
+    """Build a configuration from facts that fit no zoo model; encoder and decoder get the same number of heads."""
     facts = observation.facts
     if "backbone" not in facts:
         raise WeightsError(
@@ -285,7 +285,7 @@ def _custom(observation: Observation) -> ModelConfig:
         )
     width, feedforward, layers, fusion, blocks = facts["encoder"]
     decoder_width, decoder_feedforward, decoder_layers, weights, levels = facts["decoder"]
-    points = facts.get("points a level") or (weights // DecoderConfig().num_heads // levels,) * levels
+    points = facts.get("points per level") or (weights // DecoderConfig().num_heads // levels,) * levels
     heads = weights // sum(points)
     expansion = fusion / width
     learned, hidden = facts["learned queries"], facts["query position head"]
@@ -309,7 +309,7 @@ def _custom(observation: Observation) -> ModelConfig:
             query_selection="agnostic" if facts.get("class-agnostic query selection") else "default",
             learned_queries=learned is not None,
             num_queries=learned or DecoderConfig().num_queries,
-            activation="silu" if len(hidden) > 1 else "relu",  # DEIM's three-layer head comes with SiLU
+            activation="silu" if len(hidden) > 1 else "relu",  # DEIM's three-layer head is used with SiLU
             query_pos_widths=None if hidden == (2 * decoder_width,) else hidden,
         ),
     )

@@ -1,6 +1,6 @@
-"""From a zoo name or a file to a model: what `rtdetr.load`, evaluation and fine-tuning start with, and saving it again.
+"""Load and save models: from a zoo name or a file to a model, for `rtdetr.load`, evaluation and fine-tuning.
 
-`read_checkpoint` finds out what a file holds; `load_state` (state.py) puts it into a model.
+`read_checkpoint` reads a file and identifies its model; `load_state` (state.py) loads the entries into a model.
 """
 
 import os
@@ -20,16 +20,16 @@ from rtdetr.files import with_home
 from rtdetr.models import RTDETR, build_model
 from rtdetr.preprocessing import Preparation
 from rtdetr.run_files import BEST_FILE, LAST_FILE
-from rtdetr.weights.assumptions import tell_assumed, tell_assumed_sampling, tell_few_tokens, tell_other_sampling
+from rtdetr.weights.assumptions import warn_assumed, warn_assumed_sampling, warn_few_tokens, warn_other_sampling
 from rtdetr.weights.download import download
 from rtdetr.weights.huggingface import read_huggingface, write_huggingface
 from rtdetr.weights.huggingface_fields import CONFIG
 from rtdetr.weights.huggingface_preprocessor import PREPROCESSOR
 from rtdetr.weights.identify import Observation, adapt, differences, identify, is_named, observe
-from rtdetr.weights.model_file import said_beside, said_model
+from rtdetr.weights.model_file import adjacent_model, stated_model
 from rtdetr.weights.names import State, from_huggingface, is_huggingface, to_version
 from rtdetr.weights.official import PthContent, read_pth, write_pth
-from rtdetr.weights.run_record import tell_edited_model
+from rtdetr.weights.run_record import warn_edited_model
 from rtdetr.weights.state import DENOISING, load_state, looks_like
 from rtdetr.weights.trained_sampling import trained_sampling
 from rtdetr.wording import counted
@@ -39,13 +39,13 @@ _FOREIGN = (".json", ".yaml", ".yml", ".txt", ".jpg", ".jpeg", ".png", ".zip")
 
 
 class LoadedWeights(NamedTuple):
-    """A checkpoint as read: entries under the names of `config.version`, the model, its classes where known.
+    """A checkpoint in memory: entries under the names of `config.version`, the model, and its classes if known.
 
-    `thresholds` are scores by label above which a detection counts for `threshold="auto"`, where they were measured.
-    `said` is the model that the file itself names, which another one asked for by name may differ from; None: it does
-    not say. `preparation` is how its images are resized and padded, where they are not stretched, bilinear. `averaged`
-    says whether the entries are a moving average; None: unknown. `assumes_sampling`: nothing says whether the model
-    samples features bilinear or discrete.
+    thresholds: score thresholds by label for `threshold="auto"`, if measured.
+    stated: the model that the file itself describes, which can differ from one requested by name; None: none.
+    preparation: how images are resized and padded, if not stretched with bilinear resampling.
+    averaged: whether the entries are a moving average (EMA); None: unknown.
+    assumes_sampling: nothing shows whether sampling is bilinear or discrete.
     """
 
     state: State
@@ -53,7 +53,7 @@ class LoadedWeights(NamedTuple):
     categories: Categories | None
     path: Path
     thresholds: tuple[float, ...] | None = None
-    said: ModelConfig | None = None
+    stated: ModelConfig | None = None
     preparation: Preparation | None = None
     averaged: bool | None = None
     assumes_sampling: bool = False
@@ -63,27 +63,27 @@ class LoadedWeights(NamedTuple):
 def read_checkpoint(
     source: str | Path, *, model: ModelName | None = None, prepares: bool = False, average: bool = True
 ) -> LoadedWeights:
-    """Read weights and find out which model they are for.
+    """Read weights and identify their model.
 
-    The model comes from the file where it says so (ours, Hugging Face's), else from a YAML file or config.json beside
-    it, else from the names and shapes of its entries and the optimizer of a training checkpoint; where two zoo models
-    look the same, from the file's name, else the zoo's first.
+    The model comes from the file itself (our files and Hugging Face's), or else from a YAML file or config.json next to
+    it, or else from the names and shapes of its entries and the optimizer of a training checkpoint. If two zoo models
+    look the same, the file name decides, then the order of the zoo.
 
     Args:
-        source: a zoo name ("rtdetrv2_r18vd", fetched into the cache; "rtdetr_r50vd:objects365" for its other file;
-            "rtdetrv2_r18vd:untrained" for fresh weights, the same each time, which serve for speed alone), an address
-            "https://...", or a path: .pth file, .safetensors file, or folder in Hugging Face's layout
-            ("./rtdetrv2_r18vd" where a folder has the name of a model), or of a training run: best.pth in it, else
-            last.pth.
-        model: the network to use instead of what the file says, as its zoo name or a file (see `model_file.py`); class
-            count and channels stay the file's.
-        prepares: the caller follows `LoadedWeights.preparation`, too.
-        average: take the moving average of a checkpoint that has both; False: the weights that were trained.
+        source: a zoo name ("rtdetrv2_r18vd", downloaded to the cache; "rtdetr_r50vd:objects365" for its other file;
+            "rtdetrv2_r18vd:untrained" for random but reproducible weights, useful only to measure speed), a URL
+            "https://...", or a path: a .pth file, a .safetensors file, a folder in the Hugging Face layout
+            ("./rtdetrv2_r18vd" if the folder has the name of a model), or the folder of a training run (best.pth if it
+            exists, or else last.pth).
+        model: the network to use instead of the one that the file describes, as a zoo name or a file (see
+            `model_file.py`); numbers of classes and channels come from the checkpoint.
+        prepares: whether the caller supports `LoadedWeights.preparation`.
+        average: use the EMA weights of a checkpoint that has both; False: the trained weights.
 
     Raises:
-        WeightsError: missing, damaged, not RT-DETR's, or not this `model`'s; it has a preparation of images, and the
-            caller would stretch them.
-        ConfigError: no such `model`.
+        WeightsError: the file is missing, damaged, not an RT-DETR or not of this `model`, or needs a preparation of
+            images that the caller does not support.
+        ConfigError: `model` does not exist.
     """
     if isinstance(source, str) and source.endswith(zoo.UNTRAINED) and not Path(source).exists():
         return _untrained(source.removesuffix(zoo.UNTRAINED), model)
@@ -95,14 +95,14 @@ def read_checkpoint(
         if described is not None and described.preparation is not None and not prepares:
             raise _unprepared(described.preparation, described.config)
         name = model or zoo_name
-        said = said_model(name, state) if name else None
-        if said is None and described is None and not missing:
-            said = said_beside(path, state, observation)
+        stated = stated_model(name, state) if name else None
+        if stated is None and described is None and not missing:
+            stated = adjacent_model(path, state, observation)
         trained = trained_sampling(state, content.moments)
-        if said is not None:
-            config = _as_named(said.config, observation)
-            tell_other_sampling(path, trained, config.decoder.sampling, said.origin)
-            if described is not None:  # no entry of a checkpoint shows these
+        if stated is not None:
+            config = _as_named(stated.config, observation)
+            warn_other_sampling(path, trained, config.decoder.sampling, stated.origin)
+            if described is not None:  # not visible in the entries
                 kept = {name: getattr(described.config, name) for name in ("pixel_mean", "pixel_std", "eval_size_hw")}
                 config = config.replace(**{**kept, "eval_size_hw": kept["eval_size_hw"] or config.eval_size_hw})
         elif described is not None:
@@ -113,46 +113,46 @@ def read_checkpoint(
         if DENOISING not in state:
             config = config.replace(decoder={"num_denoising": 0})
     except WeightsError as error:
-        named = re.search(rf"(?<![\w.]){re.escape(str(path))}(?!\w)", str(error))  # "ed" is not in "damaged"
+        named = re.search(rf"(?<![\w.]){re.escape(str(path))}(?!\w)", str(error))  # the path "ed" is not in "damaged"
         raise WeightsError(str(error) if named else f"{path}: {error}") from None
     categories = described.categories if described else None
     if categories is None and zoo_name is not None and config.num_classes == len(COCO80):
         categories = COCO80
-    if categories is None and said is not None and said.labels_are_ids:
+    if categories is None and stated is not None and stated.labels_are_ids:
         categories = Categories.of_ids(config.num_classes)
     if missing:
-        tell_assumed(path, missing, config, categories=categories, named=model is not None)
+        warn_assumed(path, missing, config, categories=categories, named=model is not None)
     if described is not None and described.training is not None:
-        tell_edited_model(path, described.training)
-    tell_few_tokens(path, config)
+        warn_edited_model(path, described.training)
+    warn_few_tokens(path, config)
     weights = LoadedWeights(to_version(state, config.version), config, categories, path, averaged=content.averaged)
     if described is None:
-        shown = said is not None or trained is not None or is_named(observation, path.name)
-        return weights._replace(assumes_sampling=not (shown or missing or config.version == "v1"))
-    return weights._replace(thresholds=described.thresholds, said=described.config, preparation=described.preparation)
+        known = stated is not None or trained is not None or is_named(observation, path.name)
+        return weights._replace(assumes_sampling=not (known or missing or config.version == "v1"))
+    return weights._replace(thresholds=described.thresholds, stated=described.config, preparation=described.preparation)
 
 
 def load_model(source: str | Path, *, model: ModelName | None = None) -> tuple[RTDETR, Categories]:
-    """Read weights and build their model, in eval mode on the CPU, float32.
+    """Read weights and build their model in eval mode, float32, on the CPU.
 
     Args:
         source: as for `read_checkpoint`.
         model: as for `read_checkpoint`.
 
     Returns:
-        The model and its classes; unknown ones count as COCO's where there are 80, else they are numbered.
+        The model and its classes; 80 unnamed classes are assumed to be COCO's, others are numbered.
 
     Raises:
-        WeightsError: as for `read_checkpoint`, and entries that do not fit.
+        WeightsError: as for `read_checkpoint`, or the entries do not fit.
     """
     return build_from(read_checkpoint(source, model=model))
 
 
 @pytorch_defaults()
 def build_from(weights: LoadedWeights) -> tuple[RTDETR, Categories]:
-    """Build the model of a checkpoint that was read; returns and raises what `load_model` does."""
+    """Build the model of a checkpoint; returns and raises the same as `load_model`."""
     if weights.assumes_sampling:
-        tell_assumed_sampling(weights.path)
+        warn_assumed_sampling(weights.path)
     built = build_model(weights.config)
     try:
         load_state(built, weights.state)
@@ -162,53 +162,53 @@ def build_from(weights: LoadedWeights) -> tuple[RTDETR, Categories]:
 
 
 def default_categories(num_classes: int) -> Categories:
-    """Classes of a checkpoint that names none: COCO's where there are 80, as in every published file."""
+    """Return the classes of a checkpoint without class names: COCO's if there are 80, as in published files."""
     return COCO80 if num_classes == len(COCO80) else Categories.numbered(num_classes)
 
 
 def save_weights(model: RTDETR, path: str | Path, *, categories: Categories | None = None) -> Path:
-    """Write a .pth file that this library and the official tools read.
+    """Write a .pth file that this library and the official tools can read.
 
     Args:
         model: the model, not fused.
         path: the file; it is replaced atomically.
-        categories: its classes, where known; read back by `read_checkpoint`.
+        categories: its classes, if known; `read_checkpoint` reads them back.
 
     Raises:
-        WeightsError: a fused model, the wrong number of classes, or a place that cannot be written.
+        WeightsError: the model is fused, the number of classes is wrong, or the file cannot be written.
     """
     check_savable(model, categories)
     if Path(path).suffix.lower() == ".safetensors" or exported_format(path):
-        raise WeightsError(f"{path}: save_weights writes .pth files; save_huggingface writes .safetensors ones")
+        raise WeightsError(f"{path}: save_weights writes .pth files. Use save_huggingface for .safetensors files")
     return write_pth(Path(path), _own_state(model), config=model.config, categories=categories)
 
 
 def save_huggingface(model: RTDETR, folder: str | Path, *, categories: Categories | None = None) -> list[str]:
-    """Write a folder that transformers' `from_pretrained` and this library read.
+    """Write a folder that transformers' `from_pretrained` and this library can read.
 
     Args:
         model: the model, not fused.
-        folder: created where missing; files of the same names are replaced.
-        categories: its classes, where known.
+        folder: created if missing; files of the same names are replaced.
+        categories: its classes, if known.
 
     Returns:
-        What stock transformers cannot do with the result; empty where it computes exactly this model.
+        Limitations of the result in stock transformers; empty if it computes exactly this model.
 
     Raises:
-        WeightsError: a fused model, the wrong number of classes, or a place that cannot be written.
+        WeightsError: the model is fused, the number of classes is wrong, or a file cannot be written.
     """
     check_savable(model, categories)
     return write_huggingface(Path(folder), _own_state(model), config=model.config, categories=categories)
 
 
 def check_savable(model: RTDETR, categories: Categories | None) -> None:
-    """Refuse what must never become a file: fused models, and class names that are not the model's.
+    """Check that a model can be saved.
 
     Raises:
-        WeightsError: as said.
+        WeightsError: the model is fused, or the number of class names is wrong.
     """
     if model.is_fused:
-        raise WeightsError("a fused model is for inference only and cannot be saved; save the model it was made from")
+        raise WeightsError("a fused model is for inference only and cannot be saved. Save the model before fusing it")
     if categories is not None and len(categories) != model.config.num_classes:
         raise WeightsError(
             f"got {counted(len(categories), 'class name')} for a model of {counted(model.config.num_classes, 'class')}"
@@ -216,26 +216,27 @@ def check_savable(model: RTDETR, categories: Categories | None) -> None:
 
 
 def _unprepared(preparation: Preparation, config: ModelConfig) -> WeightsError:
-    """An error about images that the caller would stretch, bilinear."""
+    """Return an error about a preparation of images that the caller does not support."""
     height, width = config.eval_size_hw or (640, 640)
     keys = "resample" if preparation.size is None else "size, pad_size"
     return WeightsError(
-        f"{PREPROCESSOR}: {keys}: images of this model are {preparation}. Detecting with this folder (rtdetr predict, "
-        "evaluate, benchmark) follows that; training, export and conversion know only stretched images, bilinear. To "
-        'stretch them instead, which gives other detections, put "do_pad": false, "resample": 2 and '
-        f'"size": {{"height": {height}, "width": {width}}} there'
+        f"{PREPROCESSOR}: {keys}: images of this model are {preparation}. rtdetr predict, evaluate and benchmark "
+        "support that; training, export and conversion support only bilinear stretching. To stretch images "
+        'instead, which gives other detections, set "do_pad": false, "resample": 2 and '
+        f'"size": {{"height": {height}, "width": {width}}}'
     )
 
 
 def _check_fits(config: ModelConfig, observation: Observation) -> None:
-    """Compare what a file says about itself with what it holds, before a model of that size is built."""
+    """Compare the description in a file with its entries, before a model of that size is built."""
     found = differences(observation.facts, config)
     if found or observation.num_classes != config.num_classes or observation.in_channels != config.in_channels:
-        raise WeightsError(f"its description and its entries disagree: {(found or ['class or channel count'])[0]}")
+        problem = (found or ["class or channel count"])[0]
+        raise WeightsError(f"the description of the model does not match its entries: {problem}")
 
 
 def _as_named(config: ModelConfig, observation: Observation) -> ModelConfig:
-    """The configuration that the caller named, with the file's class count and channels."""
+    """Return the configuration that the caller named, with the checkpoint's numbers of classes and channels."""
     found = differences(observation.facts, config)
     if found:
         wrong = f"expected weights of {config.name!r}, got {'; '.join(found[:2])}."
@@ -244,7 +245,7 @@ def _as_named(config: ModelConfig, observation: Observation) -> ModelConfig:
 
 
 def _find(source: str | Path) -> tuple[Path, str | None]:
-    """Return the file of a source, downloaded if it is a zoo name, and that name."""
+    """Return the file of a source, downloaded if necessary, and its zoo name, if it is one."""
     name, _, tag = str(source).partition(":")
     if not isinstance(source, Path) and name in (*zoo.list_models(), *zoo.ALIASES):
         return _published(name, tag), name
@@ -258,14 +259,14 @@ def _find(source: str | Path) -> tuple[Path, str | None]:
 
 
 def of_run(path: Path) -> Path:
-    """The weights in the folder of a training run, the best ones if there are any; any other path as it is."""
+    """Return the weights in the folder of a training run, best.pth if it exists; other paths are returned unchanged."""
     return next((file for file in (path / BEST_FILE, path / LAST_FILE) if file.is_file()), path)
 
 
 def _untrained(name: str, model: ModelName | None) -> LoadedWeights:
-    """Fresh weights of a zoo model."""
+    """Return random weights of a zoo model."""
     config = zoo.model_config(name)
-    if model is not None and said_model(model, {}).config != config:
+    if model is not None and stated_model(model, {}).config != config:
         raise WeightsError(f"expected weights of {model!r}, got those of {name!r}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -278,8 +279,8 @@ def _published(name: str, tag: str) -> Path:
     checkpoints = zoo.entry(name).checkpoints
     if not checkpoints:
         raise WeightsError(
-            f"{name!r} has no published weights; train it, or give the path of a checkpoint, or "
-            f"'{name}{zoo.UNTRAINED}' for fresh weights, which serve for speed alone"
+            f"{name!r} has no published weights. Train it, or give the path of a checkpoint, or "
+            f"'{name}{zoo.UNTRAINED}' for random weights, which are useful only to measure speed"
         )
     if tag and tag not in checkpoints:
         raise WeightsError(
@@ -287,20 +288,20 @@ def _published(name: str, tag: str) -> Path:
         )
     checkpoint = checkpoints[tag or str(zoo.tag(name))]
     if checkpoint.url is None:
-        raise WeightsError(f"{name!r} cannot be downloaded from here: {checkpoint.note}")
+        raise WeightsError(f"{name!r} cannot be downloaded: {checkpoint.note}")
     return download(checkpoint.url, sha256=checkpoint.sha256)
 
 
 def _read(path: Path, *, average: bool) -> tuple[PthContent, tuple[str, ...]]:
-    """Read a file or folder of any format, under official names, and which of transformers' files it lacks."""
+    """Read a file or folder of any format under official names; return the missing transformers files too."""
     if exported_format(path) and path.is_file():
-        raise WeightsError(f"{path} is an exported model, expected a checkpoint: give the one that it was made from")
+        raise WeightsError(f"{path} is an exported model, expected a checkpoint. Give the one it was exported from")
     if path.is_dir() or path.suffix.lower() in (".safetensors", ".bin") or path.name.lower().endswith(".index.json"):
         state, described = read_huggingface(path)
         missing = described.missing if described else (CONFIG, PREPROCESSOR)
         return PthContent(state, described, averaged=None), missing
     if path.suffix.lower() in _FOREIGN:
-        raise WeightsError(f"{path} is no checkpoint: expected a .pth or .safetensors file, or the folder of a model")
+        raise WeightsError(f"{path} is not a checkpoint: expected a .pth or .safetensors file, or a model folder")
     content = read_pth(path, average=average)
     if not is_huggingface(content.state):
         return content, ()

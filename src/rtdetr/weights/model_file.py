@@ -1,7 +1,7 @@
-"""Which model a checkpoint is of, said by something else than the checkpoint: a zoo name, or a file.
+"""The model of a checkpoint as stated by a zoo name or another file.
 
-A file is a published YAML file, one of this library's own, the config.json of a training run, or that of transformers.
-Files beside a checkpoint that does not say itself are looked at as well.
+Such a file is a published YAML file, one of this library, or the config.json of a training run or of transformers. If a
+checkpoint does not describe its model, the files next to it are searched too.
 """
 
 import json
@@ -27,12 +27,12 @@ _log = logging.getLogger(__name__)
 SUFFIXES = (".yml", ".yaml", ".json")
 
 
-class SaidModel(NamedTuple):
-    """A model as something else than its checkpoint describes it.
+class StatedModel(NamedTuple):
+    """A model as stated outside its checkpoint.
 
     config: the network.
-    labels_are_ids: rows of the class heads are category ids, as `remap_mscoco_category: False` means.
-    origin: name or file that says so.
+    labels_are_ids: class rows are category ids, as with `remap_mscoco_category: False`.
+    origin: name or file that states it.
     """
 
     config: ModelConfig
@@ -40,24 +40,24 @@ class SaidModel(NamedTuple):
     origin: str
 
 
-def said_model(model: str | os.PathLike[str] | ModelConfig, state: State) -> SaidModel:
-    """Return the model that a user names.
+def stated_model(model: str | os.PathLike[str] | ModelConfig, state: State) -> StatedModel:
+    """Return the model that the user named.
 
     Args:
         model: a zoo name, a file, or the network itself.
-        state: entries under official names, for what a config.json of transformers leaves to them.
+        state: entries under official names, for what a config.json of transformers does not state.
 
     Raises:
-        ConfigError: no such model or file, or a file that does not describe a model.
-        WeightsError: a config.json that does not fit the entries.
+        ConfigError: the model or file does not exist, or the file does not describe a model.
+        WeightsError: a config.json does not fit the entries.
     """
     if isinstance(model, ModelConfig):
-        return SaidModel(model, labels_are_ids=False, origin=model.name)
+        return StatedModel(model, labels_are_ids=False, origin=model.name)
     if isinstance(model, str) and not model.lower().endswith(SUFFIXES):
-        return SaidModel(zoo.model_config(model), labels_are_ids=False, origin=model)
+        return StatedModel(zoo.model_config(model), labels_are_ids=False, origin=model)
     path = with_home(model)
     if not path.is_file():
-        raise ConfigError(f"no such file: {path}. Give the YAML file of the model, or a name of 'rtdetr models'")
+        raise ConfigError(f"no such file: {path}. Give the YAML file of the model, or a name listed by 'rtdetr models'")
     found = _read(path, state)
     if found is None:
         raise ConfigError(
@@ -67,39 +67,39 @@ def said_model(model: str | os.PathLike[str] | ModelConfig, state: State) -> Sai
     return found
 
 
-def said_beside(path: Path, state: State, observation: Observation) -> SaidModel | None:
-    """Return the model that files beside a checkpoint describe; None where none fits it or they contradict each other.
+def adjacent_model(path: Path, state: State, observation: Observation) -> StatedModel | None:
+    """Return the model described by the files next to a checkpoint; None if none fits or they contradict each other.
 
     Args:
-        path: the checkpoint, which does not say itself.
+        path: the checkpoint, which does not describe its model.
         state: its entries under official names.
-        observation: what the entries show.
+        observation: facts visible in the entries.
     """
     found = []
     for file in sorted(file for pattern in ("*.yml", "*.yaml", "config.json") for file in path.parent.glob(pattern)):
         try:
-            said = _read(file, state, named=False)
+            stated = _read(file, state, named=False)
         except (ConfigError, WeightsError) as error:
-            _log.warning("%s lies beside %s and is not used: %s", file.name, path, error)
+            _log.warning("%s, next to %s, is not used: %s", file.name, path, error)
             continue
-        fits = said is not None and said.config.version == observation.version
-        if said is not None and fits and not differences(observation.facts, said.config):
-            found.append(said)
-    if len({(_compared(said.config), said.labels_are_ids) for said in found}) > 1:
-        files = ", ".join(Path(said.origin).name for said in found)
-        _log.warning("%s: the files beside it describe different models (%s), so none is used", path, files)
+        fits = stated is not None and stated.config.version == observation.version
+        if stated is not None and fits and not differences(observation.facts, stated.config):
+            found.append(stated)
+    if len({(_compared(stated.config), stated.labels_are_ids) for stated in found}) > 1:
+        files = ", ".join(Path(stated.origin).name for stated in found)
+        _log.warning("%s: the files next to it describe different models (%s), so none is used", path, files)
         return None
     if not found:
         return None
-    _log.info("%s: its model is the one that %s describes", path, found[0].origin)
+    _log.info("%s: using the model described by %s", path, found[0].origin)
     return found[0]
 
 
 def described_network(description: Mapping[str, Any]) -> ModelConfig:
-    """Return the network of a mapping {base: a zoo name, and what is different}.
+    """Return the network of a mapping with `base`, a zoo name, and the settings that differ from it.
 
     Raises:
-        ConfigError: a name or value that cannot be.
+        ConfigError: a name or value is invalid.
     """
     changes = dict(description)
     base = changes.pop("base", None)
@@ -107,8 +107,8 @@ def described_network(description: Mapping[str, Any]) -> ModelConfig:
     return network.replace(**changes)
 
 
-def _read(path: Path, state: State, *, named: bool = True) -> SaidModel | None:
-    """The model of a file; None where it describes none, and, unless a user `named` the file, none of the zoo."""
+def _read(path: Path, state: State, *, named: bool = True) -> StatedModel | None:
+    """Return the model of a file, or None. Unknown model names count as none unless the user `named` the file."""
     values = _json(path) if path.suffix.lower() == ".json" else read_yaml(path)
     labels_are_ids = False
     if describes_network(values) or (INCLUDE in values and is_published(values)):
@@ -128,19 +128,19 @@ def _read(path: Path, state: State, *, named: bool = True) -> SaidModel | None:
         config = described.config
     else:
         return None
-    return SaidModel(config, labels_are_ids, str(path))
+    return StatedModel(config, labels_are_ids, str(path))
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(read_text(path, what="description", error=WeightsError))
     except (ValueError, RecursionError) as error:
-        raise WeightsError(f"{path} holds damaged JSON: {error}") from None
+        raise WeightsError(f"{path} contains invalid JSON: {error}") from None
     return values if isinstance(values, dict) else {}
 
 
 def _compared(config: ModelConfig) -> str:
-    """A network without what the checkpoint itself shows, and without what concerns its training."""
+    """Return a network without settings that the checkpoint shows or that concern only training."""
     backbone = {"freeze_at": -1, "freeze_norm": False}
     decoder = {"num_denoising": 0, "label_noise_ratio": 0.0, "box_noise_scale": 0.0}
     return config.replace(

@@ -1,8 +1,8 @@
 """Parameter names: official RT-DETRv2 (what this library uses), official RT-DETR v1, and Hugging Face transformers.
 
-Two tables, each read in both directions. A row pairs the beginnings of two names, `#` stands for a number; the first
-row that fits is used and the rest of the name stays. Attention projections are one stacked tensor in official files
-and three tensors in transformers; `to_huggingface` and `from_huggingface` split and join them.
+Two tables, each used in both directions. A row pairs two name prefixes, where `#` is a number; the first row that fits
+is used, and the rest of the name is unchanged. Attention projections are one stacked tensor in official files and three
+tensors in transformers; `to_huggingface` and `from_huggingface` split and join them.
 """
 
 import functools
@@ -32,7 +32,7 @@ _PARTS = (("conv.", "convolution."), ("norm.", "normalization."))
 _ENCODER_LAYER, _HF_ENCODER_LAYER = "encoder.encoder.#.layers.#.", "model.encoder.encoder.#.layers.#."
 _DECODER_LAYER, _HF_DECODER_LAYER = "decoder.decoder.layers.#.", "model.decoder.layers.#."
 
-_STEM, _HF_STEM = "backbone.stem.stem", "model.backbone.model.embedder.stem"  # of HGNetv2
+_STEM, _HF_STEM = "backbone.stem.stem", "model.backbone.model.embedder.stem"  # in HGNetv2
 _HG_STAGE, _HF_HG_STAGE = "backbone.stages.#.", "model.backbone.model.encoder.stages.#."
 _HG_PARTS = (("conv.", "convolution."), ("bn.", "normalization."), ("lab.", "lab."))
 _HG_LAYER = "blocks.#.layers.#."
@@ -95,7 +95,7 @@ V2_TO_HUGGINGFACE: Table = (
     ("decoder.dec_score_head.", "model.decoder.class_embed."),
     ("decoder.dec_bbox_head.", "model.decoder.bbox_embed."),
 )
-# names that transformers uses in memory since version 5, and the ones that its files have
+# names that transformers uses in memory since version 5, and the names in its files
 _HF_NEW_TO_OLD = (
     ("model.encoder.aifi.", "model.encoder.encoder."),
     (".self_attn.o_proj.", ".self_attn.out_proj."),
@@ -106,7 +106,7 @@ _HF_PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 
 
 def version_of(keys: Iterable[str]) -> Literal["v1", "v2"] | None:
-    """Say whether official names are "v1" or "v2"; None when they are neither."""
+    """Return whether official names are "v1" or "v2"; None if neither."""
     keys = set(keys)
     if "encoder.input_proj.0.conv.weight" in keys:
         return "v2"
@@ -114,7 +114,7 @@ def version_of(keys: Iterable[str]) -> Literal["v1", "v2"] | None:
 
 
 def to_version(state: State, version: str) -> State:
-    """Return the entries under the names of another version; constants that v1 does not store are left out for it."""
+    """Return the entries under the names of another version; for v1, constants that it does not store are dropped."""
     if version_of(state) in (None, version):
         return dict(state)
     if version == "v2":
@@ -124,7 +124,7 @@ def to_version(state: State, version: str) -> State:
 
 
 def is_huggingface(keys: Iterable[str]) -> bool:
-    """Whether names are those of transformers' RTDetr or RTDetrV2."""
+    """Return whether the names are those of transformers' RTDetr or RTDetrV2."""
     return any(key.startswith("model.") for key in keys)
 
 
@@ -132,7 +132,7 @@ def to_huggingface(state: State) -> State:
     """Return official entries, v1 or v2, under transformers' names (those of its files).
 
     Raises:
-        WeightsError: an entry has no place in transformers' model.
+        WeightsError: an entry does not exist in transformers' model.
     """
     result: State = {}
     for key, value in to_version(state, "v2").items():
@@ -140,7 +140,7 @@ def to_huggingface(state: State) -> State:
             continue
         renamed = _rename(key, V2_TO_HUGGINGFACE)
         if renamed is None:
-            raise WeightsError(f"transformers has no place for the entry {key!r}; save as .pth instead")
+            raise WeightsError(f"transformers has no entry for {key!r}. Save as .pth instead")
         head, stacked, kind = renamed.partition(".in_proj_")
         if not stacked:
             result[renamed] = value
@@ -154,7 +154,7 @@ def from_huggingface(state: State) -> State:
     """Return transformers' entries under official v2 names; tied copies are dropped.
 
     Raises:
-        WeightsError: a name that is not RTDetr's or RTDetrV2's, or an attention with a projection missing.
+        WeightsError: a name does not belong to RTDetr or RTDetrV2, or an attention projection is missing.
     """
     result: State = {}
     projections: dict[str, dict[str, Tensor]] = {}
@@ -168,12 +168,12 @@ def from_huggingface(state: State) -> State:
         elif name in _HF_PROJECTIONS:
             stacked = renamed.removesuffix(f".{name}.{kind}") + f".in_proj_{kind}"
             projections.setdefault(stacked, {})[name] = value
-            result[stacked] = value  # its place in the order; the value follows
+            result[stacked] = value  # keeps the order; the value is set below
         else:
             result[renamed] = value
     if unknown:
         raise WeightsError(
-            f"{counted(len(unknown), 'entry')} {are(unknown)} not RT-DETR's, such as {', '.join(sorted(unknown)[:3])}"
+            f"{counted(len(unknown), 'entry')} {are(unknown)} not of RT-DETR, such as {', '.join(sorted(unknown)[:3])}"
         )
     for stacked, parts in projections.items():
         if set(parts) != set(_HF_PROJECTIONS) or len({part.shape for part in parts.values()}) > 1:
@@ -183,7 +183,7 @@ def from_huggingface(state: State) -> State:
 
 
 def _in_file_names(state: State) -> State:
-    """Undo what differs between transformers' versions: in-memory names and tied copies at the top level."""
+    """Undo differences between transformers versions: in-memory names and tied copies at the top level."""
     result: State = {}
     for key, value in state.items():
         for new, old in _HF_NEW_TO_OLD:
@@ -197,7 +197,7 @@ def _in_file_names(state: State) -> State:
 
 
 def _rename(key: str, table: Table, *, backwards: bool = False) -> str | None:
-    """Translate one name; None when no row fits."""
+    """Translate a name; return None if no row fits."""
     for pattern, replacement in _compiled(table, backwards):
         if match := pattern.match(key):
             for number in match.groups():

@@ -1,8 +1,8 @@
-"""Checkpoint files of PyTorch (.pth): reading the official ones and ours, writing ours.
+"""PyTorch checkpoints (.pth): read official files and ours, write ours.
 
-Official files hold {"ema": {"module": entries}} or {"model": entries} or both beside training state. Ours are the same
-plus "rtdetr", plain data that says which model and classes the entries are for, so official tools read them as well.
-Reading never runs code from the file (`weights_only=True`).
+Official files contain {"ema": {"module": entries}}, {"model": entries} or both, with training state. Ours are the same
+plus "rtdetr", plain data that describes model and classes, so official tools can read them too. Reading never runs
+code from the file (`weights_only=True`).
 """
 
 import warnings
@@ -24,25 +24,25 @@ from rtdetr.weights.names import State
 from rtdetr.wording import counted
 
 FORMAT = 1
-_PREFIXES = ("module.", "_orig_mod.")  # left in names by DistributedDataParallel and torch.compile
+_PREFIXES = ("module.", "_orig_mod.")  # added to names by DistributedDataParallel and torch.compile
 _DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.bool)
 
 
 class Metadata(NamedTuple):
-    """What our files know beyond the entries."""
+    """What our files store besides the entries."""
 
     config: ModelConfig
     categories: Categories | None
-    thresholds: tuple[float, ...] | None = None  # by label, what `threshold="auto"` means
-    preparation: Preparation | None = None  # of images that are not stretched; no file of ours says it
-    training: Mapping[str, Any] | None = None  # settings of the run that it is of
-    missing: tuple[str, ...] = ()  # files of a Hugging Face folder in place of which defaults are assumed
+    thresholds: tuple[float, ...] | None = None  # by label, for `threshold="auto"`
+    preparation: Preparation | None = None  # of images that are not stretched; never stored in our files
+    training: Mapping[str, Any] | None = None  # settings of the training run
+    missing: tuple[str, ...] = ()  # missing files of a Hugging Face folder, replaced by defaults
 
 
 def metadata(
     config: ModelConfig, categories: Categories | None, *, thresholds: Sequence[float] | None = None
 ) -> dict[str, Any]:
-    """The plain data of the key "rtdetr" in a checkpoint; every writer of checkpoints stores it."""
+    """Return the plain data for the key "rtdetr" in a checkpoint, which all our checkpoints contain."""
     measured = {} if thresholds is None else {"thresholds": [float(threshold) for threshold in thresholds]}
     return {
         "format": FORMAT,
@@ -55,38 +55,38 @@ def metadata(
 
 
 def read_metadata(data: object) -> Metadata:
-    """Check and build what `metadata` wrote.
+    """Read and check the output of `metadata`.
 
     Raises:
-        WeightsError: written by a newer version of this library, or damaged.
+        WeightsError: it was written by a newer version of this library, or is damaged.
     """
     if not isinstance(data, Mapping):
-        raise WeightsError(f"its description of the model (key 'rtdetr') is damaged: expected an object, got {data!r}")
+        raise WeightsError(f"its model description (key 'rtdetr') is damaged: expected an object, got {data!r}")
     expected = {"format": (int, "a number"), "model": (Mapping, "an object"), "categories": (list, "a list or null")}
     for key, (kind, words) in expected.items():
         value = data.get(key, ...)
         if isinstance(value, bool) or not (isinstance(value, kind) or (value is None and key == "categories")):
             found = "is missing" if value is ... else f"is {repr(value)[:100]}"
-            raise WeightsError(f"its description of the model is damaged: {key} {found}, expected {words}")
+            raise WeightsError(f"its model description is damaged: {key} {found}, expected {words}")
     if data["format"] > FORMAT:
         raise WeightsError(
-            f"its format {data['format']} is newer than {FORMAT}, the last one known here; upgrade rtdetr"
+            f"its format {data['format']} is newer than {FORMAT}, the latest one supported here. Upgrade rtdetr"
         )
     try:
         rows = data["categories"]
         categories = None if rows is None else Categories.from_json(rows)
     except InputError as error:
-        raise WeightsError(f"its description of the model is damaged: categories: {error}") from None
+        raise WeightsError(f"its model description is damaged: categories: {error}") from None
     try:
         config = ModelConfig.from_record(data["model"])
     except (RTDETRError, TypeError, AttributeError) as error:
-        raise WeightsError(f"its description of the model is damaged: {error}") from None
+        raise WeightsError(f"its model description is damaged: {error}") from None
     size_hw = config.eval_size_hw
     if data.get("image_size_hw", size_hw) not in (size_hw, None if size_hw is None else list(size_hw)):
         raise WeightsError(f"its image_size_hw {data['image_size_hw']!r} contradicts its eval_size_hw {size_hw}")
     if categories is not None and len(categories) != config.num_classes:
         raise WeightsError(
-            f"it names {counted(len(categories), 'class')} for a model of {config.num_classes}: categories and "
+            f"it names {counted(len(categories), 'class')} for a model with {config.num_classes}; categories and "
             "num_classes must agree"
         )
     thresholds, training = _checked_thresholds(data.get("thresholds"), config.num_classes), data.get("training")
@@ -94,14 +94,14 @@ def read_metadata(data: object) -> Metadata:
 
 
 def merged_metadata(data: object, described: Metadata | None) -> object:
-    """What `read_metadata` reads, where a part that was left out is as in another description, if there is one."""
+    """Fill in missing parts of the data for `read_metadata` from another description, if there is one."""
     if described is None or not isinstance(data, Mapping):
         return data
     return _merged(metadata(described.config, described.categories, thresholds=described.thresholds), data)
 
 
 def _merged(usual: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """One mapping over another one, and the mappings in it likewise if they are of one kind."""
+    """Merge one mapping over another, recursively for nested mappings of the same kind."""
     merged = dict(usual)
     for key, value in changes.items():
         old = usual.get(key)
@@ -112,7 +112,7 @@ def _merged(usual: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
 
 
 def _checked_thresholds(values: object, num_classes: int) -> tuple[float, ...] | None:
-    """One number in 0..1 a class, or None where the file has none."""
+    """Return one threshold in 0..1 per class, or None if the file has none."""
     if values is None:
         return None
     # `<=` is False for NaN
@@ -120,53 +120,53 @@ def _checked_thresholds(values: object, num_classes: int) -> tuple[float, ...] |
         raise WeightsError("its score thresholds are damaged; expected numbers in 0..1")
     if len(values) != num_classes:
         raise WeightsError(
-            f"it has {counted(len(values), 'score threshold')} for a model of {counted(num_classes, 'class')}"
+            f"it has {counted(len(values), 'score threshold')} for a model with {counted(num_classes, 'class')}"
         )
     return tuple(map(float, values))
 
 
 def read_own(path: Path) -> dict[str, Any]:
-    """Return the whole content of a .pth file that this library wrote, of a training run or not.
+    """Return the complete content of a .pth file that this library wrote, including training checkpoints.
 
     Raises:
-        WeightsError: no such file, damaged, or without our description.
+        WeightsError: the file does not exist, is damaged, or has no description by this library.
     """
     content = load_pickle(path)
     if not isinstance(content, Mapping) or not isinstance(content.get("rtdetr"), Mapping):
         raise WeightsError(
-            f"expected a .pth file of this library, in which thresholds can be stored, got {path}. "
-            f"Make one with: rtdetr weights convert {path} NEW.pth"
+            f"expected a .pth file of this library, which can store thresholds, got {path}. "
+            f"Create one with: rtdetr weights convert {path} NEW.pth"
         )
     return dict(content)
 
 
 def store_thresholds(path: Path, thresholds: Sequence[float]) -> Path:
-    """Put score thresholds into one of our checkpoints; all else in the file stays as it is.
+    """Store score thresholds in one of our checkpoints; the rest of the file is unchanged.
 
     Args:
         path: a .pth file that this library wrote; it is replaced atomically.
-        thresholds: one in 0..1 a class, by label.
+        thresholds: one in 0..1 per class, by label.
 
     Raises:
-        WeightsError: as for `read_own`, another number of classes, or a place that cannot be written.
+        WeightsError: as for `read_own`, or the number of classes is wrong, or the file cannot be written.
     """
-    return _describe_anew(path, {"thresholds": [float(threshold) for threshold in thresholds]})
+    return _update_description(path, {"thresholds": [float(threshold) for threshold in thresholds]})
 
 
 def store_categories(path: Path, categories: Categories) -> Path:
-    """Give the classes of one of our checkpoints other names and ids; all else in the file stays as it is.
+    """Change the class names and ids of one of our checkpoints; the rest of the file is unchanged.
 
     Args:
         path: a .pth file that this library wrote; it is replaced atomically.
-        categories: by label, as many as the file has.
+        categories: by label, with as many classes as the file has.
 
     Raises:
         WeightsError: as for `store_thresholds`.
     """
-    return _describe_anew(path, {"categories": categories.to_json()})
+    return _update_description(path, {"categories": categories.to_json()})
 
 
-def _describe_anew(path: Path, changes: Mapping[str, Any]) -> Path:
+def _update_description(path: Path, changes: Mapping[str, Any]) -> Path:
     content = read_own(path)
     content["rtdetr"] = {**content["rtdetr"], **changes}
     try:
@@ -177,13 +177,13 @@ def _describe_anew(path: Path, changes: Mapping[str, Any]) -> Path:
 
 
 class PthContent(NamedTuple):
-    """What a PyTorch file holds.
+    """Content of a PyTorch file.
 
     Attributes:
         state: entries of the model.
-        described: our description.
-        averaged: whether the entries are a moving average; None: they are the whole file, which does not say.
-        moments: shapes of the moments of the optimizer, which are those of the parameters that were trained.
+        described: our description, if any.
+        averaged: whether the entries are a moving average (EMA); None: unknown, as the file contains only entries.
+        moments: shapes of the optimizer's moments, which are those of the trained parameters.
     """
 
     state: State
@@ -193,14 +193,14 @@ class PthContent(NamedTuple):
 
 
 def read_pth(path: Path, *, average: bool = True) -> PthContent:
-    """Read the entries of a PyTorch file and what it says about them.
+    """Read the entries of a PyTorch file and their description.
 
     Args:
         path: the file.
-        average: take the moving average where the file has one; else the weights that were trained, where it has them.
+        average: prefer the EMA weights; False: prefer the trained weights.
 
     Raises:
-        WeightsError: no such file, damaged, not a checkpoint, or it wants to run code.
+        WeightsError: the file does not exist, is damaged, is not a checkpoint, or contains code.
     """
     content = load_pickle(path)
     if not isinstance(content, Mapping):
@@ -225,43 +225,43 @@ def _moments(optimizer: object) -> tuple[torch.Size, ...]:
 
 
 def averaged_entries(content: Mapping[str, Any]) -> Any:
-    """The entries of the moving average in a checkpoint of the published layout; None where it has none."""
+    """Return the EMA entries of a checkpoint in the published layout; None if it has none."""
     average = content.get("ema")
     return average.get("module") if isinstance(average, Mapping) else None
 
 
 def load_pickle(path: Path) -> Any:
-    """`torch.load` that never runs code from the file and whose only error is WeightsError."""
+    """Call `torch.load` without running code from the file; every error becomes a WeightsError."""
     if not path.is_file():
         raise WeightsError(f"no such file: {path}")
     try:
         archive = zipfile.is_zipfile(path)
         if archive and (broken := _first_broken_record(path)):
             raise WeightsError(
-                f"{path} is damaged: the checksum of its record {broken!r} is wrong. Get the file again."
+                f"{path} is damaged: the checksum of its record {broken!r} is wrong. Download or copy it again."
             )
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about old or odd files, which are either readable or an error below
+            warnings.simplefilter("ignore")  # for old or unusual files, which are either readable or an error below
             return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
     except WeightsError:
         raise
-    except Exception as error:  # whatever a damaged or hostile file makes the reader trip over
+    except Exception as error:  # a damaged or malicious file can raise anything
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if "weights_only" in str(error) or "Unsupported global" in str(error) or "Weights only" in str(error):
-            reason = "it holds more than tensors and plain data, and code from a file is never run"
+            reason = "it contains more than tensors and plain data, and code from files is never run"
         raise WeightsError(f"{path} is damaged or not a PyTorch checkpoint: {reason[:200]}") from None
 
 
 def _first_broken_record(path: Path) -> str | None:
-    """Name of the first record of a zip archive that does not have its checksum: torch itself does not look."""
+    """Return the first record of a zip archive with a wrong checksum, which torch does not check."""
     with zipfile.ZipFile(path) as archive:
         return archive.testzip()
 
 
 def checked_state(entries: object, path: Path) -> State:
-    """Require a mapping of names to ordinary tensors and drop the prefixes that wrappers put before every name."""
+    """Require a mapping of names to plain tensors, and remove prefixes that wrappers add to every name."""
     if not isinstance(entries, Mapping) or not entries:
-        raise WeightsError(f"{path}: expected entries of a model, got {type(entries).__name__} without any")
+        raise WeightsError(f"{path}: expected the entries of a model, got {type(entries).__name__} without entries")
     for key, value in entries.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise WeightsError(f"{path}: expected names with tensors, got {key!r}: {type(value).__name__}")
@@ -288,9 +288,9 @@ def write_pth(
         path: the file to create or replace.
         state: all entries of the model, under the names of `config.version`.
         config: the model.
-        categories: its classes, where known.
-        thresholds: a score threshold a class, where measured.
-        describe: also store our description; without it the file holds what published files hold, nothing else.
+        categories: its classes, if known.
+        thresholds: score thresholds per class, if measured.
+        describe: also store our description; without it the file contains only what published files contain.
 
     Raises:
         WeightsError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""The network of a published file with the weights of a checkpoint, for the tools that evaluate, export and detect."""
+"""The network of a published file with the weights of a checkpoint, for the evaluation, export and detection tools."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -12,10 +12,10 @@ from rtdetr.weights.rows import name_rows
 
 
 class PublishedModel(NamedTuple):
-    """A model in eval mode and what its checkpoint says about it.
+    """A model in eval mode, with information from its checkpoint.
 
-    `is_named`: something says which classes the rows are of; otherwise `categories` is what such files usually have.
-    `averaged`: whether the weights are a moving average; None: unknown.
+    is_named: whether the classes are known; otherwise, `categories` are those that such files usually have.
+    averaged: whether the weights are a moving average (EMA); None: unknown.
     """
 
     model: RTDETR
@@ -27,15 +27,15 @@ class PublishedModel(NamedTuple):
 
 
 def load_published(published: Published, source: str, *, average: bool = True) -> PublishedModel:
-    """Build the network of a file, with the number of classes of the checkpoint.
+    """Build the network of a published file with the number of classes of the checkpoint.
 
     Args:
-        published: what the file says.
-        source: file or address of the checkpoint, or the zoo's name of one.
+        published: content of the published file.
+        source: file, URL or zoo name of the checkpoint.
         average: as for `read_checkpoint`.
 
     Raises:
-        WeightsError: the checkpoint is missing, damaged or of another network.
+        WeightsError: the checkpoint is missing, damaged or belongs to another network.
     """
     path = download(source) if "://" in source else source
     weights = read_checkpoint(path, model=published.network, average=average)

@@ -1,7 +1,7 @@
-"""Rows of the class heads: which class each one is of, and leaving out those of no class.
+"""Rows of the class heads: assign classes to them, and remove unused ones.
 
-With `remap_mscoco_category: False` the published code trains category ids as labels: N classes with ids 1..N have
-N + 1 rows, of which row 0 is of no class, and COCO has 91.
+With `remap_mscoco_category: False` the published code trains category ids as labels: N classes with ids 1..N have N + 1
+rows with row 0 unused, and COCO has 91 rows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,14 +19,14 @@ from rtdetr.wording import counted
 
 
 def name_rows(weights: LoadedWeights, classes: GivenClasses) -> LoadedWeights:
-    """Give the rows of a checkpoint that does not name them their classes.
+    """Assign classes to the rows of a checkpoint without class names.
 
     Args:
         weights: the checkpoint.
-        classes: as `--classes` takes them; see `rtdetr.class_lists`.
+        classes: as for `--classes`; see `rtdetr.class_lists`.
 
     Raises:
-        ConfigError: the checkpoint names other classes itself, or these are not as many as it has.
+        ConfigError: the checkpoint has other class names, or the number of classes does not fit.
     """
     given = class_list(classes)
     named = given.naming(weights.categories, weights.config.num_classes, model=weights.path)
@@ -34,18 +34,18 @@ def name_rows(weights: LoadedWeights, classes: GivenClasses) -> LoadedWeights:
 
 
 def drop_unused_rows(weights: LoadedWeights) -> LoadedWeights:
-    """Leave out the rows of no class; the others keep their names and category ids.
+    """Remove the unused rows; the others keep their names and category ids.
 
     Raises:
-        ConfigError: nothing says which rows are used.
+        ConfigError: it is unknown which rows are used.
     """
     count, categories = weights.config.num_classes, weights.categories
     unnamed = Categories.of_ids(count)
     used = [label for label, one in enumerate(categories or unnamed) if one != unnamed[label]]
     if not used:
         raise ConfigError(
-            f"{weights.path}: which of its {counted(count, 'row')} are unused is not known: give the classes of its "
-            "training data, --classes ANNOTATIONS.json (Python: categories)"
+            f"{weights.path}: it is unknown which of its {counted(count, 'row')} are unused. Give the classes of its "
+            "training data: --classes ANNOTATIONS.json (Python: categories)"
         )
     assert categories is not None
     thresholds = weights.thresholds
@@ -58,12 +58,12 @@ def drop_unused_rows(weights: LoadedWeights) -> LoadedWeights:
 
 
 def select_rows(state: Mapping[str, Tensor], rows: Sequence[int], *, count: int) -> State:
-    """Entries with only some rows of the class heads, in this order, and the same of the denoising embedding.
+    """Return the entries with selected rows of the class heads and the denoising embedding, in the given order.
 
     Args:
         state: entries under official names.
         rows: rows to keep.
-        count: how many the checkpoint has.
+        count: number of rows of the checkpoint.
     """
     return {
         key: selected(value, rows, count=count) if key.startswith(CLASS_HEADS) else value
@@ -72,10 +72,10 @@ def select_rows(state: Mapping[str, Tensor], rows: Sequence[int], *, count: int)
 
 
 def selected(value: Tensor, rows: Sequence[int], *, count: int) -> Tensor:
-    """Some rows of one entry of a class head, of the denoising embedding, or of a moment of either."""
-    if value.ndim == 0:  # a count of steps
+    """Select rows of an entry of a class head or the denoising embedding, or of a moment of either."""
+    if value.ndim == 0:  # a step counter
         return value
-    if len(value) == count + 1:  # the embedding: its last row stands for "no class"
+    if len(value) == count + 1:  # the embedding: its last row is for "no class"
         rows = [*rows, count]
     elif len(value) != count:  # class-agnostic
         return value

@@ -1,7 +1,7 @@
-"""config.json of a training run: what it says about the model, beside checkpoints that say it too.
+"""config.json of a training run, and how it differs from the settings in a checkpoint.
 
-A checkpoint holds the settings it was trained with, and is what counts. config.json is a copy for people; who edits it
-should not believe that the model has changed.
+A checkpoint contains the settings it was trained with, which take precedence. config.json is a copy for reading; edits
+of it do not change the model, so they cause a warning.
 """
 
 import json
@@ -15,12 +15,12 @@ from rtdetr.run_files import CONFIG_FILE
 from rtdetr.text_files import read_text
 
 _log = logging.getLogger(__name__)
-_SECTIONS = {"recipe.": "train.", "network.": "model."}  # of the file, and what `--set` calls them
+_SECTIONS = {"recipe.": "train.", "network.": "model."}  # section in the file -> prefix for `--set`
 _OF_MODEL = ("model", "in_channels", "network", "train.train_size_hw")
 
 
 def read_run_config(file: Path) -> Mapping[str, Any]:
-    """Settings of a run's config.json; empty where there is none, or where it is of something else.
+    """Return the settings in the config.json of a run; empty if there is none or it belongs to something else.
 
     Raises:
         WeightsError: the file cannot be read.
@@ -30,12 +30,12 @@ def read_run_config(file: Path) -> Mapping[str, Any]:
     try:
         stored = json.loads(read_text(file, what="record", error=WeightsError))
     except (json.JSONDecodeError, RecursionError) as error:
-        raise WeightsError(f"{file} holds damaged JSON: {error}") from None
+        raise WeightsError(f"{file} contains invalid JSON: {error}") from None
     return stored if isinstance(stored, dict) and {"recipe", "output_dir"} <= stored.keys() else {}
 
 
 def edits(written: Mapping[str, Any], saved: Mapping[str, Any], start: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Settings that differ: the name that `--set` has for each, what a file says, and what a checkpoint says."""
+    """Yield the settings that differ: name for `--set`, value in the file, value in the checkpoint."""
     for key in [key for key in written if key in saved]:
         name, value, stored = f"{start}{key}", written[key], saved[key]
         if isinstance(value, Mapping) and isinstance(stored, Mapping):
@@ -44,28 +44,28 @@ def edits(written: Mapping[str, Any], saved: Mapping[str, Any], start: str = "")
             yield name, value, stored
 
 
-def tell_edited_model(checkpoint: Path, saved: Mapping[str, Any]) -> None:
-    """Say where the config.json beside a checkpoint describes another model than the checkpoint does.
+def warn_edited_model(checkpoint: Path, saved: Mapping[str, Any]) -> None:
+    """Warn if the config.json next to a checkpoint describes another model than the checkpoint.
 
     Args:
         checkpoint: the file that was read.
-        saved: the settings of the run that are in it.
+        saved: the settings of the run in the checkpoint.
     """
     file = checkpoint.with_name(CONFIG_FILE)
     try:
         written = read_run_config(file)
     except WeightsError as error:
-        _log.warning("%s. It is not compared with %s, which decides", error, checkpoint.name)
+        _log.warning("%s. It is not compared with %s, which takes precedence", error, checkpoint.name)
         return
     for name, value, stored in edits(written, saved):
         if name in _OF_MODEL or name.startswith("model."):
             _log.warning(
-                "%s has %s %s, but %s was trained with %s, which decides. Put that back, or train another model",
+                "%s has %s %s, but %s was trained with %s, which is used. Restore that value, or train another model",
                 *(file, name, shown(value), checkpoint.name, shown(stored)),
             )
 
 
 def shown(value: Any) -> str:
-    """A value as JSON, cut where it is long."""
+    """Return a value as JSON, shortened if it is long."""
     text = json.dumps(value)
     return text if len(text) <= 100 else f"{text[:100]}..."

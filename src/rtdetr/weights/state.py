@@ -1,8 +1,8 @@
-"""Entries into a model: strict in what was learned, tolerant in constants.
+"""Load entries into a model: strict for trained entries, tolerant for constants.
 
-Every learned entry must be there, of the right shape, and finite. Constants (anchors, their mask, the points' scale,
-batch counters) may be missing or belong to another image size: the model has fresh ones. Another number of classes or
-channels is a matter of `transfer`, never of loading.
+All trained entries must exist, have the right shape and be finite. Constants (anchors, their mask, the scale of the
+points, batch counters) can be missing or belong to another image size; then the model's own are used. Other numbers of
+classes or channels need `transfer`.
 """
 
 import torch
@@ -20,29 +20,30 @@ DENOISING = "decoder.denoising_class_embed.weight"
 
 
 def load_state(model: RTDETR, state: State) -> None:
-    """Put entries into a model: strict in what was learned, tolerant in constants.
+    """Load entries into a model: strict for trained entries, tolerant for constants.
 
     Args:
         model: the model to fill.
         state: entries under official names, v1 or v2, in any float type.
 
     Raises:
-        WeightsError: another class count, another model, missing or superfluous entries, or a value that is not finite.
+        WeightsError: the number of classes or the model differs, entries are missing or unknown, or a value is not
+            finite.
     """
     model.load_state_dict(complete_state(model, state))
 
 
 def complete_state(model: RTDETR, state: State) -> State:
-    """Return every entry of a model, in its order: learned ones from `state`, constants from `state` where they apply.
+    """Return all entries of a model, in its order: trained entries from `state`, constants from `state` if they apply.
 
-    Stored anchors apply at their own size only and in float32 or wider (a moving average in training has moved them a
-    little, and published numbers come from them); elsewhere the model's fresh ones are right.
+    Stored anchors apply only at their own size and in float32 or wider (the EMA in training has changed them slightly,
+    and published accuracy was measured with them); otherwise the model's own are used.
 
     Raises:
         WeightsError: as for `load_state`.
     """
     if model.is_fused:
-        raise WeightsError("cannot load weights into a fused model; load them first, then fuse")
+        raise WeightsError("cannot load weights into a fused model. Load them first, then fuse")
     config = model.config
     state = to_version(state, config.version)
     own = model.state_dict()
@@ -50,7 +51,7 @@ def complete_state(model: RTDETR, state: State) -> State:
     _check_counts(config, observation)
     missing = [key for key in own if key not in state and not key.endswith(CONSTANTS)]
     superfluous = [key for key in state if key not in own and not key.endswith(CONSTANTS)]
-    if config.decoder.num_denoising == 0:  # such a model is for inference
+    if config.decoder.num_denoising == 0:  # the model is for inference only
         superfluous = [key for key in superfluous if key != DENOISING]
     learned = [key for key in own if key in state and not key.endswith(CONSTANTS)]
     wrong = [key for key in learned if state[key].shape != own[key].shape or state[key].dtype not in LEARNED_TYPES]
@@ -58,7 +59,7 @@ def complete_state(model: RTDETR, state: State) -> State:
         raise WeightsError(_explain(config, observation, missing=missing, superfluous=superfluous, wrong=wrong))
     for key in learned:
         if not bool(state[key].isfinite().all()):
-            raise WeightsError(f"entry {key!r} holds NaN or infinity: the run that wrote it had diverged")
+            raise WeightsError(f"entry {key!r} contains NaN or infinity: the training run that wrote it had diverged")
     keep_anchors = observation.eval_size_hw is not None and observation.eval_size_hw == config.eval_size_hw
     return {
         key: state[key] if key in state and _applies(key, state[key], fresh, keep_anchors=keep_anchors) else fresh
@@ -67,7 +68,7 @@ def complete_state(model: RTDETR, state: State) -> State:
 
 
 def _applies(key: str, stored: Tensor, fresh: Tensor, *, keep_anchors: bool) -> bool:
-    """Whether an entry of the file replaces the model's own; learned ones always do."""
+    """Whether an entry of the file replaces the model's own; trained entries always do."""
     if not key.endswith(CONSTANTS):
         return True
     if stored.shape != fresh.shape or stored.is_floating_point() != fresh.is_floating_point():
@@ -80,7 +81,7 @@ def _applies(key: str, stored: Tensor, fresh: Tensor, *, keep_anchors: bool) -> 
 
 
 def _check_counts(config: ModelConfig, observation: Observation) -> None:
-    advice = "Build the model with that number, or use rtdetr.weights.transfer for another set of classes or channels."
+    advice = "Build the model with that number, or use rtdetr.weights.transfer for other classes or channels."
     for what, found, expected in (
         ("classes", observation.num_classes, config.num_classes),
         ("image channels", observation.in_channels, config.in_channels),
@@ -92,10 +93,10 @@ def _check_counts(config: ModelConfig, observation: Observation) -> None:
 def _explain(
     config: ModelConfig, observation: Observation, *, missing: list[str], superfluous: list[str], wrong: list[str]
 ) -> str:
-    """One line about why entries do not fit a model: how many, the first of them, and what the file looks like."""
+    """Return why entries do not fit a model, on one line: counts, the first names, and the model it looks like."""
     parts = [
         f"{len(keys)} {kind} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
-        for kind, keys in (("missing", missing), ("unknown", superfluous), ("of another shape or type", wrong))
+        for kind, keys in (("missing", missing), ("unknown", superfluous), ("with another shape or type", wrong))
         if keys
     ]
     parts += differences(observation.facts, config)[:2]
@@ -103,6 +104,6 @@ def _explain(
 
 
 def looks_like(config: ModelConfig, observation: Observation) -> str:
-    """A sentence that names the zoo model which a file is of, empty where that is this model or none."""
+    """Return a sentence that names the zoo model of a file; empty if it is this model or none."""
     names = [candidate.name for candidate in candidates(observation)]
     return f" The file looks like {names[0]!r}." if names and config.name not in names else ""

@@ -1,7 +1,7 @@
-"""Carry weights over to another set of classes or image channels, or only a backbone. Everything else must fit.
+"""Transfer weights to other classes or image channels, or only a backbone. Everything else must fit.
 
-The rows of the class heads and of the denoising embedding are carried over by class name; rows of new classes keep the
-model's fresh values. The first convolution's weights are averaged over the image channels and repeated.
+Rows of the class heads and the denoising embedding are transferred by class name; rows of new classes keep the model's
+random values. The weights of the first convolution are averaged over the image channels and repeated.
 """
 
 from collections.abc import Sequence
@@ -24,12 +24,12 @@ CLASS_HEADS = ("decoder.enc_score_head.", "decoder.dec_score_head.", DENOISING)
 
 
 class TransferReport(NamedTuple):
-    """What a transfer did, for the user to read.
+    """Report of a transfer.
 
-    carried_classes: names, as the model has them, whose rows came from the checkpoint.
-    new_classes: names (numbers where no names are known) whose rows start fresh.
-    reinitialized: class-dependent entries in which rows start fresh.
-    adapted: entries made to fit another number of image channels.
+    carried_classes: classes of the model with rows from the checkpoint.
+    new_classes: classes (numbers if names are unknown) with random rows.
+    reinitialized: class-dependent entries with random rows.
+    adapted: entries adapted to another number of image channels.
     """
 
     carried_classes: tuple[str, ...]
@@ -38,10 +38,11 @@ class TransferReport(NamedTuple):
     adapted: tuple[str, ...]
 
     def __str__(self) -> str:
-        lines = [f"{counted(len(self.carried_classes), 'class')} carried over, {len(self.new_classes)} start fresh"]
+        carried = counted(len(self.carried_classes), "class")
+        lines = [f"{carried} transferred, {len(self.new_classes)} initialized randomly"]
         if self.new_classes:
             names = ", ".join(self.new_classes[:8]) + (", ..." if len(self.new_classes) > 8 else "")
-            lines.append(f"fresh classes: {names}; fresh rows in {', '.join(self.reinitialized)}")
+            lines.append(f"new classes: {names}; random rows in {', '.join(self.reinitialized)}")
         if self.adapted:
             lines.append(f"averaged over the image channels: {', '.join(self.adapted)}")
         return "; ".join(lines)
@@ -54,35 +55,35 @@ def transfer(
     source_names: Sequence[str] | None = None,
     target_names: Sequence[str] | None = None,
 ) -> TransferReport:
-    """Fill a model from a checkpoint of the same network with other classes or image channels.
+    """Load a checkpoint of the same network with other classes or image channels into a model.
 
-    With names on both sides rows go by name (case and surrounding space do not count), whatever the numbers of classes.
-    Without, rows are carried over only where the number of classes is the same.
+    With names on both sides, rows are matched by name, ignoring case and surrounding spaces. Without names, rows are
+    transferred only if the number of classes is the same.
 
     Args:
-        model: freshly built for the new classes and channels.
+        model: a new model for the new classes and channels.
         state: entries under official names, v1 or v2.
         source_names: class names of the checkpoint, by label.
         target_names: class names of the model, by label.
 
     Returns:
-        What was carried over, what starts fresh, what was adapted.
+        What was transferred, reinitialized and adapted.
 
     Raises:
-        WeightsError: names that do not match the counts, or entries that do not fit for another reason.
+        WeightsError: the number of names is wrong, or entries do not fit for another reason.
     """
     state = to_version(state, model.config.version)
     observation = observe(state)
     classes, old_classes = model.config.num_classes, observation.num_classes
-    for names, count, whose in ((source_names, old_classes, "checkpoint"), (target_names, classes, "model")):
+    for names, count, owner in ((source_names, old_classes, "checkpoint"), (target_names, classes, "model")):
         if names is not None and len(names) != count:
-            raise WeightsError(f"got {counted(len(names), 'class name')} for a {whose} of {counted(count, 'class')}")
+            raise WeightsError(f"got {counted(len(names), 'class name')} for a {owner} with {counted(count, 'class')}")
     pairs = _matches(source_names, target_names, old_classes, classes)
     same = classes == old_classes and all(new == old for new, old in pairs.items()) and len(pairs) == classes
     own = model.state_dict()
     reinitialized = []
     for key in [] if same else [key for key in own if key.startswith(CLASS_HEADS) and key in state]:
-        padding = 1 if key == DENOISING else 0  # its last row stands for "no class", stays zero
+        padding = 1 if key == DENOISING else 0  # its last row is for "no class" and stays zero
         rows = own[key].clone()
         if (len(rows), len(state[key])) != (classes + padding, old_classes + padding):
             if rows.shape != state[key].shape:  # class-agnostic on one side only
@@ -110,14 +111,14 @@ def transfer(
 
 
 def load_backbone(model: RTDETR, source: str | Path) -> TransferReport:
-    """Fill only a model's backbone, with published ImageNet weights; training from scratch starts with them.
+    """Load published ImageNet weights into a model's backbone, the starting point of training from scratch.
 
     Args:
-        model: the model, usually freshly built; it may have another number of image channels.
+        model: the model, usually new; it can have another number of image channels.
         source: URL (such as `zoo.backbone_url(config)`) or path of a file with the backbone's own names.
 
     Raises:
-        WeightsError: unreachable, damaged, or for another backbone.
+        WeightsError: the file is unreachable, damaged, or for another backbone.
     """
     path = download(str(source)) if "://" in str(source) else Path(source)
     state = checked_state(load_pickle(path), path)
@@ -129,7 +130,7 @@ def load_backbone(model: RTDETR, source: str | Path) -> TransferReport:
 
 
 def _matches(source: Sequence[str] | None, target: Sequence[str] | None, old: int, new: int) -> dict[int, int]:
-    """Label in the model -> label in the checkpoint, for the classes that both have."""
+    """Map labels of the model to labels of the checkpoint, for the classes that both have."""
     if source is None or target is None:
         return {label: label for label in range(new)} if old == new else {}
     labels: dict[str, int] = {}
@@ -141,7 +142,7 @@ def _matches(source: Sequence[str] | None, target: Sequence[str] | None, old: in
 def _fit_channels(weight: Tensor, channels: int) -> Tensor:
     """Spread a convolution's weights evenly over another number of input channels.
 
-    The sum over the channels stays, so an image with equal channels gives the same response.
+    The sum over the channels is unchanged, so an image with equal channels gives the same response.
     """
     total = weight.to(torch.float64).sum(1, keepdim=True)
     return (total / channels).expand(-1, channels, -1, -1).to(weight.dtype)
