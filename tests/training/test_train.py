@@ -118,7 +118,7 @@ def test_a_run_leaves_everything_in_its_folder(data, tmp_path, capsys):
     model, categories = load_model(result.best_weights)
     assert (model.config.name, categories.names, categories.ids) == ("test-tiny", ["cat", "dog", "bird"], [3, 7, 90])
     shown = capsys.readouterr().err
-    assert "data     12 images, 3 of them without objects; 3 classes; for validation 4 images, 0 of them" in shown
+    assert "data           12 images (3 without objects); 3 classes; validation: 4 images (0 without objects)" in shown
     assert "epoch 2/2  step 3/3  left 0:00:0" in shown
     assert "epoch 2/2  loss" in shown
 
@@ -364,7 +364,7 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(data, tmp_path):
     (tmp_path / "only").mkdir()
     (tmp_path / "only/train").symlink_to(data / "train")
     cases = [
-        (ConfigError, "no validation part.*evaluate_every", {"data": annotations}),
+        (ConfigError, "no validation split.*evaluate_every", {"data": annotations}),
         (
             DatasetError,
             "^Give validation data with --val-data .* has no annotations for 'val'",
@@ -538,7 +538,7 @@ def test_what_cannot_be_resumed_is_said_in_the_words_of_the_options(data, tmp_pa
     ):
         run_tiny(None, resume=tmp_path / "run", epochs=2, size_hw=(96, 96))
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=rf"the run's data is '{data.name}', which is not in .*: DATA"):
+    with pytest.raises(ConfigError, match=rf"the run's data is '{data.name}', which does not exist in .* with DATA"):
         run_tiny(None, resume=tmp_path / "run", epochs=2)
     assert run_tiny(data, resume=tmp_path / "run", epochs=2).finished
 
