@@ -165,9 +165,10 @@ def test_a_run_goes_on_the_same_after_an_export_that_exchanged_class_numbers(who
         file.write_text(json.dumps(exchanged(json.loads(file.read_text()))))
     run_tiny(None, resume=part)
     assert [text for text in caplog.messages if text.startswith("resume:")] == [
-        "resume: 2 of 3 classes have another number in the data than in the run: 'cat', 'dog'; classes go by name and "
-        "keep the run's numbers",
-        "resume: best.pth and last.pth now have the class names and category ids of the data, and their former weights",
+        "resume: the dataset lists 2 of 3 classes in a different order than the run: 'cat', 'dog'; classes are matched "
+        "by name and keep the labels of the run",
+        "resume: updated the class names and category ids in best.pth and last.pth to those of the data; weights are "
+        "unchanged",
     ]
     assert measured(part) == measured(whole.output_dir)
     assert training_state(part) == training_state(whole.output_dir)
@@ -175,7 +176,7 @@ def test_a_run_goes_on_the_same_after_an_export_that_exchanged_class_numbers(who
     content = json.loads(files[0].read_text())
     content["categories"].append({"id": 91, "name": "fox"})
     files[0].write_text(json.dumps(content))
-    with pytest.raises(ConfigError, match="only the data has 'fox'"):
+    with pytest.raises(ConfigError, match="only in the data: 'fox'"):
         run_tiny(None, resume=part, epochs=3)
 
 
@@ -193,8 +194,10 @@ def test_a_run_goes_on_with_a_renamed_class_and_its_best_weights_are_evaluated(t
     assert read_checkpoint(best).categories == before.categories
     with caplog.at_level(logging.WARNING):
         run_tiny(None, resume=tmp_path / "run", epochs=1)
-    assert "'bird' is now 'fox'" in caplog.text and "'cat', 'dog'; classes go by name" in caplog.text
-    assert "best.pth and last.pth now have the class names" in caplog.text and "other boxes" not in caplog.text
+    assert "'bird' is now 'fox'" in caplog.text and "'cat', 'dog'; classes are matched by name" in caplog.text
+    assert (
+        "the class names and category ids in best.pth and last.pth" in caplog.text and "other boxes" not in caplog.text
+    )
     after = read_checkpoint(best)
     assert after.categories.to_json() == [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}, {"id": 90, "name": "fox"}]
     assert flat(after.state) == flat(before.state)
@@ -203,7 +206,7 @@ def test_a_run_goes_on_with_a_renamed_class_and_its_best_weights_are_evaluated(t
     with caplog.at_level(logging.WARNING):
         run_tiny(None, resume=tmp_path / "run", dry_run=True)
     (said,) = [text for text in caplog.messages if text.startswith("resume:")]
-    assert "have another number" in said
+    assert "in a different order" in said
 
 
 def test_a_run_that_died_in_an_evaluation_is_evaluated_when_resumed(data, whole, tmp_path, monkeypatch):
@@ -249,7 +252,7 @@ def test_resuming_a_finished_run_changes_nothing(data, tmp_path, capsys):
     assert "nothing is left to do: the run has done its 2 epochs; for more, --epochs N" in capsys.readouterr().err
     config = (tmp_path / "config.json").read_bytes()
     with pytest.raises(
-        ConfigError, match=r"the run has done 2 epochs, and 1 are asked for: ask for more \(--epochs N\)"
+        ConfigError, match=r"the run has finished 2 epochs and cannot be shortened to 1: increase --epochs"
     ):
         run_tiny(None, resume=tmp_path, epochs=1)
     assert (tmp_path / "config.json").read_bytes() == config
@@ -307,7 +310,9 @@ def test_a_dataset_without_any_object(tmp_path, caplog):
     best = tmp_path / "run" / "best.pth"
     assert (result.finished, result.best_ap, result.best_weights) == (True, None, best)
     assert "has no objects to train on" in caplog.text
-    assert "has no objects to measure AP by; best.pth will hold the weights of the last evaluation" in caplog.text
+    assert (
+        "has no objects, so AP cannot be measured; best.pth will hold the weights of the last evaluation" in caplog.text
+    )
     weights = [torch.load(file, weights_only=True)["ema"] for file in (best, result.last_weights)]
     assert flat(weights[0]) == flat(weights[1])
     model, _ = load_model(result.last_weights)
@@ -612,7 +617,7 @@ def test_another_metric_on_resuming_begins_to_compare_anew():
 
 def test_a_second_training_in_the_process_is_refused(tmp_path: Path) -> None:
     def refused() -> bool:
-        with pytest.raises(ConfigError, match="another training is under way in this process, and random numbers"):
+        with pytest.raises(ConfigError, match="another training run is in progress in this process"):
             run_tiny(folder, tmp_path / "second")
         return True
 
