@@ -136,7 +136,7 @@ def test_thresholds_cannot_be_stored_in_foreign_files(folder, tmp_path):
     export(folder / "tiny.pth", tmp_path / "tiny.onnx")
     result = run(tmp_path / "tiny.onnx", folder, "--save-thresholds")
     assert result.exit_code == 2
-    assert "is an exported file, and thresholds are stored in checkpoints" in result.stderr.splitlines()[-1]
+    assert "is an exported file, but thresholds are stored in checkpoints" in result.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def test_a_model_that_differs_is_not_written(weights, tmp_path, monkeypatch):
         (["-o", "model.xml", "--format", "onnx"], "format openvino has that ending"),
         (["-o", "model.tflite"], "model.tflite: expected a name ending in .onnx, .xml, .engine, .pt2"),
         (["--precision", "int8"], "INT8 is calibrated on images: give a dataset"),
-        (["--precision", "int8", "--data", ".", "--no-check"], "leave --no-check out"),
+        (["--precision", "int8", "--data", ".", "--no-check"], "omit --no-check"),
         (["--max-drop", "0.1"], "int8 (--max-drop) is for --precision int8, got fp32"),
         (["--queries", "5000", "--size", "64"], "at most the 84 tokens of an image of 64x64, got 5000"),
         (["--size", "100x64"], "the nearest are 96x64 and 128x64"),

@@ -61,7 +61,7 @@ class DetectionColumns(NamedTuple):
 
 
 class CocoEvaluator:
-    """Collects the detections on a dataset: 16 bytes per image in memory, detections beyond some ten thousand on disk.
+    """Collects the detections on a dataset, with 16 bytes per image in memory and most detections on disk.
 
     If several processes each evaluate some of the images, `gathered` joins their detections in the main process. With
     other means of communication, send the `state()` of each process and call `CocoEvaluator.merged`.

@@ -1,9 +1,9 @@
 """Match detections with objects, for AP, precision and recall, confusion matrix and error types.
 
-`match` compares the detections of a `CocoEvaluator` with the ground truth, some images at a time, and keeps 24 bytes per
-detection; all other modules of this package use these columns. The rules are COCO's: per image and class, detections
-are matched in order of descending score with the unmatched object that they overlap most; at most 100 count; and
-detections on crowd regions are neither right nor wrong.
+`match` compares the detections of a `CocoEvaluator` with the ground truth, some images at a time, and keeps 24 bytes
+per detection; all other modules of this package use these columns. The rules are COCO's: per image and class,
+detections are matched in order of descending score with the unmatched object that they overlap most; at most 100 count;
+and detections on crowd regions are neither right nor wrong.
 
 Source: https://cocodataset.org/#detection-eval.
 """
