@@ -132,6 +132,4 @@ def parse_size(text: str) -> tuple[int, int]:
 def hint_at_classes(model: str, categories: "Categories") -> None:
     """Warn how to name the classes of a model whose weights do not store names."""
     if categories == type(categories).numbered(len(categories)):
-        _log.warning(
-            "%s does not name its classes, so they are called class 0, class 1, ... Name them with --classes", model
-        )
+        _log.warning("%s does not name its classes: using class 0, class 1, ... Name them with --classes", model)

@@ -4,8 +4,8 @@ A command is a module `rtdetr/cli/COMMAND.py` with an attribute of the same name
 options, or a `typer.Typer` for a group of subcommands. Its docstring is the help; the first line is the summary in
 `rtdetr --help`. Modules of commands import typer, `rtdetr.errors` and the standard library at the top, and everything
 else inside the function, because `rtdetr --help` imports all of them. They raise errors of `rtdetr.errors`, print
-results with `echo` and `write_json` of `cli/output.py`, and log. Options of several commands are in `cli/arguments.py`, words
-for shell completion in `cli/completion.py`. A help text says what the option does, its unit and its default.
+results with `echo` and `write_json` of `cli/output.py`, and log. Options of several commands are in `cli/arguments.py`,
+words for shell completion in `cli/completion.py`. A help text says what the option does, its unit and its default.
 
     def predict(
         source: Annotated[list[str], typer.Argument(help="Images, folders or globs.")],
