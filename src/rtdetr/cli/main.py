@@ -35,7 +35,7 @@ from rtdetr.cli.logs import log_to_stderr
 from rtdetr.cli.output import PIPE_CLOSED, pipe_was_closed
 from rtdetr.errors import ConfigError, RTDETRError, is_news, nearest, one_line, require_extra
 
-VERBS = (
+COMMANDS = (
     "train",
     "report",
     "evaluate",
@@ -74,21 +74,21 @@ class LazyGroup(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the commands in the order of the help."""
-        return list(VERBS)
+        return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Import and build a command."""
-        if cmd_name not in VERBS:
+        if cmd_name not in COMMANDS:
             if ctx.resilient_parsing:  # shell completion after a mistyped command
                 return None
             raise ConfigError(
-                f"unknown command {cmd_name!r}.{nearest(cmd_name, VERBS)} Run 'rtdetr --help' for the list."
+                f"unknown command {cmd_name!r}.{nearest(cmd_name, COMMANDS)} Run 'rtdetr --help' for the list."
             )
-        verb = getattr(importlib.import_module(f"rtdetr.cli.{cmd_name}"), cmd_name)
-        if not isinstance(verb, typer.Typer):
-            function, verb = verb, typer.Typer(add_completion=False, rich_markup_mode=None)
-            verb.command(cmd_name)(function)
-        command = typer.main.get_command(verb)
+        part = getattr(importlib.import_module(f"rtdetr.cli.{cmd_name}"), cmd_name)
+        if not isinstance(part, typer.Typer):
+            function, part = part, typer.Typer(add_completion=False, rich_markup_mode=None)
+            part.command(cmd_name)(function)
+        command = typer.main.get_command(part)
         if ctx.resilient_parsing:
             complete_words(command)
         return command
