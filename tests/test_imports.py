@@ -45,10 +45,10 @@ def test_nothing_heavy_is_loaded(code: str) -> None:
 
 
 def test_help_lists_every_verb() -> None:
-    from rtdetr.cli.main import VERBS
+    from rtdetr.cli.main import COMMANDS
 
     lines = python(command("--help")).stdout.splitlines()
-    for verb in VERBS:
+    for verb in COMMANDS:
         assert any(line.split()[:1] == [verb] and len(line.split()) > 2 for line in lines), verb
 
 

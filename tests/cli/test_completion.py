@@ -12,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from rtdetr.cli.completion import WORDS
-from rtdetr.cli.main import VERBS, LazyGroup, app
+from rtdetr.cli.main import COMMANDS, LazyGroup, app
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def words(line: str) -> list[str]:
 
 
 def test_verbs_and_options() -> None:
-    assert words("rtdetr ") == list(VERBS)
+    assert words("rtdetr ") == list(COMMANDS)
     assert words("rtdetr predict --thr") == ["--threshold"]
     assert words("rtdetr data ") == ["check"]
 
@@ -85,7 +85,7 @@ def test_the_help_of_an_option_names_the_words_of_the_table() -> None:
     group = typer.main.get_command(app)
     assert isinstance(group, LazyGroup)
     context = group.make_context("rtdetr", [], resilient_parsing=True)
-    verbs = [group.get_command(context, name) for name in VERBS]
+    verbs = [group.get_command(context, name) for name in COMMANDS]
     commands = [part for verb in verbs for part in getattr(verb, "commands", {"": verb}).values()]
     for command in commands:
         for parameter in command.params:

@@ -59,7 +59,7 @@ def test_fix(broken, tmp_path):
     result = run(broken, "--fix", tmp_path / "out", "--allow-loss")
     assert result.exit_code == 0, result.output
     assert "Changes, listed in its changes.txt: 1" in result.stdout
-    assert result.stdout.endswith("Of the copy: The data is sound.\n")
+    assert result.stdout.endswith("Result for the copy: The data is sound.\n")
     assert len(open_dataset(tmp_path / "out", split="train").annotations.labels) == 5
     again = run(broken, "--fix", tmp_path / "out")
     assert again.exit_code == 2
@@ -69,7 +69,7 @@ def test_fix(broken, tmp_path):
 def test_a_copy_that_is_not_sound_is_status_1(broken, tmp_path):
     result = run(broken, "--fix", tmp_path / "out", "--allow-loss", "--queries", 1)
     assert result.exit_code == 1
-    assert "Of the copy: Found 1 kind of warning." in result.stdout
+    assert "Result for the copy: Found 1 kind of warning." in result.stdout
 
 
 def test_sizes_and_queries(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rtdetr.cli.exporting import REFUSED
-from rtdetr.cli.main import VERBS, app
+from rtdetr.cli.main import COMMANDS, app
 from rtdetr.cli.output import PIPE_CLOSED
 from rtdetr.training.signals import exit_status
 from tests.cli.test_output import JSON_COMMANDS, make_place, printed_json
@@ -27,7 +27,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_verb_has_an_example() -> None:
-    assert tuple(dict.fromkeys(verb.split()[0] for verb, _ in EXAMPLES)) == VERBS
+    assert tuple(dict.fromkeys(verb.split()[0] for verb, _ in EXAMPLES)) == COMMANDS
 
 
 def test_every_exit_status_is_listed() -> None:

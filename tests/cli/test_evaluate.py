@@ -50,7 +50,7 @@ def test_a_checkpoint_is_evaluated_on_a_folder(folder, tmp_path):
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[0].split()[2:4] == ["IoU", "0.50:0.95;"]
     assert "95 % confidence" in result.stdout
-    assert "P, R and F1 at IoU 0.50" in result.stdout
+    assert "P, R and F1 are at IoU 0.50" in result.stdout
     assert "5 images in" in result.stdout
     rows = json.loads((tmp_path / "found.json").read_text())
     assert {row["category_id"] for row in rows} <= {3, 7, 90}
@@ -136,7 +136,7 @@ def test_thresholds_cannot_be_stored_in_foreign_files(folder, tmp_path):
     export(folder / "tiny.pth", tmp_path / "tiny.onnx")
     result = run(tmp_path / "tiny.onnx", folder, "--save-thresholds")
     assert result.exit_code == 2
-    assert "is an exported file, and thresholds are stored in checkpoints" in result.stderr.splitlines()[-1]
+    assert "is an exported file, but thresholds are stored in checkpoints" in result.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from rtdetr.cli.main import VERBS, LazyGroup, app
+from rtdetr.cli.main import COMMANDS, LazyGroup, app
 
-COMMANDS = [*VERBS, "data check", "weights convert"]
+ALL_COMMANDS = [*COMMANDS, "data check", "weights convert"]
 FORBIDDEN = re.compile(
     r"pictures?\b|colour|normalis|quantis|optimis|data sets?\b|anew|\bgo(es)? on\b|zoo name|licence|post-process"
     r"|images a (step|second)|of everything|runs before|of these draws",
@@ -22,13 +22,13 @@ def help_of(command: str) -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS])
+@pytest.mark.parametrize("command", ["", *ALL_COMMANDS])
 def test_words(command: str) -> None:
     text = " ".join(help_of(command).split())
     assert FORBIDDEN.findall(text) == []
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS])
+@pytest.mark.parametrize("command", ["", *ALL_COMMANDS])
 def test_layout(command: str) -> None:
     text = help_of(command)
     assert max(map(len, text.splitlines())) <= 100
@@ -44,7 +44,7 @@ def test_every_option_and_argument_has_a_help() -> None:
     group = typer.main.get_command(app)
     assert isinstance(group, LazyGroup)
     context = group.make_context("rtdetr", [], resilient_parsing=True)
-    for verb in (group, *(group.get_command(context, name) for name in VERBS)):
+    for verb in (group, *(group.get_command(context, name) for name in COMMANDS)):
         for command in (verb, *getattr(verb, "commands", {}).values()):
             assert command.help and command.help.splitlines()[0].endswith("."), command.name
             missing = [one.name for one in command.params if not getattr(one, "help", None)]

@@ -123,7 +123,7 @@ def test_a_bad_image_does_not_stop_the_others(weights, photos, tmp_path):
     assert result.stdout.count("30 bolt") == 2
     assert f"{photos / 'half.jpg'} cannot be read as an image" in result.stderr
     assert f"no image {photos / 'none.png'}" in result.stderr
-    assert f"InputError: 2 of 4 images could not be read; the first is {photos / 'none.png'}\n" in result.stderr
+    assert f"InputError: 2 of 4 images could not be read, the first is {photos / 'none.png'}\n" in result.stderr
     rows = json.loads((tmp_path / "found.json").read_text())["images"]
     assert ["error" in row for row in rows] == [True, False, False, True]
     assert len(list((tmp_path / "out").iterdir())) == 2
@@ -141,7 +141,7 @@ def test_sizes(weights, photos):
     [
         (["{photos}/*.bmp"], "no image found in"),
         (["{photos}/a.png", "--size", "big"], "expected a size like 640 or 480x640"),
-        (["{photos}/a.png", "--save", "{photos}"], "would overwrite the image"),
+        (["{photos}/a.png", "--save", "{photos}"], "would overwrite the input image"),
         (["{photos}/a.png", "--json", "{photos}/a.png/x.json"], "cannot write"),
         (["{photos}/a.png", "--device", "gpu"], "unknown device 'gpu'"),
         (["{photos}/a.png", "--model", "rtdetrv2_r18"], "rtdetrv2_r18vd"),
@@ -194,7 +194,7 @@ def test_a_missing_file_is_told_before_the_model_is_loaded(photos):
 
 def test_the_size_that_is_used_is_told(weights, photos, caplog):
     run(weights, photos / "a.png", "--size", "32x96")
-    assert [record.message for record in caplog.records][-1] == "images are resized to 32x96 (--size)"
+    assert [record.message for record in caplog.records][-1] == "resizing images to 32x96 (--size)"
 
 
 def test_files_are_written_though_nobody_reads_the_lines(weights, photos, tmp_path):

@@ -9,7 +9,7 @@ from tests.data.test_encodings import FORMATS, in_encoding, renamed
 from tests.data.test_label_files import LAYOUTS
 
 TRAIN = ["--model", "test-tiny", "--weights", "none", "--device", "cpu", "--workers", 0, "--size", 64]
-PLAN = "data     3 images, {} of them without objects; 2 classes; for validation 2 images, 0 of them without objects\n"
+PLAN = "data           3 images ({} without objects); 2 classes; validation: 2 images (0 without objects)\n"
 
 
 @pytest.fixture(autouse=True)
@@ -104,7 +104,7 @@ def test_settings_in_another_encoding(tmp_path):
     (tmp_path / "own.yml").write_text("seed: 4\r\ntrain: {epochs: 30}\r\n", encoding="utf-16", newline="")
     result = dry_run(root, "--config", tmp_path / "own.yml")
     assert result.exit_code == 0, result.output
-    assert "length   30 epochs" in result.stdout
+    assert "length         30 epochs" in result.stdout
     (tmp_path / "own.yml").write_bytes(b"# \xe9\nseed: 4")
     result = dry_run(root, "--config", tmp_path / "own.yml")
     assert result.exit_code == 2

@@ -39,9 +39,9 @@ def test_a_dry_run_says_what_would_be_done(data, tmp_path):
     result = invoke(data, *options, "--epochs", 12, "--set", "train.ema_decay=0.8", "--set", "keep_last=3", "--dry-run")
     assert result.exit_code == 0, result.output
     assert result.stdout == (run / "plan.txt").read_text()
-    assert "length   12 epochs of 3 steps of 4 images: 36 steps" in result.stdout
+    assert "length         12 epochs of 3 steps, batch size 4; 36 steps in total" in result.stdout
     assert "frozen: stem and 1 stage)" in result.stdout
-    assert "recipe   finetune: made for these images" in result.stdout
+    assert "recipe         finetune: adapted to this dataset" in result.stdout
     assert sorted(path.name for path in run.iterdir()) == [".lock", "config.json", "plan.txt"]
     config = json.loads((run / "config.json").read_text())
     assert (config["seed"], config["keep_last"], config["freeze"], config["recipe"]["ema_decay"]) == (4, 3, 1, 0.8)

@@ -433,7 +433,7 @@ def test_the_command_line_refuses_and_allows_the_loss(tmp_path):
     assert not (tmp_path / "out").exists()
     allowed = invoke("--fix", out, "--allow-loss")
     assert allowed.exit_code == 1  # a split without objects is not sound
-    assert "splits without an object" not in allowed.output.partition("Of the copy")[2]
+    assert "splits without an object" not in allowed.output.partition("Result for the copy")[2]
     assert "The data is sound" not in allowed.output
     assert len((tmp_path / "out/changes.txt").read_text().splitlines()) == 6
     assert invoke("--allow-loss").exit_code == 2
@@ -476,5 +476,5 @@ def test_a_number_in_no_use_that_is_not_finite_is_told_by_both(tmp_path):
 def test_the_option_has_a_use_with_a_copy_only():
     from rtdetr.cli.data import check as command
 
-    with pytest.raises(ConfigError, match="--allow-loss is for a cleaned copy"):
+    with pytest.raises(ConfigError, match="--allow-loss needs --fix"):
         command([], allow_loss=True)

@@ -104,7 +104,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_ends_well(data, tmp_path, name, s
         send(process.pid, getattr(signal, name))
         shown, log = process.communicate(timeout=90)
     assert process.returncode == (130 if name == "SIGINT" else 143), log
-    assert f"interrupted; go on with: rtdetr train --resume {tmp_path}" in shown
+    assert f"interrupted; resume with: rtdetr train --resume {tmp_path}" in shown
     iteration = read(tmp_path)["progress"]["iteration"]
     assert f"{name}: stopped after step {iteration}" in log
     assert "Traceback" not in log

@@ -210,9 +210,11 @@ def test_wrong_detections_are_refused(tmp_path):
     for label in (-1, 3):
         with pytest.raises(InputError, match=r"expected labels 0\.\.2"):
             evaluator.add(20, boxes_xyxy=box, scores=score, labels=np.array([label]))
-    with pytest.raises(InputError, match=r"as many boxes as scores and labels, got 1, 2 and 1 for image 20"):
+    with pytest.raises(
+        InputError, match=r"image 20: expected equal numbers of boxes, scores and labels, got 1, 2 and 1"
+    ):
         evaluator.add(20, boxes_xyxy=box, scores=np.array([0.5, 0.4]), labels=np.array([0]))
     assert evaluator.num_added == 0
     evaluator.add(20, boxes_xyxy=box, scores=score, labels=np.array([0]))
-    with pytest.raises(InputError, match="image 20 was added before"):
+    with pytest.raises(InputError, match="image 20 was already added"):
         evaluator.add(20, boxes_xyxy=box, scores=score, labels=np.array([0]))

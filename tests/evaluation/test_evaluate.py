@@ -89,7 +89,7 @@ def test_the_table_has_every_number_and_class(dataset):
     lines = table.splitlines()
     assert lines[0].split() == ["AP", "100.0", "IoU", "0.50:0.95"]
     assert lines[5].split()[:3] == ["AP", "large", "-"]
-    assert lines[13].split() == ["class", "objects", "AP", "AP50", "P", "R", "F1", "threshold", "right", "wrong"]
+    assert lines[13].split() == ["class", "objects", "AP", "AP50", "P", "R", "F1", "threshold", "TP", "FP"]
     objects = np.bincount(dataset.annotations.labels).tolist()
     for line, name, count in zip(lines[14:17], NAMES, objects, strict=True):
         assert line.split() == [name, str(count), *["100.0"] * 5, "0.450", str(count), "0"]
@@ -165,5 +165,5 @@ def test_states_are_plain_arrays_and_may_be_empty(dataset):
     assert (state["images"].tolist(), state["counts"].tolist()) == ([0, 2], [0, 2])
     merged = CocoEvaluator.merged(dataset, [empty, state])
     assert list(merged.rows()) == list(evaluator.rows())
-    with pytest.raises(InputError, match="image 1 was added before"):
+    with pytest.raises(InputError, match="image 1 was already added"):
         merged.add(1, boxes_xyxy=np.empty((0, 4)), scores=np.empty(0), labels=np.empty(0, np.int64))

@@ -65,7 +65,7 @@ def test_a_full_disk_is_told_and_never_gives_wrong_rows(monkeypatch, before):
     kept = Spool()
     if before:
         kept.append(some_rows(before))
-    with pytest.raises(InputError, match=r"cannot keep .* in /full: No space left on device; .* TMPDIR$"):
+    with pytest.raises(InputError, match=r"cannot write .* to /full: No space left on device\. .* TMPDIR to another"):
         kept.append(some_rows(50_000))
     with pytest.raises(InputError, match="were lost"):
         kept.append(some_rows(1))
@@ -75,5 +75,5 @@ def test_a_full_disk_is_told_and_never_gives_wrong_rows(monkeypatch, before):
 
 def test_without_a_folder_for_temporary_files(monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
-    with pytest.raises(InputError, match=r"in .*missing: No such file or directory"):
+    with pytest.raises(InputError, match=r"to .*missing: No such file or directory"):
         Spool().append(some_rows(50_000))

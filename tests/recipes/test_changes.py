@@ -68,7 +68,7 @@ def test_override_reads_text_as_yaml():
         ("lr", "fast", "lr.*'fast'"),
         ("lr", "-1", "lr"),
         ("loss.gamma.x", "1", "gamma"),
-        ("groups", "[a", "groups.*is not a value"),
+        ("groups", "[a", "groups.*is not a valid value"),
     ],
 )
 def test_mistakes_are_named(name, value, message):

@@ -107,7 +107,7 @@ def test_the_examples_are_sound(name, tmp_path, monkeypatch):
         ("train: {epoch: 3}", "train: unknown setting 'epoch'"),
         ("train: {epochs: many}", "train.epochs: expected a valid integer"),
         ("freeze: head", "^freeze: expected 'backbone' or 'encoder' or a valid integer, .*; got 'head'"),
-        ("# nothing", "own.yml: expected 'key: value' lines, got none"),
+        ("# nothing", "own.yml: expected 'key: value' lines, but the file is empty"),
         ("val_data: {a: 1}", "^val_data: expected"),
     ],
 )

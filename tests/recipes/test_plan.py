@@ -111,18 +111,19 @@ def test_the_words():
     recipe = finetune(zoo.recipe("test-tiny"), num_images=1000)
     lines = plan(recipe, recipe_name="finetune", weights="w.pth", freeze=2).splitlines()
     assert lines == [
-        "model    test-tiny, 0.4 M parameters (0.4 M trained, frozen: stem and 2 stages), from the weights w.pth",
-        "data     1,000 images, 12 of them without objects; 3 classes; none is evaluated",
-        "train    d",
-        "recipe   finetune: made for these images; the published one is --recipe published",
-        "length   72 epochs of 62 steps of 16 images: 4,464 steps",
-        "rate     0.000145; 223 steps of warm-up; flat for 36 epochs, then a cosine down to 5%",
-        "average  decay 0.99552, reached over 45 steps",
-        "images   64x64; color, zoom-out and crop for 60 epochs; flips",
-        "loss     1 VFL + 5 L1 + 2 GIoU",
-        "compute  float32 on cpu",
-        "time     unknown until the rehearsal",
-        "results  runs/x",
+        "model          test-tiny, 0.4 M parameters (0.4 M trainable, frozen: stem and 2 stages), starting from the "
+        "weights w.pth",
+        "data           1,000 images (12 without objects); 3 classes; no evaluation",
+        "training data  d",
+        "recipe         finetune: adapted to this dataset; --recipe published is the published recipe of the model",
+        "length         72 epochs of 62 steps, batch size 16; 4,464 steps in total",
+        "learning rate  0.000145; 223 warm-up steps; constant for 36 epochs, then cosine decay to 5%",
+        "EMA            decay 0.99552, 45 warm-up steps",
+        "images         64x64; color, zoom-out and crop augmentation for 60 epochs; horizontal flips",
+        "loss           1 VFL + 5 L1 + 2 GIoU",
+        "compute        float32 on cpu",
+        "time           unknown; the rehearsal measures it",
+        "output         runs/x",
     ]
 
 
@@ -130,8 +131,8 @@ def test_where_the_data_comes_from():
     origins = {"data": "DATA", "val_data": "a.yml", "val_images": "a.yml"}
     more = {"data": ("d", "e"), "val_data": "v.json", "val_images": "v", "data_origins": origins}
     lines = plan(Recipe(), val=SplitCounts(1, 0), **more).splitlines()
-    assert lines[2:4] == ["train    d, e (DATA)", "val      v.json (a.yml); images in v (a.yml)"]
-    assert "\nval      the validation part of the same\n" in plan(Recipe(), val=SplitCounts(1, 0))
+    assert lines[2:4] == ["training data  d, e (DATA)", "validation     v.json (a.yml); images in v (a.yml)"]
+    assert "\nvalidation     val split of the same data\n" in plan(Recipe(), val=SplitCounts(1, 0))
 
 
 def test_crowd_regions_are_no_objects(tmp_path):
@@ -141,29 +142,28 @@ def test_crowd_regions_are_no_objects(tmp_path):
     counts = SplitCounts.of(open_dataset(write_dataset(tmp_path, content)[1], split="train"))
     assert counts == (3, 2)
     text = plan(Recipe(), val=SplitCounts(1, 1))
-    assert "; 3 classes; for validation 1 image, 1 of them without objects\n" in text
+    assert "; 3 classes; validation: 1 image (1 without objects)\n" in text
 
 
 def test_other_recipes():
     text = plan(deim("rtdetrv2_r50vd"), backbone_weights="auto", freeze="encoder")
-    assert "frozen: backbone and encoder), from ImageNet weights" in text
-    assert (
-        "rate     0.0002, backbone 2e-05; 2,000 steps of warm-up; flat for 34 epochs, then a cosine down to 50%" in text
-    )
+    assert "frozen: backbone and encoder), starting from ImageNet backbone weights" in text
+    rate = "0.0002, backbone 2e-05; 2,000 warm-up steps; constant for 34 epochs, then cosine decay to 50%"
+    assert f"learning rate  {rate}\n" in text
     assert "multi-scale 480 to 800 for 58 epochs" in text
-    assert "color, zoom-out and crop in epochs 5 to 58; mosaic with a chance of 0.5 in epochs 5 to 34" in text
+    assert "zoom-out and crop augmentation in epochs 5 to 58; mosaic with probability 0.5 in epochs 5 to 34" in text
     assert "1 MAL + 5 L1 + 2 GIoU" in text
     text = plan(Recipe(epochs=9, schedule="steps", milestones=(6, 8)), rehearsal=False)
-    assert "558 steps of warm-up; x 0.1 at epochs 6, 8" in text
+    assert "558 warm-up steps; multiplied by 0.1 at epochs 6, 8" in text
     late = {"milestones_after_warmup": True, "warmup_iterations": 125}  # of 62 steps an epoch
     text = plan(Recipe(epochs=11, schedule="steps", milestones=(6, 8), **late), rehearsal=False)
-    assert "125 steps of warm-up; x 0.1 at epochs 8, 10" in text
-    assert "from random weights" in text and "unknown until the first steps" in text
+    assert "125 warm-up steps; multiplied by 0.1 at epochs 8, 10" in text
+    assert "starting from random weights" in text and "unknown; shown after the first steps" in text
 
 
 def test_classes_of_vocs_own_list_that_do_not_occur_are_told():
     text = plan(Recipe(), implied=["aeroplane"])
     assert (
-        "\nclasses  3 classes, of which 2 occur: all names are of Pascal VOC's own list, which is taken whole; put a "
-        "classes.txt with your names into the dataset's folder for your own\n" in text
+        "\nclasses        3 classes, 2 of them in the data: the names are Pascal VOC's, so its whole list is used; to "
+        "use only your own, add a classes.txt with their names to the dataset folder\n" in text
     )

@@ -134,7 +134,7 @@ def test_a_tracker_that_refuses_is_an_error_before_the_run(tmp_path, monkeypatch
     wandb = Wandb()
     wandb.init = lambda **_: (_ for _ in ()).throw(ValueError("no API key\nconfigured"))
     monkeypatch.setitem(sys.modules, "wandb", wandb)
-    with pytest.raises(TrainingError, match="cannot report to wandb: ValueError: no API key configured"):
+    with pytest.raises(TrainingError, match="cannot log to wandb: ValueError: no API key configured"):
         open_logger("wandb", tmp_path, config={})
 
 

@@ -80,10 +80,10 @@ def test_the_font_of_the_settings_is_used_for_every_picture(tmp_path, monkeypatc
 
 def test_a_resumed_run_keeps_its_previews(tmp_path):
     data = dataset_of(tmp_path / "data")
-    (tmp_path / "run/pictures").mkdir(parents=True)
+    (tmp_path / "run/images").mkdir(parents=True)
     Image.new("RGB", (4, 4)).save(tmp_path / "run/images/batch_epoch1_1.png")
     start(tmp_path / "run", data, val_data=None)
-    assert [path.name for path in (tmp_path / "run/pictures").iterdir()] == ["batch_epoch1_1.png"]
+    assert [path.name for path in (tmp_path / "run/images").iterdir()] == ["batch_epoch1_1.png"]
     assert list(json.loads((tmp_path / "run/label_statistics.json").read_text())) == ["train"]
 
 

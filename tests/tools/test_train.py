@@ -232,11 +232,11 @@ def test_options_of_rtdetr_train_win_over_the_file(tool, file, tmp_path, capsys)
         ),
         (
             ["-u", "train_dataloader.dataset.ann_file=a.json"],
-            "comes from own.yml: train_dataloader.dataset.ann_file: correct that, or give DATA",
+            "Correct the path in own.yml: train_dataloader.dataset.ann_file, or override it with DATA",
         ),
         (["-u", "PResNet"], "ConfigError: expected key=value, got 'PResNet'"),
         (["-r", "nowhere.pth"], "nowhere.pth does not exist"),
-        (["-u", "val_dataloader=~"], "has no validation part"),
+        (["-u", "val_dataloader=~"], "has no validation split"),
     ],
 )
 def test_mistakes_are_one_line(tool, file, capsys, arguments, message):

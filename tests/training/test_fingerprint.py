@@ -6,7 +6,7 @@ from rtdetr.categories import Categories, Category
 from rtdetr.data import DetectionDataset, open_dataset
 from rtdetr.errors import ConfigError
 from rtdetr.training import fingerprint as module
-from rtdetr.training.fingerprint import fingerprint, fingerprints, tell_changes, update_classes, with_former_labels
+from rtdetr.training.fingerprint import fingerprint, fingerprints, report_changes, update_classes, with_saved_labels
 from rtdetr.weights import read_checkpoint, save_weights
 from tests.coco_files import document, exchanged, many_images, renamed, write_dataset
 from tests.weights.small import assert_same, small
@@ -23,12 +23,12 @@ def checkpoint_of(dataset, *, without=()):
 
 
 def resumed(former, dataset, val=None):
-    """The datasets of a run that goes on, and what is said."""
+    """The datasets of a resumed run, and the messages."""
     said = []
     datasets = {"train": dataset} | ({} if val is None else {"val": val})
-    datasets = with_former_labels(former, datasets, say=said.append)
+    datasets = with_saved_labels(former, datasets, say=said.append)
     names = datasets["train"].categories.names
-    tell_changes(former, fingerprints(datasets), names=names, say=said.append)
+    report_changes(former, fingerprints(datasets), names=names, say=said.append)
     return datasets, said
 
 
@@ -55,7 +55,9 @@ def test_classes_with_other_numbers_keep_those_of_the_run(tmp_path):
         assert dataset.categories.names == before.categories.names
         assert dataset.annotations.labels.tolist() == before.annotations.labels.tolist()
         assert dataset.categories.ids == [7, 3, 90]  # those of the files as they are now
-    assert len(said) == 1 and "2 of 3 classes have another number in the data than in the run: 'cat', 'dog'" in said[0]
+    assert (
+        len(said) == 1 and "the dataset lists 2 of 3 classes in a different order than the run: 'cat', 'dog'" in said[0]
+    )
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -69,24 +71,24 @@ def test_boxes_images_and_classes_of_objects_that_changed_are_counted(tmp_path, 
     changed = len({first["image_id"], second["image_id"]})
     (said,) = resumed(checkpoint_of(before), dataset_of(tmp_path / "b", content))[1]
     verb = "has" if changed == 1 else "have"
-    assert f"{changed} of 6 images {verb} other boxes, classes or sizes, 1 is new, 1 is gone" in said
+    assert f"{changed} of 6 images {verb} other boxes, classes or sizes, 1 is new, 1 is missing" in said
 
 
 def test_images_in_another_order_are_told(tmp_path):
     content = document()
     content["images"][1]["id"] = 99
     (said,) = resumed(checkpoint_of(dataset_of(tmp_path / "a")), dataset_of(tmp_path / "b", content))[1]
-    assert "another order" in said
+    assert "a different order" in said
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda rows: rows.append({"id": 91, "name": "fox"}), "other classes than the run: only the data has 'fox'."),
-        (lambda rows: rows.pop(2), "the run: only the run has 'bird'."),
+        (lambda rows: rows.append({"id": 91, "name": "fox"}), "differ from those of the run: only in the data: 'fox'."),
+        (lambda rows: rows.pop(2), "the run: only in the run: 'bird'."),
         (
             lambda rows: rows[0].update(name="fox") or rows.pop(2),
-            "only the data has 'fox'; only the run has 'cat', 'bird'.",
+            "only in the data: 'fox'; only in the run: 'cat', 'bird'.",
         ),
     ],
 )
@@ -107,11 +109,11 @@ def test_a_renamed_class_is_told_where_its_objects_are_the_same(tmp_path):
     now = dataset_of(tmp_path / "b", content)
     datasets, said = resumed(checkpoint_of(before), now)
     assert datasets["train"].annotations.labels.tolist() == before.annotations.labels.tolist()
-    assert said == ["resume: 1 class has another name and the same objects: 'dog' is now 'hound'"]
-    with pytest.raises(ConfigError, match="only the data has 'hound'; only the run has 'dog'"):
+    assert said == ["resume: 1 class with the same objects has been renamed: 'dog' is now 'hound'"]
+    with pytest.raises(ConfigError, match="only in the data: 'hound'; only in the run: 'dog'"):
         resumed(checkpoint_of(before, without=["data"]), now)
     content["annotations"][2]["bbox"][0] += 1  # a hound that no dog was at
-    with pytest.raises(ConfigError, match="only the data has 'hound'"):
+    with pytest.raises(ConfigError, match="only in the data: 'hound'"):
         resumed(checkpoint_of(before), dataset_of(tmp_path / "c", content))
 
 
@@ -123,8 +125,8 @@ def test_a_renamed_class_and_exchanged_numbers_are_both_told(tmp_path):
     assert datasets["train"].categories.names == ["cat", "dog", "fox"]
     assert datasets["train"].annotations.labels.tolist() == before.annotations.labels.tolist()
     assert [text.partition("; ")[0] for text in said] == [
-        "resume: 1 class has another name and the same objects: 'bird' is now 'fox'",
-        "resume: 2 of 3 classes have another number in the data than in the run: 'cat', 'dog'",
+        "resume: 1 class with the same objects has been renamed: 'bird' is now 'fox'",
+        "resume: the dataset lists 2 of 3 classes in a different order than the run: 'cat', 'dog'",
     ]
 
 
@@ -141,11 +143,11 @@ def test_renamed_classes_that_cannot_be_told_apart_are_refused(tmp_path):
     content["annotations"] = [row for row in content["annotations"] if row["category_id"] == 3]
     before = dataset_of(tmp_path / "a", content)
     now = dataset_of(tmp_path / "b", renamed(content, dog="fox", bird="owl"))
-    with pytest.raises(ConfigError, match=r"'fox', 'owl'; only the run has 'dog', 'bird'\. These classes"):
+    with pytest.raises(ConfigError, match=r"'fox', 'owl'; only in the run: 'dog', 'bird'\. Renamed classes"):
         resumed(checkpoint_of(before), now)
     one = dataset_of(tmp_path / "c", renamed(content, bird="owl"))
     assert resumed(checkpoint_of(before), one)[1] == [
-        "resume: 1 class has another name and the same objects: 'bird' is now 'owl'"
+        "resume: 1 class with the same objects has been renamed: 'bird' is now 'owl'"
     ]
 
 
@@ -155,7 +157,7 @@ def test_names_that_were_exchanged_without_their_objects_are_told(tmp_path):
     now = dataset_of(tmp_path / "b", renamed(document(), cat="dog", dog="cat"))
     datasets, said = resumed(checkpoint_of(before), now)
     assert datasets["train"].categories.names == ["cat", "dog", "bird"]
-    assert "'cat' has those of 'dog'; 'dog' has those of 'cat'" in said[1] and "1 of 3 images" in said[2]
+    assert "'cat' now has those of 'dog'; 'dog' now has those of 'cat'" in said[1] and "1 of 3 images" in said[2]
 
 
 def test_best_weights_get_the_names_and_ids_of_the_data(tmp_path):
@@ -169,14 +171,16 @@ def test_best_weights_get_the_names_and_ids_of_the_data(tmp_path):
     update_classes([path], former, dataset.categories, say=said.append)
     assert path.read_bytes() == content and not said
     update_classes([path], former, new, say=said.append)
-    assert said == ["resume: best.pth now has the class names and category ids of the data, and its former weights"]
+    assert said == [
+        "resume: updated the class names and category ids in best.pth to those of the data; weights are unchanged"
+    ]
     found = read_checkpoint(path)
     assert found.categories == new
     assert_same(found.state, model.state_dict())
     update_classes([path], former, new, say=said.append)
     assert len(said) == 1
     update_classes([path], former, Categories.numbered(3), say=said.append)
-    assert "keeps its classes, which are neither" in said[1]
+    assert "best.pth, which are neither" in said[1]
     path.write_bytes(b"PK")
     update_classes([path], former, new, say=said.append)
     assert "damaged" in said[2] and path.read_bytes() == b"PK"
@@ -190,7 +194,7 @@ def test_older_and_foreign_checkpoints_are_resumed_and_that_is_said(tmp_path):
     ]
     datasets, said = resumed({}, dataset)
     assert datasets["train"] is dataset
-    assert "does not name its classes" in said[0] and "no fingerprint" in said[1]
+    assert "has no class names" in said[0] and "no fingerprint" in said[1]
 
 
 def test_data_without_objects_and_of_one_pixel_boxes(tmp_path):

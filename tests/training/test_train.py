@@ -119,7 +119,7 @@ def test_a_run_leaves_everything_in_its_folder(data, tmp_path, capsys):
     model, categories = load_model(result.best_weights)
     assert (model.config.name, categories.names, categories.ids) == ("test-tiny", ["cat", "dog", "bird"], [3, 7, 90])
     shown = capsys.readouterr().err
-    assert "data     12 images, 3 of them without objects; 3 classes; for validation 4 images, 0 of them" in shown
+    assert "data           12 images (3 without objects); 3 classes; validation: 4 images (0 without objects)" in shown
     assert "epoch 2/2  step 3/3  left 0:00:0" in shown
     assert "epoch 2/2  loss" in shown
 
@@ -166,9 +166,10 @@ def test_a_run_goes_on_the_same_after_an_export_that_exchanged_class_numbers(who
         file.write_text(json.dumps(exchanged(json.loads(file.read_text()))))
     run_tiny(None, resume=part)
     assert [text for text in caplog.messages if text.startswith("resume:")] == [
-        "resume: 2 of 3 classes have another number in the data than in the run: 'cat', 'dog'; classes go by name and "
-        "keep the run's numbers",
-        "resume: best.pth and last.pth now have the class names and category ids of the data, and their former weights",
+        "resume: the dataset lists 2 of 3 classes in a different order than the run: 'cat', 'dog'; classes are matched "
+        "by name and keep the labels of the run",
+        "resume: updated the class names and category ids in best.pth and last.pth to those of the data; weights are "
+        "unchanged",
     ]
     assert measured(part) == measured(whole.output_dir)
     assert training_state(part) == training_state(whole.output_dir)
@@ -176,7 +177,7 @@ def test_a_run_goes_on_the_same_after_an_export_that_exchanged_class_numbers(who
     content = json.loads(files[0].read_text())
     content["categories"].append({"id": 91, "name": "fox"})
     files[0].write_text(json.dumps(content))
-    with pytest.raises(ConfigError, match="only the data has 'fox'"):
+    with pytest.raises(ConfigError, match="only in the data: 'fox'"):
         run_tiny(None, resume=part, epochs=3)
 
 
@@ -194,8 +195,10 @@ def test_a_run_goes_on_with_a_renamed_class_and_its_best_weights_are_evaluated(t
     assert read_checkpoint(best).categories == before.categories
     with caplog.at_level(logging.WARNING):
         run_tiny(None, resume=tmp_path / "run", epochs=1)
-    assert "'bird' is now 'fox'" in caplog.text and "'cat', 'dog'; classes go by name" in caplog.text
-    assert "best.pth and last.pth now have the class names" in caplog.text and "other boxes" not in caplog.text
+    assert "'bird' is now 'fox'" in caplog.text and "'cat', 'dog'; classes are matched by name" in caplog.text
+    assert (
+        "the class names and category ids in best.pth and last.pth" in caplog.text and "other boxes" not in caplog.text
+    )
     after = read_checkpoint(best)
     assert after.categories.to_json() == [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}, {"id": 90, "name": "fox"}]
     assert flat(after.state) == flat(before.state)
@@ -204,7 +207,7 @@ def test_a_run_goes_on_with_a_renamed_class_and_its_best_weights_are_evaluated(t
     with caplog.at_level(logging.WARNING):
         run_tiny(None, resume=tmp_path / "run", dry_run=True)
     (said,) = [text for text in caplog.messages if text.startswith("resume:")]
-    assert "have another number" in said
+    assert "in a different order" in said
 
 
 def test_a_run_that_died_in_an_evaluation_is_evaluated_when_resumed(data, whole, tmp_path, monkeypatch):
@@ -250,7 +253,7 @@ def test_resuming_a_finished_run_changes_nothing(data, tmp_path, capsys):
     assert "nothing left to do: the run has finished its 2 epochs. To train longer: --epo" in capsys.readouterr().err
     config = (tmp_path / "config.json").read_bytes()
     with pytest.raises(
-        ConfigError, match=r"the run has done 2 epochs, and 1 are asked for: ask for more \(--epochs N\)"
+        ConfigError, match=r"the run has finished 2 epochs and cannot be shortened to 1: increase --epochs"
     ):
         run_tiny(None, resume=tmp_path, epochs=1)
     assert (tmp_path / "config.json").read_bytes() == config
@@ -308,7 +311,9 @@ def test_a_dataset_without_any_object(tmp_path, caplog):
     best = tmp_path / "run" / "best.pth"
     assert (result.finished, result.best_ap, result.best_weights) == (True, None, best)
     assert "has no objects to train on" in caplog.text
-    assert "has no objects to measure AP by; best.pth will hold the weights of the last evaluation" in caplog.text
+    assert (
+        "has no objects, so AP cannot be measured; best.pth will hold the weights of the last evaluation" in caplog.text
+    )
     weights = [torch.load(file, weights_only=True)["ema"] for file in (best, result.last_weights)]
     assert flat(weights[0]) == flat(weights[1])
     model, _ = load_model(result.last_weights)
@@ -365,7 +370,7 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(data, tmp_path):
     (tmp_path / "only").mkdir()
     (tmp_path / "only/train").symlink_to(data / "train")
     cases = [
-        (ConfigError, "no validation part.*evaluate_every", {"data": annotations}),
+        (ConfigError, "no validation split.*evaluate_every", {"data": annotations}),
         (
             DatasetError,
             "^Give validation data with --val-data .* has no annotations for 'val'",
@@ -539,7 +544,7 @@ def test_what_cannot_be_resumed_is_said_in_the_words_of_the_options(data, tmp_pa
     ):
         run_tiny(None, resume=tmp_path / "run", epochs=2, size_hw=(96, 96))
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=rf"the run's data is '{data.name}', which is not in .*: DATA"):
+    with pytest.raises(ConfigError, match=rf"the run's data is '{data.name}', which does not exist in .* with DATA"):
         run_tiny(None, resume=tmp_path / "run", epochs=2)
     assert run_tiny(data, resume=tmp_path / "run", epochs=2).finished
 

@@ -158,7 +158,8 @@ def test_weights_to_start_from_carry_rows_by_id(data, file, tmp_path, caplog):
     options = {"weights": file, "model": "test-tiny", "epochs": 1, "recipe": recipe, "evaluate_every": 0}
     with only_the_loop():
         result = run_tiny(data, tmp_path / "run", **options)
-    assert "its rows are taken for category ids of the data" in caplog.text and "3 classes transferred" in caplog.text
+    assert "assuming that its class rows are category ids of the data" in caplog.text
+    assert "3 classes carried over" in caplog.text
     content = torch.load(result.last_weights, weights_only=True)
     expected = torch.load(file, weights_only=True)["model"][HEAD][1:]
     torch.testing.assert_close(content["model"][HEAD], expected, atol=1e-6, rtol=0)
@@ -186,7 +187,7 @@ def test_a_run_goes_on_with_its_rows_by_id(data, file, tmp_path, caplog):
             return prepare(config, datasets, make_detector=TorchDetector, resume=content)
 
     job = job_of(data, content)
-    assert "the run goes on with the 3 of 4 rows that the data has classes for" in caplog.text
+    assert "keeping the 3 of 4 rows that have a class in the data" in caplog.text
     assert "in their order" not in caplog.text
     assert torch.equal(job.state.model.state_dict()[HEAD], content["model"][HEAD][1:])
     assert torch.equal(job.state.ema.module.state_dict()[EMBEDDING], content["ema"]["module"][EMBEDDING][1:])
@@ -196,5 +197,5 @@ def test_a_run_goes_on_with_its_rows_by_id(data, file, tmp_path, caplog):
         assert torch.equal(moments["exp_avg"], content["optimizer"]["state"][index]["exp_avg"][first:]), name
     # three rows that are ids: the class with id 3 was trained as background
     three = {**content, "model": select_rows(content["model"], [0, 1, 2], count=4)}
-    with pytest.raises(WeightsError, match=r"category ids 0 to 2, so 'bird' with the id 3 has none"):
+    with pytest.raises(WeightsError, match=r"category ids 0 to 2, so 'bird' \(id 3\) has no row"):
         job_of(data, three, set={"labels_are_ids": True})

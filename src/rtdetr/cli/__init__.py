@@ -1,1 +1,1 @@
-"""The command line: `main` finds the verb, one file a verb does the work."""
+"""The command line: `main` dispatches to one module per command."""

@@ -1,4 +1,4 @@
-"""Options and arguments that several verbs share."""
+"""Options and arguments shared by several commands."""
 
 import logging
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 
 def _set_max_pixels(text: str | None) -> int | None:
-    """Raise the limit for this process and for the worker processes that it starts."""
+    """Set the image size limit for this process and for worker processes that it starts."""
     if text is None:
         return None
     from rtdetr.images import allow_pixels
@@ -104,7 +104,7 @@ Size = Annotated[
 
 
 def find_images(sources: Sequence[str], *, recursive: bool = False) -> list[Path]:
-    """Image files of paths, folders and globs; what was passed over is said on one line.
+    """Return the image files of paths, folders and globs, and log skipped files on one line.
 
     Raises:
         InputError: as for `rtdetr.images.files.find_images`.
@@ -118,10 +118,10 @@ def find_images(sources: Sequence[str], *, recursive: bool = False) -> list[Path
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """Read "640" or "480x640" as height and width.
+    """Parse "640" or "480x640" as height and width.
 
     Raises:
-        InputError: anything else.
+        InputError: the text has another form.
     """
     height, cross, width = text.lower().partition("x")
     if not (height.isdecimal() and (width.isdecimal() or not cross)):
@@ -130,6 +130,6 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def hint_at_classes(model: str, categories: "Categories") -> None:
-    """Say how to name the classes of a model whose weights do not."""
+    """Warn how to name the classes of a model whose weights do not store names."""
     if categories == type(categories).numbered(len(categories)):
-        _log.warning("%s does not name its classes, so they are called class 0, class 1, ...: add --classes", model)
+        _log.warning("%s does not name its classes: using class 0, class 1, ... Name them with --classes", model)

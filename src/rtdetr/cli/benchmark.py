@@ -1,4 +1,4 @@
-"""`rtdetr benchmark`: how fast models and exported files run on this machine, side by side."""
+"""`rtdetr benchmark`: compare the speed of models and exported files on this machine."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -57,7 +57,7 @@ def benchmark(
     from rtdetr.images import read_image
 
     if chart:
-        chart_kind(chart)  # a mistake ends the command before the work
+        chart_kind(chart)  # fail early
     batch_sizes = batch_size or [1]
     options: dict[str, Any] = {"device": device, "precision": precision}
     if threads is not None:
@@ -68,10 +68,10 @@ def benchmark(
     detectors = {name: detector for name, (detector, _) in loaded.items()}
     channels = sorted({detector.in_channels for detector in detectors.values()})
     if len(channels) > 1 and not {1, 3}.issuperset(channels):
-        raise ConfigError(f"the models take images of {channels} channels: measure those apart, no image fits all")
+        raise ConfigError(f"the models need images of different numbers of channels {channels}: run them apart")
     for path in paths:
-        read_image(path, num_channels=channels[-1])  # an error that names the file, if it cannot be read
-    # files in memory, so that the disk is not measured; a NumPy file is opened by its name
+        read_image(path, num_channels=channels[-1])  # raises an error that names an unreadable file
+    # read files into memory to exclude the disk; NumPy files are opened by name
     photos = [path if path.suffix.lower() == ".npy" else path.read_bytes() for path in paths]
     photos = photos or [sample_photo(channels[-1])]
     most = max(batch_sizes)
@@ -91,10 +91,10 @@ def benchmark(
 def _load(
     model: str, options: dict[str, Any], config: str | None, classes: str | None
 ) -> tuple["BaseDetector", dict[str, Any]]:
-    """Load one of the models, with what --config and --classes say if it is of a kind that needs it.
+    """Load a model, with --config and --classes if it needs them.
 
     Returns:
-        The detector, and the options that it was loaded with.
+        The detector and the options that it was loaded with.
     """
     from rtdetr.class_lists import class_list
     from rtdetr.exported_files import exported_format
@@ -103,10 +103,10 @@ def _load(
     if config is not None and not exported_format(model):
         options = {**options, "model": config}
     if classes is not None:
-        class_list(classes)  # a mistake in it is told
+        class_list(classes)  # report mistakes in it early
     try:
         return load(model, **options), options
-    except WeightsError:  # it may be a file that names no classes
+    except WeightsError:  # the file may have no class names
         if classes is None:
             raise
     options = {**options, "categories": classes}

@@ -1,6 +1,6 @@
-"""Words that the Tab key completes: one table for the options and arguments of all verbs.
+"""Shell completion: one table of words for the options and arguments of all commands.
 
-Everything else is completed by the shell, which knows files.
+Everything else is completed by the shell as file names.
 """
 
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 _MODELS = "models"
-# "PARAMETER", or "VERB PARAMETER" where a verb has words of its own
+# "PARAMETER", or "COMMAND PARAMETER" to override it for one command
 WORDS: dict[str, str | tuple[str, ...]] = {
     "model": _MODELS,
     "weights": _MODELS,
@@ -29,7 +29,7 @@ WORDS: dict[str, str | tuple[str, ...]] = {
 
 
 def complete_words(command: Any) -> None:
-    """Let the options and arguments of a verb, and of the commands of a group, complete the words of the table."""
+    """Add completion to the options and arguments of a command and its subcommands."""
     for part in (command, *getattr(command, "commands", {}).values()):
         for parameter in part.params:
             words = WORDS.get(f"{part.name} {parameter.name}", WORDS.get(parameter.name, ()))

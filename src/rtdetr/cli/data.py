@@ -51,7 +51,7 @@ def check(
     from rtdetr.data.doctor.page import refuse_other_files
 
     if allow_loss and not fix_out:
-        raise ConfigError("--allow-loss is for a cleaned copy: give its folder with --fix OUT, or leave it out")
+        raise ConfigError("--allow-loss needs --fix: add --fix OUT, or omit --allow-loss")
     size_hw = parse_size(size)
     if html:
         refuse_other_files(html)
@@ -61,11 +61,11 @@ def check(
     else:
         echo(report.text())
     if html:
-        log.info("the page with images is %s", report.save_html(html))
+        log.info("wrote the page with images to %s", report.save_html(html))
     if fix_out:
         changes = fix(report, fix_out, allow_loss=allow_loss)
         echo(f"\nWrote {fix_out}. Changes, listed in its changes.txt: {len(changes)}\n{summary(changes)}", err=as_json)
         report = examine(fix_out, size_hw=size_hw, queries=queries, max_examples=examples)
-        echo(f"Of the copy: {report.verdict()}", err=as_json)
+        echo(f"Result for the copy: {report.verdict()}", err=as_json)
     if not report.sound:
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""`rtdetr env`: what a bug report needs to know about this machine and what is installed on it."""
+"""`rtdetr env`: versions and hardware for a bug report."""
 
 import os
 import re
@@ -15,7 +15,7 @@ PACKAGES = (
     *("cuda-bindings", "transformers", "accelerate", "huggingface_hub", "timm", "albumentations", "pillow-heif"),
     *("pillow-jxl-plugin", "tifffile", "wandb", "mlflow"),
 )
-_CREDENTIALS = re.compile(r"(?<=://)[^/]*@")  # of a mirror
+_CREDENTIALS = re.compile(r"(?<=://)[^/]*@")  # in the address of a mirror
 
 
 def env(as_json: JsonFlag = False) -> None:
@@ -35,7 +35,7 @@ def env(as_json: JsonFlag = False) -> None:
 
 
 def environment() -> dict[str, Any]:
-    """Everything that is printed, as plain values for JSON."""
+    """Return everything that is printed, as plain values for JSON."""
     import platform
 
     from rtdetr import machine
@@ -62,7 +62,7 @@ def environment() -> dict[str, Any]:
 
 
 def without_names(text: str) -> str:
-    """The text with ~ for the home folder and PREFIX for the folder of this Python, which may hold somebody's name."""
+    """Replace the home folder by ~ and the folder of this Python by PREFIX, since they may contain a user name."""
     for folder, mark in ((str(Path.home()), "~"), (sys.prefix, "PREFIX"), (sys.base_prefix, "PREFIX")):
         if len(folder) > 1:
             text = re.sub(rf"{re.escape(folder)}(?![\w.-])", lambda _, mark=mark: mark, text)
@@ -70,20 +70,20 @@ def without_names(text: str) -> str:
 
 
 def _relative(folder: Path) -> str:
-    """A folder below ~ or PREFIX, and of any other one the end."""
+    """A folder relative to ~ or PREFIX; only the end of other folders."""
     text = without_names(str(folder))
     return text if text[:1] in "~P" else "/".join(["...", *folder.parts[-2:]])
 
 
 def _torch_devices() -> "list[dict[str, Any]] | str":
-    """The devices that PyTorch can use, or why it cannot be used."""
+    """Devices that PyTorch can use, or the reason if it cannot be imported."""
     try:
         from rtdetr.devices import describe_device, list_devices
 
         return [describe_device(device) for device in list_devices()]
     except ModuleNotFoundError:
         return "torch is not installed"
-    except Exception as error:  # a broken installation is what the report is about
+    except Exception as error:  # the report may be about a broken installation
         return without_names(f"{type(error).__name__}: {error}")
 
 

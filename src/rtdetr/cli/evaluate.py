@@ -1,4 +1,4 @@
-"""`rtdetr evaluate`: COCO average precision of a model on a dataset, its errors, and its best score thresholds."""
+"""`rtdetr evaluate`: COCO average precision, errors and best score thresholds of a model on a dataset."""
 
 import logging
 from pathlib import Path
@@ -87,7 +87,7 @@ def evaluate(
 
     size_hw = parse_size(size) if size else None
     if font is not None:
-        given_face(font)  # a mistake ends the command before the work
+        given_face(font)  # fail early
     dataset = open_dataset(data, split=split, images=images, on_bad_box=bad_boxes, on_bad_image=bad_images)
     detector = load(
         model,
@@ -103,10 +103,10 @@ def evaluate(
     if save_thresholds:
         if exported_format(weights):
             raise ConfigError(
-                f"{model} is an exported file, and thresholds are stored in checkpoints: evaluate the one that it "
-                "was made from with --save-thresholds, then export that again"
+                f"{model} is an exported file, but thresholds are stored in checkpoints: evaluate its checkpoint with "
+                "--save-thresholds, then export it again"
             )
-        read_own(weights)  # a mistake ends the command before the work
+        read_own(weights)  # fail early
     report = evaluate_model(detector, dataset, batch_size=batch_size, size_hw=size_hw)
     intervals = report.intervals(num_resamples=bootstrap, seed=seed) if bootstrap else {}
     echo(report.table(intervals=intervals), err=json_file == "-")
@@ -121,10 +121,10 @@ def evaluate(
         if plots:
             _save_plots(report, dataset, output, font)
         write_page(output)
-        _log.info("the report is in %s", output)
+        _log.info("wrote the report to %s", output)
     if save_thresholds:
         store_thresholds(weights, report.best_f1_thresholds)
-        _log.info("%s has the best thresholds now: rtdetr predict --threshold auto", model)
+        _log.info("stored the best thresholds in %s; use them with: rtdetr predict --threshold auto", model)
 
 
 def _save_plots(report: "EvaluationReport", dataset: "DetectionDataset", folder: Path, font: Path | None) -> None:

@@ -1,4 +1,4 @@
-"""`rtdetr export`: write a model as a file for ONNX Runtime, OpenVINO, TensorRT or PyTorch, compared with the model."""
+"""`rtdetr export`: export a model for ONNX Runtime, OpenVINO, TensorRT or PyTorch, and compare the detections."""
 
 import re
 from pathlib import Path
@@ -106,7 +106,7 @@ def export(
     from rtdetr.export import ExportOptions, Int8Options
 
     if not check and (images or data or precision == "int8"):
-        raise ConfigError("--images, --data and --precision int8 need the check: leave --no-check out, or them")
+        raise ConfigError("--images, --data and --precision int8 need the check: omit --no-check, or omit them")
     settings: dict[str, Any] = {
         "format": format if format or output else "onnx",
         "opset": opset,
@@ -140,10 +140,10 @@ def export(
 
 
 def parse_axes(text: str) -> dict[str, Any]:
-    """Read "batch", "size" or "batch,size" as settings.
+    """Parse "batch", "size" or "batch,size" to settings.
 
     Raises:
-        ConfigError: anything else.
+        ConfigError: the text has another form.
     """
     names = [name.strip() for name in text.split(",")] if text.strip() else []
     return {AXES[one_of("axis of --dynamic", name, AXES)]: True for name in names}
@@ -152,7 +152,7 @@ def parse_axes(text: str) -> dict[str, Any]:
 def _engine_settings(
     workspace: float | None, batch_range: str | None, size_range: str | None, timing_cache: Path | None
 ) -> dict[str, Any]:
-    """Settings of TensorRT's builder, where any is given; a range frees its axes, and the usual size is the model's."""
+    """Settings for TensorRT, if any are given. A range makes its axes dynamic; its usual size is the input size."""
     from rtdetr.export import EngineOptions
 
     settings: dict[str, Any] = {}
@@ -169,14 +169,14 @@ def _engine_settings(
 
 
 def parse_range(option: str, text: str) -> list[tuple[int, int]]:
-    """Read "320,640,960" or "320x480,640x640,960x960": least, usual and most, each as height and width.
+    """Parse "320,640,960" or "320x480,640x640,960x960": smallest, usual and largest, each as height and width.
 
     Raises:
-        ConfigError: anything else; a number of images has no width.
+        ConfigError: the text has another form.
     """
     parts = [part.strip() for part in text.split(",")]
     form = r"\d{1,6}" if option == "--batch-range" else r"\d{1,6}(x\d{1,6})?"
     if len(parts) != 3 or not all(re.fullmatch(form, part) for part in parts):
         example = "1,4,16" if option == "--batch-range" else "320,640,960 or 320x480,640x640,960x960 (height x width)"
-        raise ConfigError(f"{option}: expected the least, the usual and the most, like {example}, got {text!r}")
+        raise ConfigError(f"{option}: expected the smallest, usual and largest value, such as {example}, got {text!r}")
     return [parse_size(part) for part in parts]

@@ -1,4 +1,4 @@
-"""What `rtdetr export` and `rtdetr quantize` share: the model, the file's name, and what is printed of the result."""
+"""Shared code of `rtdetr export` and `rtdetr quantize`: model, file name and output."""
 
 import logging
 from collections.abc import Sequence
@@ -21,12 +21,12 @@ REFUSED = 3  # exit status
 
 
 def default_file(model: str, format: str, *, mark: str = "") -> Path:
-    """The file to write where the user names none: in this folder, called like the model, with a mark behind it."""
+    """Default output file: the name of the model with the suffix `mark`, in the current folder."""
     return Path(f"{Path(model.partition(':')[0]).stem}{mark}{ending(format)}")
 
 
 def stated(model: str, config: str | None, classes: str | None, *, drop_unused: bool) -> "str | Source":
-    """The model to export: with what was said about it, where something was, read already."""
+    """Return the model to export, opened if --config, --classes or --drop-unused is given."""
     from rtdetr.export import open_source
 
     if config is None and classes is None and not drop_unused:
@@ -45,17 +45,19 @@ def write_and_report(
     on_bad_image: str,
     json_file: str | None = None,
 ) -> None:
-    """Export, print what the check found, and end with exit status 3 if it refused the file.
+    """Export a model, print the result of the check, and exit with status 3 if the check fails.
+
+    All arguments except the last are those of `rtdetr.export.export`.
 
     Args:
-        model: as for `rtdetr.export.export`, and so are the other arguments but the last.
-        path: the file to write.
-        options: the format and its settings.
+        model: the model to export.
+        path: file to write.
+        options: format and settings.
         check: compare the file with the model.
-        images: for the check, or to calibrate INT8 on.
-        data: a dataset for the same.
+        images: images for the check and for INT8 calibration.
+        data: dataset for the same.
         on_bad_image: "error" or "skip".
-        json_file: file for all numbers; "-" is stdout, and then all else goes to stderr.
+        json_file: file for all numbers. "-" is standard output; everything else then goes to standard error.
     """
     from rich.console import Console
 

@@ -1,4 +1,4 @@
-"""What the command lines log: on standard error, and for a run of several processes once."""
+"""Logging of the command line: to standard error, and only once for runs with several processes."""
 
 import logging
 import os
@@ -8,11 +8,11 @@ import sys
 def log_to_stderr(level: int = logging.INFO) -> None:
     """Send the library's log records to standard error.
 
-    All processes of a run log the same, so only the main one is heard. Records about what one process alone met, such
-    as an image of its share, have the attribute `of_one_process` (`extra=` of the call that logs them).
+    All processes of a run log the same messages, so only those of the main process are shown. Records about one
+    process, such as an image in its share, have the attribute `of_one_process` (`extra=` of the logging call).
 
     Args:
-        level: least important records that are shown.
+        level: lowest level that is shown.
     """
     logging.basicConfig(stream=sys.stderr, format="%(levelname)s: %(message)s")
     logging.getLogger("rtdetr").setLevel(level)

@@ -1,11 +1,11 @@
-"""The `rtdetr` command: finds the verb, turns errors into one line, and loads nothing that the verb does not need.
+"""The `rtdetr` program: dispatches to commands, reports errors on one line, and imports only what a command needs.
 
-A verb is a file `rtdetr/cli/VERB.py` with one attribute called VERB: a function whose parameters are the options, or a
-`typer.Typer` for a group of sub-commands. Its docstring is the help, the first line the summary in `rtdetr --help`.
-Verb files import typer, `rtdetr.errors` and the standard library at the top and everything else inside the function,
-because `rtdetr --help` imports all of them. They raise errors of `rtdetr.errors`, print results with `echo` and
-`write_json` of `cli/output.py`, and log. Options that several verbs have are in `cli/arguments.py`, words that the Tab
-key completes in `cli/completion.py`. What a help text says: the effect of the option, its unit and its default.
+A command is a module `rtdetr/cli/COMMAND.py` with an attribute of the same name: a function whose parameters are the
+options, or a `typer.Typer` for a group of subcommands. Its docstring is the help; the first line is the summary in
+`rtdetr --help`. Modules of commands import typer, `rtdetr.errors` and the standard library at the top, and everything
+else inside the function, because `rtdetr --help` imports all of them. They raise errors of `rtdetr.errors`, print
+results with `echo` and `write_json` of `cli/output.py`, and log. Options of several commands are in `cli/arguments.py`,
+words for shell completion in `cli/completion.py`. A help text says what the option does, its unit and its default.
 
     def predict(
         source: Annotated[list[str], typer.Argument(help="Images, folders or globs.")],
@@ -35,7 +35,7 @@ from rtdetr.cli.logs import log_to_stderr
 from rtdetr.cli.output import PIPE_CLOSED, pipe_was_closed
 from rtdetr.errors import ConfigError, RTDETRError, is_news, nearest, one_line, require_extra
 
-VERBS = (
+COMMANDS = (
     "train",
     "report",
     "evaluate",
@@ -50,14 +50,14 @@ VERBS = (
 )
 
 
-UsageError: Any = typer.BadParameter.__base__  # of typer's own copy of click, or of click with older releases
-_UNDECODED = re.compile("[\udc80-\udcff]")  # bytes of an argument that are no text in Python's encoding of names
-_HOME = re.compile(r"^((?:[\w.-]+=)?)~(?=/|$)")  # of a path, of --option=PATH and of NAME=PATH behind --set
+UsageError: Any = typer.BadParameter.__base__  # from typer's copy of click, or from click with older releases
+_UNDECODED = re.compile("[\udc80-\udcff]")  # bytes of an argument that cannot be decoded
+_HOME = re.compile(r"^((?:[\w.-]+=)?)~(?=/|$)")  # in a path, in --option=PATH, and in NAME=PATH after --set
 
 
 @contextlib.contextmanager
 def _usage_on_one_line() -> Iterator[None]:
-    """Print what is wrong with options and arguments as all other errors, without the usage."""
+    """Print errors in options and arguments like all other errors, without the usage."""
     try:
         yield
     except UsageError as error:
@@ -70,37 +70,37 @@ def _usage_on_one_line() -> Iterator[None]:
 
 
 class LazyGroup(TyperGroup):
-    """Imports a verb's module when the verb is asked for; reports `RTDETRError` on one line with exit status 2."""
+    """Imports the module of a command when it is used; reports `RTDETRError` on one line with exit status 2."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Return the verbs in the order of the help."""
-        return list(VERBS)
+        """Return the commands in the order of the help."""
+        return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Build the command of a verb."""
-        if cmd_name not in VERBS:
-            if ctx is not None and ctx.resilient_parsing:  # the Tab key behind a mistake
+        """Import and build a command."""
+        if cmd_name not in COMMANDS:
+            if ctx is not None and ctx.resilient_parsing:  # shell completion after a mistyped command
                 return None
             raise ConfigError(
-                f"unknown command {cmd_name!r}.{nearest(cmd_name, VERBS)} Run 'rtdetr --help' for the list."
+                f"unknown command {cmd_name!r}.{nearest(cmd_name, COMMANDS)} Run 'rtdetr --help' for the list."
             )
-        verb = getattr(importlib.import_module(f"rtdetr.cli.{cmd_name}"), cmd_name)
-        if not isinstance(verb, typer.Typer):
-            function, verb = verb, typer.Typer(add_completion=False, rich_markup_mode=None)
-            verb.command(cmd_name)(function)
-        command = typer.main.get_command(verb)
+        part = getattr(importlib.import_module(f"rtdetr.cli.{cmd_name}"), cmd_name)
+        if not isinstance(part, typer.Typer):
+            function, part = part, typer.Typer(add_completion=False, rich_markup_mode=None)
+            part.command(cmd_name)(function)
+        command = typer.main.get_command(part)
         if ctx is not None and ctx.resilient_parsing:
             complete_words(command)
         return command
 
     def make_context(self, info_name: Any, args: list[str], *more: Any, **extra: Any) -> Any:
-        """Read the options that stand before the verb; `~` is the home folder where the shell has left it in."""
+        """Parse the options before the command; `~` is expanded if the shell did not expand it."""
         args = [_HOME.sub(lambda start: start[1] + os.path.expanduser("~"), argument) for argument in args]
         with _usage_on_one_line():
             return super().make_context(info_name, args, *more, **extra)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the verb."""
+        """Run the command."""
         try:
             with require_extra(), _usage_on_one_line():
                 result = super().invoke(ctx)
@@ -117,7 +117,7 @@ class LazyGroup(TyperGroup):
         return result
 
 
-# plain help: rich would double the time that `rtdetr --help` takes
+# plain help: rich would double the time of `rtdetr --help`
 app = typer.Typer(cls=LazyGroup, no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -137,7 +137,7 @@ def _options(
     ] = False,
 ) -> None:
     """Train, evaluate, export and run RT-DETR and RT-DETRv2 detectors."""
-    # Pillow's own words for images of half the limit, which is said once it is reached
+    # Pillow warns at half of its limit; we report an error at the limit
     warnings.filterwarnings("ignore", message=r"Image size \(\d+ pixels\) exceeds limit")
     log_to_stderr(logging.DEBUG if debug else logging.INFO)
 
@@ -147,16 +147,16 @@ def main() -> None:
     encoding = sys.getfilesystemencoding()
     if encoding != "utf-8" and (name := next((one for one in sys.argv if _UNDECODED.search(one)), None)):
         shown = os.fsencode(name).decode(errors="replace")
-        _end(f"ConfigError: Python is set to names in {encoding}, got {shown!r}. Set PYTHONUTF8=1 and try again")
+        _end(f"ConfigError: {shown!r} cannot be decoded, because Python uses the encoding {encoding}. Set PYTHONUTF8=1")
     try:
         typer.main.get_command(app)(prog_name="rtdetr")
     except OSError as error:
         from rtdetr.files import DISK_FULL
 
-        if error.filename is not None or error.errno not in DISK_FULL:  # what is written to files names them
+        if error.filename is not None or error.errno not in DISK_FULL:  # errors of files name the file
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python writes what is left when it ends
-        _end("InputError: cannot write the output: the disk is full. Free some space, or write it elsewhere")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes the rest at exit
+        _end("InputError: cannot write the output: the disk is full. Free some space, or write to another disk")
 
 
 def _end(message: str) -> NoReturn:

@@ -1,4 +1,4 @@
-"""`rtdetr models`: the zoo as a table."""
+"""`rtdetr models`: list the model zoo."""
 
 from typing import Any
 

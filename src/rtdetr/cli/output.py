@@ -1,4 +1,4 @@
-"""What the verbs write: text and JSON on standard output, and files."""
+"""Output of the commands: text and JSON on standard output, and files."""
 
 import json
 import os
@@ -11,12 +11,12 @@ import typer
 
 from rtdetr.errors import InputError
 
-PIPE_CLOSED = 141  # exit status of the shell for a program that writes into a closed pipe
+PIPE_CLOSED = 141  # exit status of shells for a program that writes to a closed pipe
 _closed = False
 
 
 def echo(text: object, *, err: bool = False) -> None:
-    """Print a line; once its reader is gone, as with `| head`, files are still written.
+    """Print a line. If the reader has closed the pipe, as with `| head`, the command continues to write its files.
 
     Args:
         text: what to print.
@@ -31,12 +31,12 @@ def echo(text: object, *, err: bool = False) -> None:
 
 
 def pipe_was_closed() -> bool:
-    """Whether a reader was gone before everything was printed."""
+    """Whether the reader closed the pipe before everything was printed."""
     return _closed
 
 
 def write_json(document: object, target: str) -> None:
-    """Write a document to a file, or to standard output where the target is "-"; numbers that are not finite are null.
+    """Write a document as JSON to a file, or to standard output if the target is "-"; non-finite numbers become null.
 
     Raises:
         InputError: the file cannot be written.
@@ -52,10 +52,10 @@ def write_json(document: object, target: str) -> None:
 
 
 def write_file(target: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file beside its target and move it there.
+    """Write a file atomically: next to its target first, then renamed.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
     from rtdetr.files import write_atomically
 

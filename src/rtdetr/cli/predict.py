@@ -72,10 +72,10 @@ def predict(
     lowest = parse_threshold(threshold)
     paths = find_images(source, recursive=recursive)
     if not any(map(os.path.lexists, paths)):
-        existing(paths[0])  # said before the model is loaded
+        existing(paths[0])  # report a missing file before loading the model
     targets = plan_annotated(paths, save, overwrite=overwrite) if save else {}
     if font is not None:
-        given_face(font)  # a mistake ends the command before the work
+        given_face(font)  # fail early
     detector = load(
         model, model=config, categories=classes, device=device, precision=precision, fast_resize=fast_resize
     )
@@ -83,7 +83,7 @@ def predict(
         hint_at_classes(model, detector.categories)
     used_hw = detector.checked_size(size_hw)
     if used_hw != detector.size_hw:
-        _log.info("images are resized to %dx%d (--size)", *used_hw)
+        _log.info("resizing images to %dx%d (--size)", *used_hw)
     options: dict[str, Any] = {"threshold": lowest, "size_hw": size_hw, "batch_size": batch_size}
     rows = []
     for row, line in _detect(detector, paths, targets, options, font=font):
@@ -92,11 +92,11 @@ def predict(
     if json_file:
         write_json({"model": model, "threshold": lowest, "images": rows}, json_file)
     if save:
-        _log.info("annotated images are in %s", save)
+        _log.info("wrote annotated images to %s", save)
     failed = [row for row in rows if "error" in row]
     if failed:
         raise InputError(
-            f"{len(failed)} of {counted(len(rows), 'image')} could not be read; the first is {failed[0]['file']}"
+            f"{len(failed)} of {counted(len(rows), 'image')} could not be read, the first is {failed[0]['file']}"
         )
 
 
@@ -108,7 +108,7 @@ def _detect(
     *,
     font: Path | None,
 ) -> Iterator[tuple[dict[str, Any], str]]:
-    """Yield of each file its row of the JSON document and the line to print; save annotated images on the way."""
+    """Yield the JSON row and the line to print of each file, and save annotated images."""
     from rtdetr.drawing import draw
 
     seen = detector.detect_each(paths, keep_images=bool(targets), **options)
@@ -126,10 +126,10 @@ def _detect(
 
 
 def parse_threshold(text: str) -> "float | Literal['auto']":
-    """Read a score threshold: a number in 0..1, or "auto".
+    """Parse a score threshold: a number in 0..1, or "auto".
 
     Raises:
-        InputError: anything else.
+        InputError: the text has another form.
     """
     if text == "auto":
         return "auto"
@@ -143,10 +143,10 @@ def parse_threshold(text: str) -> "float | Literal['auto']":
 
 
 def plan_annotated(paths: list[Path], folder: Path, *, overwrite: bool = False) -> dict[Path, Path]:
-    """Name the annotated image of each file: its own name in `folder`, with a number where two would be the same.
+    """Return the annotated file of each image: the same name in `folder`, numbered if names are not unique.
 
     Raises:
-        InputError: a source file would be overwritten, or without `overwrite` any file.
+        InputError: an input file would be overwritten, or any file without `overwrite`.
     """
     from rtdetr.images.files import SAVED_FORMATS
 
@@ -163,7 +163,7 @@ def plan_annotated(paths: list[Path], folder: Path, *, overwrite: bool = False) 
     sources = {path.resolve() for path in paths}
     for target in targets.values():
         if target.resolve() in sources:
-            raise InputError(f"--save {folder} would overwrite the image {target}: choose another folder")
+            raise InputError(f"--save {folder} would overwrite the input image {target}: choose another folder")
     there = [target for target in targets.values() if target.exists()]
     if there and not overwrite:
         raise InputError(

@@ -1,4 +1,4 @@
-"""`rtdetr quantize`: write a model in INT8, calibrated on images, with its AP before and after."""
+"""`rtdetr quantize`: quantize a model to INT8, and compare its AP before and after."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,6 +1,6 @@
 """`rtdetr train`: train a model on a dataset, or resume a run.
 
-A parameter of `train` has the name of the setting of `rtdetr.train` that it is (`rtdetr.recipes.TrainSettings`).
+Parameters of `train` have the names of the settings of `rtdetr.train` (`rtdetr.recipes.TrainSettings`).
 """
 
 import os
@@ -103,14 +103,14 @@ def train(
     from rtdetr.api import train as train_model
 
     result = train_model(list(data) if data else None, resume=resume, dry_run=dry_run, **settings_of(options))
-    _tell(result, dry_run=dry_run)
+    _print_result(result, dry_run=dry_run)
 
 
 def settings_of(options: Mapping[str, Any]) -> "TrainSettings":
-    """Return options of the command line, by parameter of `train`, as settings of `rtdetr.train`.
+    """Convert command-line options, by parameter of `train`, to settings of `rtdetr.train`.
 
     Raises:
-        ConfigError, InputError: a value of --set or --size that cannot be read.
+        ConfigError, InputError: a value of --set or --size is invalid.
     """
     from rtdetr.cli.arguments import parse_size
     from rtdetr.recipes import TrainSettings
@@ -128,7 +128,7 @@ def settings_of(options: Mapping[str, Any]) -> "TrainSettings":
 
 
 def _launch(processes: int | None, *, resume: str | None, output: Path | None) -> None:
-    """Start the processes of the run, if it has several, and end this one with them."""
+    """Start the processes of a run with several processes, and exit when they end."""
     from rtdetr.training.distributed import launch, without_option
 
     if processes is None and resume is not None and "RANK" not in os.environ:
@@ -140,20 +140,20 @@ def _launch(processes: int | None, *, resume: str | None, output: Path | None) -
         launch(processes, without_option("--processes", sys.argv[1:]))
 
 
-def _tell(result: "TrainResult", *, dry_run: bool) -> None:
-    """Print how the run ended, in the main process, and exit as its signal asks."""
+def _print_result(result: "TrainResult", *, dry_run: bool) -> None:
+    """Print the result in the main process, and exit with the status of the signal if there was one."""
     from rtdetr.evaluation.report import percent
     from rtdetr.training.distributed import is_main_process
     from rtdetr.training.signals import exit_status
 
     if result.signal is not None:
-        text = f"interrupted; go on with: rtdetr train --resume {result.output_dir}"
+        text = f"interrupted; resume with: rtdetr train --resume {result.output_dir}"
     elif dry_run:
         text = result.plan
     elif result.best_weights is None:
         text = f"finished: {result.last_weights}"
     elif result.best_ap is None:
-        text = f"finished: AP cannot be measured without objects, {result.best_weights} has the last weights"
+        text = f"finished: AP cannot be measured without objects; {result.best_weights} has the last weights"
     else:
         text = f"finished: best AP {percent(result.best_ap)}, {result.best_weights}"
     if is_main_process():

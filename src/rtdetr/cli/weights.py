@@ -1,4 +1,4 @@
-"""`rtdetr weights`: weight files between the official, Hugging Face's and our own format."""
+"""`rtdetr weights`: convert weight files between the official format, Hugging Face's and ours."""
 
 import logging
 from pathlib import Path

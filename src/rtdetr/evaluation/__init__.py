@@ -1,4 +1,4 @@
-"""How good a detector is on a dataset: COCO average precision, errors and confusion, with plots and a page."""
+"""Evaluate a detector on a dataset: COCO average precision, error types and confusion matrix, with plots and a page."""
 
 from rtdetr.evaluation.coco import CocoEvaluator, CocoMetrics
 from rtdetr.evaluation.evaluate import detect_dataset, evaluate_dataset

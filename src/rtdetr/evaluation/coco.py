@@ -1,8 +1,8 @@
-"""COCO average precision of detections against a `DetectionDataset`: pycocotools' numbers, computed by hotcoco.
+"""COCO average precision of detections on a `DetectionDataset`: the numbers of pycocotools, computed by hotcoco.
 
-Collect detections with `CocoEvaluator.add`, one image at a time and in any order, then `summarize`. Images that were
-not added count as images without detections. Thousands of images take the memory of a few: detections beyond some ten
-thousands wait on disk (`spool.py`), and a few classes are evaluated at a time.
+Collect detections with `CocoEvaluator.add`, one image at a time and in any order, then call `summarize`. Images that
+were not added count as images without detections. Memory stays bounded: detections beyond some ten thousand are kept on
+disk (`spool.py`), and only a few classes are evaluated at a time.
 
 Source: https://cocodataset.org/#detection-eval.
 """
@@ -18,17 +18,17 @@ from rtdetr.data import DetectionDataset
 from rtdetr.errors import InputError
 from rtdetr.evaluation.spool import ROW, Spool
 
-_MOST_AT_ONCE = 20_000  # detections that hotcoco gets, for each of which it takes some hundred bytes
-_MAX_DETECTIONS = 100  # of an image and class
-_CURVES = 1000  # detections that take as much memory as the curves of a class
-_IMAGES_SENT = 100  # by a process at a time: 1 MB with 300 detections each
+_MOST_AT_ONCE = 20_000  # detections per call of hotcoco, which uses some hundred bytes for each
+_MAX_DETECTIONS = 100  # per image and class
+_CURVES = 1000  # detections that use as much memory as the curves of one class
+_IMAGES_SENT = 100  # per process at a time: 1 MB with 300 detections each
 
 
 class CocoMetrics(NamedTuple):
-    """The twelve COCO numbers as fractions of 1, in COCO's order, then AP by class; -1 where there is no such object.
+    """The twelve COCO numbers as fractions of 1, in COCO's order, then AP per class; -1 if there are no such objects.
 
-    AP is averaged over IoU 0.50, 0.55, ... 0.95 and classes, of up to 100 detections per image. Small, medium and large
-    objects are divided at areas of 32 x 32 and 96 x 96 pixels.
+    AP is averaged over IoU thresholds 0.50, 0.55, ... 0.95 and over classes, with up to 100 detections per image. The
+    limits between small, medium and large objects are areas of 32 x 32 and 96 x 96 pixels.
     """
 
     ap: float
@@ -47,35 +47,35 @@ class CocoMetrics(NamedTuple):
 
     @property
     def numbers(self) -> tuple[float, ...]:
-        """The twelve, without the classes."""
+        """The twelve numbers, without `per_class`."""
         return self[:12]
 
 
 class DetectionColumns(NamedTuple):
     """Detections of many images as flat arrays."""
 
-    images: np.ndarray  # int64 (n,), ascending positions in the dataset
+    images: np.ndarray  # int64 (n,), positions in the dataset, ascending
     boxes_xyxy: np.ndarray  # float32 (n, 4), pixels
     scores: np.ndarray  # float32 (n,)
     labels: np.ndarray  # int64 (n,)
 
 
 class CocoEvaluator:
-    """Detections of a dataset: an index of 16 bytes per image in memory, detections beyond some ten thousands on disk.
+    """Collects the detections on a dataset, with 16 bytes per image in memory and most detections on disk.
 
-    Several processes evaluate a share of the images each, and `gathered` makes a whole of them in one. Whatever else
-    brings `state()` of each to one place may call `CocoEvaluator.merged` there.
+    If several processes each evaluate some of the images, `gathered` joins their detections in the main process. With
+    other means of communication, send the `state()` of each process and call `CocoEvaluator.merged`.
     """
 
     def __init__(self, dataset: DetectionDataset) -> None:
         """Start without detections.
 
         Args:
-            dataset: ground truth. Its labels must be those of the detections; see `DetectionDataset.with_categories`.
+            dataset: ground truth. Detections must use its labels; see `DetectionDataset.with_categories`.
         """
         self.dataset = dataset
         self._spool = Spool()
-        self._starts = np.full(len(dataset), -1)  # rows starts:starts + counts are an image's; -1: it was not added
+        self._starts = np.full(len(dataset), -1)  # an image has rows starts:starts + counts; -1: not added
         self._counts = np.zeros(len(dataset), np.int64)
 
     @property
@@ -93,39 +93,41 @@ class CocoEvaluator:
             boxes_xyxy: (n, 4), pixels of the original image.
             scores: (n,).
             labels: (n,), labels of the dataset.
-            replace: forget what was added of the image before.
+            replace: replace the detections that were added for this image.
 
         Raises:
-            InputError: the image is unknown or was added before, a label is not in the dataset, the arrays differ in
+            InputError: the image is unknown or was already added, a label is not in the dataset, the arrays differ in
                 length, or the disk for temporary files is full.
         """
         index = int(np.searchsorted(self.dataset.image_ids, image_id))
         if index == len(self.dataset) or self.dataset.image_ids[index] != image_id:
             raise InputError(f"expected an image id of {self.dataset.annotations_file}, got {image_id}")
         if self._starts[index] >= 0 and not replace:
-            raise InputError(f"image {image_id} was added before; give all its detections at once")
+            raise InputError(
+                f"image {image_id} was already added: pass all its detections in one call, or replace=True"
+            )
         boxes_xyxy, num_classes = np.reshape(boxes_xyxy, (-1, 4)), len(self.dataset.categories)
         if not len(boxes_xyxy) == len(scores) == len(labels):
             raise InputError(
-                f"expected as many boxes as scores and labels, got {len(boxes_xyxy)}, {len(scores)} and {len(labels)} "
-                f"for image {image_id}"
+                f"image {image_id}: expected equal numbers of boxes, scores and labels, got {len(boxes_xyxy)}, "
+                f"{len(scores)} and {len(labels)}"
             )
         if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
             raise InputError(
                 f"expected labels 0..{num_classes - 1} of {self.dataset.annotations_file}, got "
-                f"{labels.min()}..{labels.max()}; open it with the model's categories"
+                f"{labels.min()}..{labels.max()}: open the dataset with the categories of the model"
             )
         self._append(index, boxes_xyxy, scores, labels)
 
     def state(self, images: slice = slice(None)) -> dict[str, np.ndarray]:
-        """What was added so far as plain arrays, to be sent to another process.
+        """Return the detections added so far as plain arrays, to send them to another process.
 
         Args:
-            images: positions in the dataset of those wanted.
+            images: positions in the dataset to return.
 
         Returns:
-            `images`: int64 (i,), the images added, as positions in the dataset; `counts`: int64 (i,), detections of
-            each; `boxes_xyxy` (n, 4), `scores` (n,) and `labels` (n,) of all of them, image after image.
+            `images`: int64 (i,), positions in the dataset of the images added; `counts`: int64 (i,), detections per
+            image; `boxes_xyxy` (n, 4), `scores` (n,) and `labels` (n,) of all detections, image by image.
         """
         indices = np.arange(len(self.dataset))[images]
         indices = indices[self._starts[indices] >= 0]
@@ -133,14 +135,14 @@ class CocoEvaluator:
 
     @classmethod
     def merged(cls, dataset: DetectionDataset, states: Iterable[Mapping[str, np.ndarray]]) -> "CocoEvaluator":
-        """Join what several processes found.
+        """Merge the detections of several processes.
 
-        An image that more than one of them evaluated, because the images were padded to equal shares, counts once, with
-        the detections of the first.
+        If several processes evaluated the same image, for example because shares were padded to equal size, the
+        detections of the first one count.
 
         Args:
             dataset: ground truth, the same in every process.
-            states: what `state()` returned in each. They are taken one after the other and not kept.
+            states: results of `state()` in each process, consumed one at a time.
         """
         whole = cls(dataset)
         for state in states:
@@ -151,10 +153,10 @@ class CocoEvaluator:
         return whole
 
     def gathered(self, gather: Callable[[dict[str, np.ndarray]], list[dict[str, np.ndarray]]]) -> "CocoEvaluator":
-        """Join what the processes of a run hold, some images at a time. Every process has to call it.
+        """Merge the detections of all processes of a run, some images at a time. Every process has to call it.
 
         Args:
-            gather: returns the values of all processes in the main one and an empty list in the others:
+            gather: returns the values of all processes in the main process and an empty list in the others, such as
                 `rtdetr.training.distributed.Processes.gather`.
 
         Returns:
@@ -164,26 +166,26 @@ class CocoEvaluator:
         return self.merged(self.dataset, (state for part in parts for state in gather(self.state(part))))
 
     def columns(self, images: slice = slice(None)) -> "DetectionColumns":
-        """Detections of some images, positions in the dataset, by image and in the order added; all by default."""
+        """Return the detections of some images (default: all), by image and in the order added."""
         indices = np.arange(len(self.dataset))[images]
         return self._columns(indices[self._starts[indices] >= 0])
 
     def shares(self, most: int) -> Iterator[slice]:
-        """Cut the dataset into ranges of images that have about `most` detections each."""
+        """Split the dataset into ranges of images with about `most` detections each."""
         share_of = self._counts.cumsum() // most
         ends = [*(np.flatnonzero(np.diff(share_of)) + 1).tolist(), len(self.dataset)]
         return (slice(*ends_of_one) for ends_of_one in itertools.pairwise([0, *ends]))
 
     def summarize(self) -> CocoMetrics:
-        """Compute AP and recall of everything added so far.
+        """Compute AP and recall of all detections added so far.
 
-        Classes do not influence one another, so many detections are sorted by class on the disk and evaluated a few
-        classes at a time: memory follows the detections of these, not all.
+        Classes are independent, so the detections are sorted by class on disk and evaluated a few classes at a time.
+        Memory depends on the detections of these classes only.
         """
         names = self.dataset.categories.names
         spool, starts = self._sorted_by_class()
         share_of = (np.diff(starts) + _CURVES).cumsum() // _MOST_AT_ONCE
-        precision = np.empty((10, 101, len(names), 4))  # IoU, recall, class, area; of 100 detections per image
+        precision = np.empty((10, 101, len(names), 4))  # IoU, recall, class, area; 100 detections per image
         recall = np.empty((10, len(names), 4, 3))  # IoU, class, area, detections
         for share in np.split(np.arange(len(names)), np.flatnonzero(np.diff(share_of)) + 1):
             rows = spool.read(int(starts[share[0]]), int(starts[share[-1] + 1]))
@@ -192,9 +194,9 @@ class CocoEvaluator:
         return CocoMetrics(*_twelve(precision, recall), per_class=by_class)
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Detections in COCO's results format: ids of the annotation file, boxes as [x, y, width, height].
+        """Detections in COCO results format: ids of the annotation file, boxes as [x, y, width, height].
 
-        Of a dataset joined from several, each row has the ids of its image's source, which "source" names.
+        If the dataset was joined from several, each row has the ids of its own source, named by "source".
         """
         names, sources = self.dataset.categories.names, self.dataset.sources
         ids = {source.first: {category.name: category.id for category in source.categories} for source in sources}
@@ -206,7 +208,7 @@ class CocoEvaluator:
             boxes = to_xywh(found["box_xyxy"]).tolist()
             for box, score, label in zip(boxes, found["score"].tolist(), found["label"].tolist(), strict=True):
                 category_id = ids[source.first].get(names[label])
-                if category_id is not None:  # else the source does not know the class
+                if category_id is not None:  # otherwise the source does not have the class
                     yield {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score, **named}
 
     def _append(self, index: int, boxes_xyxy: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> None:
@@ -230,7 +232,7 @@ class CocoEvaluator:
         )
 
     def _sorted_by_class(self) -> tuple[Spool, np.ndarray]:
-        """The detections that count, class after class, and where each class starts, int64 (classes + 1,)."""
+        """The detections that count, sorted by class, and the start of each class, int64 (classes + 1,)."""
         num_classes = len(self.dataset.categories)
         starts = np.zeros(num_classes + 1, np.int64)
         for rows in self._chunks():
@@ -245,9 +247,9 @@ class CocoEvaluator:
         return spool, starts
 
     def _chunks(self) -> Iterator[np.ndarray]:
-        """Detections that count, not many at a time, in the order added.
+        """Detections that count, in chunks of limited size, in the order added.
 
-        Of an image that is cut between two chunks there are some more, which hotcoco leaves out.
+        An image that is split between two chunks may have more, which hotcoco ignores.
         """
         for first in range(0, len(self._spool), _MOST_AT_ONCE):
             rows = self._spool.read(first, first + _MOST_AT_ONCE)
@@ -256,22 +258,22 @@ class CocoEvaluator:
             yield rows[np.sort(counted(rows["image"], rows["score"], rows["label"]))]
 
     def _curves(self, labels: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Precision and recall of a few classes, whose detections are `rows`, as in `summarize`; -1 without objects."""
+        """Precision and recall of a few classes with the detections `rows`, as in `summarize`; -1 without objects."""
         rows = rows[rows["image"].argsort(kind="stable")]
         table = np.column_stack([rows["image"], to_xywh(rows["box_xyxy"]), rows["score"], rows["label"]])
         truth = self._ground_truth(labels, rows["image"])
         evaluation = hotcoco.COCOeval(truth, truth.load_res(table), "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
-        curves = evaluation.eval  # each look at it is a copy
+        curves = evaluation.eval  # every access copies
         if curves is None:
             raise AssertionError("accumulate() left no results")
         return curves["precision"][..., 2], curves["recall"]
 
     def _ground_truth(self, labels: np.ndarray, images_with_detections: np.ndarray) -> hotcoco.COCO:
-        """Objects of a few classes, numbered by position: hotcoco needs ids >= 0, a file may have any.
+        """Objects of a few classes, with positions as ids, because hotcoco needs ids >= 0 and a file may have any.
 
-        Images without objects or detections of these classes are left out: they change nothing.
+        Images without objects or detections of these classes are left out, which does not change the result.
         """
         columns, names = self.dataset.annotations, self.dataset.categories.names
         rows = np.flatnonzero(np.isin(columns.labels, labels))
@@ -298,13 +300,13 @@ def _twelve(precision: np.ndarray, recall: np.ndarray) -> tuple[float, ...]:
 
 
 def _mean(values: np.ndarray) -> float:
-    """Mean over what exists; -1 if nothing does."""
+    """Mean over the values that exist; -1 if there are none."""
     existing = values[values > -1]
     return float(existing.mean()) if existing.size else -1.0
 
 
 def counted(images: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Rows that count, by class and then falling score; of equal scores the earlier first."""
+    """Rows of the detections that count, by class, then by descending score and, for equal scores, by position."""
     order = np.lexsort((-scores, labels))
     groups = labels[order].astype(np.int64) * (images.max(initial=0) + 1) + images[order]
     by_group = np.argsort(groups, kind="stable")
@@ -315,6 +317,6 @@ def counted(images: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> np.nd
 
 
 def to_xywh(boxes_xyxy: np.ndarray) -> np.ndarray:
-    """Corners (n, 4) to corner and size, float64."""
+    """Convert corners (n, 4) to corner and size, float64."""
     low, high = np.split(boxes_xyxy.astype(np.float64), 2, axis=1)
     return np.concatenate([low, high - low], axis=1)

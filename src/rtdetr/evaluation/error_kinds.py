@@ -1,14 +1,14 @@
-"""Of what kind each wrong detection is.
+"""Classify wrong detections by kind of error.
 
-A wrong detection is one that found no object at IoU 0.5. It is of the first kind that fits:
+A detection is wrong if it matches no object at IoU 0.5. Its kind is the first of these that applies:
 
-- `localization`: IoU 0.1 to 0.5 with an object of its class;
-- `class`: IoU 0.5 with an object of another class;
-- `duplicate`: IoU 0.5 with an object of its class, which a better detection has;
+- `localization`: IoU 0.1 to 0.5 with an object of the same class;
+- `class`: IoU at least 0.5 with an object of another class;
+- `duplicate`: IoU at least 0.5 with an object of the same class that is matched by a better detection;
 - `background`: IoU below 0.1 with every object;
 - `both`: IoU 0.1 to 0.5 with an object of another class.
 
-`missed` are the objects that were not found and that no localization or class error was meant for.
+`missed` counts objects that are neither found nor the target of a localization or class error.
 
 Source: TIDE, arXiv 2008.08115, section 2.2, in the order of its published tool.
 """
@@ -22,16 +22,16 @@ KINDS = (*DETECTION_KINDS, "missed")
 
 
 def error_kinds(pairs: Pairs, is_same_class: np.ndarray, is_wrong: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sort wrong detections by kind.
+    """Classify wrong detections.
 
     Args:
-        pairs: overlaps of at least `BACKGROUND_IOU` of detections and objects, `best_first`.
-        is_same_class: bool (pairs,), whether both are of one class.
-        is_wrong: bool (n,), which detections are wrong.
+        pairs: pairs of detections and objects that overlap by at least `BACKGROUND_IOU`, `best_first`.
+        is_same_class: bool (pairs,), whether detection and object have the same class.
+        is_wrong: bool (n,), whether each detection is wrong.
 
     Returns:
-        The kind of each detection as a position in `DETECTION_KINDS`, int8 (n,), -1 where it is not wrong; and the
-        object that a localization or class error was meant for, int32 (n,), -1 for none.
+        The kind of each detection, as a position in `DETECTION_KINDS`, int8 (n,), -1 if it is not wrong; and the target
+        object of each localization or class error, int32 (n,), -1 for none.
     """
     same_iou, same_object = _best(pairs[is_same_class], len(is_wrong))
     other_iou, other_object = _best(pairs[~is_same_class], len(is_wrong))
@@ -48,8 +48,8 @@ def error_kinds(pairs: Pairs, is_same_class: np.ndarray, is_wrong: np.ndarray) -
 
 
 def _best(pairs: Pairs, num_detections: int) -> tuple[np.ndarray, np.ndarray]:
-    """IoU and row of the object that each detection overlaps most; 0 and -1: none."""
-    first = pairs[np.diff(pairs.detections, prepend=-1) != 0]  # the pairs come best first
+    """IoU and row of the object with the largest overlap, per detection; 0 and -1 if there is none."""
+    first = pairs[np.diff(pairs.detections, prepend=-1) != 0]  # the best pair comes first
     iou, objects = np.zeros(num_detections), np.full(num_detections, -1)
     iou[first.detections], objects[first.detections] = first.iou, first.objects
     return iou, objects

@@ -1,8 +1,8 @@
-"""How many errors of each kind there are (`error_kinds.py`), and the AP50 that each kind costs.
+"""Count the errors of each kind (`error_kinds.py`) and measure the AP50 that each kind costs.
 
-The cost of a kind is the AP50 gained if an oracle corrected those errors alone: localization and class errors become
-right where nothing has found the object and no error of either kind on it has a higher score, and vanish elsewhere;
-duplicate, background and both vanish; missed objects are not asked for.
+The cost of a kind is the AP50 gained if an oracle corrects only these errors. A localization or class error becomes
+correct if its object is not found and no localization or class error with a higher score has the same object;
+otherwise it is removed. Duplicate, background and both errors are removed. Missed objects do not count as objects.
 
 Source: TIDE, arXiv 2008.08115, section 2.3, with the oracles of its published tool.
 """
@@ -18,11 +18,11 @@ from rtdetr.evaluation.precision import interpolated_precision
 
 
 class ErrorTypes(NamedTuple):
-    """Errors by kind; the detections are those that count for AP, whatever their score.
+    """Errors by kind, of all detections that count for AP, with any score.
 
     Attributes:
         counts: number of errors of each of `KINDS`.
-        ap50_cost: AP50 that each kind costs, as a fraction of 1; None where the dataset has no objects.
+        ap50_cost: AP50 lost to each kind, as a fraction of 1; None if the dataset has no objects.
     """
 
     counts: dict[str, int]
@@ -30,7 +30,7 @@ class ErrorTypes(NamedTuple):
 
 
 def error_types(matches: Matches) -> ErrorTypes:
-    """Count all errors by kind, and what they cost."""
+    """Count all errors by kind, and measure their cost."""
     is_missed = _is_free(matches)
     is_missed[matches.targets[matches.targets >= 0]] = False
     counts = {name: int((matches.kinds == kind).sum()) for kind, name in enumerate(DETECTION_KINDS)}
@@ -49,19 +49,19 @@ def _costs(matches: Matches, is_missed: np.ndarray) -> dict[str, float | None]:
         corrected = correctable[matches.kinds[correctable] == kind]
         remaining = kept & (matches.kinds != kind)
         costs[name] = _ap50(matches, remaining, corrected=corrected, num_objects=num_objects) - base
-    asked = num_objects - np.bincount(matches.object_labels[is_missed], minlength=len(num_objects))
-    return {**costs, "missed": _ap50(matches, kept, corrected=nothing, num_objects=asked) - base}
+    remaining_objects = num_objects - np.bincount(matches.object_labels[is_missed], minlength=len(num_objects))
+    return {**costs, "missed": _ap50(matches, kept, corrected=nothing, num_objects=remaining_objects) - base}
 
 
 def _is_free(matches: Matches) -> np.ndarray:
-    """Which objects nothing has found, bool (m,)."""
+    """Whether each object is unmatched, bool (m,)."""
     is_free = np.ones(len(matches.object_labels), dtype=bool)
     is_free[matches.found[matches.found >= 0]] = False
     return is_free
 
 
 def _correctable(matches: Matches) -> np.ndarray:
-    """Errors that would find their object: on each object that nothing has found the one of the highest score."""
+    """Rows of errors that a correction makes right: per unmatched object, the one with the highest score."""
     rows = np.flatnonzero(matches.targets >= 0)
     rows = rows[_is_free(matches)[matches.targets[rows]]]
     rows = rows[np.argsort(-matches.scores[rows], kind="stable")]
@@ -73,10 +73,10 @@ def _ap50(matches: Matches, kept: np.ndarray, *, corrected: np.ndarray, num_obje
     """Mean AP50 over the classes with objects.
 
     Args:
-        matches: of detections and objects.
-        kept: bool (n,), detections that count as they are.
-        corrected: rows of detections that count as if they had found their target.
-        num_objects: int64 (classes,), objects that count.
+        matches: detections matched with objects.
+        kept: bool (n,), detections that count unchanged.
+        corrected: rows of detections that count as matches of their targets.
+        num_objects: int64 (classes,), number of objects that count.
     """
     if not num_objects.any():
         return 0.0
@@ -87,7 +87,7 @@ def _ap50(matches: Matches, kept: np.ndarray, *, corrected: np.ndarray, num_obje
         rows = np.concatenate([own, corrected[corrected_labels == label]])
         is_right = np.arange(len(rows)) >= len(own)
         is_right[: len(own)] = matches.found[own] >= 0
-        order = np.lexsort((rows, -matches.scores[rows]))  # of equal scores the earlier row first
+        order = np.lexsort((rows, -matches.scores[rows]))  # for equal scores, the earlier row first
         seen.append(np.flatnonzero(is_right[order]) + 1)
         labels.append(np.full(len(seen[-1]), label))
     true = np.concatenate(labels)

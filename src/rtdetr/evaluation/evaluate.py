@@ -1,7 +1,7 @@
 """Run a detector over a dataset and measure its COCO average precision.
 
-`evaluate_dataset` takes any callable from images to `Detections`; `rtdetr.evaluate` (`api.py`) makes one from the name
-of a model or a file and opens the dataset. What comes out is in `report.py`.
+`evaluate_dataset` takes any callable from images to `Detections`. `rtdetr.evaluate` (`api.py`) creates it from a model
+name or file, and opens the dataset. The result is described in `report.py`.
 """
 
 import time
@@ -31,18 +31,18 @@ def evaluate_dataset(
     batch_size: int = 8,
     progress: bool = True,
 ) -> EvaluationReport:
-    """Detect on every image of a dataset and compare with its annotations.
+    """Run a detector on all images of a dataset and compare the detections with the annotations.
 
     Args:
-        predict: takes images and returns the detections of each, of any score, labels as in `dataset.categories`.
-            A detector is such a callable with `threshold=0`.
+        predict: takes images and returns detections of any score for each, with labels as in `dataset.categories`, such
+            as a detector with `threshold=0`.
         dataset: images and ground truth, with the labels of the detector; see `DetectionDataset.with_categories`.
-        num_channels: of the images that `predict` takes: 3 for PIL's RGB, any other number for arrays (h, w, c).
-        batch_size: images that `predict` is given at a time. As many are decoded ahead.
-        progress: show a bar on standard error if that is a terminal.
+        num_channels: image channels: 3 gives `predict` PIL images in RGB, any other number arrays (h, w, c).
+        batch_size: images per call of `predict`. The same number is decoded ahead.
+        progress: show a progress bar on standard error if it is a terminal.
 
     Raises:
-        DatasetError: an image is missing or broken; see also `DetectionDataset.skipping_bad_images`.
+        DatasetError: an image is missing or damaged; see also `DetectionDataset.skipping_bad_images`.
     """
     started = time.perf_counter()
     evaluator = detect_dataset(predict, dataset, num_channels=num_channels, batch_size=batch_size, progress=progress)
@@ -58,20 +58,20 @@ def detect_dataset(
     batch_size: int = 8,
     progress: bool = True,
 ) -> CocoEvaluator:
-    """Collect the detections on some images of a dataset: what one of several processes does in an evaluation.
+    """Collect the detections on some images of a dataset, for example in one of several processes.
 
-    `CocoEvaluator.gathered` joins the evaluators of all processes in one, for `EvaluationReport.of`.
+    `CocoEvaluator.gathered` merges the evaluators of all processes, for `EvaluationReport.of`.
 
     Args:
         predict: as for `evaluate_dataset`.
         dataset: as for `evaluate_dataset`.
-        indices: positions of the images, such as range(rank, len(dataset), world_size); None: all.
+        indices: positions of the images, such as range(rank, len(dataset), world_size); None: all images.
         num_channels: as for `evaluate_dataset`.
         batch_size: as for `evaluate_dataset`.
         progress: as for `evaluate_dataset`.
 
     Raises:
-        DatasetError: an image is missing or broken; see also `DetectionDataset.skipping_bad_images`.
+        DatasetError: an image is missing or damaged; see also `DetectionDataset.skipping_bad_images`.
     """
     indices = range(len(dataset)) if indices is None else indices
     evaluator = CocoEvaluator(dataset)
@@ -90,7 +90,7 @@ def detect_dataset(
 def _decoded(
     dataset: DetectionDataset, indices: Sequence[int], *, num_channels: int, ahead: int
 ) -> Iterator[LoadedImage]:
-    """Images in order, read by threads while the network works."""
+    """Yield images in order, decoded in threads while the network runs."""
     with ThreadPoolExecutor(_DECODING_THREADS) as pool:
         pending: deque[Future[LoadedImage]] = deque()
         for index in indices:
@@ -105,5 +105,5 @@ def _bar(*, shown: bool) -> Progress:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    console.quiet = not (shown and console.is_terminal)  # rich before 14.3 ends even a disabled bar with a new line
+    console.quiet = not (shown and console.is_terminal)  # rich before 14.3 prints a newline even after a disabled bar
     return Progress(*columns, *times, console=console, transient=True, disable=console.quiet)

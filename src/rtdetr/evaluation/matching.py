@@ -1,9 +1,9 @@
-"""Which detection found which object: the matching behind AP, precision and recall, confusion and error types.
+"""Match detections with objects, for AP, precision and recall, confusion matrix and error types.
 
-`match` compares the detections of a `CocoEvaluator` with the ground truth, some images at a time, and keeps a line of
-24 bytes per detection; everything else in this room reads these columns. The rules are COCO's: in an image and class,
-detections by falling score take the free object they overlap most; at most 100 of them count; hits on crowd regions are
-neither right nor wrong.
+`match` compares the detections of a `CocoEvaluator` with the ground truth, some images at a time, and keeps 24 bytes
+per detection; all other modules of this package use these columns. The rules are COCO's: per image and class,
+detections are matched in order of descending score with the unmatched object that they overlap most; at most 100 count;
+and detections on crowd regions are neither right nor wrong.
 
 Source: https://cocodataset.org/#detection-eval.
 """
@@ -19,13 +19,13 @@ from rtdetr.evaluation.error_kinds import error_kinds
 from rtdetr.evaluation.overlaps import Pairs, assign, overlaps
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
-_MOST_AT_ONCE = 20_000  # detections that are compared with the objects of their images at a time
+_MOST_AT_ONCE = 20_000  # detections compared at a time
 _BITS = 1 << np.arange(len(IOU_THRESHOLDS), dtype=np.uint16)
 
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """Detections, objects and what they have to do with each other. "Row" is a position in these arrays.
+    """Detections, objects and the matches between them. A "row" is a position in these arrays.
 
     Attributes:
         num_images: images of the dataset.
@@ -33,15 +33,15 @@ class Matches:
         images: int32 (n,), image of each detection, as a position in the dataset.
         labels: int32 (n,), ascending.
         scores: float32 (n,), descending within a class.
-        found: int32 (n,), the object that a detection found at IoU 0.5; -1: none.
-        kinds: int8 (n,), what is wrong with it, as a position in `DETECTION_KINDS`; -1: nothing.
-        targets: int32 (n,), the object that a localization or class error was meant for; -1: none.
+        found: int32 (n,), the object matched at IoU 0.5; -1: none.
+        kinds: int8 (n,), kind of error, as a position in `DETECTION_KINDS`; -1: not wrong.
+        targets: int32 (n,), target object of a localization or class error; -1: none.
         true_bits: uint16 (n,), see `is_true`.
         ignored_bits: uint16 (n,), see `is_ignored`.
         object_images: int64 (m,), ascending.
         object_labels: int64 (m,).
-        object_rows: int64 (m,), position of each in `dataset.annotations`; crowd regions are left out.
-        pairs: overlaps of at least 0.5, whatever the classes; by detection, best first.
+        object_rows: int64 (m,), position in `dataset.annotations`; crowd regions are left out.
+        pairs: pairs with an IoU of at least 0.5, of any classes; by detection, best first.
     """
 
     num_images: int
@@ -60,21 +60,21 @@ class Matches:
     pairs: Pairs
 
     def is_true(self, level: int = 0) -> np.ndarray:
-        """Which detections found an object at an IoU threshold, a position in `IOU_THRESHOLDS`: bool (n,)."""
+        """Whether each detection matches an object at an IoU threshold (a position in `IOU_THRESHOLDS`), bool (n,)."""
         return (self.true_bits & _BITS[level]) != 0
 
     def is_ignored(self, level: int = 0, *, rows: slice = slice(None)) -> np.ndarray:
-        """Which detections, or `rows` of them, found none there but lie on a crowd region of their class: bool (n,)."""
+        """Whether each detection (or those in `rows`) is unmatched but on a crowd region of its class, bool (n,)."""
         return (self.ignored_bits[rows] & _BITS[level]) != 0
 
     @cached_property
     def class_starts(self) -> np.ndarray:
-        """int64 (classes + 1,): class k owns the detections class_starts[k]:class_starts[k + 1]."""
+        """int64 (classes + 1,): class k has the detections class_starts[k]:class_starts[k + 1]."""
         return np.searchsorted(self.labels, np.arange(self.num_classes + 1, dtype=np.int32))
 
     @cached_property
     def num_objects(self) -> np.ndarray:
-        """int64 (classes,), crowd regions not counted."""
+        """Number of objects per class without crowd regions, int64 (classes,)."""
         return np.bincount(self.object_labels, minlength=self.num_classes)
 
 
@@ -95,7 +95,7 @@ def match(evaluator: CocoEvaluator) -> Matches:
 
 
 def _match_images(evaluator: CocoEvaluator, images: slice) -> tuple[dict[str, np.ndarray], Pairs]:
-    """The columns of `Matches` for the detections of some images, by class and falling score, and their pairs."""
+    """Return the columns of `Matches` for some images, by class and descending score, and their pairs."""
     given, annotations = evaluator.columns(images), evaluator.dataset.annotations
     kept = counted(given.images, given.scores, given.labels)
     image_of, labels = given.images[kept], given.labels[kept]
@@ -120,7 +120,7 @@ def _match_images(evaluator: CocoEvaluator, images: slice) -> tuple[dict[str, np
     is_ignored = (found < 0) & (crowd_iou[:, None] >= IOU_THRESHOLDS)
     kinds, targets = error_kinds(pairs, is_same_class, is_wrong=(found[:, 0] < 0) & ~is_ignored[:, 0])
 
-    # rows among the objects, which leave crowd regions out
+    # rows of objects without crowd regions
     row_of = np.append(np.cumsum(~iscrowd) - 1, -1) + np.count_nonzero(~annotations.iscrowd[:first])
     row_of[-1] = -1
     columns = {
@@ -138,14 +138,14 @@ def _match_images(evaluator: CocoEvaluator, images: slice) -> tuple[dict[str, np
 
 
 def _assigned(pairs: Pairs, *, num_detections: int, num_objects: int) -> np.ndarray:
-    """The object of each detection at each of `IOU_THRESHOLDS`, int64 (n, 10); -1: none."""
+    """The object matched by each detection at each of `IOU_THRESHOLDS`, int64 (n, 10); -1: none."""
     candidates = (pairs[pairs.iou >= iou] for iou in IOU_THRESHOLDS)
     found = [assign(one, num_detections=num_detections, num_objects=num_objects) for one in candidates]
     return np.stack(found, axis=1)
 
 
 def _by_class(parts: Iterable[tuple[dict[str, np.ndarray], Pairs]]) -> tuple[dict[str, np.ndarray], Pairs]:
-    """Join what `_match_images` found, by class and falling score; of equal scores the earlier image first."""
+    """Join results of `_match_images`, by class and descending score and, for equal scores, by image."""
     columns: dict[str, list[np.ndarray]] = {}
     pairs, num_rows = [], 0
     for found, overlapping in parts:
@@ -154,7 +154,7 @@ def _by_class(parts: Iterable[tuple[dict[str, np.ndarray], Pairs]]) -> tuple[dic
         pairs.append(overlapping.renumbered(overlapping.detections + num_rows, overlapping.objects))
         num_rows += len(found["labels"])
     order = np.lexsort((-np.concatenate(columns["scores"]), np.concatenate(columns["labels"])))
-    joined = {name: np.concatenate(columns.pop(name))[order] for name in list(columns)}  # one at a time: memory
+    joined = {name: np.concatenate(columns.pop(name))[order] for name in list(columns)}  # one at a time to save memory
     row_of = np.empty(num_rows, np.int64)
     row_of[order] = np.arange(num_rows)
     whole = Pairs.joined(pairs)

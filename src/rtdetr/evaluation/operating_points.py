@@ -1,6 +1,6 @@
-"""Precision, recall and F1 at every score, the score threshold where F1 is best, and what is confused with what there.
+"""Precision, recall and F1 over the score threshold, the threshold with the best F1, and the confusion matrix there.
 
-All at IoU 0.5, from `Matches`. A detection counts at a threshold if its score is above it, as in `Detections.above`.
+All are at IoU 0.5. A detection counts at a threshold if its score is above it, as in `Detections.above`.
 """
 
 from typing import NamedTuple
@@ -10,11 +10,11 @@ import numpy as np
 from rtdetr.evaluation.matching import Matches
 from rtdetr.evaluation.overlaps import assign
 
-DEFAULT_THRESHOLD = 0.5  # of a class that was never found, so that no score tells right from wrong
+DEFAULT_THRESHOLD = 0.5  # for classes without a true positive
 
 
 class Curves(NamedTuple):
-    """How precision, recall and F1 of each class depend on the score threshold.
+    """Precision, recall and F1 per class over the score threshold.
 
     Attributes:
         scores: float64 (1001,), the thresholds 0, 0.001, ... 1.
@@ -30,9 +30,9 @@ class Curves(NamedTuple):
 
 
 class ClassResult(NamedTuple):
-    """Numbers of one class; None where it has no objects or, for precision, no detections.
+    """Results of one class; None if it has no objects or, for precision, no detections.
 
-    `precision`, `recall`, `f1` and the counts are those at IoU 0.5 and the score `threshold` where F1 is best.
+    `precision`, `recall`, `f1` and the counts are at IoU 0.5 and the score `threshold` with the best F1.
     """
 
     name: str
@@ -48,7 +48,7 @@ class ClassResult(NamedTuple):
 
 
 def score_curves(matches: Matches) -> Curves:
-    """Precision, recall and F1 at 1001 thresholds."""
+    """Compute precision, recall and F1 at 1001 thresholds."""
     scores = np.linspace(0, 1, 1001)
     shape = matches.num_classes, len(scores)
     precision, recall, f1 = np.full(shape, np.nan), np.full(shape, np.nan), np.full(shape, np.nan)
@@ -64,10 +64,10 @@ def score_curves(matches: Matches) -> Curves:
 
 
 def best_thresholds(matches: Matches) -> np.ndarray:
-    """The score threshold of each class at which its F1 is best, float64 (classes,).
+    """Return the score threshold with the best F1 per class, float64 (classes,).
 
-    It lies halfway between the lowest score that is kept and the next one below. A class of which nothing was found,
-    or which has no objects, gets `DEFAULT_THRESHOLD`.
+    It is halfway between the lowest score that is kept and the next lower one. Classes without objects or without a
+    true positive get `DEFAULT_THRESHOLD`.
     """
     thresholds = np.full(matches.num_classes, DEFAULT_THRESHOLD)
     for label, num_objects in enumerate(matches.num_objects.tolist()):
@@ -82,24 +82,24 @@ def best_thresholds(matches: Matches) -> np.ndarray:
 
 
 def is_shown(matches: Matches, thresholds: np.ndarray) -> np.ndarray:
-    """Which detections count at the thresholds of their classes; those on crowd regions never do."""
+    """Whether each detection is above the threshold of its class; detections on crowd regions do not count."""
     shown = ~matches.is_ignored()
     for label, threshold in enumerate(thresholds):
         rows = slice(*matches.class_starts[label : label + 2])
-        shown[rows] &= matches.scores[rows] > threshold  # in float64, as the threshold is
+        shown[rows] &= matches.scores[rows] > threshold  # in float64, like the threshold
     return shown
 
 
 def class_results(
     matches: Matches, thresholds: np.ndarray, *, names: list[str], average_precision: np.ndarray
 ) -> list[ClassResult]:
-    """The numbers of every class.
+    """Return the results of every class.
 
     Args:
-        matches: of detections and objects.
+        matches: detections matched with objects.
         thresholds: score threshold of each class.
-        names: of the classes, by label.
-        average_precision: by class and IoU threshold, as `PrecisionTable.average` gives it.
+        names: class names by label.
+        average_precision: AP by class and IoU threshold, from `PrecisionTable.average`.
     """
     shown = is_shown(matches, thresholds)
     hits = np.bincount(matches.labels[shown & (matches.found >= 0)], minlength=len(names)).tolist()
@@ -123,11 +123,11 @@ def class_results(
 
 
 def confusion_matrix(matches: Matches, thresholds: np.ndarray) -> np.ndarray:
-    """Count which class was taken for which, int64 (classes + 1, classes + 1): rows are true, columns predicted.
+    """Compute the confusion matrix, int64 (classes + 1, classes + 1): rows are true, columns predicted classes.
 
-    The last row counts detections on no object (background), the last column objects that nothing was found on. First
-    come the matches of AP, so the diagonal agrees with precision and recall; then each detection that is left, the best
-    first, takes the object of another class that is left and that it overlaps most, by at least 0.5.
+    The last row counts detections on background, the last column missed objects. The matches of AP come first, so the
+    diagonal agrees with precision and recall. Then each remaining detection, in order of descending score, is matched
+    with the remaining object of another class that it overlaps most, with an IoU of at least 0.5.
     """
     shown, background = is_shown(matches, thresholds), matches.num_classes
     right = shown & (matches.found >= 0)
@@ -156,7 +156,7 @@ def confusion_matrix(matches: Matches, thresholds: np.ndarray) -> np.ndarray:
 
 
 def _counted(matches: Matches, label: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of a class's detections that count, descending, and how many down to each are right."""
+    """Descending scores of a class's detections that count, and the number of true positives down to each."""
     rows = slice(*matches.class_starts[label : label + 2])
     kept = ~matches.is_ignored(rows=rows)
     return matches.scores[rows][kept].astype(np.float64), np.cumsum((matches.found[rows] >= 0)[kept])

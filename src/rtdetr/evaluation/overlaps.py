@@ -1,6 +1,6 @@
-"""Which detections and objects of an image overlap, and who gets whom when each may have one: COCO's greedy matching.
+"""Overlaps of detections and objects, and COCO's greedy one-to-one matching.
 
-Everything works on the flat arrays of many images at once.
+All functions work on flat arrays of many images at once.
 """
 
 import itertools
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-BACKGROUND_IOU = 0.1  # below it a detection has nothing to do with an object; arXiv 2008.08115
-_PAIRS_AT_ONCE = 1_000_000  # bounds the memory for IoU
+BACKGROUND_IOU = 0.1  # a lower IoU means that a detection and an object are unrelated; arXiv 2008.08115
+_PAIRS_AT_ONCE = 1_000_000  # limits the memory for IoU
 
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Detections and objects of the same image that overlap, in brackets a selection of them.
+    """Pairs of overlapping detections and objects in the same image; indexing selects some of them.
 
     Attributes:
         detections: int64 (p,), rows of the detections.
@@ -35,24 +35,24 @@ class Pairs:
 
     @classmethod
     def joined(cls, parts: Iterable["Pairs"]) -> "Pairs":
-        """The pairs of several, one after the other."""
+        """Concatenate pairs."""
         nothing = cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
         arrays = zip(*((part.detections, part.objects, part.iou) for part in (nothing, *parts)), strict=True)
         return cls(*map(np.concatenate, arrays))
 
     def renumbered(self, detections: np.ndarray, objects: np.ndarray) -> "Pairs":
-        """The same overlaps with other row numbers."""
+        """Return the same pairs with other row numbers."""
         return Pairs(detections, objects, self.iou)
 
     def best_first(self) -> "Pairs":
-        """The same, by detection and then falling IoU; of equal overlaps COCO prefers the later object."""
+        """Sort by detection, then by descending IoU; for equal IoU, COCO prefers the later object."""
         return self[np.lexsort((-self.objects, -self.iou, self.detections))]
 
 
 def overlaps(
     images: np.ndarray, boxes_xywh: np.ndarray, *, starts: np.ndarray, boxes: np.ndarray, iscrowd: np.ndarray
 ) -> Pairs:
-    """All pairs of a detection and an object of its image with at least `BACKGROUND_IOU`; objects as given."""
+    """Return all pairs of a detection and an object in the same image with an IoU of at least `BACKGROUND_IOU`."""
     parts = []
     for detections, objects in _same_image(images, starts):
         iou = _iou(boxes_xywh[detections], boxes[objects], iscrowd[objects])
@@ -61,18 +61,18 @@ def overlaps(
 
 
 def assign(pairs: Pairs, *, num_detections: int, num_objects: int) -> np.ndarray:
-    """Give each detection, the lowest row first, the free object it overlaps most, among those it is paired with.
+    """Match each detection, in order of its row, with the unmatched object of its pairs that it overlaps most.
 
-    All detections are served at once, in rounds: one whose best object nobody before it could want gets that object,
-    then both leave. That is the result of serving one after the other, in a few rounds.
+    All detections are processed at once, in rounds. A detection is matched with its best object if no earlier detection
+    has a pair with that object; then both are removed. The result equals that of matching one detection at a time.
 
     Args:
-        pairs: who may get what, `best_first`.
-        num_detections: length of the result.
-        num_objects: above the highest row of an object.
+        pairs: candidate pairs, `best_first`.
+        num_detections: number of detections, the length of the result.
+        num_objects: number of objects.
 
     Returns:
-        int64 (num_detections,), the object of each; -1: none was left.
+        int64 (num_detections,), the object of each detection; -1: none.
     """
     result = np.full(num_detections, -1)
     is_free = np.ones(num_objects, dtype=bool)
@@ -88,8 +88,8 @@ def assign(pairs: Pairs, *, num_detections: int, num_objects: int) -> np.ndarray
 
 
 def _same_image(images: np.ndarray, starts: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Rows of every detection with every object of its image, a bounded number of pairs at a time."""
-    ends = np.cumsum(np.diff(starts)[images])  # pairs up to and with each detection
+    """Yield rows of all pairs of a detection and an object in the same image, in chunks of limited size."""
+    ends = np.cumsum(np.diff(starts)[images])  # number of pairs up to and including each detection
     total = int(ends[-1]) if len(ends) else 0
     cuts = np.searchsorted(ends, np.arange(0, total, _PAIRS_AT_ONCE), side="right").tolist()
     for first, last in itertools.pairwise([*cuts, len(images)]):
@@ -100,7 +100,7 @@ def _same_image(images: np.ndarray, starts: np.ndarray) -> Iterator[tuple[np.nda
 
 
 def _iou(boxes_xywh: np.ndarray, objects_xywh: np.ndarray, iscrowd: np.ndarray) -> np.ndarray:
-    """IoU of the boxes at the same position; on a crowd region the share of the box that lies on it."""
+    """IoU of boxes at the same position; for a crowd region, the fraction of the box inside it."""
     x, y, width, height = boxes_xywh.T
     object_x, object_y, object_width, object_height = objects_xywh.T
     shared_width = np.minimum(x + width, object_x + object_width) - np.maximum(x, object_x)

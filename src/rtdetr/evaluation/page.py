@@ -1,7 +1,7 @@
-"""report.html of an evaluation: its numbers, plots and worst images on one page.
+"""The report.html of an evaluation: its numbers, plots and worst images on one page.
 
-`accuracy` and `plots` are also part of the report of a training run (`reports/page.py`). All are made of the files that
-were written before: report.json, the plots and the images.
+`accuracy` and `plots` are also part of the report of a training run (`reports/page.py`). The page is built from files
+that already exist: report.json, the plots and the images.
 """
 
 import json
@@ -19,12 +19,12 @@ from rtdetr.text_files import read_text
 from rtdetr.wording import counted
 
 PAGE_FILE, REPORT_FILE, WORST_FOLDER = "report.html", "report.json", "worst_images"
-SIDES = "Left: the annotations, amber where missed. Right: the detections, red where wrong, with the kind of error."
-_ERROR_NAMES = {"class": "wrong class", "both": "wrong class and place"}
+SIDES = "Left: annotations, missed objects in amber. Right: detections, wrong ones in red with the kind of error."
+_ERROR_NAMES = {"class": "wrong class", "both": "wrong class and location"}
 
 
 def write_page(folder: Path) -> Path:
-    """Write report.html from what `rtdetr evaluate --output` left in the folder.
+    """Write report.html from the files that `rtdetr evaluate --output` wrote to the folder.
 
     Raises:
         InputError: the page cannot be written.
@@ -47,14 +47,14 @@ def write_page(folder: Path) -> Path:
 
 
 def _number(report: Mapping[str, Any], key: str, name: str) -> tuple[str, str]:
-    """A number for the top of the page, with its confidence interval."""
+    """A headline number of the page, with its confidence interval."""
     interval = (report.get("confidence_95") or {}).get(key)
     between = f", 95 % confidence {percent(interval[0])} to {percent(interval[1])}" if interval else ""
     return f"{percent(report['metrics'][key])} %", name + between
 
 
 def accuracy(evaluation: Mapping[str, Any]) -> Html:
-    """The twelve COCO numbers, a row per class, and the errors by kind, of what `EvaluationReport.to_json` gave."""
+    """Tables of the COCO numbers, classes and errors, from the result of `EvaluationReport.to_json`."""
     metrics, classes = evaluation.get("metrics") or {}, evaluation.get("classes") or []
     errors, empty = evaluation.get("errors") or {}, evaluation.get("false_positives_per_empty_image")
     parts = []
@@ -68,7 +68,7 @@ def accuracy(evaluation: Mapping[str, Any]) -> Html:
         parts.append(
             table([_title(name) for name in columns], [[_cell(name, row[name]) for name in columns] for row in ordered])
         )
-        parts.append(note("Precision, recall and F1 at IoU 0.5 and the score threshold where F1 of the class is best."))
+        parts.append(note("Precision, recall and F1 are at IoU 0.5 and the threshold with the best F1 of each class."))
     if errors:
         rows = [[_ERROR_NAMES.get(kind, kind), one["count"], percent(one["ap50_cost"])] for kind, one in errors.items()]
         parts.append(table(["error", "count", "AP50 lost"], rows))
@@ -78,25 +78,29 @@ def accuracy(evaluation: Mapping[str, Any]) -> Html:
 
 
 def plots(folder: Path, page_folder: Path | None = None) -> Html:
-    """The plots that `save_plots` left in a folder; `page_folder` is that of the page, if another."""
+    """Gallery of the plots in a folder, from `save_plots`; `page_folder` is the folder of the page, if different."""
     files = [(folder / name, caption) for name, caption in PLOTS.items()]
     return gallery([figure_file(path, page_folder or folder, caption=caption) for path, caption in files])
 
 
 def worst_images(folder: Path, page_folder: Path) -> Html:
-    """The images that `save_worst_images` left in a folder."""
+    """Gallery of the images that `save_worst_images` wrote to a folder."""
     found = []
     for path in sorted(folder.glob("*.jpg")):
         name = re.fullmatch(r"\d+_(-?\d+)", path.stem)
         found.append(figure_file(path, page_folder, caption=f"Image {name[1]}" if name else "", is_photo=True))
-    return together(note(f"The most and the most confident errors first. {SIDES}"), gallery(found)) if found else Html()
+    return (
+        together(note(f"Images with the most and most confident errors first. {SIDES}"), gallery(found))
+        if found
+        else Html()
+    )
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A file's object; empty where there is none."""
+    """Read a JSON object from a file; empty if there is none."""
     try:
         values = json.loads(read_text(path, what="record", error=ConfigError))
-    except ValueError:  # a ConfigError is one too
+    except ValueError:  # includes ConfigError
         return {}
     return values if isinstance(values, dict) else {}
 
@@ -110,5 +114,5 @@ def _cell(column: str, value: Any) -> str | int | Bar:
 
 
 def _title(column: str) -> str:
-    """The name of a number as people write it: AP50 for ap50."""
+    """Display name of a column: AP50 for ap50."""
     return "class" if column == "name" else re.sub(r"^(a[pr]|f1)", lambda m: m[0].upper(), column).replace("_", " ")

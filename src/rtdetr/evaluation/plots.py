@@ -1,6 +1,6 @@
-"""Plots of an evaluation: curves over recall and score, the confusion matrix, AP by class. `save_plots` writes all.
+"""Plots of an evaluation: curves over recall and score, confusion matrix, AP per class. `save_plots` writes all.
 
-With many classes the lines of single classes become a gray background to their mean, and the letters shrink.
+With many classes, the curves of single classes are drawn in gray behind their mean, and the font is smaller.
 """
 
 from collections.abc import Callable
@@ -20,25 +20,25 @@ from rtdetr.plot_style import BLUE, GRAY, PALE_BLUE, SMALL_TEXT, new_figure, sav
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PLOTS = {  # file -> what it shows
+PLOTS = {  # file and caption
     "pr_curve.png": "Precision over recall, at IoU 0.5",
     "f1_curve.png": "F1 over the score threshold",
     "p_curve.png": "Precision over the score threshold",
     "r_curve.png": "Recall over the score threshold",
     "class_ap.png": "AP and AP50 per class",
-    "confusion_matrix.png": "Confusion matrix at IoU 0.5 and the best F1 thresholds",
+    "confusion_matrix.png": "Confusion matrix at IoU 0.5 and the thresholds with the best F1",
 }
-_MOST_COLORS = 12  # classes with a line of their own color and a place in the legend
-_MOST_NUMBERS = 25  # classes up to which the cells of the confusion matrix have numbers
+_MOST_COLORS = 12  # classes up to which each has its own color and legend entry
+_MOST_NUMBERS = 25  # classes up to which the confusion matrix shows numbers
 
 
 def save_plots(report: EvaluationReport, folder: Path, *, font: FontPath = None) -> list[Path]:
-    """Write all plots of a report into a folder, which is created where missing.
+    """Write all plots of a report to a folder, which is created if it does not exist.
 
     Args:
-        report: of an evaluation.
-        folder: for the plots.
-        font: a .ttf or .otf file for class names; None, and for letters that it lacks: an installed font that has them.
+        report: report of an evaluation.
+        folder: folder for the plots.
+        font: .ttf or .otf file for class names. Without one, and for letters that it lacks, an installed font is used.
 
     Returns:
         The files: pr_curve.png, p_curve.png, r_curve.png, f1_curve.png, confusion_matrix.png and class_ap.png.
@@ -59,7 +59,7 @@ def save_plots(report: EvaluationReport, folder: Path, *, font: FontPath = None)
 
 
 def plot_precision_recall(report: EvaluationReport, names: FigureNames) -> "Figure":
-    """Precision over recall at IoU 0.5, with AP50 in the legend."""
+    """Plot precision over recall at IoU 0.5, with AP50 in the legend."""
     precision = report.precision.precision()[:, 0]
     notes = ["no objects" if row.ap50 is None else f"{row.ap50:.3f}" for row in report.classes]
     mean = "AP50 -" if report.metrics.ap50 < 0 else f"AP50 {report.metrics.ap50:.3f}"
@@ -68,33 +68,39 @@ def plot_precision_recall(report: EvaluationReport, names: FigureNames) -> "Figu
 
 
 def plot_precision(report: EvaluationReport, names: FigureNames) -> "Figure":
-    """Precision over the score threshold at IoU 0.5."""
+    """Plot precision over the score threshold at IoU 0.5."""
     curves = report.curves
     return _lines(
-        names, curves.scores, curves.precision, labels=("score threshold", "precision"), title="Precision over score"
+        names,
+        curves.scores,
+        curves.precision,
+        labels=("score threshold", "precision"),
+        title="Precision over score threshold",
     )
 
 
 def plot_recall(report: EvaluationReport, names: FigureNames) -> "Figure":
-    """Recall over the score threshold at IoU 0.5."""
+    """Plot recall over the score threshold at IoU 0.5."""
     curves = report.curves
-    return _lines(names, curves.scores, curves.recall, labels=("score threshold", "recall"), title="Recall over score")
+    return _lines(
+        names, curves.scores, curves.recall, labels=("score threshold", "recall"), title="Recall over score threshold"
+    )
 
 
 def plot_f1(report: EvaluationReport, names: FigureNames) -> "Figure":
-    """F1 over the score threshold at IoU 0.5, with the best threshold of each class in the legend."""
+    """Plot F1 over the score threshold at IoU 0.5, with the best threshold of each class in the legend."""
     curves = report.curves
-    mean, title = _mean(curves.f1), "F1 over score"
+    mean, title = _mean(curves.f1), "F1 over score threshold"
     if not np.isnan(mean).all():
         best = int(np.nanargmax(mean))
-        what = "best mean" if len(report.names) > 1 else "best"
-        title += f", {what} {mean[best]:.3f} at {curves.scores[best]:.2f}"
+        label = "best mean" if len(report.names) > 1 else "best"
+        title += f", {label} {mean[best]:.3f} at {curves.scores[best]:.2f}"
     notes = ["no objects" if row.f1 is None else f"{row.f1:.2f} at {row.threshold:.2f}" for row in report.classes]
     return _lines(names, curves.scores, curves.f1, labels=("score threshold", "F1"), title=title, notes=notes)
 
 
 def plot_confusion(report: EvaluationReport, names: FigureNames) -> "Figure":
-    """The confusion matrix at the best F1 thresholds: color by share of the row, numbers are counts."""
+    """Plot the confusion matrix at the best F1 thresholds: color is the fraction of the row, numbers are counts."""
     counts = report.confusion
     ticks = [*names.names, "background"]
     side = len(ticks)
@@ -119,13 +125,13 @@ def plot_confusion(report: EvaluationReport, names: FigureNames) -> "Figure":
     axes.tick_params(which="both", length=0)
     axes.spines[:].set_visible(False)
     axes.set(xlabel="predicted", ylabel="true")
-    axes.set_title("Confusion at the best F1 thresholds, IoU 0.5", loc="left")
-    figure.colorbar(cells, ax=axes, shrink=0.6, label="share of the row").outline.set_visible(False)
+    axes.set_title("Confusion matrix at the best F1 thresholds, IoU 0.5", loc="left")
+    figure.colorbar(cells, ax=axes, shrink=0.6, label="fraction of the row").outline.set_visible(False)
     return figure
 
 
 def plot_class_ap(report: EvaluationReport, names: FigureNames) -> "Figure":
-    """AP and AP50 of every class that has objects, best first."""
+    """Plot AP and AP50 of every class that has objects, best first."""
     named = zip(report.classes, names.names, strict=True)
     rows = sorted(((row, name) for row, name in named if row.ap is not None), key=lambda pair: pair[0].ap or 0.0)
     figure = new_figure(6.6, 1.6 + 0.22 * max(len(rows), 4))
@@ -162,13 +168,13 @@ def _lines(
     title: str,
     notes: list[str] | None = None,
 ) -> "Figure":
-    """One line per class and their mean; `notes` go into the legend after the class names."""
+    """Plot one line per class and their mean; `notes` are appended to class names in the legend."""
     few = len(values) <= _MOST_COLORS
     figure = new_figure(6.6, 4.4)
     axes = figure.subplots()
     for label, (name, line) in enumerate(zip(names.names, values, strict=True)):
         note = f"  {notes[label]}" if notes else ""
-        text = name + note if few else ("each class" if label == 0 else None)
+        text = name + note if few else ("single classes" if label == 0 else None)
         color: Any = tuple(0.85 * c / 255 for c in class_color(label)) if few else GRAY
         axes.plot(x, line, color=color, linewidth=1.5 if few else 0.6, alpha=1 if few else 0.3, label=text)
     if len(values) > 1:
@@ -182,7 +188,7 @@ def _lines(
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
-    """Mean over the classes that have a value; NaN where none has."""
+    """Mean over the classes that have a value; NaN if none has."""
     known = ~np.isnan(values)
     count = known.sum(0)
     return np.divide(np.where(known, values, 0).sum(0), count, out=np.full(len(count), np.nan), where=count > 0)

@@ -1,7 +1,7 @@
-"""Average precision from `Matches`, and how far chance moves it: bootstrap over images.
+"""Average precision from `Matches`, and its confidence interval by bootstrap over images.
 
-`CocoEvaluator.summarize` has the published numbers. These are the same numbers for the questions that need them many
-times, with other weights or corrected detections.
+`CocoEvaluator.summarize` computes the same numbers with hotcoco. This module computes them repeatedly, with image
+weights or corrected detections.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ RECALL_POINTS = np.linspace(0, 1, 101)
 
 
 class Interval(NamedTuple):
-    """Where a number lies with the stated confidence."""
+    """Confidence interval of a number."""
 
     low: float
     high: float
@@ -23,13 +23,13 @@ class Interval(NamedTuple):
 def interpolated_precision(
     labels: np.ndarray, weights: np.ndarray, seen: np.ndarray, *, num_objects: np.ndarray
 ) -> np.ndarray:
-    """COCO's precision at 101 recalls: at each, the best precision at that recall or a higher one.
+    """COCO's interpolated precision at 101 recalls: the highest precision at that or a higher recall.
 
     Args:
-        labels: class of each true positive; ascending, and by falling score within a class.
-        weights: int64, how many times each counts.
-        seen: int64, detections of its class that count, down to it and with it.
-        num_objects: int64 (classes,), objects that count.
+        labels: class of each true positive, ascending, by descending score within a class.
+        weights: int64, weight of each true positive.
+        seen: int64, number of detections of its class that count, down to and including it.
+        num_objects: int64 (classes,), number of objects that count.
 
     Returns:
         float64 (classes, 101); NaN for classes without objects.
@@ -40,11 +40,11 @@ def interpolated_precision(
     before = np.concatenate([[0], total])[starts]
     true = total - before[labels]
     precision = np.divide(true, seen, out=np.zeros(len(seen)), where=seen > 0)
-    # one running maximum from behind for all classes: an offset above 1 keeps each from seeing the next class
+    # one reverse running maximum for all classes: an offset above 1 separates the classes
     offsets = 2.0 * (num_classes - labels)
     best = np.maximum.accumulate((precision + offsets)[::-1])[::-1] - offsets
 
-    # the number of true positives that reaches a recall, exact where the product is off by a rounding
+    # number of true positives that reaches a recall, corrected for rounding of the product
     counts = num_objects[:, None].astype(np.float64)
     needed = np.ceil(RECALL_POINTS * counts)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -59,17 +59,17 @@ def interpolated_precision(
 
 
 class PrecisionTable:
-    """Precision of a set of matches at every IoU threshold, for any weights of the images."""
+    """Precision of matches at every IoU threshold, for any image weights."""
 
     def __init__(self, matches: Matches) -> None:
         self._matches = matches
         self._levels = [_Level.of(matches, column) for column in range(len(IOU_THRESHOLDS))]
 
     def precision(self, image_weights: np.ndarray | None = None) -> np.ndarray:
-        """Precision by class, IoU threshold and recall, float64 (classes, 10, 101); NaN for classes without objects.
+        """Return precision by class, IoU threshold and recall, float64 (classes, 10, 101); NaN without objects.
 
         Args:
-            image_weights: int64 (images,), how many times each image counts; None: once.
+            image_weights: int64 (images,), weight of each image; None: 1.
         """
         matches = self._matches
         weights = np.ones(matches.num_images, np.int64) if image_weights is None else image_weights
@@ -90,22 +90,21 @@ class PrecisionTable:
         return np.stack(levels, axis=1)
 
     def average(self, image_weights: np.ndarray | None = None) -> np.ndarray:
-        """AP by class and IoU threshold, float64 (classes, 10); NaN for classes without objects."""
+        """Return AP by class and IoU threshold, float64 (classes, 10); NaN for classes without objects."""
         return self.precision(image_weights).mean(-1)
 
     def bootstrap(self, *, num_resamples: int, seed: int = 0, confidence: float = 0.95) -> dict[str, Interval]:
-        """Confidence intervals of AP and AP50: images are drawn with replacement, as many as there are.
+        """Compute confidence intervals of AP and AP50 by sampling images with replacement.
 
-        Images that are drawn twice raise AP a little, whatever the detector, so the mean of the draws is moved onto
-        the AP of the dataset.
+        Repeated images raise AP slightly, so the samples are shifted to make their mean equal to the AP of the dataset.
 
         Args:
-            num_resamples: draws; with 200 the ends of a 95 % interval still move by about a twentieth of its width.
-            seed: of the draws.
-            confidence: share of the draws that lies inside the interval.
+            num_resamples: number of samples. With 200, the ends of a 95% interval vary by about 1/20 of its width.
+            seed: random seed.
+            confidence: confidence level, the fraction of samples inside the interval.
 
         Returns:
-            Intervals of "ap" and "ap50"; none where the dataset has no objects.
+            Intervals of "ap" and "ap50"; empty if the dataset has no objects.
 
         Source: the percentile method of Efron and Tibshirani, An Introduction to the Bootstrap, chapter 13.
         """
@@ -116,7 +115,7 @@ class PrecisionTable:
             _mean_ap(self.average(np.bincount(rng.integers(0, count, count), minlength=count)))
             for _ in range(num_resamples)
         ]
-        drawn = np.array([draw for draw in draws if draw is not None])  # a draw without any object has no AP
+        drawn = np.array([draw for draw in draws if draw is not None])  # samples without objects have no AP
         if measured is None or len(drawn) == 0:
             return {}
         tail = (1 - confidence) / 2
@@ -126,16 +125,16 @@ class PrecisionTable:
 
 
 def _mean_ap(by_class: np.ndarray) -> tuple[float, float] | None:
-    """AP and AP50 over the classes that have objects, None where none has."""
+    """AP and AP50 over the classes with objects; None if there are no objects."""
     by_class = by_class[~np.isnan(by_class[:, 0])]
     return (float(by_class.mean()), float(by_class[:, 0].mean())) if len(by_class) else None
 
 
 class _Level(NamedTuple):
-    """What does not change with the weights at one IoU threshold.
+    """Data of one IoU threshold that does not depend on the image weights.
 
-    `rows` and `labels` of the true positives, rows of the `ignored` detections; of each true positive the row `since`
-    which its class's detections and `until` which those before it count, and the same among the ignored.
+    `rows` and `labels` of the true positives, and rows of the `ignored` detections. For each true positive, the
+    detections of its class down to it are the rows `since` to `until`, and likewise among the ignored detections.
     """
 
     rows: np.ndarray
@@ -156,6 +155,6 @@ class _Level(NamedTuple):
         )
 
     def seen(self, total: np.ndarray, total_ignored: np.ndarray) -> np.ndarray:
-        """Weight of the detections that count down to each true positive, from sums with a leading zero."""
+        """Total weight of the detections down to each true positive, from cumulative sums with a leading zero."""
         ignored = total_ignored[self.ignored_until] - total_ignored[self.ignored_since]
         return total[self.until] - total[self.since] - ignored

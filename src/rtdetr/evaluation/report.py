@@ -1,7 +1,7 @@
-"""What an evaluation found: the numbers, a table of them, and the detections as a COCO results file.
+"""Result of an evaluation: the numbers, a table of them, and the detections as a COCO results file.
 
-The numbers come from `coco.py` (the published twelve) and, by way of `matching.py`, from `precision.py`,
-`operating_points.py` and `error_types.py`; `plots.py` and `worst_images.py` show them.
+The twelve COCO numbers come from `coco.py`, the others from `precision.py`, `operating_points.py` and `error_types.py`,
+based on `matching.py`. `plots.py` and `worst_images.py` visualize them.
 """
 
 import json
@@ -46,18 +46,18 @@ _ROWS = (
     ("AR medium", "recall, 100 detections per image"),
     ("AR large", "recall, 100 detections per image"),
 )
-_CLASS_COLUMNS = ("objects", "AP", "AP50", "P", "R", "F1", "threshold", "right", "wrong")
+_CLASS_COLUMNS = ("objects", "AP", "AP50", "P", "R", "F1", "threshold", "TP", "FP")
 
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """Result of `evaluate_dataset`. What follows from the detections is computed when it is first asked for.
+    """Result of `evaluate_dataset`. Further results are computed from the detections on first access.
 
     Attributes:
         metrics: the COCO numbers.
-        evaluator: holds all detections.
-        num_images: images evaluated.
-        seconds: time for reading the images and detecting; 0: not known.
+        evaluator: all detections.
+        num_images: number of images.
+        seconds: time for reading and detection; 0: unknown.
     """
 
     metrics: CocoMetrics
@@ -67,7 +67,7 @@ class EvaluationReport:
 
     @classmethod
     def of(cls, evaluator: CocoEvaluator, *, seconds: float = 0.0) -> "EvaluationReport":
-        """Measure what an evaluator holds, such as one merged from several processes."""
+        """Evaluate the detections of an evaluator, for example one merged from several processes."""
         return cls(evaluator.summarize(), evaluator, num_images=len(evaluator.dataset), seconds=seconds)
 
     @property
@@ -77,62 +77,62 @@ class EvaluationReport:
 
     @cached_property
     def matches(self) -> Matches:
-        """Which detection found which object."""
+        """Matches between detections and objects."""
         return match(self.evaluator)
 
     @cached_property
     def precision(self) -> PrecisionTable:
-        """Precision over recall of every class and IoU threshold."""
+        """Precision over recall for each class and IoU threshold."""
         return PrecisionTable(self.matches)
 
     @cached_property
     def best_f1_thresholds(self) -> list[float]:
-        """By label, the score threshold at which F1 is best (IoU 0.5); 0.5 for a class that was never found."""
+        """Score threshold with the best F1 at IoU 0.5, by label; 0.5 for a class without true positives."""
         return best_thresholds(self.matches).tolist()
 
     @cached_property
     def curves(self) -> Curves:
-        """Precision, recall and F1 of every class over the score threshold, at IoU 0.5."""
+        """Precision, recall and F1 per class over the score threshold, at IoU 0.5."""
         return score_curves(self.matches)
 
     @cached_property
     def classes(self) -> list[ClassResult]:
-        """AP, precision, recall, F1 and more of every class, by label."""
+        """AP, precision, recall, F1 and counts of each class, by label."""
         thresholds = np.asarray(self.best_f1_thresholds)
         average = self.precision.average()
         return class_results(self.matches, thresholds, names=self.names, average_precision=average)
 
     @cached_property
     def confusion(self) -> np.ndarray:
-        """Counts, int64 (classes + 1, classes + 1), rows true, columns predicted, background last; see there."""
+        """Confusion matrix, int64 (classes + 1, classes + 1): rows true, columns predicted, background last."""
         return confusion_matrix(self.matches, np.asarray(self.best_f1_thresholds))
 
     @cached_property
     def errors(self) -> ErrorTypes:
-        """Errors by kind, and the AP50 that each kind costs."""
+        """Number of errors by kind, and the AP50 that each kind costs."""
         return error_types(self.matches)
 
     @cached_property
     def false_positives_per_empty_image(self) -> float | None:
-        """Detections above the best F1 thresholds in an image without any object; None without such images."""
+        """Detections above the best F1 thresholds per image without objects; None if there are no such images."""
         is_empty = np.diff(self.evaluator.dataset.annotations.starts) == 0
         shown = is_shown(self.matches, np.asarray(self.best_f1_thresholds))
         return float(is_empty[self.matches.images[shown]].sum() / is_empty.sum()) if is_empty.any() else None
 
     def intervals(self, *, num_resamples: int = 200, seed: int = 0) -> dict[str, Interval]:
-        """95 % confidence intervals of AP ("ap") and AP50 ("ap50"), by resampling images; see `bootstrap`."""
+        """95% confidence intervals of AP ("ap") and AP50 ("ap50"), by bootstrap; see `PrecisionTable.bootstrap`."""
         return self.precision.bootstrap(num_resamples=num_resamples, seed=seed)
 
     @property
     def detections(self) -> list[dict[str, Any]]:
-        """All detections in COCO's results format, with the ids of the annotation file and boxes as xywh."""
+        """All detections in COCO results format, with the ids of the annotation file and boxes as xywh."""
         return list(self.evaluator.rows())
 
     def table(self, *, intervals: Mapping[str, Interval] | None = None) -> str:
-        """All numbers as text, AP and the like in percent; "-" where the data has no such object.
+        """Format all numbers as text, with AP and other fractions in percent; "-" if the data has no such objects.
 
         Args:
-            intervals: what `intervals()` returned, shown beside AP and AP50.
+            intervals: result of `intervals()`, shown next to AP and AP50.
         """
         notes = [note for _, note in _ROWS]
         for row, name in enumerate(("ap", "ap50")):
@@ -154,7 +154,7 @@ class EvaluationReport:
             cells += [str(row.true_positives), str(row.false_positives)]
             aligned = zip(cells, _CLASS_COLUMNS, strict=True)
             lines.append(padded(row.name, width) + "".join(f"{cell:>{_width(name)}}" for cell, name in aligned))
-        return [*lines, "P, R and F1 at IoU 0.50 and the score threshold of each class where F1 is best"]
+        return [*lines, "P, R and F1 are at IoU 0.50 and the score threshold with the best F1 of each class"]
 
     def _error_lines(self) -> list[str]:
         errors = self.errors
@@ -166,10 +166,10 @@ class EvaluationReport:
         return lines if empty is None else [*lines, "", f"{empty:.3f} false positives per image without objects"]
 
     def to_json(self, *, intervals: Mapping[str, Interval] | None = None) -> dict[str, Any]:
-        """All numbers as plain values for `json.dump`; the confusion matrix has rows of true, columns of found classes.
+        """Return all numbers as plain values for JSON; confusion matrix rows are true, columns predicted classes.
 
         Args:
-            intervals: what `intervals()` returned.
+            intervals: result of `intervals()`.
         """
         numbers = {name: value for name, value in self.metrics._asdict().items() if name != "per_class"}
         return {
@@ -189,10 +189,10 @@ class EvaluationReport:
         }
 
     def save_detections(self, path: str | os.PathLike[str]) -> Path:
-        """Write all detections as a COCO results file, which pycocotools' `loadRes` reads.
+        """Write all detections as a COCO results file, readable by `loadRes` of pycocotools.
 
         Raises:
-            InputError: the file cannot be written; what was there before is untouched.
+            InputError: the file cannot be written; an existing file is unchanged.
         """
 
         def write(temporary: Path) -> None:
@@ -206,7 +206,7 @@ class EvaluationReport:
 
 
 def percent(value: float | None) -> str:
-    """A fraction in percent; "-" for what is not there, COCO's -1 included."""
+    """Format a fraction in percent; "-" for None and for COCO's -1."""
     return "-" if value is None or value < 0 else f"{100 * value:.1f}"
 
 

@@ -1,7 +1,7 @@
-"""Detections on their way through an evaluation: in memory while they are few, then in an unnamed temporary file.
+"""Storage for the detections of an evaluation: first in memory, then in an unnamed temporary file.
 
-`CocoEvaluator` (`coco.py`) appends the detections of an image, sorts them by class into a second spool, and reads them
-back some images or some classes at a time, so that its memory does not follow the number of images.
+`CocoEvaluator` (`coco.py`) appends the detections of each image, sorts them by class into a second spool, and reads
+them back for some images or classes at a time, so its memory does not grow with the number of images.
 """
 
 import contextlib
@@ -21,11 +21,11 @@ ROW = np.dtype(
         ("box_xyxy", np.float32, 4),
     ]
 )
-_IN_MEMORY = 2**20  # bytes; more than these 37,000 detections go to disk
+_IN_MEMORY = 2**20  # bytes, about 37,000 detections; more go to disk
 
 
 class Spool:
-    """Rows of `ROW` that can be written and read, in a file that vanishes with this object or its process."""
+    """Rows of `ROW` in a temporary file, which is deleted with this object or its process."""
 
     def __init__(self) -> None:
         """Start without rows."""
@@ -34,50 +34,50 @@ class Spool:
         self._num_rows = 0
 
     def __len__(self) -> int:
-        """How many rows there are."""
+        """Return the number of rows."""
         return self._num_rows
 
     def append(self, rows: np.ndarray) -> None:
-        """Add rows at the end; errors are those of `write`."""
+        """Append rows; errors are those of `write`."""
         self.write(self._num_rows, rows)
 
     def write(self, start: int, rows: np.ndarray) -> None:
-        """Put rows at the positions from `start` on.
+        """Write rows at `start` and after.
 
         Raises:
-            InputError: the disk is full, or there is no folder for temporary files; all rows are lost.
+            InputError: the disk is full, or there is no folder for temporary files. All rows are lost.
         """
-        with self._told_when_full():
+        with self._explain_errors():
             self._file.seek(start * ROW.itemsize)
             self._file.write(rows.tobytes())
-            self._file.flush()  # a full disk shows here, not when the rows are read
+            self._file.flush()  # a full disk fails here, not when rows are read
         self._num_rows = max(self._num_rows, start + len(rows))
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """Return the rows start:stop, as far as there are any; the array cannot be written to.
+        """Return the existing rows of start:stop as a read-only array.
 
         Raises:
             InputError: the rows were lost.
         """
         stop = min(stop, self._num_rows)
-        with self._told_when_full():
+        with self._explain_errors():
             self._file.seek(start * ROW.itemsize)
             return np.frombuffer(self._file.read((stop - start) * ROW.itemsize), ROW)
 
     @contextlib.contextmanager
-    def _told_when_full(self) -> Iterator[None]:
+    def _explain_errors(self) -> Iterator[None]:
         if self._file.closed:
             raise InputError(
-                "the detections of this evaluation were lost when they could not be written; start the evaluation again"
+                "the detections of this evaluation were lost because they could not be written: run it again"
             )
         try:
             yield
         except OSError as error:
-            _close(self._file)  # it may lack rows in the middle
+            _close(self._file)  # rows in the middle may be missing
             folder = tempfile.tempdir or "a folder for temporary files"
             raise InputError(
-                f"cannot keep the detections of an evaluation in {folder}: {error.strerror or error}; make room there, "
-                "or name another folder in the environment variable TMPDIR"
+                f"cannot write the detections of an evaluation to {folder}: {error.strerror or error}. Free some "
+                "space, or set the environment variable TMPDIR to another folder"
             ) from error
 
 

@@ -1,6 +1,6 @@
-"""Which images a detector does worst on, and one of them drawn with its errors marked.
+"""Find the images with the worst detections, and draw them with the errors marked.
 
-Boxes are those above each class's best F1 threshold, compared with the objects at IoU 0.5.
+Detections above the best F1 threshold of their class are compared with the objects at IoU 0.5.
 """
 
 from collections.abc import Sequence
@@ -25,26 +25,26 @@ if TYPE_CHECKING:
     from rtdetr.evaluation.report import EvaluationReport
 
 RIGHT, WRONG, MISSED, IGNORED = (40, 170, 90), (225, 60, 60), (250, 170, 30), (130, 130, 130)
-_SMALLEST_SIDE = 480  # images are enlarged to it so that labels have room
+_SMALLEST_SIDE = 480  # smaller images are enlarged to make room for labels
 _GAP = 8
 _NOTES = tuple("wrong class" if kind == "class" else kind for kind in DETECTION_KINDS)
 
 
 def worst_images(report: "EvaluationReport", dataset: DetectionDataset, n: int = 12) -> list[tuple[int, float]]:
-    """Image ids and badness of the worst images, the worst first; images without errors are left out.
+    """Return ids and badness of the images with the worst errors, worst first; images without errors are left out.
 
-    Badness is the sum of the scores of wrong detections, plus 1 for each missed object, less the score of the
-    detection below the threshold that lies on it, if there is one.
+    Badness is the sum of the scores of wrong detections, plus 1 for each missed object, minus the score of a detection
+    below the threshold that matches it.
 
     Args:
-        report: of an evaluation of `dataset`.
-        dataset: the images, with any order of the classes.
-        n: at most so many.
+        report: report of an evaluation on `dataset`.
+        dataset: the images, with classes in any order.
+        n: maximum number of images.
     """
     matches = report.matches
     shown = is_shown(matches, np.asarray(report.best_f1_thresholds))
     wrong, hits = shown & (matches.found < 0), matches.found >= 0
-    badness = np.zeros(len(dataset))  # bincount of nothing gives integers
+    badness = np.zeros(len(dataset))  # bincount of an empty array returns integers
     badness += np.bincount(matches.images[wrong], matches.scores[wrong], minlength=len(dataset))
     cost = np.ones(len(matches.object_labels))
     cost[matches.found[hits]] -= matches.scores[hits]
@@ -57,14 +57,14 @@ def worst_images(report: "EvaluationReport", dataset: DetectionDataset, n: int =
 def draw_comparison(
     report: "EvaluationReport", dataset: DetectionDataset, image_id: int, *, font: FontPath = None
 ) -> Image.Image:
-    """The ground truth of one image beside what was detected: right in green, wrong in red, missed in amber.
+    """Draw the ground truth of an image next to its detections: correct in green, wrong in red, missed in amber.
 
-    Wrong detections carry the kind of their error (`error_types`). Crowd regions and detections on them are gray.
-    `font` is a file for class names, see `drawing.draw`.
+    Wrong detections are labeled with the kind of error (`error_types`). Crowd regions and detections on them are gray.
+    `font` is a font file for class names, see `drawing.draw`.
 
     Raises:
-        InputError: no such image in the dataset, or the font cannot be read.
-        DatasetError: the image is missing or broken.
+        InputError: the image is not in the dataset, or the font cannot be read.
+        DatasetError: the image is missing or damaged.
     """
     indices = np.flatnonzero(dataset.image_ids == image_id)
     if len(indices) == 0:
@@ -74,7 +74,7 @@ def draw_comparison(
     image = dataset.view(index)
     scale = max(1.0, _SMALLEST_SIDE / min(image.size))
     image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
-    names = shown_names(report.names, font=font)  # `draw` gets a class for each box, and knows no numbers
+    names = shown_names(report.names, font=font)  # every box is drawn as its own class
     halves = [
         _Boxes.of_objects(report, index, names, found=set(report.matches.found[rows].tolist())),
         _Boxes.of_detections(report, rows, boxes_xyxy, names),
@@ -89,11 +89,11 @@ def draw_comparison(
 def save_worst_images(
     report: "EvaluationReport", dataset: DetectionDataset, folder: Path, *, n: int = 12, font: FontPath = None
 ) -> list[Path]:
-    """Write a comparison of each of the worst images, named by rank and image id; see `draw_comparison`.
+    """Write comparisons of the worst images, named by rank and image id; see `draw_comparison`.
 
     Raises:
         InputError: a file cannot be written, or the font cannot be read.
-        DatasetError: an image is missing or broken.
+        DatasetError: an image is missing or damaged.
     """
     paths = []
     for rank, (image_id, _) in enumerate(worst_images(report, dataset, n), start=1):
@@ -104,16 +104,16 @@ def save_worst_images(
 
 
 def _above_threshold(report: "EvaluationReport", index: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of an image's detections above their class's best F1 threshold, and their boxes, which the matches lack."""
+    """Rows and boxes of an image's detections above the best F1 threshold of their class."""
     matches, given = report.matches, report.evaluator.columns(slice(index, index + 1))
     rows = np.flatnonzero(matches.images == index)
-    boxes_xyxy = given.boxes_xyxy[counted(given.images, given.scores, given.labels)]  # in the order of the rows
+    boxes_xyxy = given.boxes_xyxy[counted(given.images, given.scores, given.labels)]  # in row order
     kept = matches.scores[rows] > np.asarray(report.best_f1_thresholds)[matches.labels[rows]]
     return rows[kept], boxes_xyxy[kept]
 
 
 class _Boxes(NamedTuple):
-    """Boxes with a text and color each, which are drawn by giving every box a class of its own."""
+    """Boxes with a text and color each, drawn by giving each box its own class."""
 
     boxes_xyxy: np.ndarray
     scores: np.ndarray | None
@@ -123,7 +123,7 @@ class _Boxes(NamedTuple):
     @classmethod
     def of_objects(cls, report: "EvaluationReport", index: int, names: Sequence[str], *, found: set[int]) -> "_Boxes":
         target, first = report.evaluator.dataset.target(index), report.evaluator.dataset.annotations.starts[index]
-        # a position in the annotations as a row among the objects, which leave crowds out
+        # from positions in the annotations to rows of objects without crowd regions
         rows = np.searchsorted(report.matches.object_rows, first + np.arange(len(target["labels"])))
         texts, colors = [], []
         for row, label, crowd in zip(rows.tolist(), target["labels"].tolist(), target["iscrowd"].tolist(), strict=True):

@@ -1,4 +1,4 @@
-"""What a model is trained with: settings, configuration files, named recipes, and the plan. Start at `resolve.py`."""
+"""Training settings: configuration files, named recipes, and the plan of a run. Start reading at `resolve.py`."""
 
 from rtdetr.recipes.changes import adapt, override
 from rtdetr.recipes.resolve import RunSettings, resolve

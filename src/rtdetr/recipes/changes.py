@@ -1,4 +1,4 @@
-"""Changing a recipe: more or fewer epochs, another image size or rate, or any single value by its dotted name."""
+"""Change a recipe: its epochs, image size or learning rate, or any single value by dotted name."""
 
 from collections.abc import Iterable, Mapping
 
@@ -20,18 +20,18 @@ def adapt(
     lr: float | None = None,
     precision: str | None = None,
 ) -> Recipe:
-    """Return the recipe with a few values changed, and with them what hangs on them.
+    """Return the recipe with a few values changed, together with the values that depend on them.
 
     Args:
-        epochs: length of the run. Augmentation and multi-scale stop as many epochs before its end as they did; what
-            else is counted in epochs keeps its share of the run.
-        batch_size: images per step. The rate does not follow.
-        size_hw: height and width of the training images, multiples of 32; the sizes of multi-scale follow.
-        lr: the recipe's rate; the rates of its groups and of the backbone follow in proportion.
+        epochs: length of the run. Augmentation and multi-scale stop the same number of epochs before the end; other
+            values in epochs are scaled with the length.
+        batch_size: images per step. The learning rate does not change.
+        size_hw: height and width of the training images, multiples of 32. Multi-scale sizes are scaled accordingly.
+        lr: base learning rate; the rates of the parameter groups and of the backbone are scaled accordingly.
         precision: "float32", "bfloat16", "float16" or "auto".
 
     Raises:
-        ConfigError: a value that cannot be.
+        ConfigError: a value is invalid.
     """
     changes: dict[str, object] = {"batch_size": batch_size, "precision": precision}
     if epochs is not None:
@@ -46,13 +46,13 @@ def adapt(
 
 
 def change(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
-    """Return the recipe with values changed, what hangs on them first (`adapt`), then single ones (`override`).
+    """Return the recipe with values changed: those that others depend on first (`adapt`), then the rest (`override`).
 
     Raises:
-        ConfigError: as for both.
+        ConfigError: as for `adapt` and `override`.
     """
     first = [name for name in _ADAPTED if name in values]
-    checked = override(recipe, {name: values[name] for name in first})  # refuses what cannot be, before it is used
+    checked = override(recipe, {name: values[name] for name in first})  # validate before use
     adapted = adapt(recipe, **{_ADAPTED[name]: getattr(checked, name) for name in first})
     return override(adapted, {name: value for name, value in values.items() if name not in first})
 
@@ -61,10 +61,10 @@ def override(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
     """Return the recipe with single values replaced.
 
     Args:
-        values: from dotted names, as in {"lr": 2e-4, "loss.bbox_weight": "4"}, to values; a text is read as YAML.
+        values: values by dotted name, such as {"lr": 2e-4, "loss.bbox_weight": "4"}; strings are parsed as YAML.
 
     Raises:
-        ConfigError: no such setting (the nearest one is named), or a value it cannot hold.
+        ConfigError: a setting is unknown (the message suggests the nearest one), or a value is invalid.
     """
     for name, value in values.items():
         if isinstance(value, str):
@@ -76,10 +76,10 @@ def override(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
-    """Turn ["lr=2e-4", ...] of a command line into a mapping.
+    """Parse command-line assignments such as ["lr=2e-4", ...] into a mapping.
 
     Raises:
-        ConfigError: an item without "=".
+        ConfigError: an item has no "=".
     """
     pairs = [item.partition("=") for item in assignments]
     for name, equals, value in pairs:
@@ -89,23 +89,23 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
 
 
 def parse(name: str, value: str) -> object:
-    """Read a value as YAML does, "1e-4" as a number.
+    """Parse a value as YAML; "1e-4" is a number.
 
     Raises:
-        ConfigError: it is none; `name` says whose it was to be.
+        ConfigError: it is not a valid value of the setting `name`.
     """
     try:
         return parse_yaml(value)
     except yaml.YAMLError:
         raise ConfigError(
-            f"{name}: {value!r} is not a value. Write a number, true, null, a word or [a, list]."
+            f"{name}: {value!r} is not a valid value. Expected a number, true, null, a word or [a, list]."
         ) from None
 
 
 def _with_epochs(recipe: Recipe, epochs: int) -> dict[str, object]:
     longer = epochs - recipe.epochs
     stops = {name: getattr(recipe, name) for name in ("augmentation_stop_epoch", "multiscale_stop_epoch")}
-    changes: dict[str, object] = {name: max(stop + longer, 0) for name, stop in stops.items() if stop}  # 0: never on
+    changes: dict[str, object] = {name: max(stop + longer, 0) for name, stop in stops.items() if stop}  # 0: disabled
     for name in ("augmentation_start_epoch", "flat_epochs", "mixing_stop_epoch"):
         share = getattr(recipe, name)
         changes[name] = None if share is None else round(share * epochs / recipe.epochs)

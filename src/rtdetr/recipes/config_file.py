@@ -1,15 +1,15 @@
-"""Configuration files: `-c FILE` gives the same settings as the command line, in one YAML or JSON file.
+"""Configuration files: `-c FILE` reads the settings of the command line from a YAML or JSON file.
 
     data: datasets/traffic
-    model: rtdetrv2_r18vd      # a name, or a mapping: {base: rtdetrv2_r18vd, decoder: {num_queries: 500}}
+    model: rtdetrv2_r18vd      # a name or a mapping: {base: rtdetrv2_r18vd, decoder: {num_queries: 500}}
     weights: rtdetrv2_r18vd
     recipe: finetune           # published, finetune or deim
-    train:                     # single values of the recipe (`rtdetr.config.Recipe`)
+    train:                     # values of the recipe (`rtdetr.config.Recipe`)
       epochs: 40
       loss: {bbox_weight: 4}
-    early_stopping: 10         # and any other field of `rtdetr.config.TrainConfig`
+    early_stopping: 10         # or any other field of `rtdetr.config.TrainConfig`
 
-A run's own config.json is such a file. The files of the published implementation are recognized and translated
+The config.json of a run is such a file. YAML files of the published implementation are recognized and translated
 (`rtdetr.published`).
 """
 
@@ -23,26 +23,28 @@ from rtdetr.published import is_published, read_published
 from rtdetr.weights.model_file import described_network
 from rtdetr.yaml_files import read_yaml
 
-NOT_SETTINGS = ("data_origins", "recipe_changes")  # what a run's config.json says besides, the latter in older ones
+NOT_SETTINGS = ("data_origins", "recipe_changes")  # other keys of a run's config.json; recipe_changes is in older files
 _PATHS = ("data", "val_data")
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Return the settings of a file, under the names of `TrainSettings`.
+    """Return the settings in a file, with the names of `TrainSettings`.
 
-    Besides those it may have "data", "recipe_name", and "changes", single values of the recipe by name. Paths in it
-    start from where the command runs, not from the file.
+    The result may also have "data", "recipe_name" and "changes" (values of the recipe by name). Paths are relative to
+    the current folder, not to the file.
 
     Raises:
-        ConfigError: the file is missing or broken, or has a key or value that cannot be; names the file.
+        ConfigError: the file is missing or malformed, or has an unknown key or an invalid value. The message names it.
     """
     values = read_yaml(path)
     if not values:
-        raise ConfigError(f"{path}: expected 'key: value' lines, got none. Examples are in recipes/")
+        raise ConfigError(f"{path}: expected 'key: value' lines, but the file is empty. Examples are in recipes/")
     if is_published(values):
         found = read_published(path)
         if found.resume:
-            raise ConfigError(f"{path}: resume: expected the checkpoint on the command line: --resume {found.resume}")
+            raise ConfigError(
+                f"{path}: resume cannot be set in a file: use --resume {found.resume} on the command line"
+            )
         return found.settings
     known = [*TrainConfig.model_fields, "train"]
     for key in values:
@@ -62,7 +64,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def _read_model(settings: dict[str, Any]) -> None:
-    """Turn the model, a name or a description, into `model` and `network`."""
+    """Replace the model, a name or a mapping, by `model` and `network`."""
     model = settings.get("model")
     if isinstance(settings.get("network"), dict):
         settings["network"] = ModelConfig(**settings["network"])
@@ -78,7 +80,7 @@ def _read_recipe(settings: dict[str, Any]) -> None:
     if isinstance(recipe, Mapping):
         settings["recipe"] = Recipe(**recipe)
     else:
-        settings.pop("recipe_name", None)  # the name says it already
+        settings.pop("recipe_name", None)  # `recipe` is the name
         if recipe is not None and not isinstance(recipe, str):
             raise ConfigError(f"recipe: expected a name or 'key: value' lines, got {recipe!r}")
     changes = settings.pop("train", {})

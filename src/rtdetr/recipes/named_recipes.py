@@ -1,6 +1,6 @@
-"""Recipes by name: `published` as in the papers, `finetune` made for the data at hand, `deim` for the best accuracy.
+"""Recipes by name: `published` as in the papers, `finetune` adapted to the dataset, `deim` for the best accuracy.
 
-A zoo name is a recipe as well: the published one of that model.
+A model name is also a recipe: the published recipe of that model.
 """
 
 import math
@@ -12,19 +12,19 @@ from rtdetr.errors import ConfigError, nearest
 from rtdetr.recipes.changes import adapt
 
 PUBLISHED, FINETUNE, DEIM = RECIPES = ("published", "finetune", "deim")
-AUTO = "auto"  # where no recipe is named: finetune or published, as the data decides (`resolve.py`)
+AUTO = "auto"  # no recipe given: finetune or published, depending on the data (`resolve.py`)
 
 
 def named_recipe(name: str, model: str, network: ModelConfig | None = None) -> Recipe:
     """Return a recipe that does not depend on the data.
 
     Args:
-        name: "published", "deim", or the zoo name of a model whose recipe is meant.
+        name: "published", "deim", or a model of the zoo, for the published recipe of that model.
         model: zoo name of the model to train, or the name of `network`.
-        network: the model where it is not in the zoo.
+        network: the model, if it is not in the zoo.
 
     Raises:
-        ConfigError: no such recipe or model; the nearest name is given.
+        ConfigError: the recipe or model is unknown. The message suggests the nearest name.
     """
     if name == PUBLISHED:
         return published(model, network)
@@ -32,15 +32,15 @@ def named_recipe(name: str, model: str, network: ModelConfig | None = None) -> R
         return deim(model, network)
     known = [*RECIPES, *zoo.list_models(), *zoo.ALIASES]
     if name not in known:
-        raise ConfigError(f"unknown recipe {name!r}.{nearest(name, known)} Known: {', '.join(RECIPES)}, zoo names.")
+        raise ConfigError(f"unknown recipe {name!r}.{nearest(name, known)} Known: {', '.join(RECIPES)}, model names.")
     return zoo.recipe(name)
 
 
 def published(model: str, network: ModelConfig | None = None) -> Recipe:
-    """Return the published recipe of a zoo model; for a network of one's own, the values common to all of them.
+    """Return the published recipe of a zoo model, or the values that all of them share for a custom network.
 
     Raises:
-        ConfigError: no such model.
+        ConfigError: the model is unknown.
     """
     if network is not None and model not in (*zoo.list_models(), *zoo.ALIASES):
         return Recipe(grouping="modules")
@@ -48,9 +48,10 @@ def published(model: str, network: ModelConfig | None = None) -> Recipe:
 
 
 def deim(model: str, network: ModelConfig | None = None) -> Recipe:
-    """Return the DEIM recipe for any model: the published one for it, else that of the models of its size.
+    """Return the DEIM recipe of a model: the published one if it exists, otherwise that of a model of similar size.
 
-    Where none is published for the model, its parameter groups stay, and their rates grow with the base rate.
+    If no DEIM recipe is published for the model, its parameter groups are kept and their learning rates are scaled with
+    the base learning rate.
 
     Source: arXiv 2412.04234.
     """
@@ -75,21 +76,21 @@ def finetune(
     epochs: int | None = None,
     from_scratch: bool = False,
 ) -> Recipe:
-    """Return a recipe for weights that know much already and a dataset of any size.
+    """Return a recipe for fine-tuning pretrained weights on a dataset of any size.
 
-    Everything that a published recipe counts in iterations is a share of the run's own: 5 % warm-up; the rate stays
-    until the middle and falls to 5 % along a cosine; the average looks back over a twentieth of the run; the last sixth
-    of the epochs sees plain images. The rate grows with the square root of the batch (arXiv 2205.10287, for AdamW) and
-    is raised in runs of less than 20,000 steps, up to threefold (`benchmarks/learn.py` shows what that brings); the
-    backbone's keeps its published share of it (all for r18vd, a hundredth for r101vd). Weight decay leaves out norms,
-    biases and embeddings by their type (a published pattern misses some by their name).
+    Published recipes count in iterations; here the values are fractions of the run: 5 % warm-up; a constant learning
+    rate until the middle of the run, then a cosine decay to 5 %; an EMA horizon of 5 %; and no augmentation in the last
+    sixth of the epochs. The learning rate scales with the square root of the batch size (arXiv 2205.10287, for AdamW)
+    and is up to 3 times higher in runs of fewer than 20,000 steps (`benchmarks/learn.py` measures the effect). The
+    backbone keeps its published fraction of it (1 for r18vd, 1/100 for r101vd). Norms, biases and embeddings have no
+    weight decay; they are found by module type, because published patterns match names and miss some.
 
     Args:
-        base: the model's published recipe: image sizes, loss, the rate and the batch it belongs to.
-        num_images: that an epoch shows.
-        batch_size: images per batch; None: 16, or fewer so that an epoch has 8 batches, but at least 4.
-        epochs: None: 72 for 1000 images, in proportion to 1 / sqrt(images) for others, from 12 to 200.
-        from_scratch: nothing is known yet: the backbone trains at the full rate.
+        base: published recipe of the model: image sizes, loss, learning rate, and the batch size it is meant for.
+        num_images: number of images per epoch.
+        batch_size: images per batch. None: 16, or down to 4 so that an epoch has at least 8 batches.
+        epochs: number of epochs. None: 72 for 1000 images, proportional to 1 / sqrt(images), between 12 and 200.
+        from_scratch: the model starts from random weights, so the backbone trains at the full learning rate.
     """
     if batch_size is None:
         batch_size = 16
@@ -98,10 +99,10 @@ def finetune(
     if epochs is None:
         epochs = round(min(max(72 * math.sqrt(1000 / num_images), 12), 200))
     steps = epochs * max(num_images // batch_size, 1)
-    haste = min(max((20_000 / steps) ** 0.25, 1.0), 3.0)
-    lr = base.lr * math.sqrt(batch_size / base.batch_size) * haste
+    speedup = min(max((20_000 / steps) ** 0.25, 1.0), 3.0)
+    lr = base.lr * math.sqrt(batch_size / base.batch_size) * speedup
     plain = max(round(epochs / 6), 1) if epochs > 1 else 0
-    horizon = min(max(steps / 20, 2), 10_000)  # steps that the average looks back; published: 10,000
+    horizon = min(max(steps / 20, 2), 10_000)  # EMA horizon in steps; published: 10,000
     return base.replace(
         epochs=epochs,
         batch_size=batch_size,
@@ -127,10 +128,10 @@ def finetune(
 
 
 def _backbone_share(recipe: Recipe) -> float:
-    """The rate of the backbone's convolutions over the recipe's rate."""
+    """Learning rate of the backbone convolutions, relative to the base learning rate."""
     if recipe.grouping == "modules":
         own = recipe.backbone_lr
     else:
-        name = "backbone.res_layers.0.blocks.0.branch2a.conv.weight"  # any that no pattern for norms or biases matches
+        name = "backbone.res_layers.0.blocks.0.branch2a.conv.weight"  # not a norm or bias
         own = next((group.lr for group in recipe.groups if re.search(group.pattern, name)), None)
     return 1.0 if own is None else own / recipe.lr

@@ -1,4 +1,4 @@
-"""What a run is going to do, for a person to read before the first step: `describe` gives the text of plan.txt."""
+"""The plan of a run, printed before the first step: `describe` returns the text of plan.txt."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,24 +13,26 @@ from rtdetr.errors import TrainingError
 from rtdetr.files import write_atomically
 from rtdetr.models import RTDETR
 from rtdetr.recipes.schedule import milestone_epochs
-from rtdetr.wording import counted, occur
+from rtdetr.wording import counted, plural
+
+_WIDTH = 15  # columns of the names
 
 
 class SplitCounts(NamedTuple):
-    """How many images a split has, and how many of them have no object to be found; crowd regions are none."""
+    """Number of images in a split, and of those without objects; crowd regions do not count as objects."""
 
     images: int
     without_objects: int
 
     @classmethod
     def of(cls, dataset: DetectionDataset) -> "SplitCounts":
-        """Count a dataset."""
+        """Count the images of a dataset."""
         columns = dataset.annotations
         image_of_box = np.repeat(np.arange(len(dataset)), np.diff(columns.starts))
         return cls(len(dataset), len(dataset) - len(np.unique(image_of_box[~columns.iscrowd])))
 
     def __str__(self) -> str:
-        return f"{counted(self.images, 'image')}, {self.without_objects:,} of them without objects"
+        return f"{counted(self.images, 'image')} ({self.without_objects:,} without objects)"
 
 
 def describe(
@@ -45,18 +47,18 @@ def describe(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> str:
-    """Return a few lines that say what a run is going to do.
+    """Return the plan of a run as text, one line per topic.
 
     Args:
         config: the settings, with the final recipe.
-        model: with its first weights, as far frozen as it is to be.
-        train: what is trained on.
-        val: what is evaluated; None: nothing is.
-        steps_per_epoch: batches of an epoch.
-        implied: names of classes that the data does not have, see `Annotations.implied`.
+        model: the network at the start of the run, with its layers frozen.
+        train: counts of the training data.
+        val: counts of the validation data; None: no evaluation.
+        steps_per_epoch: batches per epoch.
+        implied: names of classes that do not occur in the data, see `Annotations.implied`.
         memory: estimated memory of a step (`rtdetr.training.memory`).
-        device: where the network runs.
-        dtype: what it computes in.
+        device: device that the network runs on.
+        dtype: data type that it computes in.
     """
     recipe = config.recipe
     steps = recipe.epochs * steps_per_epoch
@@ -64,31 +66,31 @@ def describe(
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad) / 1e6
     frozen = "" if config.freeze is None else f", frozen: {_frozen(config.freeze)}"
     start = _start(config)
-    validation = "none is evaluated" if val is None else f"for validation {val}"
-    when = "unknown until the rehearsal" if config.rehearsal else "unknown until the first steps"
+    validation = "no evaluation" if val is None else f"validation: {val}"
+    when = "unknown; the rehearsal measures it" if config.rehearsal else "unknown; shown after the first steps"
     rows = {
-        "model": f"{config.model}, {total:.1f} M parameters ({trained:.1f} M trained{frozen}), {start}",
+        "model": f"{config.model}, {total:.1f} M parameters ({trained:.1f} M trainable{frozen}), {start}",
         "data": f"{train}; {counted(model.config.num_classes, 'class')}; {validation}",
-        "train": _source(config, "data", "images"),
-        "val": "" if val is None else _source(config, "val_data", "val_images") or "the validation part of the same",
+        "training data": _source(config, "data", "images"),
+        "validation": "" if val is None else _source(config, "val_data", "val_images") or "val split of the same data",
         "classes": _implied_classes(implied, total=model.config.num_classes),
         "recipe": f"{config.recipe_name}{_reason(config)}",
-        "length": f"{counted(recipe.epochs, 'epoch')} of {counted(steps_per_epoch, 'step')} "
-        f"of {counted(recipe.batch_size, 'image')}: {counted(steps, 'step')}",
-        "rate": _rate(recipe, steps_per_epoch),
-        "average": f"decay {recipe.ema_decay:.5g}, reached over {counted(recipe.ema_warmup, 'step')}",
+        "length": f"{counted(recipe.epochs, 'epoch')} of {counted(steps_per_epoch, 'step')}, "
+        f"batch size {recipe.batch_size}; {counted(steps, 'step')} in total",
+        "learning rate": _learning_rate(recipe, steps_per_epoch),
+        "EMA": f"decay {recipe.ema_decay:.5g}, {_warmup_steps(recipe.ema_warmup)}",
         "images": _images(recipe),
         "loss": _loss(recipe),
         "compute": f"{str(dtype).removeprefix('torch.')} on {device}",
         "memory": memory,
         "time": when,
-        "results": config.output_dir,
+        "output": config.output_dir,
     }
-    return "\n".join(f"{name:<9}{text}" for name, text in rows.items() if text)
+    return "\n".join(f"{name:<{_WIDTH}}{text}" for name, text in rows.items() if text)
 
 
 def _source(config: TrainConfig, data: str, images: str) -> str:
-    """A dataset and its folder of images as they were named, and by what; nothing where they were not named."""
+    """Paths of a dataset and its image folder, each with its origin; empty if they were not given."""
     parts = []
     for name, text in ((data, ""), (images, "images in ")):
         paths = getattr(config, name)
@@ -100,19 +102,18 @@ def _source(config: TrainConfig, data: str, images: str) -> str:
 
 
 def _implied_classes(implied: Sequence[str], *, total: int) -> str:
-    """What to say where classes are taken from Pascal VOC's own list; nothing where the data has all of them."""
+    """Explain that Pascal VOC's class list is used; empty if all classes occur in the data."""
     if not implied:
         return ""
-    count = total - len(implied)
     return (
-        f"{counted(total, 'class')}, of which {count} {occur(count)}: all names are of Pascal "
-        "VOC's own list, which is taken whole; put a classes.txt with your names into the dataset's folder for your own"
+        f"{counted(total, 'class')}, {total - len(implied)} of them in the data: the names are Pascal VOC's, so its "
+        "whole list is used; to use only your own, add a classes.txt with their names to the dataset folder"
     )
 
 
 def note_time(path: Path, description: str, text: str) -> None:
-    """Write a description again with what is known of the time by now."""
-    lines = [f"{'time':<9}{text}" if line.startswith("time ") else line for line in description.splitlines()]
+    """Rewrite a plan with the measured time."""
+    lines = [f"{'time':<{_WIDTH}}{text}" if line.startswith("time ") else line for line in description.splitlines()]
     content = "\n".join(lines) + "\n"
     write_atomically(path, lambda temporary: temporary.write_text(content, encoding="utf-8"), error=TrainingError)
 
@@ -129,10 +130,11 @@ def _loss(recipe: Recipe) -> str:
 
 def _start(config: TrainConfig) -> str:
     if config.weights is not None:
-        return f"from the weights {config.weights}"
+        return f"starting from the weights {config.weights}"
     if config.backbone_weights is not None:
-        return "from ImageNet weights" if config.backbone_weights == "auto" else f"from {config.backbone_weights}"
-    return "from random weights"
+        weights = "" if config.backbone_weights == "auto" else f" {config.backbone_weights}"
+        return f"starting from {'backbone' if weights else 'ImageNet backbone'} weights{weights}"
+    return "starting from random weights"
 
 
 def _frozen(part: str | int) -> str:
@@ -143,24 +145,28 @@ def _frozen(part: str | int) -> str:
 
 def _reason(config: TrainConfig) -> str:
     if config.recipe_name == "finetune":
-        return ": made for these images; the published one is --recipe published"
+        return ": adapted to this dataset; --recipe published is the published recipe of the model"
     if config.recipe_name == "published" and config.weights is not None:
-        return ": that of the model; the one that fits the data is --recipe finetune"
+        return ": the published recipe of the model; --recipe finetune adapts it to this dataset"
     return ""
 
 
-def _rate(recipe: Recipe, steps_per_epoch: int) -> str:
+def _warmup_steps(steps: int) -> str:
+    return f"{steps:,} warm-up {plural('step', steps)}"
+
+
+def _learning_rate(recipe: Recipe, steps_per_epoch: int) -> str:
     backbone = [g.lr for g in recipe.groups if g.lr is not None] if recipe.grouping == "patterns" else []
     own = backbone[0] if backbone else recipe.backbone_lr if recipe.grouping == "modules" else None
     parts = [f"{recipe.lr:.3g}" + ("" if own in (None, recipe.lr) else f", backbone {own:.3g}")]
     steps = recipe.epochs * steps_per_epoch
-    parts.append(f"{counted(min(recipe.warmup_iterations, steps), 'step')} of warm-up")
+    parts.append(_warmup_steps(min(recipe.warmup_iterations, steps)))
     milestones = milestone_epochs(recipe, iterations_per_epoch=steps_per_epoch)
     if recipe.schedule == "flat_cosine":
-        flat = f"flat for {counted(recipe.flat_epochs, 'epoch')}, then " if recipe.flat_epochs else ""
-        parts.append(f"{flat}a cosine down to {recipe.final_lr_factor:.0%}")
+        flat = f"constant for {counted(recipe.flat_epochs, 'epoch')}, then " if recipe.flat_epochs else ""
+        parts.append(f"{flat}cosine decay to {recipe.final_lr_factor:.0%}")
     elif recipe.schedule == "steps" and any(milestone < recipe.epochs for milestone in milestones):
-        parts.append(f"x {recipe.milestone_factor:g} at epochs {', '.join(map(str, milestones))}")
+        parts.append(f"multiplied by {recipe.milestone_factor:g} at epochs {', '.join(map(str, milestones))}")
     else:
         parts.append("then constant")
     return "; ".join(parts)
@@ -179,8 +185,8 @@ def _images(recipe: Recipe) -> str:
     if sizes and recipe.multiscale_stop_epoch != 0:
         parts.append(f"multi-scale {min(sizes)} to {max(sizes)}{until(recipe.multiscale_stop_epoch)}")
     if recipe.augmentation_stop_epoch != 0:
-        parts.append(f"color, zoom-out and crop{until(recipe.augmentation_stop_epoch, start)}")
+        parts.append(f"color, zoom-out and crop augmentation{until(recipe.augmentation_stop_epoch, start)}")
     for name, chance in (("mosaic", recipe.mosaic), ("mixup", recipe.mixup)):
         if chance:
-            parts.append(f"{name} with a chance of {chance:g}{until(recipe.mixing_stop_epoch, start)}")
-    return "; ".join([*parts, *(["flips"] if recipe.flip else [])])
+            parts.append(f"{name} with probability {chance:g}{until(recipe.mixing_stop_epoch, start)}")
+    return "; ".join([*parts, *(["horizontal flips"] if recipe.flip else [])])

@@ -1,11 +1,11 @@
-"""From everything that was written, and what the dataset says, to the final settings of a run. Start at `resolve`.
+"""Resolve the final settings of a run from all sources and the dataset. Start reading at `resolve`.
 
-    settings.py    what a user may write, and single values by dotted name
-    written.py     all that was written, merged: a resumed run, a file, the settings, single values
-    run_data.py    the datasets, opened
-    named_recipes.py, changes.py    the recipe, for these data
+    settings.py    settings of `rtdetr.train`, and values by dotted name
+    written.py     merges all sources: resumed run, configuration file, settings, values by dotted name
+    run_data.py    opens the datasets
+    named_recipes.py, changes.py    the recipe for the dataset
 
-Nothing changes the settings afterwards.
+The settings do not change afterwards.
 """
 
 import importlib
@@ -28,17 +28,15 @@ from rtdetr.recipes.run_data import GivenData, open_run_data
 from rtdetr.recipes.written import Written, read_written
 
 METRICS = [name for name in CocoMetrics._fields if name != "per_class"]
-
-
-DEPENDENT = (AUTO, FINETUNE)  # recipes that are made for the data
+DEPENDENT = (AUTO, FINETUNE)  # recipes that depend on the data
 
 
 class DataSummary(NamedTuple):
-    """What a recipe that is made for the data goes by.
+    """Properties of the training data that a recipe may depend on.
 
     Attributes:
-        num_images: that an epoch shows: the length of the training data, more if it is balanced.
-        class_names: its classes, by label.
+        num_images: number of images per epoch: all training images, more with balancing.
+        class_names: class names by label.
     """
 
     num_images: int
@@ -46,13 +44,13 @@ class DataSummary(NamedTuple):
 
     @classmethod
     def of(cls, data: DetectionDataset, *, balance: bool) -> "DataSummary":
-        """Count what an epoch of the training data shows."""
+        """Summarize the training data."""
         factors = repeat_factors(data.annotations) if balance else None
         return cls(epoch_length(factors, num_images=len(data)), data.categories.names)
 
 
 class RunSettings(NamedTuple):
-    """What a run is made of: its final settings, and its opened datasets "train" and, where it is evaluated, "val"."""
+    """Final settings of a run, and its datasets: "train" and, if the run evaluates, "val"."""
 
     config: TrainConfig
     datasets: dict[str, DetectionDataset]
@@ -64,18 +62,18 @@ def resolve(
     """Return the final settings of a run and its datasets.
 
     Args:
-        data: dataset or datasets to train on, as paths or Python objects; may be left out on resuming, or where the
-            configuration file has it. It replaces the file's data whole: folders of images and validation data as well.
+        data: one or more training datasets, as paths or Python objects. Optional if you resume, or if the configuration
+            file has them. It replaces all data settings of the file, including image folders and validation data.
         settings: see `TrainSettings`.
-        resume: checkpoint, or its folder, to go on from.
-        saved: the settings that checkpoint was made with, where it says so.
+        resume: checkpoint to resume, or its folder.
+        saved: settings stored in the checkpoint, if any.
 
     Raises:
-        ConfigError: a setting that is unknown, missing or cannot be; the nearest valid name is given.
-        DatasetError: a dataset is missing, broken, or has images that are too large.
+        ConfigError: a setting is unknown, missing or invalid. The message suggests the nearest valid name.
+        DatasetError: a dataset is missing, malformed, or has images that are too large.
     """
     written = read_written(data, settings, resume=resume, saved=saved)
-    draft = configure(written)  # without the data, so that mistakes are found before it is read
+    draft = configure(written)  # without the data, to find mistakes before reading it
     check(draft)
     datasets = open_run_data(draft, GivenData.among(data, settings.get("val_data")))
     summary = DataSummary.of(datasets["train"], balance=draft.balance)
@@ -83,10 +81,10 @@ def resolve(
 
 
 def configure(written: Written) -> TrainConfig:
-    """Return the settings of a run; a recipe that depends on the data (`for_data`) is the published one for now.
+    """Return the settings of a run. A recipe that depends on the data is the published one until `for_data` is called.
 
     Raises:
-        ConfigError: a value that cannot be.
+        ConfigError: a value is invalid.
     """
     values = written.values
     model, network = values["model"], values["network"]
@@ -104,13 +102,13 @@ def configure(written: Written) -> TrainConfig:
 
 
 def for_data(draft: TrainConfig, written: Written, data: DataSummary) -> TrainConfig:
-    """Return the settings with the recipe that fits the data, where it depends on that.
+    """Return the settings with the recipe for the data, if the recipe depends on it.
 
-    Where weights are given and no recipe is named, it is `finetune`, unless the classes are those of COCO: then the run
-    goes on with what the weights were made for, by the published recipe.
+    With weights and no named recipe, the recipe is `finetune`, unless the classes are those of COCO: then training
+    continues on the same classes with the published recipe.
 
     Raises:
-        ConfigError: a change of the recipe that cannot be.
+        ConfigError: a change of the recipe is invalid.
     """
     if written.recipe not in DEPENDENT:
         return draft
@@ -128,10 +126,10 @@ def for_data(draft: TrainConfig, written: Written, data: DataSummary) -> TrainCo
 
 
 def check(config: TrainConfig) -> None:
-    """Refuse what can be seen to be wrong before the data is read, and allow images of the size that is asked for.
+    """Check settings that do not need the data, and apply the image size limit.
 
     Raises:
-        ConfigError, InputError, MissingDependencyError: a metric, tracker, device or font that is not to be had.
+        ConfigError, InputError, MissingDependencyError: a metric, tracker, device or font is unknown or not available.
     """
     one_of("best_metric", config.best_metric, METRICS)
     for name in config.loggers:

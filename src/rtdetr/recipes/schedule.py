@@ -1,4 +1,4 @@
-"""The learning rate of every step, a pure function of the step's number: there is nothing to save."""
+"""Learning rate schedules. The rate is a pure function of the step number, so checkpoints need not store it."""
 
 import math
 
@@ -8,12 +8,12 @@ from rtdetr.config import Recipe
 
 
 def lr_factor(recipe: Recipe, iteration: int, *, iterations_per_epoch: int) -> float:
-    """Return what each group's rate is multiplied with in the step `iteration`, counted from 0 over the run; in [0, 1].
+    """Return the factor in [0, 1] of each group's learning rate in the step `iteration`, counted from 0 over the run.
 
-    `constant`: linear warm-up (i + 1) / warmup_iterations, then 1 to the end.
-    `steps`: the same warm-up, and `milestone_factor` to the power of the milestones that are past (`milestone_epochs`).
-    `flat_cosine`: quadratic warm-up (i / warmup_iterations)^2, then 1 until `flat_epochs`, half a cosine down to
-    `final_lr_factor`, and that for the last `no_augmentation_epochs`.
+    `constant`: linear warm-up (i + 1) / warmup_iterations, then 1.
+    `steps`: the same warm-up, times `milestone_factor` for each milestone passed (`milestone_epochs`).
+    `flat_cosine`: quadratic warm-up (i / warmup_iterations)^2, then 1 until `flat_epochs`, then half a cosine
+    to `final_lr_factor`, which stays for the last `no_augmentation_epochs`.
 
     Source: RT-DETRv2 (arXiv 2407.17140) and DEIM (arXiv 2412.04234).
     """
@@ -37,10 +37,10 @@ def lr_factor(recipe: Recipe, iteration: int, *, iterations_per_epoch: int) -> f
 
 
 def milestone_epochs(recipe: Recipe, *, iterations_per_epoch: int) -> tuple[int, ...]:
-    """Return the epochs, counted from 0, from which on the rate is multiplied with `milestone_factor`.
+    """Return the epochs, counted from 0, at whose start the learning rate is multiplied by `milestone_factor`.
 
-    With `milestones_after_warmup` they come later by the number of epochs that end before the warm-up does: the
-    published loop does not step its MultiStepLR at the end of those.
+    With `milestones_after_warmup`, they are delayed by the number of epochs that end during warm-up, because the
+    published loop does not step its MultiStepLR in these epochs.
     """
     if not recipe.milestones_after_warmup:
         return recipe.milestones
@@ -51,10 +51,9 @@ def milestone_epochs(recipe: Recipe, *, iterations_per_epoch: int) -> tuple[int,
 def set_learning_rate(
     optimizer: torch.optim.Optimizer, recipe: Recipe, *, iteration: int, iterations_per_epoch: int
 ) -> list[float]:
-    """Give each group the rate of the step `iteration` and return those rates, in group order.
+    """Set the learning rate of each group for the step `iteration` and return the rates in group order.
 
-    A warm-up that the published code advances after a step shows the rate of the next one: its rates after n steps are
-    the ones set here for iteration n.
+    The published code advances its warm-up after each step: its rates after n steps are those set here for iteration n.
     """
     factor = lr_factor(recipe, iteration, iterations_per_epoch=iterations_per_epoch)
     for group in optimizer.param_groups:

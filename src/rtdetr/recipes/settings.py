@@ -1,4 +1,4 @@
-"""What a user can ask of a training run: the settings of `rtdetr.train`, and single values by their dotted name."""
+"""Settings of a training run: the arguments of `rtdetr.train`, and values by dotted name."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -13,53 +13,53 @@ PathLike = str | os.PathLike[str]
 
 
 class TrainSettings(TypedDict, total=False):
-    """What `rtdetr.train` can be asked for, all of it optional. None is the same as left out."""
+    """Settings of `rtdetr.train`. All are optional, and None means not given."""
 
-    config: PathLike | Mapping[str, Any] | None  # file with settings (see config_file.py), or what was read from one
-    model: str | None  # name in the zoo, or NAME:untrained; default: the one of `weights`, else rtdetrv2_r18vd
-    network: ModelConfig | None  # a model that is not in the zoo
-    output_dir: PathLike | None  # folder for checkpoints and metrics; default: runs/MODEL, then runs/MODEL-2, ...
-    recipe: str | Recipe | Mapping[str, Any] | None  # "published", "finetune", "deim"; one's own; or single values
-    set: Mapping[str, Any] | None  # single values by dotted name: {"train.loss.bbox_weight": 4, "keep_last": 3}
-    epochs: int | None  # length of the run; augmentation ends as long before its end as in the recipe
-    batch_size: int | None  # images per step, over all processes; the learning rate does not follow
-    size_hw: SizeHW | None  # height and width of the training images, multiples of 32; multi-scale follows
-    lr: float | None  # learning rate; parameter groups with their own follow in proportion
+    config: PathLike | Mapping[str, Any] | None  # configuration file (see config_file.py), or its content
+    model: str | None  # zoo name, or NAME:untrained; default: that of `weights`, else rtdetrv2_r18vd
+    network: ModelConfig | None  # network of a model that is not in the zoo
+    output_dir: PathLike | None  # folder for the results; default: runs/MODEL, then runs/MODEL-2, ...
+    recipe: str | Recipe | Mapping[str, Any] | None  # "published", "finetune" or "deim"; a recipe; or values
+    set: Mapping[str, Any] | None  # values by dotted name: {"train.loss.bbox_weight": 4, "keep_last": 3}
+    epochs: int | None  # number of epochs; the final epochs without augmentation stay as many
+    batch_size: int | None  # images per step, over all processes; does not change the learning rate
+    size_hw: SizeHW | None  # height and width of the training images, multiples of 32; scales multi-scale
+    lr: float | None  # base learning rate; scales the rates of the parameter groups
     precision: str | None  # "auto", "float32", "bfloat16" or "float16"
-    in_channels: int | None  # of the images: 3 RGB, 1 gray, other numbers as stored; default: the model's, 3
-    images: PathLike | None  # folder of the training images, where it is not in a usual place
-    val_data: PathLike | Sequence[PathLike] | None  # dataset that is evaluated; default: the validation part of `data`
-    val_images: PathLike | None  # folder of its images
-    bad_boxes: str | None  # "error" or "drop" for boxes without an area inside their image
-    bad_images: str | None  # "error" or "skip" for images that cannot be read
-    max_pixels: int | None  # largest image in pixels; default: about 179 million
-    weights: PathLike | None  # zoo name (downloaded), file or "none"; classes are matched by name
-    backbone_weights: PathLike | None  # "auto" (ImageNet's, downloaded), a file or "none"; not used with `weights`
-    freeze: str | int | None  # "backbone", "encoder" (with the backbone), number of backbone stages, or "none"
-    balance: bool | None  # draw images of rare classes more often
+    in_channels: int | None  # image channels: 3 is RGB, 1 gray, others as stored; default: those of the model
+    images: PathLike | None  # folder of the training images; default: where the dataset usually has them
+    val_data: PathLike | Sequence[PathLike] | None  # validation dataset; default: the val split of `data`
+    val_images: PathLike | None  # folder of the validation images
+    bad_boxes: str | None  # boxes without area inside their image: "error" or "drop"
+    bad_images: str | None  # unreadable images: "error" or "skip"
+    max_pixels: int | None  # image size limit in pixels; default: about 179 million
+    weights: PathLike | None  # starting weights: zoo name, file or "none"; classes are matched by name
+    backbone_weights: PathLike | None  # "auto" (ImageNet), file or "none"; not used with `weights`
+    freeze: str | int | None  # "backbone", "encoder" (includes backbone), number of stages, or "none"
+    balance: bool | None  # sample images of rare classes more often
     device: str | None  # "auto", "cpu", "cuda" or "cuda:1"
-    deterministic: bool | None  # bit-equal repetition on the same machine
-    rehearsal: bool | None  # try the largest batch before the first step; on unless switched off
-    channels_last: bool | None  # memory layout of images and convolutions; on unless switched off
-    seed: int | None  # of initialization, order, augmentation and denoising
-    workers: int | None  # processes that load images; 0: none
+    deterministic: bool | None  # bit-identical repetition on the same machine
+    rehearsal: bool | None  # try the largest batch before the first step; default: True
+    channels_last: bool | None  # channels-last memory format; default: True
+    seed: int | None  # random seed
+    workers: int | None  # processes that load images; 0: load in the main process
     evaluate_every: int | None  # epochs between evaluations; 0: never
-    best_metric: str | None  # number of an evaluation that decides which weights are best; "ap" if left out
-    early_stopping: int | None  # evaluations without a better one after which the run ends
-    keep_last: int | None  # checkpoints to resume from that are kept; 1 if left out
+    best_metric: str | None  # metric that selects the best weights; default: "ap"
+    early_stopping: int | None  # stop after this many evaluations without improvement
+    keep_last: int | None  # number of resumable checkpoints to keep; default: 1
     log_every: int | None  # steps between rows of metrics.jsonl
-    loggers: Sequence[str] | None  # experiment trackers to report to as well: "wandb", "mlflow"
-    font: PathLike | None  # font file for class names in images, or "none"; installed fonts have what it lacks
+    loggers: Sequence[str] | None  # experiment trackers: "wandb", "mlflow"
+    font: PathLike | None  # font file for class names, or "none"; missing letters come from installed fonts
 
 
 class Layer(NamedTuple):
-    """What one source says about a run: a resumed run, a configuration file, the settings, or assignments by name.
+    """Settings from one source: a resumed run, a configuration file, the arguments, or assignments by name.
 
     Attributes:
-        values: fields of `TrainConfig`. "recipe" may be a name, and "none" stands for what is switched off.
-        recipe: single values of the recipe, by dotted name.
-        network: single values of the network, by dotted name.
-        origins: where each setting of the data stands.
+        values: fields of `TrainConfig`. "recipe" may be a name, and "none" disables a setting.
+        recipe: values of the recipe, by dotted name.
+        network: values of the network, by dotted name.
+        origins: source of each data setting.
     """
 
     values: dict[str, Any]
@@ -68,32 +68,32 @@ class Layer(NamedTuple):
     origins: dict[str, str]
 
 
-MAY_BE_NONE = ("weights", "backbone_weights", "freeze", "font")  # "none" undoes what a file or a resumed run says
+MAY_BE_NONE = ("weights", "backbone_weights", "freeze", "font")  # "none" overrides a file or a resumed run
 PATHS = ("output_dir", *OPTIONS, "weights", "backbone_weights", "font")
 _OF_RECIPE = {name: name for name in ("epochs", "batch_size", "lr", "precision")} | {"size_hw": "train_size_hw"}
 _RUN_NAMES = TrainConfig.model_fields.keys() - {"recipe", "recipe_name", "model", "network", "data_origins"}
 _DERIVED = {
-    "num_classes": "the number of classes is that of the dataset",
-    "eval_size_hw": "the network's size is that of the training images (--size, Python: size_hw)",
+    "num_classes": "the dataset determines the number of classes",
+    "eval_size_hw": "it is the size of the training images (--size, Python: size_hw)",
 }
 
 
 def check_names(settings: Mapping[str, Any]) -> None:
-    """Refuse settings that do not exist.
+    """Refuse unknown settings.
 
     Raises:
-        ConfigError: one does not; the nearest name is given.
+        ConfigError: a setting is unknown. The message suggests the nearest name.
     """
     known = sorted(TrainSettings.__annotations__)
     for name in settings:
         if name not in known:
             raise ConfigError(f"unknown setting {name!r}.{nearest(name, known)} Known: {', '.join(known)}.")
     if not isinstance(settings.get("set") or {}, Mapping):
-        raise ConfigError(f"set: expected values by name, such as {{'train.epochs': 12}}, got {settings['set']!r}")
+        raise ConfigError(f"set: expected a mapping such as {{'train.epochs': 12}}, got {settings['set']!r}")
 
 
 def given(data: Any, settings: Mapping[str, Any]) -> Layer:
-    """Return what the arguments of `rtdetr.train` say, without the file and the assignments among them."""
+    """Return the arguments of `rtdetr.train` as a layer, without `config` and `set`."""
     values = {"data": data, **settings}
     values = {name: value for name, value in values.items() if value is not None and name not in ("config", "set")}
     recipe = {name: values.pop(setting) for setting, name in _OF_RECIPE.items() if setting in values}
@@ -106,10 +106,10 @@ def given(data: Any, settings: Mapping[str, Any]) -> Layer:
 
 
 def assigned(assignments: Mapping[str, Any]) -> Layer:
-    """Return what single values by dotted name say: train.NAME of the recipe, model.NAME of the network, or NAME.
+    """Return values by dotted name as a layer: train.NAME of the recipe, model.NAME of the network, or NAME of the run.
 
     Raises:
-        ConfigError: no such setting, or one that follows from others.
+        ConfigError: a setting is unknown, or is derived from others.
     """
     layer = Layer({}, {}, {}, {name: f"--set {name}" for name in OPTIONS if name in assignments})
     for name, value in assignments.items():
@@ -119,7 +119,7 @@ def assigned(assignments: Mapping[str, Any]) -> Layer:
             layer.recipe[rest] = value
         elif section == "model" and rest:
             if rest in _DERIVED:
-                raise ConfigError(f"{name} cannot be set: {_DERIVED[rest]}; leave it out")
+                raise ConfigError(f"{name} cannot be set: {_DERIVED[rest]}. Remove it")
             layer.network[rest] = value
         elif name in _RUN_NAMES or name in ("recipe", "model"):
             layer.values[name] = value
@@ -129,16 +129,16 @@ def assigned(assignments: Mapping[str, Any]) -> Layer:
 
 
 def _unknown(name: str) -> ConfigError:
-    """An error about a dotted name that no setting has."""
+    """Error for an unknown dotted name."""
     guess = nearest(name.rpartition(".")[2], [*_RUN_NAMES, *Recipe.model_fields, "recipe", "model"])
     for field in Recipe.model_fields:
         guess = guess.replace(f"'{field}'", f"'train.{field}'")
-    hint = "A setting of the recipe is called train.NAME, one of the network model.NAME, one of the run NAME."
+    hint = "Use train.NAME for the recipe, model.NAME for the network, and NAME for the run."
     return ConfigError(f"unknown setting {name!r}.{guess} {hint}")
 
 
 def _text(name: str, value: Any) -> Any:
-    """Paths as texts; of something else, which is refused later, its type. Other settings are as they are."""
+    """Paths as strings, and the type name of anything else, which is refused later. Other settings are unchanged."""
     if name not in PATHS:
         return value
     if name in ("data", "val_data") and not is_path(value):

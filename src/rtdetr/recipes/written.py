@@ -1,6 +1,7 @@
-"""Everything that was written about a run, as one: a resumed run, a configuration file, settings, values by name.
+"""Merge the settings of a run from all sources: a resumed run, a configuration file, arguments, values by name.
 
-Each is a layer over the one before. `read_written` merges them; what only the data decides is left to `resolve.py`.
+Each source is a layer that overrides those before it (`read_written`). Settings that depend on the data are resolved in
+`resolve.py`.
 """
 
 import json
@@ -30,14 +31,14 @@ _IMAGES_OF = {"data": "images", "val_data": "val_images"}
 
 
 class Written(NamedTuple):
-    """Everything that was written about a run.
+    """Merged settings of a run.
 
     Attributes:
         values: fields of `TrainConfig`, without those below.
         recipe: a recipe, or the name of one.
-        recipe_name: what it is called.
-        changes: single values of the recipe, by dotted name.
-        may_tune: whether weights that the recipe is tuned from are loaded where none are given.
+        recipe_name: name of the recipe.
+        changes: values of the recipe that override it, by dotted name.
+        may_tune: whether the recipe's own starting weights (`tuning_from`) are loaded if no weights are given.
     """
 
     values: dict[str, Any]
@@ -50,13 +51,13 @@ class Written(NamedTuple):
 def read_written(
     data: Any, settings: Mapping[str, Any], *, resume: Path | None = None, saved: Mapping[str, Any] | None = None
 ) -> Written:
-    """Merge everything that was written about a run; for the arguments and errors, see `resolve`."""
+    """Merge all sources of a run's settings. Arguments and errors are those of `resolve`."""
     check_names(settings)
     file = _file(settings.get("config"))
     above = (given(data, settings), assigned(settings.get("set") or {}))
     named_above = {name for layer in above for name in layer.values}
-    former = _former(resume, saved)
-    layers = (former, _without_replaced_data(file, named_above), *above)
+    resumed = _resumed(resume, saved)
+    layers = (resumed, _without_replaced_data(file, named_above), *above)
     values = _normalized(_merged(layers))
     is_untrained = _is_untrained(values)
     if is_untrained:
@@ -64,13 +65,13 @@ def read_written(
     may_tune = resume is None and not is_untrained and "none" not in (values["weights"], values["backbone_weights"])
     values |= {name: None for name in MAY_BE_NONE if values[name] == "none"}
     if saved is not None:
-        _check_found_again(values, OPTIONS.keys() - named_above - file.values.keys())
+        _check_paths_exist(values, OPTIONS.keys() - named_above - file.values.keys())
     if "data" not in values:
-        raise ConfigError("no dataset given: give the folder or annotation file of the images to train on")
+        raise ConfigError("no dataset given: pass the folder or annotation file of the training data")
     values |= _model(values, {name: value for layer in layers for name, value in layer.network.items()})
     recipe = values.pop("recipe", None)
     recipe_name = values.pop("recipe_name", PUBLISHED)
-    if isinstance(recipe, Mapping):  # a resumed run's
+    if isinstance(recipe, Mapping):  # of a resumed run
         recipe = Recipe(**recipe)
     if not isinstance(recipe, Recipe):
         recipe = recipe_name = str(recipe or (AUTO if values["weights"] else PUBLISHED))
@@ -79,42 +80,42 @@ def read_written(
     return Written(values, recipe, recipe_name, changes, may_tune)
 
 
-def _former(resume: Path | None, saved: Mapping[str, Any] | None) -> Layer:
-    """What the checkpoint says that a run goes on from."""
+def _resumed(resume: Path | None, saved: Mapping[str, Any] | None) -> Layer:
+    """Settings stored in the checkpoint to resume."""
     saved = saved or {}
     values = {name: value for name, value in saved.items() if name not in NOT_SETTINGS}
     if resume is not None:
         folder = resume if resume.is_dir() else resume.parent
         values["output_dir"] = str(folder)
         if saved:
-            _tell_edits(folder / CONFIG_FILE, saved)
+            _warn_of_edits(folder / CONFIG_FILE, saved)
     return Layer(values, {}, {}, dict(saved.get("data_origins", {})))
 
 
-def _tell_edits(file: Path, saved: Mapping[str, Any]) -> None:
-    """Say where a run's config.json differs from its checkpoint, by which the run goes on: somebody may have edited it.
+def _warn_of_edits(file: Path, saved: Mapping[str, Any]) -> None:
+    """Warn where a run's config.json differs from its checkpoint, whose settings are used: it may have been edited.
 
-    The two also differ where a run was resumed with other settings and ended before its first checkpoint.
+    They also differ if a run was resumed with other settings and stopped before its next checkpoint.
     """
     try:
         written = read_run_config(file)
     except WeightsError as error:
-        _log.warning("%s. The run goes on by its checkpoint", error)
+        _log.warning("%s. Resuming with the settings in the checkpoint", error)
         return
     for name, value, stored in edits(written, saved):
         if name != "output_dir" and not name.startswith("data_origins"):
             hint = "" if name == "network" else f". To change it: --set {name}={json.dumps(value)}"
             _log.warning(
-                "%s has %s %s, the checkpoint has %s, and the run goes on with that%s",
+                "%s has %s %s, but the checkpoint has %s, which is used%s",
                 *(file, name, shown(value), shown(stored), hint),
             )
 
 
 def _file(config: PathLike | Mapping[str, Any] | None) -> Layer:
-    """What a file says; the config.json of a run is without its folder, so that it starts another run."""
+    """Settings from a file. A run's config.json is read without its output folder, to start a new run."""
     if config is None:
         return Layer({}, {}, {}, {})
-    if isinstance(config, Mapping):  # what was read from a published file
+    if isinstance(config, Mapping):  # content of a published file
         values, source = dict(config), str(config.get("recipe_name", "the file"))
     else:
         path, source = with_home(config), str(config)
@@ -128,7 +129,7 @@ def _file(config: PathLike | Mapping[str, Any] | None) -> Layer:
 
 
 def _without_replaced_data(file: Layer, above: Collection[str]) -> Layer:
-    """Leave out what a file says of data that is given otherwise: its images, and for the training data all of it."""
+    """Drop the data settings of a file that are overridden: all of them if the training data is."""
     replaced = {images for data, images in _IMAGES_OF.items() if data in above and data in file.values}
     if "data" in above and "data" in file.values:
         replaced = set(OPTIONS)
@@ -137,7 +138,7 @@ def _without_replaced_data(file: Layer, above: Collection[str]) -> Layer:
 
 
 def _merged(layers: Sequence[Layer]) -> dict[str, Any]:
-    """Values of the layers, each over the one before; another model by name leaves the former network out."""
+    """Merge the layers in order; a layer that names a model discards the network of those before."""
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for layer in layers:
@@ -149,7 +150,7 @@ def _merged(layers: Sequence[Layer]) -> dict[str, Any]:
 
 
 def _normalized(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values in one form: the home folder in place of `~`, "none" in small letters, a network as `ModelConfig`."""
+    """Normalize values: expand `~`, lowercase "none", and turn a network into a `ModelConfig`."""
     changed = {name: _with_home(values[name]) for name in PATHS if name in values}
     for name in MAY_BE_NONE:
         value = changed.get(name, values.get(name))
@@ -160,17 +161,17 @@ def _normalized(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_home(paths: Any) -> Any:
-    """Paths with the home folder in place of `~`; what is no path is refused later."""
+    """Expand `~` in paths; anything that is not a path is refused later."""
     if isinstance(paths, list | tuple):
         return tuple(map(_with_home, paths))
     return os.path.expanduser(paths) if isinstance(paths, str) else paths
 
 
 def _is_untrained(values: Mapping[str, Any]) -> bool:
-    """Whether the model is asked for with fresh weights, by `zoo.UNTRAINED` behind its name.
+    """Whether the model name has the suffix `zoo.UNTRAINED`, for random initial weights.
 
     Raises:
-        ConfigError: there are weights to start from as well.
+        ConfigError: starting weights are also given.
     """
     model = values.get("model")
     if not isinstance(model, str) or not model.endswith(zoo.UNTRAINED):
@@ -178,28 +179,28 @@ def _is_untrained(values: Mapping[str, Any]) -> bool:
     for name in ("weights", "backbone_weights"):
         if values[name] not in (None, "none"):
             raise ConfigError(
-                f"model {model!r} asks for fresh weights, {name} for those of {values[name]!r}: leave out {name}, or "
-                f"write {model.removesuffix(zoo.UNTRAINED)!r}"
+                f"model {model!r} means random weights, but {name} is {values[name]!r}: remove {name}, or use model "
+                f"{model.removesuffix(zoo.UNTRAINED)!r}"
             )
     return True
 
 
-def _check_found_again(values: Mapping[str, Any], names: Collection[str]) -> None:
-    """See that the data of a resumed run, which is not given again, can be found from here."""
+def _check_paths_exist(values: Mapping[str, Any], names: Collection[str]) -> None:
+    """Check that data paths stored in a resumed run exist, unless they are given again."""
     for name in [name for name in OPTIONS if name in names]:
         paths = values.get(name) or ()
         for path in (paths,) if isinstance(paths, str) else paths:
             if path == OPENED:
-                raise ConfigError(f"resume: the run's {name} was an object in Python; give it again ({name}=...)")
+                raise ConfigError(f"resume: the run's {name} was a Python object: pass it again ({name}=...)")
             if not Path(path).is_absolute() and not Path(path).exists():
                 raise ConfigError(
-                    f"resume: the run's {name} is {path!r}, which is not in {Path.cwd()}. Start it from the folder "
-                    f"where it was begun, or say where that is now: {OPTIONS[name]}"
+                    f"resume: the run's {name} is {path!r}, which does not exist in {Path.cwd()}. Resume in the folder "
+                    f"where the run was started, or give the new path with {OPTIONS[name]}"
                 )
 
 
 def _model(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The model, that of the weights where none is named, and its network where that is not the zoo's."""
+    """The model (by default that of the weights), and its network if it differs from the zoo's."""
     model, network = values.get("model"), values.get("network")
     if model is None:
         model, found = _model_of_weights(values["weights"])
@@ -213,7 +214,7 @@ def _model(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
 
 
 def _model_of_weights(weights: str | None) -> tuple[str, ModelConfig | None]:
-    """The zoo's name for the model of weights, and their network where their file says another than the zoo has."""
+    """Zoo name of the model of weights, and their network if the file describes another one than the zoo."""
     if weights is None:
         return DEFAULT_MODEL, None
     name = weights.partition(":")[0]
@@ -224,9 +225,9 @@ def _model_of_weights(weights: str | None) -> tuple[str, ModelConfig | None]:
     if loaded.assumes_sampling:
         warn_assumed_sampling(loaded.path)
     if found.name not in zoo.list_models():
-        raise ConfigError(f"{weights} does not say which model of the zoo it is for; give its name as model")
+        raise ConfigError(f"{weights} does not store which model it is for: give the name with --model (Python: model)")
     usual = zoo.model_config(found.name)
-    decoder = {"num_denoising": found.decoder.num_denoising or usual.decoder.num_denoising}  # 0: for inference alone
+    decoder = {"num_denoising": found.decoder.num_denoising or usual.decoder.num_denoising}  # 0: inference only
     trained = {name: getattr(usual.backbone, name) for name in ("freeze_at", "freeze_norm")}
     found = found.replace(num_classes=usual.num_classes, eval_size_hw=usual.eval_size_hw, backbone=trained)
     found = found.replace(decoder=decoder)
@@ -234,7 +235,7 @@ def _model_of_weights(weights: str | None) -> tuple[str, ModelConfig | None]:
 
 
 def _free_folder(model: str) -> str:
-    """The first of runs/MODEL, runs/MODEL-2, ... that holds no run yet."""
+    """The first of runs/MODEL, runs/MODEL-2, ... without a run."""
     folder, number = Path("runs") / model, 1
     while (folder / LAST_FILE).exists():
         number += 1

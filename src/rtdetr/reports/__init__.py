@@ -1,1 +1,1 @@
-"""What a training run leaves to look at: its folder, pages, curves, previews, measurements and its display."""
+"""Reports of a training run: run folder, pages, curves, previews, metrics and terminal display."""

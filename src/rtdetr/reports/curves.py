@@ -1,4 +1,4 @@
-"""The plot of the learning curves: total loss, accuracy, loss terms and learning rate over the epochs of a run."""
+"""Learning curves: total loss, accuracy, loss terms and learning rate over the epochs of a run."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ Rows = list[dict[str, Any]]
 
 
 def draw_learning_curve(folder: Path) -> Path:
-    """Draw what metrics.jsonl holds into learning_curve.png.
+    """Plot the rows of metrics.jsonl to learning_curve.png.
 
     Raises:
         TrainingError: the plot cannot be written.
@@ -25,7 +25,7 @@ def draw_learning_curve(folder: Path) -> Path:
     rows = read_records(folder)
     steps = [row for row in rows if row["kind"] == "step"]
     epochs = [row for row in rows if row["kind"] == "epoch"]
-    # rows of steps lie between the epochs at the place that their number has in the latest epoch's count
+    # steps are placed between epochs with the mean number of steps per epoch
     per_epoch = epochs[-1]["iteration"] / epochs[-1]["epoch"] if epochs else 1.0
     times = np.array([row["iteration"] for row in steps]) / per_epoch
     figure = new_figure(11, 7)
@@ -49,7 +49,7 @@ def _draw_loss(axes: Any, steps: Rows, times: np.ndarray, epochs: Rows) -> None:
     values = [row["loss"] for row in steps]
     if len(values) > 1:
         axes.plot(times, values, color=PALE_GRAY, linewidth=1)
-        # the first steps, before the network knows anything, would press the rest flat
+        # the high loss of the first steps would flatten the rest
         axes.set_ylim(*_limits(values))
     _plot(axes, [row["epoch"] for row in trained], [row["loss"] for row in trained], color=GRAY)
     style_axes(axes, title="Training loss")
@@ -57,7 +57,7 @@ def _draw_loss(axes: Any, steps: Rows, times: np.ndarray, epochs: Rows) -> None:
 
 
 def _draw_accuracy(axes: Any, epochs: Rows) -> None:
-    evaluated = [row for row in epochs if row["ap"] and row["ap"][0] >= 0]  # negative: no objects there
+    evaluated = [row for row in epochs if row["ap"] and row["ap"][0] >= 0]  # negative: no objects
     title, top = "Validation AP", 1.0
     times = [row["epoch"] for row in evaluated]
     for index, label, color in ((1, "AP50", ORANGE), (0, "AP50:95", BLUE)):
@@ -75,7 +75,7 @@ def _draw_accuracy(axes: Any, epochs: Rows) -> None:
 
 
 def _draw_terms(axes: Any, steps: Rows, times: np.ndarray) -> None:
-    """The last decoder layer's terms; those of the other layers go the same way."""
+    """Plot the loss terms of the last decoder layer; those of the other layers are similar."""
     names = [name for name in (steps[-1]["terms"] if steps else {}) if name.count("_") == 1]
     for name, color in zip(names, SERIES, strict=False):
         values = np.array([row["terms"].get(name, np.nan) for row in steps])
@@ -88,7 +88,7 @@ def _draw_terms(axes: Any, steps: Rows, times: np.ndarray) -> None:
 
 
 def _draw_rate(axes: Any, steps: Rows, times: np.ndarray) -> None:
-    """One line for the groups that share a rate."""
+    """Plot one line per learning rate; groups with the same rate share a line."""
     columns = {tuple(rates): None for rates in zip(*(row["learning_rates"] for row in steps), strict=False)}
     highest_first = sorted(columns, key=max, reverse=True)
     for rates, color in zip(highest_first, SERIES, strict=False):
@@ -102,12 +102,12 @@ def _draw_rate(axes: Any, steps: Rows, times: np.ndarray) -> None:
 
 def _plot(axes: Any, times: Sequence[Any], values: Sequence[Any], **style: Any) -> None:
     style = {"marker": "o" if len(values) <= 30 else "", "markersize": 3.5, **style}
-    if values:  # lines without points would leave the layout without a size
+    if values:  # the layout fails on empty lines
         axes.plot(times, values, clip_on=False, **style)
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-    """Means over a fiftieth of the run, as far as there are values around."""
+    """Moving average over 1/50 of the run, of the values that exist."""
     width = len(values) // 50
     if width < 2:
         return values

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a live bar on a terminal, a plain line now and then elsewhere."""
+"""Progress display of a run: a live progress bar in a terminal, otherwise plain lines."""
 
 import datetime
 
@@ -11,7 +11,7 @@ from rtdetr.reports.metrics import EpochRecord, StepRecord
 
 
 class RunDisplay:
-    """Shows a run on standard error."""
+    """Shows the progress of a run on standard error."""
 
     def __init__(self, *, num_epochs: int, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True, highlight=False, soft_wrap=True)
@@ -30,30 +30,30 @@ class RunDisplay:
 
     @property
     def is_live(self) -> bool:
-        """Whether `step` may be called at every step: a terminal shows the newest, elsewhere each is a line."""
+        """Whether `step` may be called at every step: a terminal updates its bar, otherwise each call prints a line."""
         return self._console.is_terminal
 
     def say(self, text: str) -> None:
-        """Print a line, above the bar where there is one."""
+        """Print a line, above the progress bar if there is one."""
         self._console.print(text, markup=False)
 
     def start_bar(self, epoch: int, *, done: int, total: int) -> None:
-        """Begin the bar of an epoch, counted from 1, of which `done` of `total` batches are made."""
+        """Start the progress bar of an epoch, counted from 1, with `done` of `total` batches finished."""
         self._total = total
         name = f"epoch {epoch}/{self._num_epochs}"
         self._bar.reset(self._task, total=total, completed=done, description=name, status="[dim]waiting for data")
         self._bar.start()
 
     def stop_bar(self) -> None:
-        """Take the bar down, so that others can draw."""
+        """Remove the progress bar, so that others can print."""
         self._bar.stop()
 
     def advance(self) -> None:
-        """Move the bar by one batch."""
+        """Advance the progress bar by one batch."""
         self._bar.advance(self._task)
 
     def step(self, record: StepRecord, *, batch: int, seconds_left: float) -> None:
-        """Show the means of the last steps beside the bar, or on a line of their own."""
+        """Show the means of the last steps next to the progress bar, or as a line."""
         if self.is_live:
             self._bar.update(self._task, status=_status(record, seconds_left, wait_style="yellow"))
         else:
@@ -61,7 +61,7 @@ class RunDisplay:
             self.say(f"epoch {record.epoch}/{self._num_epochs}  step {batch}/{self._total}  {status}")
 
     def end_epoch(self, record: EpochRecord, *, best: tuple[float, int] | None) -> None:
-        """Print the line of a finished epoch; `best` is the highest AP so far and its epoch, counted from 1."""
+        """Print the summary of a finished epoch; `best` is the best AP so far and its epoch, counted from 1."""
         words = [f"epoch {record.epoch}/{self._num_epochs}"]
         if record.loss is not None:
             words.append(f"loss {record.loss:.2f}")
@@ -73,7 +73,7 @@ class RunDisplay:
 
 
 def _status(record: StepRecord, seconds_left: float, *, wait_style: str | None = None) -> str:
-    """Time left first: on a narrow terminal the end is cut off. A long wait for data stands out."""
+    """Status text, time left first because narrow terminals cut off the end. Long waits for data are highlighted."""
     wait = f"data wait {record.data_wait:.0%}"
     if wait_style and record.data_wait > 0.2:
         wait = f"[{wait_style}]{wait}[/]"

@@ -1,4 +1,4 @@
-"""On what a run runs: environment.json, and how much memory the process holds."""
+"""The environment of a run, environment.json, and the memory use of the process."""
 
 import contextlib
 import datetime
@@ -23,11 +23,11 @@ PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pydantic", "scipy", "hot
 
 
 def write_environment(folder: Path, *, device: torch.device, workers: int) -> Path:
-    """Write environment.json; on resuming, what it held so far moves to its list "earlier".
+    """Write environment.json. When a run is resumed, the previous content moves to its list "earlier".
 
     Args:
-        folder: of the run.
-        device: that the model is trained on.
+        folder: folder of the run.
+        device: device that the model is trained on.
         workers: processes that load images.
 
     Raises:
@@ -35,22 +35,22 @@ def write_environment(folder: Path, *, device: torch.device, workers: int) -> Pa
     """
     path = folder / ENVIRONMENT_FILE
     earlier: list[Any] = []
-    with contextlib.suppress(ValueError):  # a ConfigError is one too
-        former = json.loads(read_text(path, what="record", error=ConfigError))
-        if isinstance(former, dict):
-            earlier = [*former.pop("earlier", []), former]
+    with contextlib.suppress(ValueError):  # includes ConfigError
+        previous = json.loads(read_text(path, what="record", error=ConfigError))
+        if isinstance(previous, dict):
+            earlier = [*previous.pop("earlier", []), previous]
     content = describe_environment(device, workers=workers) | ({"earlier": earlier} if earlier else {})
     text = json.dumps(content, indent=1) + "\n"
     return write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), error=TrainingError)
 
 
 def processes_of(run: Path) -> int | None:
-    """How many processes of one machine trained a run when it stopped; None where unknown or there were more machines.
+    """Return the number of processes that last trained a run on one machine; None if unknown or on several machines.
 
     Args:
         run: folder of the run, or a checkpoint in it.
     """
-    with contextlib.suppress(ValueError, LookupError, TypeError):  # a ConfigError is a ValueError
+    with contextlib.suppress(ValueError, LookupError, TypeError):  # includes ConfigError
         file = (run if run.is_dir() else run.parent) / ENVIRONMENT_FILE
         content = json.loads(read_text(file, what="record", error=ConfigError))
         if content["processes"] == content["processes_here"]:
@@ -59,7 +59,7 @@ def processes_of(run: Path) -> int | None:
 
 
 def describe_environment(device: torch.device, *, workers: int) -> dict[str, Any]:
-    """Versions, processor, memory, threads and device of this process, as plain values for JSON."""
+    """Return versions, processor, memory, threads and device of this process, as plain values for JSON."""
     installed = {name: version for name, version in package_versions(PACKAGES).items() if version is not None}
     return {
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -78,7 +78,7 @@ def describe_environment(device: torch.device, *, workers: int) -> dict[str, Any
 
 
 def resident_memory_gib() -> float | None:
-    """Memory of this process that is not swapped out, shared pages included, in GiB; None where nothing tells."""
+    """Return the resident memory of this process in GiB, including shared pages; None if unknown."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / GIB
@@ -87,5 +87,5 @@ def resident_memory_gib() -> float | None:
 
 
 def peak_cuda_memory_gib(device: torch.device | None) -> float | None:
-    """Most memory that tensors on a GPU took up at a time since the process began, GiB; None on other devices."""
+    """Return the peak GPU memory of tensors since the process started, in GiB; None on other devices."""
     return torch.cuda.max_memory_allocated(device) / GIB if device is not None and device.type == "cuda" else None

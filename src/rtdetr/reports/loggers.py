@@ -1,8 +1,7 @@
-"""Experiment trackers that a run can report to besides its own files: Weights & Biases and MLflow.
+"""Experiment trackers that a run can log to in addition to its own files: Weights & Biases and MLflow.
 
-Each is imported only when asked for. Where they report to (server, project, key) is set up as their own documentation
-says, by their environment variables. What a run is called there is kept in loggers.json, so that a resumed run goes on
-under the same name.
+Each is imported only if it is used. Server, project and key are configured with the environment variables of the
+tracker. The run's id at the tracker is stored in loggers.json, so that a resumed run continues there.
 """
 
 import importlib
@@ -19,14 +18,14 @@ from rtdetr.reports.metrics import EpochRecord, MetricsSink, StepRecord, flat, r
 from rtdetr.text_files import read_text
 
 NAMES_FILE = "loggers.json"
-_MLFLOW_LENGTH = 500  # of a parameter's value, in every version of its server
+_MLFLOW_LENGTH = 500  # maximum length of a parameter value in all versions of the server
 
 
 def require(name: str) -> ModuleType:
-    """Return the package of a tracker.
+    """Import and return the package of a tracker.
 
     Raises:
-        ConfigError: no such tracker.
+        ConfigError: the tracker is unknown.
         MissingDependencyError: its package is not installed; the message names the extra.
     """
     one_of("logger", name, sorted(LOGGERS))
@@ -35,31 +34,31 @@ def require(name: str) -> ModuleType:
 
 
 def open_logger(name: str, folder: Path, *, config: Mapping[str, Any]) -> MetricsSink:
-    """Start, or go on with, reporting the run in `folder` to a tracker.
+    """Start or continue logging the run in `folder` to a tracker.
 
     Args:
         name: "wandb" or "mlflow".
-        folder: of the run; its name is the run's name.
-        config: settings of the run, nested; shown by the tracker.
+        folder: folder of the run; its name is the name of the run.
+        config: nested settings of the run, shown by the tracker.
 
     Raises:
         ConfigError, MissingDependencyError: as for `require`.
-        TrainingError: the tracker refuses, or cannot be reached.
+        TrainingError: the tracker rejects the run or cannot be reached.
     """
     package = require(name)
     try:
         return LOGGERS[name](package, folder, config=config)
     except RTDETRError:
         raise
-    except Exception as error:  # each package has errors of its own
+    except Exception as error:  # each package has its own errors
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise TrainingError(f"cannot report to {name}: {reason}. Set it up, or train without --logger {name}") from None
+        raise TrainingError(f"cannot log to {name}: {reason}. Configure it, or train without --logger {name}") from None
 
 
 class WandbSink:
-    """Reports to Weights & Biases. WANDB_PROJECT, WANDB_ENTITY and WANDB_MODE are obeyed; the project is "rtdetr" else.
+    """Logs to Weights & Biases. WANDB_PROJECT (default "rtdetr"), WANDB_ENTITY and WANDB_MODE are respected.
 
-    The step of a chart is our own count: W&B's can only rise, and a resumed run may go back to its last checkpoint.
+    Charts use our own step counts, because those of W&B can only increase and a resumed run returns to its checkpoint.
     """
 
     def __init__(self, wandb: ModuleType, folder: Path, *, config: Mapping[str, Any]) -> None:
@@ -76,22 +75,22 @@ class WandbSink:
             self._run.define_metric(f"{kind}/*", step_metric=f"{kind}/{count}")
 
     def step(self, record: StepRecord) -> None:
-        """Report the means of the last steps."""
+        """Log the means of the last steps."""
         self._run.log({f"step/{name}": value for name, value in _known(record).items()})
 
     def epoch(self, record: EpochRecord) -> None:
-        """Report a finished epoch."""
+        """Log a finished epoch."""
         self._run.log({f"epoch/{name}": value for name, value in _known(record).items()})
 
     def close(self) -> None:
-        """Send what is still held back."""
+        """Send pending records."""
         self._run.finish()
 
 
 class MlflowSink:
-    """Reports to MLflow, into the active run if the program has one. MLFLOW_TRACKING_URI and the like are obeyed.
+    """Logs to MLflow, to the active run if there is one. Its environment variables are respected.
 
-    The experiment is MLFLOW_EXPERIMENT_NAME, or MLflow's default one.
+    The experiment is MLFLOW_EXPERIMENT_NAME, or the default one of MLflow.
     """
 
     def __init__(self, mlflow: ModuleType, folder: Path, *, config: Mapping[str, Any]) -> None:
@@ -101,21 +100,21 @@ class MlflowSink:
         if self._is_ours:
             mlflow.start_run(run_id=known, run_name=None if known else folder.resolve().name)
         self._id = mlflow.active_run().info.run_id
-        if known is None:  # parameters can be given only once
+        if known is None:  # parameters can be logged only once
             parameters = {name: str(value)[:_MLFLOW_LENGTH] for name, value in _leaves(config).items()}
             mlflow.log_params(parameters)
             _remember("mlflow", folder, self._id)
 
     def step(self, record: StepRecord) -> None:
-        """Report the means of the last steps."""
+        """Log the means of the last steps."""
         self._report("step", _known(record), record.iteration)
 
     def epoch(self, record: EpochRecord) -> None:
-        """Report a finished epoch."""
+        """Log a finished epoch."""
         self._report("epoch", _known(record), record.epoch)
 
     def close(self) -> None:
-        """End the run, if it was started here."""
+        """End the run if it was started here."""
         if self._is_ours:
             self._mlflow.end_run()
 
@@ -131,7 +130,7 @@ def _known(record: StepRecord | EpochRecord) -> dict[str, Any]:
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"recipe": {"lr": 1}} as {"recipe.lr": 1}."""
+    """Flatten nested values: {"recipe": {"lr": 1}} becomes {"recipe.lr": 1}."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         found |= _leaves(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
@@ -151,5 +150,5 @@ def _names(folder: Path) -> dict[str, str]:
     try:
         names = json.loads(read_text(folder / NAMES_FILE, what="record", error=ConfigError))
         return {logger: name for logger, name in names.items() if isinstance(name, str)}
-    except (ValueError, AttributeError):  # a ConfigError is a ValueError
+    except (ValueError, AttributeError):  # includes ConfigError
         return {}

@@ -1,7 +1,7 @@
-"""report.html: everything in a run folder on one page.
+"""The report.html of a run: everything in the run folder on one page.
 
-The page is made from the files in the folder alone, so it can be made again at any time. Images are part of it, so that
-the one file can be passed on; each is linked with its original in the folder. Next file: `html.py`.
+The page is built only from the files in the folder, so it can be rebuilt at any time. Images are embedded, so that the
+file can be shared; each links to its original in the folder. HTML is generated in `html.py`.
 """
 
 import datetime
@@ -34,12 +34,12 @@ from rtdetr.wording import counted
 
 PAGE_FILE, IMAGES_FOLDER = "report.html", "images"
 _MOST_EPOCHS = 500
-_LATEST = 20  # rows of steps that the speed is the mean of
+_LATEST = 20  # rows of steps that the speed is averaged over
 Rows = Sequence[Mapping[str, Any]]
 
 
 def write_page(folder: Path) -> Path:
-    """Write report.html from what the run folder holds.
+    """Write report.html from the files in the run folder.
 
     Raises:
         TrainingError: the page cannot be written.
@@ -48,7 +48,7 @@ def write_page(folder: Path) -> Path:
 
 
 def build_page(folder: Path) -> str:
-    """Return the page of a run folder; parts that are not there are left out."""
+    """Return the page of a run folder; sections without data are omitted."""
     config, evaluation, labels = (
         read_json(folder / f"{name}.json") for name in ("config", "evaluation", "label_statistics")
     )
@@ -58,9 +58,11 @@ def build_page(folder: Path) -> str:
         "Learning": together(figure_file(folder / "learning_curve.png", folder), _epoch_table(epochs)),
         "Accuracy": accuracy(evaluation),
         "Plots": plots(folder / IMAGES_FOLDER, folder),
-        "Predictions": _photos(folder, "predictions_*.png", f"Images from all over the validation data. {SIDES}"),
-        "Worst images": _photos(folder, "worst_*.png", f"The most and the most confident errors first. {SIDES}"),
-        "Training batches": _photos(folder, "batch_*.png", "What the network is shown, after augmentation."),
+        "Predictions": _photos(folder, "predictions_*.png", f"Images from the whole validation data. {SIDES}"),
+        "Worst images": _photos(
+            folder, "worst_*.png", f"Images with the most and most confident errors first. {SIDES}"
+        ),
+        "Training batches": _photos(folder, "batch_*.png", "Input of the network, after augmentation."),
         "Labels": figure_file(folder / "label_statistics.png", folder),
         "Plan": _text(folder / PLAN_FILE),
         "Settings": settings(config),
@@ -80,7 +82,7 @@ def _subtitle(config: Mapping[str, Any], epochs: Rows) -> str:
 
 
 def _numbers_of_epochs(epochs: Rows) -> list[tuple[str, str]]:
-    """The numbers that one looks for first."""
+    """The headline numbers: best AP and training time."""
     numbers = []
     evaluated = [row for row in epochs if row["ap"] and row["ap"][0] >= 0]
     if evaluated:
@@ -89,7 +91,7 @@ def _numbers_of_epochs(epochs: Rows) -> list[tuple[str, str]]:
         numbers.append((f"{percent(best['ap'][1])} %", f"AP50, epoch {best['epoch']}"))
     if epochs:
         seconds = sum(row["seconds"] for row in epochs)
-        numbers.append((str(datetime.timedelta(seconds=round(seconds))), "time spent training"))
+        numbers.append((str(datetime.timedelta(seconds=round(seconds))), "training time"))
     return numbers
 
 

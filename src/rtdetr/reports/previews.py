@@ -1,4 +1,4 @@
-"""Images of what the network is shown while it learns: the batches of the loader, with their boxes."""
+"""Previews of training batches with their boxes."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -28,18 +28,18 @@ def draw_batches(
 ) -> None:
     """Draw the first batches of some epochs with their boxes, as the network will see them: batch_epochE_B.png.
 
-    A batch depends on seed, epoch and position only, so looking at it changes nothing; the global random generators are
-    put back as they were, for augmentations that use them. Call `loader.set_epoch` before going on.
+    A batch depends only on seed, epoch and position, so drawing does not change training. Global random generators are
+    restored, because augmentations may use them. Call `loader.set_epoch` before you continue.
 
     Args:
-        loader: its batches are drawn, up to 16 images each.
-        folder: for the images.
-        names: of the classes, by label.
-        counts: how many batches to draw of which epoch, counted from 0.
-        font: a file for class names; see `drawing.draw`.
+        loader: loader of the batches; up to 16 images per batch are drawn.
+        folder: folder for the images.
+        names: class names by label.
+        counts: number of batches to draw, by epoch, counted from 0.
+        font: font file for class names; see `drawing.draw`.
 
     Raises:
-        DatasetError: an image is missing or broken.
+        DatasetError: an image is missing or damaged.
         TrainingError: an image cannot be written.
     """
     before = random_state()
@@ -55,13 +55,13 @@ def draw_batches(
 
 
 def draw_target(image: Tensor, target: Target, *, names: Sequence[str], font: FontPath = None) -> Image.Image:
-    """Draw a training sample's boxes on it.
+    """Draw the boxes of a training sample on its image.
 
     Args:
-        image: float (c, h, w) in [0, 1]; of one or two channels the first one is shown, else the first three.
+        image: float (c, h, w) in [0, 1]; the first three channels are drawn, or only the first one of fewer than three.
         target: labels and normalized cxcywh boxes.
-        names: of the classes, by label.
-        font: a file for class names; see `drawing.draw`.
+        names: class names by label.
+        font: font file for class names; see `drawing.draw`.
     """
     values = image.detach().float().cpu()
     values = values[:3] if len(values) >= 3 else values[:1].expand(3, -1, -1)
@@ -75,7 +75,7 @@ def draw_target(image: Tensor, target: Target, *, names: Sequence[str], font: Fo
 
 
 def contact_sheet(images: Sequence[Image.Image]) -> Image.Image:
-    """Put images side by side in about as many rows as columns, their longer sides at 320 pixels."""
+    """Arrange images in a roughly square grid, with their longer sides resized to 320 pixels."""
     images = [_fitted(image) for image in images]
     columns = max(1, math.ceil(math.sqrt(len(images))))
     rows = [images[first : first + columns] for first in range(0, len(images), columns)]
@@ -95,13 +95,13 @@ def save_image(image: Image.Image, path: Path) -> Path:
     """Write a PNG file.
 
     Raises:
-        TrainingError: it cannot be written.
+        TrainingError: the file cannot be written.
     """
     return write_atomically(path, lambda temporary: image.save(temporary, format="PNG"), error=TrainingError)
 
 
 def _fitted(image: Image.Image) -> Image.Image:
-    """Large ones are reduced; small ones grow with hard edges, so that single pixels can be seen."""
+    """Resize an image to the cell; small images are enlarged without smoothing, to show single pixels."""
     scale = CELL / max(image.size)
     size_wh = max(1, round(scale * image.width)), max(1, round(scale * image.height))
     return image.resize(size_wh, Image.Resampling.NEAREST if scale >= 3 else Image.Resampling.LANCZOS)

@@ -1,4 +1,4 @@
-"""Where a run stands: what the loop moves on, checkpoints keep and the log reads."""
+"""Progress of a run: updated by the training loop, stored in checkpoints, and read by the log."""
 
 from dataclasses import dataclass, field
 
@@ -7,22 +7,22 @@ from rtdetr.reports.metrics import Sums
 
 @dataclass
 class Progress:
-    """Where a run stands.
+    """Progress of a run.
 
     Attributes:
-        batches_per_epoch: length of an epoch.
-        epoch: the epoch under way, counted from 0.
-        batch: its batches that are done; all of them: trained and not yet evaluated.
-        iteration: steps made over the whole run.
-        best_metric: the metric that decides.
-        best_value: its highest value so far; None before the first evaluation.
-        best_ap: the validation AP that came with it, in [0, 1]; None where the data has nothing to measure it by.
-        best_epoch: the epoch that best.pth is of.
-        evaluations_since_best: how many did not.
-        thresholds: for each label the score with the best F1 in that evaluation.
-        skipped: latest steps, in a row, that were skipped because something was not finite.
-        since_row: what was measured in the epoch under way since its last row of metrics.jsonl.
-        of_epoch: what was measured in the whole of it.
+        batches_per_epoch: number of batches per epoch.
+        epoch: current epoch, counted from 0.
+        batch: number of finished batches of the epoch; if all are finished, the epoch is not yet evaluated.
+        iteration: number of steps in the whole run.
+        best_metric: metric that selects the best weights.
+        best_value: highest value of that metric so far; None before the first evaluation.
+        best_ap: validation AP of the same evaluation, in [0, 1]; None if it cannot be measured on this data.
+        best_epoch: epoch of best.pth.
+        evaluations_since_best: number of evaluations without improvement.
+        thresholds: score threshold with the best F1 per label, in the best evaluation.
+        skipped: number of consecutive last steps skipped because a value was not finite.
+        since_row: sums since the last row of metrics.jsonl, within the epoch.
+        of_epoch: sums over the epoch.
     """
 
     batches_per_epoch: int
@@ -40,9 +40,9 @@ class Progress:
     of_epoch: Sums = field(default_factory=Sums)
 
     def note(self, value: float, *, ap: float, metric: str = "ap") -> bool:
-        """Keep the result of the epoch under way if it is the best so far, and return whether it is.
+        """Record the result of the current epoch if it is the best so far, and return whether it is.
 
-        A value below 0 says that the data has nothing to measure it by; as long as nothing else comes, the latest
+        A value below 0 means that it cannot be measured on this data; until there is a measured value, the latest
         weights count as the best.
         """
         if metric != self.best_metric:  # values of two metrics cannot be compared

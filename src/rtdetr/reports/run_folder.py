@@ -1,8 +1,8 @@
-"""What a run folder holds besides checkpoints and measurements, to see what was trained on what and how well it went.
+"""Files of a run folder other than checkpoints and metrics: environment, label statistics, plots, images, report.html.
 
-`write_start` is called before the first step. `EvaluationPages` writes each better evaluation at once, and draws it by
-`write_end` now and then and when the run is over. Both end with the page report.html (`page.py`). Nothing here may end
-a run: what cannot be drawn is named in a warning.
+`write_start` is called before the first step. `EvaluationPages` writes each improved evaluation immediately, and draws
+it with `write_end` at intervals and at the end of the run. Both rebuild report.html (`page.py`). Failures do not stop a
+run; each is reported in a warning.
 """
 
 import json
@@ -32,16 +32,16 @@ from rtdetr.reports.statistics import write_statistics
 
 _log = logging.getLogger(__name__)
 EVALUATION_FILE = "evaluation.json"
-NUM_COMPARED = 8  # images drawn with their detections, and as many of the worst
-SECONDS_A_PAGE = 300.0  # between drawings during a run; one takes some seconds
+NUM_COMPARED = 8  # images drawn with their detections, and the same number of worst images
+SECONDS_PER_PAGE = 300.0  # minimum interval between drawings, which take some seconds
 WIDEST = 1600  # pixels
 
 
 def attempt(what: str, call: Callable[[], object]) -> None:
-    """Call something that a run can do without; if it fails, say so in a warning with the reason."""
+    """Call an optional part of a run; if it fails, log a warning with the reason."""
     try:
         call()
-    except Exception as error:  # of whatever library draws or writes
+    except Exception as error:  # any error of the drawing or writing library
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         _log.warning("Could not write %s: %s. Continuing without it.", what, reason)
 
@@ -55,26 +55,26 @@ def write_start(
     val_data: DetectionDataset | None,
     loader: TrainLoader,
 ) -> None:
-    """Write environment.json, label_statistics.json, plots of the labels, the first batches as images, and report.html.
+    """Write environment.json, label_statistics.json and its plot, previews of the first batches, and report.html.
 
     Args:
-        folder: of the run.
-        config: what is trained on what and how.
-        device: where the network runs.
-        train_data: images that are trained on.
-        val_data: images that are evaluated, with the same labels.
-        loader: batches of `train_data`. Some are drawn, which changes none; call `set_epoch` before using it.
+        folder: folder of the run.
+        config: settings of the run.
+        device: device that the network runs on.
+        train_data: training data.
+        val_data: validation data, with the same labels.
+        loader: batches of `train_data`. Drawing does not change them; call `set_epoch` before you use the loader.
     """
-    pictures = folder / IMAGES_FOLDER
+    images_folder = folder / IMAGES_FOLDER
     datasets = {"train": train_data} if val_data is None else {"train": train_data, "val": val_data}
     size_hw, font = config.recipe.train_size_hw, config.font
     names, counts = train_data.categories.names, preview_epochs(config.recipe)
     attempt("environment.json", lambda: write_environment(folder, device=device, workers=config.workers))
     attempt("the label statistics", lambda: write_statistics(folder, datasets, size_hw=size_hw, font=font))
-    if not any(pictures.glob("batch_*.png")):  # a resumed run has them
+    if not any(images_folder.glob("batch_*.png")):  # a resumed run already has them
         attempt(
             "the batch previews",
-            lambda: draw_batches(loader, pictures, names=names, counts=counts, font=font),
+            lambda: draw_batches(loader, images_folder, names=names, counts=counts, font=font),
         )
     attempt("report.html", lambda: write_page(folder))
 
@@ -83,26 +83,26 @@ def write_end(folder: Path, *, report: EvaluationReport | None = None, font: Fon
     """Draw the plots and images of an evaluation and the learning curve, and rebuild report.html.
 
     Args:
-        folder: of the run.
-        report: the evaluation of the best weights; None: what the folder has of an earlier one stays.
-        font: a file for class names; see `drawing.draw`.
+        folder: folder of the run.
+        report: evaluation of the best weights. None: keep the plots and images in the folder.
+        font: font file for class names; see `drawing.draw`.
     """
     attempt("the learning curve", lambda: draw_learning_curve(folder))
     if report is not None:
-        pictures = folder / IMAGES_FOLDER
-        attempt("the plots of the evaluation", lambda: save_plots(report, pictures, font=font))
-        attempt("the images with detections", lambda: _write_detections(report, pictures, font))
+        images_folder = folder / IMAGES_FOLDER
+        attempt("the plots of the evaluation", lambda: save_plots(report, images_folder, font=font))
+        attempt("the images with detections", lambda: _write_detections(report, images_folder, font))
     attempt("report.html", lambda: write_page(folder))
 
 
 class EvaluationPages:
-    """Keeps evaluation.json, images and page at the best evaluation; images follow when none were drawn lately.
+    """Keeps evaluation.json, images and page up to date with the best evaluation; images are drawn at intervals.
 
-    As a context it draws what there is when the run ends, whatever ends it.
+    As a context manager, it draws pending results when the run ends for any reason.
     """
 
     def __init__(self, folder: Path, *, font: FontPath = None) -> None:
-        """Write into a run's `folder`; `font` is a file for class names."""
+        """Write to the folder of a run; `font` is a font file for class names."""
         self._folder, self._font = folder, font
         self._pending: EvaluationReport | None = None
         self._written = time.perf_counter()
@@ -116,23 +116,23 @@ class EvaluationPages:
         self.write()
 
     def better(self, report: EvaluationReport) -> None:
-        """Take the evaluation of the best weights so far; draw it if the last drawing is long ago."""
+        """Write the evaluation of the best weights so far, and draw it unless the last drawing was recent."""
         attempt("evaluation.json", lambda: _write_json(self._folder / EVALUATION_FILE, report.to_json()))
         self._pending = report
-        if time.perf_counter() - self._written > SECONDS_A_PAGE:
+        if time.perf_counter() - self._written > SECONDS_PER_PAGE:
             self.write()
 
     def write(self) -> None:
-        """Draw what there is."""
+        """Draw the pending evaluation."""
         write_end(self._folder, report=self._pending, font=self._font)
         self._pending = None
         self._written = time.perf_counter()
 
 
-def _write_detections(report: EvaluationReport, pictures: Path, font: FontPath) -> None:
+def _write_detections(report: EvaluationReport, images_folder: Path, font: FontPath) -> None:
     """Draw some images and the worst ones: annotations on the left, detections on the right."""
     dataset = report.evaluator.dataset
-    for leftover in (*pictures.glob("predictions_*.png"), *pictures.glob("worst_*.png")):
+    for leftover in (*images_folder.glob("predictions_*.png"), *images_folder.glob("worst_*.png")):
         leftover.unlink()
     any_ids = [int(dataset.image_ids[index]) for index in spread(dataset, NUM_COMPARED)]
     worst_ids = [image_id for image_id, _ in worst_images(report, dataset, NUM_COMPARED)]
@@ -140,7 +140,7 @@ def _write_detections(report: EvaluationReport, pictures: Path, font: FontPath) 
         for number, image_id in enumerate(image_ids, start=1):
             image = draw_comparison(report, dataset, image_id, font=font)
             image.thumbnail((WIDEST, WIDEST))
-            save_image(image, pictures / f"{kind}_{number}_image_{image_id}.png")
+            save_image(image, images_folder / f"{kind}_{number}_image_{image_id}.png")
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -149,13 +149,13 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def preview_epochs(recipe: Recipe) -> dict[int, int]:
-    """How many batches to draw of which epoch: two of the first that is augmented, one of the last."""
+    """Number of batches to draw, by epoch: two of the first epoch with augmentation, one of the last epoch."""
     first, last = min(recipe.augmentation_start_epoch, recipe.epochs - 1), recipe.epochs - 1
     return {first: 2} if first == last else {first: 2, last: 1}
 
 
 def spread(dataset: DetectionDataset, count: int) -> list[int]:
-    """Positions of up to `count` images from all over a dataset, one without objects among them if there are any."""
+    """Positions of up to `count` images spread over a dataset, including one without objects if there is any."""
     objects = np.diff(dataset.annotations.starts)
     filled, empty = np.flatnonzero(objects), np.flatnonzero(objects == 0)
     chosen = empty[: 1 if len(filled) else count]

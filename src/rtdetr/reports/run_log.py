@@ -1,4 +1,4 @@
-"""The one place a run reports to: it sums what the steps measure and hands the means to the files and the display."""
+"""Log of a run: averages the measurements of the steps and passes them to the files and the display."""
 
 import math
 import time
@@ -20,11 +20,11 @@ from rtdetr.reports.run_folder import attempt
 from rtdetr.reports.sinks import MetricsWriter
 from rtdetr.structures import Target
 
-SECONDS_A_CURVE = 30.0  # between drawings during a run; one takes half a second
+SECONDS_PER_CURVE = 30.0  # minimum interval between drawings, which take half a second
 
 
 class RunLog:
-    """Reports steps and epochs to the files of the run, the trackers asked for, the learning curve and the display."""
+    """Reports steps and epochs to the files of the run, the experiment trackers, the learning curve and the display."""
 
     def __init__(
         self,
@@ -37,16 +37,16 @@ class RunLog:
         loggers: Sequence[str] = (),
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        """Continue the files in `folder` at `progress`, which the loop moves on.
+        """Continue the files in `folder` at `progress`, which the training loop updates.
 
         Args:
-            folder: of the run.
-            progress: where the run stands.
-            num_epochs: its length.
-            every: steps that a row of the files is the mean of.
-            device: whose memory is reported.
-            loggers: experiment trackers to report to as well; see `loggers.py`.
-            config: settings of the run that the trackers are told.
+            folder: folder of the run.
+            progress: progress of the run.
+            num_epochs: number of epochs of the run.
+            every: number of steps averaged per row of the files.
+            device: device with the memory to report.
+            loggers: experiment trackers to log to; see `loggers.py`.
+            config: settings of the run, for the trackers.
 
         Raises:
             ConfigError, MissingDependencyError, TrainingError: as for `MetricsWriter`.
@@ -63,7 +63,7 @@ class RunLog:
         self._process = Sums()
         self._begin = self._waited = 0.0
         self._drawn = self._epoch_trained = time.perf_counter()
-        self._between_epochs: list[float] = []  # seconds of evaluating and saving
+        self._between_epochs: list[float] = []  # seconds for evaluation and saving
 
     def __enter__(self) -> "RunLog":
         return self
@@ -75,11 +75,11 @@ class RunLog:
         self._writer.close()
 
     def say(self, text: str) -> None:
-        """Show a line to the person watching."""
+        """Print a line to the display."""
         self._display.say(text)
 
     def batches(self, loader: TrainLoader) -> Iterator[tuple[Tensor, list[Target]]]:
-        """Pass the batches of an epoch on, measuring how long each one is waited for and worked on."""
+        """Yield the batches of an epoch, measuring the wait for each batch and the time to process it."""
         progress = self._progress
         self._display.start_bar(progress.epoch + 1, done=progress.batch, total=progress.batches_per_epoch)
         iterator = iter(loader)
@@ -96,13 +96,13 @@ class RunLog:
     def step(
         self, terms: Mapping[str, float] | None, *, gradient_norm: float, learning_rates: list[float], num_images: int
     ) -> None:
-        """Count the step on the latest batch, which `progress` has counted already.
+        """Record the step on the latest batch, which `progress` already includes.
 
         Args:
-            terms: weighted loss terms; None: the step was skipped, so there is nothing to take the mean of.
+            terms: weighted loss terms; None: the step was skipped and does not count.
             gradient_norm: global norm before clipping.
-            learning_rates: rate of each group.
-            num_images: images in the batch.
+            learning_rates: learning rate of each parameter group.
+            num_images: number of images in the batch.
         """
         seconds = time.perf_counter() - self._begin
         if terms is not None:
@@ -120,7 +120,7 @@ class RunLog:
                 self._progress.since_row = Sums()
 
     def end_epoch(self, ap: Sequence[float] | None) -> None:
-        """Report the epoch under way as finished, with the twelve COCO numbers where it was evaluated."""
+        """Report the current epoch as finished, with the twelve COCO numbers if it was evaluated."""
         progress = self._progress
         terms = progress.of_epoch.mean_terms()
         record = EpochRecord(
@@ -138,7 +138,7 @@ class RunLog:
         if progress.best_ap is not None and progress.best_epoch is not None:
             best = progress.best_ap, progress.best_epoch + 1
         self._display.end_epoch(record, best=best)
-        if time.perf_counter() - self._drawn > SECONDS_A_CURVE:
+        if time.perf_counter() - self._drawn > SECONDS_PER_CURVE:
             attempt("the learning curve", lambda: draw_learning_curve(self._folder))
             self._drawn = time.perf_counter()
 
@@ -161,7 +161,7 @@ class RunLog:
         )
 
     def _seconds_left(self) -> float:
-        """Estimate from the steps and the evaluations of this process; before its first evaluation without them."""
+        """Estimate from the steps of this process and, after the first one, its evaluations."""
         epochs_left = self._num_epochs - self._progress.epoch
         steps_left = epochs_left * self._progress.batches_per_epoch - self._progress.batch
         pauses = self._between_epochs
@@ -170,7 +170,7 @@ class RunLog:
 
 
 class SilentLog:
-    """The `RunLog` of a process that leaves the reporting to another one."""
+    """A `RunLog` that does nothing, for all processes except the main one."""
 
     def __enter__(self) -> "SilentLog":
         return self
@@ -181,16 +181,16 @@ class SilentLog:
         pass
 
     def say(self, text: str) -> None:
-        """Show nothing."""
+        """Do nothing."""
 
     def batches(self, loader: TrainLoader) -> Iterator[tuple[Tensor, list[Target]]]:
-        """Pass the batches of an epoch on."""
+        """Yield the batches of an epoch."""
         yield from loader
 
     def step(
         self, terms: Mapping[str, float] | None, *, gradient_norm: float, learning_rates: list[float], num_images: int
     ) -> None:
-        """Count nothing."""
+        """Do nothing."""
 
     def end_epoch(self, ap: Sequence[float] | None) -> None:
-        """Report nothing."""
+        """Do nothing."""

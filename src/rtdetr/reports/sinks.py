@@ -1,6 +1,6 @@
-"""The files with a run's measurements: metrics.jsonl, steps.csv, epochs.csv and the events of TensorBoard.
+"""Files with the metrics of a run: metrics.jsonl, steps.csv, epochs.csv and TensorBoard events.
 
-`MetricsWriter` keeps them and the experiment trackers that were asked for (`loggers.py`). None of them can end a run.
+`MetricsWriter` writes them and logs to the experiment trackers (`loggers.py`). Their failures do not stop a run.
 """
 
 import csv
@@ -25,13 +25,13 @@ from rtdetr.reports.metrics import (
 
 _log = logging.getLogger(__name__)
 STEPS_FILE, EPOCHS_FILE, BOARD_FOLDER = "steps.csv", "epochs.csv", "tensorboard"
-PATIENCE = 3  # failures in a row after which a sink is left alone: some wait minutes for a server before they fail
+PATIENCE = 3  # failures in a row before a sink is dropped, because some wait minutes for a server
 
 
 class MetricsWriter:
-    """All sinks of a run as one; on resuming, records past the checkpoint are dropped from the files first.
+    """Combines all sinks of a run. When it is resumed, records after the checkpoint are removed from the files first.
 
-    A sink that fails is named in a warning, and given up after `PATIENCE` failures in a row.
+    A failing sink is reported in a warning, and dropped after `PATIENCE` failures in a row.
     """
 
     def __init__(
@@ -46,15 +46,15 @@ class MetricsWriter:
         """Start or continue the files in `folder`.
 
         Args:
-            folder: of the run.
-            iteration: steps made when the run goes on.
-            epoch: epochs finished then.
-            loggers: experiment trackers to report to as well; see `loggers.py`.
-            config: settings of the run that the trackers are told.
+            folder: folder of the run.
+            iteration: number of steps so far, at the start or when resuming.
+            epoch: number of finished epochs, likewise.
+            loggers: experiment trackers to log to; see `loggers.py`.
+            config: settings of the run, for the trackers.
 
         Raises:
             MissingDependencyError: the package of a logger is not installed.
-            ConfigError: no logger has that name.
+            ConfigError: a logger is unknown.
             TrainingError: a file cannot be written, or a tracker cannot be reached.
         """
         trackers = [open_logger(name, folder, config=config or {}) for name in loggers]
@@ -83,40 +83,40 @@ class MetricsWriter:
             try:
                 call(sink)
                 self._failures[sink] = 0
-            except Exception as error:  # whatever a tracker's client raises, a night's training is worth more
+            except Exception as error:  # any error of a tracker's client; training must continue
                 failures = self._failures[sink] = self._failures.get(sink, 0) + 1
-                name, given_up = type(sink).__name__.removesuffix("Sink"), failures >= PATIENCE
+                name, dropped = type(sink).__name__.removesuffix("Sink"), failures >= PATIENCE
                 _log.warning(
                     "Could not log to %s: %s: %s. Training continues%s",
                     name,
                     type(error).__name__,
                     error,
-                    f" without {name}" if given_up else "",
+                    f" without {name}" if dropped else "",
                 )
-                if given_up:
+                if dropped:
                     self._sinks.remove(sink)
 
 
 class JsonlSink:
-    """One line of JSON per record, on the disk at once."""
+    """Writes one line of JSON per record, without buffering."""
 
     def __init__(self, folder: Path, *, iteration: int, epoch: int) -> None:
-        """Keep what lies before a run's position: steps made and epochs finished."""
+        """Keep the rows of the first `iteration` steps and `epoch` epochs."""
         self._path = folder / METRICS_FILE
         kept = [row for row in read_records(folder) if _is_before(row, iteration, epoch)]
         text = "".join(json.dumps(row) + "\n" for row in kept)
         write_atomically(self._path, lambda path: path.write_text(text, encoding="utf-8"), error=TrainingError)
 
     def step(self, record: StepRecord) -> None:
-        """Add a line."""
+        """Append a line."""
         self._append(row_of(record))
 
     def epoch(self, record: EpochRecord) -> None:
-        """Add a line."""
+        """Append a line."""
         self._append(row_of(record))
 
     def close(self) -> None:
-        """Nothing is held back."""
+        """Do nothing; there is no buffer."""
 
     def _append(self, row: Mapping[str, Any]) -> None:
         with self._path.open("a", encoding="utf-8") as file:
@@ -124,10 +124,10 @@ class JsonlSink:
 
 
 class CsvSink:
-    """The rows of metrics.jsonl as two tables for a spreadsheet, steps.csv and epochs.csv."""
+    """Writes the rows of metrics.jsonl as two tables, steps.csv and epochs.csv."""
 
     def __init__(self, folder: Path) -> None:
-        """Write what metrics.jsonl has so far."""
+        """Write the existing rows of metrics.jsonl."""
         rows = read_records(folder)
         self._steps = _Table(folder / STEPS_FILE, [flat(row) for row in rows if row["kind"] == "step"])
         self._epochs = _Table(folder / EPOCHS_FILE, [flat(row) for row in rows if row["kind"] == "epoch"])
@@ -141,11 +141,11 @@ class CsvSink:
         self._epochs.append(flat(row_of(record)))
 
     def close(self) -> None:
-        """Nothing is held back."""
+        """Do nothing; there is no buffer."""
 
 
 class _Table:
-    """A CSV file that is rewritten when a row brings a column it has not had."""
+    """A CSV file, rewritten when a row has a new column."""
 
     def __init__(self, path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         self._path = path
@@ -175,11 +175,11 @@ class _Table:
 
 
 class TensorBoardSink:
-    """Scalars under the published names, and the speed and memory of the run."""
+    """Writes scalars with the published names, and the speed and memory use of the run."""
 
     def __init__(self, folder: Path, *, iteration: int) -> None:
-        """Go on after `iteration` steps; what the folder has of later ones is hidden."""
-        from torch.utils.tensorboard import SummaryWriter  # slow to import, and only a run needs it
+        """Continue after `iteration` steps; events of later steps in the folder are hidden."""
+        from torch.utils.tensorboard import SummaryWriter  # slow to import
 
         self._board = SummaryWriter(str(folder / BOARD_FOLDER), purge_step=iteration + 1)
 
@@ -203,7 +203,7 @@ class TensorBoardSink:
         self._board.flush()
 
     def close(self) -> None:
-        """Write what is still held back."""
+        """Flush and close the files."""
         self._board.close()
 
 

@@ -1,4 +1,4 @@
-"""What the labels of a run's data look like: how many objects of which class and size, as numbers and as a plot."""
+"""Label statistics of a run's data: objects by class and size, as numbers and as a plot."""
 
 import json
 from collections.abc import Mapping
@@ -16,23 +16,23 @@ from rtdetr.plot_style import BLUE, GRAY, SERIES, SMALL_TEXT, new_figure, save_f
 from rtdetr.wording import counted
 
 STATISTICS_FILE, STATISTICS_PLOT = "label_statistics.json", "label_statistics.png"
-SMALL, LARGE = 32.0, 96.0  # sides of the squares that divide COCO's small, medium and large objects, pixels
-BARS = 30  # classes that still have a bar each
+SMALL, LARGE = 32.0, 96.0  # pixels; square roots of the area limits of COCO's small and large objects
+BARS = 30  # classes up to which each has its own bar
 QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
 
 
 def label_statistics(dataset: DetectionDataset, *, size_hw: SizeHW) -> dict[str, Any]:
-    """Count a dataset's labels, as plain values for JSON. Crowd regions are only counted.
+    """Compute label statistics as plain values for JSON. Crowd regions are counted but otherwise ignored.
 
     Args:
         dataset: images with boxes.
-        size_hw: height and width that images are resized to for the network; box sizes are those at that size.
+        size_hw: height and width of the network input; box sizes are measured at that size.
 
     Returns:
-        "images", "empty_images", "objects", "crowd_regions"; "classes": name, objects and images of each, by label;
-        "objects_an_image": mean, median, max and how many images have 0, 1, 2, ... objects; "box_size_px": the square
-        root of the boxes' area at the network's size, by quantile; "share_by_size": COCO's small, medium and large, in
-        the pixels of the original image.
+        "images", "empty_images", "objects", "crowd_regions"; "classes": name, objects and images per class, by label;
+        "objects_an_image": mean, median, max, and a histogram of objects per image; "box_size_px": quantiles of the
+        square root of the box area at the network input size; "share_by_size": fractions of COCO's small, medium and
+        large objects, in pixels of the original image.
     """
     columns, names = dataset.annotations, dataset.categories.names
     kept = ~columns.iscrowd
@@ -69,7 +69,7 @@ def label_statistics(dataset: DetectionDataset, *, size_hw: SizeHW) -> dict[str,
 
 
 def network_box_sizes(dataset: DetectionDataset, *, size_hw: SizeHW) -> np.ndarray:
-    """Width and height of each box that is no crowd region, after its image is resized: float64 (n, 2), pixels."""
+    """Return width and height of each box in the resized image, without crowd regions: float64 (n, 2), pixels."""
     columns = dataset.annotations
     sizes_wh = np.repeat(columns.sizes_wh, np.diff(columns.starts), axis=0)
     scaled = columns.boxes_xywh[:, 2:] / sizes_wh * np.array(size_hw[::-1])
@@ -82,10 +82,10 @@ def write_statistics(
     """Write label_statistics.json and the plot of the same name.
 
     Args:
-        folder: of the run.
-        datasets: by split, such as {"train": ..., "val": ...}, all with the same labels.
-        size_hw: height and width of the network's input.
-        font: a font file for class names, for the letters that it has.
+        folder: folder of the run.
+        datasets: datasets by split, such as {"train": ..., "val": ...}, all with the same labels.
+        size_hw: height and width of the network input.
+        font: font file for class names; missing letters come from installed fonts.
 
     Raises:
         TrainingError: a file cannot be written.
@@ -118,7 +118,7 @@ def _draw(
 
 
 def _draw_bars(axes: Any, found: Mapping[str, dict[str, Any]], names: FigureNames) -> None:
-    """A bar per class, the most frequent one on top; the parts of the data by share, so that they can be compared."""
+    """Draw a bar per class, most frequent first; splits are drawn as percentages to make them comparable."""
     first = next(iter(found.values()))
     order = sorted(range(len(first["classes"])), key=lambda label: first["classes"][label]["objects"])
     places, thickness = np.arange(len(order)), 0.8 / len(found)
@@ -130,14 +130,14 @@ def _draw_bars(axes: Any, found: Mapping[str, dict[str, Any]], names: FigureName
         axes.bar_label(bars, [f"{count:,}" for count in counts], padding=3, fontsize=SMALL_TEXT, color=GRAY)
     axes.set_yticks(places, [names.names[label] for label in order], fontfamily=names.families)
     axes.margins(x=0.12)
-    axes.set_ylim(min(-0.5, len(order) - 5.5), len(order) - 0.5)  # few bars do not get thicker
+    axes.set_ylim(min(-0.5, len(order) - 5.5), len(order) - 0.5)  # a few bars do not become thicker
     style_axes(axes, title="Objects per class", grid="x")
-    axes.set_xlabel("share of all objects, %")
+    axes.set_xlabel("% of all objects")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), frameon=False)
 
 
 def _draw_ranking(axes: Any, found: Mapping[str, dict[str, Any]], names: FigureNames) -> None:
-    """Many classes as one curve from the most frequent to the rarest, with some names on it."""
+    """Draw many classes as one curve, most frequent first, with the names of some."""
     first = next(iter(found.values()))["classes"]
     order = sorted(range(len(first)), key=lambda label: -first[label]["objects"])
     for (split, values), color in zip(found.items(), SERIES, strict=False):
@@ -150,7 +150,7 @@ def _draw_ranking(axes: Any, found: Mapping[str, dict[str, Any]], names: FigureN
     style = {"fontsize": SMALL_TEXT, "fontfamily": names.families, "color": GRAY}
     axes.text(0.97, 0.97, text, transform=axes.transAxes, ha="right", va="top", zorder=5, **style)
     style_axes(axes, title=f"Objects per class, {counted(len(order), 'class')}", grid="y")
-    axes.set(xlabel="classes, the most frequent first", ylabel="objects")
+    axes.set(xlabel="classes, most frequent first", ylabel="objects")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), frameon=False)
 
 
@@ -170,7 +170,7 @@ def _draw_sizes(axes: Any, sizes: Mapping[str, np.ndarray], size_hw: SizeHW) -> 
     style_axes(axes, title="Box size (dotted: 32 and 96 pixels)", grid="y")
     axes.set(
         xlabel=f"square root of the area in pixels, images at {width}x{height}",
-        ylabel="share of all boxes, %",
+        ylabel="% of all boxes",
     )
 
 
@@ -179,13 +179,13 @@ def _draw_crowding(axes: Any, found: Mapping[str, dict[str, Any]]) -> None:
 
     for (_, values), color in zip(found.items(), SERIES, strict=False):
         counts = np.array(values["objects_an_image"]["histogram"])
-        width = max(1, -(-len(counts) // 40))  # so many counts a column that there are no more than 40 columns
+        width = max(1, -(-len(counts) // 40))  # bin width for at most 40 bins
         counts = np.pad(counts, (0, -len(counts) % width)).reshape(-1, width).sum(axis=1)
         edges = np.arange(len(counts) + 1) * width - 0.5
         axes.stairs(100 * counts / counts.sum(), edges, fill=color == BLUE, color=color, alpha=0.8)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     style_axes(axes, title="Objects per image", grid="y")
-    axes.set(xlabel="objects", ylabel="share of all images, %")
+    axes.set(xlabel="objects", ylabel="% of all images")
 
 
 def _described(split: str, values: Mapping[str, Any]) -> str:

@@ -1,8 +1,8 @@
-"""What data a run had, so that a resumed run notices when its classes or annotations are others.
+"""Fingerprints of the data of a run, so that a resumed run notices changed classes or annotations.
 
-The checkpoint has the class list (`Job.metadata`) and, under "data", a fingerprint of the training and of the
-validation data: two hashes per image, of its file name and of its size and objects; and one hash per class, of its
-objects in the training data, by which a class is recognized under another name. Image files are not read.
+A checkpoint holds the class list (`Job.metadata`) and, under "data", a fingerprint of the training and validation data:
+two hashes per image, one of its file name, one of its size and objects; and one hash per class, of its objects in the
+training data, which identifies a renamed class. Image files are not read.
 """
 
 import hashlib
@@ -23,22 +23,22 @@ from rtdetr.training.former_rows import are_ids
 from rtdetr.weights.official import read_own, store_categories
 from rtdetr.wording import are, counted, have
 
-_PER_PIXEL = 1000  # coordinates are compared in thousandths of a pixel
+_PER_PIXEL = 1000  # coordinates are compared to 1/1000 pixel
 _MOST_NAMES = 5
 _CLASSES = "classes"
 Datasets = dict[str, DetectionDataset]
 
 
 def fingerprints(datasets: Datasets) -> dict[str, Tensor]:
-    """What a checkpoint keeps: `fingerprint` of each dataset, and as "classes" `class_fingerprint` of "train"."""
+    """Return the `fingerprint` of each dataset and, as "classes", the `class_fingerprint` of "train"."""
     parts = {part: fingerprint(dataset) for part, dataset in datasets.items()}
     return {**parts, _CLASSES: class_fingerprint(datasets["train"])}
 
 
 def fingerprint(dataset: DetectionDataset) -> Tensor:
-    """Two numbers per image, int64 (images, 2): of its file name; of its size, boxes, labels and crowd flags.
+    """Two hashes per image, int64 (images, 2): of its file name, and of its size, boxes, labels and crowd flags.
 
-    The order of the objects in an image does not count.
+    They do not depend on the order of the objects in an image.
     """
     columns = dataset.annotations
     objects = np.column_stack([columns.labels, _objects(dataset)])
@@ -52,7 +52,7 @@ def fingerprint(dataset: DetectionDataset) -> Tensor:
 
 
 def class_fingerprint(dataset: DetectionDataset) -> Tensor:
-    """One number per class, int64 (classes,): of the images, boxes and crowd flags of its objects, in any order."""
+    """One hash per class, int64 (classes,): of the images, boxes and crowd flags of its objects, in any order."""
     columns = dataset.annotations
     files = [_number(name.encode(errors="surrogatepass")) for name in columns.file_names.tolist()]
     names = np.array(files, dtype=np.int64)[_images(dataset)]
@@ -76,61 +76,60 @@ def _images(dataset: DetectionDataset) -> np.ndarray:
     return np.repeat(np.arange(len(counts)), counts)
 
 
-def with_former_labels(
-    former: Mapping[str, Any], datasets: Datasets, *, say: Callable[[str], None], labels_are_ids: bool = False
+def with_saved_labels(
+    saved: Mapping[str, Any], datasets: Datasets, *, say: Callable[[str], None], labels_are_ids: bool = False
 ) -> Datasets:
-    """Give the datasets of a resumed run the labels that its classes had, by name.
+    """Give the datasets of a resumed run the labels that the run used, matching classes by name.
 
     Args:
-        former: content of the checkpoint.
-        datasets: "train" and maybe "val", all with the classes of "train".
-        say: is told what is different.
-        labels_are_ids: rows of a checkpoint that does not name its classes are category ids.
+        saved: content of the checkpoint.
+        datasets: "train" and optionally "val", all with the classes of "train".
+        say: called with each message about a difference.
+        labels_are_ids: the class rows of a checkpoint without class names are category ids.
 
     Raises:
-        ConfigError: there are classes that the run had not, or the other way round.
+        ConfigError: classes were added or removed.
     """
-    rows = former.get("rtdetr", {}).get("categories")
+    rows = saved.get("rtdetr", {}).get("categories")
     own = datasets["train"].categories.names
-    if rows is None and are_ids(former, datasets["train"].categories, stated=labels_are_ids):
+    if rows is None and are_ids(saved, datasets["train"].categories, stated=labels_are_ids):
         return datasets  # classes get their rows by id
     if rows is None:
-        say("resume: the checkpoint does not name its classes; those of the data are taken in their order")
+        say("resume: the checkpoint has no class names; assuming the classes of the dataset, in their order")
         return datasets
     names = Categories.from_json(rows).names
-    renamed = {} if sorted(own) == sorted(names) else _renamed(former, names, datasets["train"])
+    renamed = {} if sorted(own) == sorted(names) else _renamed(saved, names, datasets["train"])
     if renamed:
         pairs = ", ".join(f"{old!r} is now {name!r}" for old, name in renamed.items())
-        count = f"{counted(len(renamed), 'class')} {have(renamed)}"
-        say(f"resume: {count} another name and the same objects: {pairs}")
+        say(f"resume: {counted(len(renamed), 'class')} with the same objects {have(renamed)} been renamed: {pairs}")
     names = [renamed.get(name, name) for name in names]
     moved = [name for name, other in zip(names, own, strict=True) if name != other]
     if not moved:
         return datasets
     say(
-        f"resume: {len(moved)} of {counted(len(names), 'class')} {have(moved)} another number in the data than in the "
-        f"run: {_some(moved)}; classes go by name and keep the run's numbers"
+        f"resume: the dataset lists {len(moved)} of {counted(len(names), 'class')} in a different order than the run: "
+        f"{_some(moved)}; classes are matched by name and keep the labels of the run"
     )
     return _relabeled(datasets, names)
 
 
-def tell_changes(
-    former: Mapping[str, Any], now: Mapping[str, Tensor], *, names: Sequence[str], say: Callable[[str], None]
+def report_changes(
+    saved: Mapping[str, Any], now: Mapping[str, Tensor], *, names: Sequence[str], say: Callable[[str], None]
 ) -> None:
-    """Say how many images and annotations are not those that the run had, and which classes exchanged their objects.
+    """Report how many images and annotations have changed since the checkpoint, and classes that swapped objects.
 
     Args:
-        former: content of the checkpoint.
-        now: `fingerprints` of the data, made with the run's labels.
-        names: of the classes by label.
-        say: is told.
+        saved: content of the checkpoint.
+        now: `fingerprints` of the data, with the labels of the run.
+        names: class names by label.
+        say: called with each message.
     """
-    data = former.get("data")
+    data = saved.get("data")
     if data is None:
-        say("resume: the checkpoint has no fingerprint of its data, so changes of the data since then are not noticed")
+        say("resume: the checkpoint has no fingerprint of its data, so changes of the data cannot be detected")
         return
     if _CLASSES in data:
-        _tell_exchanged(data[_CLASSES].tolist(), now[_CLASSES].tolist(), names, say=say)
+        _report_swaps(data[_CLASSES].tolist(), now[_CLASSES].tolist(), names, say=say)
     for part, rows in now.items():
         if part == _CLASSES or part not in data or torch.equal(data[part], rows):
             continue
@@ -140,26 +139,25 @@ def tell_changes(
         changed = sum(count for (name, _), count in (after - before).items() if name in known)
         gone = sum(count for (name, _), count in (before - after).items() if name not in present)
         say(
-            f"resume: the {part} data is not what the run had: {changed} of {counted(len(rows), 'image')} "
-            f"{have(changed)} other boxes, classes or sizes, {new} {are(new)} new, {gone} {are(gone)} gone. The run "
-            f"continues with the data as it is now"
+            f"resume: the {part} data has changed: {changed} of {counted(len(rows), 'image')} {have(changed)} other "
+            f"boxes, classes or sizes, {new} {are(new)} new, {gone} {are(gone)} missing. Continuing with the new data"
             if new or changed or gone
-            else f"resume: the images of the {part} data are in another order than in the run"
+            else f"resume: the images of the {part} data are in a different order than in the run"
         )
 
 
 def update_classes(
-    files: Sequence[Path], former: Mapping[str, Any], categories: Categories, *, say: Callable[[str], None]
+    files: Sequence[Path], saved: Mapping[str, Any], categories: Categories, *, say: Callable[[str], None]
 ) -> None:
-    """Give the checkpoints of a resumed run the names and ids that its classes have in the data now.
+    """Update the class names and category ids in the checkpoints of a resumed run to those of the data.
 
     Args:
         files: best.pth and last.pth of the run, which may be missing.
-        former: content of the checkpoint that the run goes on from.
-        categories: the run's classes as they are now.
-        say: is told.
+        saved: content of the checkpoint that is resumed.
+        categories: current classes of the run.
+        say: called with each message.
     """
-    rows, wanted = former.get("rtdetr", {}).get("categories"), categories.to_json()
+    rows, wanted = saved.get("rtdetr", {}).get("categories"), categories.to_json()
     updated = []
     for file in files if rows not in (None, wanted) else ():
         if not file.exists():
@@ -170,24 +168,23 @@ def update_classes(
                 store_categories(file, categories)
                 updated.append(file.name)
             elif found != wanted:
-                say(f"resume: {file} keeps its classes, which are neither those that the run had nor those of the data")
+                say(f"resume: did not update the classes of {file}, which are neither those of the run nor of the data")
         except WeightsError as error:
-            say(f"resume: {file} keeps its class names and category ids: {error}")
+            say(f"resume: could not update the class names and category ids of {file}: {error}")
     if updated:
-        has, its = ("has", "its") if len(updated) == 1 else ("have", "their")
         names = " and ".join(updated)
-        say(f"resume: {names} now {has} the class names and category ids of the data, and {its} former weights")
+        say(f"resume: updated the class names and category ids in {names} to those of the data; weights are unchanged")
 
 
-def _renamed(former: Mapping[str, Any], names: list[str], data: DetectionDataset) -> dict[str, str]:
-    """The new name of each class that has one, recognized by its objects.
+def _renamed(saved: Mapping[str, Any], names: list[str], data: DetectionDataset) -> dict[str, str]:
+    """The new name of each renamed class, identified by its objects.
 
     Raises:
-        ConfigError: classes were added, removed or exchanged for others, or have the same objects.
+        ConfigError: classes were added, removed or replaced, or renamed classes have the same objects.
     """
     own = data.categories.names
     new, gone = [name for name in own if name not in names], [name for name in names if name not in own]
-    known, alike = former.get("data", {}).get(_CLASSES), False
+    known, alike = saved.get("data", {}).get(_CLASSES), False
     if known is not None and len(new) == len(gone):
         before = dict(zip(names, known.tolist(), strict=True))
         now = dict(zip(own, class_fingerprint(data).tolist(), strict=True))
@@ -196,23 +193,24 @@ def _renamed(former: Mapping[str, Any], names: list[str], data: DetectionDataset
         pairs = {name: found[0] for name, found in same.items() if len(found) == 1}
         if len(set(pairs.values())) == len(gone):
             return pairs
-    found = ((new, "only the data has"), (gone, "only the run has"))
+    found = ((new, "only in the data:"), (gone, "only in the run:"))
     differences = "; ".join(f"{text} {_some(listed)}" for listed, text in found if listed)
-    why = " These classes cannot be told apart, since several have no objects or the same ones." if alike else ""
+    why = " Renamed classes cannot be told apart, because several have no objects or the same ones." if alike else ""
     raise ConfigError(
-        f"resume: {data.annotations_file} has other classes than the run: {differences}.{why} Resume with the run's "
-        "classes, or start a new run from its weights, which go by class name: --weights RUN --output OTHER"
+        f"resume: the classes of {data.annotations_file} differ from those of the run: {differences}.{why} Resume with "
+        "the classes of the run, or start a new run from its weights, which are matched by class name: --weights RUN "
+        "--output OTHER"
     )
 
 
-def _tell_exchanged(before: list[int], now: list[int], names: Sequence[str], *, say: Callable[[str], None]) -> None:
-    """Say which classes have the objects that another one had: most likely their names were exchanged in the data."""
+def _report_swaps(before: list[int], now: list[int], names: Sequence[str], *, say: Callable[[str], None]) -> None:
+    """Report classes that have the objects of another one: most likely, their names were swapped in the data."""
     moved = [n for n in now if before.count(n) == now.count(n) == 1 and before.index(n) != now.index(n)]
-    pairs = [f"{names[now.index(n)]!r} has those of {names[before.index(n)]!r}" for n in moved]
+    pairs = [f"{names[now.index(n)]!r} now has those of {names[before.index(n)]!r}" for n in moved]
     if pairs:
         say(
-            f"resume: classes have the objects that others had in the run: {'; '.join(pairs[:_MOST_NAMES])}. Classes "
-            "go by name, so the run learns these anew; if their names were exchanged by mistake, put them back"
+            f"resume: classes have swapped objects: {'; '.join(pairs[:_MOST_NAMES])}. Classes are matched by name, so "
+            "the model has to relearn them; if the names were swapped by mistake, swap them back"
         )
 
 

@@ -1,6 +1,6 @@
-"""Checkpoints whose class heads have a row for each category id, for runs that have one for each class of the data.
+"""Resume checkpoints that have one class row per category id; a run here has one row per class of the data.
 
-The published code writes them where `remap_mscoco_category` is False; `rtdetr.weights.rows` says more.
+The published code writes such checkpoints if `remap_mscoco_category` is False; see `rtdetr.weights.rows`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,63 +16,63 @@ _HEAD = "decoder.dec_score_head.0.weight"
 
 
 def rows_are_ids(num_rows: int, categories: Categories, *, stated: bool) -> bool:
-    """Whether the rows of a checkpoint that does not name its classes are category ids.
+    """Whether the class rows of a checkpoint without class names are category ids.
 
     Args:
-        num_rows: of its class heads.
+        num_rows: number of rows of its class heads.
         categories: classes of the data.
-        stated: the settings of the run say so.
+        stated: whether the settings of the run say that they are.
     """
     return stated or (num_rows != len(categories) and num_rows == max(categories.ids, default=-1) + 1)
 
 
-def are_ids(former: Mapping[str, Any], categories: Categories, *, stated: bool) -> bool:
-    """Whether the rows of a checkpoint to resume are category ids; one that names its classes has them in its order."""
-    head = former.get("model", {}).get(_HEAD)
-    unnamed = former.get("rtdetr", {}).get("categories") is None
+def are_ids(saved: Mapping[str, Any], categories: Categories, *, stated: bool) -> bool:
+    """Whether the class rows of a checkpoint to resume are category ids; never if it stores class names."""
+    head = saved.get("model", {}).get(_HEAD)
+    unnamed = saved.get("rtdetr", {}).get("categories") is None
     return unnamed and head is not None and rows_are_ids(len(head), categories, stated=stated)
 
 
 def with_rows_of_classes(
-    former: Mapping[str, Any],
+    saved: Mapping[str, Any],
     categories: Categories,
     *,
     trained: Sequence[Sequence[str]],
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Return a checkpoint with one row for each class of the data instead of one for each category id.
+    """Return a checkpoint with one row per class of the data instead of one row per category id.
 
     Args:
-        former: content of the checkpoint, whose rows are category ids.
+        saved: content of a checkpoint with one row per category id.
         categories: classes of the data, by label.
         trained: names of the parameters in each group of the run's optimizer.
-        say: is told.
+        say: called with each message.
 
     Raises:
         WeightsError: a class has no row.
     """
-    count, ids = len(former["model"][_HEAD]), categories.ids
+    count, ids = len(saved["model"][_HEAD]), categories.ids
     absent = [category for category in categories if not 0 <= category.id < count]
     if absent:
         raise WeightsError(
-            f"resume: the rows of the checkpoint's class heads are the category ids 0 to {count - 1}, so "
-            f"{absent[0].name!r} with the id {absent[0].id} has none: the published code trained it as background. "
-            "Start a new run from the weights, which gives it a fresh row: --weights FILE --output OTHER"
+            f"resume: the class rows of the checkpoint are the category ids 0 to {count - 1}, so {absent[0].name!r} "
+            f"(id {absent[0].id}) has no row: the published code trained it as background. Start a new run from the "
+            "weights, which adds a new row for it: --weights FILE --output OTHER"
         )
     if ids == list(range(count)):
-        return dict(former)
+        return dict(saved)
     say(
-        f"resume: the rows of the checkpoint's class heads are category ids; the run goes on with the "
-        f"{len(ids)} of {counted(count, 'row')} that the data has classes for"
+        f"resume: the class rows of the checkpoint are category ids; keeping the {len(ids)} of {counted(count, 'row')} "
+        f"that have a class in the data"
     )
-    content = {**former, "model": select_rows(former["model"], ids, count=count)}
-    if "ema" in former:
-        content["ema"] = {**former["ema"], "module": select_rows(former["ema"]["module"], ids, count=count)}
+    content = {**saved, "model": select_rows(saved["model"], ids, count=count)}
+    if "ema" in saved:
+        content["ema"] = {**saved["ema"], "module": select_rows(saved["ema"]["module"], ids, count=count)}
     heads = {
         index for index, name in enumerate(name for group in trained for name in group) if name.startswith(CLASS_HEADS)
     }
     moments = {
         index: {name: selected(value, ids, count=count) for name, value in values.items()} if index in heads else values
-        for index, values in former["optimizer"]["state"].items()
+        for index, values in saved["optimizer"]["state"].items()
     }
-    return {**content, "optimizer": {**former["optimizer"], "state": moments}}
+    return {**content, "optimizer": {**saved["optimizer"], "state": moments}}

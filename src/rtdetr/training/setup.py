@@ -1,4 +1,4 @@
-"""Builds what a run needs from its settings and datasets: model with first weights, loader, optimizer, average."""
+"""Build a run from its settings and datasets: model, starting weights, loader, optimizer and EMA."""
 
 import logging
 import random
@@ -25,7 +25,7 @@ from rtdetr.reports.progress import Progress
 from rtdetr.training.checkpoint import TrainingState
 from rtdetr.training.distributed import Processes, wrap
 from rtdetr.training.ema import ModelEMA
-from rtdetr.training.fingerprint import Datasets, fingerprints, tell_changes, with_former_labels
+from rtdetr.training.fingerprint import Datasets, fingerprints, report_changes, with_saved_labels
 from rtdetr.training.former_rows import are_ids, with_rows_of_classes
 from rtdetr.training.freeze import freeze
 from rtdetr.training.job import Job, MakeDetector
@@ -49,16 +49,16 @@ def prepare(
     transforms: Pipeline | None = None,
     dry_run: bool = False,
 ) -> Job:
-    """Build a run, and bring it to where the checkpoint `resume` was saved; nothing is written.
+    """Build a run, and restore the checkpoint `resume` if there is one. Nothing is written.
 
     Raises:
-        ConfigError, DatasetError, WeightsError: what was asked for cannot be done.
+        ConfigError, DatasetError, WeightsError: settings, data or weights are invalid, or do not fit together.
     """
     device = _choose_device(config.device, processes)
     dtype = training_dtype(device, config.recipe.precision)
     say = _log.warning if processes.is_main else lambda _: None
     if resume is not None:
-        datasets = with_former_labels(resume, datasets, say=say, labels_are_ids=config.labels_are_ids)
+        datasets = with_saved_labels(resume, datasets, say=say, labels_are_ids=config.labels_are_ids)
     train_data = datasets["train"]
     data_marks = fingerprints(datasets)
     model = _first_model(config, train_data.categories, device=device, is_new=resume is None, dry_run=dry_run)
@@ -66,10 +66,10 @@ def prepare(
     description = _describe(config, model, datasets, loader, device=device, dtype=dtype, processes=processes)
     state = _build_state(config, model, loader, device=device, dtype=dtype, processes=processes)
     if resume is not None:
-        _go_on(config, resume, state, datasets, data_marks, processes=processes, say=say)
+        _restore_run(config, resume, state, datasets, data_marks, processes=processes, say=say)
     _check_agreement(processes, state.progress, train_data, data_marks)
     if processes.is_main:
-        _warn(config.recipe, loader, datasets, transforms)
+        _warn_of_mistakes(config.recipe, loader, datasets, transforms)
     return Job(
         config=config,
         folder=Path(config.output_dir),
@@ -92,11 +92,11 @@ def prepare(
 def _first_model(
     config: TrainConfig, categories: Categories, *, device: torch.device, is_new: bool, dry_run: bool
 ) -> RTDETR:
-    """The network with the weights that a new run starts from, and with what is not trained frozen."""
+    """Build the network, load the starting weights of a new run, and freeze layers."""
     for seed in (random.seed, np.random.seed, torch.manual_seed):
         seed(config.seed)
     model = _build_model(config, categories).to(device)
-    if is_new:  # else the weights come from the checkpoint
+    if is_new:  # otherwise the weights come from the checkpoint
         load_starting_weights(config, model, categories, dry_run=dry_run)
     if config.freeze is not None:
         freeze(model, config.freeze)
@@ -136,7 +136,7 @@ def _describe(
     dtype: torch.dtype,
     processes: Processes,
 ) -> str:
-    """The text of plan.txt; the main process alone needs one."""
+    """Return the text of plan.txt; empty except in the main process."""
     if not processes.is_main:
         return ""
     counts = {part: SplitCounts.of(dataset) for part, dataset in datasets.items()}
@@ -162,7 +162,7 @@ def _build_state(
     dtype: torch.dtype,
     processes: Processes,
 ) -> TrainingState:
-    """What changes from step to step, at the first step."""
+    """Build the training state before the first step."""
     recipe = config.recipe
     ema = ModelEMA(model, decay=recipe.ema_decay, warmup=recipe.ema_warmup)
     if processes.world_size > 1 and recipe.sync_batch_norm and device.type == "cuda":
@@ -180,11 +180,11 @@ def _build_state(
         progress=Progress(batches_per_epoch=len(loader)),
     )
     if processes.rank:
-        torch.manual_seed(config.seed + processes.rank)  # each process draws its own denoising noise
+        torch.manual_seed(config.seed + processes.rank)  # different denoising noise in each process
     return state
 
 
-def _go_on(
+def _restore_run(
     config: TrainConfig,
     resume: Mapping[str, Any],
     state: TrainingState,
@@ -194,38 +194,43 @@ def _go_on(
     processes: Processes,
     say: Callable[[str], None],
 ) -> None:
-    """Bring a run to where a checkpoint was saved, and say what is different from then."""
+    """Restore the state of a run from a checkpoint, and report what has changed since."""
     categories, epochs = datasets["train"].categories, config.recipe.epochs
     if are_ids(resume, categories, stated=config.labels_are_ids):
         resume = with_rows_of_classes(resume, categories, trained=state.trained, say=say)
     restore(resume, state, rank=processes.rank)
     if (state.progress.epoch, state.progress.batch) > (epochs, 0):
         raise ConfigError(
-            f"resume: the run has done {counted(state.progress.epoch, 'epoch')}, and {epochs} are asked for: ask for "
-            "more (--epochs N), or leave that out"
+            f"resume: the run has finished {counted(state.progress.epoch, 'epoch')} and cannot be shortened to "
+            f"{epochs}: increase --epochs, or omit it"
         )
-    _warn_of_other_processes(len(resume.get("rng", [])), processes)
-    tell_changes(resume, data_marks, names=categories.names, say=say)
+    _warn_of_process_count(len(resume.get("rng", [])), processes)
+    report_changes(resume, data_marks, names=categories.names, say=say)
 
 
-def _warn(recipe: Recipe, loader: TrainLoader, datasets: Datasets, transforms: Pipeline | None) -> None:
-    """Say what of a run looks like a mistake."""
+def _warn_of_mistakes(recipe: Recipe, loader: TrainLoader, datasets: Datasets, transforms: Pipeline | None) -> None:
+    """Warn about settings and data that look like mistakes."""
     if transforms is not None and not any(plan(recipe, epoch).strong for epoch in range(recipe.epochs)):
-        _log.warning("the transforms are not used: no epoch of this recipe is augmented (augmentation_stop_epoch)")
-    lacks = {"train": "to train on", "val": "to measure AP by; best.pth will hold the weights of the last evaluation"}
+        _log.warning(
+            "the custom transforms are not used: this recipe has no epochs with augmentation (augmentation_stop_epoch)"
+        )
+    consequences = {
+        "train": "no objects to train on",
+        "val": "no objects, so AP cannot be measured; best.pth will hold the weights of the last evaluation",
+    }
     for part, dataset in datasets.items():
         if dataset.annotations.iscrowd.all():
-            _log.warning("%s has no objects %s", dataset.annotations_file, lacks[part])
+            _log.warning("%s has %s", dataset.annotations_file, consequences[part])
     _warn_of_short_run(recipe, len(loader))
 
 
 def _check_agreement(
     processes: Processes, progress: Progress, data: DetectionDataset, fingerprints: Mapping[str, torch.Tensor]
 ) -> None:
-    """See that all processes stand at the same step of the same data: machines may hold different files.
+    """Check that all processes have the same data and are at the same step; machines may hold different files.
 
     Raises:
-        ConfigError: they do not.
+        ConfigError: they differ.
     """
     place = {"epoch": progress.epoch, "batch": progress.batch, "step": progress.iteration}
     content = {part: int(rows.sum()) for part, rows in fingerprints.items()}  # wraps around
@@ -234,12 +239,12 @@ def _check_agreement(
         rank = next(rank for rank, one in enumerate(found) if one != found[0])
         raise ConfigError(
             f"the processes differ: process 0 has {found[0]}, process {rank} has {found[rank]}. Every machine needs "
-            "the same dataset, and for --resume the same checkpoint: use a shared folder, or copy both"
+            "the same dataset and, with --resume, the same checkpoint: use a shared folder, or copy both"
         )
 
 
 def _choose_device(name: str, processes: Processes) -> torch.device:
-    """The device of a name; among several processes of a machine, each has the GPU of its number."""
+    """Return the device of a name; with several processes, each uses the GPU of its local rank."""
     device = choose_device(name)
     if device.type == "cuda" and processes.world_size > 1:
         return torch.device("cuda", processes.local_rank)
@@ -258,14 +263,14 @@ def _build_model(config: TrainConfig, categories: Categories) -> RTDETR:
     )
 
 
-def _warn_of_other_processes(former: int, processes: Processes) -> None:
-    if processes.is_main and former not in (0, processes.world_size):
+def _warn_of_process_count(saved: int, processes: Processes) -> None:
+    if processes.is_main and saved not in (0, processes.world_size):
         _log.warning(
-            "the run had %d processes and has %d now: batches are split differently, so results will not match the "
-            "original run; --processes %d or torchrun brings the former number back",
-            former,
+            "the run had %d processes and now has %d: batches are split differently, so results will not match the "
+            "original run. To use the original number, run with --processes %d or torchrun",
+            saved,
             processes.world_size,
-            former,
+            saved,
         )
 
 
@@ -273,7 +278,7 @@ def _warn_of_short_run(recipe: Recipe, batches_per_epoch: int) -> None:
     steps = recipe.epochs * batches_per_epoch
     if recipe.warmup_iterations * 2 > steps and recipe.warmup_iterations > max(steps // 20, 1):
         _log.warning(
-            "warm-up takes %d of the run's %d steps, so the learning rate stays low; train longer, or shorten it: "
+            "warm-up takes %d of the run's %d steps, so the learning rate stays low. Train longer, or shorten it with "
             "--set train.warmup_iterations=%d",
             min(recipe.warmup_iterations, steps),
             steps,
