@@ -295,7 +295,7 @@ def test_pages_of_a_tiff_file_are_channels(rgb, tmp_path):
     assert np.array_equal(load_image(file), rgb[:, :, [0, 0, 0]])  # as any reader of images: the first page
     assert "4 channels" in message_of(file, num_channels=4)
     bands[0].save(file, save_all=True, append_images=[bands[1].resize((5, 5))])
-    assert "expected pages of one size" in message_of(file, num_channels=2)
+    assert "pages used as channels must have the same size" in message_of(file, num_channels=2)
 
 
 def test_the_size_of_an_image_is_that_of_its_pixels(rgb):

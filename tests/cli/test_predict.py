@@ -64,7 +64,7 @@ def test_a_published_onnx_file_and_a_checkpoint_get_their_classes(weights, photo
     (tmp_path / "names.txt").write_text("bolt\nnut\nwasher\n")
     options = ["predict", str(photos / "a.png"), "--model", str(file), "--threshold", "0.01"]
     result = CliRunner().invoke(app, options)
-    assert result.exit_code == 2 and "give them: --classes coco, or --classes FILE" in result.stderr
+    assert result.exit_code == 2 and "pass --classes coco, or --classes FILE" in result.stderr
     result = CliRunner().invoke(app, [*options, "--classes", str(tmp_path / "names.txt")])
     assert result.exit_code == 0 and "washer" in result.stdout, result.output
     torch.save(torch.load(weights, weights_only=True)["model"], tmp_path / "best.pth")
@@ -222,11 +222,11 @@ def test_find_images(photos, monkeypatch):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("https://host/a.jpg", "addresses are not opened: download https://host/a.jpg and pass the file"),
-        ("clip.mp4", "clip.mp4 is a film, and only images are read"),
-        ("-", "no image file -; as a stream it is not read: save the image to a file first"),
-        ("0", "no image file 0; as a camera it is not read: save frames of it first (ffmpeg -i /dev/video0 %06d.png)"),
-        ("/dev/video3", "no image file /dev/video3; as a camera it is not read"),
+        ("https://host/a.jpg", "URLs are not supported: download https://host/a.jpg and pass the file"),
+        ("clip.mp4", "clip.mp4 is a video, and only images are supported"),
+        ("-", "no image file -; a stream is not supported: save the image to a file first"),
+        ("0", "no image file 0; a camera is not supported: save its frames first (ffmpeg -i /dev/video0 %06d.png)"),
+        ("/dev/video3", "no image file /dev/video3; a camera is not supported"),
     ],
 )
 def test_addresses_and_films(weights, photos, source, message):
@@ -243,7 +243,7 @@ def test_what_is_skipped_is_one_line(weights, photos, caplog):
     assert result.exit_code == 0
     skipped = [record.message for record in caplog.records if record.message.startswith("skipped")]
     assert skipped == [
-        f"skipped: 1 broken link (the first is {photos / 'gone.jpg'}), 1 hidden file, 1 file of other kinds (.txt), "
+        f"skipped: 1 broken link (the first is {photos / 'gone.jpg'}), 1 hidden file, 1 file of other types (.txt), "
         "1 image in subfolders"
     ]
     below = run(weights, photos, "--recursive")

@@ -363,7 +363,7 @@ def test_a_broken_image_is_reported_as_it_is(tmp_path, workers):
     loader = TrainLoader(dataset, RECIPE, num_workers=workers)
     with pytest.raises(DatasetError) as caught:
         epoch(loader)
-    assert "4.png is not an image in a format that Pillow reads." in str(caught.value)
+    assert "4.png is not an image in a format that Pillow can read." in str(caught.value)
     assert "Traceback" not in str(caught.value)
 
 

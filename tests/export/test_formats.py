@@ -37,7 +37,7 @@ def test_options_are_taken_or_refused_by_name(format, name) -> None:
     if name in FORMATS[format].takes:
         assert getattr(completed(f"model{ending(format)}", **{name: GIVEN[name]}), name) == GIVEN[name]
         return
-    with pytest.raises(ConfigError, match=rf"{name} \({OPTIONS[name]}\) is for format .*, got format {format}: leave"):
+    with pytest.raises(ConfigError, match=rf"{name} \({OPTIONS[name]}\) needs format .*, got format {format}: leave"):
         export("absent.pth", f"model{ending(format)}", options=ExportOptions(**{name: GIVEN[name]}))
 
 
@@ -57,7 +57,11 @@ def test_precisions(format, precision) -> None:
     [
         ("model.tflite", None, r"model\.tflite: expected a name ending in \.onnx, \.xml, \.engine, \.pt2"),
         ("model.pt", "torch", r"expected a name ending in \.pt2 for format torch$"),
-        ("model.xml", "onnx", r"expected a name ending in \.onnx for format onnx; format openvino has that ending"),
+        (
+            "model.xml",
+            "onnx",
+            r"expected a name ending in \.onnx for format onnx; the extension of model\.xml is that of format openvino",
+        ),
         ("model.ort", None, r"expected a name ending in \.onnx for format onnx$"),
     ],
 )

@@ -48,13 +48,13 @@ def test_the_evaluated_layer_is_the_last_one():
 
 
 def test_more_layers_than_there_are(model):
-    with pytest.raises(ConfigError, match="at most the 2"):
+    with pytest.raises(ConfigError, match="at most 2"):
         prepared(model, ExportOptions(num_layers=3))
 
 
 def test_no_more_queries_than_tokens(model):
     assert prepared(model, ExportOptions(size_hw=(32, 32))).num_queries == 21
-    with pytest.raises(ConfigError, match="at most the 21 tokens of an image of 32x32, got 100"):
+    with pytest.raises(ConfigError, match="at most 21, the number of tokens of an image of 32x32, got 100"):
         prepared(model, ExportOptions(size_hw=(32, 32), num_queries=100))
 
 
@@ -105,7 +105,7 @@ def test_resizing_needs_a_size(model):
         ({"precison": "fp16"}, "'precision'"),
         ({"postprocess": "raw", "one_label": True}, "postprocess='boxes'"),
         ({"format": "onxn"}, "Did you mean 'onnx'"),
-        ({"int8": Int8Options(max_drop=0.1)}, "is for --precision int8, got fp32"),
+        ({"int8": Int8Options(max_drop=0.1)}, "needs precision int8, got fp32"),
         ({"precision": "int8", "preprocess": True}, "cannot be quantized"),
     ],
 )

@@ -161,7 +161,7 @@ def test_float16(model):
 
 @pytest.mark.parametrize(
     ("precision", "message"),
-    [("bf16", "expected fp32, fp16 or int8 for format onnx.* no bfloat16"), ("int8", "calibrated on images")],
+    [("bf16", "expected fp32, fp16 or int8 for format onnx.* no bfloat16"), ("int8", "images to calibrate on")],
 )
 def test_precisions_that_this_format_has_not(model, tmp_path, precision, message):
     with pytest.raises(ConfigError, match=message):

@@ -158,10 +158,10 @@ def test_ranges(fake, model, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("settings", "engine", "message"),
     [
-        (FREE, {"batch": (3, 2, 8)}, "batch: expected least <= usual <= most, from 1, got 3,2,8"),
-        (FREE, {"batch": (0, 1, 8)}, "least <= usual <= most"),
+        (FREE, {"batch": (3, 2, 8)}, "batch: expected 1 <= minimum <= optimum <= maximum, got 3,2,8"),
+        (FREE, {"batch": (0, 1, 8)}, "minimum <= optimum <= maximum"),
         (FREE, {"width": (64, 80, 96)}, "width: expected multiples of 32"),
-        (FREE, {"width": (96, 96, 128)}, "leaves out the model's own size 64"),
+        (FREE, {"width": (96, 96, 128)}, "excludes the model's own size 64"),
         (FREE, {"height": (32, 64, 64), "width": (32, 64, 64)}, "32x32 have 21 tokens, fewer than the 30 queries"),
         ({}, {"batch": (1, 2, 4)}, "needs dynamic_batch"),
         ({}, {"width": (64, 64, 96)}, "needs dynamic_size"),
@@ -223,7 +223,7 @@ def test_the_command_line(fake, model, tmp_path, monkeypatch) -> None:
     assert recorder.calls["images"] == ((1, 3, 64, 64), (4, 3, 64, 64), (16, 3, 96, 96))
     assert done.stdout.startswith("model.engine: ") and read_engine(tmp_path / "model.engine")
     done = CliRunner().invoke(app, ["export", "model.onnx", "--format", "tensorrt", "--size", "64"])
-    assert done.exit_code == 2 and "compiled as it is" in done.stderr
+    assert done.exit_code == 2 and "compiled unchanged" in done.stderr
     save_weights(model, tmp_path / "model.pth", categories=CATEGORIES)
     limits = ["--no-check", "--batch-range", "1,2,4", "--size-range", "64x96,96x96,128x160", "-o", "other.engine"]
     done = CliRunner().invoke(app, ["export", "model.pth", "--format", "tensorrt", *limits])
@@ -244,7 +244,7 @@ def test_what_the_format_has_not_is_refused(fake, model, tmp_path, settings, mes
 
 def test_failures_are_one_line_and_leave_nothing(fake, model, tmp_path) -> None:
     fake(refuses=True)
-    with pytest.raises(ExportError, match=r"TensorRT 10\.3\.0 refuses the graph: no such operator"):
+    with pytest.raises(ExportError, match=r"TensorRT 10\.3\.0 rejects the graph: no such operator"):
         exported(model, tmp_path / "model.engine", {})
     fake(fails=True)
     with pytest.raises(ExportError, match="could not build"):

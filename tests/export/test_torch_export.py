@@ -44,7 +44,7 @@ def test_a_program_gives_the_graphs_numbers_and_its_description(model, tmp_path)
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"precision": "int8"}, "expected fp32, fp16 or bf16"), ({"nms_iou": 0.5}, "no non-maximum suppression")],
+    [({"precision": "int8"}, "expected fp32, fp16 or bf16"), ({"nms_iou": 0.5}, "no NMS")],
 )
 def test_what_the_format_has_not_is_refused(model, tmp_path, settings, message) -> None:
     with pytest.raises(ConfigError, match=message):

@@ -64,7 +64,7 @@ def test_the_page_adds_a_format(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     good, option, precision, wrong = done.stdout.splitlines()
     assert good.startswith("0 ") and "passed" in good and "test-tiny.npz: " in good
-    assert option.startswith("2 ") and "opset (--opset) is for format onnx, got format npz: leave it out" in option
+    assert option.startswith("2 ") and "opset (--opset) needs format onnx, got format npz: leave it out" in option
     assert precision.startswith("2 ") and "expected fp32 for format npz, got 'fp16'" in precision
     assert wrong.startswith("3 ") and "wrong.npz was not written" in wrong
     assert sorted(file.name for file in tmp_path.iterdir()) == ["src", "test-tiny.npz"]

@@ -83,5 +83,5 @@ def test_a_given_font_that_cannot_be_read(tmp_path, content):
     path = tmp_path / "font.ttf"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(InputError, match=r"cannot read the font .*font\.ttf: .*; give a \.ttf or \.otf file"):
+    with pytest.raises(InputError, match=r"cannot read the font .*font\.ttf: .*; pass a \.ttf or \.otf file"):
         given_face(path)

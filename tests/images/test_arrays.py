@@ -8,7 +8,7 @@ import torch
 
 from rtdetr.errors import InputError
 from rtdetr.images import load_image
-from rtdetr.images.arrays import _say_dark, tensor_array
+from rtdetr.images.arrays import _warn_dark, tensor_array
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 
@@ -24,7 +24,7 @@ def test_byte_order_of_floats(kind: str) -> None:
 
 
 def test_eight_bit_values_in_sixteen_bits_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
-    _say_dark.cache_clear()
+    _warn_dark.cache_clear()
     with caplog.at_level(logging.WARNING):
         load_image(np.zeros((2, 2), np.uint16))
         load_image(np.full((2, 2), 256, np.uint16))

@@ -74,7 +74,7 @@ def test_without_the_plugin_its_package_is_named(tmp_path, suffix, make, package
 @pytest.mark.parametrize(
     ("bands", "extra", "asked", "message"),
     [
-        (5, "minisblack", 5, "not an image in a format that Pillow reads; TIFF files with other bands need"),
+        (5, "minisblack", 5, "not an image in a format that Pillow can read; TIFF files with other bands need"),
         (6, "rgb", 6, "expected an image with 6 channels for this model, got"),
     ],
 )
@@ -100,7 +100,7 @@ def test_without_tifffile_its_package_is_named(tmp_path, bands, extra, asked, me
 
 @pytest.mark.parametrize("kind", ["TIFF", "GIF", "PNG", "WEBP"])
 def test_of_several_pages_the_first_is_used_and_that_is_said_once(tmp_path, kind, caplog):
-    decode._say_first_page.cache_clear()
+    decode._warn_first_page.cache_clear()
     path = tmp_path / f"a.{kind.lower()}"
     smooth().convert("L").save(path, format=kind, save_all=True, append_images=[Image.new("L", (48, 32))])
     for _ in range(2):
@@ -112,12 +112,12 @@ def test_of_several_pages_the_first_is_used_and_that_is_said_once(tmp_path, kind
 
 
 def test_only_some_files_with_several_pages_are_named(tmp_path, caplog):
-    decode._say_first_page.cache_clear()
+    decode._warn_first_page.cache_clear()
     for number in range(10):
         Image.new("L", (4, 4)).save(tmp_path / f"{number}.tif", save_all=True, append_images=[Image.new("L", (4, 4))])
         open_image(tmp_path / f"{number}.tif")
     assert len(caplog.records) == 6
-    assert "further files with several pages are not named" in caplog.records[-1].message
+    assert "further files are not listed" in caplog.records[-1].message
 
 
 def test_the_limit_of_pixels_can_be_raised_and_lowered(limit, tmp_path):
@@ -144,7 +144,7 @@ def test_a_slide_gets_a_hint_at_tiles(limit, tmp_path):
     with pytest.raises(InputError, match=r"more than 1,000; allow it with --max-pixels 800M .*cut it into tiles"):
         open_image(path)
     (tmp_path / "b.svs").write_bytes(b"no slide")
-    with pytest.raises(InputError, match="whole-slide image, which is not read: cut it into tiles"):
+    with pytest.raises(InputError, match="whole-slide image, which is not supported: cut it into tiles"):
         open_image(tmp_path / "b.svs")
 
 
@@ -247,16 +247,16 @@ def test_a_damaged_jpeg_xl_file_is_called_damaged(tmp_path):
         (tmp_path / "a.jxl").write_bytes(content)
         with pytest.raises(InputError) as caught:
             open_image(tmp_path / "a.jxl")
-        assert str(caught.value) == f"{tmp_path}/a.jxl cannot be read as an image: it is damaged or cut off"
+        assert str(caught.value) == f"{tmp_path}/a.jxl cannot be read as an image: it is damaged or truncated"
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "GIF"])
 def test_a_file_that_is_cut_off_in_its_header_is_called_damaged(tmp_path, kind):
     (tmp_path / "a").write_bytes(encoded(kind)[:14])
-    with pytest.raises(InputError, match=r"a begins like a (PNG|TIFF|WebP|GIF) file and is damaged or cut off"):
+    with pytest.raises(InputError, match=r"a begins like a (PNG|TIFF|WebP|GIF) file but is damaged or truncated"):
         open_image(tmp_path / "a")
     (tmp_path / "a").write_bytes(b"no image at all")
-    with pytest.raises(InputError, match="a is not an image in a format that Pillow reads"):
+    with pytest.raises(InputError, match="a is not an image in a format that Pillow can read"):
         open_image(tmp_path / "a")
 
 
@@ -265,7 +265,7 @@ def test_a_cut_off_tiff_file_of_many_bands_is_called_damaged(kind):
     whole = five_bands().get(f"TIFF {kind}") or pytest.skip("tifffile is not installed")
     assert load_image(whole, num_channels=5).shape == (32, 48, 5)
     for num_channels in (3, 5):
-        with pytest.raises(InputError, match="begins like a TIFF file and is damaged or cut off"):
+        with pytest.raises(InputError, match="begins like a TIFF file but is damaged or truncated"):
             load_image(whole[: len(whole) // 2], num_channels=num_channels)
 
 
@@ -275,7 +275,7 @@ def test_channels_that_cannot_be_read_are_not_passed_over(tmp_path, monkeypatch)
     tifffile.imwrite(path, np.zeros((8, 9, 5), np.uint8), photometric="rgb", planarconfig="contig")
     monkeypatch.setattr(tifffile, "TiffFile", lambda stream: 1 / 0)  # as damage makes it fail
     with pytest.raises(
-        InputError, match=r"a\.tif has 5 channels by its header, of which [34] can be read: it is damaged"
+        InputError, match=r"a\.tif has 5 channels according to its header, but only [34] can be read: it is damaged"
     ):
         load_image(path, num_channels=5)
     pages = five_bands()["TIFF pages"]

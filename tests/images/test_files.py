@@ -39,7 +39,7 @@ def test_a_folder_is_searched_with_what_is_below_it(folder):
     assert names(found.broken_links, folder) == ["gone.jpg"]
     assert (found.hidden, dict(found.others), found.below) == (3, {".txt": 2}, 0)
     assert found.skipped() == (
-        f"1 broken link (the first is {folder / 'gone.jpg'}), 3 hidden files, 2 files of other kinds (.txt)"
+        f"1 broken link (the first is {folder / 'gone.jpg'}), 3 hidden files, 2 files of other types (.txt)"
     )
     assert names(images_below(folder), folder) == ["a.jfif", "b.PNG", "gone.jpg", "linked/e.mpo", "sub/c.tga"]
 
@@ -74,11 +74,11 @@ def test_each_file_once_and_missing_ones_kept(folder, monkeypatch):
 @pytest.mark.parametrize(
     ("source", "advice"),
     [
-        ("data:image/png;base64,iVBORw0KGgo=", "addresses are not opened: decode the text behind the comma"),
-        ("https://host/a.jpg", "addresses are not opened: download https://host/a.jpg and pass the file"),
-        ("s3://bucket/a.png", "addresses are not opened: download s3://bucket/a.png and pass the file"),
-        ("rtsp://host/1", "rtsp://host/1 is a camera or film, and only images are read"),
-        ("file:///data/a%20b.jpg", "addresses are not opened: pass the path alone, /data/a b.jpg"),
+        ("data:image/png;base64,iVBORw0KGgo=", "URLs are not supported: decode the text after the comma"),
+        ("https://host/a.jpg", "URLs are not supported: download https://host/a.jpg and pass the file"),
+        ("s3://bucket/a.png", "URLs are not supported: download s3://bucket/a.png and pass the file"),
+        ("rtsp://host/1", "rtsp://host/1 is a camera or video, and only images are supported"),
+        ("file:///data/a%20b.jpg", "URLs are not supported: pass only the path, /data/a b.jpg"),
     ],
 )
 def test_addresses_are_said_to_be_none(source, advice):
@@ -94,7 +94,9 @@ def test_addresses_are_said_to_be_none(source, advice):
 def test_films_are_said_to_be_none(tmp_path):
     (tmp_path / "clip.MP4").write_bytes(b"x")
     for source in ("clip.MP4", str(tmp_path / "clip.MP4")):
-        with pytest.raises(InputError, match=r"clip\.MP4 is a film, and only images are read: take its frames out"):
+        with pytest.raises(
+            InputError, match=r"clip\.MP4 is a video, and only images are supported: extract its frames"
+        ):
             find_images([source])
 
 
@@ -103,7 +105,7 @@ def test_streams_and_cameras_are_said_to_be_none(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe")  # to read it would wait for ever
     kinds = {"-": "stream", "/dev/null": "stream", "pipe": "stream", "0": "camera", "12": "camera"}
     for source, kind in kinds.items():
-        said = f"no image file {source}; as a {kind} it is not read: save "
+        said = f"no image file {source}; a {kind} is not supported: save "
         with pytest.raises(InputError, match=said):
             find_images([source])
         with pytest.raises(InputError, match=said):

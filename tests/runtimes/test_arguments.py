@@ -15,7 +15,7 @@ def test_counts(value):
 
 @pytest.mark.parametrize("value", [None, 5.0, np.float32(5), 0, -1, True, "5", [5]])
 def test_no_counts(value):
-    with pytest.raises(InputError, match=r"^max_detections must be a whole number from 1, got "):
+    with pytest.raises(InputError, match=r"^max_detections must be an integer of at least 1, got "):
         whole_number(value, "max_detections")
     with pytest.raises(ConfigError):
         whole_number(value, "num_threads", error=ConfigError)

@@ -9,7 +9,7 @@ import pytest
 
 import rtdetr
 from rtdetr.categories import COCO80
-from rtdetr.runtimes.beside import tell_other_names
+from rtdetr.runtimes.beside import warn_other_names
 from tests.runtimes.graphs import make_metadata, save_graph
 
 NAMES = {"0": "bolt", "1": "nut", "2": "washer"}
@@ -20,12 +20,15 @@ NAMES = {"0": "bolt", "1": "nut", "2": "washer"}
     [
         ({"id2label": NAMES}, None),
         ({"id2label": dict(reversed(NAMES.items()))}, None),
-        ({"id2label": NAMES | {"1": "screw"}}, "has 'nut' for class 1, config.json beside it has 'screw'"),
-        ({"id2label": {"0": "bolt", "1": "nut"}}, "has 'washer' for class 2, config.json beside it has no name"),
-        ({"id2label": NAMES | {"3": "pin"}}, "has no name for class 3, config.json beside it has 'pin'"),
+        ({"id2label": NAMES | {"1": "screw"}}, "has 'nut' for class 1, but config.json in the same folder has 'screw'"),
+        (
+            {"id2label": {"0": "bolt", "1": "nut"}},
+            "has 'washer' for class 2, but config.json in the same folder has no name",
+        ),
+        ({"id2label": NAMES | {"3": "pin"}}, "has no name for class 3, but config.json in the same folder has 'pin'"),
         (
             {"rtdetr": {"categories": [{"id": 1, "name": "nut"}]}},
-            "has 'bolt' for class 0, config.json beside it has 'nut'",
+            "has 'bolt' for class 0, but config.json in the same folder has 'nut'",
         ),
         ({"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}, None),
         ({"id2label": {"a": "b"}}, None),  # of something else, as are these
@@ -39,7 +42,7 @@ def test_other_class_names_are_told(tmp_path: Path, stored: Any, said: str, capl
     (tmp_path / "config.json").write_text(json.dumps(stored))
     with caplog.at_level(logging.WARNING):
         assert rtdetr.load(file).names == ("bolt", "nut", "washer")
-    remedy = ". The exported file decides; to rename classes, export the model again"
+    remedy = ". The names of the exported file are used; to rename classes, export the model again"
     assert caplog.messages == ([] if said is None else [f"{file} {said}{remedy}"])
 
 
@@ -47,7 +50,7 @@ def test_classes_of_coco_in_the_words_of_transformers(tmp_path: Path, caplog: py
     words = ["motorbike" if name == "motorcycle" else name for name in COCO80.names]
     (tmp_path / "config.json").write_text(json.dumps({"id2label": dict(enumerate(words))}))
     with caplog.at_level(logging.WARNING):
-        tell_other_names(tmp_path / "model.xml", COCO80.names)
+        warn_other_names(tmp_path / "model.xml", COCO80.names)
         assert not caplog.messages
-        tell_other_names(tmp_path / "model.xml", COCO80.names[:79])
-    assert "has no name for class 79, config.json beside it has 'toothbrush'" in caplog.text
+        warn_other_names(tmp_path / "model.xml", COCO80.names[:79])
+    assert "has no name for class 79, but config.json in the same folder has 'toothbrush'" in caplog.text

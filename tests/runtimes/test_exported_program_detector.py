@@ -65,7 +65,7 @@ def test_programs(tmp_path, changes):
 def test_a_description_with_another_number_of_classes(tmp_path, names):
     metadata = make_metadata(postprocess="raw", names=names, category_ids=tuple(range(len(names))))
     detector = rtdetr.load(save_program(tmp_path / "model.pt2", metadata))
-    with pytest.raises(WeightsError, match=rf"{len(names)} classes\) .* gave scores of 3 classes: the file is damaged"):
+    with pytest.raises(WeightsError, match=rf"{len(names)} classes\) .* has 3 classes: the file is damaged"):
         detector(PICTURES[0])
 
 
@@ -90,7 +90,7 @@ def check(folder, metadata, *, compiled):
         rtdetr.load(folder / "model.pt2", device="gpu")
     with pytest.raises(ConfigError, match="no device 'cuda' here"):
         ExportedProgramDetector(folder / "model.pt2", LoadOptions(device="cuda"))
-    with pytest.raises(ConfigError, match="runs in that only"):
+    with pytest.raises(ConfigError, match="runs only in this precision"):
         ExportedProgramDetector(folder / "model.pt2", LoadOptions(precision="bfloat16"))
 
 

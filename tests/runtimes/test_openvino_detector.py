@@ -84,7 +84,7 @@ def test_sizes(files):
 
 def test_memory_of_many_sizes_is_given_back(files, monkeypatch):
     """Compiled anew after so many shapes of input, alone and in lists; the detections stay the same."""
-    monkeypatch.setattr(openvino_network, "MOST_SHAPES", 2)
+    monkeypatch.setattr(openvino_network, "MAX_SHAPES", 2)
     compiled, compile_network = [], openvino_detector._compile
     monkeypatch.setattr(openvino_detector, "_compile", lambda *given: compiled.append(given) or compile_network(*given))
     detector = make_detector(files["dynamic"])
@@ -119,20 +119,20 @@ def test_files_that_are_no_model(files, tmp_path):
     path, weights = tmp_path / "model.xml", tmp_path / "model.bin"
     text = files["boxes"].read_text()
     path.write_text(text)
-    with pytest.raises(WeightsError, match=r"has no weights: model\.bin must be beside it"):
+    with pytest.raises(WeightsError, match=r"has no weights: model\.bin must be in the same folder"):
         rtdetr.load(path)
     weights.write_bytes(files["boxes"].with_suffix(".bin").read_bytes()[:40])
     with pytest.raises(
-        WeightsError, match=r"model\.xml cannot be read by OpenVINO; is it complete\? It says: Incorrect"
+        WeightsError, match=r"model\.xml cannot be read by OpenVINO; check that it is complete\. Reason: Incorrect"
     ):
         rtdetr.load(path)
-    with pytest.raises(WeightsError, match=r"has the weights of an OpenVINO model: give .*model\.xml"):
+    with pytest.raises(WeightsError, match=r"contains the weights of an OpenVINO model: pass .*model\.xml"):
         rtdetr.load(weights)
     shutil.copy(files["boxes"].with_suffix(".bin"), weights)
     for content in (text[: len(text) // 2], "<net/>", "\0\1 random", text.replace("mean-color", "\0")):
         path.write_text(content)
         with pytest.raises(
-            WeightsError, match=r"model\.xml (cannot be read by OpenVINO|.* is damaged|is no OpenVINO model)"
+            WeightsError, match=r"model\.xml (cannot be read by OpenVINO|.* is damaged|is not an OpenVINO model)"
         ):
             rtdetr.load(path)
     with pytest.raises(WeightsError, match="no such OpenVINO file"):
@@ -141,7 +141,7 @@ def test_files_that_are_no_model(files, tmp_path):
 
 def test_files_of_other_models(tmp_path):
     foreign(tmp_path / "other.onnx")
-    with pytest.raises(WeightsError, match=r"is no RT-DETR model"):
+    with pytest.raises(WeightsError, match=r"is not a supported RT-DETR model"):
         rtdetr.load(convert(tmp_path / "other.onnx"))
     published = convert(save_graph(tmp_path / "published.onnx", described=False))
     with pytest.raises(WeightsError, match="does not name its classes"):
@@ -171,7 +171,7 @@ def test_weights_of_another_export_are_refused(tmp_path):
     (tmp_path / "two.bin").write_bytes(weights)
     assert make_detector(tmp_path / "one.xml").names == ("bolt", "nut", "washer")
     shutil.copy(tmp_path / "two.bin", tmp_path / "one.bin")
-    with pytest.raises(WeightsError, match=r"one\.xml and one\.bin are not of one export"):
+    with pytest.raises(WeightsError, match=r"one\.xml and one\.bin are not from the same export"):
         make_detector(tmp_path / "one.xml")
 
 

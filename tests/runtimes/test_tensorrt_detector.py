@@ -51,7 +51,7 @@ def test_what_the_engine_was_not_built_for(cuda, tmp_path):
             rtdetr.load(file, device=device)
     with pytest.raises(ConfigError, match="CUDA reports 101"):
         rtdetr.load(file, device="cuda:1")
-    with pytest.raises(ConfigError, match="runs in that only"):
+    with pytest.raises(ConfigError, match="runs only in this precision"):
         rtdetr.load(file, precision="float16")
     with pytest.raises(WeightsError, match="cannot be read by TensorRT"):
         rtdetr.load(write_engine(file, b"engin", header=HEADER))
@@ -77,7 +77,7 @@ def test_files_that_are_no_engine(tmp_path):
     file = tmp_path / "model.engine"
     whole = write_engine(file, b"engine", header=HEADER).read_bytes()
     for content, message in (
-        (b"ftrt\0\0\0", "does not say what it was built for"),
+        (b"ftrt\0\0\0", "has no header that describes its model"),
         (whole[:12], "ends too early"),
         (whole[:200], "ends too early"),
         (whole[: whole.index(b"engine", 100)], "ends too early"),

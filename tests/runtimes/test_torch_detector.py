@@ -247,7 +247,7 @@ def test_damaged_weights_are_told_apart_from_finding_nothing(rgb):
     model = make_model()
     with torch.no_grad():
         model.decoder.dec_score_head[-1].weight[0, 0] = torch.nan
-    with pytest.raises(WeightsError, match="gave NaN or infinity"):
+    with pytest.raises(WeightsError, match="contains NaN or infinity"):
         make_detector(model)(rgb)
 
 
@@ -258,11 +258,11 @@ def test_damaged_weights_are_told_apart_from_finding_nothing(rgb):
         ({"size_hw": (16, 64)}, "the nearest are 32x64"),
         ({"size_hw": (0, 64)}, r"expected the size as \(height, width\)"),
         ({"threshold": 1.5}, r"threshold must be in 0\.\.1 or 'auto', got 1\.5"),
-        ({"threshold": "auto"}, "these have not. Measure and store them with: rtdetr evaluate"),
+        ({"threshold": "auto"}, "these do not have. Measure and store them with: rtdetr evaluate"),
         ({"threshold": float("nan")}, "got nan"),
-        ({"max_detections": 0}, "max_detections must be a whole number from 1, got 0"),
-        ({"batch_size": 0}, "batch_size must be a whole number from 1, got 0"),
-        ({"batch_size": True}, "batch_size must be a whole number from 1, got True"),
+        ({"max_detections": 0}, "max_detections must be an integer of at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be an integer of at least 1, got 0"),
+        ({"batch_size": True}, "batch_size must be an integer of at least 1, got True"),
     ],
 )
 def test_options_out_of_range(detector, rgb, options, message):
@@ -275,7 +275,7 @@ def test_bad_construction():
         TorchDetector(make_model(), Categories.numbered(4))
     with pytest.raises(InputError, match="the model has 5 classes, got 2 thresholds"):
         make_detector(thresholds=[0.5, 0.5])
-    with pytest.raises(InputError, match=r"suppression must be in 0\.\.1, got nan"):
+    with pytest.raises(InputError, match=r"NMS IoU threshold must be in 0\.\.1, got nan"):
         make_detector(nms_iou=float("nan"))
     with pytest.raises(InputError, match="nearest"):
         make_detector(size_hw=(100, 100))

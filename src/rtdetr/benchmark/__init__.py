@@ -1,4 +1,4 @@
-"""How fast models and exported files run here: measured side by side, as a table, JSON and a chart."""
+"""Benchmark models and exported files on this machine side by side; results as a table, JSON and a chart."""
 
 from rtdetr.benchmark.measure import STAGES, Measurement, Summary, measure
 from rtdetr.benchmark.report import chart_kind, environment, save_chart, table, to_json

@@ -1,7 +1,7 @@
-"""Times of detectors: decoding, preprocessing, network and post-processing of a batch, and images a second of a list.
+"""Time detectors: decoding, preprocessing, network and postprocessing of a batch, and the throughput of a list.
 
-Every round runs all detectors once, so that a slow moment of the machine hits them alike. A stage ends when its result
-is in main memory, so work of a GPU is waited for and counted.
+Every round runs all detectors once, so that a slow moment of the machine affects all of them. A stage ends when its
+result is in main memory, so GPU work is included.
 """
 
 import io
@@ -39,19 +39,19 @@ class Summary(NamedTuple):
 
 @dataclass(frozen=True)
 class Measurement:
-    """One model at one batch size.
+    """Results of one model at one batch size.
 
     Attributes:
-        name: how the caller calls it.
+        name: the caller's name of the model.
         description: model, precision, device and size.
-        precision: the type that the network computes in.
-        num_threads: of the network on the CPU; None: not known.
-        batch_size: images that go through together.
+        precision: precision in which the network runs.
+        num_threads: number of CPU threads of the network; None: unknown.
+        batch_size: images per batch.
         size_hw: height and width of the network's input, pixels.
-        stages: time of each stage for the whole batch.
+        stages: time per stage for the whole batch.
         total: time of all stages together.
-        images_per_second: in a long list, where engines overlap stages and images.
-        peak_memory_mb: most memory of a process that only loads and runs this; None: not measured.
+        images_per_second: throughput on a long list, for which engines overlap stages and images.
+        peak_memory_mb: peak memory of a process that only loads and runs this model; None: not measured.
     """
 
     name: str
@@ -79,27 +79,30 @@ def measure(
     """Time detectors side by side.
 
     Args:
-        detectors: by name.
-        photos: contents of image files, or arrays; a batch takes as many as it needs, in turn.
-        batch_sizes: images that go through together. A graph with a smaller batch runs several times.
-        size_hw: height and width for the networks, multiples of 32; None: each one's own.
-        rounds: timed runs of each detector.
-        warmup: runs before these.
-        memory_mb: what `peak_memory` measured for each name.
+        detectors: detectors by name.
+        photos: contents of image files, or arrays; batches use them in turn.
+        batch_sizes: images per batch. A graph with a smaller batch runs several times.
+        size_hw: height and width of the networks' input, multiples of 32; None: the default size of each.
+        rounds: number of timed runs per detector.
+        warmup: number of untimed warm-up runs.
+        memory_mb: results of `peak_memory` by name.
 
     Raises:
-        InputError: no photos, counts that are not positive, or a size that a graph does not have.
+        InputError: there are no photos, a count is not positive, or a graph does not support the size.
     """
     if not photos or rounds < 1 or warmup < 0 or min(batch_sizes, default=0) < 1:
-        raise InputError("expected photos, rounds and batch sizes of at least 1")
+        raise InputError(
+            "expected at least one photo, and rounds and batch sizes of at least 1, got "
+            f"{len(photos)} photos, {rounds} rounds, {warmup} warm-up runs and batch sizes {list(batch_sizes)}"
+        )
     sizes = {name: detector.checked_size(size_hw) for name, detector in detectors.items()}
     found = []
     for batch_size in batch_sizes:
-        sources = [photos[place % len(photos)] for place in range(batch_size)]
+        sources = [photos[i % len(photos)] for i in range(batch_size)]
         times: dict[str, list[list[float]]] = {name: [] for name in detectors}
         for turn in range(warmup + rounds):
             for name, detector in detectors.items():
-                one = _timed(detector, sources, sizes[name])
+                one = _time_stages(detector, sources, sizes[name])
                 if turn >= warmup:
                     times[name].append(one)
         for name, detector in detectors.items():
@@ -112,7 +115,7 @@ def measure(
                     num_threads=detector.num_threads,
                     batch_size=batch_size,
                     size_hw=sizes[name],
-                    stages={stage: Summary.of(stages[:, place]) for place, stage in enumerate(STAGES)},
+                    stages={stage: Summary.of(stages[:, i]) for i, stage in enumerate(STAGES)},
                     total=Summary.of(stages.sum(axis=1)),
                     images_per_second=round(_throughput(detector, photos, batch_size, sizes[name]), 2),
                     peak_memory_mb=(memory_mb or {}).get(name),
@@ -121,14 +124,14 @@ def measure(
     return found
 
 
-def _timed(detector: BaseDetector, sources: Sequence[ImageSource], size_hw: tuple[int, int]) -> list[float]:
-    """Seconds of each stage for one batch."""
+def _time_stages(detector: BaseDetector, sources: Sequence[ImageSource], size_hw: tuple[int, int]) -> list[float]:
+    """Seconds per stage for one batch."""
     thresholds = detector.by_class(_THRESHOLD)
     step = detector.batch_sizes[1] or len(sources)
     marks = [time.perf_counter()]
-    pictures = [detector.read(source) for source in sources]
+    images = [detector.read(source) for source in sources]
     marks.append(time.perf_counter())
-    prepared = [detector.prepare(picture, size_hw) for picture in pictures]
+    prepared = [detector.prepare(image, size_hw) for image in images]
     batches = [detector.batch(prepared[start : start + step]) for start in range(0, len(prepared), step)]
     marks.append(time.perf_counter())
     outputs = [detector.infer(batch) for batch in batches]
@@ -142,19 +145,19 @@ def _timed(detector: BaseDetector, sources: Sequence[ImageSource], size_hw: tupl
 def _throughput(
     detector: BaseDetector, photos: Sequence[ImageSource], batch_size: int, size_hw: tuple[int, int]
 ) -> float:
-    """Images a second of a list of files in memory."""
-    sources = [photos[place % len(photos)] for place in range(max(8, 3 * batch_size))]
+    """Images per second for a list of files in memory."""
+    sources = [photos[i % len(photos)] for i in range(max(8, 3 * batch_size))]
     fixed = None if size_hw == detector.size_hw else size_hw
-    detector(sources[:2] * batch_size, size_hw=fixed, batch_size=batch_size)  # some engines prepare for lists
+    detector(sources[:2] * batch_size, size_hw=fixed, batch_size=batch_size)  # warm-up: some engines prepare for lists
     start = time.perf_counter()
     detector(sources, size_hw=fixed, batch_size=batch_size)
     return len(sources) / (time.perf_counter() - start)
 
 
 def sample_photo(num_channels: int = 3, *, size_wh: tuple[int, int] = (1280, 960)) -> bytes | np.ndarray:
-    """A JPEG file of soft colors, the same everywhere, for those who bring no photos.
+    """Return a generated JPEG file, the same on every machine, to benchmark without photos.
 
-    For a number of channels that JPEG does not have, an array (h, w, num_channels) of its colors in turn.
+    For a number of channels that JPEG does not support, return an array (h, w, num_channels) that repeats its colors.
     """
     colors = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     photo = Image.fromarray(colors).resize(size_wh, Image.Resampling.BICUBIC)
@@ -166,7 +169,7 @@ def sample_photo(num_channels: int = 3, *, size_wh: tuple[int, int] = (1280, 960
 
 
 def peak_memory(source: str, *, options: Mapping[str, object], batch_size: int) -> float | None:
-    """Most memory, in MB, of a process of its own that loads a model and runs it; None where that is not known."""
+    """Peak memory, in MB, of a separate process that loads and runs a model; None if it is unknown."""
     job = json.dumps({"source": source, "options": dict(options), "batch_size": batch_size})
     command = [sys.executable, "-m", "rtdetr.benchmark.memory", job]
     result = subprocess.run(command, capture_output=True, text=True, check=False)

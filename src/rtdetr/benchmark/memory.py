@@ -1,4 +1,4 @@
-"""Loads and runs one model, and prints the most memory that took: `python -m rtdetr.benchmark.memory JOB`."""
+"""Load and run one model, and print the peak memory: `python -m rtdetr.benchmark.memory JOB`."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ from rtdetr.runtimes import load
 
 
 def highest_mb() -> float | None:
-    """Peak of this process so far, from Linux; None elsewhere."""
+    """Peak memory of this process so far, on Linux; None on other systems."""
     status = Path("/proc/self/status")
     if not status.is_file():
         return None

@@ -1,4 +1,4 @@
-"""What was measured, for reading: a table, plain data for a JSON file, a bar chart, and the machine it was on."""
+"""Results of a benchmark: a table, data for a JSON file, a bar chart, and a description of the machine."""
 
 import platform
 import time
@@ -19,7 +19,7 @@ _COLORS = {"decode": GRAY, "preprocess": PALE_BLUE, "network": BLUE, "postproces
 
 
 def environment() -> dict[str, Any]:
-    """The machine and the versions of what runs on it."""
+    """Describe the machine and the versions of the relevant packages."""
     return {
         "date": time.strftime("%Y-%m-%d"),
         "system": platform.platform(),
@@ -32,7 +32,7 @@ def environment() -> dict[str, Any]:
 
 
 def table(found: Sequence[Measurement]) -> str:
-    """Lines with medians of each stage in milliseconds, percentiles of the whole, images/s and memory."""
+    """Format a table: medians per stage and percentiles of the total in milliseconds, images/s and memory."""
     header = ("model", "runs as", "batch", *STAGES, "total", "p90", "p99", "images/s", "peak MB")
     rows: list[tuple[str, ...]] = [header]
     for one in found:
@@ -42,12 +42,12 @@ def table(found: Sequence[Measurement]) -> str:
         threads = "" if one.num_threads is None else f", {counted(one.num_threads, 'thread')}"
         runs_as = one.description.partition(" in ")[2] + threads
         rows.append((one.name, runs_as, str(one.batch_size), *numbers, f"{one.images_per_second:.1f}", memory))
-    lines = text_table(rows, right=[place >= 2 for place in range(len(header))])
-    return f"{lines}\ntimes of a whole batch in milliseconds; stages and total are medians"
+    lines = text_table(rows, right=[column >= 2 for column in range(len(header))])
+    return f"{lines}\ntimes per batch in milliseconds; stages and total are medians"
 
 
 def to_json(found: Sequence[Measurement]) -> dict[str, Any]:
-    """Everything that was measured, and where."""
+    """Return all measurements and the environment."""
     rows = []
     for one in found:
         row = asdict(one)
@@ -57,10 +57,10 @@ def to_json(found: Sequence[Measurement]) -> dict[str, Any]:
 
 
 def chart_kind(path: Path) -> str:
-    """The format of a chart file, by its name.
+    """Return the format of a chart file, from its suffix.
 
     Raises:
-        InputError: it cannot be drawn.
+        InputError: the format is not supported.
     """
     kind = path.suffix.lower().removeprefix(".")
     if kind not in ("png", "svg", "pdf"):
@@ -69,10 +69,10 @@ def chart_kind(path: Path) -> str:
 
 
 def save_chart(found: Sequence[Measurement], path: Path) -> Path:
-    """Draw a bar per measurement, made of its stages.
+    """Draw one bar per measurement, stacked from its stages.
 
     Raises:
-        InputError: the file cannot be written, or is of a kind that cannot be drawn.
+        InputError: the file cannot be written, or its format is not supported.
     """
     from rtdetr.fonts.figure import figure_names
 
@@ -84,10 +84,10 @@ def save_chart(found: Sequence[Measurement], path: Path) -> Path:
         widths = [one.stages[stage].p50 / one.batch_size for one in found]
         axes.barh(range(len(found)), widths, left=left, height=0.6, color=_COLORS[stage], label=stage)
         left = [start + width for start, width in zip(left, widths, strict=True)]
-    for place, (end, one) in enumerate(zip(left, found, strict=True)):  # a median of sums is no sum of medians
+    for row, (end, one) in enumerate(zip(left, found, strict=True)):  # the median total is not the sum of medians
         axes.annotate(
             f"{one.total.p50 / one.batch_size:.1f}",
-            (end, place),
+            (end, row),
             xytext=(4, 0),
             textcoords="offset points",
             va="center",
@@ -99,7 +99,7 @@ def save_chart(found: Sequence[Measurement], path: Path) -> Path:
     axes.set_yticks(range(len(found)), labels, fontsize=SMALL_TEXT, fontfamily=names.families)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.1 * max(left))
-    axes.set_xlabel("milliseconds per image: medians of the stages, and of the total at the end")
+    axes.set_xlabel("milliseconds per image (medians; numbers: median total)")
     style_axes(axes, title="Time per image", grid="x")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=len(STAGES), frameon=False)
     return save_figure(figure, path, error=InputError, kind=kind)

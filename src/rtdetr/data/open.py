@@ -24,7 +24,7 @@ from rtdetr.data.records import SPLIT_NAMES, Found
 from rtdetr.data.voc_files import stray_voc
 from rtdetr.errors import ConfigError, DatasetError, MissingSplitError, nearest
 from rtdetr.files import with_home
-from rtdetr.images.sources import is_address, refused_address
+from rtdetr.images.sources import is_url, url_message
 
 _log = logging.getLogger(__name__)
 
@@ -101,8 +101,8 @@ def find_dataset(path: Path, *, split: str, images: Path | None = None) -> Found
         found = _in_folder(path, split, images)
     elif path.is_file():
         found = _from_file(path, split, images)
-    elif is_address(path):
-        raise DatasetError(refused_address(path))
+    elif is_url(path):
+        raise DatasetError(url_message(path))
     else:
         raise DatasetError(f"no dataset {path}: expected a folder, {expected_files()}")
     return found

@@ -1,4 +1,4 @@
-"""Models as files for other runtimes: `export` writes one, `ExportOptions` says how, `formats.py` has the table."""
+"""Export of models to files for other runtimes: `export` writes one, `ExportOptions` configures it."""
 
 from rtdetr.export.export import ExportResult, RefusedExportError, export
 from rtdetr.export.options import EngineOptions, ExportOptions, Int8Options

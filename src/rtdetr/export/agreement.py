@@ -1,6 +1,7 @@
-"""How far two detectors agree on images: detections are compared as sets, whatever their order.
+"""Agreement of two detectors on images: detections are compared as sets, in any order.
 
-Ranking and query selection cut at close scores, so the rows of two correct outputs differ; the objects do not.
+Ranking and query selection decide between close scores, so the rows of two correct outputs can differ; the objects do
+not.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from rtdetr.categories import Categories
 from rtdetr.detections import Detections
 from rtdetr.wording import counted
 
-PAIR_IOU = 0.5  # below it two boxes are not of the same object
+PAIR_IOU = 0.5  # boxes with a lower IoU are not of the same object
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,10 @@ class Tolerance:
     """How much an exported model may differ from the float32 PyTorch model.
 
     Attributes:
-        matched: least share of detections with a partner within `iou` and `score`, 0..1.
-        iou: least IoU of such a pair.
-        score: largest difference of scores of such a pair.
-        ap_drop: most AP that may be lost on a dataset, 0..1.
+        matched: minimum share of detections that match within `iou` and `score`, 0..1.
+        iou: minimum IoU of a matched pair.
+        score: maximum score difference of a matched pair.
+        ap_drop: maximum loss of AP on a dataset, 0..1.
     """
 
     matched: float
@@ -35,18 +36,18 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Agreement:
-    """What a set-wise comparison counted, over all images.
+    """Counts of a set-wise comparison, over all images.
 
     Attributes:
         num_reference: detections of the reference above the threshold.
-        num_found: detections of the other detector above it.
-        num_pairs: of the same class and object in both.
+        num_found: detections of the other detector above the threshold.
+        num_pairs: pairs of detections of the same class and object.
         num_matched: pairs within the tolerance.
-        missed: detections of the reference without a partner.
-        extra: detections of the other without a partner.
-        lowest_iou: of all pairs; 1 without pairs.
-        mean_iou: of all pairs; 1 without pairs.
-        largest_score_difference: of all pairs; 0 without pairs.
+        missed: unpaired detections of the reference.
+        extra: unpaired detections of the other detector.
+        lowest_iou: lowest IoU of the pairs; 1 without pairs.
+        mean_iou: mean IoU of the pairs; 1 without pairs.
+        largest_score_difference: largest score difference of the pairs; 0 without pairs.
     """
 
     num_reference: int
@@ -61,7 +62,7 @@ class Agreement:
 
     @property
     def matched_share(self) -> float:
-        """Matched pairs among all objects that either of them found, 0..1; 1 where neither found any."""
+        """Share of matched pairs among all objects that either detector found, 0..1; 1 if neither found any."""
         total = self.num_pairs + self.missed + self.extra
         return self.num_matched / total if total else 1.0
 
@@ -77,11 +78,11 @@ def compare(
     """Compare the detections of each image.
 
     Args:
-        reference: of the reference, down to `threshold - tolerance.score`.
-        found: of the other detector on the same images, down to the same score.
-        threshold: detections count whose score, or whose partner's, is above it. A score that the tolerance lets fall
-            just below is therefore no missed detection.
-        tolerance: what makes a pair a match.
+        reference: detections of the reference, down to a score of `threshold - tolerance.score`.
+        found: detections of the other detector on the same images, down to the same score.
+        threshold: a pair counts if at least one of its scores is above it. A score just below it, within the tolerance,
+            is therefore not a missed detection.
+        tolerance: limits within which a pair matches.
     """
     missed = extra = 0
     ious, differences = [np.empty(0)], [np.empty(0)]
@@ -112,7 +113,7 @@ def compare(
 
 
 def class_difference(reference: Categories, found: Categories) -> str | None:
-    """The first class that two models name differently, on one line; None: they agree."""
+    """Describe the first class that differs between two models, on one line; None if all classes agree."""
     if len(found) != len(reference):
         return f"it has {counted(len(found), 'class')}, expected {len(reference)}"
     for label, (one, other) in enumerate(zip(found, reference, strict=True)):

@@ -1,4 +1,4 @@
-"""Images to compare two models on where the user gives none: a photograph, and colored shapes drawn here."""
+"""Images to compare two models on if the user passes none: a photo and generated colored shapes."""
 
 import colorsys
 import importlib.util
@@ -12,16 +12,16 @@ from rtdetr.images import LoadedImage, open_image, read_image
 
 _SIZES_WH = ((320, 240), (240, 320), (256, 256))
 _CORNERS = {"square": 4, "triangle": 3, "disk": 48, "star": 10}
-_HUES = (1 / 6, 2 / 6, 0.0, 3 / 6)  # those of the demo's classes, in the order of _CORNERS
+_HUES = (1 / 6, 2 / 6, 0.0, 3 / 6)  # hues of the demo's classes, in the order of _CORNERS
 
 
 def built_in_images(num_channels: int = 3) -> list[LoadedImage]:
-    """Return images, the same ones at each call: three drawn ones and, with matplotlib, its photo of a person.
+    """Return the same images at every call: three of drawn shapes and, if matplotlib is installed, its sample photo.
 
     Args:
-        num_channels: 3 for PIL's RGB, 1 for gray; for any other number red, green and blue in turn, again and again.
+        num_channels: 3 for RGB, 1 for grayscale; for any other number, red, green and blue are repeated in turn.
     """
-    drawn = [_drawn(np.random.default_rng(number), size_wh) for number, size_wh in enumerate(_SIZES_WH)]
+    drawn = [_draw_shapes(np.random.default_rng(number), size_wh) for number, size_wh in enumerate(_SIZES_WH)]
     return [_with_channels(image, num_channels) for image in (*drawn, *_photos())]
 
 
@@ -39,8 +39,8 @@ def _photos() -> list[Image.Image]:
     return [open_image(file)] if file.is_file() else []
 
 
-def _drawn(rng: np.random.Generator, size_wh: tuple[int, int]) -> Image.Image:
-    """Shapes of several classes of the demo's dataset, each in a cell of its own, on a background that varies."""
+def _draw_shapes(rng: np.random.Generator, size_wh: tuple[int, int]) -> Image.Image:
+    """Draw one shape per class of the demo dataset, each in its own cell, on a random background."""
     width, height = size_wh
     ramp = np.linspace(60, 180, width)[None, :, None] + np.linspace(-30, 30, height)[:, None, None]
     background = ramp + rng.uniform(-12, 12, (height, width, 1)) + rng.uniform(-15, 15, 3)

@@ -1,4 +1,4 @@
-"""`rtdetr.export.export`: a model as a file of any format, which is compared with the model before it appears."""
+"""`rtdetr.export.export`: write a model to a file of any format, after comparing the file with the model."""
 
 import os
 from collections.abc import Sequence
@@ -25,12 +25,12 @@ from rtdetr.runtimes.metadata import ExportMetadata
 class ExportResult(NamedTuple):
     """A finished export.
 
-    path: the file.
-    size_bytes: its size, with the weights where they are in a file of their own.
-    num_nodes: operators in its graph; None where not counted.
-    metadata: what it says about itself.
-    report: of the comparison with the network in float32; None where there was none.
-    kept_float: stages of an INT8 model that went back to float, in the order in which they did.
+    path: the exported file.
+    size_bytes: its size, including a separate file of weights.
+    num_nodes: number of operators in its graph; None if not counted.
+    metadata: description of the model, stored in the file.
+    report: report of the comparison with the float32 network; None if it was not compared.
+    kept_float: stages of an INT8 model that were returned to float, in that order.
     """
 
     path: Path
@@ -42,7 +42,7 @@ class ExportResult(NamedTuple):
 
 
 class RefusedExportError(ExportError):
-    """An exported model that differs from the original by more than is allowed; `report` says how."""
+    """An exported model differs from the original by more than the tolerance; see `report`."""
 
     def __init__(self, message: str, report: VerifyReport) -> None:
         super().__init__(message)
@@ -60,32 +60,32 @@ def export(
     data: Data | None = None,
     on_bad_image: str = "error",
 ) -> ExportResult:
-    """Write a model as a file for another runtime.
+    """Export a model to a file for another runtime.
 
     Args:
-        model: a name, checkpoint or folder as `rtdetr.load` takes them, or a network. For TensorRT also an `.onnx` file
-            of this library, which is compiled as it is and not compared.
-        path: the file to write; a file that is there is replaced once the new one is complete.
-        options: the format and its settings; None: the format that `path` says, for one image in float32.
-        check: compare its detections with those of the network in float32 first. INT8 always is compared.
-        images: images for the check; None: some of `data`, else built-in ones. INT8 is calibrated on them.
-        data: a dataset for the check, to compare the average precision on its split "val" too. INT8 needs it, or
-            `images`; without `images` it is calibrated on its split "train".
-        on_bad_image: "error" or "skip" for its images that cannot be read; see `open_dataset`.
+        model: a name, checkpoint or folder as for `rtdetr.load`, or a network. For TensorRT also an `.onnx` file
+            written by this library, which is compiled unchanged and not compared.
+        path: the file to write; an existing file is replaced when the new one is complete.
+        options: the format and its settings; None: the format of the extension of `path`, for one image in float32.
+        check: compare its detections with those of the float32 network first. INT8 is always compared.
+        images: images for the check; None: some of `data`, otherwise built-in ones. INT8 is calibrated on them.
+        data: dataset for the check, to also compare average precision on its "val" split. INT8 needs it or `images`;
+            without `images`, INT8 is calibrated on its "train" split.
+        on_bad_image: "error" or "skip", for images of `data` that cannot be read; see `open_dataset`.
 
     Raises:
-        RefusedExportError: the check found a difference beyond the tolerance; nothing was written.
+        RefusedExportError: the check found differences beyond the tolerance; nothing was written.
         ExportError: the model cannot be exported, its own output is not finite, or the file cannot be written.
-        ConfigError: options that do not fit the format or the model.
+        ConfigError: options do not fit the format or the model.
         InputError, DatasetError: an image or the dataset cannot be read, or has other classes; nothing was written.
         WeightsError: the checkpoint is missing, damaged or of another model.
-        MissingDependencyError: the package that writes or runs the format is not installed.
+        MissingDependencyError: a package that writes or runs the format is not installed.
     """
     target = with_home(path)
     options = complete(options or ExportOptions(), target, has_images=images is not None or data is not None)
-    write = writer_of(options)  # a missing package is told before the work
+    write = writer_of(options)  # first, so that a missing package is an error before the work
     if options.format == "tensorrt" and not isinstance(model, RTDETR | Source) and exported_format(model) == "onnx":
-        return _compiled(Path(model), target, options, alone=not (images or data))
+        return _compile_onnx(Path(model), target, options, alone=not (images or data))
     is_int8 = options.precision == "int8"
     check = check or is_int8
     if not check:
@@ -95,40 +95,42 @@ def export(
     check_finite(job.reference, samples.images[0])
     with files_together(target, error=ExportError) as file:
         written = quantize(job, samples, file, write) if is_int8 else Written(write(job, file))
-        report = _checked(job, samples, file, written) if check else None
+        report = _check(job, samples, file, written) if check else None
         size = size_in_bytes(file)
     return ExportResult(target, size, written.num_nodes, job.metadata, report, written.kept_float)
 
 
-def _checked(job: Job, samples: Samples, file: Path, written: Written) -> VerifyReport:
-    """Compare a file with the network that it was made from."""
+def _check(job: Job, samples: Samples, file: Path, written: Written) -> VerifyReport:
+    """Compare a file with the network it was exported from."""
     options = job.options
     is_int8 = options.precision == "int8"
     if is_int8:
         tolerance = int8_tolerance(options.int8_or_default.max_drop)
     else:
         tolerance = RESIZED if options.preprocess else TOLERANCES[options.precision]
-    dataset = None if is_int8 else samples.dataset  # the AP of INT8 is known
+    dataset = None if is_int8 else samples.dataset  # AP of INT8 has already been measured
     try:
         report = verify(file, job.reference, images=samples.images, tolerance=tolerance, data=dataset)
-    except WeightsError as error:  # it cannot be read: the engine is older than the format
-        words = str(error).replace(f"{file.parent}{os.sep}", "")  # a folder that is gone by now
+    except WeightsError as error:  # it cannot be read: the installed runtime is older than the format
+        reason = str(error).replace(f"{file.parent}{os.sep}", "")  # the name of the temporary folder
         hint = " A lower opset may help." if options.format == "onnx" else ""
-        raise ExportError(f"the file does not load here, so it was not kept: {words}.{hint}") from None
+        raise ExportError(
+            f"the exported file does not load on this machine and was not kept: {reason}.{hint}"
+        ) from None
     if is_int8:
         report = replace(report, ap=written.ap, reference_ap=written.reference_ap)
     if not report.passed:
         raise RefusedExportError(
             f"{report.reason}, even with every stage in float"
             if is_int8
-            else f"the exported model is not the same model: {report.reason}",
+            else f"the exported model differs from the original: {report.reason}",
             report,
         )
     return report
 
 
-def _compiled(graph: Path, target: Path, options: ExportOptions, *, alone: bool) -> ExportResult:
-    """Compile an ONNX file for TensorRT as it is, without a comparison."""
+def _compile_onnx(graph: Path, target: Path, options: ExportOptions, *, alone: bool) -> ExportResult:
+    """Compile an ONNX file for TensorRT unchanged, without a comparison."""
     from rtdetr.export.tensorrt import compile_onnx
 
     engine = options.engine or EngineOptions()
@@ -142,7 +144,7 @@ def _compiled(graph: Path, target: Path, options: ExportOptions, *, alone: bool)
     )
     if not alone or options != expected:
         raise ConfigError(
-            f"{graph} is compiled as it is: with an .onnx file, pass only --output, --workspace, --batch-range, "
+            f"{graph} is compiled unchanged: with an .onnx file, pass only --output, --workspace, --batch-range, "
             "--size-range and --timing-cache"
         )
     num_nodes, metadata = compile_onnx(graph, target, engine=engine)

@@ -1,7 +1,7 @@
-"""The table of export formats: what each takes, what writes its files, and what opens them for the check.
+"""The table of export formats: the options each accepts, its writer, and what opens its files for the check.
 
-`complete` checks the options of an export against it, once, before anything is read or built. The endings of files are
-in `rtdetr/exported_files.py`, for the runtimes; what an option means and its default are in `ExportOptions`.
+`complete` checks the options of an export against this table once, before anything is read or built. File extensions
+are in `rtdetr/exported_files.py`, because runtimes need them too; `ExportOptions` documents options and defaults.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,23 +17,23 @@ from rtdetr.export.samples import Feed
 from rtdetr.exported_files import ending, exported_format
 
 Writer = Callable[[Job, Path], int | None]
-"""Writes the file of a job; returns the number of operators in its graph, None where they are not counted."""
+"""Writes the file of a job; returns the number of operators in its graph, or None if they are not counted."""
 Int8Writer = Callable[[Job, Path, Sequence[str], Sequence[Feed]], int | None]
-"""The same in INT8, given the stages of the network to quantize, and inputs of the graph to calibrate on."""
+"""The same in INT8; also takes the network stages to quantize and the graph inputs to calibrate on."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """One kind of exported file.
+    """One export format.
 
     Attributes:
-        runs_in: what opens its files.
-        writer: imports the packages that write it, and returns the function that does.
-        precisions: those of `ExportOptions.precision` that it has, "int8" aside.
-        takes: those of `OPTIONS` that it has.
-        int8_writer: as `writer`, for precision "int8"; None: it has none.
-        load: opens a file for the check; None: `rtdetr.load` does.
-        instead: why it lacks an option or a precision, and what to do, by the name of either.
+        runs_in: what runs its files.
+        writer: imports the packages that write it and returns the writer.
+        precisions: supported values of `ExportOptions.precision`, except "int8".
+        takes: supported names of `OPTIONS`.
+        int8_writer: like `writer`, for precision "int8"; None: INT8 is not supported.
+        load: opens a file for the check; None: use `rtdetr.load`.
+        instead: maps an unsupported option or precision to the reason and what to do instead.
     """
 
     runs_in: str
@@ -53,7 +53,7 @@ OPTIONS = {
     "compiled": "--compiled",
     "engine": "--workspace, --batch-range, --size-range, --timing-cache",
 }
-"""Fields of `ExportOptions` that not every format has, and what the command line calls them."""
+"""Fields of `ExportOptions` that not every format has, with their command line options."""
 
 
 def _onnx() -> Writer:
@@ -94,13 +94,13 @@ def _torch() -> Writer:
 
 FORMATS = {
     "onnx": Format(
-        "ONNX Runtime and whatever reads ONNX",
+        "ONNX Runtime and other tools that read ONNX",
         _onnx,
         precisions=("fp32", "fp16"),
         takes=("opset", "gather_only", "preprocess", "nms_iou"),
         int8_writer=_int8_onnx,
         instead={
-            "bf16": "ONNX Runtime has no bfloat16 convolutions; OpenVINO runs fp32 files in bf16 where the machine can"
+            "bf16": "ONNX Runtime has no bfloat16 convolutions; OpenVINO runs fp32 files in bf16 on machines with it"
         },
     ),
     "openvino": Format(
@@ -118,7 +118,7 @@ FORMATS = {
         instead={
             "int8": "quantize to ONNX with 'rtdetr quantize MODEL DATA --format onnx --symmetric', then run 'rtdetr "
             "export MODEL_int8.onnx --format tensorrt'",
-            "preprocess": "TensorRT's resize is not the library's own; the detector that runs the engine resizes",
+            "preprocess": "TensorRT resizes differently from this library; the detector that runs the engine resizes",
         },
     ),
     "torch": Format(
@@ -127,60 +127,60 @@ FORMATS = {
         precisions=("fp32", "fp16", "bf16"),
         takes=("preprocess", "compiled"),
         instead={
-            "nms_iou": "PyTorch programs have no non-maximum suppression; the detector that runs them can do it (--nms "
-            "of 'rtdetr predict')",
+            "nms_iou": "PyTorch programs have no NMS; the detector that runs them can apply it (--nms of 'rtdetr "
+            "predict')",
         },
     ),
 }
 
 
 def complete(options: ExportOptions, file: Path, *, has_images: bool) -> ExportOptions:
-    """Check the options of an export, and return them with the format filled in.
+    """Check the options of an export and return them with the format filled in.
 
     Args:
-        options: as the user gave them.
-        file: to be written; its name says the format where the options do not.
-        has_images: whether images or a dataset were given, which INT8 is calibrated on.
+        options: the user's options.
+        file: the file to write; its extension determines the format if the options do not.
+        has_images: whether images or a dataset were given; INT8 is calibrated on them.
 
     Raises:
-        ConfigError: no format, another one than the file's name says, or an option that the format does not have.
+        ConfigError: the format is unknown or contradicts the extension, or the format does not support an option.
     """
     named = exported_format(file)
     format = options.format or named
     if format is None:
         endings = ", ".join(ending(format) for format in FORMATS)
-        raise ConfigError(f"{file}: expected a name ending in {endings}, which says the format")
+        raise ConfigError(f"{file}: expected a name ending in {endings}, which determines the format")
     if file.suffix.lower() != ending(format):
-        instead = f"; format {named} has that ending" if named not in (None, format) else ""
+        instead = f"; the extension of {file.name} is that of format {named}" if named not in (None, format) else ""
         raise ConfigError(f"{file}: expected a name ending in {ending(format)} for format {format}{instead}")
     form = FORMATS[format]
     for name, flags in OPTIONS.items():
         value = getattr(options, name)
         if value is not None and value is not False and name not in form.takes:
-            takers = _either([other for other, one in FORMATS.items() if name in one.takes])
+            supporting = _any_of([other for other, one in FORMATS.items() if name in one.takes])
             raise ConfigError(
-                f"{name} ({flags}) is for format {takers}, got format {format}: leave it out{_because(form, name)}"
+                f"{name} ({flags}) needs format {supporting}, got format {format}: leave it out{_reason(form, name)}"
             )
     known = [*form.precisions, *(["int8"] if form.int8_writer else [])]
     if options.precision not in known:
         raise ConfigError(
-            f"precision (--precision): expected {_either(known)} for format {format}, got {options.precision!r}"
-            f"{_because(form, options.precision)}"
+            f"precision (--precision): expected {_any_of(known)} for format {format}, got {options.precision!r}"
+            f"{_reason(form, options.precision)}"
         )
     if options.precision == "int8" and not has_images:
-        raise ConfigError("INT8 is calibrated on images: give a dataset, which AP is measured on too, or images")
+        raise ConfigError("INT8 needs images to calibrate on: pass a dataset, to measure AP as well, or images")
     return options.replace(format=format)
 
 
 def writer_of(options: ExportOptions) -> Any:
-    """Import what writes these options, and return it: an `Int8Writer` for precision "int8", else a `Writer`.
+    """Import and return the writer for these options: an `Int8Writer` for precision "int8", otherwise a `Writer`.
 
     Raises:
         MissingDependencyError: a package that writes the format is not installed.
     """
     form = FORMATS[str(options.format)]
     find = form.int8_writer if options.precision == "int8" else form.writer
-    assert find is not None  # `complete` has refused it
+    assert find is not None  # otherwise `complete` has raised
     try:
         with require_extra():
             return find()
@@ -188,9 +188,9 @@ def writer_of(options: ExportOptions) -> Any:
         raise MissingDependencyError(f"export to {options.format}: {error}") from None
 
 
-def _because(form: Format, name: str) -> str:
+def _reason(form: Format, name: str) -> str:
     return f". {form.instead[name]}" if name in form.instead else ""
 
 
-def _either(names: Sequence[str]) -> str:
+def _any_of(names: Sequence[str]) -> str:
     return " or ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))

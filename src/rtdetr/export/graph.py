@@ -1,4 +1,4 @@
-"""The network as it is exported: a fused copy, with what belongs around it. The model never learns of any format."""
+"""The network to export: a fused copy with pre- and postprocessing. Models do not depend on any export format."""
 
 import copy
 
@@ -14,10 +14,10 @@ from rtdetr.models.deformable_attention import DeformableAttention
 
 
 def prepared(model: RTDETR, options: ExportOptions) -> RTDETR:
-    """Return a fused float32 copy with the layers, queries and sampling that `options` ask for.
+    """Return a fused float32 copy with the layers, queries and sampling of `options`.
 
-    Layers behind the evaluated one are gone. The model's own number of queries is cut to the number of tokens of an
-    image of `input_size`.
+    Decoder layers after the evaluated one are removed. The model's own number of queries is limited to the number of
+    tokens of an image of `input_size`.
 
     Raises:
         ConfigError: more layers than the model has, or more queries than an image has tokens.
@@ -26,7 +26,7 @@ def prepared(model: RTDETR, options: ExportOptions) -> RTDETR:
     decoder = network.decoder
     available = len(decoder.decoder.layers)
     if options.num_layers is not None and options.num_layers > available:
-        raise ConfigError(f"layers: at most the {available} of the model, got {options.num_layers}")
+        raise ConfigError(f"layers: expected at most {available}, which the model has, got {options.num_layers}")
     count = options.num_layers or decoder.config.eval_idx % available + 1
     decoder.config = decoder.config.replace(num_layers=count, eval_idx=count - 1)
     for layers in (decoder.decoder.layers, decoder.dec_score_head, decoder.dec_bbox_head):
@@ -40,31 +40,32 @@ def prepared(model: RTDETR, options: ExportOptions) -> RTDETR:
     if options.num_queries is not None and options.num_queries > tokens:
         height, width = input_size(network, options)
         raise ConfigError(
-            f"queries: at most the {tokens} tokens of an image of {height}x{width}, got {options.num_queries}"
+            f"queries: expected at most {tokens}, the number of tokens of an image of {height}x{width}, got "
+            f"{options.num_queries}"
         )
     network.num_queries = min(options.num_queries or network.num_queries, tokens)
     return network
 
 
 def input_size(network: RTDETR, options: ExportOptions) -> tuple[int, int]:
-    """Height and width of the network's input: the only one, or the usual one where sizes are free."""
+    """Height and width of the network's input: the fixed size, or the default one if sizes are dynamic."""
     return options.size_hw or network.config.eval_size_hw or (640, 640)
 
 
 class ExportGraph(nn.Module):
-    """A network with images in and detections out, for exporters that record PyTorch modules.
+    """A network from images to detections, for exporters that trace PyTorch modules.
 
     Inputs: `images` float32 (b, c, h, w) in [0, 1] and, for "boxes", `orig_target_sizes` int64 (b, 2) as (width,
-    height). With `preprocess` the only input is one `images` uint8 (1, h, w, c) of any size.
+    height). With `preprocess` the only input is `images` uint8 (1, h, w, c) of any size.
     Outputs: for "boxes" `labels` int64 (b, n), `boxes` float32 (b, n, 4) as xyxy in pixels and `scores` float32 (b, n);
     for "raw" `logits` float32 (b, q, k) and `boxes` float32 (b, q, 4) as normalized cxcywh.
 
     Args:
-        network: from `prepared`; it may have been converted to another number type since.
+        network: result of `prepared`; may have been converted to another dtype.
         preprocess: resize and scale in the graph.
         postprocess: "boxes" or "raw".
-        one_label: for "boxes": the best class of each query only.
-        size_hw: the network's input size, where the graph resizes.
+        one_label: for "boxes", return only the best class of each query.
+        size_hw: the network's input size, needed if the graph resizes.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class ExportGraph(nn.Module):
         self.one_label = one_label
 
     def forward(self, images: Tensor, orig_target_sizes: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Detect; see the class."""
+        """Return the outputs described in the class docstring."""
         if self.size_hw is not None:
             orig_target_sizes = torch.tensor([[images.shape[2], images.shape[1]]], device=images.device)
             planes = images.permute(0, 3, 1, 2).float()

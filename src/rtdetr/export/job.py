@@ -1,4 +1,4 @@
-"""What an export writes: the prepared network, what the file says about itself, and what it is compared with."""
+"""The job of an export: the prepared network, the metadata of the file, and the reference for the comparison."""
 
 from typing import NamedTuple
 
@@ -17,10 +17,10 @@ from rtdetr.runtimes.torch_detector import TorchDetector
 class Job(NamedTuple):
     """An export, ready to be written.
 
-    network: the model as it is exported, from `prepared`; a writer leaves it as it is.
-    options: with the format.
-    metadata: stored in the file.
-    reference: the same network in float32, that the file is compared with.
+    network: the network to export, from `prepared`; writers do not modify it.
+    options: the options, including the format.
+    metadata: description of the model, stored in the file.
+    reference: the same network in float32, which the file is compared with.
     """
 
     network: RTDETR
@@ -33,7 +33,7 @@ def make_job(source: Source, options: ExportOptions) -> Job:
     """Prepare a model for its export.
 
     Raises:
-        ConfigError: options that do not fit the model.
+        ConfigError: options do not fit the model.
     """
     network = prepared(source.model, options)
     reference = TorchDetector(
@@ -49,19 +49,21 @@ def make_job(source: Source, options: ExportOptions) -> Job:
 
 
 def check_finite(reference: TorchDetector, image: LoadedImage) -> None:
-    """Refuse a network whose own output is not finite; some engines clip such values, and their detections look sound.
+    """Refuse a network with non-finite output; some engines clip such values and then return plausible detections.
 
     Raises:
-        ExportError: it gives NaN or infinity for the image.
+        ExportError: the network outputs NaN or infinity for the image.
     """
     try:
         reference(image, size_hw=reference.size_hw)
     except WeightsError as error:
-        raise ExportError(f"nothing was written, as the model itself gives no finite numbers: {error}") from None
+        raise ExportError(
+            f"nothing was written, because the output of the model itself is not finite: {error}"
+        ) from None
 
 
 def _describe(source: Source, network: RTDETR, options: ExportOptions) -> ExportMetadata:
-    """What the file will say about itself."""
+    """Return the metadata to store in the file."""
     config = network.config
     return ExportMetadata(
         model=config.name,

@@ -1,7 +1,7 @@
-"""OpenVINO IR: the ONNX graph, converted and folded, as an `.xml` file with its `.bin` beside it.
+"""OpenVINO IR: the ONNX graph, converted and constant-folded, as an `.xml` file with a `.bin` file of the same name.
 
-The description of the model is in the IR's `rt_info` under "rtdetr". Its precision is the one that the network is
-verified in; for bfloat16 and float16 the weights are stored in 16 bits. Detectors choose theirs by the processor.
+The metadata is in the IR's `rt_info` under "rtdetr". Its precision is the one in which the network is verified; for
+bfloat16 and float16 the weights are stored in 16 bits. Detectors choose their own precision by the processor.
 """
 
 import hashlib
@@ -17,15 +17,15 @@ from rtdetr.files import files_together, refusal
 from rtdetr.runtimes.metadata import KEY, WEIGHTS_KEY, ExportMetadata
 from rtdetr.runtimes.openvino_core import openvino_core
 
-_TO_COME = "0" * 64  # in place of the hash of weights that are not written yet
-_GRAPH_OPSET = 18  # of the ONNX graph in between; OpenVINO 2025.1 and before cannot read GridSample of opset 20
+_PLACEHOLDER = "0" * 64  # until the weights are written and hashed
+_GRAPH_OPSET = 18  # of the intermediate ONNX graph; OpenVINO up to 2025.1 cannot read GridSample of opset 20
 
 
 def write_openvino(job: Job, file: Path) -> int:
-    """Write an `.xml` file and its `.bin`; returns the number of operators.
+    """Write an `.xml` file and its `.bin` file; return the number of operators.
 
     Raises:
-        ExportError: a module without an ONNX form, or the files cannot be written.
+        ExportError: a module cannot be converted to ONNX, or the files cannot be written.
     """
     model = convert(job)
     save_ir(model, file, metadata=job.metadata, half=job.options.precision in ("fp16", "bf16"))
@@ -40,31 +40,31 @@ def convert(job: Job) -> openvino.Model:
 
 
 def save_ir(model: openvino.Model, path: Path, *, metadata: ExportMetadata, half: bool) -> None:
-    """Write a model as IR; a reader meets the old pair of files or the new one.
+    """Write a model as IR; readers see either the old pair of files or the new one.
 
     Args:
-        model: gets the metadata.
+        model: the model; the metadata is added to it.
         path: the `.xml` file.
-        metadata: what the file says about itself.
+        metadata: description of the model, stored in the file.
         half: store float weights in 16 bits.
 
     Raises:
         ExportError: the files cannot be written.
     """
     model.set_rt_info(metadata.to_json(), [KEY])
-    model.set_rt_info(_TO_COME, [WEIGHTS_KEY])
+    model.set_rt_info(_PLACEHOLDER, [WEIGHTS_KEY])
     with files_together(path, error=ExportError) as new:
         try:
-            openvino.save_model(model, new.with_suffix(".xml"), compress_to_fp16=half)  # it takes no .XML
+            openvino.save_model(model, new.with_suffix(".xml"), compress_to_fp16=half)  # rejects .XML
             new.with_suffix(".xml").replace(new)
         except RuntimeError as failure:
             raise ExportError(refusal(new, failure)) from None
         sha256 = hashlib.sha256(new.with_suffix(".bin").read_bytes()).hexdigest()
-        new.write_bytes(new.read_bytes().replace(_TO_COME.encode(), sha256.encode()))
+        new.write_bytes(new.read_bytes().replace(_PLACEHOLDER.encode(), sha256.encode()))
 
 
 def count_operations(model: openvino.Model) -> int:
-    """Operations of a graph; constants, also those that are widened when they are read, inputs and outputs are none."""
+    """Number of operations in a graph, without constants (including compressed ones), inputs and outputs."""
     return sum(not _is_value(op) for op in model.get_ops())
 
 

@@ -1,4 +1,4 @@
-"""INT8 in OpenVINO: FakeQuantize operations, placed by NNCF's calibration, that OpenVINO runs in integers."""
+"""INT8 in OpenVINO: NNCF calibrates and inserts FakeQuantize operations, which OpenVINO runs in integers."""
 
 import contextlib
 import logging
@@ -16,8 +16,8 @@ from rtdetr.export.stages import is_part
 
 
 def write_int8_openvino(job: Job, file: Path, stages: Sequence[str], feeds: Sequence[Feed]) -> int:
-    """Write an `.xml` file and its `.bin` with the stages in 8-bit integers; returns the number of operators."""
-    for name in ("nncf", "torch.utils.cpp_extension"):  # they name every operation left alone, and a CUDA not needed
+    """Write an `.xml` file and its `.bin` file with the stages in INT8; return the number of operators."""
+    for name in ("nncf", "torch.utils.cpp_extension"):  # they log every ignored operation, and a missing CUDA
         logging.getLogger(name).setLevel(logging.ERROR)
     model = convert(job)
     ignored = [
@@ -30,7 +30,7 @@ def write_int8_openvino(job: Job, file: Path, stages: Sequence[str], feeds: Sequ
     ]
     if stages:
         presets = nncf.QuantizationPreset
-        with contextlib.redirect_stdout(sys.stderr):  # its progress bar
+        with contextlib.redirect_stdout(sys.stderr):  # NNCF's progress bar
             model = nncf.quantize(
                 model,
                 nncf.Dataset(feeds),

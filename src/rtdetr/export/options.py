@@ -1,4 +1,4 @@
-"""What can be asked of an export. Here values are checked by themselves; `formats.py` knows what each format takes."""
+"""Options of an export. Values are checked here; `formats.py` checks them against the format."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from rtdetr.runtimes.metadata import ExportMetadata
 from rtdetr.wording import counted
 
 DEFAULT_OPSET = 18
-GRID_SAMPLE_OPSET = 16  # the first with this operator; graphs of older opsets gather pixels one by one
+GRID_SAMPLE_OPSET = 16  # the first with this operator; graphs of older opsets gather pixels
 LAYER_NORM_OPSET = 17
 
 Range = tuple[int, int, int]
@@ -25,23 +25,23 @@ def _known_format(name: str) -> str:
 
 
 def _short_precision(name: object) -> object:
-    """The name that exports have for a number type."""
+    """Return the short name of a precision, as used for exports."""
     return next((short for short, long in PRECISIONS.items() if long == name), name)
 
 
 class EngineOptions(Strict):
-    """Settings of TensorRT's builder. A range is the least, the one the engine is tuned for, and the most.
+    """Settings of TensorRT's builder. A range is (minimum, the value to optimize for, maximum).
 
     Args:
-        batch: images per batch; None: 1, 1, 8 where the batch is free.
-        height: of the network's input, pixels, multiples of 32; None: from half to double the model's own, where sizes
-            are free.
-        width: as height.
-        workspace_gib: the most GPU memory that one operation may use, GiB.
-        timing_cache: a file of measurements that makes the next build faster; created or brought up to date.
+        batch: images per batch; None: 1, 1, 8 if the batch is dynamic.
+        height: height of the network's input in pixels, multiples of 32; None: from half to double the model's own if
+            sizes are dynamic.
+        width: like height.
+        workspace_gib: maximum GPU memory for one operation, GiB.
+        timing_cache: file of timings that makes the next build faster; created or updated.
 
     Raises:
-        ConfigError: a range that does not rise, or a side that is not a multiple of 32.
+        ConfigError: a range is not ascending, or a side is not a multiple of 32.
     """
 
     section = "engine"
@@ -57,7 +57,7 @@ class EngineOptions(Strict):
         for axis in ("batch", "height", "width"):
             one = getattr(self, axis)
             if one is not None and not 1 <= one[0] <= one[1] <= one[2]:
-                raise ConfigError(f"{axis}: expected least <= usual <= most, from 1, got {_listed(one)}")
+                raise ConfigError(f"{axis}: expected 1 <= minimum <= optimum <= maximum, got {_listed(one)}")
             if one is not None and axis != "batch" and any(side % STRIDE for side in one):
                 raise ConfigError(f"{axis}: expected multiples of {STRIDE}, got {_listed(one)}")
         return self
@@ -68,11 +68,11 @@ class EngineOptions(Strict):
         return int(self.workspace_gib * 2**30)
 
     def shapes(self, metadata: ExportMetadata) -> dict[str, list[tuple[int, ...]]]:
-        """Shapes of a graph's inputs at the least, usual and most.
+        """Minimum, optimum and maximum shapes of a graph's inputs.
 
         Raises:
-            ConfigError: a range for an axis that the graph fixes, without the model's own size, or with images of fewer
-                tokens than the model has queries.
+            ConfigError: a range is for an axis that is fixed in the graph, excludes the model's own size, or allows
+                images with fewer tokens than the model has queries.
         """
         height, width = metadata.size_hw
         sides = [(height, width)] * 3
@@ -87,19 +87,19 @@ class EngineOptions(Strict):
             ("batch", "height", "width"), (self.batch, self.height, self.width), usual, free, strict=True
         ):
             if given is not None and given != default and not is_free:
-                raise ConfigError(f"the graph takes {axis} {default[1]} only, got the range {_listed(given)}")
+                raise ConfigError(f"the graph has the fixed {axis} {default[1]}, got the range {_listed(given)}")
             found.append(given or default)
         for side, (least, _, most) in zip(metadata.size_hw, found[1:], strict=True):
             if not least <= side <= most:
                 raise ConfigError(
-                    f"the range {least} to {most} leaves out the model's own size {side}: pass another size"
+                    f"the range {least} to {most} excludes the model's own size {side}: pass another size"
                 )
         cases = list(zip(*found, strict=True))
         _, height, width = cases[0]
         if num_tokens((height, width)) < metadata.num_queries:
             raise ConfigError(
                 f"images of {height}x{width} have {num_tokens((height, width))} tokens, fewer than the "
-                f"{counted(metadata.num_queries, 'query')}: raise the least size"
+                f"{counted(metadata.num_queries, 'query')}: increase the minimum size"
             )
         shapes: dict[str, list[tuple[int, ...]]] = {
             "images": [(batch, metadata.in_channels, height, width) for batch, height, width in cases]
@@ -110,16 +110,16 @@ class EngineOptions(Strict):
 
 
 class Int8Options(Strict):
-    """Settings of an export in INT8.
+    """Settings of an INT8 export.
 
     Args:
-        max_drop: largest loss of AP against the float32 network, 0..1; measured where a dataset is given.
-        num_calibration: the most images to calibrate on, spread evenly over those given.
-        symmetric: as TensorRT needs it, at a cost in accuracy: ranges around zero, and for ONNX float biases; sampling
-            is by gathering.
+        max_drop: maximum loss of AP compared with the float32 network, 0..1; measured if a dataset is given.
+        num_calibration: maximum number of calibration images, spread evenly over those given.
+        symmetric: quantize as TensorRT needs it, at a cost in accuracy: symmetric ranges and, for ONNX, float biases;
+            sampling gathers pixels.
 
     Raises:
-        ConfigError: a value out of range.
+        ConfigError: a value is out of range.
     """
 
     section = "int8"
@@ -130,32 +130,32 @@ class Int8Options(Strict):
 
 
 class ExportOptions(Strict):
-    """Settings of an export. `rtdetr.export.formats` says which formats take which.
+    """Settings of an export. `rtdetr.export.formats` lists which formats support which.
 
     Args:
-        format: kind of file; None: the one that the name of the file says.
+        format: export format; None: determined by the extension of the file.
         dynamic_batch: accept any number of images; otherwise one.
         dynamic_size: accept any height and width that are multiples of 32 and give at least `num_queries` tokens
             (height * width * 21 / 1024); otherwise only `size_hw`.
-        size_hw: height and width of the network's input, pixels; None: the size the model was evaluated at, else
+        size_hw: height and width of the network's input, pixels; None: the size the model was evaluated at, otherwise
             640x640.
-        opset: version of ONNX's operator set, 13 or higher; below 16 the graph only gathers. None: 18.
-        precision: number type of weights and activations; inputs and outputs stay float32.
+        opset: ONNX opset, 13 or higher; below 16 the graph gathers pixels instead of using GridSample. None: 18.
+        precision: precision of weights and activations; inputs and outputs stay float32.
         preprocess: take one uint8 image (1, h, w, 3) of any size, and resize and scale it in the graph.
-        postprocess: "boxes": the best detections as labels, boxes in pixels and scores; "raw": the network's logits and
-            normalized boxes.
-        sampling: how the decoder reads the maps; None: as the model was trained.
-        num_layers: decoder layers to run; None: those of the model.
-        num_queries: object queries; None: those of the model.
-        nms_iou: in each class, give detections that overlap a better one by more than this IoU the score 0.
-        gather_only: do without GridSample, and with tensors of at most 4 dimensions.
-        one_label: give the best class of each query only, not the best pairs of a query and a class.
-        compiled: compile with AOTInductor for the kind of processor that this machine has.
+        postprocess: "boxes": output the best detections as labels, boxes in pixels and scores; "raw": output the
+            network's logits and normalized boxes.
+        sampling: how the decoder samples feature maps; None: as the model was trained.
+        num_layers: number of decoder layers to run; None: those of the model.
+        num_queries: number of object queries per image; None: that of the model.
+        nms_iou: NMS IoU threshold; suppressed detections get a score of 0. NMS is per class.
+        gather_only: use no GridSample and only tensors of at most 4 dimensions.
+        one_label: return only the best class of each query instead of the best query-class pairs.
+        compiled: compile with AOTInductor for this machine's type of processor.
         engine: settings of TensorRT's builder.
         int8: settings of precision "int8"; None: the defaults.
 
     Raises:
-        ConfigError: a value out of range, or settings that contradict each other.
+        ConfigError: a value is out of range, or settings contradict each other.
     """
 
     section = ""
@@ -183,23 +183,25 @@ class ExportOptions(Strict):
         if self.size_hw is not None and (problem := size_problem(self.size_hw)):
             raise ConfigError(f"size: {problem}")
         if self.preprocess and (self.dynamic_batch or self.dynamic_size):
-            raise ConfigError("preprocess takes one image of any size and resizes it to size_hw: drop the dynamic axes")
+            raise ConfigError(
+                "preprocess takes one image of any size and resizes it to size_hw: leave the dynamic axes out"
+            )
         if self.postprocess == "raw" and (self.preprocess or self.nms_iou is not None or self.one_label):
             raise ConfigError("preprocess, nms_iou and one_label need postprocess='boxes', got 'raw'")
         if self.engine is not None:
             if self.engine.batch is not None and not self.dynamic_batch:
-                raise ConfigError("a range of batches needs dynamic_batch")
+                raise ConfigError("a batch range needs dynamic_batch=True")
             if (self.engine.height or self.engine.width) and not self.dynamic_size:
-                raise ConfigError("a range of sizes needs dynamic_size")
+                raise ConfigError("a size range needs dynamic_size=True")
         if self.precision == "int8" and self.preprocess:
             raise ConfigError("a graph that resizes cannot be quantized: leave preprocess out")
         if self.int8 is not None and self.precision != "int8":
-            raise ConfigError(f"int8 (--max-drop) is for --precision int8, got {self.precision}: leave it out")
+            raise ConfigError(f"int8 (--max-drop) needs precision int8, got {self.precision}: leave it out")
         return self
 
     @property
     def opset_or_default(self) -> int:
-        """Version of ONNX's operator set."""
+        """ONNX opset."""
         return self.opset or DEFAULT_OPSET
 
     @property
@@ -209,7 +211,7 @@ class ExportOptions(Strict):
 
     @property
     def gathers(self) -> bool:
-        """Whether the decoder reads the maps without GridSample, which TensorRT has compiled wrongly."""
+        """Whether the decoder samples without GridSample, which TensorRT has compiled incorrectly."""
         symmetric = self.int8 is not None and self.int8.symmetric
         return self.gather_only or symmetric or self.opset_or_default < GRID_SAMPLE_OPSET
 

@@ -1,12 +1,12 @@
-"""INT8: a network in 8-bit integers whose average precision is measured and bounded.
+"""INT8: quantize a network to 8-bit integers with a measured, bounded loss of average precision.
 
-The backbone, the encoder and the decoder's projections are quantized; the decoder itself stays in float, where 8 bits
-cost most accuracy and gain least time. Where too much AP is lost, the stage that adds the largest error goes back to
-float, and so on until the loss is small enough.
+The backbone, the encoder and the decoder's input projections are quantized; the decoder itself stays in float, because
+8 bits cost the most accuracy and save the least time there. If too much AP is lost, the stage that adds the largest
+error is returned to float, until the loss is small enough.
 
-Weights use 7 of their 8 bits. Processors with AVX2 or AVX-512 but without VNNI add two products of 8 bits in 16 bits
-and clip the sum: a file with full weights is right on one machine and may find nothing on another. With weights up to
-64 no sum is clipped (2 * 255 * 64 < 32768), and the file means the same everywhere.
+Weights use 7 of their 8 bits. Processors with AVX2 or AVX-512 but without VNNI add two 8-bit products in 16 bits and
+saturate the sum: a file with full 8-bit weights that works on one machine may detect nothing on another. With weights
+up to 64 no sum saturates (2 * 255 * 64 < 32768), and a file gives the same results everywhere.
 """
 
 import logging
@@ -25,16 +25,16 @@ from rtdetr.preprocessing import resize
 from rtdetr.runtimes import load
 
 _log = logging.getLogger(__name__)
-_ROOMS = ("backbone", "encoder", "decoder.input_proj")  # of the network, that may be quantized
+_QUANTIZABLE = ("backbone", "encoder", "decoder.input_proj")
 
 
 class Written(NamedTuple):
-    """A file that was written.
+    """Result of writing a file.
 
-    num_nodes: operators in its graph; None where not counted.
-    kept_float: stages that went back to float, in the order in which they did.
+    num_nodes: number of operators in its graph; None if not counted.
+    kept_float: stages that were returned to float, in that order.
     ap: average precision of the file, 0..1; None: not measured.
-    reference_ap: that of the float32 network.
+    reference_ap: average precision of the float32 network.
     """
 
     num_nodes: int | None
@@ -44,11 +44,11 @@ class Written(NamedTuple):
 
 
 def quantize(job: Job, samples: Samples, file: Path, write: Callable[..., int | None]) -> Written:
-    """Write a model in INT8; with a dataset, as much of it as costs at most `max_drop` of AP.
+    """Write a model in INT8; with a dataset, quantize as many stages as the limit `max_drop` on the loss of AP allows.
 
     Args:
-        job: what to write.
-        samples: what to calibrate on, and to measure AP on.
+        job: the export to write.
+        samples: images to calibrate on, and the dataset to measure AP on.
         file: the file to write.
         write: an `Int8Writer` of `rtdetr.export.formats`.
     """
@@ -61,19 +61,19 @@ def quantize(job: Job, samples: Samples, file: Path, write: Callable[..., int | 
         after = measure_ap(load(file, device="cpu"), dataset) if dataset else None
         if before is None or after is None or before - after <= max_drop + ROUNDING or len(kept) == len(stages):
             return Written(num_nodes, tuple(kept), after, before)
-        _log.info("AP falls by %.4f with %d stages in INT8", before - after, len(stages) - len(kept))
+        _log.info("AP drops by %.4f with %d stages in INT8", before - after, len(stages) - len(kept))
         image = resize(samples.images[0], job.metadata.size_hw)
         kept.append(_worst(stage_errors(file, job.reference.network, image) or {}, stages, kept))
 
 
 def _stages(network: nn.Module) -> list[str]:
-    """What may be quantized, in the order of the network."""
+    """Return the stages that can be quantized, in network order."""
     names = [match[1] for name, _ in network.named_modules() if (match := STAGE.search(name))]
-    return [name for name in names if name.startswith(_ROOMS)]
+    return [name for name in names if name.startswith(_QUANTIZABLE)]
 
 
 def _worst(errors: dict[str, float], stages: list[str], kept: list[str]) -> str:
-    """The quantized stage that adds most error to what came before it."""
+    """Return the quantized stage that adds the largest error to that of the stage before it."""
     added, before = {}, 0.0
     for stage, error in errors.items():
         if stage in stages and stage not in kept:

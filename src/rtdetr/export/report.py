@@ -1,4 +1,4 @@
-"""The report of a comparison: whether an exported model is still the model, why not, and all numbers."""
+"""The report of a comparison: whether an exported model matches the original, the reason if not, and all numbers."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -8,7 +8,7 @@ from rich.table import Table
 from rtdetr.export.agreement import Agreement, Tolerance
 from rtdetr.export.stages import largest_error
 
-ROUNDING = 5e-5  # of AP, between two engines in float32
+ROUNDING = 5e-5  # difference in AP due to rounding between two engines in float32
 
 
 @dataclass(frozen=True)
@@ -16,23 +16,23 @@ class VerifyReport:
     """Result of `verify`.
 
     Attributes:
-        model: what was verified.
-        reference: what it was compared with.
-        num_images: images compared.
-        threshold: detections above this score were compared.
-        is_weak: nothing was above the threshold asked for, so that it was lowered to the strongest detections.
-        tolerance: what was allowed.
-        agreement: what the comparison found.
-        size_bytes: of the file with its weights; None: a detector was given.
-        num_nodes: operations in the graph; None: the format does not show them.
-        latency_ms: median time from one image to its detections; None: it does not run.
-        reference_latency_ms: the same of the reference.
-        failure: why the model does not run, or that it computes no numbers; None: it runs.
-        class_difference: the first class that the model names otherwise than the reference; None: none.
-        stage_errors: relative error of each stage of the network, where it was looked at and the format shows it.
-        diverging: the first stage that differs too much; None: none, or not looked at.
-        ap: COCO average precision on the dataset given, 0..1.
-        reference_ap: the same of the reference.
+        model: the model that was verified.
+        reference: the model it was compared with.
+        num_images: number of images compared.
+        threshold: only detections above this score were compared.
+        is_weak: no score was above the requested threshold, so it was lowered to compare the strongest detections.
+        tolerance: the allowed differences.
+        agreement: result of the comparison.
+        size_bytes: size of the file with its weights; None if a detector was given.
+        num_nodes: number of operations in the graph; None if the format does not expose them.
+        latency_ms: median time from one image to its detections; None if the model does not run.
+        reference_latency_ms: the same for the reference.
+        failure: why the model does not run or that its output is not finite; None if it runs.
+        class_difference: the first class that differs from the reference; None if all agree.
+        stage_errors: relative error per stage of the network, if it was measured and the format exposes the stages.
+        diverging: the first stage that differs too much; None if there is none, or stages were not compared.
+        ap: COCO average precision on the given dataset, 0..1.
+        reference_ap: the same for the reference.
     """
 
     model: str
@@ -55,12 +55,12 @@ class VerifyReport:
 
     @property
     def ap_drop(self) -> float | None:
-        """AP of the reference less AP of the model; negative where the model is better."""
+        """AP of the reference minus AP of the model; negative if the model is better."""
         return None if self.ap is None or self.reference_ap is None else self.reference_ap - self.ap
 
     @property
     def reason(self) -> str | None:
-        """Why the model is refused, on one line; None: it passed."""
+        """Why the model is refused, on one line; None if it passed."""
         if self.class_difference:
             return self.class_difference
         where = f"; the first stage that differs is {self.diverging}" if self.diverging else ""
@@ -68,7 +68,7 @@ class VerifyReport:
             return f"{self.failure}{where}"
         if self.agreement.matched_share < self.tolerance.matched:
             if self.stage_errors and not self.diverging:
-                where = "; no stage of the network differs on the first image: look at what is before and behind it"
+                where = "; no stage of the network differs on the first image: check preprocessing and postprocessing"
             return (
                 f"{self.agreement.matched_share:.1%} of the detections match with IoU >= {self.tolerance.iou} and "
                 f"scores within {self.tolerance.score}, expected at least {self.tolerance.matched:.0%}{where}"
@@ -77,7 +77,7 @@ class VerifyReport:
         if self.is_weak and self.diverging:
             return f"stage {self.diverging} of the network differs. {self._weakness}"
         if self.ap_drop is not None and self.ap_drop > self.tolerance.ap_drop + ROUNDING:
-            return f"AP falls by {self.ap_drop:.4f}, allowed are {self.tolerance.ap_drop}"
+            return f"AP drops by {self.ap_drop:.4f}, expected at most {self.tolerance.ap_drop}"
         return None
 
     @property
@@ -87,15 +87,15 @@ class VerifyReport:
 
     @property
     def note(self) -> str | None:
-        """What the report does not show, on one line."""
+        """A limitation of the report, on one line; None if there is none."""
         if self.is_weak:
             return self._weakness
         if not self.agreement.is_conclusive:
-            return "the model detects nothing at all in these images: give images with objects that it knows"
+            return "the model detects nothing at all in these images: pass images with objects that it knows"
         if self.tolerance.matched == 0 and self.ap is None:
-            return "INT8 is judged by AP: give a dataset"
+            return "INT8 is judged by AP, which was not measured: pass a dataset"
         if self.agreement.matched_share < self.tolerance.matched and not self.stage_errors:
-            return "this format shows no values inside the network, so the stage that differs is not known"
+            return "this format does not expose values inside the network, so the stage that differs is unknown"
         return None
 
     @property
@@ -104,14 +104,16 @@ class VerifyReport:
         if self.tolerance.matched == 0:
             judged = "only the stages of the network were judged"
         return (
-            f"the model detects nothing in these images with confidence, so {judged}: give images with objects "
+            f"the model detects nothing in these images with confidence, so {judged}: pass images with objects "
             "that it knows"
         )
 
     def table(self) -> Table:
-        """The report for a terminal, to be printed with rich."""
+        """Return the report as a table to print with rich."""
         found, allowed = self.agreement, self.tolerance
-        table = Table("", "found", "allowed", title=f"{self.model}\nagainst {self.reference}", title_justify="left")
+        table = Table(
+            "", "found", "allowed", title=f"{self.model}\ncompared with {self.reference}", title_justify="left"
+        )
         table.add_row("images", str(self.num_images), "")
         table.add_row(f"detections above {self.threshold:.2g}", f"{found.num_found} (of {found.num_reference})", "")
         if found.is_conclusive:
@@ -128,7 +130,7 @@ class VerifyReport:
         if self.stage_errors:
             worst = max(self.stage_errors.values())
             table.add_row("stages compared", str(len(self.stage_errors)), "")
-            table.add_row("error of a stage, largest", f"{worst:.2g}", f"<= {largest_error(allowed):g}")
+            table.add_row("stage error, largest", f"{worst:.2g}", f"<= {largest_error(allowed):g}")
         if self.ap is not None:
             table.add_row("AP", f"{self.ap:.4f} (of {self.reference_ap:.4f})", f"drop <= {allowed.ap_drop}")
         if self.diverging:
@@ -143,6 +145,6 @@ class VerifyReport:
         return table
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for `json.dump`."""
+        """Return plain values for `json.dump`."""
         shares = {"matched_share": self.agreement.matched_share, "ap_drop": self.ap_drop}
         return {**asdict(self), **shares, "passed": self.passed, "reason": self.reason, "note": self.note}

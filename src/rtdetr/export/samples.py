@@ -1,4 +1,4 @@
-"""Images to compare two models on, and those to calibrate INT8 on."""
+"""Images to compare two models on, and to calibrate INT8 on."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -14,18 +14,18 @@ from rtdetr.images import LoadedImage, read_image, size_of
 from rtdetr.preprocessing import preprocess
 from rtdetr.wording import counted
 
-NUM_OF_DATASET = 8  # its images that are compared
+NUM_OF_DATASET = 8  # images of a dataset to compare
 Data = str | os.PathLike[str] | DetectionDataset
 Images = Sequence[Any] | DetectionDataset
 Feed = dict[str, np.ndarray]
-"""Inputs of a graph, by name."""
+"""Inputs of a graph by name."""
 
 
 class Samples(NamedTuple):
-    """What an export is tried on.
+    """Images for the check and the calibration of an export.
 
-    images: to compare detections on.
-    dataset: to measure AP on; None: AP is not measured.
+    images: images to compare detections on.
+    dataset: dataset to measure AP on; None: AP is not measured.
     feeds: inputs of the graph to calibrate INT8 on.
     """
 
@@ -35,10 +35,10 @@ class Samples(NamedTuple):
 
 
 def open_samples(job: Job, images: Sequence[Any] | None, data: Data | None, *, on_bad_image: str) -> Samples:
-    """Read what an export is tried on; `rtdetr.export.export` documents the arguments.
+    """Read the images for the check and the calibration; `rtdetr.export.export` documents the arguments.
 
     Raises:
-        InputError: no images, one that cannot be read, or nothing but images of one color to calibrate on.
+        InputError: no images, an image that cannot be read, or only single-color images to calibrate on.
         DatasetError: the dataset is missing or broken, or has other classes.
     """
     channels, dataset = job.metadata.in_channels, None
@@ -53,8 +53,8 @@ def open_samples(job: Job, images: Sequence[Any] | None, data: Data | None, *, o
     feeds = [_feed(image, job) for image in chosen]
     if all(np.ptp(feed["images"], axis=(2, 3)).max() == 0 for feed in feeds):
         raise InputError(
-            f"cannot calibrate on {counted(len(feeds), 'image')} of one color each: give images such as the model is "
-            "meant for, a hundred if you can"
+            f"cannot calibrate on {counted(len(feeds), 'image')} of one color each: pass images typical of the model's "
+            "use, ideally a hundred"
         )
     return Samples(compared, dataset, feeds)
 
@@ -62,10 +62,10 @@ def open_samples(job: Job, images: Sequence[Any] | None, data: Data | None, *, o
 def images_to_compare(
     images: Sequence[Any] | None, dataset: DetectionDataset | None, num_channels: int
 ) -> list[LoadedImage]:
-    """The images given, else some of the dataset, else those that come with the library.
+    """Return the given images, otherwise some of the dataset, otherwise the built-in ones.
 
     Raises:
-        InputError: an empty list, or an image that cannot be read.
+        InputError: the list is empty, or an image cannot be read.
     """
     if images is not None:
         if not images:
@@ -77,7 +77,7 @@ def images_to_compare(
 
 
 def spread(images: Images, most: int, num_channels: int) -> Iterator[LoadedImage]:
-    """Read at most so many of the images, spread evenly."""
+    """Read at most `most` of the images, spread evenly."""
     for index in np.linspace(0, len(images) - 1, min(most, len(images))).round().astype(int).tolist():
         if isinstance(images, DetectionDataset):
             yield images.image(index, num_channels=num_channels)
@@ -88,12 +88,12 @@ def spread(images: Images, most: int, num_channels: int) -> Iterator[LoadedImage
 def _to_calibrate(
     images: Sequence[Any] | None, data: Data | None, dataset: DetectionDataset | None, *, on_bad_image: str
 ) -> Images:
-    """The images given, else those of the dataset to train on, else those that AP is measured on."""
+    """Return the given images, otherwise the dataset's "train" split, otherwise the split that AP is measured on."""
     if images is not None:
         if not images:
             raise InputError("expected at least one image to calibrate on, got none")
         return images
-    assert data is not None and dataset is not None  # `complete` has asked for one of them
+    assert data is not None and dataset is not None  # `complete` requires images or data
     if isinstance(data, DetectionDataset):
         return dataset
     try:

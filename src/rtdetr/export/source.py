@@ -1,4 +1,4 @@
-"""The model to export, and what is known about it."""
+"""The model to export, with its classes, thresholds, license and hash."""
 
 import hashlib
 import logging
@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 
 class Source(NamedTuple):
-    """A model to export and what is known about it; `sha256` is that of its checkpoint."""
+    """A model to export, with its metadata; `sha256` is the hash of its checkpoint."""
 
     model: RTDETR
     categories: Categories
@@ -32,18 +32,18 @@ def open_source(
     categories: GivenClasses | None = None,
     drop_unused: bool = False,
 ) -> Source:
-    """Read a model with all that is known about it.
+    """Read a model and its metadata.
 
     Args:
-        source: a name, checkpoint or folder as `rtdetr.load` takes them; a network; or what this function returned.
-        model: as for `rtdetr.load`, for a name, checkpoint or folder.
-        categories: as for `rtdetr.load`, for the same.
-        drop_unused: leave out rows of the class heads that are of no class, as published models have them that were
-            trained on category ids; see `rtdetr.weights.drop_unused_rows`.
+        source: a name, checkpoint or folder as for `rtdetr.load`; a network; or a result of this function.
+        model: as for `rtdetr.load`, if `source` is a name, checkpoint or folder.
+        categories: as for `rtdetr.load`, if `source` is a name, checkpoint or folder.
+        drop_unused: remove rows of the class heads that belong to no class, which published models trained on category
+            ids have; see `rtdetr.weights.drop_unused_rows`.
 
     Raises:
         WeightsError: the checkpoint is missing, damaged or of another model.
-        ConfigError: no such model or classes, or classes that are not those of the checkpoint.
+        ConfigError: the model or classes do not exist, or the classes do not fit the checkpoint.
     """
     if isinstance(source, Source):
         return source
@@ -57,15 +57,15 @@ def open_source(
     network, classes = build_from(weights)
     if classes == Categories.numbered(len(classes)):
         _log.warning(
-            "%s does not name its classes, so the exported file calls them 'class 0' and so on. Give them with "
-            "--classes FILE (Python: open_source(model, categories=...))",
+            "%s does not name its classes, so they are called 'class 0' and so on in the exported file. Pass their "
+            "names with --classes FILE (Python: open_source(model, categories=...))",
             source,
         )
     return Source(network, classes, weights.thresholds, _license(str(source)), checkpoint_sha256(weights.path))
 
 
 def _license(name: str) -> str | None:
-    """The license of a published checkpoint."""
+    """Return the license of a published checkpoint; None for other models."""
     name, _, tag = name.partition(":")
     if name not in (*zoo.list_models(), *zoo.ALIASES):
         return None
@@ -74,7 +74,7 @@ def _license(name: str) -> str | None:
 
 
 def checkpoint_sha256(path: Path) -> str | None:
-    """Hash of a checkpoint's file; of the weights of a folder in Hugging Face's layout."""
+    """Return the hash of a checkpoint file, or of the weights in a Hugging Face folder; None if there is no file."""
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.is_file():
         return None

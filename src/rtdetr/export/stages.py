@@ -1,7 +1,7 @@
-"""Where an exported model begins to differ: outputs of the network's stages, compared with PyTorch's.
+"""Find where an exported model starts to differ: compare the outputs of the network's stages with PyTorch's.
 
-In an ONNX graph the result of each module has the module's name, and OpenVINO keeps these names. The values inside
-programs of torch.export, AOTInductor packages and TensorRT engines cannot be read.
+In an ONNX graph the output of each module has the module's name, and OpenVINO keeps these names. Values inside
+torch.export programs, AOTInductor packages and TensorRT engines cannot be read.
 """
 
 import re
@@ -21,9 +21,9 @@ STAGE = re.compile(
     r"|encoder\.(?:input_proj|encoder|lateral_convs|fpn_blocks|downsample_convs|pan_blocks)\.\d+"
     r"|decoder\.(?:input_proj\.\d+|enc_score_head|decoder\.layers\.\d+|dec_score_head\.\d+)))$"
 )
-# after the selection of queries, which may order close scores anew
+# after query selection, which may order close scores differently
 QUERY_STAGE = re.compile(r"decoder\.(decoder|dec_score_head)\.")
-_LIMIT = 5  # a stage may differ by so many times the tolerance of scores before it is called diverging
+_LIMIT = 5  # a stage diverges if its error exceeds the score tolerance by this factor
 
 Values = dict[str, np.ndarray]
 
@@ -31,14 +31,14 @@ Values = dict[str, np.ndarray]
 def stage_errors(
     path: Path, network: nn.Module, image: np.ndarray, *, of_most_queries: bool = False
 ) -> dict[str, float] | None:
-    """Relative error of each stage that the file names, in the order of the network; None: the format shows none.
+    """Relative error of each stage that the file names, in network order; None if the format exposes no stages.
 
     Args:
-        path: a file .onnx or .xml.
+        path: an .onnx or .xml file.
         network: the float32 reference on the CPU.
-        image: uint8 (c, h, w) of the size the file works at.
-        of_most_queries: of a stage of the decoder, the error that half of the queries stay below; the others may stand
-            for other places of the image, where all scores are so low that rounding chooses.
+        image: uint8 (c, h, w), of the input size of the file.
+        of_most_queries: for decoder stages, return the median error over the queries. If all scores are low, rounding
+            decides which queries are selected, and some may belong to other places in the image.
     """
     if not shows_stages(path):
         return None
@@ -51,22 +51,22 @@ def stage_errors(
 
 
 def is_part(name: str, stages: Sequence[str]) -> bool:
-    """Whether a value of a graph, by its name, belongs to one of the stages."""
+    """Whether a value of a graph with this name belongs to one of the stages."""
     return any(name == stage or name.startswith(f"{stage}.") for stage in stages)
 
 
 def shows_stages(path: Path) -> bool:
-    """Whether the format of a file lets `stage_errors` look inside."""
+    """Whether the format of a file exposes stages to `stage_errors`."""
     return path.suffix.lower() in (".onnx", ".xml")
 
 
 def largest_error(tolerance: Tolerance) -> float:
-    """Relative error of a stage that these tolerances allow."""
+    """Return the largest relative error of a stage that this tolerance allows."""
     return _LIMIT * tolerance.score
 
 
 def first_diverging(errors: dict[str, float], tolerance: Tolerance) -> str | None:
-    """The first stage whose relative error is too large for these tolerances."""
+    """Return the first stage with a relative error beyond this tolerance."""
     limit = largest_error(tolerance)
     return next((name for name, error in errors.items() if not error <= limit), None)
 
@@ -92,7 +92,7 @@ def _torch_values(network: nn.Module, images: torch.Tensor) -> Values:
 
 
 def _feeds(inputs: dict[str, bool], image: np.ndarray) -> Values:
-    """Values of a file's inputs, given the name of each and whether it takes uint8."""
+    """Return the values of a file's inputs; `inputs` maps each name to whether it is uint8."""
     height, width = image.shape[1:]
     pixels, planes = image.transpose(1, 2, 0)[None], scale(image)[None]
     images = {name: pixels if is_uint8 else planes for name, is_uint8 in inputs.items()}
@@ -103,7 +103,7 @@ def _onnx_values(path: Path, stages: list[str], feeds: Callable[[dict[str, bool]
     import onnx
     import onnxruntime
 
-    model = onnx.load(path)  # a copy in memory; the file stays as it is
+    model = onnx.load(path)  # a copy in memory; the file does not change
     known = {name for node in model.graph.node for name in node.output}
     names = [name for name in stages if name in known]
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
@@ -132,11 +132,11 @@ def _openvino_values(path: Path, stages: list[str], feeds: Callable[[dict[str, b
 
 
 def _error(expected: np.ndarray, found: np.ndarray, name: str, of_most_queries: bool) -> float:
-    """Norm of the difference by the norm of what was expected; infinity where shapes differ or a value is NaN."""
+    """Norm of the difference divided by the norm of `expected`; infinity if shapes differ or a value is not finite."""
     if expected.size != found.size or not np.isfinite(found).all():
         return float("inf")
-    found = found.reshape(expected.shape)  # tokens may be laid out as one row after the other
-    if QUERY_STAGE.match(name):  # each query against the one most like it
+    found = found.reshape(expected.shape)  # tokens may be flattened
+    if QUERY_STAGE.match(name):  # compare each query with the most similar one
         rows, others = expected.reshape(-1, expected.shape[-1]), found.reshape(-1, found.shape[-1])
         found = others[((rows[:, None] - others[None]) ** 2).sum(-1).argmin(1)]
         expected = rows

@@ -1,8 +1,8 @@
 """TensorRT engines, for TensorRT 10 and 11: the ONNX graph, compiled for the GPU of this machine.
 
-The network is always strongly typed, the only kind that TensorRT 11 has: each value is of the type it has in the ONNX
-graph. Half precision with float32 islands, and INT8 by QuantizeLinear and DequantizeLinear, are therefore decided
-there. The decoder gathers its samples, because TensorRT has compiled GridSample wrongly in this kind of network
+The network is always strongly typed, the only kind in TensorRT 11: each value has the type that it has in the ONNX
+graph. Float32 islands in half precision, and INT8 by QuantizeLinear and DequantizeLinear, are therefore defined in that
+graph. The decoder gathers its samples, because TensorRT has compiled GridSample incorrectly in strongly typed networks
 (issue 4813 of NVIDIA/TensorRT).
 """
 
@@ -30,14 +30,14 @@ _GRAPH_OPSET = 18
 
 
 def write_tensorrt(job: Job, file: Path) -> int:
-    """Compile a network for the GPU of this machine; returns the number of operators of its graph.
+    """Compile a network for the GPU of this machine; return the number of operators of its graph.
 
     Raises:
-        ExportError: a graph that TensorRT refuses, or a file that cannot be written.
-        ConfigError: ranges that do not fit, or no GPU.
+        ExportError: TensorRT rejects the graph, or the file cannot be written.
+        ConfigError: ranges do not fit the model, or there is no GPU.
     """
     engine = job.options.engine or EngineOptions()
-    engine.shapes(job.metadata)  # what is wrong with them is said before the work
+    engine.shapes(job.metadata)  # raise errors in the ranges before the work
     graph_job = job._replace(options=job.options.replace(gather_only=True, opset=_GRAPH_OPSET))
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder) / f"{file.stem}.onnx"
@@ -47,54 +47,54 @@ def write_tensorrt(job: Job, file: Path) -> int:
 
 
 def compile_onnx(graph: Path, file: Path, *, engine: EngineOptions) -> tuple[int, ExportMetadata]:
-    """Compile an ONNX file of this library, for instance one of `rtdetr quantize --symmetric`.
+    """Compile an ONNX file written by this library, for example by `rtdetr quantize --symmetric`.
 
     Args:
-        graph: the ONNX file; its types, size and free axes are those of the engine.
-        file: the file to write, .engine.
+        graph: the ONNX file; the engine has its types, size and dynamic axes.
+        file: the .engine file to write.
         engine: settings of the builder.
 
     Returns:
-        The number of operators in the graph, and what the file says about itself.
+        The number of operators in the graph, and the metadata of the file.
 
     Raises:
         WeightsError: the ONNX file is missing, damaged, or was not written by this library.
-        ExportError: a graph that TensorRT would compile wrongly or refuses, or a file that cannot be written.
-        ConfigError: ranges that do not fit, or no GPU.
+        ExportError: TensorRT rejects the graph or would compile it incorrectly, or the file cannot be written.
+        ConfigError: ranges do not fit the model, or there is no GPU.
     """
     try:
         proto = onnx.load(existing(graph, kind="ONNX"))
-    except Exception as error:  # protobuf's own, of which onnx says nothing
+    except Exception as error:  # protobuf's exceptions, which onnx does not document
         raise unreadable(graph, engine="onnx", error=error) from None
     text = {one.key: one.value for one in proto.metadata_props}.get(KEY)
     if text is None:
-        raise WeightsError(f"{graph} was not written by rtdetr; TensorRT's own trtexec compiles files of other tools")
+        raise WeightsError(f"{graph} was not written by rtdetr: compile files of other tools with TensorRT's trtexec")
     metadata = ExportMetadata.from_json(text, source=graph)
     if metadata.preprocess == "in_graph" or any(node.op_type == "GridSample" for node in proto.graph.node):
         raise ExportError(
-            f"{graph} resizes or samples in a way that TensorRT computes otherwise: export it with --gather-only and "
-            "without --preprocess, quantize it with --symmetric"
+            f"{graph} uses Resize or GridSample, which TensorRT computes differently: export it with --gather-only and "
+            "without --preprocess, or quantize it with --symmetric"
         )
     build_engine(graph, file, metadata=metadata, engine=engine)
     return len(proto.graph.node), metadata
 
 
 def build_engine(graph: Path, path: Path, *, metadata: ExportMetadata, engine: EngineOptions) -> Path:
-    """Compile an ONNX file, with types and Q/DQ operators as they are in it; see `compile_onnx`."""
+    """Compile an ONNX file, keeping its types and Q/DQ operators; see `compile_onnx`."""
     shapes = engine.shapes(metadata)
     _log.info(
-        "the same with TensorRT's own tool, from a file of 'rtdetr export --gather-only', but without the description "
-        "of the model: %s",
+        "equivalent trtexec command for a file written by 'rtdetr export --gather-only' (its engine has no metadata): "
+        "%s",
         trtexec_line(graph, path, shapes=shapes, engine=engine),
     )
-    machine = Stream(0)  # its errors come before minutes of work
+    machine = Stream(0)  # raises errors before minutes of work
     logger = tensorrt.Logger(tensorrt.Logger.WARNING)
     builder = tensorrt.Builder(logger)
     network = builder.create_network(1 << int(tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = tensorrt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(graph)):
         reasons = [parser.get_error(i).desc() for i in range(parser.num_errors)]
-        raise ExportError(f"TensorRT {tensorrt.__version__} refuses the graph: {'; '.join(reasons)}")
+        raise ExportError(f"TensorRT {tensorrt.__version__} rejects the graph: {'; '.join(reasons)}")
     config = builder.create_builder_config()
     config.set_memory_pool_limit(tensorrt.MemoryPoolType.WORKSPACE, engine.workspace_bytes)
     profile = builder.create_optimization_profile()
@@ -107,7 +107,7 @@ def build_engine(graph: Path, path: Path, *, metadata: ExportMetadata, engine: E
         config.set_timing_cache(config.create_timing_cache(known), ignore_mismatch=False)
     built = builder.build_serialized_network(network, config)
     if built is None:
-        raise ExportError(f"TensorRT {tensorrt.__version__} could not build the engine; its messages are above")
+        raise ExportError(f"TensorRT {tensorrt.__version__} could not build the engine: see its messages above")
     if cache is not None:
         measured = bytes(config.get_timing_cache().serialize())
         write_atomically(cache, lambda file: file.write_bytes(measured), error=ExportError)
@@ -116,17 +116,17 @@ def build_engine(graph: Path, path: Path, *, metadata: ExportMetadata, engine: E
 
 
 def trtexec_line(graph: Path, path: Path, *, shapes: dict[str, list[tuple[int, ...]]], engine: EngineOptions) -> str:
-    """The command of TensorRT's own tool that builds the same engine; files are named without their folders."""
+    """Return the trtexec command that builds the same engine; files are named without their folders."""
     words = ["trtexec", f"--onnx={graph.name}", f"--saveEngine={path.name}", "--stronglyTyped"]
     words.append(f"--memPoolSize=workspace:{engine.workspace_bytes >> 20}")
     if any(len(set(one)) > 1 for one in shapes.values()):
         for place, word in enumerate(("min", "opt", "max")):
-            listed = ",".join(f"{name}:{_times(one[place])}" for name, one in shapes.items())
+            listed = ",".join(f"{name}:{_joined(one[place])}" for name, one in shapes.items())
             words.append(f"--{word}Shapes={listed}")
     if engine.timing_cache is not None:
         words.append(f"--timingCacheFile={engine.timing_cache}")
     return shlex.join(words)
 
 
-def _times(shape: Sequence[int]) -> str:
+def _joined(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))

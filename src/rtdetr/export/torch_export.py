@@ -1,10 +1,10 @@
-"""Programs that PyTorch runs without this library: of `torch.export` (.pt2), or compiled by AOTInductor.
+"""Programs that PyTorch runs without this library: `torch.export` programs (.pt2), or packages of AOTInductor.
 
     program = torch.export.load("model.pt2").module()          # any machine, any later PyTorch
-    package = torch._inductor.aoti_load_package("model.pt2")   # the kind of CPU and PyTorch that compiled it
+    package = torch._inductor.aoti_load_package("model.pt2")   # only the type of CPU and the PyTorch that compiled it
     labels, boxes, scores = program(images, orig_target_sizes)
 
-The description of the model is the extra file "rtdetr" of a program, and an entry of the metadata of a package.
+The metadata of the model is the extra file "rtdetr" of a program, and an entry of the metadata of a package.
 """
 
 import io
@@ -27,20 +27,20 @@ from rtdetr.models import RTDETR
 from rtdetr.runtimes.metadata import KEY
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-_MOST_IMAGES, _LONGEST_SIDE = 1024, 8192
+_MAX_BATCH, _MAX_SIDE = 1024, 8192
 
 
 def write_torch(job: Job, file: Path) -> int | None:
-    """Write a `.pt2` file with the inputs and outputs of `ExportGraph`; returns the number of calls in a program.
+    """Write a `.pt2` file with the inputs and outputs of `ExportGraph`; return the number of calls in a program.
 
-    To compile it takes a C++ compiler, and a minute or more.
+    Compiling needs a C++ compiler and takes a minute or more.
 
     Raises:
-        ExportError: a network that cannot be traced, no C++ compiler, or the file cannot be written.
+        ExportError: the network cannot be traced, there is no C++ compiler, or the file cannot be written.
     """
     compiled = job.options.compiled
     if compiled and shutil.which("g++") is None and shutil.which("clang++") is None:
-        raise ExportError("AOTInductor needs a C++ compiler, found none: install g++, or export without it")
+        raise ExportError("AOTInductor needs a C++ compiler, found none: install g++, or export without --compiled")
     program = trace(job.network, job.options)
     write = _compile if compiled else _save
     write_atomically(file, lambda part: write(program, part, job.metadata.to_json()), error=ExportError)
@@ -48,7 +48,7 @@ def write_torch(job: Job, file: Path) -> int | None:
 
 
 def trace(network: RTDETR, options: ExportOptions) -> ExportedProgram:
-    """Read the operations of a network from `prepared` off one run of it.
+    """Trace a network from `prepared` with torch.export.
 
     Raises:
         ExportError: the network cannot be traced.
@@ -63,13 +63,13 @@ def trace(network: RTDETR, options: ExportOptions) -> ExportedProgram:
     ).requires_grad_(False)
     graph.network.to(_DTYPES[options.precision])
     if options.dynamic_size:
-        graph.network.decoder.eval_sizes_hw = None  # anchors stored for one size cannot serve all
+        graph.network.decoder.eval_sizes_hw = None  # stored anchors are valid for one size only
     example, shapes = _example(options, size_hw, network.config.in_channels)
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the tracer, about itself
+        warnings.simplefilter("ignore")  # internal warnings of the tracer
         try:
             return torch.export.export(graph, example, dynamic_shapes=shapes, strict=False)
-        except Exception as error:  # whatever the tracer meets
+        except Exception as error:  # the tracer raises many types
             reason = str(error).strip().partition("\n")[0]
             raise ExportError(f"torch.export {torch.__version__} cannot trace this network: {reason}") from error
 
@@ -77,29 +77,29 @@ def trace(network: RTDETR, options: ExportOptions) -> ExportedProgram:
 def _example(
     options: ExportOptions, size_hw: tuple[int, int], channels: int
 ) -> tuple[tuple[Tensor, ...], tuple[dict[int, Any], ...] | None]:
-    """Inputs of the graph to trace with, and their free axes."""
+    """Return example inputs to trace with, and their dynamic axes."""
     if options.preprocess:
         images = torch.zeros(1, 480, 640, channels, dtype=torch.uint8)
-        free = {1: Dim("height", min=2, max=_LONGEST_SIDE), 2: Dim("width", min=2, max=_LONGEST_SIDE)}
-        return (images,), (free,)
+        axes = {1: Dim("height", min=2, max=_MAX_SIDE), 2: Dim("width", min=2, max=_MAX_SIDE)}
+        return (images,), (axes,)
     height, width = size_hw
     if options.dynamic_size and height == width:
-        width += STRIDE  # of two equal sides the tracer would conclude that all images are square
+        width += STRIDE  # from two equal sides the tracer would conclude that all images are square
     batch = 2 if options.dynamic_batch else 1
-    free = {}
+    axes = {}
     if options.dynamic_batch:
-        free[0] = Dim("batch", min=1, max=_MOST_IMAGES)
+        axes[0] = Dim("batch", min=1, max=_MAX_BATCH)
     if options.dynamic_size:
-        free[2] = STRIDE * Dim("lines", min=1, max=_LONGEST_SIDE // STRIDE)
-        free[3] = STRIDE * Dim("columns", min=1, max=_LONGEST_SIDE // STRIDE)
+        axes[2] = STRIDE * Dim("lines", min=1, max=_MAX_SIDE // STRIDE)
+        axes[3] = STRIDE * Dim("columns", min=1, max=_MAX_SIDE // STRIDE)
     images, sizes = torch.zeros(batch, channels, height, width), torch.full((batch, 2), 640)
     if options.postprocess == "raw":
-        return (images,), (free,) if free else None
-    return (images, sizes), (free, {axis: free[axis] for axis in free if axis == 0}) if free else None
+        return (images,), (axes,) if axes else None
+    return (images, sizes), (axes, {axis: axes[axis] for axis in axes if axis == 0}) if axes else None
 
 
 def _save(program: ExportedProgram, file: Path, description: str) -> None:
-    content = io.BytesIO()  # written to a disk that is full, torch ends the process
+    content = io.BytesIO()  # when it writes to a full disk itself, torch aborts the process
     torch.export.save(program, content, extra_files={KEY: description})
     with content.getbuffer() as payload:
         file.write_bytes(payload)
@@ -112,7 +112,7 @@ def _compile(program: ExportedProgram, file: Path, description: str) -> None:
             program, package_path=str(package), inductor_configs={"aot_inductor.metadata": {KEY: description}}
         )
         package.replace(file)
-    except Exception as error:  # compilers fail in many ways
+    except Exception as error:  # compilers raise many types
         reason = str(error).strip().partition("\n")[0]
         raise ExportError(f"AOTInductor cannot compile this network: {reason}") from error
     finally:

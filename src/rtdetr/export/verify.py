@@ -1,6 +1,6 @@
-"""Is an exported model still the model? `verify` compares its detections with those of PyTorch in float32.
+"""`verify` compares the detections of an exported model with those of PyTorch in float32.
 
-The counting is in `agreement.py`; where the two part is found by `stages.py`.
+`agreement.py` counts matches; `stages.py` finds the stage where the models start to differ.
 """
 
 import contextlib
@@ -39,15 +39,15 @@ from rtdetr.runtimes.torch_detector import TorchDetector, load_torch_detector
 _HALF = Tolerance(matched=0.98, iou=0.95, score=0.02, ap_drop=0.005)
 TOLERANCES = {"fp32": Tolerance(matched=1.0, iou=0.999, score=1e-3, ap_drop=0.001), "fp16": _HALF, "bf16": _HALF}
 RESIZED = Tolerance(matched=0.95, iou=0.95, score=0.05, ap_drop=0.005)
-"""What is allowed where the graph resizes: some of its pixels differ from the library's own by 1 of 255."""
+"""Tolerance if the graph resizes: some of its pixels differ from the library's own by 1/255."""
 THRESHOLD = 0.3
 _TIMED_RUNS = 5
-_TOGETHER = 4  # images that are run in one batch, where it is free
-_STRONGEST = 5  # detections per image that are compared where none is above the threshold
+_BATCH_SIZE = 4  # images to run as one batch, if the batch is dynamic
+_STRONGEST = 5  # detections per image to compare if none is above the threshold
 
 
 def int8_tolerance(max_drop: float) -> Tolerance:
-    """Return what INT8 is held to: the AP on a dataset; agreement on images is only reported."""
+    """Return the tolerance of INT8: a limit on the loss of AP; agreement on images is only reported."""
     return Tolerance(matched=0.0, iou=0.9, score=0.1, ap_drop=max_drop)
 
 
@@ -60,22 +60,23 @@ def verify(
     threshold: float = THRESHOLD,
     data: str | os.PathLike[str] | DetectionDataset | None = None,
 ) -> VerifyReport:
-    """Compare an exported model with the PyTorch model it was made from, on the CPU in float32.
+    """Compare an exported model with the PyTorch model it was exported from, on the CPU in float32.
 
     Args:
-        exported: a file that `rtdetr.load` takes, or a loaded detector.
+        exported: a file that `rtdetr.load` accepts, or a loaded detector.
         reference: the checkpoint, network or float32 detector.
-        images: images with objects that the model knows, as a detector takes them; None: some of `data`, else the
+        images: images with objects that the model knows, as for a detector; None: some of `data`, otherwise the
             built-in ones.
-        tolerance: what is allowed; None: that of the file's precision, float16, bfloat16 or else float32.
+        tolerance: allowed differences; None: those of the file's precision if it is float16 or bfloat16, otherwise
+            those of float32.
         threshold: only detections above this score are compared, 0..1.
-        data: a dataset, to compare the average precision too; its split is `val`.
+        data: dataset to also compare average precision on; of a path, the "val" split.
 
     Raises:
-        InputError: no images, or one that cannot be read.
+        InputError: no images, or an image that cannot be read.
         DatasetError: the dataset is missing or broken, or has other classes.
-        WeightsError: a file that is damaged or not RT-DETR's.
-        ExportError: the reference gives NaN or infinity.
+        WeightsError: the file is damaged or not an RT-DETR model.
+        ExportError: the output of the reference is not finite.
     """
     detector = _load(exported) if isinstance(exported, str | os.PathLike) else exported
     original = _reference(reference, detector.categories)
@@ -94,11 +95,11 @@ def verify(
             count = _STRONGEST * len(both[0])
             threshold = float(scores[count]) if len(scores) > count else 0.0
             if tolerance.score > TOLERANCES["fp32"].score and path and shows_stages(path):
-                tolerance = replace(tolerance, matched=0.0)  # rounding chooses among such queries: see the stages
+                tolerance = replace(tolerance, matched=0.0)  # rounding decides between weak queries; stages count
             agreement = compare(*both, threshold=threshold, tolerance=tolerance)
     errors: dict[str, float] = {}
     if path and (failure or is_weak or agreement.matched_share < tolerance.matched):
-        with contextlib.suppress(*([Exception] if failure else [])):  # whatever an engine raises that cannot run it
+        with contextlib.suppress(*([Exception] if failure else [])):  # an engine that cannot run it raises many types
             image = resize(samples[0], size_hw)
             errors = stage_errors(path, original.network, image, of_most_queries=is_weak) or {}
     other_class = class_difference(original.categories, detector.categories)
@@ -133,16 +134,16 @@ def _detections(
     lowest: float,
     size_hw: tuple[int, int],
 ) -> tuple[tuple[list[Detections], list[Detections]], str | None]:
-    """What the original and the detector find, in pixels of `size_hw`, and why the detector failed if it did.
+    """Return the detections of the original and of the detector in pixels of `size_hw`, and the detector's failure.
 
-    Where the batch is free, some go through the detector once more, together; where the size is, one in another.
-    Images are resized here, unless a graph does it, so that only the network is compared.
+    With a dynamic batch, some images are also run as one batch; with a dynamic size, one is also run at another size.
+    Images are resized here, unless the graph resizes, so that only the network is compared.
     """
     small = [_resized(one, size_hw) for one in images]
     try:
         expected = [_detect(original, one, lowest, size_hw) for one in small]
     except WeightsError as error:
-        raise ExportError(f"nothing to compare with, as the reference gives no finite numbers: {error}") from None
+        raise ExportError(f"cannot compare, because the output of the reference is not finite: {error}") from None
     try:
         if isinstance(detector, BaseDetector) and detector.metadata.preprocess == "in_graph":
             return (expected, [_scaled(_detect(detector, one, lowest, size_hw), size_hw) for one in images]), None
@@ -150,25 +151,25 @@ def _detections(
         if not isinstance(detector, BaseDetector) or detector.has_ranges:
             return (expected, found), None
         if detector.metadata.dynamic_batch and len(small) > 1:
-            expected += expected[:_TOGETHER]
-            found += _detect_together(detector, small[:_TOGETHER], lowest, size_hw)
+            expected += expected[:_BATCH_SIZE]
+            found += _detect_batch(detector, small[:_BATCH_SIZE], lowest, size_hw)
         if detector.metadata.dynamic_size:
             other = (size_hw[0] + STRIDE, size_hw[1] + 2 * STRIDE)
             expected.append(_detect(original, _resized(images[0], other), lowest, other))
             found.append(_detect(detector, _resized(images[0], other), lowest, other))
         return (expected, found), None
-    except WeightsError as error:  # the engine refuses the graph, or computes NaN
+    except WeightsError as error:  # the engine rejects the graph, or outputs NaN
         return (expected, [one.above(1.0) for one in expected]), str(error)
 
 
 def size_in_bytes(path: Path) -> int:
-    """Size of a model file with the files of weights beside it."""
+    """Size of a model file and its separate file of weights, if any."""
     weights = beside(path, ".bin") if path.suffix.lower() == ".xml" else path.with_name(path.name + ".data")
     return sum(file.stat().st_size for file in (path, weights) if file.is_file())
 
 
 def count_nodes(path: Path) -> int | None:
-    """Operations in the graph of an ONNX or OpenVINO file; None for other formats."""
+    """Number of operations in the graph of an ONNX or OpenVINO file; None for other formats."""
     if path.suffix.lower() == ".onnx":
         import onnx
 
@@ -182,7 +183,7 @@ def count_nodes(path: Path) -> int | None:
 
 
 def _load(path: str | os.PathLike[str]) -> Detector:
-    """The detector of a file: the format's own, else `rtdetr.load`'s, in the precision that the file says."""
+    """Load the detector of a file with the format's own loader, or with `rtdetr.load` in the precision of the file."""
     form = FORMATS.get(exported_format(path) or "")
     if form is not None and form.load is not None:
         return form.load(Path(path))
@@ -207,16 +208,16 @@ def _detect(detector: Detector, image: LoadedImage, threshold: float, size_hw: t
     return found
 
 
-def _detect_together(
+def _detect_batch(
     detector: BaseDetector, images: Sequence[LoadedImage], threshold: float, size_hw: tuple[int, int]
 ) -> list[Detections]:
-    """In one batch, also where the detector itself would run them one by one."""
+    """Detect in one batch, even if the detector itself would run the images one by one."""
     batch = detector.batch([detector.prepare(one, size_hw) for one in images])
     return detector.finish(detector.infer(batch), batch.sizes_wh, thresholds=detector.by_class(threshold))
 
 
 def _own_tolerance(detector: Detector) -> Tolerance:
-    """What the precision of a file explains; that of INT8 is not known here."""
+    """Return the tolerance for the precision of a file; that of INT8 is not known here."""
     precision = getattr(getattr(detector, "metadata", None), "precision", "float32")
     return _HALF if precision in ("float16", "bfloat16") else TOLERANCES["fp32"]
 
@@ -226,14 +227,14 @@ def _resized(image: LoadedImage, size_hw: tuple[int, int]) -> np.ndarray:
 
 
 def _scaled(found: Detections, size_hw: tuple[int, int]) -> Detections:
-    """The same objects in an image of another size, which leaves each IoU as it is."""
+    """Scale detections to another image size, which does not change IoUs."""
     height, width = size_hw
     ratio = np.array([width / found.image_size_wh[0], height / found.image_size_wh[1]] * 2)
     return replace(found, boxes_xyxy=found.boxes_xyxy * ratio, image_size_wh=(width, height))
 
 
 def _latency_ms(detector: Detector, image: LoadedImage, size_hw: tuple[int, int]) -> float:
-    """Median time per image; the runs before have warmed the detector up."""
+    """Median time per image; the detector is already warm."""
     times = []
     for _ in range(_TIMED_RUNS):
         begin = time.perf_counter()
@@ -243,7 +244,7 @@ def _latency_ms(detector: Detector, image: LoadedImage, size_hw: tuple[int, int]
 
 
 def measure_ap(detector: Detector, dataset: DetectionDataset, *, size_hw: tuple[int, int] | None = None) -> float:
-    """COCO average precision of a detector, images one by one because an exported graph may take no more."""
+    """COCO average precision of a detector, one image at a time because an exported graph may accept only one."""
     dataset = dataset.with_categories(detector.categories)
     channels = getattr(detector, "in_channels", 3)
 

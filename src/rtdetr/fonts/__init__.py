@@ -1,7 +1,7 @@
-"""Fonts for class names in any script: which installed font has the letters, and text drawn with several of them.
+"""Fonts for class names in any script: find installed fonts with the characters, and draw text with several fonts.
 
-`search.py` finds fonts, `text.py` cuts a text into parts that one font each can draw and says what to show in place of
-a name that none can, `figure.py` does the same for matplotlib.
+`search.py` finds fonts, `text.py` splits a text into parts with one font each and replaces names that no font can draw,
+and `figure.py` does the same for matplotlib.
 """
 
 from rtdetr.fonts.search import given_face as given_face

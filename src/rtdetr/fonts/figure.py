@@ -1,7 +1,7 @@
-"""Class names in matplotlib's figures: the families to write them with, and numbers for those that cannot be written.
+"""Class names in matplotlib figures: font families to draw them with, and numbers for names that cannot be drawn.
 
-matplotlib looks for a letter in one family after the other, so a list of families serves for names in several scripts.
-From 3.11 on it joins letters and orders them from right to left.
+matplotlib searches for a character in one family after the other, so a list of families supports names in several
+scripts. Since 3.11 it shapes text, including right-to-left scripts.
 """
 
 from collections.abc import Sequence
@@ -12,23 +12,23 @@ from typing import NamedTuple
 from rtdetr.fonts.search import OWN, Face, find_face, given_face
 from rtdetr.fonts.text import LEFT_TO_RIGHT, FontPath, cut, replace_names
 
-_LONGEST_NAME = 24
+_MAX_LENGTH = 24
 
 
 class FigureNames(NamedTuple):
-    """Names as matplotlib can write them, none longer than 24 characters, and its families to write them with."""
+    """Names that matplotlib can draw, with at most 24 characters each, and the font families to draw them with."""
 
     names: tuple[str, ...]
     families: list[str]
 
 
 def figure_names(names: Sequence[str], *, font: FontPath = None, stand_in: str = "class") -> FigureNames:
-    """Prepare names for a figure; "class 7" in place of one that no font can write, of which a warning tells once.
+    """Prepare names for a figure; a name that no font can draw becomes "class 7", with one warning.
 
     Args:
-        names: of the classes, by label, or of something else.
-        font: a font file that is used for whatever it has.
-        stand_in: what the numbers count.
+        names: class names by label, or other names.
+        font: font file to use for all characters that it has.
+        stand_in: word before the number of a replaced name.
 
     Raises:
         InputError: the font cannot be read.
@@ -53,7 +53,7 @@ def _prepared(names: tuple[str, ...], font: Face | None, stand_in: str) -> tuple
         text = text.replace(LEFT_TO_RIGHT, "")
         missing = [character for character in text if not any(_has(file, character) for file in files)]
         for character in missing:
-            # of all that are missing, so that the letters of one script come from one font
+            # first a font with all missing characters, so that those of one script come from one font
             face = find_face(frozenset(missing)) or find_face(frozenset(character))
             if face is not None and face != OWN and face.path not in files and _has(face.path, character):
                 files.append(face.path)
@@ -62,14 +62,14 @@ def _prepared(names: tuple[str, ...], font: Face | None, stand_in: str) -> tuple
 
     unshaped = ""
     if not hasattr(ft2font, "__libraqm_version__"):
-        unshaped = f"matplotlib does that from 3.11 on, this is {matplotlib.__version__}: pip install -U matplotlib"
+        unshaped = f"matplotlib {matplotlib.__version__} does not support it, 3.11 does: pip install -U matplotlib"
     shown = replace_names(names, lacking=lacking, unshaped=unshaped, stand_in=stand_in)
     return shown, tuple(families)
 
 
 @cache
 def _characters(file: str) -> frozenset[int]:
-    """What a font file has, as matplotlib sees it: of a collection the first font alone."""
+    """Characters of a font file for matplotlib, which uses only the first font of a collection."""
     from matplotlib.font_manager import get_font
 
     try:
@@ -83,7 +83,7 @@ def _has(file: str, character: str) -> bool:
 
 
 def _family(file: str) -> str:
-    """Make a font file known to matplotlib; returns the name of its family."""
+    """Register a font file with matplotlib; return the name of its family."""
     from matplotlib.font_manager import fontManager, get_font
 
     if not any(entry.fname and Path(entry.fname) == Path(file) for entry in fontManager.ttflist):
@@ -92,9 +92,9 @@ def _family(file: str) -> str:
 
 
 def _shortened(name: str) -> str:
-    """A name as matplotlib writes it as it is: dollar signs begin formulas, underscores hide legend entries."""
+    """Shorten a name and escape it for matplotlib: dollar signs begin formulas, underscores hide legend entries."""
     from_right, name = name.startswith(LEFT_TO_RIGHT), name.strip(LEFT_TO_RIGHT)
-    name = (name if len(name) <= _LONGEST_NAME else cut(name, _LONGEST_NAME - 3)).replace("$", r"\$")
+    name = (name if len(name) <= _MAX_LENGTH else cut(name, _MAX_LENGTH - 3)).replace("$", r"\$")
     if from_right:
         return f"{LEFT_TO_RIGHT}{name}{LEFT_TO_RIGHT}"
     return f" {name}" if name.startswith("_") else name

@@ -1,7 +1,7 @@
-"""Which font file on this machine has given characters: Pillow's own, usual ones, fontconfig's answer, all folders.
+"""Find a font on this machine that has given characters: Pillow's own, common ones, fontconfig's, all font folders.
 
-A font has a character if it draws something other than the sign that it draws for unknown ones. That needs nothing but
-Pillow, and holds for every kind of font that Pillow opens.
+A font has a character if it draws something other than its glyph for unknown characters. This test only needs Pillow
+and works for every type of font that Pillow opens.
 """
 
 import contextlib
@@ -19,21 +19,21 @@ from PIL import ImageFont
 
 from rtdetr.errors import InputError
 
-_PROBE_SIZE = 24  # pixels, at which glyphs are compared
-_NO_CHARACTER = "\U0010ffff"  # Unicode guarantees that it never becomes one
+_PROBE_SIZE = 24  # pixels; glyphs are compared at this size
+_NO_CHARACTER = "\U0010ffff"  # Unicode guarantees that it is never assigned
 _USUAL = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "Arial Unicode.ttf", "arial.ttf")
 _SUFFIXES = (".ttf", ".otf", ".ttc", ".otc")
-_PLACEHOLDERS = ("lastresort", "adobeblank")  # they claim every character and draw a box or nothing
-_LESS_LIKE_OTHERS = (  # in the name of a file: not what a label is written in, as long as there is something else
+_PLACEHOLDERS = ("lastresort", "adobeblank")  # have every character and draw a box or nothing
+_UNUSUAL_STYLES = (  # in file names; such fonts are used only if there is no plain one
     *("bold", "black", "heavy", "italic", "oblique", "light", "thin", "condensed", "mono", "serif"),
     *("display", "looped", "ui", "medium"),
 )
-_MOST_CANDIDATES = 8
-_SECONDS = 10.0  # for fontconfig, which may have to build its cache
+_MAX_CANDIDATES = 8
+_TIMEOUT = 10.0  # seconds for fontconfig, which may need to build its cache
 
 
 class Face(NamedTuple):
-    """A font: a file and the position in it, which counts in collections; an empty path stands for Pillow's own."""
+    """A font: a file and the index in it, for collections; an empty path is Pillow's own font."""
 
     path: str = ""
     index: int = 0
@@ -44,35 +44,35 @@ OWN = Face()
 
 @lru_cache(maxsize=256)
 def open_face(face: Face, size: int) -> ImageFont.FreeTypeFont:
-    """Open a font at a size in pixels, in its regular weight where it has several.
+    """Open a font at a size in pixels, in its regular weight if it has several.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the font cannot be read.
     """
     if face == OWN:
         font = ImageFont.load_default(size)
         assert isinstance(font, ImageFont.FreeTypeFont)
         return font
     font = ImageFont.truetype(face.path, size, index=face.index)
-    with contextlib.suppress(OSError, NotImplementedError, ValueError):  # most fonts have one weight only
+    with contextlib.suppress(OSError, NotImplementedError, ValueError):  # most fonts have only one weight
         font.set_variation_by_name("Regular")
     return font
 
 
 def given_face(path: str | os.PathLike[str]) -> Face:
-    """The font of a file that a user names.
+    """Return the font of a file given by the user.
 
     Raises:
-        InputError: it is no font, or not there.
+        InputError: the file does not exist or is not a font.
     """
     try:
         return Face(str(open_face(Face(os.fspath(path)), _PROBE_SIZE).path))  # the system's folders are searched too
     except OSError as error:
-        raise InputError(f"cannot read the font {os.fspath(path)}: {error}; give a .ttf or .otf file") from None
+        raise InputError(f"cannot read the font {os.fspath(path)}: {error}; pass a .ttf or .otf file") from None
 
 
 def find_face(characters: frozenset[str], font: Face | None = None) -> Face | None:
-    """A font that has all of the characters, `font` first; None if there is no such font."""
+    """Find a font that has all of the characters, preferably `font`; None if there is none."""
     first = [OWN] if font is None else [font, OWN]
     found = next((face for face in first if has_all(face, characters)), None)
     if found is not None:
@@ -88,12 +88,12 @@ def has_all(face: Face, characters: frozenset[str] | str) -> bool:
 
 @lru_cache(maxsize=65536)
 def has(face: Face, character: str) -> bool:
-    """Whether a font has a character; one that draws nothing, such as a space, counts as there."""
+    """Whether a font has a character; True for characters that draw nothing, such as a space."""
     if unicodedata.category(character) in ("Zs", "Cf"):
         return True
     try:
         return _drawn(face, character) != _unknown(face)
-    except OSError:  # a bitmap font, which has no such size
+    except OSError:  # a bitmap font without this size
         return False
 
 
@@ -105,7 +105,7 @@ def _drawn(face: Face, character: str) -> tuple[Any, ...]:
 
 @cache
 def _unknown(face: Face) -> tuple[Any, ...]:
-    """What a font draws for a character that it lacks."""
+    """Return what a font draws for a character that it does not have."""
     return _drawn(face, _NO_CHARACTER)
 
 
@@ -118,10 +118,10 @@ def _probe(face: Face) -> ImageFont.FreeTypeFont:
 
 @lru_cache(maxsize=65536)
 def _candidates(characters: frozenset[str]) -> tuple[Face, ...]:
-    """Some fonts of this machine that have all of the characters, the most suitable ones first."""
+    """Find fonts on this machine that have all of the characters, most suitable first."""
     for faces in (_usual_faces, _faces_of_fontconfig, _installed_faces):
         found = (face for face in faces() if has_all(face, characters))
-        first = tuple(itertools.islice(found, _MOST_CANDIDATES))
+        first = tuple(itertools.islice(found, _MAX_CANDIDATES))
         if first:
             return first
     return ()
@@ -138,22 +138,22 @@ def _usual_faces() -> list[Face]:
 
 @cache
 def _faces_of_fontconfig() -> list[Face]:
-    """Every font in the order in which fontconfig would look for a character; none where it is not installed."""
+    """Every font in the order in which fontconfig searches for a character; empty if it is not installed."""
     command = ["fc-match", "--all", "--format", r"%{file}\t%{index}\n", "sans-serif"]
     faces = []
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=True)
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, check=True)
         for line in ran.stdout.splitlines():
             path, _, index = line.partition("\t")
             if _is_font(path):
-                # in the upper half is which of its weights a variable font shows
+                # the upper 16 bits are the weight of a variable font
                 faces.append(Face(path, int(index) & 0xFFFF if index.isdecimal() else 0))
     return faces
 
 
 @cache
 def _installed_faces() -> list[Face]:
-    """Every font in the folders where fonts are, plain ones first."""
+    """Every font in the font folders, plain ones first."""
     files = {file for folder in _folders() for file in folder.rglob("*") if _is_font(file.name)}
     faces = []
     for file in sorted(files, key=lambda file: (_oddity(file.name), file.name)):
@@ -170,22 +170,22 @@ def _is_font(name: str) -> bool:
 
 def _oddity(name: str) -> int:
     lowered = name.lower().replace("sansserif", "")
-    return sum(word in lowered for word in _LESS_LIKE_OTHERS)
+    return sum(word in lowered for word in _UNUSUAL_STYLES)
 
 
 def _folders() -> list[Path]:
-    """Where the system keeps fonts, and the ones that matplotlib brings."""
+    """Font folders of the system, and matplotlib's."""
     home = Path("~").expanduser()
     if sys.platform == "win32":
-        places = [Path(os.environ.get("WINDIR", r"C:\Windows")) / "Fonts"]
-        places.append(Path(os.environ.get("LOCALAPPDATA") or home / "AppData/Local") / "Microsoft/Windows/Fonts")
+        folders = [Path(os.environ.get("WINDIR", r"C:\Windows")) / "Fonts"]
+        folders.append(Path(os.environ.get("LOCALAPPDATA") or home / "AppData/Local") / "Microsoft/Windows/Fonts")
     elif sys.platform == "darwin":
-        places = [home / "Library/Fonts", Path("/Library/Fonts"), Path("/System/Library/Fonts")]
+        folders = [home / "Library/Fonts", Path("/Library/Fonts"), Path("/System/Library/Fonts")]
     else:
         shared = os.environ.get("XDG_DATA_DIRS") or "/usr/local/share:/usr/share"
         roots = [os.environ.get("XDG_DATA_HOME") or home / ".local/share", *shared.split(":")]
-        places = [*(Path(root) / "fonts" for root in roots if root), home / ".fonts"]
+        folders = [*(Path(root) / "fonts" for root in roots if root), home / ".fonts"]
     found = importlib.util.find_spec("matplotlib")
     if found is not None and found.origin is not None:
-        places.append(Path(found.origin).parent / "mpl-data" / "fonts" / "ttf")
-    return [place for place in places if place.is_dir()]
+        folders.append(Path(found.origin).parent / "mpl-data" / "fonts" / "ttf")
+    return [folder for folder in folders if folder.is_dir()]

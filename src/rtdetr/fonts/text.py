@@ -1,7 +1,7 @@
-"""A text as parts that one font each can draw, side by side, and what to draw for a name that no font can.
+"""Split a text into parts with one font each, and replace names that no font can draw.
 
-Pillow shapes letters and orders them from right to left where it is built with Raqm and finds FriBiDi; it does not
-look for letters in a second font, so that is done here.
+Pillow shapes text, including right-to-left scripts, if it is built with Raqm and finds FriBiDi. It does not search for
+characters in a second font, so that is done here.
 """
 
 import logging
@@ -17,47 +17,47 @@ from PIL import ImageDraw, features
 from rtdetr.fonts.search import OWN, Face, find_face, given_face, has_all, open_face
 
 _log = logging.getLogger(__name__)
-LEFT_TO_RIGHT = "\u200e"  # ends a name that is read from the right, so that what follows stays on its right
-_KEPT_CONTROLS = "\u200c\u200d" + LEFT_TO_RIGHT  # the first two say which letters are joined
+LEFT_TO_RIGHT = "\u200e"  # ends a right-to-left name, so that the following text stays on its right
+_KEPT_CONTROLS = "\u200c\u200d" + LEFT_TO_RIGHT  # the first two control which letters are joined
 _EAST_ASIAN = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "IDEOGRAPHIC", "KANGXI", "FULLWIDTH", "HALFWIDTH")
 _EUROPEAN = ("LATIN", "GREEK", "CYRILLIC", "ARMENIAN", "GEORGIAN")
 FontPath = str | os.PathLike[str] | None
 
 
 class Part(NamedTuple):
-    """Characters that are drawn with one font."""
+    """Characters to draw with one font."""
 
     text: str
     face: Face
 
 
 class TextLine:
-    """One line of text at one size, to be measured and drawn."""
+    """One line of text at one size, to measure and draw."""
 
     def __init__(self, parts: Iterable[Part], size: int) -> None:
-        """Open the fonts of the parts, which are in order from the left, at a size in pixels."""
+        """Open the fonts of the parts, which are ordered from left to right, at a size in pixels."""
         self._drawn = [(part.text, open_face(part.face, size)) for part in parts]
         metrics = [font.getmetrics() for _, font in self._drawn] or [open_face(OWN, size).getmetrics()]
         self.ascent, self.descent = max(above for above, _ in metrics), max(below for _, below in metrics)
 
     @property
     def width(self) -> int:
-        """Pixels."""
+        """Width in pixels."""
         return math.ceil(sum(font.getlength(text) for text, font in self._drawn))
 
     def draw(self, pen: ImageDraw.ImageDraw, left: float, baseline: float, *, color: tuple[int, int, int]) -> None:
-        """Draw the line from `left` on, its letters standing on `baseline`."""
+        """Draw the line, starting at `left` on the `baseline`."""
         for text, font in self._drawn:
             pen.text((left, baseline), text, fill=color, font=font, anchor="ls")
             left += font.getlength(text)
 
 
 def lay_out(text: str, *, font: FontPath = None) -> tuple[Part, ...]:
-    """Cut a text into parts for `TextLine`, the leftmost one first; characters that no font has are left out.
+    """Split a text into parts for `TextLine`, from left to right; characters that no font has are omitted.
 
     Args:
-        text: of one line; names as `shown_names` gives them lose nothing.
-        font: a font file that is used for whatever it has.
+        text: one line; results of `shown_names` are drawn completely.
+        font: font file to use for all characters that it has.
 
     Raises:
         InputError: the font cannot be read.
@@ -71,20 +71,20 @@ def lay_out(text: str, *, font: FontPath = None) -> tuple[Part, ...]:
 
 
 def cut(text: str, length: int) -> str:
-    """The first `length` characters and "...", or some less where that would take a letter apart."""
+    """Return the first `length` characters and "...", or fewer to avoid splitting combined characters."""
     while 0 < length < len(text) and unicodedata.category(text[length])[0] in "MC":
         length -= 1
     return text if length >= len(text) else text[:length] + "..."
 
 
 def shown_names(names: Sequence[str], *, font: FontPath = None) -> tuple[str, ...]:
-    """Class names as they can be drawn in images: "class 7" in place of one for which no font is there.
+    """Return class names that can be drawn in images; a name without a font becomes "class 7".
 
-    A warning says once which names that concerns and what to install.
+    One warning lists the replaced names and the packages to install.
 
     Args:
-        names: by label.
-        font: a font file that is used for whatever it has.
+        names: class names by label.
+        font: font file to use for all characters that it has.
 
     Raises:
         InputError: the font cannot be read.
@@ -104,13 +104,13 @@ def _shown(names: tuple[str, ...], face: Face | None) -> tuple[str, ...]:
 def replace_names(
     names: Sequence[str], *, lacking: Callable[[str], str], unshaped: str, stand_in: str = "class"
 ) -> tuple[str, ...]:
-    """Names that can be drawn, and a number for each of the others, of which a warning tells.
+    """Replace names that cannot be drawn by numbers, with a warning.
 
     Args:
-        names: by number.
-        lacking: gives the characters of a name for which there is no font.
-        unshaped: why letters cannot be joined and put in order, for scripts that need it; empty: they can.
-        stand_in: what the numbers count.
+        names: the names, by number.
+        lacking: returns the characters of a name for which there is no font.
+        unshaped: why text cannot be shaped, for scripts that need it; empty if it can.
+        stand_in: word before the number of a replaced name.
     """
     shown, without_font, unshapable, missing = [], [], [], ""
     for number, name in enumerate(names):
@@ -128,18 +128,18 @@ def replace_names(
     if without_font:
         packages = " ".join(sorted({_package(character) for character in missing}))
         _warn_once(
-            f"no installed font has the letters of {_some(without_font, stand_in)}: numbers are drawn instead. Install "
-            f"one (Debian, Ubuntu: apt install {packages}), or give a font file with --font (Python: font)"
+            f"no installed font has all characters of {_some(without_font, stand_in)}: numbers are drawn instead. "
+            f"Install one (Debian, Ubuntu: apt install {packages}), or pass a font file with --font (Python: font)"
         )
     if unshapable:
         _warn_once(
-            f"the letters of {_some(unshapable, stand_in)} cannot be joined: numbers are drawn instead. {unshaped}"
+            f"text shaping is not available for {_some(unshapable, stand_in)}: numbers are drawn instead. {unshaped}"
         )
     return tuple(shown)
 
 
 def clean(text: str) -> str:
-    """One line in composed letters, without control characters and what only chooses between looks of a letter."""
+    """Return a text on one line in normal form C, without control characters and variation selectors."""
     text = unicodedata.normalize("NFC", " ".join(text.split()))
     return "".join(
         character
@@ -151,7 +151,7 @@ def clean(text: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _parts(text: str, font: Face | None) -> tuple[Part | str, ...]:
-    """The text as parts with a font, one if possible; what no font has stays a plain text."""
+    """Split a text into as few parts with one font each as possible; text that no font has stays a plain string."""
     whole = find_face(frozenset(text), font)
     if whole is not None:
         return (Part(text, whole),)
@@ -164,7 +164,7 @@ def _parts(text: str, font: Face | None) -> tuple[Part | str, ...]:
 
 
 def _append(parts: list[Part | str], text: str, font: Face | None) -> None:
-    """Add a text to the parts before it: to the last one if its font has it, else with a font of its own."""
+    """Add a text to the last part if its font has all characters, otherwise as a new part."""
     last = parts[-1] if parts else None
     if isinstance(last, Part) and has_all(last.face, text):
         parts[-1] = Part(last.text + text, last.face)
@@ -174,7 +174,7 @@ def _append(parts: list[Part | str], text: str, font: Face | None) -> None:
 
 
 def _stretches(text: str) -> list[str]:
-    """Cut where the script changes; spaces and marks go with what is before them."""
+    """Split a text where the script changes; spaces and marks stay with the text before them."""
     found: list[str] = []
     former = None
     for character in text:
@@ -189,25 +189,25 @@ def _stretches(text: str) -> list[str]:
 
 
 def _script(character: str) -> str:
-    """The script of a letter by its Unicode name, which begins with it; empty for digits and signs."""
+    """Return the script of a letter, the first word of its Unicode name; empty for digits and symbols."""
     if unicodedata.category(character)[0] not in "LM":
         return ""
     return unicodedata.name(character, "").partition(" ")[0].partition("-")[0]
 
 
 def reads_from_right(text: str) -> bool:
-    """Whether the first letter that has a direction is of a script written from right to left."""
+    """Whether the first letter with a direction belongs to a right-to-left script."""
     directions = (unicodedata.bidirectional(character) for character in text)
     return next((one != "L" for one in directions if one in ("L", "R", "AL")), False)
 
 
 def _needs_shaping(text: str) -> bool:
-    """Whether letters have to be joined, stacked or put in another order: Arabic, Hebrew, Hindi, Thai and others."""
+    """Whether the text needs shaping or reordering: Arabic, Hebrew, Hindi, Thai and others."""
     return any(unicodedata.bidirectional(c) in ("R", "AL") or unicodedata.category(c)[0] == "M" for c in text)
 
 
 def _package(character: str) -> str:
-    """The Debian package that has a font for a character."""
+    """Return the Debian package with a font for a character."""
     name = unicodedata.name(character, "")
     if name.startswith(_EAST_ASIAN):
         return "fonts-noto-cjk"

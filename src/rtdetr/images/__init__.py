@@ -1,7 +1,7 @@
-"""Reading images: anything that is an image becomes upright RGB pixels, or an array with the channels of the model.
+"""Reading images: any image becomes upright RGB pixels, or an array with the channels of the model.
 
-Start at `read.py`. Files are opened in `decode.py` and nowhere else in the library; `files.py` lists them, `sources.py`
-says what else may stand for an image.
+Start at `read.py`. Files are opened only in `decode.py`; `files.py` lists them, and `sources.py` handles the other
+types of sources.
 """
 
 from rtdetr.images.limit import allow_pixels, max_pixels

@@ -1,4 +1,4 @@
-"""Images as arrays: NumPy files, TIFF files with any number of bands, and pixel values of any type as uint8."""
+"""Images as arrays: NumPy files, TIFF files with any number of bands, and conversion of pixel values to uint8."""
 
 import functools
 import logging
@@ -18,23 +18,23 @@ from rtdetr.images.limit import check_pixels
 from rtdetr.images.orientation import ORIENTATION_TAG, exif_tag, load_pixels, turn_array, turn_back
 from rtdetr.images.sources import File, existing, name_of, openable
 
-_MOST_COMPRESSED = 2000  # decoded bytes per byte of a TIFF file; deflate reaches 1032
-FLOAT_MARGIN = 1e-3  # beyond [0, 1], for interpolated values
+_MAX_COMPRESSION = 2000  # decoded bytes per byte of a TIFF file; deflate reaches 1032
+FLOAT_MARGIN = 1e-3  # allowed beyond [0, 1], for interpolated values
 _log = logging.getLogger(__name__)
 
 
 def numpy_file(source: object) -> np.ndarray | None:
-    """The array (h, w) or (h, w, channels) in a file NAME.npy; None for any other source.
+    """Return the array (h, w) or (h, w, channels) of a file NAME.npy; None for any other source.
 
     Raises:
-        InputError: the file is missing, damaged, or holds another array.
+        InputError: the file is missing or damaged, or its array has another shape.
     """
     if not isinstance(source, str | os.PathLike) or Path(source).suffix.lower() != ".npy":
         return None
     file = existing(source)
-    try:  # mapped, so that a header that promises a huge array reserves no memory
+    try:  # memory-mapped, so that a header that states a huge array allocates no memory
         array = np.array(np.lib.format.open_memmap(file, mode="r"))
-    except Exception as error:  # the header is Python text, and its parser raises whatever the tokenizer does
+    except Exception as error:  # the header is Python text, and its parser raises many types
         raise InputError(f"{file} cannot be read as a NumPy array: {' '.join(str(error).split())}") from None
     if array.ndim not in (2, 3) or 0 in array.shape:
         raise InputError(f"{file}: expected an array (h, w) or (h, w, channels), got {array.shape}")
@@ -42,7 +42,7 @@ def numpy_file(source: object) -> np.ndarray | None:
 
 
 def tiff_pages(source: File | Image.Image, num_channels: int, *, upright: bool = True) -> np.ndarray | None:
-    """Channels (h, w, num_channels) that are pages of a TIFF file, one gray page for each; None for other files.
+    """Return channels (h, w, num_channels) stored as the grayscale pages of a TIFF file; None for other files.
 
     Raises:
         InputError: the file is damaged.
@@ -53,11 +53,13 @@ def tiff_pages(source: File | Image.Image, num_channels: int, *, upright: bool =
         pages, turns = [], set()
         for page in range(num_channels):
             image.seek(page)
-            turns.add(exif_tag(image))  # asked before the pixels are read, which Pillow turns upright
+            turns.add(exif_tag(image))  # read before the pixels, which Pillow turns upright
             load_pixels(image)
             pages.append(np.array(image))
         if len({page.shape for page in pages}) > 1 or len(turns) > 1:
-            raise InputError(f"{name_of(source)}: expected pages of one size and orientation, to be used as channels")
+            raise InputError(
+                f"{name_of(source)}: pages used as channels must have the same size and orientation; save them again"
+            )
         stack = np.stack(pages, axis=2)
         stated = turns.pop()
         if not upright and stated != 1:
@@ -66,15 +68,15 @@ def tiff_pages(source: File | Image.Image, num_channels: int, *, upright: bool =
 
 
 def tiff_bands(source: File, *, upright: bool = True) -> np.ndarray | None:
-    """All bands (h, w, k) of the first page of a TIFF file, in the type that they are stored in.
+    """Return all bands (h, w, k) of the first page of a TIFF file, in their stored dtype.
 
-    Pillow reads files of three bands and one for transparency, and in 8 bits; others need the package tifffile.
+    Pillow reads files with up to three 8-bit bands and one for transparency; others need the package tifffile.
 
     Returns:
-        None: not a TIFF file, one that tifffile does not read either, or tifffile is not installed (see `tiff_hint`).
+        None if it is not a TIFF file, tifffile cannot read it either, or tifffile is not installed (see `tiff_hint`).
 
     Raises:
-        InputError: there is no such file, or it states more pixels than allowed.
+        InputError: the file does not exist, or has more pixels than allowed.
     """
     file = openable(source)
     stream = file.open("rb") if isinstance(file, Path) else file
@@ -88,12 +90,14 @@ def tiff_bands(source: File, *, upright: bool = True) -> np.ndarray | None:
             import tifffile
         except ImportError:
             return None
-        logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it says of damaged files is raised here
+        logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # errors are raised as exceptions
         try:
             with tifffile.TiffFile(stream) as tiff:
                 page = tiff.pages.first
                 check_pixels((page.imagewidth, page.imagelength), source)
-                if page.nbytes > _MOST_COMPRESSED * stream.seek(0, os.SEEK_END):  # a damaged header, and much memory
+                if page.nbytes > _MAX_COMPRESSION * stream.seek(
+                    0, os.SEEK_END
+                ):  # damaged header; avoid a huge allocation
                     return None
                 array = np.asarray(page.asarray())
                 if page.axes in ("SYX", "CYX"):
@@ -102,7 +106,7 @@ def tiff_bands(source: File, *, upright: bool = True) -> np.ndarray | None:
                 orientation = int(tag.value) if tag is not None and upright else 1
         except InputError:
             raise
-        except Exception:  # of a stranger's file; Pillow's message is as good
+        except Exception:  # Pillow's error message is sufficient
             return None
         finally:
             stream.seek(0)
@@ -117,12 +121,12 @@ def tiff_bands(source: File, *, upright: bool = True) -> np.ndarray | None:
 
 
 def tensor_array(source: Any, *, num_channels: int = 3) -> Any:
-    """A PyTorch tensor (channels, h, w) as an array (h, w, channels) that shares its memory where it can.
+    """Return a PyTorch tensor (channels, h, w) as an array (h, w, channels) that shares its memory if possible.
 
-    Anything else is returned as it is. PyTorch is not imported: without it there are no tensors.
+    Anything else is returned unchanged. PyTorch is not imported here; unless it already is, there are no tensors.
 
     Raises:
-        InputError: a tensor of another shape.
+        InputError: the tensor has another shape.
     """
     torch = sys.modules.get("torch")
     if torch is None or not isinstance(source, torch.Tensor):
@@ -140,7 +144,7 @@ def tensor_array(source: Any, *, num_channels: int = 3) -> Any:
 
 
 def stated_bands(source: File | Image.Image) -> tuple[int, int]:
-    """How many bands the first page of a TIFF file is said to have, and how many pages Pillow finds; 0, 1 otherwise."""
+    """Return the number of bands in the header of a TIFF file's first page, and of pages; 0, 1 for other files."""
     try:
         with opened(source) as image:
             bands = image.tag_v2.get(SAMPLESPERPIXEL, 1) if isinstance(image, TiffImageFile) else 0
@@ -150,7 +154,7 @@ def stated_bands(source: File | Image.Image) -> tuple[int, int]:
 
 
 def pil_array(array: np.ndarray) -> np.ndarray:
-    """Check an array's shape and give uint8 that PIL takes: (h, w), (h, w, 3) or (h, w, 4)."""
+    """Check an array's shape and convert it to uint8 for PIL: (h, w), (h, w, 3) or (h, w, 4)."""
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in (3, 4)):
@@ -165,7 +169,7 @@ def to_uint8(array: np.ndarray) -> np.ndarray:
     """Scale pixel values to 0..255: uint16 is divided by 257, floats in [0, 1] are multiplied by 255, both rounded.
 
     Raises:
-        InputError: an empty array, or values of another type or range.
+        InputError: the array is empty, or has values of another type or range.
     """
     if 0 in array.shape:
         raise InputError(f"expected an image of at least 1x1 pixels, got an array {array.shape}")
@@ -177,7 +181,7 @@ def to_uint8(array: np.ndarray) -> np.ndarray:
         return array.astype(np.uint8) * 255
     if array.dtype == np.uint16:
         if 0 < array.max() < 256:
-            _say_dark()
+            _warn_dark()
         return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if not np.issubdtype(array.dtype, np.floating):
         raise InputError(f"expected pixels of type uint8, uint16, bool or float in [0, 1], got {array.dtype}")
@@ -189,8 +193,8 @@ def to_uint8(array: np.ndarray) -> np.ndarray:
 
 
 @functools.cache
-def _say_dark() -> None:
+def _warn_dark() -> None:
     _log.warning(
-        "an image in 16 bits has no value above 255 and so is almost black: where 8-bit values were stored in 16 bits, "
-        "store or pass them as uint8 (array.astype('uint8')). Further images are not told"
+        "a 16-bit image has no value above 255 and is therefore almost black: if these are 8-bit values stored in 16 "
+        "bits, store or pass them as uint8 (array.astype('uint8')). This warning is shown once"
     )

@@ -1,4 +1,4 @@
-"""Which files are images, and which of them a folder holds: one list of suffixes, one way to walk, for every verb."""
+"""Finding image files in folders: one list of suffixes and one way to walk, for every command."""
 
 import glob
 import os
@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rtdetr.errors import InputError
-from rtdetr.images.sources import FILMS, is_address, refused_address, refused_film, refused_stream
+from rtdetr.images.sources import VIDEO_SUFFIXES, is_url, stream_message, url_message, video_message
 from rtdetr.wording import counted
 
 SUFFIXES = frozenset(
     ".avif .bmp .dib .gif .heic .heif .hif .j2k .jfif .jp2 .jpe .jpeg .jpg .jxl .mpo .npy .pbm .pgm .png .pnm .ppm "
     ".tga .tif .tiff .webp".split()
 )
-SAVED_FORMATS = {  # Pillow's name of the format by suffix, of those that annotated and corrected images are saved in
+SAVED_FORMATS = {  # suffix -> Pillow's format name, for saving annotated and corrected images
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
     ".png": "PNG",
@@ -24,19 +24,19 @@ SAVED_FORMATS = {  # Pillow's name of the format by suffix, of those that annota
     ".tif": "TIFF",
     ".tiff": "TIFF",
 }
-_ARCHIVE_LEFTOVERS = "__MACOSX"  # what macOS puts beside the files in an archive
+_ARCHIVE_LEFTOVERS = "__MACOSX"  # folder that macOS adds to archives
 
 
 @dataclass
 class Listing:
-    """Image files of a folder, and what was passed over.
+    """Image files of a folder, and what was skipped.
 
     Attributes:
         paths: the image files, sorted.
-        broken_links: links named like images whose targets do not exist, sorted.
-        hidden: how many files or folders are hidden, macOS's `._` and `__MACOSX` included.
-        others: how many other files there are, by suffix.
-        below: how many images are in subfolders that were not asked for.
+        broken_links: links with image names and missing targets, sorted.
+        hidden: number of hidden files and folders, including macOS's `._` and `__MACOSX`.
+        others: number of other files, by suffix.
+        below: number of images in subfolders, if these are not searched.
     """
 
     paths: list[str] = field(default_factory=list)
@@ -46,7 +46,7 @@ class Listing:
     below: int = 0
 
     def skipped(self) -> str:
-        """What was passed over, as one line; empty if nothing was."""
+        """Summarize what was skipped, on one line; empty if nothing was."""
         parts = []
         if self.broken_links:
             parts.append(f"{counted(len(self.broken_links), 'broken link')} (the first is {self.broken_links[0]})")
@@ -54,33 +54,33 @@ class Listing:
             parts.append(counted(self.hidden, "hidden file"))
         if self.others:
             kinds = ", ".join(suffix or "no suffix" for suffix, _ in self.others.most_common(4))
-            parts.append(f"{counted(self.others.total(), 'file')} of other kinds ({kinds})")
+            parts.append(f"{counted(self.others.total(), 'file')} of other types ({kinds})")
         if self.below:
             parts.append(f"{counted(self.below, 'image')} in subfolders")
         return ", ".join(parts)
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file is an image, by the end of its name; hidden ones are none."""
+    """Whether a file is an image, by its suffix; hidden files are not."""
     return os.path.splitext(name)[1].lower() in SUFFIXES and not is_hidden(name)
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is passed over: a dot file, or what macOS leaves in archives."""
+    """Whether a file or folder is skipped: its name starts with a dot, or is that of macOS's folder in archives."""
     return name.startswith(".") or name == _ARCHIVE_LEFTOVERS
 
 
 def list_images(folder: str | os.PathLike[str], *, recursive: bool = True) -> Listing:
-    """Image files of a folder, by suffix; links are followed, each folder is entered once.
+    """List the image files of a folder, by suffix; links are followed, and each folder is entered once.
 
     Args:
-        folder: where to look.
-        recursive: look into the folders in it, too.
+        folder: the folder to search.
+        recursive: also search subfolders.
     """
     listing, entered = Listing(), set()
     for parent, folders, names in os.walk(folder, followlinks=True):
         status = os.stat(parent)
-        if (status.st_dev, status.st_ino) in entered:  # a link to a folder above, or to one that was seen
+        if (status.st_dev, status.st_ino) in entered:  # a link to a parent folder, or to one that was visited
             folders.clear()
             continue
         entered.add((status.st_dev, status.st_ino))
@@ -89,7 +89,7 @@ def list_images(folder: str | os.PathLike[str], *, recursive: bool = True) -> Li
         if not recursive:
             folders.clear()
         for name in names:
-            _sort_in(listing, os.path.join(parent, name), name)
+            _add_file(listing, os.path.join(parent, name), name)
     if not recursive:
         listing.below = len(set(list_images(folder).paths) - set(listing.paths))
     listing.paths.sort()
@@ -98,23 +98,23 @@ def list_images(folder: str | os.PathLike[str], *, recursive: bool = True) -> Li
 
 
 def images_below(folder: Path) -> list[str]:
-    """Paths of all image files in a folder and the folders in it, sorted; broken links are among them."""
+    """Paths of all image files in a folder and its subfolders, including broken links, sorted."""
     listing = list_images(folder)
     return sorted(listing.paths + listing.broken_links)
 
 
 def find_images(sources: Iterable[str], *, recursive: bool = False) -> tuple[list[Path], Listing]:
-    """Image files of paths, folders and globs, each file once, in order, and what was passed over.
+    """Find the image files of paths, folders and globs, each file once, in order, and what was skipped.
 
     A path that does not exist is kept, so that it is reported with the files that cannot be read.
 
     Args:
-        sources: files, whatever their suffix; folders, of which images by suffix are taken; globs, in which `**` stands
-            for any folders.
-        recursive: look into the folders of a folder, too.
+        sources: files with any suffix; folders, which are searched for image suffixes; globs, with `**` for any
+            subfolders.
+        recursive: also search the subfolders of folders.
 
     Raises:
-        InputError: an address, film, stream or camera, or a folder or glob without images.
+        InputError: a source is a URL, video, stream or camera, or a folder or glob has no images.
     """
     paths: list[str] = []
     skipped = Listing()
@@ -138,20 +138,20 @@ def find_images(sources: Iterable[str], *, recursive: bool = False) -> tuple[lis
 
 
 def _matching(pattern: str) -> Listing:
-    """What a glob matches; a folder that links lead to again and again is taken once."""
+    """List the matches of a glob; a folder that several links lead to is used once."""
     found, entered = Listing(), {}
     for match in sorted(glob.glob(pattern, recursive=True), key=lambda match: (match.count(os.sep), match)):
         parent, name = os.path.split(match)
         if os.path.isdir(match) or _ARCHIVE_LEFTOVERS in Path(match).parts:
             continue
         if entered.setdefault(os.path.realpath(parent), parent) == parent:
-            _sort_in(found, match, name)
+            _add_file(found, match, name)
     found.paths.sort()
     return found
 
 
-def _sort_in(listing: Listing, path: str, name: str) -> None:
-    """Count a file where it belongs; hidden ones are counted by the caller."""
+def _add_file(listing: Listing, path: str, name: str) -> None:
+    """Add a file to a listing; hidden files are counted by the caller."""
     if is_hidden(name):
         return
     if not is_image_name(name):
@@ -163,18 +163,18 @@ def _sort_in(listing: Listing, path: str, name: str) -> None:
 
 
 def _refuse_streams(source: str) -> None:
-    if is_address(source):
-        raise InputError(refused_address(source))
-    if os.path.splitext(source)[1].lower() in FILMS:
-        raise InputError(refused_film(source))
-    if stream := refused_stream(source):
+    if is_url(source):
+        raise InputError(url_message(source))
+    if os.path.splitext(source)[1].lower() in VIDEO_SUFFIXES:
+        raise InputError(video_message(source))
+    if stream := stream_message(source):
         raise InputError(stream)
 
 
 def _nothing_in(source: str, found: Listing) -> str:
     if found.below:
         return (
-            f"no image in {source} itself, but {found.below} in its subfolders: add --recursive, or give '{source}/**'"
+            f"no image in {source} itself, but {found.below} in its subfolders: add --recursive, or pass '{source}/**'"
         )
     skipped = found.skipped()
     return (

@@ -1,4 +1,4 @@
-"""Which format a file has by its first bytes, the plugins that Pillow needs for some, and help with the others."""
+"""Recognize formats by the first bytes of a file; Pillow plugins for some formats, error messages for the others."""
 
 import importlib.util
 import os
@@ -9,15 +9,15 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from rtdetr.images.sources import FILMS, File, head_of, name_of, openable, refused_film
+from rtdetr.images.sources import VIDEO_SUFFIXES, File, head_of, name_of, openable, video_message
 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _SLIDES = frozenset(".bif .czi .mrxs .ndpi .scn .svs .svslide .vms .vmu".split())
-_STARTS = {  # of formats whose files Pillow may fail to recognize where they are damaged
+_STARTS = {  # formats that Pillow may not recognize if the file is damaged
     "PNG": re.compile(rb"\x89PNG"),
     "JPEG": re.compile(rb"\xff\xd8\xff"),
     "GIF": re.compile(rb"GIF8"),
-    "WebP": re.compile(rb"RIFF....WEBP", re.DOTALL),  # others begin with RIFF too: WAV, AVI
+    "WebP": re.compile(rb"RIFF....WEBP", re.DOTALL),  # WAV and AVI begin with RIFF, too
 }
 
 
@@ -53,29 +53,29 @@ _PLUGINS = (
 
 
 def plugin_for(head: bytes) -> Plugin | None:
-    """The plugin for a file that begins so; None where Pillow needs none."""
+    """Return the plugin for a file that begins with `head`; None if Pillow needs none."""
     return next((plugin for plugin in _PLUGINS if plugin.start.match(head)), None)
 
 
 def unidentified(source: File | Image.Image) -> str:
-    """The message for a file that Pillow does not read."""
+    """Return the error message for a file that Pillow cannot read."""
     name = name_of(source)
     suffix = os.path.splitext(name)[1].lower()
-    if suffix in FILMS:
-        return refused_film(name)
+    if suffix in VIDEO_SUFFIXES:
+        return video_message(name)
     if suffix in _SLIDES:
-        return f"{name} is a whole-slide image, which is not read: cut it into tiles (such as with libvips' dzsave)"
+        return f"{name} is a whole-slide image, which is not supported: cut it into tiles (e.g. with libvips' dzsave)"
     head = b"" if isinstance(source, Image.Image) else head_of(openable(source))
     kind = _kind_of(head)
     if kind and not tiff_hint(source):
         article = "an" if kind == "AVIF" else "a"
-        also = ", or of a kind that is not read" if kind == "TIFF" else ""
-        return f"{name} begins like {article} {kind} file and is damaged or cut off{also}: copy or download it again"
-    return f"{name} is not an image in a format that Pillow reads{tiff_hint(source)}"
+        also = ", or of an unsupported type" if kind == "TIFF" else ""
+        return f"{name} begins like {article} {kind} file but is damaged or truncated{also}: copy or download it again"
+    return f"{name} is not an image in a format that Pillow can read{tiff_hint(source)}"
 
 
 def _kind_of(head: bytes) -> str:
-    """The format of the file that begins so; nothing where it is none of the usual ones."""
+    """Return the format of a file that begins with `head`; empty if unknown."""
     plugin = plugin_for(head)
     if plugin or head.startswith(TIFF_STARTS):
         return plugin.name if plugin else "TIFF"
@@ -83,7 +83,7 @@ def _kind_of(head: bytes) -> str:
 
 
 def tiff_hint(source: object) -> str:
-    """What helps with a TIFF file of which Pillow reads nothing or only some bands; nothing for other files."""
+    """Return advice for a TIFF file that Pillow cannot read completely; empty for other files."""
     if not isinstance(source, str | os.PathLike | bytes | bytearray) or importlib.util.find_spec("tifffile"):
         return ""
     start = bytes(source[:4]) if isinstance(source, bytes | bytearray) else head_of(Path(source))[:4]

@@ -1,4 +1,4 @@
-"""How many pixels an image may have: a guard against damaged files, which users can raise."""
+"""The maximum number of pixels of an image: a guard against damaged files, which users can raise."""
 
 import os
 import re
@@ -13,7 +13,7 @@ _SLIDE_PIXELS = 400_000_000
 
 
 def max_pixels() -> int | None:
-    """The most pixels that an image may have: RTDETR_MAX_PIXELS, else what Pillow allows; None: any number.
+    """Return the maximum number of pixels of an image: RTDETR_MAX_PIXELS or Pillow's limit; None: no limit.
 
     Raises:
         InputError: the variable is not a number.
@@ -25,10 +25,10 @@ def max_pixels() -> int | None:
 
 
 def parse_pixels(text: str) -> int:
-    """Read a number of pixels: 250000000, 250M (millions) or 1G.
+    """Parse a number of pixels: 250000000, 250M (millions) or 1G.
 
     Raises:
-        InputError: anything else.
+        InputError: the text is anything else.
     """
     parts = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]?)\s*", text, re.IGNORECASE | re.ASCII)
     count = round(float(parts[1]) * {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}[parts[2].lower()]) if parts else 0
@@ -38,12 +38,12 @@ def parse_pixels(text: str) -> int:
 
 
 def allow_pixels(count: int) -> None:
-    """Set the limit of `max_pixels` for this process and for those that it starts from now on."""
+    """Set the limit of `max_pixels` for this process and for processes that it starts afterwards."""
     os.environ[MAX_PIXELS_VARIABLE] = str(count)
 
 
 def check_pixels(size_wh: tuple[int, int], source: File) -> None:
-    """Refuse an image beyond the limit before its pixels take memory.
+    """Check the size of an image before memory is allocated for its pixels.
 
     Raises:
         InputError: `size_wh` has more pixels than allowed.
@@ -54,17 +54,17 @@ def check_pixels(size_wh: tuple[int, int], source: File) -> None:
 
 
 def pixels_hint(pixels: int) -> str:
-    """What to do with an image that has more pixels than allowed."""
+    """Return advice for an image that has more pixels than allowed."""
     tiles = ""
     if pixels >= _SLIDE_PIXELS:
-        tiles = "; for objects that are small in it, cut it into tiles (such as with libvips' dzsave) and use those"
+        tiles = "; to detect small objects, cut it into tiles instead (e.g. with libvips' dzsave)"
     millions = -(-pixels // 1_000_000)
     return f"allow it with --max-pixels {millions}M (Python: rtdetr.images.allow_pixels({millions}_000_000)){tiles}"
 
 
 def too_large(source: object, reason: str, pixels: int = 0) -> str:
-    """The message for an image beyond the limit, with Pillow's or our own reason."""
-    if not pixels and (numbers := re.search(r"\((\d+) pixels\)", reason)):  # Pillow's own words
+    """Return the error message for an image above the limit, with Pillow's or our own reason."""
+    if not pixels and (numbers := re.search(r"\((\d+) pixels\)", reason)):  # Pillow's own message
         pixels = int(numbers[1])
         reason = f"{pixels:,} pixels, more than {max_pixels() or 0:,}"
     return f"{name_of(source)} is too large: {reason}; {pixels_hint(pixels)}"

@@ -1,4 +1,4 @@
-"""One lock for each object that images are read from: Pillow and file objects bear one reader at a time."""
+"""One lock per object that images are read from: Pillow and file objects support only one reader at a time."""
 
 import contextlib
 import os
@@ -6,14 +6,14 @@ import threading
 from collections.abc import Iterator
 
 _guard = threading.Lock()
-_locks: dict[int, tuple[threading.RLock, int]] = {}  # identity of an object: its lock, and how many want it
+_locks: dict[int, tuple[threading.RLock, int]] = {}  # id of an object -> its lock and number of users
 
 
 @contextlib.contextmanager
 def only_reader(*objects: object) -> Iterator[None]:
-    """Wait until no other thread reads from these objects, and keep others waiting in the block.
+    """Lock these objects for the block, so that no other thread reads from them.
 
-    Several objects are locked in the order given; None is skipped.
+    Several objects are locked in the given order; None is skipped.
     """
     with contextlib.ExitStack() as stack:
         for each in objects:
@@ -39,7 +39,7 @@ def _locked(each: object) -> Iterator[None]:
 
 
 def _forget() -> None:
-    """In a forked child: whichever threads held locks are not there any more."""
+    """Reset all locks in a forked child, in which the threads that held them do not exist."""
     global _guard
     _guard = threading.Lock()
     _locks.clear()

@@ -1,6 +1,6 @@
-"""EXIF orientation: how the pixels of a file are turned, and how to turn them upright.
+"""EXIF orientation: how the pixels of a file are rotated or mirrored, and how to turn them upright.
 
-Source: Exif standard (CIPA DC-008). Pillow turns the pixels of TIFF files by itself while it reads them.
+Source: Exif standard (CIPA DC-008). Pillow turns the pixels of TIFF files upright itself while it reads them.
 """
 
 import struct
@@ -19,25 +19,25 @@ UPRIGHT = {  # the transposition that undoes each orientation
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_KEPT = ("transparency", "icc_profile")  # what says how to read the pixels; all else in a file's metadata goes
+_KEPT = ("transparency", "icc_profile")  # needed to interpret the pixels; all other metadata is removed
 
 
 def exif_tag(image: Image.Image) -> int:
-    """The orientation that an opened file states, 1 to 8; 1, upright, where it states none."""
+    """Return the EXIF orientation of an opened file, 1 to 8; 1 (upright) if it has none."""
     try:
         orientation = image.getexif().get(ORIENTATION_TAG)
     except (OSError, SyntaxError, ValueError, KeyError, TypeError, struct.error):
-        return 1  # damaged metadata does not spoil the pixels
+        return 1  # damaged metadata does not affect the pixels
     return orientation if orientation in UPRIGHT else 1
 
 
 def exif_orientation(image: Image.Image) -> int:
-    """How the decoded pixels of an opened file are turned, 1 to 8; 1 for a TIFF file, which Pillow turns itself."""
+    """Return the orientation of an opened file's decoded pixels, 1 to 8; 1 for TIFF, which Pillow turns itself."""
     return 1 if isinstance(image, TiffImageFile) else exif_tag(image)
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height of an opened file once it is upright; its pixels need not have been read."""
+    """Width and height of an opened file after turning it upright; its pixels do not need to be loaded."""
     if isinstance(image, TiffImageFile):
         # Pillow swaps the size when it opens the file or, before release 11, when it reads the pixels
         turned = exif_tag(image) >= 5
@@ -48,8 +48,8 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
 def load_pixels(image: Image.Image) -> None:
     """Read the pixels of an opened file.
 
-    Pillow maps uncompressed files into memory by their upright size, which mixes up the rows of a TIFF file that has to
-    be turned by a quarter; it does not where it knows no file name.
+    Pillow memory-maps uncompressed files with their upright size, which mixes up the rows of a TIFF file that has to be
+    rotated by 90 degrees. Without a file name it does not memory-map.
     """
     if isinstance(image, TiffImageFile) and exif_tag(image) >= 5:
         name, image.filename = image.filename, ""
@@ -62,7 +62,7 @@ def load_pixels(image: Image.Image) -> None:
 
 
 def turn_back(orientation: int) -> Image.Transpose:
-    """What undoes turning upright: each transposition undoes itself except the quarter turns, which undo each other."""
+    """Return the inverse of `UPRIGHT[orientation]`: all are their own inverse except the two 90-degree rotations."""
     return UPRIGHT[{6: 8, 8: 6}.get(orientation, orientation)]
 
 
@@ -76,7 +76,7 @@ def turn_array(array: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def plain(image: Image.Image) -> Image.Image:
-    """The same pixels without the file's metadata, so that whoever is given the image does not turn it once more."""
+    """Return the image without the file's metadata, so that its users do not rotate it again."""
     result = image if type(image) is Image.Image else image.copy()
     result.info = {key: image.info[key] for key in _KEPT if key in image.info}
     return result

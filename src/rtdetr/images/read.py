@@ -1,6 +1,6 @@
-"""Read an image: `load_image` gives uint8 (h, w, channels), `open_image` PIL's RGB, both upright.
+"""Read an image: `load_image` returns uint8 (h, w, channels), `open_image` a PIL image in RGB, both upright.
 
-Training, evaluation, prediction, export and every runtime read images here, so an image means the same to all of them.
+Training, evaluation, prediction, export and every runtime read images here, so that all of them get the same pixels.
 """
 
 import os
@@ -18,7 +18,7 @@ from rtdetr.images.sources import File, name_of
 from rtdetr.wording import counted
 
 ImageSource = str | os.PathLike[str] | bytes | bytearray | BinaryIO | Image.Image | np.ndarray
-LoadedImage = Image.Image | np.ndarray  # an image that was read: PIL's RGB, or uint8 (h, w, channels)
+LoadedImage = Image.Image | np.ndarray  # an image that was read: a PIL image in RGB, or uint8 (h, w, channels)
 
 
 def load_image(source: ImageSource, *, num_channels: int = 3, reduction: int = 1, upright: bool = True) -> np.ndarray:
@@ -26,25 +26,24 @@ def load_image(source: ImageSource, *, num_channels: int = 3, reduction: int = 1
 
     Args:
         source: a path, the bytes of an image file, a file object, a PIL image, or an array (h, w), (h, w, 1), (h, w, 3)
-            or (h, w, 4) of uint8, bool, uint16 or floats in [0, 1]; colors are in the order RGB. A file NAME.npy is
-            the array in it.
-        num_channels: channels of the model. 1 converts to gray. Any number but 1 and 3 takes arrays (h, w, k) as they
-            are, images with as many bands (an RGBA file for 4 channels), TIFF files with as many gray pages, and with
-            the package tifffile TIFF files with any number of bands.
-        reduction: 2, 4 or 8 lets a JPEG file be decoded with sides that are smaller by up to this factor, rounded up,
-            which takes much less time; other files are read whole.
-        upright: apply EXIF rotation; False gives the pixels as the file stores them.
+            or (h, w, 4) of uint8, bool, uint16 or floats in [0, 1], with colors in RGB order. From a file NAME.npy, its
+            array is used.
+        num_channels: number of channels of the model. 1 converts to grayscale. Any number other than 1 and 3 needs an
+            array (h, w, num_channels), or a file with as many bands (such as RGBA for 4) or grayscale TIFF pages. TIFF
+            files with any number of bands need the package tifffile.
+        reduction: 2, 4 or 8 allows decoding a JPEG file with sides reduced by up to this factor, rounded up, which is
+            much faster; other files are read at full size.
+        upright: apply EXIF rotation; False returns the pixels as stored.
 
-    Transparency is dropped as PIL's `convert("RGB")` does, which is what published code trains with: what lies under
-    transparent pixels becomes visible. 16-bit values are divided by 257 and float values multiplied by 255, both
-    rounded; of 16-bit color files Pillow reads the upper 8 bits. Of several pages or frames the first is read, and a
-    log line says so.
+    Transparency is dropped as in PIL's `convert("RGB")`, like in published training code: the colors of transparent
+    pixels become visible. 16-bit values are divided by 257 and float values multiplied by 255, both rounded; of 16-bit
+    color files, Pillow reads the upper 8 bits. Of several pages or frames the first is read, with a warning.
 
-    Differs: published code clips 16-bit gray images at 255, which turns them white, and ignores EXIF rotation.
+    Differs: published code clips 16-bit grayscale images at 255, which turns them white, and ignores EXIF rotation.
 
     Raises:
-        InputError: no such file, not an image, a truncated or empty one, one with more pixels than allowed, or an array
-            of another shape, type or range.
+        InputError: the file does not exist, is not an image, is truncated or empty, or has more pixels than allowed, or
+            the array has another shape, type or range.
     """
     array = numpy_file(source)
     if array is not None:
@@ -52,18 +51,18 @@ def load_image(source: ImageSource, *, num_channels: int = 3, reduction: int = 1
     if num_channels == 3:
         return np.array(_convert(_rgb_source(source, reduction=reduction, upright=upright), "RGB"))
     if num_channels == 1:
-        return np.array(_convert(_decoded(source, reduction=reduction, upright=upright), "L"))[:, :, None]
+        return np.array(_convert(_decode(source, reduction=reduction, upright=upright), "L"))[:, :, None]
     return _bands(source, num_channels, upright=upright)
 
 
 def open_image(source: ImageSource, *, mode: str | None = "RGB", upright: bool = True) -> Image.Image:
-    """Read an image as an upright PIL image; see `load_image`, of which this is the cheaper form.
+    """Read an image as an upright PIL image; like `load_image`, but cheaper.
 
-    The result carries no EXIF orientation: opening it again gives the same image.
+    The result has no EXIF orientation: opening it again returns the same image.
 
     Args:
         source: as for `load_image`.
-        mode: "RGB", "L", or None for the mode that the file has.
+        mode: "RGB", "L", or None for the mode of the file.
         upright: as for `load_image`.
 
     Raises:
@@ -75,7 +74,7 @@ def open_image(source: ImageSource, *, mode: str | None = "RGB", upright: bool =
 
 
 def read_image(source: ImageSource, *, num_channels: int = 3, upright: bool = True) -> LoadedImage:
-    """Read an image for a model with `num_channels`: PIL's RGB for 3, which costs least, else an array.
+    """Read an image for a model with `num_channels`: a PIL image in RGB for 3, which is cheapest, otherwise an array.
 
     Raises:
         InputError: as for `load_image`.
@@ -86,10 +85,10 @@ def read_image(source: ImageSource, *, num_channels: int = 3, upright: bool = Tr
 
 
 def viewable(source: ImageSource, *, upright: bool = True) -> Image.Image:
-    """What to show a person of an image: RGB; of more than four channels the first three, of two the first as gray.
+    """Return an RGB image for display: of more than four channels the first three, of two the first as grayscale.
 
     Raises:
-        InputError: as for `load_image`, except that any number of channels is taken.
+        InputError: as for `load_image`, but any number of channels is accepted.
     """
     array = source if isinstance(source, np.ndarray) else numpy_file(source)
     if array is None:
@@ -105,10 +104,10 @@ def viewable(source: ImageSource, *, upright: bool = True) -> Image.Image:
 
 
 def image_size(source: ImageSource) -> tuple[int, int]:
-    """Width and height in pixels, after EXIF rotation, of what `load_image` would read; pixels are not decoded.
+    """Width and height in pixels, after EXIF rotation, of the result of `load_image`; pixels are not decoded.
 
     Raises:
-        InputError: as for `load_image`, but damage behind the header of a file is not found.
+        InputError: as for `load_image`, but damage after the header of a file is not detected.
     """
     array = source if isinstance(source, np.ndarray) else numpy_file(source)
     if array is not None:
@@ -116,7 +115,7 @@ def image_size(source: ImageSource) -> tuple[int, int]:
     assert not isinstance(source, np.ndarray)
     try:
         with opened(source) as image:
-            # a PNG file may have it behind the pixels, which Pillow would decode to look there
+            # a PNG file may have EXIF after the pixels, which Pillow would decode to find it
             return image.size if image.format == "PNG" and "exif" not in image.info else upright_size(image)
     except InputError:
         bands = None if isinstance(source, Image.Image) else tiff_bands(source)
@@ -125,21 +124,21 @@ def image_size(source: ImageSource) -> tuple[int, int]:
         return bands.shape[1], bands.shape[0]
 
 
-def size_of(picture: LoadedImage) -> tuple[int, int]:
+def size_of(image: LoadedImage) -> tuple[int, int]:
     """Width and height in pixels of an image that was read."""
-    return picture.size if isinstance(picture, Image.Image) else (picture.shape[1], picture.shape[0])
+    return image.size if isinstance(image, Image.Image) else (image.shape[1], image.shape[0])
 
 
-def _decoded(source: ImageSource, *, reduction: int = 1, upright: bool = True) -> Image.Image:
+def _decode(source: ImageSource, *, reduction: int = 1, upright: bool = True) -> Image.Image:
     if isinstance(source, np.ndarray):
         return Image.fromarray(pil_array(source))
     return decode(source, reduction=reduction, upright=upright)
 
 
 def _rgb_source(source: ImageSource, *, reduction: int = 1, upright: bool = True) -> Image.Image:
-    """An image that can become RGB: also a TIFF file of three or four bands that Pillow does not read."""
+    """Return an image to convert to RGB, including TIFF files with three or four bands that Pillow cannot read."""
     try:
-        return _decoded(source, reduction=reduction, upright=upright)
+        return _decode(source, reduction=reduction, upright=upright)
     except InputError:
         bands = None
         if not isinstance(source, np.ndarray | Image.Image):
@@ -150,7 +149,7 @@ def _rgb_source(source: ImageSource, *, reduction: int = 1, upright: bool = True
 
 
 def _bands(source: ImageSource, num_channels: int, *, upright: bool) -> np.ndarray:
-    """The channels as stored, which must be `num_channels`."""
+    """Return the channels as stored; there must be `num_channels`."""
     array = source if isinstance(source, np.ndarray) else _stored_bands(source, num_channels, upright=upright)
     if array.ndim != 3 or array.shape[2] != num_channels:
         if isinstance(source, np.ndarray):
@@ -159,8 +158,8 @@ def _bands(source: ImageSource, num_channels: int, *, upright: bool) -> np.ndarr
         stated, pages = stated_bands(source)
         if stated > found and not tiff_hint(source):
             raise InputError(
-                f"{name_of(source)} has {counted(stated, 'channel')} by its header, of which {found} can be read: it "
-                f"is damaged, or of a kind that is not read; use NumPy files (h, w, {num_channels})"
+                f"{name_of(source)} has {counted(stated, 'channel')} according to its header, but only {found} can be "
+                f"read: it is damaged or of an unsupported type; use NumPy files (h, w, {num_channels})"
             )
         each = f" in each of {counted(pages, 'page')}" if stated and pages > 1 else ""
         raise InputError(
@@ -171,7 +170,7 @@ def _bands(source: ImageSource, num_channels: int, *, upright: bool) -> np.ndarr
 
 
 def _stored_bands(source: File | Image.Image, num_channels: int, *, upright: bool) -> np.ndarray:
-    """Gray pages, or what Pillow reads if that has as many bands, else all bands of a TIFF file."""
+    """Return grayscale pages, or Pillow's image if it has `num_channels` bands, otherwise all bands of a TIFF file."""
     try:
         pages = tiff_pages(source, num_channels, upright=upright)
         if pages is not None:
@@ -184,12 +183,12 @@ def _stored_bands(source: File | Image.Image, num_channels: int, *, upright: boo
         return bands
     if array.ndim < 3 or array.shape[2] != num_channels:
         bands = None if isinstance(source, Image.Image) else tiff_bands(source, upright=upright)
-        return array if bands is None else bands  # Pillow leaves bands out without a word
+        return array if bands is None else bands  # Pillow drops bands silently
     return array
 
 
 def _convert(image: Image.Image, mode: str) -> Image.Image:
-    """Convert to RGB or L, with deep images scaled to 8 bits."""
+    """Convert to RGB or L; images with more than 8 bits are scaled."""
     if image.mode == mode:
         return image
     if image.mode == "F" or image.mode.startswith("I"):
@@ -203,7 +202,7 @@ def _convert(image: Image.Image, mode: str) -> Image.Image:
             values = values.astype(np.uint16)
         image = Image.fromarray(to_uint8(values))
     elif image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # PIL warns about the direct way; the colors are the same
+        image = image.convert("RGBA")  # PIL warns about a direct conversion; the colors are the same
     try:
         return image.convert(mode)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Detectors: what runs a network on images. `load` picks one by the kind of file; all are called alike."""
+"""Detectors run a network on images. `load` chooses one by the type of file; all have the same interface."""
 
 from rtdetr.runtimes.load import load
 from rtdetr.runtimes.telemetry import switch_off

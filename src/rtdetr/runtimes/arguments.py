@@ -1,4 +1,4 @@
-"""What callers of detectors pass, checked: counts, shares and network sizes, in numbers of Python or NumPy."""
+"""Checks of arguments for detectors: counts, fractions and network sizes, as Python or NumPy numbers."""
 
 import operator
 from typing import Any
@@ -8,19 +8,19 @@ from rtdetr.errors import InputError, RTDETRError
 
 
 def whole_number(value: Any, name: str, *, error: type[RTDETRError] = InputError) -> int:
-    """A count from 1.
+    """Return a positive integer as an int.
 
     Raises:
-        RTDETRError: of class `error`: anything else.
+        RTDETRError: of class `error`, if `value` is anything else.
     """
     number = _index(value)
     if number is None or number < 1:
-        raise error(f"{name} must be a whole number from 1, got {value!r}")
+        raise error(f"{name} must be an integer of at least 1, got {value!r}")
     return number
 
 
 def is_share(value: Any) -> bool:
-    """Whether something is a number in 0..1."""
+    """Whether `value` is a number in 0..1."""
     try:
         return 0 <= float(value) <= 1 and not isinstance(value, str | bytes)
     except (TypeError, ValueError, OverflowError):
@@ -28,10 +28,10 @@ def is_share(value: Any) -> bool:
 
 
 def multiples_of_32(size_hw: Any) -> tuple[int, int]:
-    """Return a size that networks take.
+    """Return a valid network input size as two ints.
 
     Raises:
-        InputError: not two positive multiples of 32.
+        InputError: `size_hw` is not two positive multiples of 32.
     """
     try:
         height, width = map(_index, () if isinstance(size_hw, str | bytes) else size_hw)
@@ -45,12 +45,12 @@ def multiples_of_32(size_hw: Any) -> tuple[int, int]:
 
 
 def num_tokens(size_hw: tuple[int, int]) -> int:
-    """Places of the network's three maps for an image."""
+    """Number of tokens in the network's three maps for an image."""
     return sum((size_hw[0] // stride) * (size_hw[1] // stride) for stride in STRIDES)
 
 
 def _index(value: Any) -> int | None:
-    """A whole number as Python's; None for anything else, and for True and False."""
+    """Return an integer as a Python int; None for anything else, including booleans."""
     try:
         return None if isinstance(value, bool) else operator.index(value)
     except TypeError:

@@ -1,14 +1,14 @@
 """The path of an image through a detector, the same for every runtime; needs no torch.
 
     sources -> read ----> prepare -----> batch ----> infer ----> finish -------> Detections
-    one, or    opened     stretched or   uint8       the         the best pairs
-    a list     once and   padded, uint8  (b, c,      network     of query and class,
-               upright    (c, h, w)      h, w)                   boxes in pixels of
-               |-- in reading.py's --|                           the original image
+    one, or    opened     stretched or   uint8       the         the best query-
+    a list     once and   padded, uint8  (b, c,      network     class pairs, boxes
+               upright    (c, h, w)      h, w)                   in pixels of the
+               |-- in reading.py's --|                           original image
                |-- threads ----------|
 
-`detect_each` runs all of it. A runtime is a `BaseDetector` with one method of its own, `infer`. The steps are public,
-so that `rtdetr benchmark` times the very code that detects.
+`detect_each` runs all steps. A runtime is a subclass of `BaseDetector` that implements `infer`. The steps are public,
+so that `rtdetr benchmark` measures the same code that detects.
 """
 
 import os
@@ -34,34 +34,34 @@ from rtdetr.runtimes.reading import read_ahead
 from rtdetr.runtimes.selection import Found, best_of_boxes, best_pairs, suppress
 from rtdetr.wording import counted
 
-Prepared = tuple[np.ndarray, tuple[int, int]]  # uint8 pixels as the engine takes them; original width and height
+Prepared = tuple[np.ndarray, tuple[int, int]]  # uint8 pixels for the engine; original width and height
 
 
 class Seen(NamedTuple):
-    """An image as it was opened, None where nobody asked for it, and what was found in it."""
+    """An opened image, or None if it was not requested, and its detections."""
 
     image: LoadedImage | None
     detections: Detections
 
 
 class BaseDetector(Detector):
-    """A detector that lacks only the engine.
+    """Base class of detectors; subclasses add the engine.
 
     Args:
-        metadata: the network's classes, sizes and thresholds, and what its graph does itself.
-        options: `one_label` and `nms_iou` are used here. Of a graph that gives the best pairs, `one_label` takes the
-            best class of each query among these. A graph that gives the best class of each query is used as it is.
+        metadata: the network's classes, sizes and thresholds, and the processing steps that its graph includes.
+        options: `one_label` and `nms_iou` are used here. If the graph outputs the best query-class pairs, `one_label`
+            keeps the best class of each query among them. A graph exported with `one_label` needs no change.
     """
 
-    where = "CPU"  # what runs the network, for `description`
-    num_threads: int | None = None  # on the CPU, where the engine says how many
-    has_ranges = False  # free axes have limits that the description does not name
-    takes_all_queries = True  # an exported graph cannot run with fewer, as small images would need
-    batch_sizes: tuple[int, int | None] = (1, None)  # fewest and most images that the engine takes at a time
-    preparation = Preparation()  # how images get to the network's input
+    where = "CPU"  # device and engine, for `description`
+    num_threads: int | None = None  # number of CPU threads, if the engine reports it
+    has_ranges = False  # dynamic axes have limits that are not in the metadata
+    takes_all_queries = True  # exported graphs cannot run with fewer queries, which small images would need
+    batch_sizes: tuple[int, int | None] = (1, None)  # minimum and maximum number of images per batch
+    preparation = Preparation()  # how images are resized to the network's input
 
     def __init__(self, metadata: ExportMetadata, options: LoadOptions = DEFAULTS) -> None:
-        self.process = os.getpid()  # that the engine works in
+        self.process = os.getpid()  # the process that opened the engine
         self.metadata = metadata
         self.category_ids = tuple(metadata.category_ids)
         self.thresholds = metadata.thresholds
@@ -81,34 +81,34 @@ class BaseDetector(Detector):
 
     @property
     def in_channels(self) -> int:
-        """Channels of the images: 3 for RGB, 1 for gray, any other number as stored."""
+        """Number of image channels: 3 for RGB, 1 for grayscale, any other number as stored."""
         return self.metadata.in_channels
 
     def enter_process(self) -> None:
-        """Make the engine usable where this process was forked from the one that opened it; each call begins so.
+        """Make the engine usable if this process was forked from the one that opened it; called first by each call.
 
         Raises:
-            InputError: it cannot be used there.
+            InputError: the engine cannot be used in a forked process.
         """
         if self.process != os.getpid():
             self.enter_fork()
 
     def enter_fork(self) -> None:
-        """What that takes; nothing where an engine needs nothing of its own. It sets `process`."""
+        """Make the engine usable after a fork and set `process`; override it if an engine needs more."""
         self.process = os.getpid()
 
     @abstractmethod
     def infer(self, batch: Batch) -> Output:
-        """Run the network, and wait for its result."""
+        """Run the network and wait for its result."""
 
     def infer_all(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Output]]:
-        """Run the network on many batches, in order; an engine that can run several at once overrides this."""
+        """Run the network on many batches, in order; engines that run several at once override this."""
         for batch in batches:
             yield batch, self.infer(batch)
 
     @property
     def description(self) -> str:
-        """One line: model, classes, precision, what it runs on, default size, and how images are resized if oddly."""
+        """One line: model, classes, precision, device, default size, and how images are resized if not stretched."""
         size = f"{self.size_hw[0]}x{self.size_hw[1]}"
         images = "" if self.preparation == Preparation() else f", images {self.preparation}"
         return (
@@ -118,7 +118,7 @@ class BaseDetector(Detector):
 
     @property
     def precision(self) -> str:
-        """The type that the network computes in, such as "float32"."""
+        """The precision in which the network runs, such as "float32"."""
         return self.metadata.precision
 
     def __repr__(self) -> str:
@@ -133,7 +133,7 @@ class BaseDetector(Detector):
         max_detections: int = 300,
         batch_size: int = 8,
     ) -> Detections | list[Detections]:
-        """Detect objects in one image, or in several: see `rtdetr.Detector`."""
+        """Detect objects in one or several images; see `rtdetr.Detector`."""
         if getattr(source, "ndim", 0) == 4:
             source = list(source)
         several = isinstance(source, list | tuple)
@@ -144,7 +144,7 @@ class BaseDetector(Detector):
             max_detections=max_detections,
             batch_size=batch_size,
         )
-        found = [_detections(one, f"image {place} of the list: " if several else "") for place, one in enumerate(seen)]
+        found = [_detections(one, f"image {index} of the list: " if several else "") for index, one in enumerate(seen)]
         return found if several else found[0]
 
     def detect_each(
@@ -157,27 +157,25 @@ class BaseDetector(Detector):
         batch_size: int = 8,
         keep_images: bool = False,
     ) -> Iterator[Seen | InputError]:
-        """Detect objects in many images, of which only those of a few batches are in memory at a time.
+        """Detect objects in many images; only a few batches are in memory at a time.
 
         Args:
-            sources: as for `rtdetr.Detector`, as are all other arguments.
-            keep_images: give every image with what was found in it, for drawing.
+            sources: as for `rtdetr.Detector`, like all arguments that are not listed here.
+            keep_images: return every image with its detections, for drawing.
 
         Returns:
-            In order, what was found in each image, or why it cannot be read.
+            The detections of each image, in order, or the error if it cannot be read.
 
         Raises:
-            InputError: an option out of range.
-            WeightsError: the network gives NaN.
+            InputError: an option is out of range.
+            WeightsError: the output of the network is not finite.
         """
         self.enter_process()
         size_hw = self.checked_size(size_hw)
         thresholds = self.by_class(threshold)
         max_detections = whole_number(max_detections, "max_detections")
         batch_size = whole_number(batch_size, "batch_size")
-        waiting: deque[LoadedImage | InputError | None] = (
-            deque()
-        )  # images whose output is to come, and errors, in order
+        waiting: deque[LoadedImage | InputError | None] = deque()  # images with pending output, and errors, in order
         batches = self._batches(sources, waiting, size_hw=size_hw, batch_size=batch_size, keep_images=keep_images)
         for batch, output in self.infer_all(batches):
             for found in self.finish(output, batch.sizes_wh, thresholds=thresholds, max_detections=max_detections):
@@ -197,9 +195,9 @@ class BaseDetector(Detector):
         batch_size: int,
         keep_images: bool,
     ) -> Iterator[Batch]:
-        """Give batches of those images that can be read, and put all, or why they cannot, into `waiting`."""
-        fewest, most = self.batch_sizes
-        group = max(min(batch_size, most or batch_size), fewest)
+        """Yield batches of the images that can be read; append all images, or their errors, to `waiting`."""
+        smallest, largest = self.batch_sizes
+        group = max(min(batch_size, largest or batch_size), smallest)
         read = partial(self._read_and_prepare, size_hw=size_hw, keep_image=keep_images)
         for results in read_ahead(sources, read, group=group, ahead=batch_size):
             waiting.extend(one if isinstance(one, InputError) else one[1] for one in results)
@@ -213,17 +211,17 @@ class BaseDetector(Detector):
         return self.prepare(image, size_hw), image if keep_image else None
 
     def read(self, source: Any) -> LoadedImage:
-        """Open one image: as PIL's RGB, or an array (h, w, c) where the model has other channels than three."""
+        """Open one image, as a PIL image in RGB, or as an array (h, w, c) if the model does not have three channels."""
         return read_image(tensor_array(source, num_channels=self.in_channels), num_channels=self.in_channels)
 
     def prepare(self, image: LoadedImage, size_hw: tuple[int, int]) -> Prepared:
-        """Resize an image to the network's input, unless the graph does that itself."""
+        """Resize an image to the network's input, unless the graph resizes."""
         if self.metadata.preprocess == "in_graph":
             return np.asarray(image), size_of(image)
         return self.preparation.apply(image, size_hw), size_of(image)
 
     def batch(self, prepared: Sequence[Prepared]) -> Batch:
-        """Put images of one size together, with black ones after them where the engine takes no fewer."""
+        """Stack images of one size; black images fill up the engine's minimum batch."""
         pixels = np.stack([image for image, _ in prepared]) if len(prepared) > 1 else prepared[0][0][None]
         missing = self.batch_sizes[0] - len(pixels)
         if missing > 0:
@@ -233,35 +231,35 @@ class BaseDetector(Detector):
     def finish(
         self, output: Output, sizes_wh: np.ndarray, *, thresholds: np.ndarray, max_detections: int = 300
     ) -> list[Detections]:
-        """Choose among what the network found in each image of a batch.
+        """Select the detections of each image of a batch.
 
         Raises:
-            WeightsError: NaN or infinity in `output`, or another number of classes than the description names.
+            WeightsError: `output` is not finite, or its number of classes differs from the metadata.
         """
         if not all(np.isfinite(values).all() for values in output):
             raise WeightsError(
-                f"{self.description} gave NaN or infinity: its weights are damaged or too large"
-                + ("" if self.precision == "float32" else ", or do not fit this precision; try precision='float32'")
+                f"the output of {self.description} contains NaN or infinity: its weights are damaged or too large"
+                + ("" if self.precision == "float32" else ", or need a higher precision; try precision='float32'")
             )
         if isinstance(output, RawOutput) and output.logits.shape[-1] != len(self.names):
             raise WeightsError(
-                f"{self.description} gave scores of {counted(output.logits.shape[-1], 'class')}: the file is damaged, "
-                "as its description and its network disagree; export the model again"
+                f"the output of {self.description} has {counted(output.logits.shape[-1], 'class')}: the file is "
+                "damaged, because its metadata and its network disagree; export the model again"
             )
         if isinstance(output, RawOutput) and self.preparation.size is not None:
-            output = RawOutput(output.logits, output.boxes_cxcywh / self._shares(sizes_wh))
+            output = RawOutput(output.logits, output.boxes_cxcywh / self._content_fractions(sizes_wh))
         return [
-            self._chosen(image, size_wh, thresholds, max_detections)
+            self._select(image, size_wh, thresholds, max_detections)
             for image, size_wh in zip(_images(output), sizes_wh, strict=False)  # a padded batch has more outputs
         ]
 
-    def _shares(self, sizes_wh: np.ndarray) -> np.ndarray:
-        """Which part of the padded input each image takes, for the four numbers of a box: (b, 1, 4)."""
+    def _content_fractions(self, sizes_wh: np.ndarray) -> np.ndarray:
+        """Fraction of the padded input that each image covers, for the four numbers of a box: (b, 1, 4)."""
         height, width = self.size_hw
         contents = [self.preparation.content_hw((h, w), self.size_hw) for w, h in sizes_wh.tolist()]
         return np.array([[[w / width, h / height] * 2] for h, w in contents], dtype=np.float32)
 
-    def _chosen(
+    def _select(
         self, image: RawOutput | BoxOutput, size_wh: np.ndarray, thresholds: np.ndarray, max_detections: int
     ) -> Detections:
         if isinstance(image, RawOutput):
@@ -282,14 +280,15 @@ class BaseDetector(Detector):
     def _check_labels(self, labels: np.ndarray) -> None:
         if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.names):
             raise InputError(
-                f"{self.description} found class {labels.max()}, but has only {counted(len(self.names), 'class name')}"
+                f"the output of {self.description} contains class {labels.max()}, but it has only "
+                f"{counted(len(self.names), 'class name')}: pass the classes that the model was trained on"
             )
 
     def by_class(self, threshold: float | str) -> np.ndarray:
-        """The score threshold of each class, float32 (k,).
+        """Return the score threshold of each class, float32 (k,).
 
         Raises:
-            InputError: out of 0..1, or "auto" where none are known.
+            InputError: `threshold` is not in 0..1, or is "auto" and the model has no thresholds.
         """
         if threshold != "auto":
             if not is_share(threshold):
@@ -297,16 +296,16 @@ class BaseDetector(Detector):
             return np.full(len(self.names), threshold, dtype=np.float32)
         if self.thresholds is None:
             raise InputError(
-                "threshold 'auto' needs weights with a threshold for each class, which these have not. "
+                "threshold 'auto' needs weights with a threshold per class, which these do not have. "
                 "Measure and store them with: rtdetr evaluate MODEL DATA --save-thresholds"
             )
         return np.array(self.thresholds)
 
     def checked_size(self, size_hw: Any) -> tuple[int, int]:
-        """The size to run at: `size_hw`, or the model's own for None.
+        """Return the size to run at: `size_hw`, or the model's own size for None.
 
         Raises:
-            InputError: not two multiples of 32, or not the only size of an exported graph or of padded images.
+            InputError: `size_hw` is not two multiples of 32, or an exported graph or padding has another fixed size.
         """
         if size_hw is None:
             return self.size_hw
@@ -318,25 +317,25 @@ class BaseDetector(Detector):
                 f"{self.metadata.model} was exported for images of {self.size_hw[0]}x{self.size_hw[1]} only, "
                 f"got {size_hw[0]}x{size_hw[1]}; export it with: {option}"
             )
-        if size_hw == self.size_hw:  # which it was exported for, and perhaps with more maps than three
+        if size_hw == self.size_hw:  # always valid; the model may have more than three maps
             return size_hw
         if self.preparation.size is not None:
             raise InputError(
-                f"expected the size {self.size_hw[0]}x{self.size_hw[1]}, to which the images of this model are padded, "
+                f"expected the size {self.size_hw[0]}x{self.size_hw[1]}, to which images are padded for this model, "
                 f"got {size_hw[0]}x{size_hw[1]}; leave it out"
             )
         tokens = num_tokens(size_hw)
         if self.takes_all_queries and tokens < self.metadata.num_queries:
             raise InputError(
                 f"{self.metadata.model} was exported with {counted(self.metadata.num_queries, 'query')}, and images of "
-                f"{size_hw[0]}x{size_hw[1]} have only {tokens} places for them; give a larger size, or export it with "
+                f"{size_hw[0]}x{size_hw[1]} have only {tokens} tokens; pass a larger size, or export it with "
                 f"--queries {tokens}"
             )
         return size_hw
 
 
 def _images(output: Output) -> Iterator[RawOutput | BoxOutput]:
-    """The output of each image of a batch."""
+    """Split the output of a batch by image."""
     return (type(output)(*one) for one in zip(*output, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""config.json beside an exported file: the folder that the file was exported from may name its classes as well."""
+"""Class names in the config.json next to an exported file, if it was exported into the folder of its model."""
 
 import json
 import logging
@@ -13,47 +13,47 @@ _log = logging.getLogger(__name__)
 CONFIG = "config.json"
 
 
-def tell_other_names(path: Path, names: Sequence[str]) -> None:
-    """Say that config.json in the folder of an exported file has other class names than the file, which decides.
+def warn_other_names(path: Path, names: Sequence[str]) -> None:
+    """Warn if config.json in the folder of an exported file has other class names; those of the file are used.
 
-    All else may differ on purpose: `rtdetr export` has options for sizes, queries, layers and sampling, none for names.
+    Other settings may differ on purpose: `rtdetr export` can change sizes, queries, layers and sampling, but not names.
 
     Args:
         path: the exported file.
-        names: its classes by label.
+        names: its class names by label.
     """
     here, there = dict(enumerate(names)), _names_in(path.with_name(CONFIG))
     if there is None:
         return
-    different = (label for label in here | there if here.get(label) not in _words(there.get(label)))
+    different = (label for label in here | there if here.get(label) not in _synonyms(there.get(label)))
     label = next(different, None)
     if label is not None:
         _log.warning(
-            "%s has %s for class %d, %s beside it has %s. The exported file decides; to rename classes, export the "
-            "model again",
+            "%s has %s for class %d, but %s in the same folder has %s. The names of the exported file are used; to "
+            "rename classes, export the model again",
             *(path, _shown(here.get(label)), label, CONFIG, _shown(there.get(label))),
         )
 
 
 def _names_in(file: Path) -> dict[int, str] | None:
-    """Class names by label of a Hugging Face folder; None where there are none."""
+    """Return class names by label from a Hugging Face config; None if it has none."""
     if not file.is_file():
         return None
     try:
         stored = json.loads(read_text(file, what="description", error=WeightsError))
         if isinstance(stored.get("id2label"), dict):
-            told = {int(label): str(name) for label, name in stored["id2label"].items()}
+            names = {int(label): str(name) for label, name in stored["id2label"].items()}
         else:
-            told = {label: str(row["name"]) for label, row in enumerate(stored["rtdetr"]["categories"])}
+            names = {label: str(row["name"]) for label, row in enumerate(stored["rtdetr"]["categories"])}
     except (WeightsError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return None  # it is of something else; for the model of this folder, `rtdetr.load` of the folder says so
-    if not told or all(name == f"LABEL_{label}" for label, name in told.items()):
+        return None  # not a model's config.json; if it should be one, `rtdetr.load` of the folder reports the error
+    if not names or all(name == f"LABEL_{label}" for label, name in names.items()):
         return None
-    return told
+    return names
 
 
-def _words(name: str | None) -> tuple[str | None, ...]:
-    """A name, and what COCO calls it where it is one of transformers' own."""
+def _synonyms(name: str | None) -> tuple[str | None, ...]:
+    """Return a name and, if it is one of transformers' COCO names, also COCO's own name."""
     return (name,) if name not in COCO_SYNONYMS else (name, COCO_SYNONYMS[name])
 
 

@@ -1,6 +1,6 @@
-"""The little of CUDA that an engine needs beside TensorRT: a stream, buffers, and a graph of one inference.
+"""The CUDA functions that an engine needs in addition to TensorRT: a stream, buffers, and a graph of one inference.
 
-Uses NVIDIA's `cuda-bindings`, so that no torch is needed.
+Uses NVIDIA's `cuda-bindings`, so that torch is not needed.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from rtdetr.errors import ConfigError
 
 
 class Buffer(NamedTuple):
-    """An array on the GPU and its page-locked copy here, which the GPU reads and writes on its own."""
+    """An array on the GPU and its page-locked copy on the host, which the GPU accesses directly."""
 
     host: np.ndarray
     host_address: int
@@ -21,20 +21,20 @@ class Buffer(NamedTuple):
 
 
 class _Memory:
-    """Memory that CUDA reserved, in the form that NumPy takes without a copy."""
+    """Memory allocated by CUDA, for NumPy to use without a copy."""
 
     def __init__(self, address: int, shape: tuple[int, ...], dtype: np.dtype) -> None:
         self.__array_interface__ = {"version": 3, "data": (address, False), "shape": shape, "typestr": dtype.str}
 
 
 class Stream:
-    """Work that a GPU does in order.
+    """A CUDA stream.
 
     Args:
-        device: number of the GPU.
+        device: index of the GPU.
 
     Raises:
-        ConfigError: no such GPU, or a call to CUDA failed.
+        ConfigError: there is no such GPU, or a call to CUDA failed.
     """
 
     def __init__(self, device: int) -> None:
@@ -46,29 +46,29 @@ class Stream:
         self.handle = int(_call(runtime.cudaStreamCreate()))
 
     def buffer(self, shape: tuple[int, ...], dtype: Any) -> Buffer:
-        """Reserve memory for an array on both sides."""
+        """Allocate memory for an array on the host and the GPU."""
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         address = int(_call(runtime.cudaHostAlloc(size, 0)))
         host = np.asarray(_Memory(address, shape, np.dtype(dtype)))
         return Buffer(host, address, int(_call(runtime.cudaMalloc(size))))
 
     def free(self, buffer: Buffer) -> None:
-        """Give memory back."""
+        """Free the memory of a buffer."""
         _call(runtime.cudaFree(buffer.device))
         _call(runtime.cudaFreeHost(buffer.host_address))
 
     def upload(self, buffer: Buffer) -> None:
-        """Begin to copy to the GPU."""
+        """Start a copy to the GPU."""
         kind = runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
         _call(runtime.cudaMemcpyAsync(buffer.device, buffer.host_address, buffer.host.nbytes, kind, self.handle))
 
     def download(self, buffer: Buffer) -> None:
-        """Begin to copy from the GPU."""
+        """Start a copy from the GPU."""
         kind = runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
         _call(runtime.cudaMemcpyAsync(buffer.host_address, buffer.device, buffer.host.nbytes, kind, self.handle))
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Record what `work` puts on this stream; the result starts all of it with one call."""
+        """Capture the work that `work` adds to this stream as a CUDA graph; return a function that launches it."""
         mode = runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         _call(runtime.cudaStreamBeginCapture(self.handle, mode))
         try:
@@ -84,8 +84,8 @@ class Stream:
 
 
 def _call(result: tuple[Any, ...]) -> Any:
-    """The value of a call, which CUDA returns after an error code."""
+    """Return the value of a CUDA call, after checking its error code."""
     code, *values = result
     if int(code):
-        raise ConfigError(f"CUDA reports {getattr(code, 'name', code)}; is there a working GPU? See nvidia-smi")
+        raise ConfigError(f"CUDA reports {getattr(code, 'name', code)}; check with nvidia-smi that the GPU works")
     return values[0] if values else None

@@ -1,7 +1,7 @@
 """TensorRT engine files: a JSON header, then the engine.
 
-An engine runs only with the version of TensorRT and on the kind of GPU that built it; the header says which, so that
-another one is refused in words and not by a crash. Without the header, the rest of the file is what `trtexec` makes.
+An engine runs only with the TensorRT version and the type of GPU it was built with. The header names both, so that a
+mismatch is an error instead of a crash. Without the header, the rest of the file is what `trtexec` writes.
 
     magic (8 bytes)   length of the header (8 bytes, little endian)   header (JSON)   engine
 """
@@ -16,11 +16,11 @@ from rtdetr.runtimes.graph_form import existing
 from rtdetr.runtimes.metadata import ExportMetadata
 
 MAGIC = b"RTDETR\r\n"
-_LONGEST_HEADER = 1 << 24
+_MAX_HEADER = 1 << 24
 
 
 class EngineHeader(NamedTuple):
-    """What an engine was built for."""
+    """Metadata of an engine, and the TensorRT version and GPU it was built for."""
 
     metadata: ExportMetadata
     tensorrt: str  # version, such as "10.3.0"
@@ -44,17 +44,17 @@ def read_engine(path: Path) -> tuple[EngineHeader, bytes]:
     """Read what `write_engine` wrote.
 
     Raises:
-        WeightsError: the file is missing, damaged, or an engine without header.
+        WeightsError: the file is missing or damaged, or is an engine without header.
     """
     content = existing(path, kind="TensorRT").read_bytes()
     if not content.startswith(MAGIC):
         raise WeightsError(
-            f"{path} does not say what it was built for and how to feed it; build it with: rtdetr export "
+            f"{path} has no header that describes its model, TensorRT version and GPU; build it with: rtdetr export "
             "--format tensorrt"
         )
     start = len(MAGIC) + 8
     end = start + int.from_bytes(content[len(MAGIC) : start], "little")
-    if end - start > _LONGEST_HEADER or end >= len(content):
+    if end - start > _MAX_HEADER or end >= len(content):
         raise WeightsError(f"{path} is damaged: it ends too early; build it again")
     try:
         match json.loads(content[start:end]):
@@ -67,21 +67,21 @@ def read_engine(path: Path) -> tuple[EngineHeader, bytes]:
 
 
 def check_machine(header: EngineHeader, *, path: Path, tensorrt: str, gpu: str, compute_capability: str) -> None:
-    """Refuse an engine that was built for another machine.
+    """Check that an engine was built for this machine.
 
     Args:
-        header: what the engine was built for.
+        header: header of the engine.
         path: its file, for the message.
-        tensorrt: version that is installed here.
-        gpu: name of the GPU here.
-        compute_capability: of the GPU here.
+        tensorrt: installed TensorRT version.
+        gpu: name of this machine's GPU.
+        compute_capability: compute capability of this machine's GPU.
 
     Raises:
-        WeightsError: another version, or another kind of GPU.
+        WeightsError: it was built with another TensorRT version or for another type of GPU.
     """
     if (header.tensorrt, header.compute_capability, header.gpu) != (tensorrt, compute_capability, gpu):
         raise WeightsError(
             f"{path} was built by TensorRT {header.tensorrt} for {header.gpu} (compute capability "
-            f"{header.compute_capability}); here are TensorRT {tensorrt} and {gpu} ({compute_capability}). "
-            "Build it again on this machine: rtdetr export --format tensorrt"
+            f"{header.compute_capability}), but this machine has TensorRT {tensorrt} and {gpu} "
+            f"({compute_capability}). Build it again on this machine: rtdetr export --format tensorrt"
         )

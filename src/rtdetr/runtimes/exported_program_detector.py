@@ -1,7 +1,7 @@
-"""Detection with a `.pt2` file: a program of `torch.export`, or an AOTInductor package, which is compiled code.
+"""Detection with a `.pt2` file: a `torch.export` program, or an AOTInductor package of compiled code.
 
-Both need torch, but not the network's Python code. A package holds machine code and a program may hold pickled
-constants: load only files whose origin you trust.
+Both need torch, but not the network's Python code. A package contains machine code and a program can contain pickled
+constants: load only files from sources you trust.
 """
 
 import io
@@ -29,13 +29,13 @@ class ExportedProgramDetector(FileDetector):
     """A detector that runs a `.pt2` file; `rtdetr.load` documents the arguments.
 
     Args:
-        path: a file of `rtdetr export --format torch`.
-        options: `device` is "auto" or the kind of device the file was exported for; `precision` "auto" or what the file
-            was exported in; `num_threads` holds for the whole process.
+        path: a file written by `rtdetr export --format torch`.
+        options: `device` is "auto" or the type of device the file was exported for; `precision` is "auto" or the
+            precision of the file; `num_threads` applies to the whole process.
 
     Raises:
-        ConfigError: another device or precision than the file's.
-        WeightsError: the file is missing, damaged, of another kind, or for another machine.
+        ConfigError: the device or precision differs from the file's.
+        WeightsError: the file is missing, damaged, not a model of this library, or for another machine.
     """
 
     def __init__(self, path: Path, options: LoadOptions = DEFAULTS) -> None:
@@ -56,14 +56,14 @@ class ExportedProgramDetector(FileDetector):
         self.where = f"{self.device.type} ({'AOTInductor' if compiled else 'torch.export'})"
 
     def enter_fork(self) -> None:
-        """Do without the parent's threads."""
+        """Continue without the parent's threads."""
         continue_in_fork(self.device)
-        BaseDetector.enter_fork(self)  # the program itself needs not be opened again
+        BaseDetector.enter_fork(self)  # the program does not need to be opened again
 
     @torch.inference_mode()
     def infer(self, batch: Batch) -> Output:
-        """Run the network, and wait for its result."""
-        pixels = batch.pixels if batch.pixels.flags.writeable else batch.pixels.copy()  # else torch warns
+        """Run the network and wait for its result."""
+        pixels = batch.pixels if batch.pixels.flags.writeable else batch.pixels.copy()  # otherwise torch warns
         images = torch.from_numpy(pixels).to(self.device)
         if self.metadata.preprocess == "external":
             images = images.to(torch.float32).div_(255)
@@ -73,7 +73,7 @@ class ExportedProgramDetector(FileDetector):
         try:
             with no_autocast():
                 result = self._program(*feed)
-        except Exception as error:  # compiled code and exported programs check their inputs each in its own way
+        except Exception as error:  # compiled code and exported programs raise many types
             raise WeightsError(f"{self.description} failed: {' '.join(str(error).split())[:300]}") from None
         if isinstance(result, Mapping):
             result = [result[name] for name in OUTPUTS[self.metadata.postprocess]]
@@ -82,15 +82,15 @@ class ExportedProgramDetector(FileDetector):
 
 
 def _inspect(path: Path) -> tuple[str, bool]:
-    """The description in a `.pt2` file, and whether the file holds compiled code; nothing in it is run."""
+    """Return the metadata of a `.pt2` file, and whether it contains compiled code; nothing in it is run."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             if damaged := archive.testzip():
-                raise ValueError(f"{damaged} has another checksum")
+                raise ValueError(f"{damaged} has a wrong checksum")
             compiled = any("aotinductor" in name for name in names)
             for name in names:
-                if Path(name).parts[-2:] in (("extra", KEY), ("extra_files", KEY)):  # the second up to torch 2.7
+                if Path(name).parts[-2:] in (("extra", KEY), ("extra_files", KEY)):  # the latter up to torch 2.7
                     return archive.read(name).decode(), compiled
             for name in names:
                 if name.endswith("_metadata.json"):
@@ -111,16 +111,16 @@ def _inspect(path: Path) -> tuple[str, bool]:
 
 @pytorch_defaults()
 def _load(path: Path, *, compiled: bool) -> tuple[Callable[..., Any], torch.device]:
-    """The program of a file, and the device it is for."""
+    """Load the program of a file, and return it with its device."""
     log = logging.getLogger("torch.export")
-    was_disabled, log.disabled = log.disabled, True  # it tells of a damaged file in a page of traceback
+    was_disabled, log.disabled = log.disabled, True  # it logs a long traceback for a damaged file
     try:
-        content = str(path) if path.suffix == ".pt2" else io.BytesIO(path.read_bytes())  # torch takes no .PT2
+        content = str(path) if path.suffix == ".pt2" else io.BytesIO(path.read_bytes())  # torch rejects .PT2
         if compiled:
             package = torch._inductor.aoti_load_package(content)
             return package, torch.device(package.get_metadata().get("AOTI_DEVICE_KEY", "cpu"))
         program = torch.export.load(content)
-    except Exception as error:  # every part of the archive has a reader of its own
+    except Exception as error:  # torch raises many types for a damaged archive
         raise unreadable(path, engine="torch.export", error=error) from None
     finally:
         log.disabled = was_disabled

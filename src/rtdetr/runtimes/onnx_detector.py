@@ -28,22 +28,22 @@ from rtdetr.runtimes.outputs import Batch, Output
 from rtdetr.runtimes.processes import FileDetector
 
 _CUDA = "CUDAExecutionProvider"
-_WRONG_IN_FLOAT16 = "1.18."  # measured on CPUs: it finds other objects, and others again in the next run
+_WRONG_IN_FLOAT16 = "1.18."  # measured on CPUs: detections are wrong and vary from run to run
 
 
 class OnnxDetector(FileDetector):
     """A detector that runs an `.onnx` file; `rtdetr.load` documents the arguments.
 
     Args:
-        path: a file of `rtdetr export --format onnx`, or one with the published inputs and outputs; or what ONNX
-            Runtime's tools made of it, such as an `.ort` file.
-        options: `device` is "auto" (the first CUDA device where onnxruntime-gpu is installed and works, else the CPU),
-            "cpu", "cuda" or "cuda:1"; `precision` "auto" or what the file was exported in.
+        path: a file written by `rtdetr export --format onnx`, or one with the published inputs and outputs; also after
+            processing by ONNX Runtime's tools, such as an `.ort` file.
+        options: `device` is "auto" (the first CUDA device if onnxruntime-gpu is installed and works, otherwise the
+            CPU), "cpu", "cuda" or "cuda:1"; `precision` is "auto" or the precision of the file.
 
     Raises:
-        ConfigError: no such device, another precision than the file's, or a release of ONNX Runtime that computes it
-            wrongly.
-        WeightsError: the file is missing, damaged or of another kind.
+        ConfigError: there is no such device, the precision differs from the file's, or this release of ONNX Runtime
+            gives wrong results in it.
+        WeightsError: the file is missing, damaged or not a supported model.
     """
 
     def __init__(self, path: Path, options: LoadOptions = DEFAULTS) -> None:
@@ -61,7 +61,7 @@ class OnnxDetector(FileDetector):
         check_precision(options.precision, metadata, source=path)
         if metadata.precision == "float16" and onnxruntime.__version__.startswith(_WRONG_IN_FLOAT16):
             raise ConfigError(
-                f"{path} is in float16, which ONNX Runtime {onnxruntime.__version__} computes wrongly; run: "
+                f"{path} is in float16, which gives wrong results in ONNX Runtime {onnxruntime.__version__}; run: "
                 "pip install 'onnxruntime>=1.20'"
             )
         super().__init__(metadata, options)
@@ -70,13 +70,13 @@ class OnnxDetector(FileDetector):
         self._dtypes = {name: port.dtype for name, port in inputs.items()}
 
     def infer(self, batch: Batch) -> Output:
-        """Run the network, and wait for its result."""
+        """Run the network and wait for its result."""
         images = batch.pixels if self.metadata.preprocess == "in_graph" else scale(batch.pixels)
         values = {IMAGES: images, SIZES: batch.padded_sizes_wh}
         feed = {name: values[name].astype(dtype, copy=False) for name, dtype in self._dtypes.items()}
         try:
             found: Any = self.session.run(OUTPUTS[self.metadata.postprocess], feed)
-        except Exception as error:  # onnxruntime has no class of its own for all that it raises
+        except Exception as error:  # onnxruntime has no common base class for its exceptions
             raise WeightsError(f"{self.description} failed: {reason(error)}") from None
         return output_of(found, self.metadata)
 
@@ -88,26 +88,26 @@ def _session(path: Path, *, device: str, num_threads: int | None) -> onnxruntime
         raise ConfigError(f"unknown device {device!r} for ONNX Runtime; expected 'auto', 'cpu', 'cuda' or 'cuda:1'")
     if kind == "cuda" and _CUDA not in available:
         raise ConfigError(
-            f"no device {device!r} here: this ONNX Runtime has no CUDA provider. Use 'cpu', or run: "
+            f"device {device!r} is not available: this ONNX Runtime has no CUDA provider. Use 'cpu', or run: "
             "pip uninstall onnxruntime; pip install onnxruntime-gpu"
         )
     providers: list[Any] = ["CPUExecutionProvider"]
     if kind != "cpu" and _CUDA in available:
         providers.insert(0, (_CUDA, {"device_id": number or "0"}))
         if hasattr(onnxruntime, "preload_dlls"):  # 1.21 and later
-            onnxruntime.preload_dlls()  # CUDA's libraries from the packages that pip installed
+            onnxruntime.preload_dlls()  # CUDA libraries from pip packages
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # errors come as exceptions too, and what it warns of is not for users
+    options.log_severity_level = 4  # errors are raised as exceptions as well, and its warnings are not useful to users
     if num_threads is not None:
         options.intra_op_num_threads = num_threads
     try:
         session = onnxruntime.InferenceSession(
             str(path), options, providers=providers, enable_fallback=len(providers) > 1
         )
-    except Exception as error:  # onnxruntime has no class of its own for all that it raises
+    except Exception as error:  # onnxruntime has no common base class for its exceptions
         raise unreadable(path, engine="ONNX Runtime", error=error) from None
     if kind == "cuda" and _CUDA not in session.get_providers():
-        raise ConfigError(f"ONNX Runtime cannot use {device!r}: its CUDA libraries do not load; use 'cpu'")
+        raise ConfigError(f"ONNX Runtime cannot use {device!r}, because its CUDA libraries do not load; use 'cpu'")
     return session
 
 
@@ -119,11 +119,11 @@ def _description(session: onnxruntime.InferenceSession, path: Path) -> str | Non
 
 
 def _dtype(kind: str) -> str:
-    """NumPy's name of a type like "tensor(float)"."""
-    word = kind.removeprefix("tensor(").removesuffix(")")
-    return {"float": "float32", "double": "float64"}.get(word, word)
+    """Return NumPy's name of a type like "tensor(float)"."""
+    name = kind.removeprefix("tensor(").removesuffix(")")
+    return {"float": "float32", "double": "float64"}.get(name, name)
 
 
 def _shape(shape: list[Any]) -> Shape:
-    """A free side has a name, or nothing, in ONNX."""
+    """Return a shape with None for dynamic axes, which have a name or nothing in ONNX."""
     return tuple(side if isinstance(side, int) and side > 0 else None for side in shape)

@@ -1,4 +1,4 @@
-"""The one `openvino.Core` of a process, and files read with it."""
+"""The single `openvino.Core` of a process, and reading files with it."""
 
 import os
 from functools import cache
@@ -11,18 +11,18 @@ from rtdetr.native import never_free
 
 
 def openvino_core() -> openvino.Core:
-    """The `Core` that every model of this process is read and compiled with; a forked child has its own.
+    """Return the `Core` that reads and compiles all models of this process; a forked child has its own.
 
-    It is never taken apart. OpenVINO's CPU plugin gives the calling thread an alternate signal stack and puts the
-    former one back when its `Core` goes. With two of them that do not go in the reverse order of coming, the thread is
-    left with a stack that is not mapped any more, and the next signal, be it a key press, a timer or a child that
-    ended, kills the process (OpenVINO 2024.6 to 2026.4).
+    It is never destroyed. OpenVINO's CPU plugin sets an alternate signal stack for the calling thread and restores the
+    former one when its `Core` is destroyed. If two of them are not destroyed in reverse order of creation, the thread
+    is left with an unmapped signal stack, and the next signal, such as Ctrl-C, a timer or the end of a child process,
+    kills the process (OpenVINO 2024.6 to 2026.4).
     """
     return _core_of(os.getpid())
 
 
 def read_ir(path: Path) -> openvino.Model:
-    """The model of an `.xml` file and the `.bin` beside it."""
+    """Read the model of an `.xml` file and its `.bin` file."""
     return openvino_core().read_model(path, beside(path, ".bin"))
 
 

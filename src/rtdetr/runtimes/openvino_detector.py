@@ -1,7 +1,7 @@
 """Detection with OpenVINO: `.xml` files with their `.bin`, on Intel and ARM CPUs and Intel GPUs. Needs no torch.
 
-One image runs on all cores, for the shortest wait. Lists run as single images on several streams at once, which gives
-more images a second and the same result for each image whatever `batch_size` is.
+One image runs on all cores, for the lowest latency. Lists run as single images on several streams at once, which gives
+a higher throughput, and the same result for each image with any `batch_size`.
 """
 
 import hashlib
@@ -42,32 +42,32 @@ from rtdetr.runtimes.outputs import Batch, Output
 from rtdetr.runtimes.processes import FileDetector
 
 TYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
-"""What OpenVINO calls each precision."""
+"""OpenVINO's names of precisions."""
 
 
 class OpenVINODetector(FileDetector):
     """A detector that runs an OpenVINO file; `rtdetr.load` documents the arguments.
 
     Args:
-        path: the `.xml` file of `rtdetr export --format openvino`, with its `.bin` beside it.
+        path: the `.xml` file written by `rtdetr export --format openvino`, with its `.bin` in the same folder.
         options: `device` is "auto" (the CPU: GPU plugins have given wrong results for this kind of network), "cpu",
-            "gpu", "gpu.1" or "npu"; `precision` the type that float layers compute in: "float32", "bfloat16" or
-            "float16"; "auto": bfloat16 on x86 CPUs with AMX, float32 on others, elsewhere OpenVINO's choice. Layers
-            that were quantized stay so.
+            "gpu", "gpu.1" or "npu"; `precision` is the precision of float layers: "float32", "bfloat16", "float16" or
+            "auto": bfloat16 on x86 CPUs with AMX, float32 on other x86 CPUs, elsewhere OpenVINO's choice. Quantized
+            layers stay quantized.
 
     Raises:
-        ConfigError: no such device or precision.
-        WeightsError: the file is missing, damaged or of another kind.
+        ConfigError: there is no such device or precision.
+        WeightsError: the file is missing, damaged or not a supported model.
     """
 
     def __init__(self, path: Path, options: LoadOptions = DEFAULTS) -> None:
         existing(path, kind="OpenVINO")
         with path.open("rb") as file:
-            if b"<net" not in file.read(1000):  # else OpenVINO asks all of its parsers, and some print
-                raise WeightsError(f"{path} is no OpenVINO model: expected XML that begins with <net ...>")
+            if b"<net" not in file.read(1000):  # otherwise OpenVINO tries all of its parsers, and some print
+                raise WeightsError(f"{path} is not an OpenVINO model: expected XML that begins with <net ...>")
         weights = beside(path, ".bin")
         if not weights.is_file():
-            raise WeightsError(f"{path} has no weights: {weights.name} must be beside it; copy both")
+            raise WeightsError(f"{path} has no weights: {weights.name} must be in the same folder; copy both files")
         self._device = _device(options.device, openvino_core())
         settings = _settings(options.precision, self._device, options.num_threads)
         try:
@@ -75,13 +75,13 @@ class OpenVINODetector(FileDetector):
             stored, sha256 = (
                 str(model.get_rt_info([key]).value) if model.has_rt_info([key]) else None for key in (KEY, WEIGHTS_KEY)
             )
-        except Exception as error:  # openvino raises plain RuntimeErrors, and what its parsers raise
+        except Exception as error:  # openvino raises RuntimeError and exceptions of its parsers
             raise unreadable(path, engine="OpenVINO", error=error) from None
         if sha256 is not None and sha256 != _sha256(weights):
             raise WeightsError(
-                f"{path} and {weights.name} are not of one export: the weights are not those that the "
-                ".xml was written with. Copy both files, or export the model again; a tool that changes the weights "
-                f"has to remove the entry {WEIGHTS_KEY!r} of rt_info"
+                f"{path} and {weights.name} are not from the same export: the hash of the weights differs from the "
+                "one in the .xml. Copy both files, or export the model again; a tool that changes the weights must "
+                f"remove the entry {WEIGHTS_KEY!r} of rt_info"
             )
         inputs = {_name(port, (IMAGES, SIZES)): Port(_shape(port), _dtype(port)) for port in model.inputs}
         metadata = describe(
@@ -96,10 +96,10 @@ class OpenVINODetector(FileDetector):
         if self.batch_sizes[0] == 1:
             self.batch_sizes = 1, 1
         self._takes_sizes = SIZES in inputs
-        model = _converting_itself(model, inputs) if metadata.preprocess == "external" else model
+        model = _with_conversion(model, inputs) if metadata.preprocess == "external" else model
         self._for_one, self._for_many = (
             CompiledNetwork(partial(_compile, model, self._device, {**settings, "PERFORMANCE_HINT": hint}))
-            for hint in ("LATENCY", "THROUGHPUT")  # the second, on several streams, takes memory once a list comes
+            for hint in ("LATENCY", "THROUGHPUT")  # the latter, with several streams, is compiled for the first list
         )
         network = self._for_one.current
         self._alone, self._busy = (network, network.create_infer_request()), Lock()
@@ -108,13 +108,13 @@ class OpenVINODetector(FileDetector):
 
     @property
     def precision(self) -> str:
-        """The type that float layers compute in, after "int8 and" where some are quantized."""
+        """The precision of float layers, after "int8 and" if some layers are quantized."""
         hint = self._for_one.current.get_property("INFERENCE_PRECISION_HINT").to_string()
-        word = next((name for name, short in TYPES.items() if short == hint), hint)
-        return f"int8 and {word}" if self.metadata.precision == "int8" else word
+        precision = next((name for name, short in TYPES.items() if short == hint), hint)
+        return f"int8 and {precision}" if self.metadata.precision == "int8" else precision
 
     def infer(self, batch: Batch) -> Output:
-        """Run the network, and wait for its result."""
+        """Run the network and wait for its result."""
         with self._busy:
             network = self._for_one.ready_for(batch.pixels.shape)
             if network is not self._alone[0]:
@@ -124,7 +124,7 @@ class OpenVINODetector(FileDetector):
             return self._result(request)
 
     def infer_all(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Output]]:
-        """Run as many at once as the device is best at, in order; a single batch runs as in `infer`."""
+        """Run the device's optimal number of batches at once, in order; a single batch runs as in `infer`."""
         batches = iter(batches)
         start = list(islice(batches, 2))
         if len(start) < 2:
@@ -163,7 +163,7 @@ class OpenVINODetector(FileDetector):
         except RuntimeError as error:
             raise self._failure(error) from None
         names = OUTPUTS[self.metadata.postprocess]
-        values = [np.array(request.get_tensor(name).data) for name in names]  # copies: the request is used again
+        values = [np.array(request.get_tensor(name).data) for name in names]  # copies: the request is reused
         return output_of(values, self.metadata)
 
     def _oldest(self, running: "deque[tuple[Batch, Any]]", free: "deque[Any]") -> tuple[Batch, Output]:
@@ -177,7 +177,7 @@ class OpenVINODetector(FileDetector):
 
 
 def _device(device: str, core: openvino.Core) -> str:
-    """OpenVINO's name of a device that is here."""
+    """Return OpenVINO's name of an available device."""
     name = "CPU" if device == "auto" else device.upper()
     available = core.available_devices
     if name not in available and f"{name}.0" not in available:
@@ -196,14 +196,14 @@ def _compile(model: openvino.Model, device: str, options: dict[str, str | int]) 
 def _settings(precision: str, device: str, num_threads: int | None) -> dict[str, str | int]:
     one_of("precision", precision, ["auto", *TYPES])
     if precision == "auto" and device == "CPU" and platform.machine() in ("x86_64", "AMD64"):
-        # OpenVINO takes bfloat16 wherever there are instructions for it; without AMX that is slower than float32
+        # OpenVINO uses bfloat16 whenever the CPU has instructions for it; without AMX it is slower than float32
         precision = "bfloat16" if has_amx() else "float32"
     settings: dict[str, str | int] = {} if precision == "auto" else {"INFERENCE_PRECISION_HINT": TYPES[precision]}
     return settings if num_threads is None else {**settings, "INFERENCE_NUM_THREADS": num_threads}
 
 
-def _converting_itself(model: openvino.Model, inputs: Collection[str]) -> openvino.Model:
-    """Let the graph take uint8 pixels and int64 sizes: the conversion then runs in the engine's threads."""
+def _with_conversion(model: openvino.Model, inputs: Collection[str]) -> openvino.Model:
+    """Let the graph take uint8 pixels and int64 sizes, so that the conversion runs in the engine's threads."""
     steps = PrePostProcessor(model)
     images = steps.input(IMAGES)
     images.tensor().set_element_type(openvino.Type.u8)
@@ -213,13 +213,13 @@ def _converting_itself(model: openvino.Model, inputs: Collection[str]) -> openvi
     return steps.build()
 
 
-def _name(port: Any, wanted: Collection[str]) -> str:
-    """The name of an input or output that we know it by; a tensor has several where operators were folded."""
-    return next((name for name in wanted if name in port.names), min(port.names, default="without a name"))
+def _name(port: Any, known: Collection[str]) -> str:
+    """Return the known name of an input or output; a tensor has several names if operators were folded."""
+    return next((name for name in known if name in port.names), min(port.names, default="without a name"))
 
 
 def _dtype(port: Any) -> str:
-    """NumPy's name of the type of an input."""
+    """Return NumPy's name of the type of an input."""
     kind: str = port.get_element_type().to_string()
     known = {"f64": "float64", "f32": "float32", "f16": "float16", "i64": "int64", "i32": "int32", "u8": "uint8"}
     return known.get(kind, kind)

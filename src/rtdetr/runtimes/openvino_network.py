@@ -1,20 +1,20 @@
-"""A network compiled by OpenVINO, whose memory stays bounded however many shapes of input it is given."""
+"""A network compiled by OpenVINO, with bounded memory for any number of input shapes."""
 
 from collections.abc import Callable
 from threading import Lock
 from typing import Any
 
-MOST_SHAPES = 32
+MAX_SHAPES = 32
 
 
 class CompiledNetwork:
-    """A compiled network that is compiled anew after `MOST_SHAPES` different shapes of input.
+    """A compiled network that is compiled again after `MAX_SHAPES` different input shapes.
 
-    OpenVINO prepares kernels and memory for each shape and keeps them as long as the compiled network lives: some MB
-    for each network size. None of its settings bounds that (`CPU_RUNTIME_CACHE_CAPACITY=0` keeps a good part).
+    OpenVINO prepares kernels and memory for each shape and keeps them for the lifetime of the compiled network: some MB
+    per shape. None of its settings limits this (`CPU_RUNTIME_CACHE_CAPACITY=0` frees only a part).
 
     Args:
-        compile_network: compiles the network; called when it is first needed, and for each renewal.
+        compile_network: compiles the network; called when the network is first needed, and again after each renewal.
     """
 
     def __init__(self, compile_network: Callable[[], Any]) -> None:
@@ -32,12 +32,12 @@ class CompiledNetwork:
             return self._network
 
     def ready_for(self, shape: tuple[int, ...]) -> Any:
-        """The compiled network for images of this shape: a new one if the one before has seen too many others.
+        """Return the compiled network for images of this shape; a new one if the current one has seen too many shapes.
 
-        Requests of an earlier one go on working, and keep it alive.
+        Requests of an earlier network keep working and keep it alive.
         """
         with self._busy:
-            if shape not in self._shapes and len(self._shapes) == MOST_SHAPES:
+            if shape not in self._shapes and len(self._shapes) == MAX_SHAPES:
                 self._network, self._shapes = None, set()
             self._shapes.add(shape)
         return self.current

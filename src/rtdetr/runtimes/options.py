@@ -1,4 +1,4 @@
-"""`LoadOptions`: how a detector is to run, checked once, whatever runs it."""
+"""`LoadOptions`: the options of `rtdetr.load`, checked once for all runtimes."""
 
 import os
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from rtdetr.config import pytorch_precision
 from rtdetr.errors import ConfigError, InputError
 from rtdetr.runtimes.arguments import is_share, whole_number
 
-_MOST_THREADS = 1024
-_SPECIAL = {  # options that only some runtimes have, see `load.RUNTIMES`, and their names on the command line
+_MAX_THREADS = 1024
+_OPTIONAL = {  # options that only some runtimes support (see `load.RUNTIMES`), and their names on the command line
     "model": "--config",
     "categories": "--classes",
     "num_threads": "--threads",
@@ -20,11 +20,11 @@ _SPECIAL = {  # options that only some runtimes have, see `load.RUNTIMES`, and t
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """The options of `rtdetr.load`, which documents them.
+    """Options of `rtdetr.load`, which documents them.
 
     Raises:
-        ConfigError: an unknown `precision`, or a `num_threads` that is no count or is too large.
-        InputError: an `nms_iou` out of range.
+        ConfigError: `precision` is unknown, or `num_threads` is not a positive integer or too large.
+        InputError: `nms_iou` is out of range.
     """
 
     device: str = "auto"
@@ -41,30 +41,30 @@ class LoadOptions:
         self._set("precision", pytorch_precision(self.precision))
         self._set("fast_resize", bool(self.fast_resize))
         if self.nms_iou is not None and not is_share(self.nms_iou):
-            raise InputError(f"the IoU for non-maximum suppression must be in 0..1, got {self.nms_iou!r}")
+            raise InputError(f"the NMS IoU threshold must be in 0..1, got {self.nms_iou!r}")
         if self.num_threads is not None:
             count = whole_number(self.num_threads, "num_threads", error=ConfigError)
-            if count > _MOST_THREADS:
-                raise ConfigError(f"num_threads must be at most {_MOST_THREADS}, got {count}")
+            if count > _MAX_THREADS:
+                raise ConfigError(f"num_threads must be at most {_MAX_THREADS}, got {count}")
             self._set("num_threads", count)
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 
     def check(self, known: tuple[str, ...], *, source: object, kind: str) -> None:
-        """Refuse options that a runtime does not have.
+        """Check that a runtime supports the given options.
 
         Args:
-            known: which of `model`, `categories`, `num_threads` and `fast_resize` it has.
+            known: those of `model`, `categories`, `num_threads` and `fast_resize` that it supports.
             source: the model, for the message.
-            kind: of model, such as ".onnx".
+            kind: type of the model, such as ".onnx".
 
         Raises:
-            ConfigError: another one was given.
+            ConfigError: an unsupported option was given.
         """
-        for name, option in _SPECIAL.items():
+        for name, option in _OPTIONAL.items():
             if name not in known and getattr(self, name) is not getattr(LoadOptions, name):
-                raise ConfigError(f"{name} is not an option for {kind} models; leave it ({option}) out for {source}")
+                raise ConfigError(f"{name} ({option}) is not an option for {kind} models; leave it out for {source}")
 
 
 DEFAULTS = LoadOptions()

@@ -1,4 +1,4 @@
-"""What goes into a network and what comes out of it, the same for every runtime."""
+"""Inputs and outputs of networks, the same for every runtime."""
 
 from typing import NamedTuple
 
@@ -8,8 +8,8 @@ import numpy as np
 class Batch(NamedTuple):
     """Images for the engine: pixels, and the original sizes int64 (n, 2) as width and height.
 
-    Pixels are uint8 (b, c, h, w), or (1, h, w, c) where the graph resizes; n is less than b where images were added
-    because the engine takes no fewer.
+    Pixels are uint8 (b, c, h, w), or (1, h, w, c) if the graph resizes; n is less than b if images were added to fill
+    up the engine's minimum batch.
     """
 
     pixels: np.ndarray
@@ -17,19 +17,19 @@ class Batch(NamedTuple):
 
     @property
     def padded_sizes_wh(self) -> np.ndarray:
-        """A size for each of the b images."""
+        """Sizes of all b images, including added ones."""
         return np.resize(self.sizes_wh, (len(self.pixels), 2))
 
 
 class RawOutput(NamedTuple):
-    """What a network gives: logits float32 (b, q, k) and normalized boxes float32 (b, q, 4)."""
+    """Output of a network: logits float32 (b, q, k) and normalized boxes float32 (b, q, 4)."""
 
     logits: np.ndarray
     boxes_cxcywh: np.ndarray
 
 
 class BoxOutput(NamedTuple):
-    """What a graph with post-processing gives: labels (b, n), boxes (b, n, 4) in pixels and scores (b, n)."""
+    """Output of a graph with postprocessing: labels (b, n), boxes (b, n, 4) in pixels and scores (b, n)."""
 
     labels: np.ndarray
     boxes_xyxy: np.ndarray

@@ -14,16 +14,16 @@ _opening = ProcessLock()
 
 
 class FileDetector(BaseDetector):
-    """A detector whose engine was opened from a file, and is opened again wherever it cannot come along.
+    """A detector with an engine opened from a file, which is opened again in other processes and for copies.
 
-    Engines have threads and memory of their own that neither a pickle nor a fork takes with it. A pickle or copy holds
-    the path and the options; after a fork the first call in the child opens the file anew.
+    Engines have their own threads and memory, which neither a pickle nor a fork includes. A pickle or copy contains the
+    path and the options; after a fork, the first call in the child opens the file again.
     """
 
     _opened_with: tuple[Path, LoadOptions]
 
-    def __new__(cls, path: Path, options: LoadOptions = DEFAULTS):  # of the class itself
-        """Note what the detector is opened with."""
+    def __new__(cls, path: Path, options: LoadOptions = DEFAULTS):  # returns the class itself
+        """Store the arguments that the detector is opened with."""
         detector = super().__new__(cls)
         detector._opened_with = Path(path).absolute(), options
         return detector
@@ -34,14 +34,14 @@ class FileDetector(BaseDetector):
     def enter_fork(self) -> None:
         """Open the file again."""
         with _opening.hold():
-            if self.process == os.getpid():  # another thread did it meanwhile
+            if self.process == os.getpid():  # another thread has done it
                 return
             fresh = vars(_open(type(self), *self._opened_with))
-            never_free(dict(vars(self)))  # the parent's engine, which would wait for threads that are not here
+            never_free(dict(vars(self)))  # the parent's engine, which would wait for threads that do not exist here
             for name in vars(self).keys() - fresh.keys():
                 delattr(self, name)
             vars(self).update({**fresh, "process": self.process})
-            self.process = os.getpid()  # last, as other threads go on when they see it
+            self.process = os.getpid()  # last, because other threads continue when they see it
 
 
 def _open(kind: Callable[..., BaseDetector], path: Path, options: LoadOptions) -> BaseDetector:

@@ -1,4 +1,4 @@
-"""The one pool of threads that opens images for detectors: those of the next batches, while the network works."""
+"""The thread pool that opens images for detectors: it reads the next batches while the network runs."""
 
 import os
 from collections import Counter, deque
@@ -14,23 +14,23 @@ Ready = TypeVar("Ready")
 def read_ahead(
     sources: Sequence[Any], read: Callable[[Any], Ready], *, group: int, ahead: int
 ) -> Iterator[list[Ready | InputError]]:
-    """Call `read` on every source in threads and give the results in order, `group` at a time.
+    """Call `read` on every source in threads and yield the results in order, `group` at a time.
 
-    An object that stands in several places is read once.
+    An object that occurs several times in `sources` is read once.
 
     Args:
-        sources: what to read.
-        read: opens and prepares one of them.
-        group: how many results are given together.
-        ahead: how many sources beyond these are read meanwhile; as many threads work, but no more than there are cores.
+        sources: the sources to read.
+        read: opens and prepares one source.
+        group: number of results to yield together.
+        ahead: number of sources to read ahead of these, and of threads, up to the number of cores.
 
     Returns:
-        Of each source what `read` returns, or the `InputError` that it raises.
+        For each source, the result of `read` or the `InputError` that it raised.
     """
     if len(sources) == 1:  # a thread would take longer to start
-        yield [_tried(read, sources[0])]
+        yield [_try_read(read, sources[0])]
         return
-    places = Counter(map(id, sources))  # that are still to come
+    remaining = Counter(map(id, sources))
     repeated: dict[int, Future[Ready | InputError]] = {}
     reading: deque[Future[Ready | InputError]] = deque()
     submitted = 0
@@ -39,16 +39,16 @@ def read_ahead(
             end = min(start + group, len(sources))
             for source in sources[submitted : end + ahead]:
                 key = id(source)
-                places[key] -= 1
-                future = repeated.pop(key, None) or pool.submit(_tried, read, source)
-                if places[key]:
+                remaining[key] -= 1
+                future = repeated.pop(key, None) or pool.submit(_try_read, read, source)
+                if remaining[key]:
                     repeated[key] = future
                 reading.append(future)
                 submitted += 1
             yield [reading.popleft().result() for _ in range(start, end)]
 
 
-def _tried(read: Callable[[Any], Ready], source: Any) -> Ready | InputError:
+def _try_read(read: Callable[[Any], Ready], source: Any) -> Ready | InputError:
     try:
         return read(source)
     except InputError as error:

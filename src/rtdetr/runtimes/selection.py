@@ -1,6 +1,6 @@
-"""From a network's output for one image to its best detections, in NumPy: what `models/postprocess.py` does in torch.
+"""Select the best detections from a network's output for one image: `models/postprocess.py` in NumPy.
 
-Every runtime ends here, so all of them choose alike; none needs torch for it.
+Every runtime uses these functions, so all of them select in the same way and do not need torch for it.
 """
 
 import math
@@ -17,7 +17,7 @@ class Found(NamedTuple):
     scores: np.ndarray
 
     def take(self, which: np.ndarray) -> "Found":
-        """Those that a mask or an array of positions names."""
+        """Return the detections selected by a mask or an array of indices."""
         return Found(self.labels[which], self.boxes_xyxy[which], self.scores[which])
 
 
@@ -30,15 +30,15 @@ def best_pairs(
     one_label: bool = False,
     lowest: float = 0.0,
 ) -> Found:
-    """Return the best pairs of a query and a class; one query may give several.
+    """Return the best query-class pairs; one query can give several.
 
     Args:
         logits: (q, k), class scores before the sigmoid.
         boxes_cxcywh: (q, 4), normalized.
         size_wh: width and height of the original image.
-        max_detections: the most to return.
-        one_label: take the best class of each query only.
-        lowest: scores up to a little below this one may be left out, which saves sorting them.
+        max_detections: maximum number of detections to return.
+        one_label: return only the best class of each query.
+        lowest: scores well below this one may be omitted, which saves sorting them.
     """
     num_classes = logits.shape[1]
     values = logits.max(axis=1) if one_label else logits.reshape(-1)
@@ -51,7 +51,7 @@ def best_pairs(
         query, labels = index, logits[index].argmax(axis=1)
     else:
         query, labels = np.divmod(index, num_classes)
-    with np.errstate(over="ignore"):  # exp of a large number is infinite, and the score 0
+    with np.errstate(over="ignore"):  # exp of a large number is infinite, which gives a score of 0
         scores = 1 / (1 + np.exp(-values[index].astype(np.float32)))
     center, half = boxes_cxcywh[query, :2], boxes_cxcywh[query, 2:] * np.float32(0.5)
     boxes = np.concatenate([center - half, center + half], axis=1) * np.tile(size_wh, 2).astype(np.float32)
@@ -59,12 +59,12 @@ def best_pairs(
 
 
 def best_of_boxes(found: Found, *, max_detections: int, one_label: bool = False) -> Found:
-    """Sort what a graph with post-processing found, in which suppression spoils the order, and take the best.
+    """Sort the output of a graph with postprocessing, which is unsorted after NMS, and return the best detections.
 
     Args:
-        found: in any order.
-        max_detections: the most to return.
-        one_label: take the best class of each query only.
+        found: detections in any order.
+        max_detections: maximum number of detections to return.
+        one_label: return only the best class of each query.
     """
     found = found.take(np.argsort(-found.scores, kind="stable"))
     if one_label:
@@ -73,24 +73,24 @@ def best_of_boxes(found: Found, *, max_detections: int, one_label: bool = False)
 
 
 def first_of_each_box(found: Found) -> Found:
-    """Keep the best class of each query where only pairs are known: pairs of one query have exactly the same box."""
+    """Keep the best class of each query if only pairs are known: pairs of one query have exactly the same box."""
     _, first = np.unique(found.boxes_xyxy, axis=0, return_index=True)
     return found.take(np.sort(first))
 
 
 def suppress(found: Found, *, iou: float) -> Found:
-    """In each class drop detections that overlap a better one by more than `iou`; found ones are best first."""
+    """Apply NMS per class with the IoU threshold `iou`; `found` is sorted, best first."""
     boxes = found.boxes_xyxy
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     kept = np.ones(len(boxes), dtype=bool)
-    for place in range(len(boxes)):
-        if not kept[place]:
+    for i in range(len(boxes)):
+        if not kept[i]:
             continue
-        rest = np.flatnonzero(kept[place + 1 :] & (found.labels[place + 1 :] == found.labels[place])) + place + 1
-        low = np.maximum(boxes[place, :2], boxes[rest, :2])
-        high = np.minimum(boxes[place, 2:], boxes[rest, 2:])
+        rest = np.flatnonzero(kept[i + 1 :] & (found.labels[i + 1 :] == found.labels[i])) + i + 1
+        low = np.maximum(boxes[i, :2], boxes[rest, :2])
+        high = np.minimum(boxes[i, 2:], boxes[rest, 2:])
         shared = np.maximum(high - low, 0).prod(axis=1)
-        kept[rest[shared > iou * (areas[place] + areas[rest] - shared)]] = False
+        kept[rest[shared > iou * (areas[i] + areas[rest] - shared)]] = False
     return found.take(kept)
 
 

@@ -1,4 +1,4 @@
-"""Engines that report to their makers are told not to, before they are first imported."""
+"""Turn off the telemetry of engines before they are first imported."""
 
 import os
 import sys
@@ -6,10 +6,10 @@ from typing import Any
 
 
 def switch_off() -> None:
-    """Keep ONNX Runtime, OpenVINO and NNCF from writing an identifier into the home folder and sending it.
+    """Keep ONNX Runtime, OpenVINO and NNCF from writing an identifier to the home folder and sending it.
 
-    An answer of the user's own stands: ORT_DISABLE_TELEMETRY that is set, or `openvino_telemetry` imported before.
+    The user's own choice takes precedence: ORT_DISABLE_TELEMETRY, or `openvino_telemetry` if it is already imported.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     modules: dict[str, Any] = sys.modules
-    modules.setdefault("openvino_telemetry", None)  # such an import fails; both then use stand-ins that do nothing
+    modules.setdefault("openvino_telemetry", None)  # its import then fails, and both use a stub

@@ -1,7 +1,7 @@
 """Detection with TensorRT 10 or 11 on an NVIDIA GPU: `.engine` files of `rtdetr export`. Needs no torch.
 
-For each shape of input the copies and the network are recorded once as a CUDA graph and then started with one call,
-from page-locked memory. Engines are programs: load only those whose origin you trust.
+For each input shape, the copies and the network are captured once as a CUDA graph and then launched with one call, from
+page-locked memory. Engines contain executable code: load only files from sources you trust.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
 
 class _Recorded(NamedTuple):
-    """An inference for one shape of input: its buffers by name, and what starts it."""
+    """A captured inference for one input shape: its buffers by name, and the function that launches it."""
 
     buffers: dict[str, Buffer]
     start: Callable[[], None]
@@ -35,13 +35,13 @@ class TensorRTDetector(FileDetector):
     """A detector that runs an engine; `rtdetr.load` documents the arguments.
 
     Args:
-        path: a file of `rtdetr export --format tensorrt`.
-        options: `device` is "auto" or "cuda" for the first GPU, "cuda:1" for the second; `precision` "auto" or what the
-            engine was built in.
+        path: a file written by `rtdetr export --format tensorrt`.
+        options: `device` is "auto" or "cuda" for the first GPU, "cuda:1" for the second; `precision` is "auto" or the
+            precision of the engine.
 
     Raises:
-        ConfigError: no such GPU, or another precision than the engine's.
-        WeightsError: the file is missing, damaged, or was built for another GPU or version of TensorRT.
+        ConfigError: there is no such GPU, or the precision differs from the engine's.
+        WeightsError: the file is missing or damaged, or was built for another GPU or TensorRT version.
     """
 
     has_ranges = True
@@ -57,28 +57,30 @@ class TensorRTDetector(FileDetector):
         self._runtime = tensorrt.Runtime(self._logger)  # an engine does not keep it alive
         engine = self._runtime.deserialize_cuda_engine(content)
         if engine is None:
-            raise WeightsError(f"{path} cannot be read by TensorRT; is it complete? Build it again on this machine")
+            raise WeightsError(
+                f"{path} cannot be read by TensorRT; it may be incomplete: build it again on this machine"
+            )
         self._engine, self._context = engine, engine.create_execution_context()
-        names = [engine.get_tensor_name(place) for place in range(engine.num_io_tensors)]
+        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         self._inputs = [name for name in names if engine.get_tensor_mode(name) == tensorrt.TensorIOMode.INPUT]
         if not set(self._inputs) <= {IMAGES, SIZES} or not set(OUTPUTS[self.metadata.postprocess]) <= set(names):
-            raise WeightsError(f"{path} is damaged: its description does not fit its inputs and outputs {names}")
-        fewest, _, most = engine.get_tensor_profile_shape(IMAGES, 0)
-        self.batch_sizes = fewest[0], most[0]
+            raise WeightsError(f"{path} is damaged: its metadata does not fit its inputs and outputs {names}")
+        smallest, _, largest = engine.get_tensor_profile_shape(IMAGES, 0)
+        self.batch_sizes = smallest[0], largest[0]
         if not (self.metadata.dynamic_size or self.metadata.preprocess == "in_graph"):
-            check_images(tuple(most), self.metadata, source=path)
+            check_images(tuple(largest), self.metadata, source=path)
         self._recorded: dict[Shapes, _Recorded] = {}
         self._busy = Lock()
         self.where = f"{gpu} (TensorRT {tensorrt.__version__})"
 
     def infer(self, batch: Batch) -> Output:
-        """Run the network, and wait for its result."""
+        """Run the network and wait for its result."""
         images = batch.pixels if self.metadata.preprocess == "in_graph" else scale(batch.pixels)
         values = {IMAGES: images, SIZES: batch.padded_sizes_wh}
         shapes = tuple((name, values[name].shape) for name in self._inputs)
         with self._busy:
             if shapes not in self._recorded:
-                self._recorded = {shapes: self._record(shapes)}  # one at a time bounds the memory of changing shapes
+                self._recorded = {shapes: self._record(shapes)}  # keep only one, to limit memory
             recorded = self._recorded[shapes]
             for name in self._inputs:
                 recorded.buffers[name].host[...] = values[name]
@@ -88,7 +90,7 @@ class TensorRTDetector(FileDetector):
         return output_of(results, self.metadata)
 
     def _record(self, shapes: Shapes) -> _Recorded:
-        """Reserve memory for inputs of these shapes, and record the inference."""
+        """Allocate memory for inputs of these shapes and capture the inference."""
         for old in self._recorded.values():
             for buffer in old.buffers.values():
                 self._stream.free(buffer)
@@ -96,7 +98,7 @@ class TensorRTDetector(FileDetector):
         for name, shape in shapes:
             if not self._context.set_input_shape(name, shape):
                 raise WeightsError(
-                    f"{self.description} was not built for {name} of shape {shape}; build it for a wider range"
+                    f"{self.description} was not built for {name} of shape {shape}: build it with a wider range"
                 )
         outputs = OUTPUTS[self.metadata.postprocess]
         buffers = {}
@@ -109,13 +111,13 @@ class TensorRTDetector(FileDetector):
             for name in self._inputs:
                 self._stream.upload(buffers[name])
             if not self._context.execute_async_v3(self._stream.handle):
-                raise WeightsError(f"{self.description} failed; run with TensorRT's verbose log to see why")
+                raise WeightsError(f"{self.description} failed: see TensorRT's log for the reason")
             for name in outputs:
                 self._stream.download(buffers[name])
 
         for name in self._inputs:
             buffers[name].host[...] = np.zeros((), buffers[name].host.dtype)
-        work()  # TensorRT reserves what it needs on the first run, which a recording must not contain
+        work()  # TensorRT allocates memory on the first run, which a CUDA graph must not contain
         self._stream.wait()
         return _Recorded(buffers, self._stream.record(work))
 

@@ -1,7 +1,7 @@
-"""Detection with PyTorch: images in, `Detections` out, on the CPU or a GPU.
+"""Detection with PyTorch on the CPU or a GPU.
 
-The network is a fused private copy in channels-last layout; the caller's model is never changed. What comes before and
-after it is in `base.py`, and the same for every runtime.
+The network is a fused private copy in channels-last layout; the caller's model is never changed. Pre- and
+postprocessing are in `base.py` and are the same for every runtime.
 """
 
 import os
@@ -36,20 +36,18 @@ class TorchDetector(BaseDetector):
     Args:
         model: the network, in train or eval mode; it is copied.
         categories: its classes by label.
-        device: "auto" (the first CUDA device, else the CPU) or the name of a device.
+        device: "auto" (the first CUDA device, otherwise the CPU) or the name of a device.
         precision: "auto", "float32", "bfloat16" or "float16".
-        size_hw: height and width images are resized to; None: the size the model was evaluated at, else 640x640.
-        thresholds: score threshold of each class, in 0..1, for `threshold="auto"`.
-        one_label: take the best class of each query only, where published evaluation takes every pair of a query and a
-            class.
-        nms_iou: in each class drop detections that overlap a better one by more than this IoU; None: keep all, as
-            published evaluation does.
-        fast_resize: resize RGB images with torch, see `TorchStretch`; not those of a model whose images are padded.
+        size_hw: height and width to resize images to; None: the size the model was evaluated at, otherwise 640x640.
+        thresholds: score threshold per class, in 0..1, for `threshold="auto"`.
+        one_label: return only the best class of each query; published evaluation uses all query-class pairs.
+        nms_iou: NMS IoU threshold, applied per class; None: no NMS, like published evaluation.
+        fast_resize: resize RGB images with torch, see `TorchStretch`; not supported for models that pad images.
 
     Raises:
-        ConfigError: no such device or precision.
-        InputError: a size that is not a multiple of 32, a number of categories or thresholds other than the model's
-            classes, or an `nms_iou` out of range.
+        ConfigError: there is no such device or precision.
+        InputError: the size is not a multiple of 32, the number of categories or thresholds differs from the model's
+            number of classes, or `nms_iou` is out of range.
     """
 
     takes_all_queries = False
@@ -101,17 +99,17 @@ class TorchDetector(BaseDetector):
         self.network = fuse(model).to(self.device, self.dtype).to(memory_format=torch.channels_last)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Unpickled or copied, it belongs to this process."""
+        """Assign an unpickled or copied detector to this process."""
         vars(self).update({**state, "process": os.getpid()})
 
     def enter_fork(self) -> None:
-        """Do without the parent's threads."""
+        """Continue without the parent's threads."""
         continue_in_fork(self.device)
         super().enter_fork()
 
     @torch.inference_mode()
     def infer(self, batch: Batch) -> RawOutput:
-        """Run the network, and wait for its result."""
+        """Run the network and wait for its result."""
         pixels = torch.from_numpy(batch.pixels).to(self.device)
         images = pixels.to(torch.float32).div_(255).to(memory_format=torch.channels_last)
         with no_autocast():
@@ -120,15 +118,15 @@ class TorchDetector(BaseDetector):
 
 
 class TorchStretch(Preparation):
-    """Stretching by torch, in less than half of the time.
+    """Stretching with torch, in less than half the time.
 
-    Torch rounds its weights to 16 bits, so some values are off by 1 of 255, rarely by 2. At 640x640 none are for images
-    of 640x480 and 1280x960, mostly below 0.3 % for larger ones, and 4 % for those of 500x375, which are enlarged; at
-    128x128 up to a quarter are.
+    Torch rounds its weights to 16 bits, so some values differ by 1/255, rarely by 2/255. At 640x640 these are none for
+    images of 640x480 and 1280x960, mostly less than 0.3 % for larger images, and 4 % for images of 500x375, which are
+    enlarged; at 128x128 up to a quarter.
     """
 
     def apply(self, image: LoadedImage, input_hw: tuple[int, int]) -> np.ndarray:
-        """Turn an image into an input, uint8 (c, h, w); one that is not PIL's RGB as `Preparation` does."""
+        """Resize an image to an input, uint8 (c, h, w); images other than PIL images in RGB as in `Preparation`."""
         if not isinstance(image, Image.Image) or image.size == (input_hw[1], input_hw[0]):
             return super().apply(image, input_hw)
         planes = torch.from_numpy(np.array(image)).permute(2, 0, 1)
@@ -139,7 +137,7 @@ def load_torch_detector(source: str | os.PathLike[str], options: LoadOptions = D
     """Build the detector of a checkpoint; `rtdetr.load` documents the arguments."""
     if options.num_threads is not None:
         torch.set_num_threads(options.num_threads)
-    inference_dtype(choose_device(options.device), options.precision)  # a wrong word is told before a download
+    inference_dtype(choose_device(options.device), options.precision)  # raise errors before a download
     weights = read_checkpoint(source if isinstance(source, str) else Path(source), model=options.model, prepares=True)
     if options.categories is not None:
         weights = name_rows(weights, options.categories)

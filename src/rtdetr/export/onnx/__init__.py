@@ -1,4 +1,4 @@
-"""ONNX: the network as a graph of operators."""
+"""ONNX export: the network as a graph of operators."""
 
 from rtdetr.export.onnx.export import build_onnx, write_onnx
 

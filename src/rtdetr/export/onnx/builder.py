@@ -1,4 +1,4 @@
-"""Nodes and constants of an ONNX graph as it grows: each call adds one operator and returns the name of its value."""
+"""Builder of ONNX graphs: each call adds one operator and returns the name of its output."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,16 +12,16 @@ from torch import Tensor
 from rtdetr.export.options import LAYER_NORM_OPSET
 
 GELU_OPSET = 20
-REDUCE_AXES_INPUT_OPSET = 18  # from here on the axes of ReduceMax and ReduceMean are an input
-GRID_SAMPLE_LINEAR_OPSET = 20  # from here on the mode is called "linear"
+REDUCE_AXES_INPUT_OPSET = 18  # since then the axes of ReduceMax and ReduceMean are an input
+GRID_SAMPLE_LINEAR_OPSET = 20  # since then the mode is called "linear"
 
 
 class GraphBuilder:
     """An ONNX graph under construction.
 
     Args:
-        opset: version of the operator set.
-        half: compute in float16; `wide` and `narrow` go to float32 and back, and cost nothing otherwise.
+        opset: ONNX opset.
+        half: compute in float16; `wide` and `narrow` convert to float32 and back, and do nothing otherwise.
     """
 
     def __init__(self, *, opset: int, half: bool = False) -> None:
@@ -33,12 +33,12 @@ class GraphBuilder:
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._small: dict[str, np.ndarray] = {}  # constants that are not parameters
         self._named: set[str] = set()
-        self._known: dict[tuple[str, tuple[str, ...], str], str] = {}  # what an operator gave
+        self._known: dict[tuple[str, tuple[str, ...], str], str] = {}  # operator -> output
 
     def op(self, kind: str, *inputs: str, name: str = "", **attributes: Any) -> str:
-        """Add an operator with one output, called `name` where one is given.
+        """Add an operator with one output, named `name` if given, and return the name of the output.
 
-        What was computed before is not computed again, and operators on small constants run here and now.
+        Equal operators are added once, and operators on small constants are evaluated immediately.
         """
         key = (kind, inputs, str(attributes))
         if not name and key in self._known:
@@ -63,12 +63,12 @@ class GraphBuilder:
         return tuple(names)
 
     def top_k(self, x: str, count: int, names: tuple[str, str]) -> tuple[str, str]:
-        """The largest values of each row, largest first, and their places."""
-        values, places = self.split_op("TopK", x, self.constant([count]), names=names, axis=-1)
-        return values, places
+        """Return the largest values of each row, largest first, and their indices."""
+        values, indices = self.split_op("TopK", x, self.constant([count]), names=names, axis=-1)
+        return values, indices
 
     def constant(self, values: Any, dtype: Any = np.int64) -> str:
-        """Return the name of a constant; equal ones are stored once."""
+        """Return the name of a constant; equal constants are stored once."""
         array = np.ascontiguousarray(np.asarray(values, dtype=dtype))
         key = (str(array.dtype), np.shape(values), array.tobytes())
         if key not in self._constants:
@@ -78,11 +78,11 @@ class GraphBuilder:
         return self._constants[key]
 
     def number(self, value: float) -> str:
-        """A scalar in the graph's number type."""
+        """Return a scalar in the graph's dtype."""
         return self.constant(value, self.dtype)
 
     def weight(self, values: Tensor, name: str) -> str:
-        """Store a parameter of the network under its own name, in the graph's number type."""
+        """Store a parameter of the network under its own name, in the graph's dtype."""
         array = values.detach().numpy().astype(self.dtype)
         known = self._initializers.get(name)
         assert known is None or np.array_equal(numpy_helper.to_array(known), array), f"two parameters are called {name}"
@@ -100,23 +100,23 @@ class GraphBuilder:
         return name
 
     def wide(self, x: str) -> str:
-        """`x` in float32: what follows is too fine for 16 bits."""
+        """Cast `x` to float32, for operators that need more precision than 16 bits."""
         return self.op("Cast", x, to=TensorProto.FLOAT) if self.half else x
 
     def narrow(self, x: str) -> str:
-        """A float32 `x` in the graph's number type."""
+        """Cast a float32 `x` to the graph's dtype."""
         return self.op("Cast", x, to=TensorProto.FLOAT16) if self.half else x
 
     def finite(self, x: str) -> str:
-        """Keep a float16 sum in float16's range, where the network does so too."""
+        """Clip a float16 sum to float16's range, in the same places as the network."""
         return self.op("Clip", x, self.number(-65504.0), self.number(65504.0)) if self.half else x
 
     def reshape(self, x: str, shape: Sequence[int], *, name: str = "") -> str:
-        """0 keeps a dimension, one -1 takes what is left."""
+        """Reshape; 0 keeps a dimension, one -1 is inferred."""
         return self.op("Reshape", x, self.constant(shape), name=name)
 
     def shape(self, *sides: int | str) -> str:
-        """A shape of numbers and of int64 vectors in the graph."""
+        """Return a shape from numbers and int64 vectors of the graph."""
         if all(isinstance(side, int) for side in sides):
             return self.constant(sides)
         parts = [side if isinstance(side, str) else self.constant([side]) for side in sides]
@@ -127,7 +127,7 @@ class GraphBuilder:
         return self.op("Transpose", x, perm=axes)
 
     def split(self, x: str, sizes: Sequence[int], *, axis: int) -> tuple[str, ...]:
-        """Cut a dimension into parts."""
+        """Split a dimension into parts."""
         if x in self._small:
             parts = np.split(self._small[x], np.cumsum(sizes)[:-1], axis=axis)
             return tuple(self.constant(part, part.dtype) for part in parts)
@@ -141,10 +141,10 @@ class GraphBuilder:
         return self.op(kind, x, self.constant([axis]), keepdims=int(keepdims))
 
     def layer_norm(self, x: str, weight: str, bias: str, *, eps: float, name: str) -> str:
-        """Layer norm over the last dimension; one node where the operator set has it."""
+        """Layer norm over the last dimension; one node if the opset has the operator."""
         if self.opset >= LAYER_NORM_OPSET:
             return self.op("LayerNormalization", x, weight, bias, axis=-1, epsilon=eps, name=name)
-        # 16 bits are too narrow for the squares
+        # squares exceed the range of 16 bits
         x = self.wide(x)
         centered = self.op("Sub", x, self.reduce("ReduceMean", x, -1, keepdims=True))
         variance = self.reduce("ReduceMean", self.op("Mul", centered, centered), -1, keepdims=True)
@@ -153,7 +153,7 @@ class GraphBuilder:
         return self.op("Add", self.op("Mul", normal, weight), bias, name=name)
 
     def activation(self, x: str, kind: str | None, *, name: str = "") -> str:
-        """ReLU, SiLU, GELU or, for None, nothing."""
+        """ReLU, SiLU or GELU; `x` itself for None."""
         if kind is None:
             return x
         if kind == "relu":
@@ -169,7 +169,7 @@ class GraphBuilder:
     def model(
         self, *, inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[onnx.ValueInfoProto], name: str
     ) -> onnx.ModelProto:
-        """Finish the graph; constants that no node reads are left out."""
+        """Finish the graph; unused constants are removed."""
         read = {value for node in self.nodes for value in node.input}
         stored = [tensor for key, tensor in self._initializers.items() if key in read]
         graph = helper.make_graph(self.nodes, name, inputs, outputs, stored)

@@ -1,6 +1,6 @@
 """The decoder as ONNX operators. Queries are rows (b * q, d); reference boxes stay float32 logits between layers.
 
-Adding to a logit is what the network does by `inverse_sigmoid` of a sigmoid, in one operator instead of six.
+The network adds box deltas to the `inverse_sigmoid` of a sigmoid; adding to logits needs one operator instead of six.
 """
 
 import math
@@ -9,32 +9,35 @@ import numpy as np
 import torch
 
 from rtdetr.export.onnx.builder import GraphBuilder
-from rtdetr.export.onnx.layers import apply, behind, self_attention
-from rtdetr.export.onnx.sampling import Look, Values, sample
+from rtdetr.export.onnx.layers import apply, fold_projection, self_attention
+from rtdetr.export.onnx.sampling import SamplingInput, Values, sample
 from rtdetr.export.onnx.tokens import Tokens
 from rtdetr.models.decoder import DecoderLayer, RTDETRDecoder
 from rtdetr.models.layers import linears
 
-EPS = 1e-5  # of `inverse_sigmoid`: logits end where a probability is this near to 0 or 1
+EPS = 1e-5  # of `inverse_sigmoid`: logits are clipped to probabilities in [EPS, 1 - EPS]
 NAME = "decoder"
 
 
 def decoder(
     g: GraphBuilder, module: RTDETRDecoder, maps: list[str], tokens: Tokens, *, gather: bool
 ) -> tuple[str, str]:
-    """The encoder's maps to class logits (b * q, k) and boxes, float32 (b * q, 4) normalized cxcywh."""
+    """Add the decoder: from the encoder's maps to class logits (b * q, k) and boxes.
+
+    Boxes are float32 (b * q, 4), normalized cxcywh.
+    """
     layers = _layers(module)
     gather = gather or layers[0].cross_attn.sampling == "discrete"
-    values, read = _read(g, module, maps, gather=gather)
-    x, box_logits = _select(g, module, read, tokens)
+    values, memory = _project_maps(g, module, maps, gather=gather)
+    x, box_logits = _select_queries(g, module, memory, tokens)
     boxes = g.op("Sigmoid", box_logits)
     for i, layer in enumerate(layers):
         position = apply(g, module.query_pos_head, g.narrow(boxes), f"{NAME}.query_pos_head")
         name = f"{NAME}.decoder.layers.{i}"
-        x = _self_attended(g, layer, x, position, module.num_queries, name)
-        look = Look(g.op("Add", x, position), boxes, module.num_queries, f"{name}.cross_attn")
-        read = sample(g, layer.cross_attn, look, values[i], tokens)
-        x = _fed_forward(g, layer, x, read, name)
+        x = _self_attention(g, layer, x, position, module.num_queries, name)
+        source = SamplingInput(g.op("Add", x, position), boxes, module.num_queries, f"{name}.cross_attn")
+        sampled = sample(g, layer.cross_attn, source, values[i], tokens)
+        x = _feed_forward(g, layer, x, sampled, name)
         limit = math.log((1 - EPS) / EPS)
         bounds = g.constant(-limit, np.float32), g.constant(limit, np.float32)
         delta = g.wide(apply(g, module.dec_bbox_head[i], x, f"{NAME}.dec_bbox_head.{i}"))
@@ -44,23 +47,23 @@ def decoder(
     return apply(g, module.dec_score_head[last], x, f"{NAME}.dec_score_head.{last}"), boxes
 
 
-def _self_attended(g: GraphBuilder, layer: DecoderLayer, x: str, position: str, num_queries: int, name: str) -> str:
+def _self_attention(g: GraphBuilder, layer: DecoderLayer, x: str, position: str, num_queries: int, name: str) -> str:
     positioned = g.op("Add", x, position)
     attended = self_attention(g, layer.self_attn, x, positioned, num_tokens=num_queries, name=f"{name}.self_attn")
     return apply(g, layer.norm1, g.finite(g.op("Add", x, attended)), f"{name}.norm1")
 
 
-def _fed_forward(g: GraphBuilder, layer: DecoderLayer, x: str, read: str, name: str) -> str:
-    x = apply(g, layer.norm2, g.finite(g.op("Add", x, read)), f"{name}.norm2")
+def _feed_forward(g: GraphBuilder, layer: DecoderLayer, x: str, sampled: str, name: str) -> str:
+    x = apply(g, layer.norm2, g.finite(g.op("Add", x, sampled)), f"{name}.norm2")
     hidden = g.activation(apply(g, layer.linear1, x, f"{name}.linear1"), layer.activation)
     forward = apply(g, layer.linear2, hidden, f"{name}.linear2")
     return apply(g, layer.norm3, g.finite(g.op("Add", x, forward)), name)
 
 
-def _read(g: GraphBuilder, module: RTDETRDecoder, maps: list[str], *, gather: bool) -> tuple[list[Values], str]:
-    """The values of each layer, and the tokens (b, s, d) that the selection scores, less their bias.
+def _project_maps(g: GraphBuilder, module: RTDETRDecoder, maps: list[str], *, gather: bool) -> tuple[list[Values], str]:
+    """Return the values of each layer, and the tokens (b, s, d) for query selection, without their bias.
 
-    One convolution a level gives them all: it is the projection to the decoder's width and what reads its result.
+    One convolution per level computes all of them: the input projection is folded into the linear layers after it.
     """
     width, readers = module.config.width, [layer.cross_attn.value_proj for layer in _layers(module)]
     first = linears(module.enc_output)[0]
@@ -71,8 +74,8 @@ def _read(g: GraphBuilder, module: RTDETRDecoder, maps: list[str], *, gather: bo
     for i, project in enumerate(module.input_proj):
         level_weight, level_bias, name = weight, bias, f"{NAME}.memory.{i}"
         if i < len(maps):
-            source, (level_weight, level_bias) = maps[i], behind(project, weight, bias)
-        else:  # levels beyond the encoder's come from the one before
+            source, (level_weight, level_bias) = maps[i], fold_projection(project, weight, bias)
+        else:  # extra levels are computed from the previous level
             source = projected = apply(g, project, projected or maps[-1], f"{NAME}.input_proj.{i}")
         inputs = g.weight(level_weight[:, :, None, None], f"{name}.weight"), g.weight(level_bias, f"{name}.bias")
         levels.append(g.op("Conv", source, *inputs, kernel_shape=(1, 1), name=name))
@@ -89,12 +92,12 @@ def _layers(module: RTDETRDecoder) -> list[DecoderLayer]:
     return [layer for layer in module.decoder.layers if isinstance(layer, DecoderLayer)]
 
 
-def _select(g: GraphBuilder, module: RTDETRDecoder, read: str, tokens: Tokens) -> tuple[str, str]:
-    """Content (b * q, d) and box logits (b * q, 4) of the best tokens."""
+def _select_queries(g: GraphBuilder, module: RTDETRDecoder, memory: str, tokens: Tokens) -> tuple[str, str]:
+    """Return content (b * q, d) and box logits (b * q, 4) of the selected tokens."""
     width, queries = module.config.width, module.num_queries
     first, norm = linears(module.enc_output)[0], module.enc_output[1]
     bias = g.weight(first.bias, f"{NAME}.enc_output.proj.bias")
-    valid = g.op("Add", g.reshape(g.op("Mul", read, tokens.valid), (-1, width)), bias)
+    valid = g.op("Add", g.reshape(g.op("Mul", memory, tokens.valid), (-1, width)), bias)
     features = apply(g, norm, valid, f"{NAME}.enc_output")
     logits = apply(g, module.enc_score_head, features, f"{NAME}.enc_score_head")  # (b * s, k)
     method, columns = module.config.query_selection, 1
@@ -102,7 +105,7 @@ def _select(g: GraphBuilder, module: RTDETRDecoder, read: str, tokens: Tokens) -
         logits = g.reduce("ReduceMax", logits, -1, keepdims=True)
     elif method == "one2many":
         columns = module.num_classes
-    per_image = g.op("Reshape", g.wide(logits), g.shape(-1, _times(g, tokens.count, columns)))
+    per_image = g.op("Reshape", g.wide(logits), g.shape(-1, _scores_per_image(g, tokens.count, columns)))
     _, index = g.top_k(per_image, queries, ("TopK_values", "TopK_index"))
     if method == "one2many":
         index = g.op("Div", index, g.constant(columns))
@@ -112,17 +115,17 @@ def _select(g: GraphBuilder, module: RTDETRDecoder, read: str, tokens: Tokens) -
     delta = g.wide(apply(g, module.enc_bbox_head, content, f"{NAME}.enc_bbox_head"))
     box_logits = g.op("Add", delta, g.op("Gather", tokens.anchors, own_index, axis=0))
     if module.config.learned_queries:
-        content = _learned(g, module, tokens)
+        content = _learned_content(g, module, tokens)
     return content, box_logits
 
 
-def _times(g: GraphBuilder, count: str, columns: int) -> str:
-    """Scores an image as int64 (1,)."""
+def _scores_per_image(g: GraphBuilder, count: str, columns: int) -> str:
+    """Number of scores per image, int64 (1,)."""
     return g.reshape(g.op("Mul", count, g.constant(columns)), (1,))
 
 
-def _learned(g: GraphBuilder, module: RTDETRDecoder, tokens: Tokens) -> str:
-    """The learned content, the same for every image."""
+def _learned_content(g: GraphBuilder, module: RTDETRDecoder, tokens: Tokens) -> str:
+    """Return the learned content, the same for every image."""
     content = g.weight(module.tgt_embed.weight[: module.num_queries], f"{NAME}.tgt_embed.weight")
     if tokens.batch is None:
         return content
@@ -131,7 +134,7 @@ def _learned(g: GraphBuilder, module: RTDETRDecoder, tokens: Tokens) -> str:
 
 
 def rows_of(g: GraphBuilder, index: str, batch: str | None, count: str) -> str:
-    """Indices (b, n) within an image as indices into the rows of all images, of which each has `count`."""
+    """Convert indices (b, n) within an image to indices into the rows of all images, `count` rows per image."""
     if batch is None:
         return index
     images = g.reshape(g.op("Range", g.constant(0), batch, g.constant(1)), (-1, 1))

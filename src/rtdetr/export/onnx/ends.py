@@ -1,4 +1,4 @@
-"""The two ends of the ONNX graph: from an image to the network's input, from logits and boxes to detections."""
+"""Preprocessing and postprocessing in the ONNX graph: image to network input, logits and boxes to detections."""
 
 from typing import NamedTuple
 
@@ -12,26 +12,27 @@ from rtdetr.export.onnx.decoder import rows_of
 MAX_DETECTIONS = 300
 
 
-def resized(g: GraphBuilder, image: str, size_hw: tuple[int, int]) -> tuple[str, str]:
-    """From uint8 (1, h, w, c) to float32 (1, c, *size_hw) in [0, 1] and the image's size, int64 (1, 2) as (w, h).
+def resize(g: GraphBuilder, image: str, size_hw: tuple[int, int]) -> tuple[str, str]:
+    """Convert uint8 (1, h, w, c) to float32 (1, c, *size_hw) in [0, 1]; also return the size, int64 (1, 2) as (w, h).
 
-    Bilinear with antialiasing, rounded to whole numbers after each pass, as `rtdetr.preprocessing.resize` does. Two
-    matrix products do it, because engines other than ONNX Runtime ignore the antialiasing of Resize.
+    Bilinear with antialiasing, rounded to integers after each pass, like `rtdetr.preprocessing.resize`. Implemented as
+    two matrix products, because engines other than ONNX Runtime ignore the antialiasing of Resize.
     """
     planes = g.op("Cast", g.transpose(image, 0, 3, 1, 2), to=TensorProto.FLOAT)
     shape = g.op("Shape", image)
-    lines, columns = (
-        _blend(g, g.op("Gather", shape, g.constant(axis)), side) for axis, side in zip((1, 2), size_hw, strict=True)
+    vertical, horizontal = (
+        _resize_weights(g, g.op("Gather", shape, g.constant(axis)), side)
+        for axis, side in zip((1, 2), size_hw, strict=True)
     )
     half = g.constant(0.5, np.float32)
-    narrowed = g.op("Floor", g.op("Add", g.op("MatMul", planes, g.transpose(columns, 1, 0)), half))
-    pixels = g.op("Floor", g.op("Add", g.op("MatMul", lines, narrowed), half))
+    narrowed = g.op("Floor", g.op("Add", g.op("MatMul", planes, g.transpose(horizontal, 1, 0)), half))
+    pixels = g.op("Floor", g.op("Add", g.op("MatMul", vertical, narrowed), half))
     images = g.op("Div", pixels, g.constant(255.0, np.float32))
     return images, g.op("Gather", shape, g.constant([[2, 1]]))
 
 
-def _blend(g: GraphBuilder, length: str, side: int) -> str:
-    """How much of each of `length` pixels goes into each of `side` pixels, float32 (side, length)."""
+def _resize_weights(g: GraphBuilder, length: str, side: int) -> str:
+    """Weights of `length` input pixels for each of `side` output pixels, float32 (side, length)."""
     one, half = g.constant(1.0, np.float32), g.constant(0.5, np.float32)
     extent = g.op("Cast", length, to=TensorProto.FLOAT)
     centers = g.op("Mul", g.constant((np.arange(side)[:, None] + 0.5) / side, np.float32), extent)
@@ -42,8 +43,8 @@ def _blend(g: GraphBuilder, length: str, side: int) -> str:
     return g.op("Div", shares, g.op("ReduceSum", shares, g.constant([1]), keepdims=1))
 
 
-def normalized(g: GraphBuilder, images: str, mean: Tensor | None, deviation: Tensor | None) -> str:
-    """Subtract the mean and divide by the deviation of each channel, where the network does so."""
+def normalize(g: GraphBuilder, images: str, mean: Tensor | None, deviation: Tensor | None) -> str:
+    """Subtract the mean of each channel and divide by its standard deviation, if the network does so."""
     images = g.narrow(images)
     if mean is not None:
         images = g.op("Sub", images, g.weight(mean, "pixel_mean"))
@@ -53,7 +54,7 @@ def normalized(g: GraphBuilder, images: str, mean: Tensor | None, deviation: Ten
 
 
 def raw_outputs(g: GraphBuilder, logits: str, boxes: str, *, num_queries: int, num_classes: int) -> None:
-    """Logits (b, q, k) and normalized boxes (b, q, 4), float32."""
+    """Add the outputs `logits` (b, q, k) and normalized `boxes` (b, q, 4), float32."""
     g.op("Reshape", g.wide(logits), g.constant((-1, num_queries, num_classes)), name="logits")
     g.op("Reshape", boxes, g.constant((-1, num_queries, 4)), name="boxes")
 
@@ -62,7 +63,7 @@ class Best(NamedTuple):
     """The best detections of each image, best first, as values of the graph.
 
     logits: float32 (b, n).
-    rows: of their queries among those of all images, int64 (b, n).
+    rows: indices of their queries among the queries of all images, int64 (b, n).
     count: n.
     """
 
@@ -72,7 +73,7 @@ class Best(NamedTuple):
 
 
 def best_pairs(g: GraphBuilder, logits: str, *, num_queries: int, num_classes: int, batch: str | None) -> Best:
-    """The best pairs of a query and a class; adds the output `labels`."""
+    """Return the best query-class pairs; adds the output `labels`."""
     pairs = num_queries * num_classes
     count = min(MAX_DETECTIONS, pairs)
     flat = g.wide(g.reshape(logits, (-1, pairs)))
@@ -84,7 +85,7 @@ def best_pairs(g: GraphBuilder, logits: str, *, num_queries: int, num_classes: i
 
 
 def best_queries(g: GraphBuilder, logits: str, *, num_queries: int, num_classes: int, batch: str | None) -> Best:
-    """The best queries, each with its best class; adds the output `labels`."""
+    """Return the best queries, each with its best class; adds the output `labels`."""
     count = min(MAX_DETECTIONS, num_queries)
     rows = g.wide(g.reshape(logits, (-1, num_classes)))
     highest, label = g.top_k(rows, 1, ("class_logit", "class_label"))
@@ -98,7 +99,7 @@ def best_queries(g: GraphBuilder, logits: str, *, num_queries: int, num_classes:
 def detections(
     g: GraphBuilder, found: Best, boxes: str, sizes_wh: str, *, nms_iou: float | None, num_classes: int
 ) -> None:
-    """Boxes in pixels and scores of the best detections; see `rtdetr.models.postprocess`."""
+    """Add the outputs `boxes` in pixels and `scores` of the best detections; see `rtdetr.models.postprocess`."""
     center, extent = g.split(g.op("Gather", boxes, found.rows, axis=0), (2, 2), axis=2)
     half = g.op("Mul", extent, g.constant(0.5, np.float32))
     corners = g.op("Concat", g.op("Sub", center, half), g.op("Add", center, half), axis=2)
@@ -109,19 +110,19 @@ def detections(
         g.op("Sigmoid", found.logits, name="scores")
         return
     scores = g.op("Sigmoid", found.logits)
-    g.op("Mul", scores, _survivors(g, scores, found.count, num_classes, nms_iou), name="scores")
+    g.op("Mul", scores, _nms_mask(g, scores, found.count, num_classes, nms_iou), name="scores")
 
 
-def _survivors(g: GraphBuilder, scores: str, count: int, num_classes: int, nms_iou: float) -> str:
-    """1 for what non-maximum suppression within each class keeps, else 0; float32 (b, n)."""
+def _nms_mask(g: GraphBuilder, scores: str, count: int, num_classes: int, nms_iou: float) -> str:
+    """Return 1 for detections that per-class NMS keeps and 0 for the others, float32 (b, n)."""
     own_class = g.op("Equal", g.reshape("labels", (-1, 1, count)), g.constant(np.arange(num_classes).reshape(1, -1, 1)))
-    # one row per class, with the scores of the others' detections below the threshold
+    # one row per class, in which detections of other classes have a score below the threshold
     by_class = g.op("Where", own_class, g.reshape(scores, (-1, 1, count)), g.constant(-1.0, np.float32))
     limits = g.constant([count]), g.constant([nms_iou], np.float32), g.constant([0.0], np.float32)
     kept = g.op("NonMaxSuppression", "boxes", by_class, *limits)  # (m, 3): image, class, detection
-    place = g.op("Gather", kept, g.constant([0, 2]), axis=1)
-    nothing = g.op("Mul", scores, g.constant(0.0, np.float32))
-    one_each = g.op(
+    index = g.op("Gather", kept, g.constant([0, 2]), axis=1)
+    zeros = g.op("Mul", scores, g.constant(0.0, np.float32))
+    ones = g.op(
         "Cast", g.op("Greater", g.op("Gather", kept, g.constant(0), axis=1), g.constant(-1)), to=TensorProto.FLOAT
     )
-    return g.op("ScatterND", nothing, place, one_each)
+    return g.op("ScatterND", zeros, index, ones)

@@ -1,7 +1,7 @@
-"""A network as an ONNX model: `build_onnx` in memory, `write_onnx` as a file.
+"""Convert a network to an ONNX model: `build_onnx` in memory, `write_onnx` to a file.
 
-The graph is built operator by operator from the fused modules. torch's own exporter gives about twice the operators,
-bound to the version of torch and to one operator set, and no say in which numbers stay float32.
+The graph is built operator by operator from the fused modules. torch's own exporter produces about twice as many
+operators, depends on the torch version and one opset, and does not let us choose which values stay float32.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ from rtdetr.export.graph import input_size
 from rtdetr.export.job import Job
 from rtdetr.export.onnx import decoder, ends, layers
 from rtdetr.export.onnx.builder import GraphBuilder
-from rtdetr.export.onnx.tokens import fixed_tokens, free_tokens
+from rtdetr.export.onnx.tokens import dynamic_tokens, fixed_tokens
 from rtdetr.export.options import ExportOptions
 from rtdetr.files import write_atomically
 from rtdetr.models import RTDETR
@@ -25,12 +25,12 @@ from rtdetr.runtimes.metadata import KEY
 
 
 def write_onnx(job: Job, file: Path) -> int:
-    """Write an `.onnx` file, once onnx's own checker has accepted it; returns the number of operators.
+    """Write an `.onnx` file after onnx's own checker has accepted it; return the number of operators.
 
     Inputs and outputs are those of `rtdetr.export.graph.ExportGraph`; the metadata is stored under the key "rtdetr".
 
     Raises:
-        ExportError: what `build_onnx` raises, a graph that the checker refuses, or a file that cannot be written.
+        ExportError: as for `build_onnx`, or the checker rejects the graph, or the file cannot be written.
     """
     proto = build_onnx(job.network, job.options)
     helper.set_model_props(proto, {KEY: job.metadata.to_json()})
@@ -38,7 +38,7 @@ def write_onnx(job: Job, file: Path) -> int:
         onnx.checker.check_model(proto, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise ExportError(f"onnx {onnx.__version__} refuses the graph: {reason}") from error
+        raise ExportError(f"onnx {onnx.__version__} rejects the graph: {reason}") from error
     data = proto.SerializeToString()
     write_atomically(file, lambda part: part.write_bytes(data), error=ExportError)
     return len(proto.graph.node)
@@ -47,18 +47,18 @@ def write_onnx(job: Job, file: Path) -> int:
 def build_onnx(network: RTDETR, options: ExportOptions) -> onnx.ModelProto:
     """Build the graph of a network from `prepared`, without metadata.
 
-    All formats that are made of an ONNX graph come through here: ONNX, OpenVINO, TensorRT, and INT8 of either.
+    All formats based on an ONNX graph use this function: ONNX, OpenVINO and TensorRT, also in INT8.
 
     Args:
-        network: stays as it is.
-        options: precision "fp16" gives a graph in half precision, any other one in float32.
+        network: the network; it is not modified.
+        options: precision "fp16" builds a graph in half precision, any other precision one in float32.
 
     Raises:
-        ExportError: a module without an ONNX form, or an opset that the installed onnx does not know.
+        ExportError: a module cannot be converted to ONNX, or the installed onnx does not support the opset.
     """
     newest = onnx.defs.onnx_opset_version()
     if options.opset_or_default > newest:
-        raise ExportError(f"the installed onnx knows opsets up to {newest}, got {options.opset}")
+        raise ExportError(f"the installed onnx supports opsets up to {newest}, got {options.opset}")
     return _build(network, options)
 
 
@@ -68,11 +68,14 @@ def _build(network: RTDETR, options: ExportOptions) -> onnx.ModelProto:
     size_hw = input_size(network, options)
     images, sizes_wh = IMAGES, SIZES
     if options.preprocess:
-        images, sizes_wh = ends.resized(g, IMAGES, size_hw)
+        images, sizes_wh = ends.resize(g, IMAGES, size_hw)
     shape = g.op("Shape", IMAGES) if options.dynamic_batch or options.dynamic_size else ""
     batch = g.op("Gather", shape, g.constant(0)) if options.dynamic_batch else None
-    tokens = free_tokens(g, network, shape, batch) if options.dynamic_size else fixed_tokens(g, network, size_hw, batch)
-    x = ends.normalized(g, images, network.pixel_mean, network.pixel_std)
+    if options.dynamic_size:
+        tokens = dynamic_tokens(g, network, shape, batch)
+    else:
+        tokens = fixed_tokens(g, network, size_hw, batch)
+    x = ends.normalize(g, images, network.pixel_mean, network.pixel_std)
     example = torch.zeros(1 + options.dynamic_batch, network.config.in_channels, *size_hw)
     maps = layers.backbone(g, network.backbone, x, "backbone", example=example)
     maps = layers.encoder(g, network.encoder, maps, tokens)

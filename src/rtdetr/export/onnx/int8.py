@@ -1,4 +1,4 @@
-"""INT8 in ONNX: QuantizeLinear and DequantizeLinear around convolutions and products, calibrated by ONNX Runtime."""
+"""INT8 in ONNX: QuantizeLinear and DequantizeLinear for convolutions and products, calibrated by ONNX Runtime."""
 
 import contextlib
 import logging
@@ -15,24 +15,24 @@ from rtdetr.export.stages import is_part
 
 
 class _Reader(CalibrationDataReader):
-    """Inputs of the graph, one after the other."""
+    """Iterates over inputs of the graph."""
 
     def __init__(self, feeds: Sequence[Feed]) -> None:
         self.feeds: Iterator[Feed] = iter(feeds)
 
-    def get_next(self) -> Feed | None:  # type: ignore[reportIncompatibleMethodOverride]  # None ends it
+    def get_next(self) -> Feed | None:  # type: ignore[reportIncompatibleMethodOverride]  # None at the end
         return next(self.feeds, None)
 
 
 def write_int8_onnx(job: Job, file: Path, stages: Sequence[str], feeds: Sequence[Feed]) -> int:
-    """Write an `.onnx` file with the stages in 8-bit integers; returns the number of operators."""
+    """Write an `.onnx` file with the stages in INT8; return the number of operators."""
     write_onnx(job, file)
     graph = onnx.load(file)
-    wanted = [node.name for node in graph.graph.node if is_part(node.name, stages)]
-    if not wanted:
+    quantized = [node.name for node in graph.graph.node if is_part(node.name, stages)]
+    if not quantized:
         return len(graph.graph.node)
     symmetric = job.options.int8_or_default.symmetric
-    with _without_advice():
+    with _no_preprocessing_advice():
         quantize_static(
             graph,
             file,
@@ -40,22 +40,22 @@ def write_int8_onnx(job: Job, file: Path, stages: Sequence[str], feeds: Sequence
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             op_types_to_quantize=["Conv", "Gemm", "MatMul"],
-            nodes_to_quantize=wanted,
+            nodes_to_quantize=quantized,
             activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             reduce_range=True,  # 7 bits, see `rtdetr.export.quantize`
             extra_options={
                 "ActivationSymmetric": symmetric,
                 "WeightSymmetric": True,
-                "QuantizeBias": not symmetric,  # TensorRT has no biases of 32-bit integers
+                "QuantizeBias": not symmetric,  # TensorRT has no int32 biases
             },
         )
     return len(onnx.load(file).graph.node)
 
 
 @contextlib.contextmanager
-def _without_advice() -> Iterator[None]:
-    """Keep back ONNX Runtime's advice to fold the graph first, which this one does not need."""
+def _no_preprocessing_advice() -> Iterator[None]:
+    """Suppress ONNX Runtime's advice to fold the graph first, which this graph does not need."""
 
     def is_no_advice(record: logging.LogRecord) -> bool:
         return "pre-processing" not in record.getMessage()

@@ -1,6 +1,6 @@
 """Layers, backbones and the encoder as ONNX operators: for each module of a fused network, the nodes that compute it.
 
-A module's result has the module's own name in the graph. Maps are (b, c, h, w); tokens are rows (b * s, d), so that a
+The output of a module has the module's name in the graph. Maps are (b, c, h, w); tokens are rows (b * s, d), so that a
 linear layer is one Gemm.
 """
 
@@ -26,14 +26,14 @@ from rtdetr.models.presnet import Stage as ResStage
 
 
 def apply(g: GraphBuilder, module: nn.Module, x: str, name: str) -> str:
-    """Add the nodes of a module that turns one map, or rows of tokens, into another.
+    """Add the nodes of a module with one input and one output, which are maps or rows of tokens.
 
     Raises:
-        ExportError: a kind of module that is not known here.
+        ExportError: the type of the module is not supported.
     """
     add = _adder(module)
     if add is None:
-        raise ExportError(f"cannot export {name}: no ONNX form of {type(module).__name__} is known")
+        raise ExportError(f"cannot export {name}: modules of type {type(module).__name__} have no ONNX conversion")
     return add(g, module, x, name)
 
 
@@ -46,13 +46,13 @@ def _is_known(module: nn.Module) -> bool:
 
 
 def linear(g: GraphBuilder, x: str, weight: Tensor, bias: Tensor, name: str) -> str:
-    """Rows (n, i) to rows (n, o)."""
+    """Add a linear layer from rows (n, i) to rows (n, o)."""
     inputs = g.weight(weight, f"{name}.weight"), g.weight(bias, f"{name}.bias")
     return g.op("Gemm", x, *inputs, transB=1, name=name)
 
 
 def convolution(g: GraphBuilder, module: nn.Conv2d, x: str, name: str) -> str:
-    """A convolution; one without bias is one too."""
+    """Add a convolution, with or without bias."""
     inputs = [g.weight(module.weight, f"{name}.weight")]
     if module.bias is not None:
         inputs.append(g.weight(module.bias, f"{name}.bias"))
@@ -62,14 +62,14 @@ def convolution(g: GraphBuilder, module: nn.Conv2d, x: str, name: str) -> str:
 
 
 def backbone(g: GraphBuilder, module: Backbone, x: str, name: str, *, example: Tensor) -> list[str]:
-    """Images to the maps of strides 8, 16 and 32. A backbone with modules that are not known here goes through torch.
+    """Add a backbone; return its maps of strides 8, 16 and 32. Unknown modules are converted by torch's exporter.
 
     Args:
         g: the graph.
         module: the backbone.
         x: the images.
-        name: of the module.
-        example: images of the size that is exported.
+        name: name of the module.
+        example: images of the exported size.
     """
     groups = module.stem_and_stages()
     if not all(_is_known(part) for group in groups for part in group):
@@ -84,10 +84,11 @@ def backbone(g: GraphBuilder, module: Backbone, x: str, name: str, *, example: T
 
 
 def encoder(g: GraphBuilder, module: HybridEncoder, maps: list[str], tokens: Tokens) -> list[str]:
-    """The backbone's maps to fused maps, finest first.
+    """Add the encoder: from the backbone's maps to fused maps, finest first.
 
-    What is linear in a row is done at once: a fusion block's two 1x1 convolutions are one; on the way down it reads the
-    coarse map before the upsampling, at a quarter of the cost, and the fine one without the projection between.
+    Consecutive linear operations are merged: the two 1x1 convolutions of a fusion block become one. In the top-down
+    path it is applied to the coarse map before upsampling, at a quarter of the cost, and to the fine map with the input
+    projection folded into it.
     """
     name = "encoder"
     last = len(maps) - 1
@@ -98,12 +99,12 @@ def encoder(g: GraphBuilder, module: HybridEncoder, maps: list[str], tokens: Tok
         laterals.append(apply(g, module.lateral_convs[i], fused, f"{name}.lateral_convs.{i}"))
         block, path = module.fpn_blocks[i], f"{name}.fpn_blocks.{i}"
         weight, bias = _entry(block)
-        of_coarse, of_fine = weight.chunk(2, dim=1)
-        kernel, shift = behind(module.input_proj[last - 1 - i], of_fine, bias)
-        of_coarse, kernel = of_coarse[:, :, None, None], kernel[:, :, None, None]
-        coarse = g.op("Conv", laterals[-1], g.weight(of_coarse, f"{path}.coarse.weight"), kernel_shape=(1, 1))
+        coarse_weight, fine_weight = weight.chunk(2, dim=1)
+        kernel, shift = fold_projection(module.input_proj[last - 1 - i], fine_weight, bias)
+        coarse_weight, kernel = coarse_weight[:, :, None, None], kernel[:, :, None, None]
+        coarse = g.op("Conv", laterals[-1], g.weight(coarse_weight, f"{path}.coarse.weight"), kernel_shape=(1, 1))
         inputs = g.weight(kernel, f"{path}.fine.weight"), g.weight(shift, f"{path}.fine.bias")
-        joined = g.op("Add", g.op("Conv", fine, *inputs, kernel_shape=(1, 1)), _upsampled(g, coarse))
+        joined = g.op("Add", g.op("Conv", fine, *inputs, kernel_shape=(1, 1)), _upsample(g, coarse))
         fused = _csp(g, block, joined, path)
     outputs = [fused]
     for i, coarse in enumerate(reversed(laterals)):
@@ -116,15 +117,15 @@ def encoder(g: GraphBuilder, module: HybridEncoder, maps: list[str], tokens: Tok
     return outputs
 
 
-def behind(projection: nn.Module, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Weight and bias that do to a map what a 1x1 projection and then a linear layer would."""
+def fold_projection(projection: nn.Module, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Return weight and bias of one linear layer equal to a 1x1 projection followed by the given linear layer."""
     conv = projection.conv if isinstance(projection, ConvNorm) else projection
     assert isinstance(conv, nn.Conv2d) and conv.bias is not None  # of a fused model
     return weight @ conv.weight.flatten(1), bias + weight @ conv.bias
 
 
 def _entry(block: Any) -> tuple[Tensor, Tensor]:
-    """Weight (2 * hidden, i) and bias of a fusion block's first two convolutions as one."""
+    """Return weight (2 * hidden, i) and bias of a fusion block's first two convolutions, merged into one."""
     convs = block.conv1.conv, block.conv2.conv
     return torch.cat([conv.weight.flatten(1) for conv in convs]), torch.cat([conv.bias for conv in convs])
 
@@ -132,19 +133,19 @@ def _entry(block: Any) -> tuple[Tensor, Tensor]:
 def self_attention(
     g: GraphBuilder, module: SelfAttention, x: str, positioned: str, *, num_tokens: int | str, name: str
 ) -> str:
-    """Rows (b * s, d) to rows.
+    """Add self-attention from rows (b * s, d) to rows.
 
     Args:
         g: the graph.
-        module: the attention.
+        module: the attention module.
         x: the rows.
-        positioned: the rows with their position code.
+        positioned: the rows plus their position embedding.
         num_tokens: s, a number or the name of an int64 (1,).
-        name: of the module.
+        name: name of the module.
     """
     heads, width = module.num_heads, module.in_proj_weight.shape[1]
     scales = torch.ones(2 * width, 1)
-    scales[:width] = (width // heads) ** -0.5  # the scale of the scores is part of the queries
+    scales[:width] = (width // heads) ** -0.5  # the scale of the scores is folded into the queries
     weight, bias = module.in_proj_weight, module.in_proj_bias
     query_key = linear(
         g, positioned, weight[: 2 * width] * scales, bias[: 2 * width] * scales[:, 0], f"{name}.query_key"
@@ -160,7 +161,7 @@ def self_attention(
 
 
 def _attend(g: GraphBuilder, module: HybridEncoder, x: str, tokens: Tokens) -> str:
-    """Attention within the coarsest map."""
+    """Add the encoder layers on the coarsest map."""
     width = module.config.width
     rows = g.transpose(g.reshape(x, (0, 0, -1)), 0, 2, 1)  # (b, s, d)
     layers: Any = module.encoder[0].layers
@@ -187,11 +188,11 @@ def _encoder_layer(g: GraphBuilder, layer: EncoderLayer, x: str, positioned: str
     return apply(g, layer.norm2, g.finite(g.op("Add", x, forward)), f"{name}.norm2")
 
 
-def _upsampled(g: GraphBuilder, x: str) -> str:
-    """A map of twice the size, each pixel four times."""
+def _upsample(g: GraphBuilder, x: str) -> str:
+    """Double the size of a map by nearest-neighbor upsampling."""
     scales = g.constant([1.0, 1.0, 2.0, 2.0], np.float32)
-    way = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-    return g.op("Resize", x, "", scales, **way)
+    attributes = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    return g.op("Resize", x, "", scales, **attributes)
 
 
 def _window(size: int, stride: int, padding: int) -> dict[str, Any]:
@@ -206,7 +207,7 @@ def _sequential(g: GraphBuilder, module: nn.Sequential, x: str, name: str) -> st
 
 
 def _average_pool(g: GraphBuilder, module: Any, x: str, name: str) -> str:
-    # the maps it meets have even sides, so its way of rounding sizes makes no difference
+    # its input maps have even sides, so the rounding of sizes makes no difference
     return g.op("AveragePool", x, name=name, **_window(module.kernel_size, module.stride, 0))
 
 
@@ -237,11 +238,11 @@ def _mlp(g: GraphBuilder, module: MLP, x: str, name: str) -> str:
 
 
 def _conv_norm(g: GraphBuilder, module: ConvNorm, x: str, name: str) -> str:
-    return _convolved(g, module.conv, x, module.activation, name)
+    return _conv_activation(g, module.conv, x, module.activation, name)
 
 
-def _convolved(g: GraphBuilder, conv: nn.Conv2d, x: str, activation: str | None, name: str) -> str:
-    """A convolution and its activation; the last of them has the module's name."""
+def _conv_activation(g: GraphBuilder, conv: nn.Conv2d, x: str, activation: str | None, name: str) -> str:
+    """Add a convolution and its activation; the last of them has the module's name."""
     if activation is None:
         return convolution(g, conv, x, name)
     return g.activation(convolution(g, conv, x, f"{name}.conv"), activation, name=name)
@@ -261,7 +262,7 @@ def _res_stage(g: GraphBuilder, module: ResStage, x: str, name: str) -> str:
 
 
 def _blocks(g: GraphBuilder, blocks: nn.ModuleList, x: str, name: str) -> str:
-    """Blocks in a row; the last one's result has the stage's name."""
+    """Add consecutive blocks; the output of the last one has the stage's name."""
     for i, block in enumerate(blocks):
         x = apply(g, block, x, name if i == len(blocks) - 1 else f"{name}.blocks.{i}")
     return x
@@ -273,7 +274,7 @@ def _rep_vgg(g: GraphBuilder, module: FusedRepVGG, x: str, name: str) -> str:
 
 
 def _csp(g: GraphBuilder, module: Any, x: str, name: str) -> str:
-    """A fusion block behind its first two convolutions, of which `x` is the sum of both as channels."""
+    """Add a fusion block after its first two convolutions; `x` is their concatenated output."""
     channels = module.conv1.conv.out_channels
     main, side = g.split(g.activation(g.finite(x), module.conv1.activation), (channels, channels), axis=1)
     main = apply(g, module.bottlenecks, main, f"{name}.bottlenecks")
@@ -288,8 +289,8 @@ def _conv_bn(g: GraphBuilder, module: ConvBN, x: str, name: str) -> str:
         x, conv = apply(g, conv[0], x, f"{name}.pad"), conv[1]
     assert isinstance(conv, nn.Conv2d)  # of a fused model
     if not hasattr(module, "lab"):
-        return _convolved(g, conv, x, module.activation, name)
-    x = _convolved(g, conv, x, module.activation, f"{name}.act")
+        return _conv_activation(g, conv, x, module.activation, name)
+    x = _conv_activation(g, conv, x, module.activation, f"{name}.act")
     return apply(g, module.lab, x, name)
 
 

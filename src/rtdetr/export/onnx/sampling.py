@@ -1,6 +1,6 @@
-"""Deformable attention as ONNX operators, in two forms: by GridSample, or by Gather for engines without it.
+"""Deformable attention as ONNX operators, with GridSample, or with Gather for engines without GridSample.
 
-Coordinates are float32 whatever the graph's number type: in 16 bits they miss by whole pixels.
+Coordinates are float32 in every graph: in 16 bits they are off by whole pixels.
 """
 
 from typing import NamedTuple
@@ -14,11 +14,11 @@ from rtdetr.export.onnx.layers import apply, linear
 from rtdetr.export.onnx.tokens import Tokens
 from rtdetr.models.deformable_attention import OFFSET_SCALE, DeformableAttention
 
-Values = list[str] | str  # of one layer: maps (b, d, h, w) for GridSample, tokens (b, s, d) for Gather
+Values = list[str] | str  # values of one layer: maps (b, d, h, w) for GridSample, tokens (b, s, d) for Gather
 
 
-class Look(NamedTuple):
-    """Who reads the maps and where: rows (b * q, d), float32 boxes (b * q, 4), q, and the module's name."""
+class SamplingInput(NamedTuple):
+    """Input of deformable attention: queries (b * q, d), float32 boxes (b * q, 4), q, and the module's name."""
 
     query: str
     boxes: str
@@ -27,12 +27,12 @@ class Look(NamedTuple):
 
 
 class PointLevels(NamedTuple):
-    """Facts about the map of each point of each head, shaped for points (n, h * p, 2, corners) with x before y.
+    """Properties of the map of each point of each head, broadcast to points (n, h * p, 2, corners), x before y.
 
     extent: float32 (1, h * p, 2, 1), width and height.
-    last: float32, the same less 1.
-    line: int64 (1, h * p, 1, 1), rows of `Gather`'s table from one line to the next.
-    first: int64, the row of the map's first pixel for this head.
+    last: float32, width and height minus 1.
+    line: int64 (1, h * p, 1, 1), number of rows of `Gather`'s table per line of pixels.
+    first: int64, row of the map's first pixel for this head.
     """
 
     extent: str
@@ -41,22 +41,22 @@ class PointLevels(NamedTuple):
     first: str
 
 
-def sample(g: GraphBuilder, module: DeformableAttention, look: Look, values: Values, tokens: Tokens) -> str:
-    """Rows (b * q, d) that a layer reads from its values."""
+def sample(g: GraphBuilder, module: DeformableAttention, source: SamplingInput, values: Values, tokens: Tokens) -> str:
+    """Add deformable attention: return the rows (b * q, d) that a layer samples from its values."""
     if isinstance(values, str):
-        return _by_gather(g, module, look, values, tokens)
-    return _by_grid(g, module, look, values)
+        return _by_gather(g, module, source, values, tokens)
+    return _by_grid(g, module, source, values)
 
 
-def _by_grid(g: GraphBuilder, module: DeformableAttention, look: Look, values: list[str]) -> str:
-    """Bilinear sampling, all heads of all images as one batch."""
-    query, boxes, num_queries, name = look
+def _by_grid(g: GraphBuilder, module: DeformableAttention, source: SamplingInput, values: list[str]) -> str:
+    """Bilinear sampling with GridSample, all heads of all images as one batch."""
+    query, boxes, num_queries, name = source
     heads, points = module.num_heads, module.num_points
     total, channels = sum(points), module.value_proj.out_features // heads
-    # both kinds of columns are sorted by head, so that one transpose serves them
+    # offsets and weights are sorted by head, so that one transpose handles both
     both = g.reshape(_projected(g, module, query, name, by_head=True), (-1, num_queries, heads, 3 * total))
     offsets, weights = g.split(g.transpose(both, 0, 2, 1, 3), (2 * total, total), axis=3)
-    # a grid runs from -1 to 1 where places run from 0 to 1; the factor of the offsets is in their weights
+    # grid coordinates are in -1..1, box coordinates in 0..1; the factor of the offsets is folded into their weights
     columns = g.constant([2, 3] * total + [0, 1] * total)
     per_point = g.reshape(g.op("Gather", boxes, columns, axis=1), (-1, 1, num_queries, 4 * total))
     extent, center = g.split(per_point, (2 * total, 2 * total), axis=3)
@@ -66,9 +66,9 @@ def _by_grid(g: GraphBuilder, module: DeformableAttention, look: Look, values: l
     grid = g.reshape(grid, (-1, num_queries, total, 2))  # (b * h, q, p, 2)
     mode = "linear" if g.opset >= GRID_SAMPLE_LINEAR_OPSET else "bilinear"
     sampled = []
-    for value, places in zip(values, g.split(grid, points, axis=2), strict=True):
+    for value, locations in zip(values, g.split(grid, points, axis=2), strict=True):
         planes = g.wide(g.reshape(value, (-1, channels, 0, 0)))  # (b * h, c, height, width)
-        sampled.append(g.op("GridSample", planes, places, mode=mode, padding_mode="zeros", align_corners=0))
+        sampled.append(g.op("GridSample", planes, locations, mode=mode, padding_mode="zeros", align_corners=0))
     shares = g.reshape(g.op("Softmax", weights, axis=-1), (-1, 1, num_queries, total))
     weighted = g.op("Mul", g.op("Concat", *sampled, axis=3), g.wide(shares))
     summed = g.op("ReduceSum", weighted, g.constant([3]), keepdims=0)  # (b * h, c, q)
@@ -76,9 +76,9 @@ def _by_grid(g: GraphBuilder, module: DeformableAttention, look: Look, values: l
     return _output(g, module, rows, name)
 
 
-def _by_gather(g: GraphBuilder, module: DeformableAttention, look: Look, value: str, tokens: Tokens) -> str:
-    """Bilinear or discrete sampling by one Gather for all heads, levels and corners."""
-    query, boxes, num_queries, name = look
+def _by_gather(g: GraphBuilder, module: DeformableAttention, source: SamplingInput, value: str, tokens: Tokens) -> str:
+    """Bilinear or discrete sampling with one Gather for all heads, levels and corners."""
+    query, boxes, num_queries, name = source
     heads, total = module.num_heads, sum(module.num_points)
     channels = module.value_proj.out_features // heads
     levels = _point_levels(g, module, tokens)
@@ -86,10 +86,10 @@ def _by_gather(g: GraphBuilder, module: DeformableAttention, look: Look, value: 
     offsets, weights = g.split(both, (heads * total * 2, heads * total), axis=1)
     center, extent = g.split(g.reshape(boxes, (-1, 2, 2)), (1, 1), axis=1)  # (b * q, 1, 2)
     moved = g.op("Mul", g.wide(g.reshape(offsets, (-1, heads * total, 2))), extent)
-    places = g.reshape(g.op("Add", moved, center), (-1, heads * total, 2, 1))
+    locations = g.reshape(g.op("Add", moved, center), (-1, heads * total, 2, 1))
     shares = g.op("Softmax", g.reshape(weights, (-1, heads, total)), axis=-1)
     shares = g.reshape(shares, (-1, heads * total, 1, 1))
-    position = g.op("Mul", places, levels.extent)
+    position = g.op("Mul", locations, levels.extent)
     if module.sampling == "discrete":
         corners = 1
         pixels = _inside(g, g.op("Floor", g.op("Add", position, g.constant(0.5, np.float32))), levels)
@@ -98,7 +98,7 @@ def _by_gather(g: GraphBuilder, module: DeformableAttention, look: Look, value: 
         pixels, corner_shares = _corners(g, g.op("Sub", position, g.constant(0.5, np.float32)), levels)
         shares = g.op("Mul", corner_shares, shares)
     columns, lines = g.split(g.op("Cast", pixels, to=TensorProto.INT64), (1, 1), axis=2)
-    lines = g.reshape(lines, (0, 0, -1, 1))  # against columns (b * q, h * p, 1, corners)
+    lines = g.reshape(lines, (0, 0, -1, 1))  # broadcast with columns (b * q, h * p, 1, corners)
     across = g.op("Add", g.op("Mul", columns, g.constant(heads)), levels.first)
     table = g.op("Add", g.op("Mul", lines, levels.line), across)
     table = g.reshape(table, (-1, num_queries * heads * total * corners))  # (b, ...)
@@ -131,25 +131,26 @@ def _point_levels(g: GraphBuilder, module: DeformableAttention, tokens: Tokens) 
 
 
 def _corners(g: GraphBuilder, position: str, levels: PointLevels) -> tuple[str, str]:
-    """The lower and upper pixel (b * q, h * p, 2, 2) around a position, and the shares (.., y, x) of the corners."""
+    """Return the lower and upper pixel (b * q, h * p, 2, 2) around a position, and the corner weights (.., y, x)."""
     around = g.op("Add", g.op("Floor", position), g.constant([0.0, 1.0], np.float32))
     pixels = _inside(g, around, levels)
     distance = g.op("Abs", g.op("Sub", around, position))
     shares = g.op("Sub", g.constant(1.0, np.float32), distance)
-    shares = g.op("Where", g.op("Equal", around, pixels), shares, g.constant(0.0, np.float32))  # nothing lies outside
+    shares = g.op("Where", g.op("Equal", around, pixels), shares, g.constant(0.0, np.float32))  # zero outside the map
     share_x, share_y = g.split(g.narrow(shares), (1, 1), axis=2)
     return pixels, g.op("Mul", g.reshape(share_y, (0, 0, -1, 1)), share_x)
 
 
 def _inside(g: GraphBuilder, pixels: str, levels: PointLevels) -> str:
-    """The nearest pixels of the map."""
+    """Clamp pixel coordinates to the map."""
     return g.op("Min", g.op("Max", pixels, g.constant(0.0, np.float32)), levels.last)
 
 
 def _projected(g: GraphBuilder, module: DeformableAttention, query: str, name: str, *, by_head: bool) -> str:
-    """Offsets, in boxes or, by head and for grids, in half boxes, and logits of the weights, from one Gemm.
+    """Compute sampling offsets and attention logits with one Gemm.
 
-    Columns are the offsets of all heads, then the weights of all; by head, both of the first, both of the second, ...
+    Offsets are in units of the box or, with `by_head`, of half the box, as grids need. Columns are the offsets of all
+    heads, then the logits of all heads; with `by_head`, offsets and logits of the first head, then of the second, ...
     """
     heads = module.num_heads
     factor = module.num_points_scale.repeat(heads).repeat_interleave(2) * OFFSET_SCALE * (2 if by_head else 1)

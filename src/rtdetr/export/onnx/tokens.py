@@ -1,7 +1,4 @@
-"""Where the tokens of the maps lie, as constants of a fixed size or computed by the graph from the image's shape.
-
-The graph computes one table of places; position codes, anchors and the validity of tokens come from it.
-"""
+"""Positions and anchors of tokens, as constants for a fixed size or computed by the graph from the image's shape."""
 
 from typing import NamedTuple
 
@@ -16,18 +13,18 @@ from rtdetr.models.decoder import level_sizes
 from rtdetr.models.positions import BASE_SIZE, EPS, sine_position_code
 
 COARSEST = STRIDES[-1]
-# the anchor of a token that is not valid: infinity in the network, here a number that 16 bits hold; its sigmoid is 1
+# the anchor of an invalid token: infinity in the network, here a number in the range of 16 bits; its sigmoid is 1
 INVALID_ANCHOR = 1e4
 
 
 class Tokens(NamedTuple):
-    """Names of values that describe the tokens of all maps, s in all, finest map first.
+    """Names of values that describe the s tokens of all maps, finest map first.
 
-    position: float (s of the coarsest map, d), the encoder's position code.
-    coarse_hw: height and width of that map, numbers or the name of an int64 (2,).
-    coarse_count: how many tokens it has, a number or the name of an int64 (1,).
+    position: float (tokens of the coarsest map, d), the encoder's position embedding.
+    coarse_hw: height and width of the coarsest map, numbers or the name of an int64 (2,).
+    coarse_count: number of tokens of the coarsest map, a number or the name of an int64 (1,).
     anchors: float32 (s, 4), logits of cxcywh.
-    valid: float (s, 1), 1 where the anchor is valid.
+    valid: float (s, 1), 1 if the anchor is valid, otherwise 0.
     sizes_wh: int64 (2, l), widths and heights of the maps.
     starts: int64 (1, l), first token of each map.
     count: int64, s.
@@ -46,7 +43,7 @@ class Tokens(NamedTuple):
 
 
 def fixed_tokens(g: GraphBuilder, network: RTDETR, size_hw: tuple[int, int], batch: str | None) -> Tokens:
-    """The tokens of images of one size."""
+    """Return the tokens of images of one size."""
     decoder, encoder = network.decoder, network.encoder.config
     sizes = level_sizes(size_hw, len(decoder.config.num_points))
     height, width = sizes[len(STRIDES) - 1]
@@ -67,8 +64,8 @@ def fixed_tokens(g: GraphBuilder, network: RTDETR, size_hw: tuple[int, int], bat
     )
 
 
-def free_tokens(g: GraphBuilder, network: RTDETR, shape: str, batch: str | None) -> Tokens:
-    """The tokens of images of any size; `shape` is that of the images, int64 (4,)."""
+def dynamic_tokens(g: GraphBuilder, network: RTDETR, shape: str, batch: str | None) -> Tokens:
+    """Return the tokens of images of any size; `shape` is the shape of the images, int64 (4,)."""
     levels = len(network.decoder.config.num_points)
     coarse_hw = g.op("Div", g.op("Gather", shape, g.constant([2, 3])), g.constant([COARSEST]))
     sizes_wh = _sizes_wh(g, coarse_hw, levels)
@@ -93,7 +90,7 @@ def free_tokens(g: GraphBuilder, network: RTDETR, shape: str, batch: str | None)
 
 
 def _sizes_wh(g: GraphBuilder, coarse_hw: str, levels: int) -> str:
-    """Widths and heights of the maps (2, l): the sides of the coarsest one times 4, 2 and 1, then halves of it."""
+    """Widths and heights of the maps (2, l): the sides of the coarsest map times 4, 2 and 1; extra levels halve it."""
     wh = g.reshape(g.op("Gather", coarse_hw, g.constant([1, 0])), (2, 1))
     sizes = [g.op("Mul", wh, g.constant([[COARSEST // stride for stride in STRIDES]]))]
     for _ in range(levels - len(STRIDES)):
@@ -109,15 +106,15 @@ def _centers(g: GraphBuilder, sizes_wh: str, starts: str, ends: str, count: str)
     level = g.op("ReduceSum", g.op("Cast", passed, to=TensorProto.INT64), g.constant([1]), keepdims=0)
     own_wh = g.op("Gather", sizes_wh, level, axis=1)  # (2, s)
     own_width = g.op("Gather", own_wh, g.constant([0]), axis=0)
-    place = g.op("Sub", index, g.op("Gather", starts, level, axis=1))  # (1, s), within the map
-    line, column = g.op("Div", place, own_width), g.op("Mod", place, own_width)
+    local = g.op("Sub", index, g.op("Gather", starts, level, axis=1))  # (1, s), index within the map
+    line, column = g.op("Div", local, own_width), g.op("Mod", local, own_width)
     pixels = g.op("Cast", g.op("Concat", column, line, axis=0), to=TensorProto.FLOAT)
     middle = g.op("Add", pixels, g.constant(0.5, np.float32))
     return g.op("Div", middle, g.op("Cast", own_wh, to=TensorProto.FLOAT)), level
 
 
 def _anchors(g: GraphBuilder, centers: str, level: str, levels: int) -> tuple[str, str]:
-    """Logits of the anchors (s, 4) and their validity (s, 1), as `make_anchors` has them."""
+    """Logits of the anchors (s, 4) and their validity (s, 1), like `make_anchors`."""
     sides = g.constant([[BASE_SIZE * 2.0**i for i in range(levels)]] * 2, np.float32)
     boxes = g.op("Concat", centers, g.op("Gather", sides, level, axis=1), axis=0)  # (4, s)
     inside = g.op(
@@ -133,7 +130,7 @@ def _anchors(g: GraphBuilder, centers: str, level: str, levels: int) -> tuple[st
 
 
 def _position_code(g: GraphBuilder, coarse_hw: str, network: RTDETR) -> str:
-    """The sine code (s, d) of the coarsest map: sines of line and column, a cosine being a sine a quarter later."""
+    """The sine embedding (s, d) of the coarsest map; cosines are computed as sines shifted by pi / 2."""
     config = network.encoder.config
     quarter = config.width // 4
     omega = 1.0 / config.temperature ** (np.arange(quarter) / quarter)
@@ -142,8 +139,8 @@ def _position_code(g: GraphBuilder, coarse_hw: str, network: RTDETR) -> str:
     angles = []
     for axis, factors in enumerate((np.concatenate([omega, omega, none]), np.concatenate([none, omega, omega]))):
         side = g.op("Gather", coarse_hw, g.constant(axis))
-        places = g.op("Cast", g.op("Range", g.constant(0), side, g.constant(1)), to=TensorProto.FLOAT)
-        shaped = g.reshape(places, (-1, 1, 1) if axis == 0 else (1, -1, 1))
+        indices = g.op("Cast", g.op("Range", g.constant(0), side, g.constant(1)), to=TensorProto.FLOAT)
+        shaped = g.reshape(indices, (-1, 1, 1) if axis == 0 else (1, -1, 1))
         angles.append(g.op("Mul", shaped, g.constant(factors, np.float32)))
     turned = g.op("Add", angles[0], g.constant(phase, np.float32))
     code = g.op("Sin", g.op("Add", turned, angles[1]))  # (h, w, d)
