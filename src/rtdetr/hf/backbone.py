@@ -28,9 +28,9 @@ def build_network(config: transformers.RTDetrV2Config) -> RTDETR:
     """
     described = model_config(config)
     if own_backbone(config) is not None or "backbone" in (getattr(config, "network_settings", None) or {}):
-        network = RTDETR(described)
+        network = RTDETR(described, wide_constants=True)
     else:
-        network = RTDETR(described, backbone=AutoBackboneMaps(config))
+        network = RTDETR(described, backbone=AutoBackboneMaps(config), wide_constants=True)
     network.backbone.intermediate_channel_sizes = list(network.backbone.out_channels)  # pyright: ignore  # transformers' name
     make_switchable(network)
     return network

@@ -72,8 +72,9 @@ class DecoderLayers(nn.Module):
 class RTDETRDecoder(nn.Module):
     """Encoder maps in, detections out. `num_queries` may be changed at any time: queries are picked, not learned."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, *, wide_constants: bool = False) -> None:
         super().__init__()
+        self.wide_constants = wide_constants
         decoder, width, classes = config.decoder, config.decoder.width, config.num_classes
         self.config, self.num_queries, self.num_classes = decoder, decoder.num_queries, classes
         v2, levels = config.version == "v2", len(decoder.num_points)
@@ -169,7 +170,7 @@ class RTDETRDecoder(nn.Module):
             and self.anchors.dtype in (torch.float32, torch.float64)
         ):
             return self.anchors.to(dtype), self.valid_mask
-        anchors, valid = make_anchors(sizes_hw, device, dtype)
+        anchors, valid = make_anchors(sizes_hw, device, dtype if self.wide_constants else torch.float32)
         return anchors.to(dtype), valid
 
     def _select(self, memory: Tensor, sizes_hw: SizesHW, trace: Trace | None) -> tuple[Tensor, Tensor, LayerOutput]:

@@ -94,10 +94,12 @@ class CSPRepLayer(nn.Module):
 class HybridEncoder(nn.Module):
     """Three backbone maps (strides 8, 16, 32) in, three fused maps of `config.width` channels out."""
 
-    def __init__(self, config: EncoderConfig, *, in_channels: tuple[int, ...], version: str = "v2") -> None:
+    def __init__(
+        self, config: EncoderConfig, *, in_channels: tuple[int, ...], version: str = "v2", wide_constants: bool = False
+    ) -> None:
         super().__init__()
         width = config.width
-        self.config = config
+        self.config, self.wide_constants = config, wide_constants
         self.input_proj = nn.ModuleList(_projection(channels, width, version=version) for channels in in_channels)
         self.encoder = nn.ModuleList([TransformerEncoder(config)])
         fusion = {"num_blocks": config.num_blocks, "expansion": config.expansion}
@@ -134,7 +136,7 @@ class HybridEncoder(nn.Module):
 
     def _attend(self, x: Float[Tensor, "b c h w"], trace: Trace | None) -> Float[Tensor, "b c h w"]:
         height, width = x.shape[-2:]
-        dtype = at_least_float32(x.dtype)
+        dtype = at_least_float32(x.dtype) if self.wide_constants else torch.float32
         code = sine_position_code(height, width, x.shape[1], self.config.temperature, x.device, dtype)
         return self.encoder[0](x, code.to(x.dtype), trace)
 

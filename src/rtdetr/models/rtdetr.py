@@ -27,17 +27,28 @@ class RTDETR(nn.Module):
     output into detections. Boxes are float32 or wider whatever the model's type. Under `torch.jit.trace` the output in
     eval mode is a `LayerOutput` of logits and boxes; what is traced takes any batch and size.
 
-    Parameter names and their order are the published checkpoints'. Source: arXiv 2407.17140, arXiv 2304.08069.
+    Parameter names and their order are those of the published checkpoints. Source: arXiv 2407.17140, arXiv 2304.08069.
+
+    Args:
+        config: the network.
+        backbone: a backbone to use instead of the one in `config`.
+        wide_constants: compute position code and anchors in the network's type if that is wider than float32, as
+            transformers does; by default in float32, as the published implementation does.
     """
 
-    def __init__(self, config: ModelConfig, *, backbone: Backbone | None = None) -> None:
+    def __init__(self, config: ModelConfig, *, backbone: Backbone | None = None, wide_constants: bool = False) -> None:
         super().__init__()
         self.config = config = settled(config)
         self.is_fused = False  # a fused model is for inference only and is never saved
         if backbone is None:  # a given one stands in for config.backbone
             backbone = build_backbone(config.backbone, in_channels=config.in_channels)
         self.backbone = backbone
-        encoder = HybridEncoder(config.encoder, in_channels=self.backbone.out_channels, version=config.version)
+        encoder = HybridEncoder(
+            config.encoder,
+            in_channels=self.backbone.out_channels,
+            version=config.version,
+            wide_constants=wide_constants,
+        )
         self.pixel_mean: Tensor | None
         self.pixel_std: Tensor | None
         for name in ("pixel_mean", "pixel_std"):  # not in the state dict, whose keys are the published ones
@@ -45,7 +56,7 @@ class RTDETR(nn.Module):
             shaped = None if values is None else torch.tensor(values).view(1, -1, 1, 1)
             self.register_buffer(name, shaped, persistent=False)
         # drawn after the encoder, registered before it: both orders are the published ones
-        self.decoder = RTDETRDecoder(config)
+        self.decoder = RTDETRDecoder(config, wide_constants=wide_constants)
         self.encoder = encoder
 
     @property
