@@ -142,7 +142,7 @@ def test_benchmark(run, data, tmp_path):
     done("benchmark", run, *options, "--images", data / "images/val")
     refused = invoke("benchmark", run, "test-tiny:untrained", *options)
     assert refused.exit_code == 2
-    assert "the models take images of [3, 4] channels" in refused.output
+    assert "the models need images of different numbers of channels [3, 4]" in refused.output
 
 
 def test_the_doctor_reads_them(data, tmp_path):

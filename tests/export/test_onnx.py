@@ -210,10 +210,10 @@ def test_a_picture_of_any_size(model, size_hw):
 
 @pytest.mark.parametrize("size_hw", [(1, 1), (1, 300), (300, 1), (640, 480), (479, 641), (123, 77), (64, 96)])
 def test_resize_is_that_of_the_library(size_hw):
-    from rtdetr.export.onnx.ends import resized
+    from rtdetr.export.onnx.ends import resize
 
     g = GraphBuilder(opset=13)
-    images, _ = resized(g, "images", (64, 96))
+    images, _ = resize(g, "images", (64, 96))
     g.op("Identity", images, name="out")
     value = onnx.helper.make_tensor_value_info
     proto = g.model(

@@ -188,7 +188,7 @@ def test_an_onnx_file_is_compiled_as_it_is(fake, model, tmp_path) -> None:
     assert recorder.calls["graph"] == onnx.load(graph)
     header, _ = read_engine(result.path)
     assert header.metadata.precision == "float16" and header.metadata.categories == CATEGORIES
-    with pytest.raises(ConfigError, match=r"takes height 64 only, got the range 64,64,96"):
+    with pytest.raises(ConfigError, match=r"the graph has the fixed height 64, got the range 64,64,96"):
         module.compile_onnx(graph, tmp_path / "b.engine", engine=EngineOptions(height=(64, 64, 96)))
 
 

@@ -83,7 +83,7 @@ def test_names_of_other_labels_than_the_networks(
     with caplog.at_level(logging.WARNING):
         assert model.to_detector().categories.names == [f"class {i}" for i in range(3)]
     assert "Number the classes from 0, without leading zeros. Using numbered classes instead" in caplog.text
-    with pytest.raises(WeightsError, match=r"id2label has the label '3', expected those of the weights, '0' to '2'"):
+    with pytest.raises(WeightsError, match=r"the label '3', expected the labels of the weights, '0' to '2'"):
         rtdetr.load(tmp_path)
 
 
@@ -399,7 +399,7 @@ def corrupt(path: Path) -> None:
             WeightsError,
             "broken: config.json is not valid: KeyError: 'nope'",
         ),
-        (lambda f: save_file({"model.bert": torch.zeros(1)}, f / WEIGHTS), WeightsError, "is not RT-DETR's"),
+        (lambda f: save_file({"model.bert": torch.zeros(1)}, f / WEIGHTS), WeightsError, "1 entry is not of RT-DETR"),
         (lambda f: (f / WEIGHTS).rename(f / "x") and (f / INDEX).write_text("[]"), WeightsError, "weight_map"),
         (
             lambda f: (f / WEIGHTS).rename(f / "x") and (f / INDEX).write_text('{"weight_map": {"a": "../x"}}'),

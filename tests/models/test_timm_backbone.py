@@ -94,7 +94,7 @@ def test_checkpoint_and_its_detections(tmp_path: Path) -> None:
     with torch.no_grad():
         torch.testing.assert_close(detector.network(images).logits, model(images).logits, atol=1e-5, rtol=1e-5)
     said = save_huggingface(model, tmp_path / "folder")
-    assert "only rtdetr reads the result: transformers has no backbone of kind 'timm'" in said
+    assert "only rtdetr can read the result: transformers does not support backbone of kind 'timm'" in said
     again = rtdetr.load(tmp_path / "folder", device="cpu", precision="float32").network
     assert torch.equal(again.backbone(images)[0], detector.network.backbone(images)[0])
 

@@ -121,5 +121,5 @@ def test_settings_and_recipe_share_no_name():
 
 
 def test_a_missing_file(tmp_path):
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="cannot read the YAML file"):
         read_config(tmp_path / "nowhere.yml")

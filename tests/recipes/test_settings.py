@@ -130,7 +130,7 @@ def test_weights_bring_the_settings_of_their_network(tmp_path):
     assert settings_of("data", {"weights": tmp_path / "w.pth", "output_dir": "o"}).network is None
     given = {**TINY, "model": "test-tiny", "weights": tmp_path / "folder", "output_dir": tmp_path / "run"}
     with pytest.raises(
-        ConfigError, match=r"folder was trained with pixel_mean \[0\.485.*, and test-tiny has None."
+        ConfigError, match=r"folder was trained with pixel_mean \[0\.485.*, but test-tiny has None"
     ) as e:
         train(write_folder(tmp_path / "data"), **given)
     for setting in re.findall(r"model\.pixel_mean=\S+(?=,)", str(e.value)):

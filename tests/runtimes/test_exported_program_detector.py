@@ -88,7 +88,7 @@ def check(folder, metadata, *, compiled):
         assert found.image_size_wh == expected.image_size_wh
     with pytest.raises(ConfigError, match="unknown device 'gpu'"):
         rtdetr.load(folder / "model.pt2", device="gpu")
-    with pytest.raises(ConfigError, match="no device 'cuda' here"):
+    with pytest.raises(ConfigError, match="no device 'cuda' on this machine"):
         ExportedProgramDetector(folder / "model.pt2", LoadOptions(device="cuda"))
     with pytest.raises(ConfigError, match="runs only in this precision"):
         ExportedProgramDetector(folder / "model.pt2", LoadOptions(precision="bfloat16"))

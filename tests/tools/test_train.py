@@ -186,7 +186,7 @@ def test_checkpoints_with_a_row_per_category_id(tool, file, run, tmp_path, caplo
     assert results["ids"] == pytest.approx(results["usual"])
     assert of_classes["ids"] == pytest.approx({"id 0": -1.0, **of_classes["usual"]})
     with only_the_loop():
-        for option, text in (("-r", "3 of 4 rows that the data has classes for"), ("-t", "3 classes transferred")):
+        for option, text in (("-r", "3 of 4 rows that have a class in the data"), ("-t", "3 classes transferred")):
             folder = tmp_path / option
             more = [
                 option,
@@ -225,7 +225,7 @@ def test_options_of_rtdetr_train_win_over_the_file(tool, file, tmp_path, capsys)
         (["-r", "a", "-t", "b"], "ConfigError: expected --resume or --tuning, got both"),
         (["--test-only"], "ConfigError: --test-only: no checkpoint to evaluate: pass one with -r FILE"),
         (["-u", "epochs=1"], "ConfigError: command line: unknown key 'epochs'. Did you mean 'epoches'"),
-        (["-c", "recipes/finetune.yml"], "with: rtdetr train -c recipes/finetune.yml"),
+        (["-c", "recipes/finetune.yml"], "use: rtdetr train -c recipes/finetune.yml"),
         (
             ["-u", "num_layers=1"],
             "command line: unknown key 'num_layers'. Did you mean 'RTDETRTransformerv2.num_layers'",

@@ -140,8 +140,8 @@ def test_shards_and_pickles(tmp_path: Path) -> None:
     assert_same(load_model(tmp_path)[0].state_dict(), model.state_dict())
     for wrong, message in (
         ({**index["weight_map"], "x": files[0]}, "1 entry is in none of its files, such as x"),
-        ({"x": "../model.safetensors"}, "expected names of files beside it"),
-        ({"x": "model.safetensors.index.json"}, "expected names of files beside it"),  # itself
+        ({"x": "../model.safetensors"}, "expected names of files next to it"),
+        ({"x": "model.safetensors.index.json"}, "expected names of files next to it"),  # itself
         ({"x": "missing.safetensors"}, "no such file"),
         ({}, "expected an object 'weight_map'"),
     ):
@@ -171,11 +171,14 @@ def test_shards_and_pickles(tmp_path: Path) -> None:
         ),
         (
             {"backbone_config": {"model_type": "rt_detr_resnet", "depths": 3}},
-            r"depths 3 is of .*, expected a list of 4",
+            r"depths 3 has the wrong type, expected a list of 4",
         ),
-        ({"backbone_config": {"model_type": "hgnet_v2", "stem_channels": []}}, r"stem_channels \[\] is of"),
+        (
+            {"backbone_config": {"model_type": "hgnet_v2", "stem_channels": []}},
+            r"stem_channels \[\] has the wrong",
+        ),
         ({"backbone_config": {"model_type": "hgnet_v2", "stem_channels": [3, 8, 8]}}, "a backbone 'hgnet_v2' of this"),
-        ({"id2label": {"0": "cat"}}, "names 1 class, the weights have 80"),
+        ({"id2label": {"0": "cat"}}, "names 1 class, but the weights have 80"),
     ],
 )
 def test_configs_that_cannot_be_followed(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -200,7 +203,7 @@ def test_class_names_of_repositories(tmp_path: Path) -> None:
     for labels, message in (
         (
             {str(i): str(i) for i in range(1, 81)},
-            r"the label '80', expected those of the weights, '0' to '79'\. Number",
+            r"the label '80', expected the labels of the weights, '0' to '79'\. Number",
         ),
         ({f"{i:02}": str(i) for i in range(80)}, "the label '00', .* without leading zeros"),
         ({str(i): "xyz"[min(i, 2)] for i in range(80)}, "the name 'z' for two classes, 2 and 3; class names must"),

@@ -172,7 +172,7 @@ def test_renamed_and_exchanged_classes_without_an_id_are_refused() -> None:
     ("labels", "message"),
     [
         ({"0": "cat", "1": "dog", "2": "cat"}, "the name 'cat' for two classes, 0 and 2; class names must"),
-        ({"1": "cat", "2": "dog", "3": "cow"}, "the label '3', expected those of the weights, '0' to '2'"),
+        ({"1": "cat", "2": "dog", "3": "cow"}, "the label '3', expected the labels of the weights, '0' to '2'"),
         ({"00": "cat", "1": "dog", "2": "cow"}, "the label '00'.* without leading zeros"),
         ({"0": "cat", "1": " ", "2": "cow"}, "the name ' ' for label 1, expected a text that is not empty"),
         ({"0": "cat", "1": None, "2": "cow"}, "the name None for label 1"),
@@ -304,7 +304,7 @@ def test_a_folder_with_a_short_name_is_named(edited: Any, monkeypatch: pytest.Mo
     file = folder / "ed" / "config.json"
     file.write_text(file.read_text().replace('"num_queries": ', '"num_queries": -'))
     monkeypatch.chdir(folder)
-    with pytest.raises(WeightsError, match=r"^ed: config\.json: num_queries -\d+ cannot be followed"):
+    with pytest.raises(WeightsError, match=r"^ed: config\.json: num_queries -\d+ is invalid"):
         read_checkpoint("ed")
 
 

@@ -245,7 +245,7 @@ def test_padded_images_of_another_size_are_refused(folder: Path) -> None:
     assert "at 96x96, images resized by {'shortest_edge': 40, 'longest_edge': 70} and padded, bilinear" in repr(
         detector
     )
-    with pytest.raises(InputError, match=r"expected the size 96x96, .* are padded, got 64x64; leave it out"):
+    with pytest.raises(InputError, match=r"expected the size 96x96, to which images are .*, got 64x64; leave it out"):
         detector(PHOTO, size_hw=(64, 64))
     found = pickle.loads(pickle.dumps(detector))(PHOTO, threshold=0.0)
     assert np.array_equal(found.boxes_xyxy, detector(PHOTO, threshold=0.0).boxes_xyxy)
@@ -272,8 +272,8 @@ def test_what_would_stretch_images_refuses_prepared_ones(name: str, folder: Path
 def test_other_keys_are_told(caplog: pytest.LogCaptureFixture) -> None:
     stored = USUAL
     with caplog.at_level(logging.WARNING):
-        assert read_preprocessor({**stored, "do_normalize": True}, in_channels=3) == Preprocessing((64, 64))
-    assert "'do_normalize' is not a setting of RTDetrImageProcessor and has no effect. Did you mean 'do_normalize'" in (
+        assert read_preprocessor({**stored, "do_normalise": True}, in_channels=3) == Preprocessing((64, 64))
+    assert "'do_normalise' is not a setting of RTDetrImageProcessor and has no effect. Did you mean 'do_normalize'" in (
         caplog.text
     )
     assert read_preprocessor({}, in_channels=3) == Preprocessing()
