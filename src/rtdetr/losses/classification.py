@@ -1,4 +1,4 @@
-"""Classification losses on logits. Each returns the sum over everything; the criterion divides by the object count."""
+"""Classification losses on logits. Each returns a sum over all entries; the criterion divides by the object count."""
 
 from collections.abc import Callable
 

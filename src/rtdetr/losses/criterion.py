@@ -1,4 +1,4 @@
-"""The training objective: one loop over final, auxiliary, denoising and encoder outputs, three terms each.
+"""The training objective: three terms for each of the final, auxiliary, denoising and encoder outputs.
 
 Source: arXiv 2304.08069 section 4 and the published RT-DETRv2 criterion; names of the terms are the published ones.
 """
@@ -19,7 +19,7 @@ from rtdetr.structures import DenoisingMeta, LayerOutput, RTDETROutput, Target
 
 
 class Supervised(NamedTuple):
-    """One set of predictions with its matched pairs, the suffix of its terms and what divides them."""
+    """One set of predictions with its matched pairs, the suffix of its terms and their normalizer."""
 
     suffix: str
     layer: LayerOutput
@@ -29,7 +29,7 @@ class Supervised(NamedTuple):
 
 
 class Criterion(nn.Module):
-    """Weighted loss terms of a training output; their plain sum is the loss.
+    """Weighted loss terms of a training output; their sum is the loss.
 
     Everything is computed in float32 or wider whatever the model's type, and with autocast off.
 
@@ -72,7 +72,7 @@ class Criterion(nn.Module):
     def _supervised(
         self, output: RTDETROutput, labels: Tensor, boxes: Tensor, counts: list[int], normalizer: float
     ) -> list[Supervised]:
-        """Everything that is supervised, matched. Encoder proposals without classes are matched with every label 0."""
+        """Return all supervised outputs with their matches. Class-agnostic proposals match label 0."""
         final = LayerOutput(output.logits, output.boxes_cxcywh)
         shared = self.config.share_matched_indices
         agnostic = output.class_agnostic_encoder
@@ -124,7 +124,7 @@ class Criterion(nn.Module):
 
 
 def denoising_match(meta: DenoisingMeta, counts: list[int], device: torch.device) -> Match:
-    """The pairs that denoising queries have by construction."""
+    """Return the matches of denoising queries, which are known by construction."""
     images, queries, objects, start = [], [], [], 0
     for i, count in enumerate(counts):
         query = meta.positive_indices[i]
@@ -136,7 +136,7 @@ def denoising_match(meta: DenoisingMeta, counts: list[int], device: torch.device
 
 
 def build_criterion(model: str | ModelConfig, *, loss: LossConfig | None = None) -> Criterion:
-    """Build the objective of a model.
+    """Build the criterion of a model.
 
     Args:
         model: a name of the zoo, or a configuration.

@@ -1,4 +1,4 @@
-"""What every backbone is to the rest of the library: images in, three maps out, in a stem and stages."""
+"""The interface of backbones: images in, three maps out, computed by a stem and stages."""
 
 from collections.abc import Sequence
 
@@ -24,15 +24,15 @@ class Backbone(nn.Module):
         return [[self]]
 
     def freeze(self, freeze_at: int) -> None:
-        """Stop training of the stem (0) and of the first `freeze_at` stages; nothing if it is negative."""
+        """Freeze the stem (0) and the first `freeze_at` stages; freeze nothing if it is negative."""
         for modules in self.stem_and_stages()[: freeze_at + 1]:
             for module in modules:
                 module.requires_grad_(False)
 
     def load_pretrained(self) -> None:
-        """Fetch the weights that `pretrained` of the configuration asks for; for backbones that have such a setting."""
+        """Download the weights that `pretrained` of the configuration asks for, if the backbone has this setting."""
         raise NotImplementedError
 
     def freeze_norms(self, modules: Sequence[nn.Module]) -> None:
-        """Make constants of the batch norms in some of the backbone's modules, which may be norms themselves."""
+        """Freeze the batch norms in some of the backbone's modules, which may be norms themselves."""
         freeze_norms(self, modules)

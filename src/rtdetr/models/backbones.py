@@ -1,4 +1,4 @@
-"""The backbones that a configuration can name, and the one that it asks for."""
+"""The table of backbones, by the name in the configuration."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def build_backbone(config: BackboneConfig, *, in_channels: int) -> Backbone:
 
 
 def settled(config: ModelConfig) -> ModelConfig:
-    """Return the configuration of a network that has its weights: nothing is left to fetch.
+    """Return the configuration of a network that has its weights, so that nothing is downloaded.
 
     Where pretrained weights of timm are asked for, images are normalized as these weights expect it, unless
     `pixel_mean` or `pixel_std` say otherwise.

@@ -1,4 +1,4 @@
-"""The transformer decoder: query selection, denoising queries, and layers that refine boxes one after the other.
+"""The transformer decoder: query selection, denoising queries, and layers that refine the boxes iteratively.
 
 Source: arXiv 2304.08069 section 4.3 and arXiv 2407.17140 section 3. Published class name: RTDETRTransformerv2.
 """
@@ -21,11 +21,11 @@ from rtdetr.models.positions import SizesHW, inverse_sigmoid, make_anchors
 from rtdetr.models.query_selection import select_queries, take
 from rtdetr.structures import DenoisingMeta, LayerOutput, RTDETROutput, Target, Trace
 
-PRIOR = 0.01  # every class score starts at this probability
+PRIOR = 0.01  # initial probability of every class
 
 
 class DecoderLayer(nn.Module):
-    """Post-norm layer: self-attention among queries, deformable attention into the maps, feed-forward."""
+    """Post-norm layer: self-attention of the queries, deformable attention to the maps, feed-forward network."""
 
     def __init__(self, config: DecoderConfig, *, version: str) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class DecoderLayer(nn.Module):
 
 
 class DecoderLayers(nn.Module):
-    """The layers, which start from equal weights."""
+    """The decoder layers, initialized with equal weights."""
 
     def __init__(self, config: DecoderConfig, *, version: str) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class DecoderLayers(nn.Module):
 
 
 class RTDETRDecoder(nn.Module):
-    """Encoder maps in, detections out. `num_queries` may be changed at any time: queries are picked, not learned."""
+    """Encoder maps in, detections out. `num_queries` may be changed at any time: queries are selected, not learned."""
 
     def __init__(self, config: ModelConfig, *, wide_constants: bool = False) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class RTDETRDecoder(nn.Module):
             self.register_buffer("anchors", anchors.clone())
             self.register_buffer("valid_mask", valid.clone())
         self.input_proj = nn.ModuleList(ConvNorm(config.encoder.width, width, 1) for _ in STRIDES)
-        self.input_proj.extend(  # levels beyond the encoder's, each half the size of the one before
+        self.input_proj.extend(  # levels beyond the encoder's, each half the size of the previous one
             ConvNorm(config.encoder.width if i == 0 else width, width, 3, stride=2)
             for i in range(levels - len(STRIDES))
         )
@@ -128,7 +128,7 @@ class RTDETRDecoder(nn.Module):
     def forward(
         self, maps: list[Tensor], targets: list[Target] | None = None, trace: Trace | None = None
     ) -> RTDETROutput:
-        """Detect on the encoder's maps; in train mode also return what the criterion supervises."""
+        """Detect on the encoder's maps; in train mode also return the auxiliary outputs for the criterion."""
         memory, sizes_hw = self._flatten(maps)
         content, reference_logits, proposals = self._select(memory, sizes_hw, trace)
         allowed = meta = None
@@ -148,7 +148,7 @@ class RTDETRDecoder(nn.Module):
         return self._train_output(layers, proposals, meta)
 
     def _flatten(self, maps: list[Tensor]) -> tuple[Float[Tensor, "b s d"], SizesHW]:
-        """Bring the maps to the decoder's width and lay their tokens in a row, finest map first."""
+        """Project the maps to the decoder's width and concatenate their tokens, finest map first."""
         levels = [project(x) for project, x in zip(self.input_proj, maps, strict=False)]
         source = maps[-1]
         for project in self.input_proj[len(maps) :]:
@@ -158,14 +158,14 @@ class RTDETRDecoder(nn.Module):
         return torch.cat([map_to_tokens(x) for x in levels], dim=1), sizes_hw
 
     def anchors_at(self, sizes_hw: SizesHW, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Anchors of these maps: the stored ones at their own size in eval mode, else fresh ones.
+        """Return the anchors of these maps: in eval mode the stored ones at their own size, otherwise new ones.
 
         Stored anchors of a released checkpoint are a little off (an average of rounded constants); results of that
         checkpoint come from them. 16-bit copies of them are too coarse and never used.
         """
         if (
             not self.training
-            and not torch.jit.is_tracing()  # which records for every size
+            and not torch.jit.is_tracing()  # tracing must work for every size
             and sizes_hw == self.eval_sizes_hw
             and self.anchors.dtype in (torch.float32, torch.float64)
         ):
@@ -174,7 +174,7 @@ class RTDETRDecoder(nn.Module):
         return anchors.to(dtype), valid
 
     def _select(self, memory: Tensor, sizes_hw: SizesHW, trace: Trace | None) -> tuple[Tensor, Tensor, LayerOutput]:
-        """Pick the best tokens; return their content and reference logits, cut from the graph, and the proposals."""
+        """Select the best tokens; return their content and reference logits, detached, and the proposals."""
         wide = at_least_float32(memory.dtype)
         anchors, valid = self.anchors_at(sizes_hw, memory.device, wide)
         features = self.enc_output(memory * valid.to(memory.dtype))
@@ -183,7 +183,7 @@ class RTDETRDecoder(nn.Module):
             trace.token_features, trace.token_logits, trace.anchors = features, logits, anchors
         index = select_queries(logits.detach(), self.num_queries, self.config.query_selection)
         features = take(features, index)
-        # only the picked tokens need a box: the head works token by token, so the result is the same
+        # only the selected tokens need a box: the head is applied per token, so the result is the same
         box_logits = self.enc_bbox_head(features).to(wide) + take(anchors, index)
         proposals = LayerOutput(take(logits, index), box_logits.sigmoid())
         if self.config.learned_queries:
@@ -195,7 +195,7 @@ class RTDETRDecoder(nn.Module):
     def _decode_last(
         self, x: Tensor, reference_logits: Tensor, memory: Tensor, sizes_hw: SizesHW, trace: Trace | None
     ) -> LayerOutput:
-        """Run the layers up to the evaluated one; only that one's classes are computed."""
+        """Run the layers up to the evaluated one, and compute classes for that one only."""
         last = self.config.eval_idx % len(self.decoder.layers)
         boxes = reference_logits.sigmoid()
         if trace is not None:
@@ -218,7 +218,7 @@ class RTDETRDecoder(nn.Module):
         allowed: Tensor | None,
         trace: Trace | None,
     ) -> list[LayerOutput]:
-        """Run and supervise every layer.
+        """Run every layer and return all outputs.
 
         A layer's emitted box starts from the box before it with gradient, so that a box head also learns from the next
         layer's loss ("look forward twice", arXiv 2203.03605); the attention's reference is cut from the graph.
@@ -258,7 +258,7 @@ class RTDETRDecoder(nn.Module):
 
 
 def level_sizes(image_hw: tuple[int, int], levels: int) -> SizesHW:
-    """Sizes of the maps for an image: strides 8, 16, 32; levels beyond halve the size, rounding up."""
+    """Return the map sizes of an image: strides 8, 16, 32; further levels halve the size, rounding up."""
     sizes = [(image_hw[0] // stride, image_hw[1] // stride) for stride in STRIDES]
     while len(sizes) < levels:
         sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))

@@ -1,6 +1,6 @@
-"""Multi-scale deformable attention: each query reads a few points around its reference box on every map.
+"""Multi-scale deformable attention: each query samples a few points around its reference box on every map.
 
-Source: arXiv 2010.04159; a number of points a level and discrete sampling: arXiv 2407.17140 section 3.
+Source: arXiv 2010.04159; points per level and discrete sampling: arXiv 2407.17140 section 3.
 """
 
 import math
@@ -19,7 +19,7 @@ from rtdetr.config import DecoderConfig
 from rtdetr.devices import at_least_float32, is_recording
 from rtdetr.models.positions import SizesHW
 
-OFFSET_SCALE = 0.5  # an offset of n points reaches half the reference box
+OFFSET_SCALE = 0.5  # an offset of n points spans half the reference box
 
 
 class DeformableAttention(nn.Module):
@@ -33,7 +33,7 @@ class DeformableAttention(nn.Module):
         self.num_heads, self.num_points, self.sampling = config.num_heads, config.num_points, config.sampling
         total = sum(self.num_points)
         scale = [1 / n for n in self.num_points for _ in range(n)]
-        # v1 checkpoints do not hold this constant
+        # v1 checkpoints do not have this constant
         self.num_points_scale: Tensor
         self.register_buffer("num_points_scale", torch.tensor(scale), persistent=version == "v2")
         self.sampling_offsets = nn.Linear(config.width, self.num_heads * total * 2)
@@ -41,11 +41,11 @@ class DeformableAttention(nn.Module):
         self.value_proj = nn.Linear(config.width, config.width)
         self.output_proj = nn.Linear(config.width, config.width)
         self._reset_parameters()
-        if self.sampling == "discrete":  # rounding passes no gradient to the offsets
+        if self.sampling == "discrete":  # rounding has no gradient with respect to the offsets
             self.sampling_offsets.requires_grad_(False)
 
     def _reset_parameters(self) -> None:
-        """Points start on rays around the reference, one direction a head, farther for later points of a level."""
+        """Initialize the points on rays around the reference: one direction per head, farther out for later points."""
         nn.init.zeros_(self.sampling_offsets.weight)
         angles = torch.arange(self.num_heads, dtype=torch.float32) * (2.0 * math.pi / self.num_heads)
         rays = torch.stack([angles.cos(), angles.sin()], -1)
@@ -68,7 +68,7 @@ class DeformableAttention(nn.Module):
         *,
         keep: Callable[[Tensor], Tensor] | None = None,
     ) -> Float[Tensor, "b q d"]:
-        """Read `memory`, the tokens of all maps finest first, around the normalized reference boxes.
+        """Sample `memory`, the tokens of all maps, finest first, around the normalized reference boxes.
 
         `keep` is given the weights of the points (b, q, heads, p), which add up to 1, and returns those to go on with.
         """
@@ -107,13 +107,13 @@ def sample(
 
 
 def _levels(sizes_hw: SizesHW, num_points: tuple[int, ...], like: Tensor) -> tuple[Tensor, Tensor]:
-    """Width and height of each point's level (p, 2), and the index of the level's first token (p,)."""
+    """Return the width and height of each point's level (p, 2), and the index of the level's first token (p,)."""
     starts = [0]
     for height, width in sizes_hw[:-1]:
         starts.append(starts[-1] + height * width)
     extent = [(width, height) for (height, width), n in zip(sizes_hw, num_points, strict=True) for _ in range(n)]
     start = [s for s, n in zip(starts, num_points, strict=True) for _ in range(n)]
-    if is_recording():  # a tensor made of plain numbers would fix sizes that are to be free
+    if is_recording():  # a tensor of constants would fix sizes that must stay dynamic
         sides = torch.stack([like.new_full((), side) for pair in extent for side in pair]).unflatten(0, (-1, 2))
         return sides, torch.stack([torch.full((), s, dtype=torch.int64, device=like.device) for s in start])
     return like.new_tensor(extent), torch.tensor(start, device=like.device)
@@ -122,7 +122,7 @@ def _levels(sizes_hw: SizesHW, num_points: tuple[int, ...], like: Tensor) -> tup
 def bilinear_rows(
     locations_xy: Float[Tensor, "b q h p 2"], levels: tuple[Tensor, Tensor]
 ) -> tuple[Int64[Tensor, "b q h p 4"], Float[Tensor, "b q h p 4"]]:
-    """Token and share of the four pixels around each location; pixels outside the map have share 0."""
+    """Return token and weight of the four pixels around each location; pixels outside the map have weight 0."""
     extent, start = levels
     position = locations_xy * extent - 0.5
     low = position.floor()
@@ -141,7 +141,7 @@ def bilinear_rows(
 def nearest_rows(
     locations_xy: Float[Tensor, "b q h p 2"], levels: tuple[Tensor, Tensor]
 ) -> tuple[Int64[Tensor, "b q h p 1"], Float[Tensor, "b q h p 1"]]:
-    """Token of the one pixel of each location: location times size rounded, clamped into the map.
+    """Return the token of the nearest pixel of each location: location times size, rounded and clamped to the map.
 
     The rounding stands half a pixel off the bilinear convention, as the published weights expect.
     Differs: published code clamps columns by the height, which is wrong on maps that are not square.
@@ -156,7 +156,7 @@ def nearest_rows(
 def _weighted_rows(
     value: Float[Tensor, "b s d"], rows: Int64[Tensor, "b q h n"], shares: Float[Tensor, "b q h n"]
 ) -> Float[Tensor, "b q d"]:
-    """Sum over n of share times row, where a row is one head's channels of one token."""
+    """Return the weighted sum of rows, where a row holds one head's channels of one token."""
     batch, tokens, width = value.shape
     heads = rows.shape[2]
     first = torch.arange(batch, device=rows.device)[:, None] * tokens  # (b, 1)
@@ -168,13 +168,13 @@ def _weighted_rows(
 
 def _sum_rows_on_cpu(slices: Float[Tensor, "t c"], table: Int64[Tensor, "r n"], shares: Float[Tensor, "r n"]) -> Tensor:
     trains = torch.is_grad_enabled() and (slices.requires_grad or shares.requires_grad)
-    if trains and not is_recording():  # which cannot see into scipy
+    if trains and not is_recording():  # tracing cannot follow scipy
         return _SumRows.apply(slices, table, shares)
     return F.embedding_bag(table, slices, mode="sum", per_sample_weights=shares)
 
 
 class _SumRows(torch.autograd.Function):
-    """`embedding_bag` with a faster gradient of the rows: torch sorts the table first, a sparse product needs not."""
+    """`embedding_bag` with a faster gradient of the rows: torch sorts the table first, a sparse product does not."""
 
     @staticmethod
     def forward(ctx: Any, slices: Tensor, table: Tensor, shares: Tensor) -> Tensor:
@@ -211,7 +211,7 @@ def _sample_by_grid(
     sizes_hw: SizesHW,
     num_points: tuple[int, ...],
 ) -> Float[Tensor, "b q d"]:
-    """Bilinear sampling by `grid_sample`, in the locations' type: 16-bit coordinates miss by whole pixels."""
+    """Bilinear sampling by `grid_sample`, in the locations' type: 16-bit coordinates would be off by whole pixels."""
     batch, _, heads = weights.shape[:3]
     maps = value.unflatten(-1, (heads, -1)).permute(0, 2, 3, 1).flatten(0, 1).to(locations_xy.dtype)  # (b*h, c, s)
     maps = maps.split([height * width for height, width in sizes_hw], dim=-1)

@@ -15,11 +15,11 @@ from rtdetr.devices import not_compiled
 from rtdetr.models.positions import inverse_sigmoid
 from rtdetr.structures import DenoisingMeta, Target
 
-PLACEHOLDER = (0.5, 0.5, 0.1, 0.1)  # keeps the embedding in the graph when no image has an object
+PLACEHOLDER = (0.5, 0.5, 0.1, 0.1)  # keeps the embedding in the graph if no image has an object
 
 
 class DenoisingQueries(NamedTuple):
-    """Extra queries in front of the matching ones, and who may look at whom (True: may)."""
+    """Extra queries in front of the matching queries, and the attention mask (True: may attend)."""
 
     content: Float[Tensor, "b n d"]
     reference_logits: Float[Tensor, "b n 4"]
@@ -74,7 +74,7 @@ def make_denoising_queries(
 
 
 def _choose(count: int, limit: int, device: torch.device) -> Tensor:
-    """Indices of the objects that get denoising queries: all, or a random `limit` of them in ascending order."""
+    """Return the indices of the objects that get denoising queries: all, or a random `limit` of them, ascending."""
     if count <= limit:
         return torch.arange(count, device=device)
     return torch.randperm(count, device=device)[:limit].sort().values
@@ -83,7 +83,7 @@ def _choose(count: int, limit: int, device: torch.device) -> Tensor:
 def _padded(
     targets: list[Target], chosen: list[Tensor], size: int, no_object: int, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Labels (b, g), boxes (b, g, 4) float32 and which entries are real (b, g)."""
+    """Return padded labels (b, g), boxes (b, g, 4) float32, and a mask of real entries (b, g)."""
     labels = torch.full((len(targets), size), no_object, dtype=torch.int64, device=device)
     boxes = torch.zeros(len(targets), size, 4, device=device)
     real = torch.zeros(len(targets), size, dtype=torch.bool, device=device)
@@ -95,7 +95,7 @@ def _padded(
 
 
 def _noisy_labels(labels: Tensor, real: Tensor, ratio: float, num_classes: int) -> Tensor:
-    """Give half of `ratio` of the real entries a random class, possibly the old one."""
+    """Replace the class of half of `ratio` of the real entries by a random one, possibly the same."""
     if ratio <= 0:
         return labels
     swap = torch.rand(labels.shape, device=labels.device) < ratio * 0.5
@@ -117,7 +117,7 @@ def _noisy_boxes(boxes: Tensor, negative: Tensor, scale: float) -> Tensor:
 
 
 def _allowed(num_denoising: int, num_queries: int, group: int, device: torch.device) -> Tensor:
-    """Matching queries see no denoising query; a denoising query sees its own group and the matching queries."""
+    """Matching queries do not attend to denoising queries; these attend to their own group and the matching queries."""
     index = torch.arange(num_denoising + num_queries, device=device)
     block = torch.where(index < num_denoising, index // group, -1)
     return (block[:, None] == block[None]) | (block[None] == -1)

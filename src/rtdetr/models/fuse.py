@@ -1,4 +1,4 @@
-"""Folding for inference: batch norms into convolutions, the two RepVGG branches into one. A new model comes out."""
+"""Fusion for inference: fold batch norms into convolutions and merge the two RepVGG branches, in a new model."""
 
 import copy
 
@@ -28,7 +28,7 @@ class FusedRepVGG(nn.Module):
 
 
 def fuse(model: RTDETR) -> RTDETR:
-    """Return a copy for inference with every norm folded; outputs agree with `model.eval()` to rounding.
+    """Return a copy for inference with all norms folded; outputs equal those of `model.eval()` up to rounding.
 
     The copy has other parameter names, cannot be trained, and is refused wherever weights are saved.
     """
@@ -63,14 +63,14 @@ def _fold_children(parent: nn.Module) -> None:
 
 
 def folded(conv: nn.Conv2d, norm: Norm) -> tuple[Tensor, Tensor]:
-    """Weight and bias, float64, of the convolution that equals `conv` followed by the batch norm in eval mode."""
+    """Return weight and bias, float64, of the convolution equal to `conv` followed by the batch norm in eval mode."""
     mean, variance, weight = norm.running_mean, norm.running_var, conv.weight.double()
-    assert mean is not None and variance is not None  # batch norms without statistics do not occur here
+    assert mean is not None and variance is not None  # all batch norms here have statistics
     return fuse_conv_bn_weights(weight, None, mean, variance, norm.eps, norm.weight, norm.bias)
 
 
 def with_bias(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
-    """A convolution of the same shape as `conv` with these weights, in the type of `conv`."""
+    """Return a convolution with the shape and type of `conv` and these weights."""
     new = copy.deepcopy(conv)
     new.weight = nn.Parameter(weight.to(conv.weight), requires_grad=False)
     new.bias = nn.Parameter(bias.to(conv.weight), requires_grad=False)

@@ -13,7 +13,7 @@ from rtdetr.models.layers import FrozenBatchNorm2d, activate, batch_norm, finite
 
 
 class StageShape(NamedTuple):
-    """One stage: channels, number of blocks, whether it halves the map, whether layers are depthwise ("light")."""
+    """Shape of a stage: channels, number of blocks, whether it halves the map, whether layers are depthwise."""
 
     in_channels: int
     mid_channels: int
@@ -58,7 +58,7 @@ SHAPES: dict[str, tuple[tuple[int, int], tuple[StageShape, ...]]] = {
 
 
 class LearnableAffine(nn.Module):
-    """One scale and one bias for a whole map ("LAB")."""
+    """Learnable affine block (LAB): one scale and one bias for a whole map."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class LearnableAffine(nn.Module):
 
 
 class ConvBN(nn.Module):
-    """Convolution without bias, batch norm, ReLU unless `linear`. Norms are called `bn` in this family's checkpoints.
+    """Convolution without bias, batch norm, ReLU unless `linear`. Checkpoints of this family name norms `bn`.
 
     An even kernel is padded on the right and bottom only, with the convolution at index 1 of a sequence.
     """
@@ -100,12 +100,12 @@ class ConvBN(nn.Module):
         return self.lab(x) if hasattr(self, "lab") else x
 
     def folding(self) -> tuple[nn.Conv2d, nn.BatchNorm2d | FrozenBatchNorm2d]:
-        """The convolution and the norm that follows it, for folding."""
+        """Return the convolution and the norm that follows it, for folding."""
         return next(m for m in self.conv.modules() if isinstance(m, nn.Conv2d)), self.bn
 
 
 class Stem(nn.Module):
-    """Stride 4: a strided convolution, then a pooled and a convolved branch side by side."""
+    """Stem with stride 4: a strided convolution, then parallel pooled and convolved branches."""
 
     def __init__(self, in_channels: int, mid: int, out: int, *, config: HGNetv2Config) -> None:
         super().__init__()
@@ -134,7 +134,7 @@ class LightConv(nn.Module):
 
 
 class Block(nn.Module):
-    """Layers in a row whose inputs and outputs are all concatenated, squeezed and excited."""
+    """Sequential layers whose inputs and outputs are all concatenated, then squeezed and excited."""
 
     def __init__(self, in_channels: int, shape: StageShape, *, residual: bool, config: HGNetv2Config) -> None:
         super().__init__()
@@ -179,7 +179,7 @@ class Stage(nn.Module):
 
 
 class HGNetv2(Backbone):
-    """Stem and four stages; `out_channels` are the widths of the three maps returned."""
+    """Stem and four stages; `out_channels` are the widths of the three returned maps."""
 
     def __init__(self, config: HGNetv2Config, *, in_channels: int = 3) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The hybrid encoder: attention within the coarsest map (AIFI), then convolutional fusion of three maps (CCFF).
+"""The hybrid encoder: attention on the coarsest map (AIFI), then convolutional fusion of three maps (CCFF).
 
 Source: arXiv 2304.08069 section 4.2.
 """
@@ -43,7 +43,7 @@ class EncoderLayer(nn.Module):
 
 
 class TransformerEncoder(nn.Module):
-    """Attention layers among the tokens of a map. They start from equal weights; all see the same position code."""
+    """Attention layers over the tokens of a map, initialized with equal weights; all use the same position code."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -57,14 +57,14 @@ class TransformerEncoder(nn.Module):
         if trace is not None:
             trace.coarsest_maps.append(x)
         for layer in self.layers:
-            x = tokens_to_map(layer(map_to_tokens(x), position, trace), height, width)  # views, both ways
+            x = tokens_to_map(layer(map_to_tokens(x), position, trace), height, width)  # views in both directions
             if trace is not None:
                 trace.coarsest_maps.append(x)
         return x
 
 
 class RepVGGBlock(nn.Module):
-    """3x3 and 1x1 convolutions side by side, then SiLU; `fuse` makes one 3x3 convolution of both."""
+    """Parallel 3x3 and 1x1 convolutions, then SiLU; `fuse` merges both into one 3x3 convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class HybridEncoder(nn.Module):
         """Fuse the backbone's maps, finest first; sizes are kept."""
         maps = [project(x) for project, x in zip(self.input_proj, maps, strict=True)]
         maps[-1] = self._attend(maps[-1], trace)
-        # top-down: after its lateral convolution a coarse map is both upsampled and kept for the way back
+        # top-down: after its lateral convolution, a coarse map is upsampled and also kept for the bottom-up path
         laterals: list[Tensor] = []
         fused = maps[-1]
         for lateral, block, finer in zip(self.lateral_convs, self.fpn_blocks, reversed(maps[:-1]), strict=True):

@@ -12,14 +12,14 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "silu": F.
 
 
 def activate(x: Tensor, name: str | None) -> Tensor:
-    """Apply a named activation; None is the identity. The result may overwrite `x`."""
+    """Apply an activation by name; None is the identity. The result may overwrite `x`."""
     if name is None:
         return x
     return F.relu(x, inplace=True) if name == "relu" else ACTIVATIONS[name](x)
 
 
 def finite(x: Tensor) -> Tensor:
-    """Clamp a float16 residual sum to float16's range, so that one large activation does not become inf, then NaN.
+    """Clamp a float16 residual sum to the float16 range, so that a large activation does not become inf, then NaN.
 
     Differs: the published RT-DETRv2 decoder has no such clamp (RT-DETR's has, at one place). No effect on other types.
     """
@@ -27,7 +27,7 @@ def finite(x: Tensor) -> Tensor:
 
 
 def map_to_tokens(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h*w c"]:
-    """Lay out a map as tokens, row by row.
+    """Flatten a map into tokens, row by row.
 
     In this order of operations the gradient comes back with the strides of a channels-last map for any batch size.
     After `x.flatten(2).transpose(1, 2)` that of a single image has one channel's stride for the batch, and PyTorch's
@@ -37,12 +37,12 @@ def map_to_tokens(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h*w c"]:
 
 
 def tokens_to_map(tokens: Float[Tensor, "b s c"], height: int, width: int) -> Float[Tensor, "b c h w"]:
-    """Lay out tokens as a map, the reverse of `map_to_tokens`."""
+    """Reshape tokens into a map, the inverse of `map_to_tokens`."""
     return tokens.view(tokens.shape[0], height, width, tokens.shape[2]).permute(0, 3, 1, 2)
 
 
 class FrozenBatchNorm2d(nn.Module):
-    """Batch norm with constant statistics and affine values: four buffers, nothing to train or to count."""
+    """Frozen batch norm: statistics and affine parameters are four constant buffers."""
 
     eps = 1e-5
 
@@ -58,7 +58,7 @@ class FrozenBatchNorm2d(nn.Module):
         self.register_buffer("running_var", torch.ones(num_features))
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
-        state_dict.pop(prefix + "num_batches_tracked", None)  # left by checkpoints of a live batch norm
+        state_dict.pop(prefix + "num_batches_tracked", None)  # in checkpoints of a trainable batch norm
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
@@ -68,12 +68,12 @@ class FrozenBatchNorm2d(nn.Module):
 
 
 def batch_norm(num_features: int, *, frozen: bool = False) -> nn.BatchNorm2d | FrozenBatchNorm2d:
-    """Return a trainable batch norm, or one that is a constant."""
+    """Return a trainable or a frozen batch norm."""
     return FrozenBatchNorm2d(num_features) if frozen else nn.BatchNorm2d(num_features)
 
 
 def freeze_norms(root: nn.Module, modules: Sequence[nn.Module]) -> None:
-    """Make constants of the batch norms in some modules below `root`, which may be norms themselves.
+    """Freeze the batch norms in some modules below `root`, which may be norms themselves.
 
     Neither `train()` nor a synchronization over processes turns them back. The count of batches, which nothing uses, is
     left out.
@@ -111,12 +111,12 @@ class ConvNorm(nn.Module):
         return activate(self.norm(self.conv(x)), self.activation)
 
     def folding(self) -> tuple[nn.Conv2d, nn.BatchNorm2d | FrozenBatchNorm2d]:
-        """The convolution and the norm that follows it, for folding."""
+        """Return the convolution and the norm that follows it, for folding."""
         return self.conv, self.norm
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention whose position code enters queries and keys only.
+    """Multi-head self-attention that adds the position code to queries and keys only.
 
     Parameter names, layout and initial values are those of `torch.nn.MultiheadAttention`.
     """
@@ -138,7 +138,7 @@ class SelfAttention(nn.Module):
         allowed: Bool[Tensor, "s s"] | None = None,
         keep: Callable[[Tensor], Tensor] | None = None,
     ) -> Float[Tensor, "b s d"]:
-        """Attend within `x`; `allowed` is True where a row may look at a column.
+        """Attend within `x`; `allowed` is True where a row may attend to a column.
 
         `keep` is given the weights (b, heads, s, s), whose rows add up to 1, and returns those to go on with.
         """
@@ -149,7 +149,7 @@ class SelfAttention(nn.Module):
         if keep is None:
             out = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)  # (b, h, s, d/h)
         else:
-            scale = query.shape[-1] ** -0.25  # of both, as the function above does without a fused kernel
+            scale = query.shape[-1] ** -0.25  # applied to both, as the function above does without a fused kernel
             scores = (query * scale) @ (key.transpose(-1, -2) * scale)
             scores = scores if allowed is None else scores.masked_fill(~allowed, -torch.inf)
             out = keep(scores.softmax(-1)) @ value
@@ -175,5 +175,5 @@ class MLP(nn.Module):
 
 
 def linears(module: nn.Module) -> list[nn.Linear]:
-    """The linear layers of a module, in order."""
+    """Return the linear layers of a module, in order."""
     return [m for m in module.modules() if isinstance(m, nn.Linear)]

@@ -1,4 +1,4 @@
-"""Constants that depend on a map's size: the sine position code of its tokens and the anchors of the detector.
+"""Constants that depend on the map size: the sine position code of the tokens and the anchors.
 
 Computed for any size, rectangles included, and cached. Published code makes them in float32 even for float64 networks,
 which is the default; the caller widens or narrows them.
@@ -13,18 +13,18 @@ from torch import Tensor
 from rtdetr.devices import is_recording
 
 SizesHW = tuple[tuple[int, int], ...]
-EPS = 0.01  # anchors nearer than this to the image's border are not valid
-BASE_SIZE = 0.05  # side of an anchor on the finest map, as a share of the image
+EPS = 0.01  # anchors closer than this to the image border are invalid
+BASE_SIZE = 0.05  # side of an anchor on the finest map, as a fraction of the image
 
 
 def inverse_sigmoid(x: Float[Tensor, "*n"], *, eps: float = 1e-5) -> Float[Tensor, "*n"]:
-    """Logit of a probability, finite for every input: both x and 1 - x count as at least `eps`."""
+    """Return the logit of a probability, finite for every input: x and 1 - x are clamped to at least `eps`."""
     x = x.clamp(0, 1)
     return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))
 
 
 def repeatable_inverse_sigmoid(x: Float[Tensor, "*n"], *, eps: float = 1e-5) -> Float[Tensor, "*n"]:
-    """`inverse_sigmoid` with the same bits on every processor: the logarithm is rounded from float64.
+    """`inverse_sigmoid` with the same bits on every CPU: the logarithm is rounded from float64.
 
     MKL's float32 logarithm differs in the last bit between processors with and without AVX-512.
     """
@@ -50,7 +50,7 @@ def _cached(function):
 def sine_position_code(
     height: int, width: int, channels: int, temperature: float, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "1 s {channels}"]:
-    """Sine code of a map's tokens, row by row: the first half of the channels encodes the row, the second the column.
+    """Return the sine position code of a map's tokens: half of the channels encode the row, half the column.
 
     Differs: published code scrambles the table of a map that is not square; on square maps both are the same.
     Source: arXiv 2304.08069 section 4.2.
@@ -68,7 +68,7 @@ def sine_position_code(
 def make_anchors(
     sizes_hw: SizesHW, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> tuple[Float[Tensor, "1 s 4"], Bool[Tensor, "1 s 1"]]:
-    """One anchor a token, as logits of cxcywh, with the mask of valid ones; invalid anchors are +inf.
+    """Return one anchor per token, as cxcywh logits, with the mask of valid anchors; invalid anchors are +inf.
 
     Args:
         sizes_hw: the (height, width) of each map, finest first; tokens follow row by row.

@@ -1,4 +1,4 @@
-"""From logits and normalized boxes to the best detections in pixels: no NMS, no clipping, as published."""
+"""Post-processing: the best detections in pixels, without NMS or clipping, as published."""
 
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -40,7 +40,7 @@ def postprocess(
 def best_pairs(
     scores: Float[Tensor, "b q k"], most: int
 ) -> tuple[Int64[Tensor, "b m"], Int64[Tensor, "b m"], Float[Tensor, "b m"]]:
-    """Return label, query and score of the best pairs of a query and a class, at most `most`, best first."""
+    """Return label, query and score of the best (query, class) pairs, at most `most`, best first."""
     num_classes = scores.shape[-1]
     scores = scores.flatten(1)
     scores, index = scores.topk(min(most, scores.shape[1]), dim=-1)
@@ -48,6 +48,6 @@ def best_pairs(
 
 
 def _pixels(boxes_cxcywh: Tensor, query: Tensor, sizes_wh: Tensor) -> Tensor:
-    """Boxes of the chosen queries as corners in pixels."""
+    """Return the boxes of the selected queries as corners in pixels."""
     boxes = cxcywh_to_xyxy(boxes_cxcywh) * sizes_wh.to(boxes_cxcywh.dtype).repeat(1, 2)[:, None]
     return boxes.gather(1, query[..., None].expand(-1, -1, 4))

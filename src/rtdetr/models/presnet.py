@@ -14,7 +14,7 @@ BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int, frozen: bool) -> nn.Module:
-    """Projection of a stage's first block: average pooling before a 1x1 convolution where the stage halves the map."""
+    """Projection of a stage's first block: average pooling before a 1x1 convolution if the stage halves the map."""
     if stride == 1:
         return ConvNorm(in_channels, out_channels, 1, frozen=frozen)
     pool = nn.AvgPool2d(2, 2, 0, ceil_mode=True)
@@ -22,7 +22,7 @@ def _shortcut(in_channels: int, out_channels: int, stride: int, frozen: bool) ->
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut."""
+    """Two 3x3 convolutions with a shortcut."""
 
     expansion = 1
 
@@ -37,7 +37,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions beside a shortcut; the 3x3 one carries the stride."""
+    """1x1, 3x3 and 1x1 convolutions with a shortcut; the 3x3 convolution has the stride."""
 
     expansion = 4
 
@@ -54,7 +54,7 @@ class Bottleneck(nn.Module):
 
 
 class Stage(nn.Module):
-    """Residual blocks at one resolution; the first one projects and, but for the first stage, halves the map."""
+    """Residual blocks at one resolution; the first one projects and, except in the first stage, halves the map."""
 
     def __init__(self, block: type, in_channels: int, width: int, *, count: int, stride: int, frozen: bool) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Stage(nn.Module):
 
 
 class PResNet(Backbone):
-    """Three-convolution stem, max-pool and four stages; `out_channels` are the widths of the three maps returned."""
+    """Three-convolution stem, max-pool and four stages; `out_channels` are the widths of the three returned maps."""
 
     def __init__(self, config: PResNetConfig, *, in_channels: int = 3) -> None:
         super().__init__()

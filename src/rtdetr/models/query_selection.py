@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def select_queries(logits: Float[Tensor, "b s k"], num_queries: int, method: str) -> Int64[Tensor, "b q"]:
-    """Return token indices, best first; fewer than `num_queries` where the maps have fewer tokens.
+    """Return token indices, best first; fewer than `num_queries` if the maps have fewer tokens.
 
     Args:
         logits: class scores of every token before the sigmoid; one column for `agnostic`.
@@ -22,6 +22,6 @@ def select_queries(logits: Float[Tensor, "b s k"], num_queries: int, method: str
 
 
 def take(x: Float[Tensor, "#b s d"], index: Int64[Tensor, "b q"]) -> Float[Tensor, "b q d"]:
-    """Rows of `x` at `index`, image by image."""
+    """Return the rows of `x` at `index`, per image."""
     x = x.expand(index.shape[0], -1, -1)
     return torch.gather(x, 1, index[..., None].expand(-1, -1, x.shape[-1]))

@@ -1,4 +1,4 @@
-"""Gradient checkpointing: activations inside a part of the network are computed again in the backward pass, not kept.
+"""Gradient checkpointing: activations inside parts of the network are recomputed in the backward pass instead of kept.
 
 Source: arXiv 1604.06174, through `torch.utils.checkpoint`.
 """
@@ -19,19 +19,19 @@ from rtdetr.models import RTDETR
 
 
 def recompute_activations(model: RTDETR) -> None:
-    """Let each of the `recomputed_parts` keep its inputs only. Its results stay the same."""
+    """Let each of the `recomputed_parts` keep only its inputs. Results stay the same."""
     for part in recomputed_parts(model):
-        part.forward = types.MethodType(_recomputing, part)  # a copy of a model gets a method of its own part
+        part.forward = types.MethodType(_recomputing, part)  # copies of a model get their own bound methods
 
 
 def recomputed_parts(model: RTDETR) -> list[nn.Module]:
-    """Backbone stages, fusion blocks and decoder layers, whose insides are worth more memory than time."""
+    """Return the backbone stages, fusion blocks and decoder layers, which save the most memory per recomputed time."""
     stages = [module for stage in model.backbone.stem_and_stages()[1:] for module in stage] or [model.backbone]
     return [*stages, *model.encoder.fpn_blocks, *model.encoder.pan_blocks, *model.decoder.decoder.layers]
 
 
 def checkpointed(checkpoint: Callable[..., Any], part: nn.Module, forward: Callable[..., Any], *inputs: Any) -> Any:
-    """Return `checkpoint(forward, *inputs)`, with a batch counted once in the running statistics of batch norms.
+    """Return `checkpoint(forward, *inputs)`, counting each batch once in the running statistics of batch norms.
 
     Args:
         checkpoint: `torch.utils.checkpoint.checkpoint` with its options, reentrant or not.
@@ -41,8 +41,8 @@ def checkpointed(checkpoint: Callable[..., Any], part: nn.Module, forward: Calla
     """
     tensors = (x for x in (*inputs, *part.parameters()) if isinstance(x, Tensor))
     if not any(x.requires_grad for x in tensors):
-        return forward(*inputs)  # nothing is kept anyway
-    if torch.compiler.is_compiling():  # whose second pass leaves the statistics out
+        return forward(*inputs)  # nothing is kept for the backward pass
+    if torch.compiler.is_compiling():  # its second pass does not update the statistics
         return checkpoint(forward, *inputs)
     runs = itertools.count()
 
@@ -55,7 +55,7 @@ def checkpointed(checkpoint: Callable[..., Any], part: nn.Module, forward: Calla
 
 
 def _recomputing(part: nn.Module, *inputs: Any) -> Any:
-    """Stand in for the `forward` of a part."""
+    """Replacement for the `forward` of a part."""
     forward = functools.partial(type(part).forward, part)
     if not (part.training and torch.is_grad_enabled()):
         return forward(*inputs)
@@ -64,7 +64,7 @@ def _recomputing(part: nn.Module, *inputs: Any) -> Any:
 
 @contextlib.contextmanager
 def _statistics_kept(part: nn.Module) -> Iterator[None]:
-    """Keep the running statistics of batch norms as they are."""
+    """Leave the running statistics of batch norms unchanged."""
     norms = [module for module in part.modules() if isinstance(module, _BatchNorm)]
     former = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     try:

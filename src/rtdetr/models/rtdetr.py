@@ -22,7 +22,7 @@ class RTDETR(nn.Module):
 
     Call it with images, float (b, c, h, w) in [0, 1], RGB, stretched to any height and width that are multiples of 32.
     It returns an `RTDETROutput`: `logits` (b, q, k) before the sigmoid and `boxes_cxcywh` (b, q, 4) normalized to the
-    image. In train mode, with targets (labels int64 (n,), boxes float (n, 4) normalized cxcywh, one dict an image), it
+    image. In train mode, with targets (labels int64 (n,), boxes float (n, 4) normalized cxcywh, one dict per image), it
     also holds the outputs of the auxiliary layers, of the encoder and of the denoising queries. `postprocess` turns the
     output into detections. Boxes are float32 or wider whatever the model's type. Under `torch.jit.trace` the output in
     eval mode is a `LayerOutput` of logits and boxes; what is traced takes any batch and size.
@@ -40,7 +40,7 @@ class RTDETR(nn.Module):
         super().__init__()
         self.config = config = settled(config)
         self.is_fused = False  # a fused model is for inference only and is never saved
-        if backbone is None:  # a given one stands in for config.backbone
+        if backbone is None:  # a given backbone replaces that of the configuration
             backbone = build_backbone(config.backbone, in_channels=config.in_channels)
         self.backbone = backbone
         encoder = HybridEncoder(
@@ -55,13 +55,13 @@ class RTDETR(nn.Module):
             values = getattr(config, name)
             shaped = None if values is None else torch.tensor(values).view(1, -1, 1, 1)
             self.register_buffer(name, shaped, persistent=False)
-        # drawn after the encoder, registered before it: both orders are the published ones
+        # initialized after the encoder, registered before it: both orders are the published ones
         self.decoder = RTDETRDecoder(config, wide_constants=wide_constants)
         self.encoder = encoder
 
     @property
     def num_queries(self) -> int:
-        """Object queries an image; may be changed on a trained model, which has no weights a query."""
+        """Number of object queries per image. Can be changed after training."""
         return self.decoder.num_queries
 
     @num_queries.setter
@@ -94,7 +94,7 @@ class RTDETR(nn.Module):
         if self.pixel_std is not None:
             images = images / self.pixel_std
         output = self.decoder(self.encoder(self.backbone(images), trace), targets, trace)
-        if torch.jit.is_tracing() and not self.training and trace is None:  # it takes tensors alone
+        if torch.jit.is_tracing() and not self.training and trace is None:  # traced functions take tensors only
             return LayerOutput(output.logits, output.boxes_cxcywh)
         return output
 
@@ -137,9 +137,9 @@ class RTDETR(nn.Module):
                 f"target {i}: expected labels int64 (n,) and boxes (n, 4), "
                 f"got labels {labels.dtype} {tuple(labels.shape)} and boxes {tuple(boxes.shape)}"
             )
-        if labels.device.type != "cpu" or len(labels) == 0:  # elsewhere a look at the values would wait for the device
+        if labels.device.type != "cpu" or len(labels) == 0:  # on other devices, reading the values would synchronize
             return
-        wrong = ~(boxes.abs().amax(1) <= 2) | (boxes[:, 2:].amin(1) < 0)  # NaN too; boxes may reach over the border
+        wrong = ~(boxes.abs().amax(1) <= 2) | (boxes[:, 2:].amin(1) < 0)  # NaN too; boxes may extend beyond the image
         if wrong.any():
             box = boxes[wrong][0].tolist()
             raise InputError(f"target {i}: expected boxes as cxcywh in 0..1 of the image, got {box}")
@@ -159,7 +159,7 @@ def build_model(
     label_noise_ratio: float | None = None,
     box_noise_scale: float | None = None,
 ) -> RTDETR:
-    """Build a detector in train mode, with fresh weights but for a pretrained backbone of timm (`backbone.pretrained`).
+    """Build a detector in train mode with fresh weights, except for a pretrained timm backbone (`backbone.pretrained`).
 
     Args:
         model: a name of `list_models()` (or a published short name), or a configuration.
