@@ -81,7 +81,8 @@ class ClassList(NamedTuple):
             return self.for_rows(count)
         if self.categories != known:
             raise ConfigError(
-                f"{model} has other names for its {counted(len(known), 'class')}. Omit categories (--classes)"
+                f"{model} already names its {counted(len(known), 'class')}, with other names. Omit categories "
+                "(--classes)"
             )
         return known
 

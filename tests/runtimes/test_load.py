@@ -69,7 +69,7 @@ def test_options_that_a_kind_of_file_has_not(checkpoint, tmp_path):
         ):
             rtdetr.load(file, **option)
     for classes in (rtdetr.COCO80, ["bolt", "screw"], "ids"):
-        with pytest.raises(ConfigError, match=r"has other names for its 2 classes\. Omit categories \(--classes\)"):
+        with pytest.raises(ConfigError, match=r"already names its 2 classes, with other names\. Omit categories"):
             rtdetr.load(checkpoint, categories=classes)
     for count, said in ((0, "an integer of at least 1"), (100_000, "at most 1024")):
         with pytest.raises(ConfigError, match=f"num_threads must be {said}, got {count}"):

@@ -332,5 +332,5 @@ def test_stand_ins_for_class_names_are_replaced(tmp_path):
 def test_classes_of_a_file_that_names_its_own(tmp_path):
     file = save_graph(tmp_path / "named.onnx")
     assert rtdetr.load(file, categories=make_metadata().categories).names == ("bolt", "nut", "washer")
-    with pytest.raises(ConfigError, match=r"named\.onnx has other names for its 3 classes\. Omit categories"):
+    with pytest.raises(ConfigError, match=r"named\.onnx already names its 3 classes, with other names\. Omit"):
         rtdetr.load(file, categories=VOC20)

@@ -34,7 +34,7 @@ MaxPixels = Annotated[
         parser=str,
         metavar="COUNT",
         callback=_set_max_pixels,
-        help="Most pixels of an image, such as 400M. Default: about 179M, as a guard against damaged files.",
+        help="Maximum number of pixels per image, such as 400M. Default: about 179M, as a guard against damaged files.",
     ),
 ]
 BadBoxes = Annotated[
@@ -51,7 +51,7 @@ Classes = Annotated[
     typer.Option(
         "--classes",
         metavar="FILE|coco|voc|ids",
-        help="Classes of a model that names none: annotations or a list of names. ids or ids:FILE: "
+        help="Class names, if the model has none: annotations or a list of names. ids or ids:FILE: "
         "its class rows are category ids.",
     ),
 ]
@@ -86,7 +86,7 @@ ModelFile = Annotated[
     typer.Option(
         "--config",
         "-c",
-        help="Network of a checkpoint that does not store it: published YAML file, config.json or model name.",
+        help="Network, if the checkpoint does not store it: published YAML file, config.json or model name.",
     ),
 ]
 Precision = Annotated[

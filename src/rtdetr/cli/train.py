@@ -56,7 +56,7 @@ def train(
     size_hw: Annotated[
         str | None, typer.Option("--size", help="Image size in pixels: 640, or 480x640 (height x width).")
     ] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate. Those of parameter groups scale with it.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate; rates of parameter groups scale with it.")] = None,
     set: Annotated[
         list[str] | None,
         typer.Option(
@@ -82,7 +82,7 @@ def train(
         str | None, typer.Option(help="Boxes without area inside their image: error stops, drop leaves them out.")
     ] = None,
     bad_images: Annotated[
-        str | None, typer.Option(help="Unreadable images: error stops, skip replaces them by others.")
+        str | None, typer.Option(help="Unreadable images: error stops, skip uses other images.")
     ] = None,
     max_pixels: MaxPixels = None,
     loggers: Annotated[

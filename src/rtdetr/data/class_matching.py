@@ -97,8 +97,11 @@ def _refuse(annotations: Annotations, names: list[str], file: Path) -> NoReturn:
         _listed("only the model has", sorted(set(names) - set(own))),
         _listed("only the file has", sorted(set(found) - set(names))),
     )
+    problem = f"expected the {counted(len(names), 'class')} of the model, got {len(own)}"
+    if len(own) == len(names):
+        problem = f"its {counted(len(own), 'class')} are not those of the model"
     raise DatasetError(
-        f"{file}: expected the {counted(len(names), 'class')} of the model, got {len(own)}{of_voc};"
+        f"{file}: {problem}{of_voc};"
         f"{';'.join(filter(None, lists))}. Use a model trained on these classes, or give the classes the same "
         f"names{remedy}. If the model has no class names, set them with --classes"
     )
