@@ -62,7 +62,7 @@ for one in report.classes:
 # boxes must sit on the objects.
 
 # %%
-batch = min(Path("finetuned/pictures").glob("batch_*.png"))
+batch = min(Path("finetuned/images").glob("batch_*.png"))
 jpeg = io.BytesIO()
 with PILImage.open(batch) as sheet:
     sheet.thumbnail((640, 640))
