@@ -98,7 +98,7 @@ def _read_labels(part: Part, split: YoloSplit, names: Sequence[str]) -> list[boo
         part.num_listed_boxes += len(rows)
         for row in rows:
             if isinstance(row, Row):
-                label = label_of_id.get(row.number, UNKNOWN)  # type: ignore[arg-type]  # 3.0 finds 3
+                label = label_of_id.get(row.number, UNKNOWN)  # type: ignore[arg-type]  # a float 3.0 finds the key 3
                 corners.extend(row.corners)
                 labels.append(label)
                 images.append(image)

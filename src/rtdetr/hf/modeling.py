@@ -60,7 +60,7 @@ class RTDetrV2PreTrainedModel(HuggingFaceFiles, PreTrainedModel):
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False  # lets the Trainer average over accumulated batches
     _supports_sdpa = True
-    _no_split_modules = ["PResNet", "HGNetv2", "AutoBackboneMaps", "HybridEncoder", "RTDETRDecoder"]  # noqa: RUF012
+    _no_split_modules = ["PResNet", "HGNetv2", "TimmBackbone", "AutoBackboneMaps", "HybridEncoder", "RTDETRDecoder"]  # noqa: RUF012
 
     def __init__(self, config: StockConfig) -> None:
         super().__init__(own_config(config))

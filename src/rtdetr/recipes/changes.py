@@ -52,6 +52,8 @@ def change(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
         ConfigError: as for `adapt` and `override`.
     """
     first = [name for name in _ADAPTED if name in values]
+    if isinstance(size_hw := values.get("train_size_hw"), tuple):  # from --size; the message has the nearest sizes
+        _check_size(size_hw)
     checked = override(recipe, {name: values[name] for name in first})  # validate before use
     adapted = adapt(recipe, **{_ADAPTED[name]: getattr(checked, name) for name in first})
     return override(adapted, {name: value for name, value in values.items() if name not in first})
@@ -113,9 +115,13 @@ def _with_epochs(recipe: Recipe, epochs: int) -> dict[str, object]:
     return {"epochs": epochs, **changes}
 
 
-def _with_size(recipe: Recipe, size_hw: SizeHW) -> dict[str, object]:
+def _check_size(size_hw: SizeHW) -> None:
     if problem := size_problem(size_hw):
-        raise ConfigError(f"image size: {problem}")
+        raise ConfigError(f"image size (--size, Python: size_hw): {problem}")
+
+
+def _with_size(recipe: Recipe, size_hw: SizeHW) -> dict[str, object]:
+    _check_size(size_hw)
     ratio = max(size_hw) / max(recipe.train_size_hw)
     sides = tuple(max(round(side * ratio / STRIDE), 1) * STRIDE for side in recipe.multiscale_sizes)
     return {"train_size_hw": size_hw, "multiscale_sizes": sides}
