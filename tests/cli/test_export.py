@@ -51,6 +51,16 @@ def test_a_checked_file(weights, tmp_path):
     assert [x.name for x in tmp_path.iterdir()] == ["model.onnx"]
 
 
+def test_json_stands_alone(weights, tmp_path):
+    path = tmp_path / "model.onnx"
+    result = run(weights, "-o", path, "--json", "-")
+    found = json.loads(result.stdout)
+    assert (found["file"], found["kept_float"], found["passed"]) == (str(path), [], True)
+    assert "passed" in result.stderr
+    result = run(weights, "-o", path, "--no-check", "--json", tmp_path / "found.json")
+    assert json.loads((tmp_path / "found.json").read_text()) == {"file": str(path), "kept_float": []}
+
+
 def test_the_format_by_the_name_of_the_file(weights, tmp_path):
     pytest.importorskip("openvino")
     result = run(weights, "-o", tmp_path / "model.xml", "--no-check", "--precision", "float16")

@@ -10,6 +10,7 @@ from rtdetr.cli.arguments import (
     BadImages,
     Classes,
     DropUnused,
+    JsonFile,
     MaxPixels,
     ModelFile,
     Recursive,
@@ -96,6 +97,7 @@ def export(
     max_drop: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="int8: largest drop of AP, 0 to 1. Default: 0.01.")
     ] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Export a model for another runtime.
 
@@ -136,6 +138,7 @@ def export(
         images=find_images(images, recursive=recursive) if images else None,
         data=data,
         on_bad_image=bad_images,
+        json_file=json_file,
     )
 
 

@@ -80,6 +80,8 @@ def write_and_report(
         raise typer.Exit(REFUSED) from None
     if result.report is not None:
         show(result.report, file=str(result.path), kept_float=list(result.kept_float))
+    elif json_file:  # nothing was compared
+        write_json({"file": str(result.path), "kept_float": []}, json_file)
     if result.kept_float:
         typer.echo(f"kept in float: {', '.join(result.kept_float)}", err=to_stderr)
     nodes = "" if result.num_nodes is None else f", {counted(result.num_nodes, 'operator')}"

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rtdetr.cli.arguments import BadImages, Classes, DropUnused, MaxPixels, ModelFile, find_images, parse_size
+from rtdetr.cli.arguments import BadImages, Classes, DropUnused, JsonFile, MaxPixels, ModelFile, find_images, parse_size
 from rtdetr.cli.exporting import default_file, stated, write_and_report
 
 
@@ -41,9 +41,7 @@ def quantize(
     symmetric: Annotated[
         bool, typer.Option("--symmetric", help="Use ranges around zero, as TensorRT needs them.")
     ] = False,
-    json_file: Annotated[
-        str | None, typer.Option("--json", help="Write the results as JSON. - is standard output, without the text.")
-    ] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Quantize a model to INT8.
 
