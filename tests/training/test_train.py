@@ -628,3 +628,13 @@ def test_a_second_training_in_the_process_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "second").exists()
     with only_the_loop():
         assert run_tiny(folder, tmp_path / "second", epochs=1).finished
+
+
+def test_a_dry_run_beside_a_run_shows_the_plan_and_writes_nothing(data, tmp_path, caplog):
+    with only_the_loop():
+        run_tiny(data, tmp_path / "run", epochs=1)
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()}
+    result = run_tiny(data, tmp_path / "run", epochs=7, dry_run=True)
+    assert "already holds a run" in caplog.text and "Nothing is written there" in caplog.text
+    assert "7 epochs" in result.plan and not result.finished
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()} == before
