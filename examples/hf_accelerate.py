@@ -32,7 +32,7 @@ from rtdetr.hf.training import (
     collate,
     resize_batch,
 )
-from rtdetr.recipes import adapt
+from rtdetr.recipes import change
 from rtdetr.recipes.named_recipes import finetune
 from rtdetr.training import ModelEMA
 
@@ -50,7 +50,7 @@ def main() -> None:
         batch_size=options.batch_size,
         epochs=options.epochs,
     )
-    recipe = adapt(recipe, size_hw=(options.size, options.size))
+    recipe = change(recipe, {"train_size_hw": (options.size, options.size)})
     on_cpu = not torch.accelerator.is_available()
     accelerator = Accelerator(cpu=on_cpu, gradient_accumulation_steps=recipe.accumulate)
 

@@ -29,7 +29,7 @@ from rtdetr.hf.training import (
     collate,
     training_arguments,
 )
-from rtdetr.recipes import adapt
+from rtdetr.recipes import change
 from rtdetr.recipes.named_recipes import finetune
 
 
@@ -45,7 +45,7 @@ def main() -> None:
         batch_size=options.batch_size,
         epochs=options.epochs,
     )
-    recipe = adapt(recipe, size_hw=(options.size, options.size))
+    recipe = change(recipe, {"train_size_hw": (options.size, options.size)})
     steps_per_epoch = math.ceil(len(train_data) / recipe.batch_size)
 
     names = train_data.categories.names

@@ -57,11 +57,11 @@ class RTDETROutput(NamedTuple):
 
 @dataclass
 class Trace:
-    """Records intermediate values of a forward pass, for callers that inspect them; the detector needs none.
+    """Records intermediate values of a forward pass: `model(images, trace=Trace())` fills its fields.
 
-    Values are not copies, so gradients of the results flow through them. The m queries are the matching queries; with
-    `with_denoising`, all queries, denoising queries first. `contents` and `references_cxcywh` hold the input of each
-    decoder layer and, at the end, the output of the last one.
+    Values are not copies, so gradients of a loss on them reach the network. The m queries are the matching queries;
+    with `with_denoising`, all queries, denoising queries first. `contents` and `references_cxcywh` hold the input of
+    each decoder layer and, at the end, the output of the last one. Use a new `Trace` for each forward pass.
     """
 
     with_denoising: bool = False

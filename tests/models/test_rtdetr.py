@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
 import rtdetr
 from rtdetr import zoo
 from rtdetr.errors import ConfigError, InputError
 from rtdetr.models import build_model, fuse, postprocess
+from rtdetr.structures import Trace
 
 # name: parameters, trainable parameters, GFLOPs at 640x640 in training form and fused (2 x multiply-add of
 # convolutions and matrix products), as measured on the published implementation
@@ -293,3 +295,28 @@ def test_known_detections_of_one_label_a_query() -> None:
     torch.testing.assert_close(scores[0], torch.tensor([0.8808, 0.7311]), rtol=0, atol=1e-4)
     torch.testing.assert_close(xyxy[0], torch.tensor([[-10.0, -20, 30, 60], [40, 60, 60, 140]]))
     assert postprocess(logits, boxes, sizes_wh=sizes_wh, max_detections=1, one_label=True)[0].tolist() == [[2]]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_trace_records_without_changing_the_output(training):
+    model = build_model("test-tiny", num_classes=3).train(training)
+    images, targets = torch.rand(2, 3, 64, 96), [{"labels": torch.tensor([1]), "boxes": torch.full((1, 4), 0.5)}] * 2
+    outputs, traces = [], [Trace(), Trace(with_attentions=True), Trace(with_denoising=True)]
+    for trace in (None, *traces):
+        torch.manual_seed(0)
+        model.zero_grad()
+        outputs.append(model(images, targets if training else None, trace))
+    for output in outputs[1:]:
+        assert_close(output.boxes_cxcywh, outputs[0].boxes_cxcywh)
+    queries, noisy = model.decoder.num_queries, outputs[0].denoising_meta.num_queries if training else 0
+    for trace, count in zip(traces, (queries, queries, queries + noisy), strict=True):
+        assert {x.shape[1] for x in (*trace.contents, *trace.references_cxcywh)} == {count}
+    assert [x.shape[-2:] for x in traces[0].encoder_maps] == [(8, 12), (4, 6), (2, 3)]
+    assert_close(traces[0].references_cxcywh[-1], outputs[0].boxes_cxcywh)
+    assert not traces[0].self_attentions
+    for attention in traces[1].self_attentions:
+        assert attention.shape[-2:] == (queries, queries)
+        assert_close(attention.sum(-1), torch.ones(attention.shape[:-1]))
+    model.zero_grad()
+    traces[1].encoder_maps[0].square().sum().backward()
+    assert next(model.backbone.parameters()).grad.abs().sum() > 0

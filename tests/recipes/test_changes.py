@@ -5,56 +5,62 @@ import pytest
 from rtdetr import zoo
 from rtdetr.config import ParameterGroup, Recipe
 from rtdetr.errors import ConfigError
-from rtdetr.recipes.changes import adapt, override, parse_assignments
+from rtdetr.recipes.changes import change, parse_assignments
 
 
 def test_nothing_asked_for_changes_nothing():
     recipe = zoo.recipe("deim_rtdetrv2_r50vd")
-    assert adapt(recipe) == recipe
-    assert override(recipe, {}) == recipe
+    assert change(recipe, {}) == recipe
 
 
 @pytest.mark.parametrize(("epochs", "stop"), [(30, 29), (72, 71), (100, 99), (1, 0)])
 def test_augmentation_stops_as_long_before_the_end(epochs, stop):
-    recipe = adapt(Recipe(), epochs=epochs)
+    recipe = change(Recipe(), {"epochs": epochs})
     assert (recipe.epochs, recipe.augmentation_stop_epoch, recipe.multiscale_stop_epoch) == (epochs, stop, stop)
 
 
 def test_what_never_stops_goes_on_never_stopping():
-    recipe = adapt(zoo.recipe("rtdetr_r50vd"), epochs=10)
+    recipe = change(zoo.recipe("rtdetr_r50vd"), {"epochs": 10})
     assert (recipe.epochs, recipe.augmentation_stop_epoch, recipe.multiscale_stop_epoch) == (10, None, None)
 
 
 def test_the_flat_part_keeps_its_share():
-    assert adapt(zoo.recipe("deim_rtdetrv2_r50vd"), epochs=30).flat_epochs == 17  # 34 of 60
+    assert change(zoo.recipe("deim_rtdetrv2_r50vd"), {"epochs": 30}).flat_epochs == 17  # 34 of 60
 
 
 def test_multiscale_follows_the_size():
-    recipe = adapt(Recipe(), size_hw=(320, 320))
+    recipe = change(Recipe(), {"train_size_hw": (320, 320)})
     assert recipe.train_size_hw == (320, 320)
     assert set(recipe.multiscale_sizes) == {256, 288, 320, 352, 384}
     assert recipe.multiscale_sizes.count(320) >= 3
-    assert adapt(Recipe(), size_hw=(640, 384)).multiscale_sizes == Recipe().multiscale_sizes
+    assert change(Recipe(), {"train_size_hw": (640, 384)}).multiscale_sizes == Recipe().multiscale_sizes
 
 
 @pytest.mark.parametrize("size_hw", [(600, 640), (0, 0), (16, 16)])
 def test_a_size_the_network_cannot_have(size_hw):
     with pytest.raises(ConfigError, match=r"multiples of 32, got \d+x\d+"):
-        adapt(Recipe(), size_hw=size_hw)
+        change(Recipe(), {"train_size_hw": size_hw})
 
 
 def test_rates_of_groups_follow():
-    recipe = adapt(Recipe(lr=1e-4, groups=(ParameterGroup(pattern="a", lr=1e-5), ParameterGroup(pattern="b"))), lr=4e-4)
+    groups = (ParameterGroup(pattern="a", lr=1e-5), ParameterGroup(pattern="b"))
+    recipe = change(Recipe(lr=1e-4, groups=groups), {"lr": 4e-4})
     assert recipe.lr == 4e-4
     assert recipe.groups[0].lr == pytest.approx(4e-5)
     assert recipe.groups[1].lr is None
 
 
-def test_override_reads_text_as_yaml():
+def test_given_values_win_over_dependent_ones():
+    recipe = change(Recipe(), {"milestones": "[7]", "epochs": "10", "lr": 1e-3, "backbone_lr": 1e-6})
+    assert (recipe.epochs, recipe.milestones, recipe.backbone_lr) == (10, (7,), 1e-6)
+    assert recipe.augmentation_stop_epoch == 9
+
+
+def test_text_values_are_read_as_yaml():
     text = {"lr": "2e-4", "warmup_iterations": "50", "augmentation_stop_epoch": "null", "loss.bbox_weight": "4"}
     text["groups"] = "[{pattern: backbone, lr: 1e-5}]"
     text["multiscale_sizes"] = "[]"
-    recipe = override(Recipe(), text)
+    recipe = change(Recipe(), text)
     assert (recipe.lr, recipe.warmup_iterations, recipe.augmentation_stop_epoch) == (2e-4, 50, None)
     assert recipe.loss == Recipe().loss.replace(bbox_weight=4.0)
     assert (recipe.groups, recipe.multiscale_sizes) == ((ParameterGroup(pattern="backbone", lr=1e-5),), ())
@@ -73,7 +79,7 @@ def test_override_reads_text_as_yaml():
 )
 def test_mistakes_are_named(name, value, message):
     with pytest.raises(ConfigError, match=message) as caught:
-        override(Recipe(), {name: value})
+        change(Recipe(), {name: value})
     assert "\n" not in str(caught.value)
 
 

@@ -11,7 +11,7 @@ from rtdetr.categories import COCO80
 from rtdetr.config import ModelConfig, Recipe
 from rtdetr.errors import ConfigError
 from rtdetr.recipes.named_recipes import deim, finetune, named_recipe
-from rtdetr.recipes.resolve import DataSummary, configure, for_data
+from rtdetr.recipes.resolve import DataSummary, configure
 from rtdetr.recipes.written import read_written
 from tests.training.small import settings_of
 
@@ -87,7 +87,7 @@ def test_a_zoo_name_is_a_recipe():
 
 def chosen(settings, names=("cat",), num_images=1000):
     written = read_written("d", {"output_dir": "o", **settings})
-    return for_data(configure(written), written, DataSummary(num_images, names))
+    return configure(written, DataSummary(num_images, names))
 
 
 def test_which_recipe_is_taken():
@@ -125,4 +125,4 @@ def test_a_resumed_run_is_not_fitted_again(tmp_path, monkeypatch):
     config = chosen({"weights": "rtdetrv2_r50vd"}, num_images=50)
     for saved in (config.model_dump(mode="json"), {**config.model_dump(mode="json"), "recipe_changes": None}):
         again = read_written(None, {}, saved=saved)
-        assert configure(again) == for_data(configure(again), again, DataSummary(5000, ("cat",))) == config
+        assert configure(again) == configure(again, DataSummary(5000, ("cat",))) == config

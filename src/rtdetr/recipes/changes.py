@@ -1,4 +1,4 @@
-"""Change a recipe: its epochs, image size or learning rate, or any single value by dotted name."""
+"""Change values of a recipe by dotted name, together with the values that depend on them."""
 
 from collections.abc import Iterable, Mapping
 
@@ -8,66 +8,32 @@ from rtdetr.config import STRIDE, Recipe, SizeHW, size_problem
 from rtdetr.errors import ConfigError
 from rtdetr.yaml_files import parse_yaml
 
-_ADAPTED = {"epochs": "epochs", "batch_size": "batch_size", "train_size_hw": "size_hw", "lr": "lr"}  # names in `adapt`
-
-
-def adapt(
-    recipe: Recipe,
-    *,
-    epochs: int | None = None,
-    batch_size: int | None = None,
-    size_hw: SizeHW | None = None,
-    lr: float | None = None,
-    precision: str | None = None,
-) -> Recipe:
-    """Return the recipe with a few values changed, together with the values that depend on them.
-
-    Args:
-        epochs: length of the run. Augmentation and multi-scale stop the same number of epochs before the end; other
-            values in epochs are scaled with the length.
-        batch_size: images per step. The learning rate does not change.
-        size_hw: height and width of the training images, multiples of 32. Multi-scale sizes are scaled accordingly.
-        lr: base learning rate; the rates of the parameter groups and of the backbone are scaled accordingly.
-        precision: "float32", "bfloat16", "float16" or "auto".
-
-    Raises:
-        ConfigError: a value is invalid.
-    """
-    changes: dict[str, object] = {"batch_size": batch_size, "precision": precision}
-    if epochs is not None:
-        changes |= _with_epochs(recipe, epochs)
-    if size_hw is not None:
-        changes |= _with_size(recipe, size_hw)
-    if lr is not None:
-        scaled = [g if g.lr is None else g.replace(lr=g.lr * lr / recipe.lr) for g in recipe.groups]
-        backbone_lr = None if recipe.backbone_lr is None else recipe.backbone_lr * lr / recipe.lr
-        changes |= {"lr": lr, "groups": tuple(scaled), "backbone_lr": backbone_lr}
-    return recipe.replace(**{key: value for key, value in changes.items() if value is not None})
-
 
 def change(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
-    """Return the recipe with values changed: those that others depend on first (`adapt`), then the rest (`override`).
+    """Return the recipe with values changed, together with the values that depend on them.
 
-    Raises:
-        ConfigError: as for `adapt` and `override`.
-    """
-    first = [name for name in _ADAPTED if name in values]
-    if isinstance(size_hw := values.get("train_size_hw"), tuple):  # from --size; the message has the nearest sizes
-        _check_size(size_hw)
-    checked = override(recipe, {name: values[name] for name in first})  # validate before use
-    adapted = adapt(recipe, **{_ADAPTED[name]: getattr(checked, name) for name in first})
-    return override(adapted, {name: value for name, value in values.items() if name not in first})
-
-
-def override(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
-    """Return the recipe with single values replaced.
+    - `epochs`: augmentation and multi-scale stop the same number of epochs before the end; other values in epochs are
+      scaled with the length of the run.
+    - `train_size_hw`: multi-scale sizes are scaled accordingly.
+    - `lr`: the learning rates of the parameter groups and of the backbone are scaled accordingly. The batch size does
+      not change the learning rate.
 
     Args:
-        values: values by dotted name, such as {"lr": 2e-4, "loss.bbox_weight": "4"}; strings are parsed as YAML.
+        values: values by dotted name, such as {"lr": 2e-4, "loss.bbox_weight": "4"}; strings are parsed as YAML. They
+            take precedence over dependent values.
 
     Raises:
         ConfigError: a setting is unknown (the message suggests the nearest one), or a value is invalid.
     """
+    if isinstance(size_hw := values.get("train_size_hw"), tuple):  # from --size; the message has the nearest sizes
+        _check_size(size_hw)
+    checked = _with_values(recipe, {name: values[name] for name in _DEPENDENTS if name in values})
+    dependents = [dependent(recipe, checked) for name, dependent in _DEPENDENTS.items() if name in values]
+    return _with_values(recipe, {name: value for changed in (*dependents, values) for name, value in changed.items()})
+
+
+def _with_values(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
+    """Return the recipe with single values replaced, by dotted name."""
     for name, value in values.items():
         if isinstance(value, str):
             value = parse(name, value)
@@ -104,15 +70,31 @@ def parse(name: str, value: str) -> object:
         ) from None
 
 
-def _with_epochs(recipe: Recipe, epochs: int) -> dict[str, object]:
-    longer = epochs - recipe.epochs
+def _with_epochs(recipe: Recipe, changed: Recipe) -> dict[str, object]:
+    epochs, longer = changed.epochs, changed.epochs - recipe.epochs
     stops = {name: getattr(recipe, name) for name in ("augmentation_stop_epoch", "multiscale_stop_epoch")}
-    changes: dict[str, object] = {name: max(stop + longer, 0) for name, stop in stops.items() if stop}  # 0: disabled
+    values: dict[str, object] = {name: max(stop + longer, 0) for name, stop in stops.items() if stop}  # 0: disabled
     for name in ("augmentation_start_epoch", "flat_epochs", "mixing_stop_epoch"):
         share = getattr(recipe, name)
-        changes[name] = None if share is None else round(share * epochs / recipe.epochs)
-    changes["milestones"] = tuple(max(round(one * epochs / recipe.epochs), 1) for one in recipe.milestones)
-    return {"epochs": epochs, **changes}
+        values[name] = None if share is None else round(share * epochs / recipe.epochs)
+    values["milestones"] = tuple(max(round(one * epochs / recipe.epochs), 1) for one in recipe.milestones)
+    return values
+
+
+def _with_size(recipe: Recipe, changed: Recipe) -> dict[str, object]:
+    _check_size(changed.train_size_hw)
+    ratio = max(changed.train_size_hw) / max(recipe.train_size_hw)
+    sides = tuple(max(round(side * ratio / STRIDE), 1) * STRIDE for side in recipe.multiscale_sizes)
+    return {"multiscale_sizes": sides}
+
+
+def _with_rate(recipe: Recipe, changed: Recipe) -> dict[str, object]:
+    lr = changed.lr
+    groups = tuple(one if one.lr is None else one.replace(lr=one.lr * lr / recipe.lr) for one in recipe.groups)
+    return {
+        "groups": groups,
+        "backbone_lr": None if recipe.backbone_lr is None else recipe.backbone_lr * lr / recipe.lr,
+    }
 
 
 def _check_size(size_hw: SizeHW) -> None:
@@ -120,8 +102,5 @@ def _check_size(size_hw: SizeHW) -> None:
         raise ConfigError(f"image size (--size, Python: size_hw): {problem}")
 
 
-def _with_size(recipe: Recipe, size_hw: SizeHW) -> dict[str, object]:
-    _check_size(size_hw)
-    ratio = max(size_hw) / max(recipe.train_size_hw)
-    sides = tuple(max(round(side * ratio / STRIDE), 1) * STRIDE for side in recipe.multiscale_sizes)
-    return {"train_size_hw": size_hw, "multiscale_sizes": sides}
+_DEPENDENTS = {"epochs": _with_epochs, "train_size_hw": _with_size, "lr": _with_rate}
+"""Functions that return the values that depend on a setting."""

@@ -9,24 +9,25 @@ import re
 from rtdetr import zoo
 from rtdetr.config import ModelConfig, PResNetConfig, Recipe
 from rtdetr.errors import ConfigError, nearest
-from rtdetr.recipes.changes import adapt
+from rtdetr.recipes.changes import change
 
 PUBLISHED, FINETUNE, DEIM = RECIPES = ("published", "finetune", "deim")
-AUTO = "auto"  # no recipe given: finetune or published, depending on the data (`resolve.py`)
+AUTO = "auto"  # no recipe given: finetune or published, depending on the classes (`resolve.py`)
 
 
 def named_recipe(name: str, model: str, network: ModelConfig | None = None) -> Recipe:
-    """Return a recipe that does not depend on the data.
+    """Return a recipe by name, before it is adapted to the data.
 
     Args:
-        name: "published", "deim", or a model of the zoo, for the published recipe of that model.
+        name: "published", "deim", "finetune" (the published recipe, which the function `finetune` adapts to the data),
+            or a model of the zoo, for the published recipe of that model.
         model: zoo name of the model to train, or the name of `network`.
         network: the model, if it is not in the zoo.
 
     Raises:
         ConfigError: the recipe or model is unknown. The message suggests the nearest name.
     """
-    if name == PUBLISHED:
+    if name in (PUBLISHED, FINETUNE):
         return published(model, network)
     if name == DEIM:
         return deim(model, network)
@@ -64,8 +65,9 @@ def deim(model: str, network: ModelConfig | None = None) -> Recipe:
     backbone = (network or zoo.model_config(model)).backbone
     is_small = isinstance(backbone, PResNetConfig) and backbone.depth < 50
     recipe = zoo.recipe("deim_rtdetrv2_r18vd" if is_small else "deim_rtdetrv2_r50vd")
-    groups = adapt(own, lr=recipe.lr).groups
-    return adapt(recipe.replace(groups=groups, grouping=own.grouping), size_hw=own.train_size_hw)
+    groups = change(own, {"lr": recipe.lr}).groups
+    recipe = recipe.replace(groups=groups, grouping=own.grouping)
+    return change(recipe, {"train_size_hw": own.train_size_hw})
 
 
 def finetune(

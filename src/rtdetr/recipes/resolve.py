@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rtdetr.categories import COCO80
-from rtdetr.config import Recipe, TrainConfig
+from rtdetr.config import TrainConfig
 from rtdetr.data import DetectionDataset
 from rtdetr.data.sampling import epoch_length, repeat_factors
 from rtdetr.devices import choose_device
@@ -23,12 +23,11 @@ from rtdetr.evaluation import CocoMetrics
 from rtdetr.fonts import given_face
 from rtdetr.images import allow_pixels
 from rtdetr.recipes.changes import change
-from rtdetr.recipes.named_recipes import AUTO, FINETUNE, PUBLISHED, finetune, named_recipe, published
+from rtdetr.recipes.named_recipes import AUTO, FINETUNE, PUBLISHED, finetune, named_recipe
 from rtdetr.recipes.run_data import GivenData, open_run_data
 from rtdetr.recipes.written import Written, read_written
 
 METRICS = [name for name in CocoMetrics._fields if name != "per_class"]
-DEPENDENT = (AUTO, FINETUNE)  # recipes that depend on the data
 
 
 class DataSummary(NamedTuple):
@@ -73,56 +72,47 @@ def resolve(
         DatasetError: a dataset is missing, malformed, or has images that are too large.
     """
     written = read_written(data, settings, resume=resume, saved=saved)
-    draft = configure(written)  # without the data, to find mistakes before reading it
+    draft = configure(written)  # finds mistakes before the data is read
     check(draft)
     datasets = open_run_data(draft, GivenData.among(data, settings.get("val_data")))
-    summary = DataSummary.of(datasets["train"], balance=draft.balance)
-    return RunSettings(for_data(draft, written, summary), datasets)
+    return RunSettings(configure(written, DataSummary.of(datasets["train"], balance=draft.balance)), datasets)
 
 
-def configure(written: Written) -> TrainConfig:
-    """Return the settings of a run. A recipe that depends on the data is the published one until `for_data` is called.
-
-    Raises:
-        ConfigError: a value is invalid.
-    """
-    values = written.values
-    model, network = values["model"], values["network"]
-    if isinstance(written.recipe, Recipe):
-        recipe = written.recipe
-    elif written.recipe in DEPENDENT:
-        recipe = published(model, network)
-    else:
-        recipe = named_recipe(written.recipe, model, network)
-    recipe = change(recipe, written.changes)
-    weights = values["weights"]
-    if written.may_tune and not (weights or values["backbone_weights"]):
-        weights = recipe.tuning_from
-    return TrainConfig(**{**values, "weights": weights, "recipe": recipe, "recipe_name": written.recipe_name})
-
-
-def for_data(draft: TrainConfig, written: Written, data: DataSummary) -> TrainConfig:
-    """Return the settings with the recipe for the data, if the recipe depends on it.
+def configure(written: Written, data: DataSummary | None = None) -> TrainConfig:
+    """Return the settings of a run, with its recipe.
 
     With weights and no named recipe, the recipe is `finetune`, unless the classes are those of COCO: then training
     continues on the same classes with the published recipe.
 
+    Args:
+        written: the merged settings.
+        data: the training data. None: not read yet; a recipe that depends on it is then the published one.
+
     Raises:
-        ConfigError: a change of the recipe is invalid.
+        ConfigError: a value is invalid.
     """
-    if written.recipe not in DEPENDENT:
-        return draft
-    if written.recipe == AUTO and list(data.class_names) == COCO80.names:
-        return draft.replace(recipe_name=PUBLISHED)
-    changes = dict(written.changes)
-    recipe = finetune(
-        published(draft.model, draft.network),
-        num_images=data.num_images,
-        batch_size=draft.recipe.batch_size if changes.pop("batch_size", None) is not None else None,
-        epochs=draft.recipe.epochs if changes.pop("epochs", None) is not None else None,
-        from_scratch=draft.weights is None and draft.backbone_weights is None,
-    )
-    return draft.replace(recipe=change(recipe, changes), recipe_name=FINETUNE)
+    values, recipe, name = written.values, written.recipe, written.recipe_name
+    if recipe == AUTO:
+        is_coco = data is not None and list(data.class_names) == COCO80.names
+        recipe = name = PUBLISHED if is_coco else FINETUNE
+    depends_on_data = recipe == FINETUNE
+    if isinstance(recipe, str):
+        recipe = named_recipe(recipe, values["model"], values["network"])
+    changed = change(recipe, written.changes)
+    weights = values["weights"]
+    if written.may_tune and not (weights or values["backbone_weights"]):
+        weights = changed.tuning_from
+    if depends_on_data and data is not None:
+        changes = dict(written.changes)
+        fitted = finetune(
+            recipe,
+            num_images=data.num_images,
+            batch_size=changed.batch_size if changes.pop("batch_size", None) is not None else None,
+            epochs=changed.epochs if changes.pop("epochs", None) is not None else None,
+            from_scratch=weights is None and values["backbone_weights"] is None,
+        )
+        changed = change(fitted, changes)
+    return TrainConfig(**{**values, "weights": weights, "recipe": changed, "recipe_name": name})
 
 
 def check(config: TrainConfig) -> None:

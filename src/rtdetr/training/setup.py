@@ -62,9 +62,30 @@ def prepare(
     train_data = datasets["train"]
     data_marks = fingerprints(datasets)
     model = _first_model(config, train_data.categories, device=device, is_new=resume is None, dry_run=dry_run)
-    loader = _build_loader(config, train_data, model, device=device, processes=processes, transforms=transforms)
+    loader = TrainLoader(
+        train_data,
+        config.recipe,
+        seed=config.seed,
+        num_workers=config.workers,
+        device=device,
+        rank=processes.rank,
+        world_size=processes.world_size,
+        num_channels=model.config.in_channels,
+        transforms=transforms,
+        balance=config.balance,
+    )
     description = _describe(config, model, datasets, loader, device=device, dtype=dtype, processes=processes)
-    state = _build_state(config, model, loader, device=device, dtype=dtype, processes=processes)
+    ema = ModelEMA(model, decay=config.recipe.ema_decay, warmup=config.recipe.ema_warmup)
+    model = _network_to_train(model, config.recipe, device=device, processes=processes)
+    state = TrainingState(
+        model=model,
+        ema=ema,
+        optimizer=build_optimizer(model, config.recipe),
+        scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
+        progress=Progress(batches_per_epoch=len(loader)),
+    )
+    if processes.rank:
+        torch.manual_seed(config.seed + processes.rank)  # different denoising noise in each process
     if resume is not None:
         _restore_run(config, resume, state, datasets, data_marks, processes=processes, say=say)
     _check_agreement(processes, state.progress, train_data, data_marks)
@@ -103,29 +124,6 @@ def _first_model(
     return model.to(memory_format=torch.channels_last) if config.channels_last else model
 
 
-def _build_loader(
-    config: TrainConfig,
-    data: DetectionDataset,
-    model: RTDETR,
-    *,
-    device: torch.device,
-    processes: Processes,
-    transforms: Pipeline | None,
-) -> TrainLoader:
-    return TrainLoader(
-        data,
-        config.recipe,
-        seed=config.seed,
-        num_workers=config.workers,
-        device=device,
-        rank=processes.rank,
-        world_size=processes.world_size,
-        num_channels=model.config.in_channels,
-        transforms=transforms,
-        balance=config.balance,
-    )
-
-
 def _describe(
     config: TrainConfig,
     model: RTDETR,
@@ -153,18 +151,8 @@ def _describe(
     )
 
 
-def _build_state(
-    config: TrainConfig,
-    model: RTDETR,
-    loader: TrainLoader,
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-    processes: Processes,
-) -> TrainingState:
-    """Build the training state before the first step."""
-    recipe = config.recipe
-    ema = ModelEMA(model, decay=recipe.ema_decay, warmup=recipe.ema_warmup)
+def _network_to_train(model: RTDETR, recipe: Recipe, *, device: torch.device, processes: Processes) -> RTDETR:
+    """Prepare the network for training: synchronized batch norm, compilation, gradient checkpointing."""
     if processes.world_size > 1 and recipe.sync_batch_norm and device.type == "cuda":
         model = cast(RTDETR, torch.nn.SyncBatchNorm.convert_sync_batchnorm(model))
     if recipe.compile:
@@ -172,16 +160,7 @@ def _build_state(
         model.encoder.compile()
     if recipe.gradient_checkpointing:
         recompute_activations(model)
-    state = TrainingState(
-        model=model,
-        ema=ema,
-        optimizer=build_optimizer(model, recipe),
-        scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
-        progress=Progress(batches_per_epoch=len(loader)),
-    )
-    if processes.rank:
-        torch.manual_seed(config.seed + processes.rank)  # different denoising noise in each process
-    return state
+    return model
 
 
 def _restore_run(
