@@ -80,6 +80,21 @@ def test_fixed_form(model):
     ]
 
 
+@pytest.mark.parametrize("values", [{}, FREE, {"gather_only": True}, {"precision": "fp16"}])
+def test_separate_convolutions_compute_the_same(model, values):
+    options = ExportOptions(postprocess="raw", **values)
+    network = prepared(model, options)
+    images = {"images": np.random.default_rng(0).random((1, 3, 64, 64), dtype=np.float32)}
+    protos = [build_onnx(network, options, merge_convolutions=merge) for merge in (True, False)]
+    merged, separate = (session(proto).run(None, images) for proto in protos)
+    tolerance = 2e-2 if values.get("precision") else 1e-5
+    for one, other in zip(merged, separate, strict=True):
+        np.testing.assert_allclose(one, other, atol=tolerance)
+    maps = [{name for node in proto.graph.node if node.op_type == "Conv" for name in node.output} for proto in protos]
+    assert not any(node.op_type == "Split" and node.input[0] in maps[1] for node in protos[1].graph.node)
+    assert len(maps[1]) > len(maps[0])
+
+
 @pytest.mark.parametrize("gather_only", [False, True])
 def test_any_batch_and_size(model, gather_only):
     network, proto = built(model, **FREE, gather_only=gather_only)

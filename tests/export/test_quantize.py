@@ -86,6 +86,17 @@ def largest_weight(path: Path) -> int:
     return max(int(np.abs(one.astype(np.int32)).max()) for one in weights if one.size > 1)
 
 
+def float_convolutions(path: Path) -> list[str]:
+    """Convolutions whose weights are not integers."""
+    if path.suffix == ".onnx":
+        graph = onnx.load(path).graph
+        stored = {one.name for one in graph.initializer}
+        return [node.name for node in graph.node if node.op_type == "Conv" and node.input[1] in stored]
+    operations = [op for op in openvino.Core().read_model(path).get_ops() if "Convolution" in op.get_type_name()]
+    found = [op for op in operations if op.input_value(1).get_node().get_type_name() == "Constant"]
+    return [op.get_friendly_name() for op in found]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])
 @pytest.mark.parametrize("symmetric", [False, True])
@@ -98,6 +109,7 @@ def test_int8_keeps_the_accuracy(dataset, tmp_path, suffix, symmetric) -> None:
     assert done.metadata.precision == "int8"
     detector = load(done.path, device="cpu")
     assert [len(detector(image)) for image in pictures()[0]] == [3, 3, 3]
+    assert float_convolutions(done.path) == []
     assert 32 < largest_weight(done.path) <= 64  # no processor clips a sum of two products
     if suffix == ".onnx":
         nodes = onnx.load(done.path).graph.node

@@ -35,7 +35,7 @@ def write_openvino(job: Job, file: Path) -> int:
 def convert(job: Job) -> openvino.Model:
     """Build the network as an OpenVINO model in float32, without metadata."""
     options = job.options.replace(precision="fp32", int8=None, opset=_GRAPH_OPSET, gather_only=job.options.gathers)
-    graph = build_onnx(job.network, options)
+    graph = build_onnx(job.network, options, merge_convolutions=False)
     return openvino_core().read_model(graph.SerializeToString(), b"")
 
 

@@ -22,9 +22,12 @@ class GraphBuilder:
     Args:
         opset: ONNX opset.
         half: compute in float16; `wide` and `narrow` convert to float32 and back, and do nothing otherwise.
+        merge_convolutions: compute 1x1 convolutions of the same map as one, followed by a Split. OpenVINO runs the
+            Split as a copy, which costs more than the merged convolution saves.
     """
 
-    def __init__(self, *, opset: int, half: bool = False) -> None:
+    def __init__(self, *, opset: int, half: bool = False, merge_convolutions: bool = True) -> None:
+        self.merges_convolutions = merge_convolutions
         self.opset = opset
         self.half = half
         self.dtype = np.float16 if half else np.float32

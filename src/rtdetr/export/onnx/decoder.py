@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from rtdetr.export.onnx.builder import GraphBuilder
-from rtdetr.export.onnx.layers import apply, fold_projection, self_attention
+from rtdetr.export.onnx.layers import apply, fold_projection, parts, pointwise, self_attention
 from rtdetr.export.onnx.sampling import SamplingInput, Values, sample
 from rtdetr.export.onnx.tokens import Tokens
 from rtdetr.models.decoder import DecoderLayer, RTDETRDecoder
@@ -63,7 +63,8 @@ def _feed_forward(g: GraphBuilder, layer: DecoderLayer, x: str, sampled: str, na
 def _project_maps(g: GraphBuilder, module: RTDETRDecoder, maps: list[str], *, gather: bool) -> tuple[list[Values], str]:
     """Return the values of each layer, and the tokens (b, s, d) for query selection, without their bias.
 
-    One convolution per level computes all of them: the input projection is folded into the linear layers after it.
+    The input projection is folded into the linear layers after it. Where the graph merges convolutions, one per level
+    computes the values of all layers.
     """
     width, readers = module.config.width, [layer.cross_attn.value_proj for layer in _layers(module)]
     first = linears(module.enc_output)[0]
@@ -72,20 +73,20 @@ def _project_maps(g: GraphBuilder, module: RTDETRDecoder, maps: list[str], *, ga
     sizes = (width,) * (len(readers) + 1)
     levels, projected = [], ""
     for i, project in enumerate(module.input_proj):
-        level_weight, level_bias, name = weight, bias, f"{NAME}.memory.{i}"
+        level_weight, level_bias, name = weight, bias, f"{NAME}.input_proj.{i}.values"
         if i < len(maps):
             source, (level_weight, level_bias) = maps[i], fold_projection(project, weight, bias)
         else:  # extra levels are computed from the previous level
             source = projected = apply(g, project, projected or maps[-1], f"{NAME}.input_proj.{i}")
-        inputs = g.weight(level_weight[:, :, None, None], f"{name}.weight"), g.weight(level_bias, f"{name}.bias")
-        levels.append(g.op("Conv", source, *inputs, kernel_shape=(1, 1), name=name))
-    if gather:
-        flat = g.op("Concat", *(g.reshape(x, (0, 0, -1)) for x in levels), axis=2)
-        *values, tokens = g.split(g.transpose(flat, 0, 2, 1), sizes, axis=2)
-        return list(values), tokens
-    parts = [g.split(x, sizes, axis=1) for x in levels]
-    tokens = g.op("Concat", *(g.reshape(part[-1], (0, 0, -1)) for part in parts), axis=2)
-    return [[part[i] for part in parts] for i in range(len(readers))], g.transpose(tokens, 0, 2, 1)
+        levels.append(parts(g, pointwise(g, source, level_weight, level_bias, sizes, name), sizes))
+    *values, memory = (list(per_layer) for per_layer in zip(*levels, strict=True))
+    tokens = _tokens(g, memory)
+    return [_tokens(g, one) if gather else one for one in values], tokens
+
+
+def _tokens(g: GraphBuilder, maps: list[str]) -> str:
+    """Return the tokens of all maps, (b, s, d)."""
+    return g.transpose(g.op("Concat", *(g.reshape(x, (0, 0, -1)) for x in maps), axis=2), 0, 2, 1)
 
 
 def _layers(module: RTDETRDecoder) -> list[DecoderLayer]:

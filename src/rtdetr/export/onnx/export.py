@@ -44,7 +44,7 @@ def write_onnx(job: Job, file: Path) -> int:
     return len(proto.graph.node)
 
 
-def build_onnx(network: RTDETR, options: ExportOptions) -> onnx.ModelProto:
+def build_onnx(network: RTDETR, options: ExportOptions, *, merge_convolutions: bool = True) -> onnx.ModelProto:
     """Build the graph of a network from `prepared`, without metadata.
 
     All formats based on an ONNX graph use this function: ONNX, OpenVINO and TensorRT, also in INT8.
@@ -52,6 +52,7 @@ def build_onnx(network: RTDETR, options: ExportOptions) -> onnx.ModelProto:
     Args:
         network: the network; it is not modified.
         options: precision "fp16" builds a graph in half precision, any other precision one in float32.
+        merge_convolutions: see `GraphBuilder`; which is faster depends on the engine.
 
     Raises:
         ExportError: a module cannot be converted to ONNX, or the installed onnx does not support the opset.
@@ -59,12 +60,8 @@ def build_onnx(network: RTDETR, options: ExportOptions) -> onnx.ModelProto:
     newest = onnx.defs.onnx_opset_version()
     if options.opset_or_default > newest:
         raise ExportError(f"the installed onnx supports opsets up to {newest}, got {options.opset}")
-    return _build(network, options)
-
-
-def _build(network: RTDETR, options: ExportOptions) -> onnx.ModelProto:
-    """Add the operators of the fused modules one by one."""
-    g = GraphBuilder(opset=options.opset_or_default, half=options.precision == "fp16")
+    half = options.precision == "fp16"
+    g = GraphBuilder(opset=options.opset_or_default, half=half, merge_convolutions=merge_convolutions)
     size_hw = input_size(network, options)
     images, sizes_wh = IMAGES, SIZES
     if options.preprocess:

@@ -4,7 +4,7 @@ The output of a module has the module's name in the graph. Maps are (b, c, h, w)
 linear layer is one Gemm.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -86,9 +86,9 @@ def backbone(g: GraphBuilder, module: Backbone, x: str, name: str, *, example: T
 def encoder(g: GraphBuilder, module: HybridEncoder, maps: list[str], tokens: Tokens) -> list[str]:
     """Add the encoder: from the backbone's maps to fused maps, finest first.
 
-    Consecutive linear operations are merged: the two 1x1 convolutions of a fusion block become one. In the top-down
-    path it is applied to the coarse map before upsampling, at a quarter of the cost, and to the fine map with the input
-    projection folded into it.
+    Consecutive linear operations are merged. In the top-down path, the first convolutions of a fusion block are applied
+    to the coarse map before upsampling, at a quarter of the cost, and to the fine map with the input projection folded
+    into them.
     """
     name = "encoder"
     last = len(maps) - 1
@@ -98,23 +98,42 @@ def encoder(g: GraphBuilder, module: HybridEncoder, maps: list[str], tokens: Tok
     for i, fine in enumerate(reversed(maps[:-1])):
         laterals.append(apply(g, module.lateral_convs[i], fused, f"{name}.lateral_convs.{i}"))
         block, path = module.fpn_blocks[i], f"{name}.fpn_blocks.{i}"
-        weight, bias = _entry(block)
+        weight, bias, sizes = _entry(block)
         coarse_weight, fine_weight = weight.chunk(2, dim=1)
-        kernel, shift = fold_projection(module.input_proj[last - 1 - i], fine_weight, bias)
-        coarse_weight, kernel = coarse_weight[:, :, None, None], kernel[:, :, None, None]
-        coarse = g.op("Conv", laterals[-1], g.weight(coarse_weight, f"{path}.coarse.weight"), kernel_shape=(1, 1))
-        inputs = g.weight(kernel, f"{path}.fine.weight"), g.weight(shift, f"{path}.fine.bias")
-        joined = g.op("Add", g.op("Conv", fine, *inputs, kernel_shape=(1, 1)), _upsample(g, coarse))
-        fused = _csp(g, block, joined, path)
+        coarse = pointwise(g, laterals[-1], coarse_weight, None, sizes, f"{path}.coarse")
+        folded = fold_projection(module.input_proj[last - 1 - i], fine_weight, bias)
+        finer = pointwise(g, fine, *folded, sizes, f"{path}.fine")
+        fused = _csp(g, block, [g.op("Add", x, _upsample(g, y)) for x, y in zip(finer, coarse, strict=True)], path)
     outputs = [fused]
     for i, coarse in enumerate(reversed(laterals)):
         smaller = apply(g, module.downsample_convs[i], outputs[-1], f"{name}.downsample_convs.{i}")
         block, path = module.pan_blocks[i], f"{name}.pan_blocks.{i}"
-        weight, bias = _entry(block)
-        inputs = g.weight(weight[:, :, None, None], f"{path}.entry.weight"), g.weight(bias, f"{path}.entry.bias")
-        joined = g.op("Conv", g.op("Concat", smaller, coarse, axis=1), *inputs, kernel_shape=(1, 1))
-        outputs.append(_csp(g, block, joined, path))
+        joined = g.op("Concat", smaller, coarse, axis=1)
+        outputs.append(_csp(g, block, pointwise(g, joined, *_entry(block), f"{path}.entry"), path))
     return outputs
+
+
+def pointwise(
+    g: GraphBuilder, x: str, weight: Tensor, bias: Tensor | None, sizes: Sequence[int], name: str
+) -> list[str]:
+    """Add 1x1 convolutions of the same map, with weight (o, i): one per size, or a single one if the graph merges them.
+
+    `parts` returns the outputs one by one in both cases.
+    """
+    groups = (sum(sizes),) if g.merges_convolutions else tuple(sizes)
+    outputs = []
+    for i, kernel in enumerate(weight[:, :, None, None].split(groups)):
+        own_name = name if len(groups) == 1 else f"{name}.{i}"
+        inputs = [g.weight(kernel, f"{own_name}.weight")]
+        if bias is not None:
+            inputs.append(g.weight(bias.split(groups)[i], f"{own_name}.bias"))
+        outputs.append(g.op("Conv", x, *inputs, kernel_shape=(1, 1), name=own_name))
+    return outputs
+
+
+def parts(g: GraphBuilder, maps: Sequence[str], sizes: Sequence[int]) -> tuple[str, ...]:
+    """Return the maps of `pointwise`, split if they are merged."""
+    return g.split(maps[0], sizes, axis=1) if len(maps) < len(sizes) else tuple(maps)
 
 
 def fold_projection(projection: nn.Module, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,10 +143,11 @@ def fold_projection(projection: nn.Module, weight: Tensor, bias: Tensor) -> tupl
     return weight @ conv.weight.flatten(1), bias + weight @ conv.bias
 
 
-def _entry(block: Any) -> tuple[Tensor, Tensor]:
-    """Return weight (2 * hidden, i) and bias of a fusion block's first two convolutions, merged into one."""
-    convs = block.conv1.conv, block.conv2.conv
-    return torch.cat([conv.weight.flatten(1) for conv in convs]), torch.cat([conv.bias for conv in convs])
+def _entry(block: Any) -> tuple[Tensor, Tensor, tuple[int, int]]:
+    """Return weight (2 * hidden, i), bias and output channels of a fusion block's first two convolutions."""
+    main, side = block.conv1.conv, block.conv2.conv
+    weight = torch.cat([conv.weight.flatten(1) for conv in (main, side)])
+    return weight, torch.cat([main.bias, side.bias]), (main.out_channels, side.out_channels)
 
 
 def self_attention(
@@ -273,10 +293,10 @@ def _rep_vgg(g: GraphBuilder, module: FusedRepVGG, x: str, name: str) -> str:
     return g.activation(x, "silu", name=name)
 
 
-def _csp(g: GraphBuilder, module: Any, x: str, name: str) -> str:
-    """Add a fusion block after its first two convolutions; `x` is their concatenated output."""
-    channels = module.conv1.conv.out_channels
-    main, side = g.split(g.activation(g.finite(x), module.conv1.activation), (channels, channels), axis=1)
+def _csp(g: GraphBuilder, module: Any, entry: Sequence[str], name: str) -> str:
+    """Add a fusion block after its first two convolutions; `entry` is their output, from `pointwise`."""
+    activated = [g.activation(g.finite(x), module.conv1.activation) for x in entry]
+    main, side = parts(g, activated, (module.conv1.conv.out_channels, module.conv2.conv.out_channels))
     main = apply(g, module.bottlenecks, main, f"{name}.bottlenecks")
     if isinstance(module.conv3, nn.Identity):
         return g.finite(g.op("Add", main, side, name=name))
