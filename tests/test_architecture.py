@@ -33,7 +33,7 @@ LEVEL_0 |= {
     "yaml_files",
     "yaml_loaders",
 }
-LEVEL_1 = {"boxes", "devices", "random_state", "structures"}
+LEVEL_1 = {"boxes", "devices", "random_state", "structures", "torch_resize"}
 LEVEL_2 = {"models", "losses", "data"}
 ALLOWED = {
     **dict.fromkeys(LEVEL_0, LEVEL_0),
@@ -56,7 +56,7 @@ ALLOWED["__init__"] = set(ALLOWED) - {"cli"}
 ALLOWED["__main__"] = {"cli"}
 # the runtimes that need torch, and the one that needs the networks
 ALLOWED_FILES = {
-    "runtimes/torch_detector.py": LEVEL_0 | {"devices", "models", "weights"},
+    "runtimes/torch_detector.py": LEVEL_0 | {"devices", "models", "torch_resize", "weights"},
     "runtimes/exported_program_detector.py": LEVEL_0 | {"devices"},
 }
 CLI_AT_THE_TOP = {"errors", "exported_files", "wording"}  # `rtdetr --help` imports every verb

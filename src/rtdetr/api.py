@@ -1,11 +1,10 @@
 """The top-level functions `evaluate` and `train`; the command line calls them too."""
 
 import os
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from rtdetr.categories import Categories
 from rtdetr.data import DetectionDataset, open_dataset
-from rtdetr.data.pipelines import Pipeline
 from rtdetr.detections import Detections, Detector
 from rtdetr.devices import pytorch_defaults
 from rtdetr.errors import ConfigError
@@ -13,12 +12,14 @@ from rtdetr.evaluation import EvaluationReport, evaluate_dataset
 from rtdetr.files import with_home
 from rtdetr.images import LoadedImage
 from rtdetr.models import RTDETR
-from rtdetr.recipes import TrainSettings, resolve
 from rtdetr.runtimes import load
 from rtdetr.runtimes.arguments import whole_number
 from rtdetr.runtimes.torch_detector import TorchDetector
-from rtdetr.training import TrainResult, read, run
-from rtdetr.training.checkpoint import newest_whole
+
+if TYPE_CHECKING:  # evaluation does not load what only training needs
+    from rtdetr.data.pipelines import Pipeline
+    from rtdetr.recipes import TrainSettings
+    from rtdetr.training import TrainResult
 
 
 def evaluate(
@@ -82,9 +83,9 @@ def train(
     *,
     resume: str | os.PathLike[str] | None = None,
     dry_run: bool = False,
-    transforms: Pipeline | None = None,
-    **settings: Unpack[TrainSettings],
-) -> TrainResult:
+    transforms: "Pipeline | None" = None,
+    **settings: Unpack["TrainSettings"],
+) -> "TrainResult":
     """Train a detector on a dataset and evaluate it after each epoch.
 
     Settings that you leave out come from the recipe; on resuming, from the run. Ctrl-C and SIGTERM end the run after
@@ -105,6 +106,10 @@ def train(
         ConfigError, DatasetError, WeightsError: settings, data or weights are invalid; nothing was trained.
         TrainingError: the loss is not finite, or a file cannot be written; the last good checkpoint is kept.
     """
+    from rtdetr.recipes import resolve
+    from rtdetr.training import read, run
+    from rtdetr.training.checkpoint import newest_whole
+
     if resume == "auto":
         folder = settings.get("output_dir")
         if folder is None:

@@ -34,6 +34,14 @@ def plain(**changes: object) -> torch.nn.Module:
     return small(transformers=False, **changes)
 
 
+def test_a_file_needs_no_random_weights(tmp_path: Path) -> None:
+    save_weights(plain(), tmp_path / "x.pth")
+    before = torch.random.get_rng_state()
+    model, _ = load_model(tmp_path / "x.pth")
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert_same(model.state_dict(), plain().state_dict())
+
+
 @pytest.mark.parametrize("layout", ["ema", "model", "both", "bare", "wrapped"])
 def test_official_layouts(layout: str, tmp_path: Path) -> None:
     state = plain().state_dict()

@@ -19,8 +19,9 @@ from torch import Tensor
 from rtdetr.config import SizeHW
 from rtdetr.data.colors import distort, draw_steps
 from rtdetr.data.schedule import EpochPlan
-from rtdetr.data.transforms import Objects, Sample, mirrored, reduction_for, resize, to_target
+from rtdetr.data.transforms import Objects, Sample, mirrored, reduction_for, to_target
 from rtdetr.structures import Target
+from rtdetr.torch_resize import resize_with_torch
 
 NUM_TILES = 4
 _SHORT_SIDE = 320.0  # of each image on the grid
@@ -155,7 +156,7 @@ def _draw(pixels: Sequence[np.ndarray], grid: Grid) -> np.ndarray:
     right, bottom = grid.lasts.max(axis=0)
     canvas = np.zeros((bottom, right, pixels[0].shape[2]), dtype=np.uint8)
     for image, ((x0, y0), (x1, y1)) in enumerate(zip(grid.firsts.tolist(), grid.lasts.tolist(), strict=True)):
-        canvas[y0:y1, x0:x1] = resize(pixels[image], grid.place_hw(image))
+        canvas[y0:y1, x0:x1] = resize_with_torch(pixels[image], grid.place_hw(image))
     return canvas
 
 

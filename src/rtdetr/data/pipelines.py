@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torchvision import tv_tensors
-from torchvision.transforms import v2
 
 from rtdetr.config import SizeHW
-from rtdetr.data.transforms import Objects, Sample, resize, to_target
+from rtdetr.data.transforms import Objects, Sample, to_target
 from rtdetr.errors import ConfigError, DatasetError
 from rtdetr.images.arrays import FLOAT_MARGIN
+from rtdetr.torch_resize import resize_with_torch
 from rtdetr.wording import counted
 
 # torchvision style: (image, {"boxes": BoundingBoxes, "labels": int64}) -> the same; albumentations is detected
@@ -89,7 +88,7 @@ def apply_pipeline(
         )
     _check_objects(boxes, labels, num_classes=num_classes)
     target = to_target(boxes, labels, plane_wh=np.array(pixels.shape[1::-1]), size_hw=size_hw)
-    return Sample(resize(pixels, size_hw), target)
+    return Sample(resize_with_torch(pixels, size_hw), target)
 
 
 def _check_objects(boxes: np.ndarray, labels: np.ndarray, *, num_classes: int) -> None:
@@ -139,6 +138,9 @@ def _is_albumentations(pipeline: Any) -> bool:
 
 
 def _torchvision(pipeline: Pipeline, pixels: np.ndarray, boxes: np.ndarray, labels: np.ndarray) -> _Objects:
+    from torchvision import tv_tensors  # takes seconds, and is loaded anyway if this pipeline needs it
+    from torchvision.transforms.v2.functional import convert_bounding_box_format
+
     wrapped = {
         "boxes": tv_tensors.BoundingBoxes(torch.from_numpy(boxes), format="XYXY", canvas_size=pixels.shape[:2]),  # pyright: ignore[reportCallIssue]
         "labels": torch.from_numpy(labels),
@@ -159,7 +161,7 @@ def _torchvision(pipeline: Pipeline, pixels: np.ndarray, boxes: np.ndarray, labe
             "transforms returned boxes without their format; expected torchvision's BoundingBoxes. Remove conversions "
             "to plain tensors"
         )
-    moved = v2.functional.convert_bounding_box_format(moved, new_format=tv_tensors.BoundingBoxFormat.XYXY)
+    moved = convert_bounding_box_format(moved, new_format=tv_tensors.BoundingBoxFormat.XYXY)
     return _to_pixels(image), moved.as_subclass(torch.Tensor).double().numpy(), np.asarray(target["labels"])
 
 

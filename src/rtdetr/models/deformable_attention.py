@@ -11,7 +11,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
-from scipy import sparse
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -187,6 +186,8 @@ class _SumRows(torch.autograd.Function):
         slices, table, shares = ctx.saved_tensors
         of_slices = of_shares = None
         if ctx.needs_input_grad[0]:
+            from scipy import sparse  # only training needs it
+
             wide = at_least_float32(slices.dtype)  # scipy has no 16-bit types
             parts = [x.to(wide).contiguous().numpy() for x in (shares, gradient)]
             ends = np.arange(0, table.numel() + 1, table.shape[1])

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torchvision.transforms.v2.functional import resize
 
 from rtdetr._version import __version__
 from rtdetr.categories import Categories
@@ -26,6 +25,7 @@ from rtdetr.runtimes.base import BaseDetector
 from rtdetr.runtimes.metadata import ExportMetadata
 from rtdetr.runtimes.options import DEFAULTS, LoadOptions
 from rtdetr.runtimes.outputs import Batch, RawOutput
+from rtdetr.torch_resize import resize_with_torch
 from rtdetr.weights import build_from, name_rows, read_checkpoint
 from rtdetr.wording import counted
 
@@ -129,8 +129,8 @@ class TorchStretch(Preparation):
         """Resize an image to an input, uint8 (c, h, w); images other than PIL images in RGB as in `Preparation`."""
         if not isinstance(image, Image.Image) or image.size == (input_hw[1], input_hw[0]):
             return super().apply(image, input_hw)
-        planes = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-        return resize(planes, list(input_hw), antialias=True).contiguous().numpy()
+        resized = resize_with_torch(np.array(image), input_hw)
+        return np.ascontiguousarray(resized.transpose(2, 0, 1))
 
 
 def load_torch_detector(source: str | os.PathLike[str], options: LoadOptions = DEFAULTS) -> TorchDetector:

@@ -6,9 +6,10 @@
 import os
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from rtdetr import zoo
 from rtdetr.categories import COCO80, Categories
@@ -153,12 +154,22 @@ def build_from(weights: LoadedWeights) -> tuple[RTDETR, Categories]:
     """Build the model of a checkpoint; returns and raises the same as `load_model`."""
     if weights.assumes_sampling:
         warn_assumed_sampling(weights.path)
-    built = build_model(weights.config)
+    with _Undrawn():
+        built = build_model(weights.config)
     try:
         load_state(built, weights.state)
     except WeightsError as error:
         raise WeightsError(f"{weights.path}: {error}") from None
     return built.eval(), weights.categories or default_categories(weights.config.num_classes)
+
+
+class _Undrawn(TorchFunctionMode):
+    """Inside the block, new parameters stay uninitialized: drawing random values takes time, and a file follows."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "").endswith(("uniform_", "normal_")):  # of Tensor and of nn.init
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def default_categories(num_classes: int) -> Categories:
