@@ -23,8 +23,8 @@ rtdetr models
 ```
 
 Use the name in the first column to select weights, as in `rtdetr predict --model NAME`, `rtdetr train --weights NAME`
-or `rtdetr.load("NAME")`. If a model has several weight files, the name of each further file ends with a colon and a tag.
-`NAME:untrained` is any of these models with random weights. `rtdetrv2_r18vd_120e_voc` is `rtdetrv2_r18vd` with the
+or `rtdetr.load("NAME")`. If a model has several weight files, the name of each further file ends with a colon and a
+tag. `NAME:untrained` is any of these models with random weights. `rtdetrv2_r18vd_120e_voc` is `rtdetrv2_r18vd` with the
 recipe for Pascal VOC, for which no weights are published.
 
 AP and AP50 are published values in percent on COCO val2017. Parameters are those of the network during training, in

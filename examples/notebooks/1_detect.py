@@ -2,8 +2,8 @@
 # # Detect
 #
 # Load a model, detect objects in images, and draw them. First run `make demo`, which trains the small model that this
-# notebook uses. `rtdetr.load` also takes the name of published weights, such as `"rtdetrv2_r18vd"`, your own checkpoint,
-# or an exported file.
+# notebook uses. `rtdetr.load` also takes the name of published weights, such as `"rtdetrv2_r18vd"`, your own
+# checkpoint, or an exported file.
 
 # %%
 import io

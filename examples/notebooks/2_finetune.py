@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Fine-tune
 #
-# Train on your own dataset, starting from trained weights. This notebook draws a dataset in which two of six classes are
-# new, and starts from the weights of `make demo`, so run that first. With your images, pass your folder (COCO, YOLO or
-# Pascal VOC) and `weights="rtdetrv2_r18vd"`.
+# Train on your own dataset, starting from trained weights. This notebook draws a dataset in which two of six classes
+# are new, and starts from the weights of `make demo`, so run that first. With your images, pass your folder (COCO,
+# YOLO or Pascal VOC) and `weights="rtdetrv2_r18vd"`.
 
 # %%
 import csv
@@ -58,8 +58,8 @@ for one in report.classes:
     print(f"{one.name:10}{one.objects:4} objects   AP50 {100 * (one.ap50 or 0):.1f}")
 
 # %% [markdown]
-# `finetuned/report.html` has curves, training batches as the network sees them, and the worst images. This is one of the
-# batches. Boxes must enclose the objects.
+# `finetuned/report.html` has curves, training batches as the network sees them, and the worst images. This is one of
+# the batches. Boxes must enclose the objects.
 
 # %%
 batch = min(Path("finetuned/images").glob("batch_*.png"))
