@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, help="folder for datasets and runs, to resume after an interruption; default: temporary"
     )
-    parser.add_argument("--picture", type=Path, default=Path(__file__).parent / "learn.png")
+    parser.add_argument("--chart", type=Path, default=Path(__file__).parent / "learn.png")
     options = parser.parse_args()
     scale = CPU if options.device == "cpu" else CUDA
     options.steps = options.steps or scale.steps
@@ -171,8 +171,8 @@ def main() -> None:
     show(f"{size}, {scale.finetune_images} images of new classes", tuned)
     compare(tuned, "finetune", "published")
     compare(tuned, "finetune", SHORT_WARMUP)
-    draw(options.picture, learned, tuned)
-    print(f"{time.perf_counter() - begin:.0f} s, {options.processes} parallel runs; wrote {options.picture.name}")
+    draw(options.chart, learned, tuned)
+    print(f"{time.perf_counter() - begin:.0f} s, {options.processes} parallel runs; wrote {options.chart.name}")
 
 
 if __name__ == "__main__":

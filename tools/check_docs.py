@@ -16,14 +16,20 @@ REPOSITORY = Path(__file__).parents[1]
 MODELS_PAGE = REPOSITORY / "docs" / "models.md"
 HEAD = """# Models
 
-Written by `python tools/check_docs.py --write` from `src/rtdetr/zoo.py`. `rtdetr models --json` prints the same with
-the license of each file. AP and AP50 are published values in percent on COCO val2017. Parameters are those of the
-network that is trained, in millions.
+Choose a model by its accuracy and size:
 
-Use the name in the first column to select these weights, as in `rtdetr predict --model NAME`,
-`rtdetr train --weights NAME` or `rtdetr.load("NAME")`. It consists of the model and, for additional files, a colon and
-a tag. `NAME:untrained` is any of these models with random weights. `rtdetrv2_r18vd_120e_voc` is `rtdetrv2_r18vd` with
-the recipe for Pascal VOC, for which no weights are published.
+```bash
+rtdetr models
+```
+
+Use the name in the first column to select weights, as in `rtdetr predict --model NAME`, `rtdetr train --weights NAME`
+or `rtdetr.load("NAME")`. If a model has several weight files, the name of each further file ends with a colon and a
+tag. `NAME:untrained` is any of these models with random weights. `rtdetrv2_r18vd_120e_voc` is `rtdetrv2_r18vd` with the
+recipe for Pascal VOC, for which no weights are published.
+
+AP and AP50 are published values in percent on COCO val2017. Parameters are those of the network during training, in
+millions. `rtdetr models --json` also prints the license of each file. `python tools/check_docs.py --write` writes this
+page from `src/rtdetr/zoo.py`.
 
 | name | other names | parameters | AP | AP50 | weights | trained on |
 |---|---|---:|---:|---:|---|---|

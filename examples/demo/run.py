@@ -62,7 +62,7 @@ def main() -> None:
     check_folder(folder)
     print("drawing the dataset ...", flush=True)
     data = make_dataset(folder / "data")
-    run, sheet = folder / "run", folder / "pictures.png"
+    run, sheet = folder / "run", folder / "detections.png"
     length = [] if options.epochs is None else ["--epochs", str(options.epochs)]
     if (run / "last.pth").is_file() and not sheet.exists():
         print("resuming the training of an interrupted demo", flush=True)

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Detect
 #
-# Load a model, detect objects in images, and draw them. Run `make demo` once before: it trains the small model that
-# is used here. `rtdetr.load` also takes the name of published weights, such as `"rtdetrv2_r18vd"`, a checkpoint of
-# your own or an exported file.
+# Load a model, detect objects in images, and draw them. First run `make demo`, which trains the small model that this
+# notebook uses. `rtdetr.load` also takes the name of published weights, such as `"rtdetrv2_r18vd"`, your own
+# checkpoint, or an exported file.
 
 # %%
 import io
@@ -20,8 +20,8 @@ detector = rtdetr.load(DEMO / "run/best.pth")
 print(detector.description)
 
 # %% [markdown]
-# One image gives one result. Boxes are in pixels of the original image. `threshold="auto"` uses the threshold of each
-# class that was best on the validation images; a number such as `0.5` is the same for all classes.
+# One image gives one result. Boxes are in pixels of the original image. `threshold="auto"` uses the best threshold of
+# each class on the validation images; a number such as `0.5` applies to all classes.
 
 # %%
 found = detector(images[-3], threshold="auto")
@@ -34,14 +34,14 @@ draw(images[-3], found).save(jpeg, "JPEG", quality=80)
 display(Image(jpeg.getvalue()))
 
 # %% [markdown]
-# A list gives a list, and its images go through the network in batches. They may differ in size.
+# A list of images gives a list of results. The images are processed in batches, and may differ in size.
 
 # %%
 for path, result in zip(images[:4], detector(images[:4], threshold="auto"), strict=True):
     print(path.name, result.counts())
 
 # %% [markdown]
-# Results are NumPy arrays. A mask selects.
+# Results hold NumPy arrays. Select detections with a mask, or by score:
 
 # %%
 large = (found.boxes_xyxy[:, 2] - found.boxes_xyxy[:, 0]) > 40

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Fine-tune
 #
-# Train on your own dataset, starting from weights that know something already. The dataset here is drawn, two of its
-# six classes are new, and the weights are those of `make demo`. With your images, give your folder (COCO, YOLO or
-# Pascal VOC) and `weights="rtdetrv2_r18vd"`.
+# Train on your own dataset, starting from trained weights. This notebook draws a dataset in which two of six classes
+# are new, and starts from the weights of `make demo`, so run that first. With your images, pass your folder (COCO,
+# YOLO or Pascal VOC) and `weights="rtdetrv2_r18vd"`.
 
 # %%
 import csv
@@ -26,7 +26,7 @@ for file in Path("shapes/annotations").glob("*.json"):  # two classes that the w
     file.write_text(file.read_text().replace('"disk"', '"coin"').replace('"star"', '"badge"'))
 
 # %% [markdown]
-# Look at the data before training. Errors would end the training; notes are worth knowing.
+# Check the data before training. Errors would stop the training.
 
 # %%
 dataset = open_dataset("shapes", split="train")
@@ -36,7 +36,7 @@ print(image.size, target["boxes_xyxy"].round().tolist())
 print("sound:", check("shapes").sound)
 
 # %% [markdown]
-# A dry run checks everything and writes the plan without training.
+# A dry run checks the settings and writes the plan, without training:
 
 # %%
 settings = {"weights": DEMO / "run/best.pth", "epochs": 3, "lr": 5e-4, "workers": 0, "output_dir": "finetuned"}
@@ -50,7 +50,7 @@ with open("finetuned/epochs.csv") as file:
         print(f"epoch {row['epoch']}: AP {100 * float(row['ap']):.1f}, AP50 {100 * float(row['ap50']):.1f}")
 
 # %% [markdown]
-# The class names of the data are in the checkpoint, so it can be used at once.
+# The checkpoint stores the class names, so you can use it right away:
 
 # %%
 report = rtdetr.evaluate("finetuned/best.pth", "shapes")
@@ -58,8 +58,8 @@ for one in report.classes:
     print(f"{one.name:10}{one.objects:4} objects   AP50 {100 * (one.ap50 or 0):.1f}")
 
 # %% [markdown]
-# `finetuned/report.html` has curves, batches as the network sees them, and the worst images. This is one such batch:
-# boxes must sit on the objects.
+# `finetuned/report.html` has curves, training batches as the network sees them, and the worst images. This is one of
+# the batches. Boxes must enclose the objects.
 
 # %%
 batch = min(Path("finetuned/images").glob("batch_*.png"))

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Evaluate
 #
-# How good is the model, what does it get wrong, and which images are worst? Run `make demo` once before. Any
-# checkpoint, exported file or model name can be evaluated on any dataset that has the same class names.
+# Measure how good a model is, what it gets wrong, and on which images. First run `make demo`. You can evaluate any
+# checkpoint, exported file or model name on a dataset with the same class names.
 
 # %%
 import io
@@ -20,13 +20,13 @@ low, high = intervals["ap"]
 print(f"AP {100 * report.metrics.ap:.1f}, 95 % confidence {100 * low:.1f} to {100 * high:.1f}")
 
 # %% [markdown]
-# The whole table: COCO's numbers, the classes at their best thresholds, and the AP50 that each kind of error costs.
+# The full table has the COCO metrics, each class at its best threshold, and the AP50 that each type of error costs:
 
 # %%
 print(report.table())
 
 # %% [markdown]
-# The images with the most, and the most confident, mistakes. Wrong annotations show up here first.
+# These images have the most and the most confident mistakes. Wrong annotations show up here first.
 
 # %%
 dataset = report.evaluator.dataset

@@ -2,7 +2,7 @@
 # # Export
 #
 # Write a file that runs without PyTorch and without this library, compare it with the model, and run it with ONNX
-# Runtime alone. Run `make demo` once before.
+# Runtime alone. First run `make demo`.
 
 # %%
 import json
@@ -19,8 +19,8 @@ DEMO = Path("../../demo")  # written by `make demo`
 images = sorted((DEMO / "data/images/val").glob("*.jpg"))
 
 # %% [markdown]
-# `check=True` compares detections with those of the model on a few images before the file appears. Use images with
-# objects that the model knows.
+# `check=True` compares the detections of the file with those of the model before the file is put in place. Use images
+# with objects that the model knows.
 
 # %%
 result = export(
@@ -29,7 +29,7 @@ result = export(
 print(result.num_nodes, "operators, check passed:", result.report is not None and result.report.passed)
 
 # %% [markdown]
-# With this library, an exported file is a detector like any other:
+# With this library, you use an exported file like any other detector:
 
 # %%
 reference, exported = rtdetr.load(DEMO / "run/best.pth"), rtdetr.load("model.onnx")
@@ -40,7 +40,8 @@ for path in images[:4]:
     print(path.name, len(first), "objects, the same classes:", same)
 
 # %% [markdown]
-# Without it, this is all there is to do: RGB in 0..1, stretched to the input size, and the original width and height.
+# Without this library, pass an RGB image with values in 0..1, stretched to the input size, and the original width and
+# height:
 
 # %%
 session = onnxruntime.InferenceSession("model.onnx")

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Embed a detector in a service
 #
-# An HTTP service that takes an image and answers with JSON, with the standard library and an ONNX file. The service
-# needs `pip install '.[onnx]'` in a clone, and no PyTorch. Run `make demo` once before.
+# Build an HTTP service that takes an image and answers with JSON, from an ONNX file and the standard library. The
+# service does not need PyTorch: in a clone, `pip install '.[onnx]'` is enough. First run `make demo`.
 
 # %%
 import io
@@ -26,7 +26,7 @@ from rtdetr.drawing import draw
 DEMO = Path("../../demo")  # written by `make demo`
 
 # %% [markdown]
-# Export once, where PyTorch is installed. It runs in a process of its own here, so that this one stays without
+# Export once, on a machine with PyTorch. Here, the export runs in a separate process, so that this one does not load
 # PyTorch.
 
 # %%
@@ -35,12 +35,11 @@ done = subprocess.run([*command, "--no-check"], capture_output=True, text=True)
 print("exit status", done.returncode)
 
 # %% [markdown]
-# One detector serves all threads. A call changes nothing in it, and ONNX Runtime may run one session from several
-# threads; OpenVINO and TensorRT detectors queue calls where their engine needs it. Two settings matter:
+# All threads can use one detector at the same time. Two things matter:
 #
-# - `num_threads` is the number of CPU threads of one call. With several requests at a time, 1 gives the most requests
-#   per second; all cores give the shortest time of a single request.
-# - Detect once at startup: engines prepare themselves at the first image.
+# - `num_threads` is the number of CPU threads of one call. If several requests arrive at a time, 1 gives the most
+#   requests per second. All cores give the shortest time for a single request.
+# - Detect once at startup, because engines prepare themselves at the first image.
 
 # %%
 detector = rtdetr.load("service.onnx", num_threads=1)
@@ -48,8 +47,8 @@ detector(Image.new("RGB", (320, 240)))
 print(detector.description, "- PyTorch loaded:", "torch" in sys.modules)
 
 # %% [markdown]
-# The handler reads the image from the request. What the client can cause (no image, a damaged one, one that is too
-# large) is a `rtdetr.RTDETRError` with a message for people, and becomes status 400.
+# The handler reads the image from the request. Errors that the client causes, such as a damaged or too large image, are
+# a `rtdetr.RTDETRError` with a readable message. The handler returns them with status 400.
 
 # %%
 MOST_BYTES = 20_000_000
@@ -85,7 +84,7 @@ threading.Thread(target=server.serve_forever, daemon=True).start()
 url = f"http://127.0.0.1:{server.server_address[1]}/"
 
 # %% [markdown]
-# A request, as any client would make it (`curl --data-binary @photo.jpg URL`):
+# Send a request, as any client would (`curl --data-binary @photo.jpg URL`):
 
 # %%
 path = sorted((DEMO / "data/images/val").glob("*.jpg"))[-3]
@@ -106,7 +105,7 @@ draw(path, detector(path, threshold=0.5)).save(jpeg, "JPEG", quality=80)
 display(Show(jpeg.getvalue()))
 
 # %% [markdown]
-# Many requests at once give the same answer, and a file that is no image gives a client error:
+# Many requests at once get the same answer, and a file that is not an image gets a client error:
 
 # %%
 with ThreadPoolExecutor(8) as pool:
