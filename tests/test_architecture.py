@@ -65,7 +65,7 @@ CLI_AT_THE_TOP = {"errors", "exported_files", "wording"}  # `rtdetr --help` impo
 ANYWHERE = set(ALLOWED)
 ABOVE_0 = set(ALLOWED) - LEVEL_0
 TORCH = LEVEL_1 | LEVEL_2 | {"weights", "evaluation", "recipes", "reports", "training", "export", "hf"}
-TORCH |= {"runtimes/torch_detector.py", "runtimes/exported_program_detector.py"}
+TORCH |= {"runtimes/torch_detector.py", "runtimes/exported_program_detector.py", "benchmark/profile_torch.py"}
 THIRD_PARTY = {
     "numpy": ANYWHERE,
     "PIL": ANYWHERE,
@@ -88,9 +88,11 @@ THIRD_PARTY = {
     "transformers": {"hf"},
     "accelerate": {"hf"},
     "huggingface_hub": {"hf"},
-    "onnx": {"export"},
-    "onnxruntime": {"export", "runtimes/onnx_detector.py"},
-    "openvino": {"export", "runtimes/openvino_detector.py", "runtimes/openvino_core.py"},
+    "onnx": {"export", "benchmark/profile_onnx.py"},
+    "onnxruntime": {"export", "runtimes/onnx_detector.py", "benchmark/profile_onnx.py"},
+    "openvino": {
+        *("export", "runtimes/openvino_detector.py", "runtimes/openvino_core.py", "benchmark/profile_openvino.py"),
+    },
     "tensorrt": {"export", "runtimes/tensorrt_detector.py"},
     "nncf": {"export"},
     "cuda": {"runtimes/cuda_memory.py"},
@@ -276,7 +278,7 @@ def test_allowed_imports_pass(file: str, source: str) -> None:
 
 
 # files of this library's own, and of the system: no stranger writes them
-OWN_TEXT = {"html", "machine", "benchmark/memory", "weights/download"}
+OWN_TEXT = {"html", "machine", "benchmark/memory", "benchmark/profile_onnx", "weights/download"}
 OWN_TEXT |= {"reports/environment", "reports/metrics", "reports/page", "reports/sinks"}
 
 

@@ -42,6 +42,9 @@ def benchmark(
     rounds: Annotated[int, typer.Option(min=1, help="Timed runs per model.")] = 30,
     warmup: Annotated[int, typer.Option(min=0, help="Untimed warm-up runs per model.")] = 3,
     memory: Annotated[bool, typer.Option(help="Measure peak memory, in a separate process per model.")] = True,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Also print time per stage and per type of operator, and the floor.")
+    ] = False,
     recursive: Recursive = False,
     max_pixels: MaxPixels = None,
     json_file: JsonFile = None,
@@ -50,9 +53,11 @@ def benchmark(
     """Compare the speed of models and exported files.
 
     Each round runs every model once. Prints the median time per batch of decoding, preprocessing, network and
-    postprocessing, the throughput in images/s, and the peak memory of a process that runs the model.
+    postprocessing, the throughput in images/s, and the peak memory of a process that runs the model. The floor of
+    --profile is the time of the network's convolutions and matrix products when each runs alone in the same engine.
     """
-    from rtdetr.benchmark import chart_kind, environment, measure, save_chart, table, to_json
+    from rtdetr.benchmark import chart_kind, environment, measure, profile_table, save_chart, table, to_json
+    from rtdetr.benchmark import profile as profile_network
     from rtdetr.benchmark.measure import peak_memory, sample_photo
     from rtdetr.images import read_image
 
@@ -80,10 +85,14 @@ def benchmark(
     found = measure(
         detectors, photos, batch_sizes=batch_sizes, size_hw=size_hw, rounds=rounds, warmup=warmup, memory_mb=used
     )
+    profiles = [
+        profile_network(name, detector, photos[0], size_hw=size_hw, rounds=rounds)
+        for name, detector in (detectors.items() if profile else ())
+    ]
     where = ", ".join(f"{key} {value}" for key, value in environment().items())
-    echo(f"{table(found)}\n{where}", err=json_file == "-")
+    echo("\n\n".join([f"{table(found)}\n{where}", *map(profile_table, profiles)]), err=json_file == "-")
     if json_file:
-        write_json(to_json(found), json_file)
+        write_json(to_json(found, profiles), json_file)
     if chart:
         save_chart(found, chart)
 

@@ -28,6 +28,11 @@ class FileDetector(BaseDetector):
         detector._opened_with = Path(path).absolute(), options
         return detector
 
+    @property
+    def path(self) -> Path:
+        """The file that the engine was opened from."""
+        return self._opened_with[0]
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _open, (type(self), *self._opened_with)
 

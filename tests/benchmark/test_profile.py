@@ -1,0 +1,86 @@
+"""Profiles: every engine reports its operators, they add up to the network, and the floor is below it."""
+
+import json
+import re
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from rtdetr.benchmark import profile, profile_table
+from rtdetr.benchmark.measure import sample_photo
+from rtdetr.benchmark.profile import Operation, _by_stage, stage_of
+from rtdetr.cli.main import app
+from rtdetr.errors import InputError
+from rtdetr.export import ExportOptions, export
+from rtdetr.models import build_model
+from rtdetr.runtimes import load
+from tests.benchmark.test_measure import Sleeper
+
+SIZE = (256, 320)
+STAGES = {
+    "backbone.conv1",
+    "backbone.res_layers.3",
+    "encoder.encoder.0",
+    "encoder.fpn_blocks.1",
+    "encoder.pan_blocks.0",
+}
+STAGES |= {"decoder.enc_score_head", "decoder.decoder.layers.1", "decoder.dec_bbox_head.0"}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A network that is small, but not so small that the engine takes longer than the operators."""
+    folder = tmp_path_factory.mktemp("profile")
+    torch.manual_seed(0)
+    model = build_model("test-tiny", num_classes=3)
+    options = ExportOptions(size_hw=SIZE)
+    for name in ("model.onnx", "model.xml"):
+        export(model, folder / name, options=options)
+    torch.save(model.state_dict(), folder / "model.pth")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "convolution"),
+    [("model.pth", "convolution"), ("model.onnx", "Conv"), ("model.xml", "Convolution")],
+)
+def test_operators_add_up_to_the_network(files, name, convolution):
+    detector = load(files / name, device="cpu")
+    found = profile(name, detector, sample_photo(), size_hw=SIZE, rounds=3)
+    assert set(found.stages) >= STAGES
+    assert sum(found.stages.values()) == pytest.approx(sum(ms for ms, _ in found.kinds.values()), rel=0.5)
+    assert found.kinds[convolution][1] > 20
+    assert found.floor_ms > 0 and found.network_ms > 0
+    lines = profile_table(found).splitlines()
+    assert lines[0].startswith(f"{name}: test-tiny (3 classes) in ")
+    numbers = re.match(
+        r"network ([\d.]+) ms, floor ([\d.]+) ms .* above it (-?[\d.]+) ms, ([\d.]+)x the floor", lines[1]
+    )
+    assert numbers and float(numbers[1]) == pytest.approx(found.network_ms, abs=0.06)
+
+
+def test_stages_of_names():
+    assert stage_of("backbone.res_layers.2.blocks.1.branch2a.conv") == "backbone.res_layers.2"
+    assert stage_of("backbone.conv1.conv1_1") == "backbone.conv1"
+    assert stage_of("backbone.stages.0.blocks.1.layers.3/WithoutBiases") == "backbone.stages.0"
+    assert stage_of("decoder.decoder.layers.1.cross_attn") == "decoder.decoder.layers.1"
+    assert stage_of("decoder.input_proj.2.values.1") == "decoder.input_proj.2"
+    assert stage_of("Concat_123") is None
+    run = [Operation("", "Add", 1), Operation("encoder.encoder.0.norm", "Mul", 2), Operation("Sigmoid_3", "Sigmoid", 4)]
+    assert _by_stage(run) == {"encoder.encoder.0": 3, "other": 4}
+
+
+def test_only_some_runtimes_can_be_profiled():
+    with pytest.raises(InputError, match="own: profiles are available for PyTorch models,"):
+        profile("own", Sleeper(), sample_photo(size_wh=(40, 30)))
+
+
+def test_the_command(files, tmp_path):
+    fast = ["--rounds", "2", "--warmup", "0", "--no-memory", "--profile", "--json", str(tmp_path / "speed.json")]
+    result = CliRunner().invoke(app, ["benchmark", str(files / "model.onnx"), str(files / "model.xml"), *fast])
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.count("x the floor") == 2
+    profiles = json.loads((tmp_path / "speed.json").read_text())["profiles"]
+    assert [one["name"].rpartition(".")[2] for one in profiles] == ["onnx", "xml"]
+    assert all(one["floor_ms"] > 0 for one in profiles)
