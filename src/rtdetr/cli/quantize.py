@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from rtdetr.cli.arguments import BadImages, Classes, DropUnused, JsonFile, MaxPixels, ModelFile, find_images, parse_size
-from rtdetr.cli.exporting import default_file, stated, write_and_report
+from rtdetr.cli.export import default_file, write_and_report
 
 
 def quantize(
@@ -49,7 +49,7 @@ def quantize(
     of the network go back to float, worst first, until the drop is small enough. If it never is, no file is written and
     the exit status is 3. Without DATA nothing is measured.
     """
-    from rtdetr.export import ExportOptions, Int8Options
+    from rtdetr.export import ExportOptions, Int8Options, open_source
 
     options = ExportOptions(
         format=format if format or output else "openvino",
@@ -57,8 +57,9 @@ def quantize(
         precision="int8",
         int8=Int8Options(max_drop=max_drop, num_calibration=num_calibration, symmetric=symmetric),
     )
+    is_plain = config is None and classes is None and not drop_unused
     write_and_report(
-        stated(model, config, classes, drop_unused=drop_unused),
+        model if is_plain else open_source(model, model=config, categories=classes, drop_unused=drop_unused),
         output or default_file(model, str(options.format), mark="_int8"),
         options,
         images=None if calibration is None else find_images(calibration, recursive=recursive),

@@ -22,7 +22,7 @@ from rtdetr.devices import DTYPES
 from rtdetr.errors import ExportError, WeightsError
 from rtdetr.evaluation import evaluate_dataset
 from rtdetr.export.agreement import Tolerance, class_difference, compare
-from rtdetr.export.formats import FORMATS
+from rtdetr.export.formats import FORMATS, imported
 from rtdetr.export.report import VerifyReport
 from rtdetr.export.samples import images_to_compare
 from rtdetr.export.stages import first_diverging, shows_stages, stage_errors
@@ -186,7 +186,7 @@ def _load(path: str | os.PathLike[str]) -> Detector:
     """Load the detector of a file with the format's own loader, or with `rtdetr.load` in the precision of the file."""
     form = FORMATS.get(exported_format(path) or "")
     if form is not None and form.load is not None:
-        return form.load(Path(path))
+        return imported(form.load)(Path(path))
     detector = load(path, device="cpu")
     stored = getattr(getattr(detector, "metadata", None), "precision", None)
     if stored in DTYPES and getattr(detector, "precision", stored) != stored:

@@ -12,8 +12,7 @@ from onnx import TensorProto, helper
 
 from rtdetr._version import __version__
 from rtdetr.errors import ExportError
-from rtdetr.export.graph import input_size
-from rtdetr.export.job import Job
+from rtdetr.export.job import Job, input_size
 from rtdetr.export.onnx import decoder, ends, layers
 from rtdetr.export.onnx.builder import GraphBuilder
 from rtdetr.export.onnx.tokens import dynamic_tokens, fixed_tokens
@@ -27,7 +26,7 @@ from rtdetr.runtimes.metadata import KEY
 def write_onnx(job: Job, file: Path) -> int:
     """Write an `.onnx` file after onnx's own checker has accepted it; return the number of operators.
 
-    Inputs and outputs are those of `rtdetr.export.graph.ExportGraph`; the metadata is stored under the key "rtdetr".
+    Inputs and outputs are those of `torch_export.ExportGraph`; the metadata is stored under the key "rtdetr".
 
     Raises:
         ExportError: as for `build_onnx`, or the checker rejects the graph, or the file cannot be written.
@@ -59,11 +58,6 @@ def build_onnx(network: RTDETR, options: ExportOptions) -> onnx.ModelProto:
     newest = onnx.defs.onnx_opset_version()
     if options.opset_or_default > newest:
         raise ExportError(f"the installed onnx supports opsets up to {newest}, got {options.opset}")
-    return _build(network, options)
-
-
-def _build(network: RTDETR, options: ExportOptions) -> onnx.ModelProto:
-    """Add the operators of the fused modules one by one."""
     g = GraphBuilder(opset=options.opset_or_default, half=options.precision == "fp16")
     size_hw = input_size(network, options)
     images, sizes_wh = IMAGES, SIZES
