@@ -15,7 +15,7 @@ from rtdetr.images import LoadedImage
 from rtdetr.models import RTDETR
 from rtdetr.recipes import TrainSettings, resolve
 from rtdetr.runtimes import load
-from rtdetr.runtimes.arguments import whole_number
+from rtdetr.runtimes.options import whole_number
 from rtdetr.runtimes.torch_detector import TorchDetector
 from rtdetr.training import TrainResult, read, run
 from rtdetr.training.checkpoint import newest_whole

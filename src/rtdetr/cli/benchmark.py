@@ -13,7 +13,6 @@ from rtdetr.cli.arguments import (
     Precision,
     Recursive,
     Size,
-    find_images,
     parse_size,
 )
 from rtdetr.cli.output import echo, write_json
@@ -55,6 +54,7 @@ def benchmark(
     from rtdetr.benchmark import chart_kind, environment, measure, save_chart, table, to_json
     from rtdetr.benchmark.measure import peak_memory, sample_photo
     from rtdetr.images import read_image
+    from rtdetr.images.files import find_images
 
     if chart:
         chart_kind(chart)  # fail early

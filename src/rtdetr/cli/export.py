@@ -16,7 +16,6 @@ from rtdetr.cli.arguments import (
     MaxPixels,
     ModelFile,
     Recursive,
-    find_images,
     parse_size,
 )
 from rtdetr.cli.output import write_json
@@ -115,6 +114,7 @@ def export(
     .onnx file of this library, which is compiled as it is and not compared.
     """
     from rtdetr.export import ExportOptions, Int8Options, open_source
+    from rtdetr.images.files import find_images
 
     if not check and (images or data or precision == "int8"):
         raise ConfigError("--images, --data and --precision int8 need the check: omit --no-check, or omit them")

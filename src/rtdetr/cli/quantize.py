@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rtdetr.cli.arguments import BadImages, Classes, DropUnused, JsonFile, MaxPixels, ModelFile, find_images, parse_size
+from rtdetr.cli.arguments import BadImages, Classes, DropUnused, JsonFile, MaxPixels, ModelFile, parse_size
 from rtdetr.cli.export import default_file, write_and_report
 
 
@@ -50,6 +50,7 @@ def quantize(
     the exit status is 3. Without DATA nothing is measured.
     """
     from rtdetr.export import ExportOptions, Int8Options, open_source
+    from rtdetr.images.files import find_images
 
     options = ExportOptions(
         format=format if format or output else "openvino",

@@ -58,7 +58,7 @@ OPTIONS = {
 FORMATS = {
     "onnx": Format(
         "ONNX Runtime and other tools that read ONNX",
-        "onnx.export.write_onnx",
+        "onnx.write_onnx",
         precisions=("fp32", "fp16"),
         takes=("opset", "gather_only", "preprocess", "nms_iou"),
         int8_writer="onnx.int8.write_int8_onnx",

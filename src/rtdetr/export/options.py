@@ -9,8 +9,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from rtdetr.config import PRECISIONS, STRIDE, Fraction, Size, SizeHW, Strict, size_problem
 from rtdetr.errors import ConfigError, one_of
 from rtdetr.exported_files import ENDINGS
-from rtdetr.runtimes.arguments import num_tokens
 from rtdetr.runtimes.metadata import ExportMetadata
+from rtdetr.runtimes.options import num_tokens
 from rtdetr.wording import counted
 
 DEFAULT_OPSET = 18

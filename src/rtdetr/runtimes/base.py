@@ -24,11 +24,9 @@ from rtdetr.categories import Categories
 from rtdetr.detections import Detections, Detector
 from rtdetr.errors import InputError, WeightsError
 from rtdetr.images import LoadedImage, read_image, size_of
-from rtdetr.images.arrays import tensor_array
 from rtdetr.preprocessing import Preparation
-from rtdetr.runtimes.arguments import is_share, multiples_of_32, num_tokens, whole_number
 from rtdetr.runtimes.metadata import ExportMetadata
-from rtdetr.runtimes.options import DEFAULTS, LoadOptions
+from rtdetr.runtimes.options import DEFAULTS, LoadOptions, is_share, multiples_of_32, num_tokens, whole_number
 from rtdetr.runtimes.outputs import Batch, BoxOutput, Output, RawOutput
 from rtdetr.runtimes.reading import read_ahead
 from rtdetr.runtimes.selection import Found, best_of_boxes, best_pairs, suppress
@@ -212,7 +210,7 @@ class BaseDetector(Detector):
 
     def read(self, source: Any) -> LoadedImage:
         """Open one image, as a PIL image in RGB, or as an array (h, w, c) if the model does not have three channels."""
-        return read_image(tensor_array(source, num_channels=self.in_channels), num_channels=self.in_channels)
+        return read_image(source, num_channels=self.in_channels)
 
     def prepare(self, image: LoadedImage, size_hw: tuple[int, int]) -> Prepared:
         """Resize an image to the network's input, unless the graph resizes."""

@@ -15,8 +15,8 @@ import numpy as np
 from rtdetr._version import __version__
 from rtdetr.class_lists import GivenClasses, class_list
 from rtdetr.errors import ConfigError, WeightsError
-from rtdetr.runtimes.arguments import num_tokens
 from rtdetr.runtimes.metadata import ExportMetadata
+from rtdetr.runtimes.options import num_tokens
 from rtdetr.runtimes.outputs import BoxOutput, Output, RawOutput
 from rtdetr.wording import counted
 

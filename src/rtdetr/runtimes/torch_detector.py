@@ -21,10 +21,9 @@ from rtdetr.errors import InputError
 from rtdetr.images import LoadedImage
 from rtdetr.models import RTDETR, fuse
 from rtdetr.preprocessing import Preparation
-from rtdetr.runtimes.arguments import multiples_of_32
 from rtdetr.runtimes.base import BaseDetector
 from rtdetr.runtimes.metadata import ExportMetadata
-from rtdetr.runtimes.options import DEFAULTS, LoadOptions
+from rtdetr.runtimes.options import DEFAULTS, LoadOptions, multiples_of_32
 from rtdetr.runtimes.outputs import Batch, RawOutput
 from rtdetr.weights import build_from, name_rows, read_checkpoint
 from rtdetr.wording import counted
