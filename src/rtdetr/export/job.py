@@ -183,7 +183,7 @@ def prepared(model: RTDETR, options: ExportOptions) -> RTDETR:
 
 def input_size(network: RTDETR, options: ExportOptions) -> tuple[int, int]:
     """Height and width of the network's input: the fixed size, or the default one if sizes are dynamic."""
-    return options.size_hw or network.config.eval_size_hw or (640, 640)
+    return options.size_hw or network.config.size_hw
 
 
 def check_finite(reference: TorchDetector, image: LoadedImage) -> None:

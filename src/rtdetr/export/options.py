@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from rtdetr.config import PRECISIONS, STRIDE, Fraction, Size, SizeHW, Strict, size_problem
 from rtdetr.errors import ConfigError, one_of
 from rtdetr.exported_files import ENDINGS
+from rtdetr.runtimes.graph_form import IMAGES, SIZES
 from rtdetr.runtimes.metadata import ExportMetadata
 from rtdetr.runtimes.options import num_tokens
 from rtdetr.wording import counted
@@ -102,10 +103,10 @@ class EngineOptions(Strict):
                 f"{counted(metadata.num_queries, 'query')}: increase the minimum size"
             )
         shapes: dict[str, list[tuple[int, ...]]] = {
-            "images": [(batch, metadata.in_channels, height, width) for batch, height, width in cases]
+            IMAGES: [(batch, metadata.in_channels, height, width) for batch, height, width in cases]
         }
         if metadata.postprocess == "boxes":
-            shapes["orig_target_sizes"] = [(batch, 2) for batch, _, _ in cases]
+            shapes[SIZES] = [(batch, 2) for batch, _, _ in cases]
         return shapes
 
 

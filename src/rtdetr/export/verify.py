@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from rtdetr.categories import Categories
-from rtdetr.config import STRIDE
+from rtdetr.config import DEFAULT_SIZE_HW, STRIDE
 from rtdetr.data import DetectionDataset, open_dataset
 from rtdetr.detections import Detections, Detector
 from rtdetr.devices import DTYPES
@@ -249,6 +249,6 @@ def measure_ap(detector: Detector, dataset: DetectionDataset, *, size_hw: tuple[
     channels = getattr(detector, "in_channels", 3)
 
     def predict(images: list[LoadedImage]) -> list[Detections]:
-        return [_detect(detector, one, 0.0, size_hw or getattr(detector, "size_hw", (640, 640))) for one in images]
+        return [_detect(detector, one, 0.0, size_hw or getattr(detector, "size_hw", DEFAULT_SIZE_HW)) for one in images]
 
     return float(np.nan_to_num(evaluate_dataset(predict, dataset, num_channels=channels, progress=False).metrics.ap))

@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from rtdetr.categories import Categories
-from rtdetr.detections import Detections, Detector
+from rtdetr.detections import MAX_DETECTIONS, Detections, Detector
 from rtdetr.errors import InputError, WeightsError
 from rtdetr.images import LoadedImage, read_image, size_of
 from rtdetr.preprocessing import Preparation
@@ -128,7 +128,7 @@ class BaseDetector(Detector):
         *,
         threshold: float | Literal["auto"] = 0.5,
         size_hw: tuple[int, int] | None = None,
-        max_detections: int = 300,
+        max_detections: int = MAX_DETECTIONS,
         batch_size: int = 8,
     ) -> Detections | list[Detections]:
         """Detect objects in one or several images; see `rtdetr.Detector`."""
@@ -151,7 +151,7 @@ class BaseDetector(Detector):
         *,
         threshold: float | Literal["auto"] = 0.5,
         size_hw: tuple[int, int] | None = None,
-        max_detections: int = 300,
+        max_detections: int = MAX_DETECTIONS,
         batch_size: int = 8,
         keep_images: bool = False,
     ) -> Iterator[Seen | InputError]:
@@ -227,7 +227,7 @@ class BaseDetector(Detector):
         return Batch(pixels, np.array([size_wh for _, size_wh in prepared], dtype=np.int64))
 
     def finish(
-        self, output: Output, sizes_wh: np.ndarray, *, thresholds: np.ndarray, max_detections: int = 300
+        self, output: Output, sizes_wh: np.ndarray, *, thresholds: np.ndarray, max_detections: int = MAX_DETECTIONS
     ) -> list[Detections]:
         """Select the detections of each image of a batch.
 

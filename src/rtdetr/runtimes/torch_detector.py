@@ -84,7 +84,7 @@ class TorchDetector(BaseDetector):
             model=config.name,
             names=tuple(categories.names),
             category_ids=tuple(categories.ids),
-            size_hw=multiples_of_32(size_hw or config.eval_size_hw or (640, 640)),
+            size_hw=multiples_of_32(size_hw or config.size_hw),
             dynamic_batch=True,
             dynamic_size=True,
             in_channels=config.in_channels,

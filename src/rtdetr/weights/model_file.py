@@ -21,10 +21,10 @@ from rtdetr.weights.huggingface import interpret
 from rtdetr.weights.huggingface_reading import describes_a_model
 from rtdetr.weights.identify import Observation, differences
 from rtdetr.weights.names import State
-from rtdetr.yaml_files import INCLUDE, read_yaml
+from rtdetr.yaml_files import INCLUDE, YAML_SUFFIXES, read_yaml
 
 _log = logging.getLogger(__name__)
-SUFFIXES = (".yml", ".yaml", ".json")
+SUFFIXES = (*YAML_SUFFIXES, ".json")
 
 
 class StatedModel(NamedTuple):

@@ -12,13 +12,14 @@ from rtdetr.data.doctor.findings import KINDS, Finding, printable
 from rtdetr.data.doctor.page import save_page
 from rtdetr.data.doctor.survey import Survey
 from rtdetr.wording import counted, plural, text_table
+from rtdetr.yaml_files import YAML_SUFFIXES
 
 _MOST_CLASSES = 100  # shown in the text; JSON and page have all
 
 
 def is_whole(data: Iterable[Path]) -> bool:
     """Return whether these are datasets with all their splits, not single annotation files."""
-    return any(path.is_dir() or path.suffix.lower() in (".yaml", ".yml") for path in data)
+    return any(path.is_dir() or path.suffix.lower() in YAML_SUFFIXES for path in data)
 
 
 @dataclass

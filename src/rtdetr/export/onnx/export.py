@@ -11,6 +11,7 @@ import torch
 from onnx import TensorProto, helper
 
 from rtdetr._version import __version__
+from rtdetr.detections import MAX_DETECTIONS
 from rtdetr.errors import ExportError
 from rtdetr.export.job import Job, input_size
 from rtdetr.export.onnx import decoder, ends, layers
@@ -103,7 +104,7 @@ def _inputs(network: RTDETR, options: ExportOptions, size_hw: tuple[int, int]) -
 def _outputs(network: RTDETR, options: ExportOptions) -> list[onnx.ValueInfoProto]:
     batch = "batch" if options.dynamic_batch else 1
     queries, classes = network.num_queries, network.config.num_classes
-    count = min(ends.MAX_DETECTIONS, queries if options.one_label else queries * classes)
+    count = min(MAX_DETECTIONS, queries if options.one_label else queries * classes)
     shapes: dict[str, tuple[int, ...]] = {"labels": (count,), "boxes": (count, 4), "scores": (count,)}
     if options.postprocess == "raw":
         shapes = {"logits": (queries, classes), "boxes": (queries, 4)}
