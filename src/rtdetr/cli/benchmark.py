@@ -5,16 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rtdetr.cli.arguments import (
-    Classes,
-    JsonFile,
-    MaxPixels,
-    ModelFile,
-    Precision,
-    Recursive,
-    Size,
-    parse_size,
-)
+from rtdetr.cli.arguments import Classes, JsonFile, MaxPixels, ModelFile, Precision, Recursive, Size, parse_size
 from rtdetr.cli.output import echo, write_json
 from rtdetr.errors import ConfigError, WeightsError
 

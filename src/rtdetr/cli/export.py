@@ -8,16 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rtdetr.cli.arguments import (
-    BadImages,
-    Classes,
-    DropUnused,
-    JsonFile,
-    MaxPixels,
-    ModelFile,
-    Recursive,
-    parse_size,
-)
+from rtdetr.cli.arguments import BadImages, Classes, DropUnused, JsonFile, MaxPixels, ModelFile, Recursive, parse_size
 from rtdetr.cli.output import write_json
 from rtdetr.errors import ConfigError, one_line, one_of
 from rtdetr.exported_files import ENDINGS, ending

@@ -13,15 +13,7 @@ from typing import Any
 from rtdetr.errors import TrainingError
 from rtdetr.files import write_atomically
 from rtdetr.reports.loggers import open_logger
-from rtdetr.reports.metrics import (
-    METRICS_FILE,
-    EpochRecord,
-    MetricsSink,
-    StepRecord,
-    flat,
-    read_records,
-    row_of,
-)
+from rtdetr.reports.metrics import METRICS_FILE, EpochRecord, MetricsSink, StepRecord, flat, read_records, row_of
 
 _log = logging.getLogger(__name__)
 STEPS_FILE, EPOCHS_FILE, BOARD_FOLDER = "steps.csv", "epochs.csv", "tensorboard"
