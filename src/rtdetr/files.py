@@ -79,6 +79,16 @@ def write_atomically(
     return path
 
 
+def write_text(path: Path, text: str, *, error: type[RTDETRError]) -> Path:
+    """Write a text file in UTF-8, as `write_atomically` does."""
+    return write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), error=error)
+
+
+def write_bytes(path: Path, content: bytes, *, error: type[RTDETRError]) -> Path:
+    """Write a binary file, as `write_atomically` does."""
+    return write_atomically(path, lambda temporary: temporary.write_bytes(content), error=error)
+
+
 @contextlib.contextmanager
 def files_together(target: Path, *, error: type[RTDETRError]) -> Iterator[Path]:
     """Give a temporary path to write a file to, and others next to it; after the block all are moved into place.

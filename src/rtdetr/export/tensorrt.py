@@ -19,7 +19,7 @@ from rtdetr.errors import ExportError, WeightsError
 from rtdetr.export.job import Job
 from rtdetr.export.onnx import write_onnx
 from rtdetr.export.options import EngineOptions
-from rtdetr.files import write_atomically
+from rtdetr.files import write_bytes
 from rtdetr.runtimes.cuda_memory import Stream
 from rtdetr.runtimes.engine_file import EngineHeader, write_engine
 from rtdetr.runtimes.graph_form import existing, unreadable
@@ -109,8 +109,7 @@ def build_engine(graph: Path, path: Path, *, metadata: ExportMetadata, engine: E
     if built is None:
         raise ExportError(f"TensorRT {tensorrt.__version__} could not build the engine: see its messages above")
     if cache is not None:
-        measured = bytes(config.get_timing_cache().serialize())
-        write_atomically(cache, lambda file: file.write_bytes(measured), error=ExportError)
+        write_bytes(cache, bytes(config.get_timing_cache().serialize()), error=ExportError)
     header = EngineHeader(metadata, tensorrt.__version__, machine.gpu, machine.compute_capability)
     return write_engine(path, bytes(built), header=header)
 

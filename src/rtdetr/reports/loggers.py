@@ -13,9 +13,9 @@ from types import ModuleType
 from typing import Any
 
 from rtdetr.errors import ConfigError, RTDETRError, TrainingError, one_of, require_extra
-from rtdetr.files import write_atomically
+from rtdetr.files import write_text
 from rtdetr.reports.metrics import EpochRecord, MetricsSink, StepRecord, flat, row_of
-from rtdetr.text_files import read_text
+from rtdetr.text_files import read_json
 
 NAMES_FILE = "loggers.json"
 _MLFLOW_LENGTH = 500  # maximum length of a parameter value in all versions of the server
@@ -143,12 +143,12 @@ def _known_as(logger: str, folder: Path) -> str | None:
 
 def _remember(logger: str, folder: Path, name: str) -> None:
     text = json.dumps({**_names(folder), logger: name}, indent=1) + "\n"
-    write_atomically(folder / NAMES_FILE, lambda path: path.write_text(text, encoding="utf-8"), error=TrainingError)
+    write_text(folder / NAMES_FILE, text, error=TrainingError)
 
 
 def _names(folder: Path) -> dict[str, str]:
     try:
-        names = json.loads(read_text(folder / NAMES_FILE, what="record", error=ConfigError))
+        names = read_json(folder / NAMES_FILE, what="record", error=ConfigError)
         return {logger: name for logger, name in names.items() if isinstance(name, str)}
     except (ValueError, AttributeError):  # includes ConfigError
         return {}

@@ -22,7 +22,7 @@ from rtdetr.errors import TrainingError
 from rtdetr.evaluation import EvaluationReport
 from rtdetr.evaluation.plots import save_plots
 from rtdetr.evaluation.worst_images import draw_comparison, worst_images
-from rtdetr.files import write_atomically
+from rtdetr.files import write_text
 from rtdetr.fonts import FontPath
 from rtdetr.reports.curves import draw_learning_curve
 from rtdetr.reports.environment import write_environment
@@ -144,8 +144,7 @@ def _write_detections(report: EvaluationReport, images_folder: Path, font: FontP
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    text = json.dumps(content, indent=1) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), error=TrainingError)
+    write_text(path, json.dumps(content, indent=1) + "\n", error=TrainingError)
 
 
 def preview_epochs(recipe: Recipe) -> dict[int, int]:

@@ -9,7 +9,7 @@ from filelock import FileLock, Timeout
 
 from rtdetr.config import TrainConfig
 from rtdetr.errors import ConfigError, TrainingError
-from rtdetr.files import write_atomically
+from rtdetr.files import write_text
 from rtdetr.process_lock import ProcessLock
 from rtdetr.run_files import BEST_FILE, CONFIG_FILE, LAST_FILE, PLAN_FILE
 from rtdetr.training.fingerprint import update_classes
@@ -92,8 +92,4 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _write(folder: Path, config: TrainConfig, description: str) -> None:
     for name, text in ((CONFIG_FILE, config.model_dump_json(indent=1)), (PLAN_FILE, description)):
-        write_atomically(
-            folder / name,
-            lambda temporary, text=text: temporary.write_text(text + "\n", encoding="utf-8"),
-            error=TrainingError,
-        )
+        write_text(folder / name, text + "\n", error=TrainingError)

@@ -26,7 +26,7 @@ from filelock import FileLock
 
 from rtdetr._version import __version__
 from rtdetr.errors import WeightsError
-from rtdetr.files import cache_dir, write_atomically
+from rtdetr.files import cache_dir, write_text
 from rtdetr.wording import counted
 
 log = logging.getLogger(__name__)
@@ -101,10 +101,7 @@ def _verify(path: Path, sha256: str | None) -> None:
     actual = _expect(path, sha256, str(path), "Delete the file and try again.")
     if not sidecar.is_file():
         try:
-            line = f"{actual}  {path.name}\n"
-            write_atomically(
-                sidecar, lambda temporary: temporary.write_text(line, encoding="utf-8"), error=WeightsError
-            )
+            write_text(sidecar, f"{actual}  {path.name}\n", error=WeightsError)
         except WeightsError:
             log.info("cannot record the hash of %s: the cache is read-only", path)
 

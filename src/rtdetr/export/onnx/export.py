@@ -18,7 +18,7 @@ from rtdetr.export.onnx import decoder, ends, layers
 from rtdetr.export.onnx.builder import GraphBuilder
 from rtdetr.export.onnx.tokens import dynamic_tokens, fixed_tokens
 from rtdetr.export.options import ExportOptions
-from rtdetr.files import write_atomically
+from rtdetr.files import write_bytes
 from rtdetr.models import RTDETR
 from rtdetr.runtimes.graph_form import IMAGES, OUTPUTS, SIZES
 from rtdetr.runtimes.metadata import KEY
@@ -39,8 +39,7 @@ def write_onnx(job: Job, file: Path) -> int:
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ExportError(f"onnx {onnx.__version__} rejects the graph: {reason}") from error
-    data = proto.SerializeToString()
-    write_atomically(file, lambda part: part.write_bytes(data), error=ExportError)
+    write_bytes(file, proto.SerializeToString(), error=ExportError)
     return len(proto.graph.node)
 
 
