@@ -78,4 +78,5 @@ def test_counts_in_messages_have_one_maker():
 
 def test_listed() -> None:
     assert listed([]) == "" and listed(["a", "b"]) == "a, b"
-    assert listed(["a", "b", "c"], 2, shown=repr) == "'a', 'b' and 1 more"
+    assert listed(["a", "b", "c"], 2) == "a, b and 1 more"
+    assert listed(list("abcdefg"), shown=repr) == "'a', 'b', 'c', 'd', 'e' and 2 more"

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import os
 import shutil
 import tempfile
@@ -33,6 +34,12 @@ def beside(path: Path, suffix: str) -> Path:
     """Return the path with another suffix, in upper case if only that file exists."""
     usual, capitals = path.with_suffix(suffix), path.with_suffix(suffix.upper())
     return capitals if capitals.is_file() and not usual.is_file() else usual
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 hash of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def free_space(folder: Path) -> int:

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rtdetr.cli.arguments import BadImages, Classes, DropUnused, JsonFile, MaxPixels, ModelFile, Recursive, parse_size
+from rtdetr.cli.arguments import (
+    BadImages,
+    Classes,
+    DropUnused,
+    JsonFile,
+    MaxPixels,
+    ModelFile,
+    Recursive,
+    Size,
+    parse_size,
+)
 from rtdetr.cli.output import write_json
 from rtdetr.errors import ConfigError, one_line, one_of
 from rtdetr.exported_files import ENDINGS, ending
@@ -37,10 +47,7 @@ def export(
     classes: Classes = None,
     drop_unused: DropUnused = False,
     dynamic: Annotated[str, typer.Option(help="Dynamic axes: batch, size, or batch,size. Default: none.")] = "",
-    size: Annotated[
-        str | None,
-        typer.Option(help="Network input in pixels: 640, or 480x640 (height x width). Default: the model's own."),
-    ] = None,
+    size: Size = None,
     opset: Annotated[
         int | None, typer.Option(help="ONNX opset, 13 or higher. Below 16 the graph has no GridSample.")
     ] = None,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rtdetr.cli.arguments import BadImages, Classes, DropUnused, JsonFile, MaxPixels, ModelFile, parse_size
+from rtdetr.cli.arguments import BadImages, Classes, DropUnused, JsonFile, MaxPixels, ModelFile, Size, parse_size
 from rtdetr.cli.export import default_file, write_and_report
 
 
@@ -34,10 +34,7 @@ def quantize(
         bool, typer.Option("--recursive/--no-recursive", "-r", help="Also take the images in subfolders.")
     ] = True,
     max_pixels: MaxPixels = None,
-    size: Annotated[
-        str | None,
-        typer.Option(help="Network input in pixels: 640, or 480x640 (height x width). Default: the model's own."),
-    ] = None,
+    size: Size = None,
     symmetric: Annotated[
         bool, typer.Option("--symmetric", help="Use ranges around zero, as TensorRT needs them.")
     ] = False,

@@ -1,6 +1,5 @@
 """The model to export: `open_source` reads it with its metadata, `make_job` prepares it for the writer of a format."""
 
-import hashlib
 import logging
 import os
 from pathlib import Path
@@ -13,6 +12,7 @@ from rtdetr.class_lists import GivenClasses
 from rtdetr.config import pytorch_precision
 from rtdetr.errors import ConfigError, ExportError, WeightsError
 from rtdetr.export.options import ExportOptions
+from rtdetr.files import sha256_of
 from rtdetr.images import LoadedImage
 from rtdetr.models import RTDETR, fuse
 from rtdetr.models.decoder import level_sizes
@@ -85,10 +85,7 @@ def _license(name: str) -> str | None:
 def checkpoint_sha256(path: Path) -> str | None:
     """Return the hash of a checkpoint file, or of the weights in a Hugging Face folder; None if there is no file."""
     file = path / "model.safetensors" if path.is_dir() else path
-    if not file.is_file():
-        return None
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return sha256_of(file) if file.is_file() else None
 
 
 class Job(NamedTuple):
