@@ -9,7 +9,6 @@ graph. The decoder gathers its samples, because TensorRT has compiled GridSample
 import logging
 import shlex
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
@@ -120,12 +119,8 @@ def trtexec_line(graph: Path, path: Path, *, shapes: dict[str, list[tuple[int, .
     words.append(f"--memPoolSize=workspace:{engine.workspace_bytes >> 20}")
     if any(len(set(one)) > 1 for one in shapes.values()):
         for place, word in enumerate(("min", "opt", "max")):
-            listed = ",".join(f"{name}:{_joined(one[place])}" for name, one in shapes.items())
+            listed = ",".join(f"{name}:{'x'.join(map(str, one[place]))}" for name, one in shapes.items())
             words.append(f"--{word}Shapes={listed}")
     if engine.timing_cache is not None:
         words.append(f"--timingCacheFile={engine.timing_cache}")
     return shlex.join(words)
-
-
-def _joined(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))

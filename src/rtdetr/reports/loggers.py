@@ -65,7 +65,7 @@ class WandbSink:
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "rtdetr"),
             name=folder.resolve().name,
-            id=_known_as("wandb", folder),
+            id=_names(folder).get("wandb"),
             resume="allow",
             dir=str(folder),
             config=dict(config),
@@ -95,7 +95,7 @@ class MlflowSink:
 
     def __init__(self, mlflow: ModuleType, folder: Path, *, config: Mapping[str, Any]) -> None:
         self._mlflow = mlflow
-        known = _known_as("mlflow", folder)
+        known = _names(folder).get("mlflow")
         self._is_ours = mlflow.active_run() is None
         if self._is_ours:
             mlflow.start_run(run_id=known, run_name=None if known else folder.resolve().name)
@@ -135,10 +135,6 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in values.items():
         found |= _leaves(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
     return found
-
-
-def _known_as(logger: str, folder: Path) -> str | None:
-    return _names(folder).get(logger)
 
 
 def _remember(logger: str, folder: Path, name: str) -> None:

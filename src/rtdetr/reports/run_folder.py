@@ -8,10 +8,9 @@ run; each is reported in a warning.
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 import torch
@@ -117,7 +116,8 @@ class EvaluationPages:
 
     def better(self, report: EvaluationReport) -> None:
         """Write the evaluation of the best weights so far, and draw it unless the last drawing was recent."""
-        attempt("evaluation.json", lambda: _write_json(self._folder / EVALUATION_FILE, report.to_json()))
+        text = json.dumps(report.to_json(), indent=1) + "\n"
+        attempt("evaluation.json", lambda: write_text(self._folder / EVALUATION_FILE, text, error=TrainingError))
         self._pending = report
         if time.perf_counter() - self._written > SECONDS_PER_PAGE:
             self.write()
@@ -141,10 +141,6 @@ def _write_detections(report: EvaluationReport, images_folder: Path, font: FontP
             image = draw_comparison(report, dataset, image_id, font=font)
             image.thumbnail((WIDEST, WIDEST))
             save_image(image, images_folder / f"{kind}_{number}_image_{image_id}.png")
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    write_text(path, json.dumps(content, indent=1) + "\n", error=TrainingError)
 
 
 def preview_epochs(recipe: Recipe) -> dict[int, int]:
