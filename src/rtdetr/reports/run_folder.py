@@ -116,8 +116,12 @@ class EvaluationPages:
 
     def better(self, report: EvaluationReport) -> None:
         """Write the evaluation of the best weights so far, and draw it unless the last drawing was recent."""
-        text = json.dumps(report.to_json(), indent=1) + "\n"
-        attempt("evaluation.json", lambda: write_text(self._folder / EVALUATION_FILE, text, error=TrainingError))
+
+        def save() -> None:
+            text = json.dumps(report.to_json(), indent=1) + "\n"
+            write_text(self._folder / EVALUATION_FILE, text, error=TrainingError)
+
+        attempt("evaluation.json", save)
         self._pending = report
         if time.perf_counter() - self._written > SECONDS_PER_PAGE:
             self.write()
