@@ -17,7 +17,6 @@ from rtdetr.runtimes.metadata import KEY, WEIGHTS_KEY, ExportMetadata
 from rtdetr.runtimes.openvino_core import openvino_core
 
 _PLACEHOLDER = "0" * 64  # until the weights are written and hashed
-_GRAPH_OPSET = 18  # of the intermediate ONNX graph; OpenVINO up to 2025.1 cannot read GridSample of opset 20
 
 
 def write_openvino(job: Job, file: Path) -> int:
@@ -33,7 +32,7 @@ def write_openvino(job: Job, file: Path) -> int:
 
 def convert(job: Job) -> openvino.Model:
     """Build the network as an OpenVINO model in float32, without metadata."""
-    options = job.options.replace(precision="fp32", int8=None, opset=_GRAPH_OPSET, gather_only=job.options.gathers)
+    options = job.options.replace(precision="fp32", int8=None, gather_only=job.options.gathers)
     graph = build_onnx(job.network, options)
     return openvino_core().read_model(graph.SerializeToString(), b"")
 

@@ -14,7 +14,7 @@ from rtdetr.runtimes.metadata import ExportMetadata
 from rtdetr.runtimes.options import num_tokens
 from rtdetr.wording import counted
 
-DEFAULT_OPSET = 18
+DEFAULT_OPSET = 18  # also of the graphs for other engines: OpenVINO up to 2025.1 cannot read GridSample of opset 20
 GRID_SAMPLE_OPSET = 16  # the first with this operator; graphs of older opsets gather pixels
 LAYER_NORM_OPSET = 17
 

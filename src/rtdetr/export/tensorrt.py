@@ -25,7 +25,6 @@ from rtdetr.runtimes.graph_form import existing, unreadable
 from rtdetr.runtimes.metadata import KEY, ExportMetadata
 
 _log = logging.getLogger(__name__)
-_GRAPH_OPSET = 18
 
 
 def write_tensorrt(job: Job, file: Path) -> int:
@@ -37,7 +36,7 @@ def write_tensorrt(job: Job, file: Path) -> int:
     """
     engine = job.options.engine or EngineOptions()
     engine.shapes(job.metadata)  # raise errors in the ranges before the work
-    graph_job = job._replace(options=job.options.replace(gather_only=True, opset=_GRAPH_OPSET))
+    graph_job = job._replace(options=job.options.replace(gather_only=True))
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder) / f"{file.stem}.onnx"
         num_nodes = write_onnx(graph_job, graph)

@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from rtdetr.config import STRIDE
+from rtdetr.config import STRIDE, pytorch_precision
+from rtdetr.devices import DTYPES
 from rtdetr.errors import ExportError
 from rtdetr.export.job import Job, input_size
 from rtdetr.export.options import ExportOptions
@@ -27,7 +28,6 @@ from rtdetr.files import write_atomically
 from rtdetr.models import RTDETR, postprocess
 from rtdetr.runtimes.metadata import KEY
 
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _MAX_BATCH, _MAX_SIDE = 1024, 8192
 
 
@@ -110,7 +110,7 @@ def trace(network: RTDETR, options: ExportOptions) -> ExportedProgram:
         one_label=options.one_label,
         size_hw=size_hw,
     ).requires_grad_(False)
-    graph.network.to(_DTYPES[options.precision])
+    graph.network.to(DTYPES[pytorch_precision(options.precision)])
     if options.dynamic_size:
         graph.network.decoder.eval_sizes_hw = None  # stored anchors are valid for one size only
     example, shapes = _example(options, size_hw, network.config.in_channels)
