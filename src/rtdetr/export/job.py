@@ -20,6 +20,7 @@ from rtdetr.models.deformable_attention import DeformableAttention
 from rtdetr.runtimes.metadata import ExportMetadata
 from rtdetr.runtimes.torch_detector import TorchDetector
 from rtdetr.weights import build_from, default_categories, drop_unused_rows, name_rows, read_checkpoint
+from rtdetr.weights.huggingface import WEIGHTS
 
 _log = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ def _license(name: str) -> str | None:
 
 def checkpoint_sha256(path: Path) -> str | None:
     """Return the hash of a checkpoint file, or of the weights in a Hugging Face folder; None if there is no file."""
-    file = path / "model.safetensors" if path.is_dir() else path
+    file = path / WEIGHTS if path.is_dir() else path
     return sha256_of(file) if file.is_file() else None
 
 

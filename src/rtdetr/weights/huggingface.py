@@ -26,7 +26,7 @@ from rtdetr.config import ModelConfig
 from rtdetr.errors import WeightsError
 from rtdetr.files import write_bytes, write_text
 from rtdetr.text_files import read_text
-from rtdetr.weights.assumptions import NAMES
+from rtdetr.weights.assumptions import NAMES, WEIGHTS
 from rtdetr.weights.huggingface_config import OWN_TYPE, inexpressible, write_config
 from rtdetr.weights.huggingface_fields import CONFIG, check_backbone
 from rtdetr.weights.huggingface_preprocessor import (
@@ -40,7 +40,7 @@ from rtdetr.weights.names import State, from_huggingface, is_huggingface, to_hug
 from rtdetr.weights.official import Metadata, checked_state, load_pickle, metadata, read_metadata
 from rtdetr.wording import are, counted
 
-WEIGHTS, INDEX, PICKLED = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+INDEX, PICKLED = f"{WEIGHTS}.index.json", "pytorch_model.bin"
 ADAPTER = "adapter_config.json"  # adapters by PEFT, such as LoRA
 _OWN = "rtdetr"  # key of our description, in config.json and in the header of the weights
 
