@@ -23,7 +23,7 @@ import onnxruntime
 import torch
 from peers import environment, interleaved, make_pair, print_table
 
-from rtdetr.export.graph import prepared
+from rtdetr.export.job import prepared
 from rtdetr.export.onnx import build_onnx
 from rtdetr.export.options import ExportOptions
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtdetr.errors import ConfigError, DatasetError
-from rtdetr.text_files import decode_text, read_text
+from rtdetr.text_files import decode_text, read_json, read_text
 
 MARKED = {
     "utf-8-sig": codecs.BOM_UTF8,
@@ -135,3 +135,15 @@ def test_text_in_utf16_without_a_mark_is_never_read_as_another(rows, order):
         assert decoded(text.encode(order)) == text
     except DatasetError:
         assert not text.isascii() or text == "\n"
+
+
+def test_json_is_read_or_refused_with_the_file(tmp_path):
+    file = tmp_path / "a.json"
+    file.write_bytes(codecs.BOM_UTF8 + b'{"a": [1]}')
+    assert read_json(file, what="record", error=ConfigError) == {"a": [1]}
+    for content in (b"{", b"[" * 200_000):
+        file.write_bytes(content)
+        with pytest.raises(ConfigError, match=r"a\.json contains invalid JSON"):
+            read_json(file, what="record", error=ConfigError)
+    with pytest.raises(ConfigError, match="cannot read the record"):
+        read_json(tmp_path / "absent.json", what="record", error=ConfigError)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import rtdetr
-from rtdetr.wording import are, bytes_text, counted, have, more_like_it, padded, plural, text_table, width_of
+from rtdetr.wording import are, bytes_text, counted, have, listed, more_like_it, padded, plural, text_table, width_of
 
 
 @pytest.mark.parametrize(
@@ -74,3 +74,9 @@ def test_counts_in_messages_have_one_maker():
                         if wrong.match(str(text.value)) and what not in NAMES:
                             found.append(f"{file.name}:{node.lineno}: {{{what}}}{text.value}")
     assert found == []
+
+
+def test_listed() -> None:
+    assert listed([]) == "" and listed(["a", "b"]) == "a, b"
+    assert listed(["a", "b", "c"], 2) == "a, b and 1 more"
+    assert listed(list("abcdefg"), shown=repr) == "'a', 'b', 'c', 'd', 'e' and 2 more"

@@ -29,9 +29,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from rtdetr.cli.exporting import write_and_report
+    from rtdetr.cli.export import write_and_report
     from rtdetr.export import ExportOptions, Source
-    from rtdetr.export.source import checkpoint_sha256
+    from rtdetr.export.job import checkpoint_sha256
     from rtdetr.published import read_published
     from rtdetr.recipes.changes import parse, parse_assignments
     from rtdetr.weights import load_published

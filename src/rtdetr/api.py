@@ -13,7 +13,7 @@ from rtdetr.files import with_home
 from rtdetr.images import LoadedImage
 from rtdetr.models import RTDETR
 from rtdetr.runtimes import load
-from rtdetr.runtimes.arguments import whole_number
+from rtdetr.runtimes.options import whole_number
 from rtdetr.runtimes.torch_detector import TorchDetector
 
 if TYPE_CHECKING:  # evaluation does not load what only training needs

@@ -19,6 +19,7 @@ from rtdetr.errors import ConfigError, InputError
 from rtdetr.files import with_home
 from rtdetr.text_files import read_text
 from rtdetr.wording import counted
+from rtdetr.yaml_files import YAML_SUFFIXES
 from rtdetr.yaml_loaders import TextLoader
 
 GivenClasses = Categories | Sequence[str] | Mapping[int, str] | str | os.PathLike[str]
@@ -120,7 +121,7 @@ def _read_file(path: Path) -> Categories:
     try:
         if suffix == ".json":
             return _of_document(json.loads(text), path)
-        if suffix in (".yml", ".yaml"):
+        if suffix in YAML_SUFFIXES:
             return _of_document(yaml.load(text, Loader=TextLoader), path)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         if isinstance(error, ConfigError):

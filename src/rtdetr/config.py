@@ -25,6 +25,7 @@ def pytorch_precision(name: Any) -> Any:
 
 
 SizeHW = tuple[Size, Size]
+DEFAULT_SIZE_HW = (640, 640)  # network input of published models
 STRIDES = (8, 16, 32)  # of the network's three feature maps, in input pixels
 STRIDE = STRIDES[-1]  # input height and width are multiples of it
 Side = Annotated[int, Field(gt=0, le=2**53, multiple_of=STRIDE)]  # height or width of the network input
@@ -268,7 +269,7 @@ class ModelConfig(Strict):
     in_channels: Size = 3
     pixel_mean: tuple[float, ...] | None = None  # per channel; the network subtracts it from its input in [0, 1]
     pixel_std: tuple[float, ...] | None = None  # per channel; then divided by this; published models use neither
-    eval_size_hw: SizeHW | None = (640, 640)  # input size of the stored anchors; other sizes work too
+    eval_size_hw: SizeHW | None = DEFAULT_SIZE_HW  # input size of the stored anchors; other sizes work too
     backbone: Annotated[PResNetConfig | HGNetv2Config | TimmConfig, Field(discriminator="kind")] = PResNetConfig()
     encoder: EncoderConfig = EncoderConfig()
     decoder: DecoderConfig = DecoderConfig()
@@ -277,6 +278,11 @@ class ModelConfig(Strict):
     @classmethod
     def _kind_of_timm(cls, value: Any) -> Any:
         return _with_kind(value)
+
+    @property
+    def size_hw(self) -> SizeHW:
+        """Input size of the network, unless another is requested: the one of the stored anchors, otherwise 640x640."""
+        return self.eval_size_hw or DEFAULT_SIZE_HW
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
@@ -362,7 +368,7 @@ class Recipe(Strict):
     # input heights and widths to draw from for each batch; (): train_size_hw only
     multiscale_sizes: tuple[Side, ...] = (480, 512, 544, 576, 608, 640, 640, 640, 672, 704, 736, 768, 800)
     multiscale_stop_epoch: int | None = 71  # train_size_hw only from this epoch on; None: never stops
-    train_size_hw: tuple[Side, Side] = (640, 640)
+    train_size_hw: tuple[Side, Side] = DEFAULT_SIZE_HW
     precision: Annotated[Literal["float32", "bfloat16", "float16", "auto"], BeforeValidator(pytorch_precision)] = "auto"
     non_finite: Literal["stop", "skip"] = "stop"  # on a non-finite loss: end the run, or skip the batch
     sync_batch_norm: bool = True  # batch norm statistics over all processes; no effect with one process

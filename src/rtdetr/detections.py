@@ -13,6 +13,8 @@ from rtdetr.categories import Categories
 from rtdetr.errors import InputError
 from rtdetr.wording import counted
 
+MAX_DETECTIONS = 300  # per image, best first, as in published evaluation
+
 
 class Detection(NamedTuple):
     """One object: box (x1, y1, x2, y2) in pixels of the original image, score in [0, 1], class label and name."""
@@ -163,7 +165,7 @@ class Detector(Protocol):
         *,
         threshold: float | Literal["auto"] = 0.5,
         size_hw: tuple[int, int] | None = None,
-        max_detections: int = 300,
+        max_detections: int = MAX_DETECTIONS,
         batch_size: int = 8,
     ) -> "Detections | list[Detections]":
         """Detect objects in one or several images, which can differ in size.

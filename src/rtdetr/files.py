@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import os
 import shutil
 import tempfile
@@ -33,6 +34,12 @@ def beside(path: Path, suffix: str) -> Path:
     """Return the path with another suffix, in upper case if only that file exists."""
     usual, capitals = path.with_suffix(suffix), path.with_suffix(suffix.upper())
     return capitals if capitals.is_file() and not usual.is_file() else usual
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 hash of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def free_space(folder: Path) -> int:
@@ -77,6 +84,16 @@ def write_atomically(
         if temporary is not None:
             temporary.unlink(missing_ok=True)
     return path
+
+
+def write_text(path: Path, text: str, *, error: type[RTDETRError]) -> Path:
+    """Write a text file in UTF-8, as `write_atomically` does."""
+    return write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), error=error)
+
+
+def write_bytes(path: Path, content: bytes, *, error: type[RTDETRError]) -> Path:
+    """Write a binary file, as `write_atomically` does."""
+    return write_atomically(path, lambda temporary: temporary.write_bytes(content), error=error)
 
 
 @contextlib.contextmanager

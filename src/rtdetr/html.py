@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from rtdetr.errors import InputError, RTDETRError
-from rtdetr.files import write_atomically
+from rtdetr.files import write_bytes
 from rtdetr.images import open_image
 from rtdetr.wording import counted
 
@@ -91,8 +91,7 @@ def save_page(path: Path, text: str, *, error: type[RTDETRError]) -> Path:
     Raises:
         RTDETRError: of class `error`: the file cannot be written.
     """
-    content = text.encode("utf-8", errors="replace")
-    return write_atomically(path, lambda temporary: temporary.write_bytes(content), error=error)
+    return write_bytes(path, text.encode("utf-8", errors="replace"), error=error)
 
 
 def table(names: Sequence[str], rows: Sequence[Sequence[Cell]], *, text_columns: Sequence[str] = ()) -> Html:

@@ -11,9 +11,11 @@ Line endings are unchanged; `str.splitlines` handles all of them, including a lo
 """
 
 import codecs
+import json
 import os
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 from rtdetr.errors import RTDETRError
 
@@ -44,6 +46,18 @@ def read_text(path: str | os.PathLike[str], *, what: str, error: type[RTDETRErro
     except (OSError, ValueError) as problem:  # ValueError: not a possible file name
         raise error(f"cannot read the {what} {path}: {getattr(problem, 'strerror', None) or problem}") from None
     return decode_text(content, source=path, error=error)
+
+
+def read_json(path: Path, *, what: str, error: type[RTDETRError]) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        RTDETRError: of class `error`: as for `read_text`, or it is not valid JSON.
+    """
+    try:
+        return json.loads(read_text(path, what=what, error=error))
+    except (json.JSONDecodeError, RecursionError) as problem:
+        raise error(f"{path} contains invalid JSON: {problem}") from None
 
 
 def decode_text(

@@ -1,7 +1,7 @@
 """Helpers for messages: plurals, sizes, and tables for a terminal."""
 
 import unicodedata
-from collections.abc import Sequence, Sized
+from collections.abc import Callable, Sequence, Sized
 
 _NO_WIDTH = ("Mn", "Me", "Cf")  # accents and marks that combine with the previous character
 
@@ -29,6 +29,12 @@ def occur(things: Sized | int) -> str:
 def more_like_it(count: int) -> str:
     """Return a sentence for a message about the first of several problems; empty if there are no others."""
     return f"There {are(count)} {count:,} more like it" if count > 0 else ""
+
+
+def listed(names: Sequence[object], most: int = 5, *, shown: Callable[[object], str] = str) -> str:
+    """Return the first names, each as text by `shown`, and how many follow: "a, b and 3 more"."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(shown, names[:most])) + more
 
 
 def bytes_text(number: float) -> str:

@@ -12,6 +12,7 @@ from rtdetr.errors import ConfigError
 from rtdetr.text_files import decode_text
 from rtdetr.yaml_loaders import ValuesLoader
 
+YAML_SUFFIXES = (".yaml", ".yml")
 INCLUDE = "__include__"
 _LARGEST_FILE = 1_000_000  # bytes
 _MOST_VALUES = 100_000  # aliases expanded

@@ -322,14 +322,7 @@ _ENTRIES: dict[str, ZooEntry] = {
         *(_v2("r18vd", 120, suffix=f"_sp{n}", num_points=(n, n, n)) for n in (1, 2, 3)),
         _v2("r18vd", 36, suffix="_dsp", sampling="discrete", tuning_from="rtdetrv2_r18vd:coco_v0.1"),
         # no configuration is published: epochs from the file names, the rest as for the others
-        _v2(
-            "r18vd",
-            12,
-            suffix="_dsp1",
-            sampling="discrete",
-            num_points=(1, 1, 1),
-            tuning_from="rtdetrv2_r18vd_sp1",
-        ),
+        _v2("r18vd", 12, suffix="_dsp1", sampling="discrete", num_points=(1, 1, 1), tuning_from="rtdetrv2_r18vd_sp1"),
         _v2("r34vd", 12, suffix="_dsp", sampling="discrete", tuning_from="rtdetrv2_r34vd"),
         _v2("r50vd_m", 36, suffix="_dsp", sampling="discrete", tuning_from="rtdetrv2_r50vd_m"),
         _v2("r50vd", 12, suffix="_dsp", sampling="discrete", tuning_from="rtdetrv2_r50vd"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from rtdetr.cli.exporting import REFUSED
+from rtdetr.cli.export import REFUSED
 from rtdetr.cli.main import COMMANDS, app
 from rtdetr.cli.output import PIPE_CLOSED
 from rtdetr.training.signals import exit_status

@@ -14,11 +14,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from rtdetr.categories import Categories
-from rtdetr.cli.arguments import find_images, parse_size
+from rtdetr.cli.arguments import parse_size
 from rtdetr.cli.main import app
 from rtdetr.cli.output import PIPE_CLOSED
 from rtdetr.cli.predict import parse_threshold, plan_annotated
 from rtdetr.errors import InputError
+from rtdetr.images.files import find_images
 from rtdetr.models import build_model
 from rtdetr.weights import save_weights
 from tests.runtimes.graphs import save_graph

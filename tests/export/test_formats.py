@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from rtdetr.errors import ConfigError
-from rtdetr.export import EngineOptions, ExportOptions, export
+from rtdetr.export import EngineOptions, ExportOptions, export, formats
 from rtdetr.export.formats import FORMATS, OPTIONS, complete
 from rtdetr.exported_files import ENDINGS, ending, exported_format
 
@@ -18,6 +18,16 @@ GIVEN = {
     "compiled": True,
     "engine": EngineOptions(),
 }
+
+
+def test_the_functions_that_the_table_names_exist() -> None:
+    room = Path(formats.__file__).parent
+    for form in FORMATS.values():
+        for name in filter(None, (form.writer, form.int8_writer, form.load)):
+            module, _, function = name.rpartition(".")
+            place = room / module.replace(".", "/")
+            source = (place / "__init__.py" if place.is_dir() else place.with_suffix(".py")).read_text(encoding="utf-8")
+            assert function in source, name
 
 
 def completed(path: str, **values):

@@ -13,8 +13,7 @@ from torchvision.ops import batched_nms
 from rtdetr.categories import Categories
 from rtdetr.errors import ConfigError, ExportError
 from rtdetr.export import Source, export
-from rtdetr.export.graph import prepared
-from rtdetr.export.job import make_job
+from rtdetr.export.job import make_job, prepared
 from rtdetr.export.onnx import build_onnx, write_onnx
 from rtdetr.export.onnx.builder import GraphBuilder
 from rtdetr.export.options import ExportOptions

@@ -9,7 +9,8 @@ import torch
 
 from rtdetr.errors import ConfigError, ExportError
 from rtdetr.export import ExportOptions, Source, export
-from rtdetr.export.graph import ExportGraph, prepared
+from rtdetr.export.job import prepared
+from rtdetr.export.torch_export import ExportGraph
 from rtdetr.export.verify import TOLERANCES, verify
 from rtdetr.models import build_model
 from rtdetr.runtimes import load

@@ -44,12 +44,11 @@ def insert(file: Path, block: str, *, before: str = "", after: str = "") -> None
 
 
 def test_the_page_adds_a_format(tmp_path: Path) -> None:
-    (_, endings), (_, module), (_, functions), (_, entry), (_, row), (_, command) = section()
+    (_, endings), (_, module), (_, entry), (_, row), (_, command) = section()
     package = tmp_path / "src" / "rtdetr"
     shutil.copytree(REPOSITORY / "src" / "rtdetr", package, ignore=shutil.ignore_patterns("__pycache__"))
     insert(package / "exported_files.py", endings, after="ENDINGS = {\n")
     (package / "export" / "npz.py").write_text(module, encoding="utf-8")
-    insert(package / "export" / "formats.py", functions, before="FORMATS = {\n")
     insert(package / "export" / "formats.py", entry, after="FORMATS = {\n")
     assert row.count("|") == 6
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "src")}

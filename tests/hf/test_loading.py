@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import rtdetr
-from rtdetr import zoo
+from rtdetr import files, zoo
 from rtdetr.categories import Categories, Category
 from rtdetr.errors import RTDETRError, WeightsError
 from rtdetr.models.hgnetv2 import HGNetv2
@@ -467,8 +467,8 @@ def test_an_interrupted_call_leaves_the_old_files_or_the_new(
             raise KeyboardInterrupt
         return real(path, write, error=error)
 
-    real = loading.write_atomically
-    monkeypatch.setattr(loading, "write_atomically", interrupted)
+    real = files.write_atomically
+    monkeypatch.setattr(files, "write_atomically", interrupted)
     with pytest.raises(KeyboardInterrupt):
         tiny(num_classes=5).save_pretrained(tmp_path / "kept", max_shard_size="200KB")
     # the old weights are removed last but for config.json, so that all that can be read belongs together

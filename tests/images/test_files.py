@@ -44,15 +44,14 @@ def test_a_folder_is_searched_with_what_is_below_it(folder):
     assert names(images_below(folder), folder) == ["a.jfif", "b.PNG", "gone.jpg", "linked/e.mpo", "sub/c.tga"]
 
 
-def test_one_level_counts_what_is_below(folder):
-    paths, skipped = find_images([str(folder)])
-    assert names(paths, folder) == ["a.jfif", "b.PNG"]
-    assert skipped.below == 2
-    assert "2 images in subfolders" in skipped.skipped()
-    paths, _ = find_images([str(folder)], recursive=True)
+def test_one_level_counts_what_is_below(folder, caplog):
+    caplog.set_level("INFO")
+    assert names(find_images([str(folder)]), folder) == ["a.jfif", "b.PNG"]
+    assert caplog.messages[-1].startswith("skipped: ") and caplog.messages[-1].endswith(", 2 images in subfolders")
+    assert list_images(folder, recursive=False).below == 2
+    paths = find_images([str(folder)], recursive=True)
     assert names(paths, folder) == ["a.jfif", "b.PNG", "linked/e.mpo", "sub/c.tga"]
-    paths, _ = find_images([f"{folder}/**"])
-    assert names(paths, folder) == ["a.jfif", "b.PNG", "linked/e.mpo", "sub/c.tga"]
+    assert names(find_images([f"{folder}/**"]), folder) == ["a.jfif", "b.PNG", "linked/e.mpo", "sub/c.tga"]
 
 
 def test_a_folder_with_images_only_in_subfolders_says_so(tmp_path):
@@ -67,7 +66,7 @@ def test_a_folder_with_images_only_in_subfolders_says_so(tmp_path):
 
 def test_each_file_once_and_missing_ones_kept(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    paths, _ = find_images(["b.PNG", "./b.PNG", "missing.jpg", "*.PNG", "gone.jpg"])
+    paths = find_images(["b.PNG", "./b.PNG", "missing.jpg", "*.PNG", "gone.jpg"])
     assert paths == [Path("b.PNG"), Path("missing.jpg"), Path("gone.jpg")]
 
 
@@ -114,7 +113,7 @@ def test_streams_and_cameras_are_said_to_be_none(tmp_path, monkeypatch):
             load_image(Path(source))
     for name in ("0", "-"):
         Image.new("RGB", (4, 3)).save(tmp_path / name, format="PNG")
-        assert find_images([name])[0] == [Path(name)] and load_image(name).shape == (3, 4, 3)
+        assert find_images([name]) == [Path(name)] and load_image(name).shape == (3, 4, 3)
 
 
 def test_every_suffix_in_any_case():

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from rtdetr.images import ImageSource, image_size, load_image
-from rtdetr.images.locks import _locks, only_reader
+from rtdetr.images.decode import _locks, only_reader
 
 KINDS = {"PNG": {}, "JPEG": {"quality": 95}, "TIFF": {"compression": "tiff_lzw"}, "GIF": {}}
 

@@ -5,7 +5,6 @@ import pytest
 from rtdetr.categories import Categories, Category
 from rtdetr.data import DetectionDataset, open_dataset
 from rtdetr.errors import ConfigError
-from rtdetr.training import fingerprint as module
 from rtdetr.training.fingerprint import fingerprint, fingerprints, report_changes, update_classes, with_saved_labels
 from rtdetr.weights import read_checkpoint, save_weights
 from tests.coco_files import document, exchanged, many_images, renamed, write_dataset
@@ -212,4 +211,3 @@ def test_a_table_in_python_is_matched_by_name_too(tmp_path):
     assert resumed(checkpoint_of(before), open_dataset(other, split="train"))[0]["train"].categories.names == [
         *("cat", "dog", "bird")
     ]
-    assert module._some(list("abcdefg")) == "'a', 'b', 'c', 'd', 'e' and 2 more"

@@ -1,7 +1,6 @@
 """Options and arguments shared by several commands."""
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,7 +19,7 @@ def _set_max_pixels(text: str | None) -> int | None:
     if text is None:
         return None
     from rtdetr.images import allow_pixels
-    from rtdetr.images.limit import parse_pixels
+    from rtdetr.images.decode import parse_pixels
 
     count = parse_pixels(text)
     allow_pixels(count)
@@ -101,20 +100,6 @@ Size = Annotated[
     str | None,
     typer.Option("--size", help="Network input in pixels: 640, or 480x640 (height x width). Default: the model's own."),
 ]
-
-
-def find_images(sources: Sequence[str], *, recursive: bool = False) -> list[Path]:
-    """Return the image files of paths, folders and globs, and log skipped files on one line.
-
-    Raises:
-        InputError: as for `rtdetr.images.files.find_images`.
-    """
-    from rtdetr.images.files import find_images as find
-
-    paths, skipped = find(sources, recursive=recursive)
-    if text := skipped.skipped():
-        _log.info("skipped: %s", text)
-    return paths
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -5,17 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rtdetr.cli.arguments import (
-    Classes,
-    JsonFile,
-    MaxPixels,
-    ModelFile,
-    Precision,
-    Recursive,
-    Size,
-    find_images,
-    parse_size,
-)
+from rtdetr.cli.arguments import Classes, JsonFile, MaxPixels, ModelFile, Precision, Recursive, Size, parse_size
 from rtdetr.cli.output import echo, write_json
 from rtdetr.errors import ConfigError, WeightsError
 
@@ -60,6 +50,7 @@ def benchmark(
     from rtdetr.benchmark import profile as profile_network
     from rtdetr.benchmark.measure import peak_memory, sample_photo
     from rtdetr.images import read_image
+    from rtdetr.images.files import find_images
 
     if chart:
         chart_kind(chart)  # fail early

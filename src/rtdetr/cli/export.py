@@ -1,8 +1,10 @@
 """`rtdetr export`: export a model for ONNX Runtime, OpenVINO, TensorRT or PyTorch, and compare the detections."""
 
+import logging
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,13 +16,20 @@ from rtdetr.cli.arguments import (
     MaxPixels,
     ModelFile,
     Recursive,
-    find_images,
+    Size,
     parse_size,
 )
-from rtdetr.cli.exporting import default_file, stated, write_and_report
-from rtdetr.errors import ConfigError, one_of
-from rtdetr.exported_files import ENDINGS
+from rtdetr.cli.output import write_json
+from rtdetr.errors import ConfigError, one_line, one_of
+from rtdetr.exported_files import ENDINGS, ending
+from rtdetr.wording import counted
 
+if TYPE_CHECKING:
+    from rtdetr.export import ExportOptions, Source
+    from rtdetr.export.report import VerifyReport
+
+_log = logging.getLogger(__name__)
+REFUSED = 3  # exit status
 AXES = {"batch": "dynamic_batch", "size": "dynamic_size"}
 
 
@@ -38,10 +47,7 @@ def export(
     classes: Classes = None,
     drop_unused: DropUnused = False,
     dynamic: Annotated[str, typer.Option(help="Dynamic axes: batch, size, or batch,size. Default: none.")] = "",
-    size: Annotated[
-        str | None,
-        typer.Option(help="Network input in pixels: 640, or 480x640 (height x width). Default: the model's own."),
-    ] = None,
+    size: Size = None,
     opset: Annotated[
         int | None, typer.Option(help="ONNX opset, 13 or higher. Below 16 the graph has no GridSample.")
     ] = None,
@@ -105,7 +111,8 @@ def export(
     precision explains, no file is written and the exit status is 3. With --format tensorrt, the model may also be an
     .onnx file of this library, which is compiled as it is and not compared.
     """
-    from rtdetr.export import ExportOptions, Int8Options
+    from rtdetr.export import ExportOptions, Int8Options, open_source
+    from rtdetr.images.files import find_images
 
     if not check and (images or data or precision == "int8"):
         raise ConfigError("--images, --data and --precision int8 need the check: omit --no-check, or omit them")
@@ -130,8 +137,9 @@ def export(
     if max_drop is not None:
         settings["int8"] = Int8Options(max_drop=max_drop)
     options = ExportOptions(**settings)
+    is_plain = config is None and classes is None and not drop_unused
     write_and_report(
-        stated(model, config, classes, drop_unused=drop_unused),
+        model if is_plain else open_source(model, model=config, categories=classes, drop_unused=drop_unused),
         output or default_file(model, str(options.format)),
         options,
         check=check,
@@ -140,6 +148,65 @@ def export(
         on_bad_image=bad_images,
         json_file=json_file,
     )
+
+
+def default_file(model: str, format: str, *, mark: str = "") -> Path:
+    """Default output file: the name of the model with the suffix `mark`, in the current folder."""
+    return Path(f"{Path(model.partition(':')[0]).stem}{mark}{ending(format)}")
+
+
+def write_and_report(
+    model: "str | Source",
+    path: Path,
+    options: "ExportOptions",
+    *,
+    check: bool = True,
+    images: Sequence[Path] | None,
+    data: Path | None,
+    on_bad_image: str,
+    json_file: str | None = None,
+) -> None:
+    """Export a model, print the result of the check, and exit with status 3 if the check fails.
+
+    All arguments except the last are those of `rtdetr.export.export`.
+
+    Args:
+        model: the model to export.
+        path: file to write.
+        options: format and settings.
+        check: compare the file with the model.
+        images: images for the check and for INT8 calibration.
+        data: dataset for the same.
+        on_bad_image: "error" or "skip".
+        json_file: file for all numbers. "-" is standard output; everything else then goes to standard error.
+    """
+    from rich.console import Console
+
+    from rtdetr.export import RefusedExportError, export
+
+    to_stderr = json_file == "-"
+
+    def show(report: "VerifyReport", **more: object) -> None:
+        Console(stderr=to_stderr).print(report.table())
+        if report.note:
+            _log.warning("%s", report.note)
+        if json_file:
+            write_json({**more, **report.to_json()}, json_file)
+
+    try:
+        result = export(model, path, options=options, check=check, images=images, data=data, on_bad_image=on_bad_image)
+    except RefusedExportError as error:
+        show(error.report, file=None)
+        typer.echo(f"{one_line(error)}; {path} was not written", err=True)
+        raise typer.Exit(REFUSED) from None
+    if result.report is not None:
+        show(result.report, file=str(result.path), kept_float=list(result.kept_float))
+    elif json_file:  # nothing was compared
+        write_json({"file": str(result.path), "kept_float": []}, json_file)
+    if result.kept_float:
+        typer.echo(f"kept in float: {', '.join(result.kept_float)}", err=to_stderr)
+    nodes = "" if result.num_nodes is None else f", {counted(result.num_nodes, 'operator')}"
+    typer.echo(f"{result.path}: {result.size_bytes / 1e6:.1f} MB{nodes}", err=to_stderr)
 
 
 def parse_axes(text: str) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from rtdetr.cli.arguments import (
     Precision,
     Recursive,
     Size,
-    find_images,
     hint_at_classes,
     parse_size,
 )
@@ -65,6 +64,7 @@ def predict(
     """
     from rtdetr.exported_files import exported_format
     from rtdetr.fonts import given_face
+    from rtdetr.images.files import find_images
     from rtdetr.images.sources import existing
     from rtdetr.runtimes import load
 

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from rtdetr.cli.arguments import BadImages, Classes, DropUnused, JsonFile, MaxPixels, ModelFile, find_images, parse_size
-from rtdetr.cli.exporting import default_file, stated, write_and_report
+from rtdetr.cli.arguments import BadImages, Classes, DropUnused, JsonFile, MaxPixels, ModelFile, Size, parse_size
+from rtdetr.cli.export import default_file, write_and_report
 
 
 def quantize(
@@ -34,10 +34,7 @@ def quantize(
         bool, typer.Option("--recursive/--no-recursive", "-r", help="Also take the images in subfolders.")
     ] = True,
     max_pixels: MaxPixels = None,
-    size: Annotated[
-        str | None,
-        typer.Option(help="Network input in pixels: 640, or 480x640 (height x width). Default: the model's own."),
-    ] = None,
+    size: Size = None,
     symmetric: Annotated[
         bool, typer.Option("--symmetric", help="Use ranges around zero, as TensorRT needs them.")
     ] = False,
@@ -49,7 +46,8 @@ def quantize(
     of the network go back to float, worst first, until the drop is small enough. If it never is, no file is written and
     the exit status is 3. Without DATA nothing is measured.
     """
-    from rtdetr.export import ExportOptions, Int8Options
+    from rtdetr.export import ExportOptions, Int8Options, open_source
+    from rtdetr.images.files import find_images
 
     options = ExportOptions(
         format=format if format or output else "openvino",
@@ -57,8 +55,9 @@ def quantize(
         precision="int8",
         int8=Int8Options(max_drop=max_drop, num_calibration=num_calibration, symmetric=symmetric),
     )
+    is_plain = config is None and classes is None and not drop_unused
     write_and_report(
-        stated(model, config, classes, drop_unused=drop_unused),
+        model if is_plain else open_source(model, model=config, categories=classes, drop_unused=drop_unused),
         output or default_file(model, str(options.format), mark="_int8"),
         options,
         images=None if calibration is None else find_images(calibration, recursive=recursive),

@@ -100,7 +100,8 @@ def arrange(
             f"{source}: expected image file names of at most {_LONGEST_NAME} characters, got {reprlib.repr(overlong)}"
         )
     boxes_xywh, sizes_wh = objects.boxes_xywh, objects.sizes_wh[objects.image_of_box]
-    bad = np.any(_is_empty(clamped_xyxy(boxes_xywh, sizes_wh)), axis=1)
+    corners = clamped_xyxy(boxes_xywh, sizes_wh)
+    bad = np.any(corners[:, 2:] <= corners[:, :2], axis=1)
     if bad.any() and on_bad_box == "error":
         _refuse_box(boxes_xywh, sizes_wh, bad, where, form)
     doubt = _doubt(boxes_xywh, sizes_wh, form)
@@ -154,10 +155,6 @@ def ids_of_names(file_names: Sequence[str]) -> np.ndarray:
         if len(np.unique(ids)) == len(ids):
             return ids
     return np.arange(len(stems), dtype=np.int64)
-
-
-def _is_empty(corners_xyxy: np.ndarray) -> np.ndarray:
-    return corners_xyxy[:, 2:] <= corners_xyxy[:, :2]
 
 
 def _doubt(boxes_xywh: np.ndarray, sizes_wh: np.ndarray, form: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from rtdetr.categories import Categories, Category
 from rtdetr.data.annotations import Annotations
 from rtdetr.errors import DatasetError, InputError
-from rtdetr.wording import are, counted, occur
+from rtdetr.wording import are, counted, listed, occur
 
 _log = logging.getLogger(__name__)
 
@@ -110,5 +110,4 @@ def _refuse(annotations: Annotations, names: list[str], file: Path) -> NoReturn:
 def _listed(text: str, names: list[str]) -> str:
     if not names:
         return ""
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return f" {text} {', '.join(map(repr, names[:5]))}{more}"
+    return f" {text} {listed(names, shown=repr)}"

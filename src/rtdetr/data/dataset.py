@@ -35,7 +35,7 @@ from rtdetr.images import (
     size_of,
     viewable,
 )
-from rtdetr.images.limit import pixels_hint
+from rtdetr.images.decode import pixels_hint
 from rtdetr.wording import counted, have
 
 _log = logging.getLogger(__name__)

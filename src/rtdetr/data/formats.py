@@ -11,6 +11,7 @@ from rtdetr.data.coco_files import PATTERNS, coco_file, find_coco, write_coco
 from rtdetr.data.records import SPLIT_NAMES, Found
 from rtdetr.data.voc_files import find_voc, is_voc_list, voc_list
 from rtdetr.data.yolo_files import find_yolo, yolo_file
+from rtdetr.yaml_files import YAML_SUFFIXES
 
 Finder = Callable[[Path, str, Path | None], Found | None]
 
@@ -55,7 +56,7 @@ FORMATS: dict[str, Format] = {  # the first that matches a folder wins
         title="YOLO",
         find=lambda root, split, images: find_yolo(root, SPLIT_NAMES[split], images=images),
         open_file=lambda file, split, images: (
-            yolo_file(file, SPLIT_NAMES[split], images=images) if _ends(file, ".yaml", ".yml") else None
+            yolo_file(file, SPLIT_NAMES[split], images=images) if _ends(file, *YAML_SUFFIXES) else None
         ),
         expected=lambda name: "data.yaml or another YAML file with 'names'",
         file="a YOLO file NAME.yaml",

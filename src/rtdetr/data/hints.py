@@ -15,7 +15,7 @@ from rtdetr.data.records import SPLIT_NAMES
 from rtdetr.data.voc_files import has_voc_objects
 from rtdetr.errors import DatasetError
 from rtdetr.text_files import read_text
-from rtdetr.wording import are, counted
+from rtdetr.wording import are, counted, listed
 
 _CLASSES = ("classes.txt", "obj.names", "labels.txt", "names.txt")  # written by YOLO tools
 _MOST_FOLDERS = 200
@@ -29,8 +29,8 @@ def what_is_there(root: Path) -> str:
     below = [folder for folder in folders[1:] if _is_dataset(folder)]
     below = [folder for folder in below if not any(other in folder.parents for other in below)]
     if below:
-        listed = ", ".join(map(str, below[:3])) + (f" and {len(below) - 3} more" if len(below) > 3 else "")
-        return f"{listed} {'is a dataset: give that folder' if len(below) == 1 else 'are datasets: give one or all'}"
+        remedy = "is a dataset: give that folder" if len(below) == 1 else "are datasets: give one or all"
+        return f"{listed(below, 3)} {remedy}"
     return _yolo(root, folders) or _voc(root, folders)
 
 

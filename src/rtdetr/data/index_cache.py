@@ -41,7 +41,7 @@ def read_cached(found: Found, *, on_bad: OnBad) -> Annotations:
     # one file per combination of arguments, so a changed dataset replaces its old index
     places = [os.path.abspath(found.annotations_file), found.part, str(found.images_dir)]
     key = [str(_VERSION), found.format, *places, *on_bad]
-    file = _folder() / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.index"
+    file = cache_dir() / "datasets" / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.index"
     annotations = _load(file, fingerprint)
     if annotations is not None:
         return annotations
@@ -52,10 +52,6 @@ def read_cached(found: Found, *, on_bad: OnBad) -> Annotations:
         _log.info("read %s in %.1f s", found.annotations_file, time.monotonic() - start)
         _save(file, fingerprint, annotations)
     return annotations
-
-
-def _folder() -> Path:
-    return cache_dir() / "datasets"
 
 
 def _fingerprint(found: Found, on_bad: OnBad) -> bytes:

@@ -90,7 +90,8 @@ def voc_list(file: Path, *, images: Path | None) -> Found:
         found = {_named_xml(finder, line, folder, images_dir): None for line in lines}
         items = [Item(xml, None) for xml in found]
         absent = _absent(finder, items, images_dir, root)
-        return _found(VocSplit(root, file, images_dir, items, _xml_in(folder), absent))
+        xml_files = sorted(map(Path, LabelFiles(".xml").files_in(str(folder))))
+        return _found(VocSplit(root, file, images_dir, items, xml_files, absent))
     pairs = [line.split() for line in lines]
     short = next((number for number, fields in enumerate(pairs, 1) if len(fields) != 2), None)
     if short is not None:
@@ -146,10 +147,6 @@ def _xml_listed(finder: LabelFiles, file: Path) -> list[Path]:
         return []
     lines = [line.split() for line in read_text(file, what="list of images", error=DatasetError).splitlines()]
     return [_present(finder, file.parent / fields[1]) for fields in lines if len(fields) == 2]
-
-
-def _xml_in(folder: Path) -> list[Path]:
-    return sorted(map(Path, LabelFiles(".xml").files_in(str(folder))))
 
 
 class _Folder(NamedTuple):

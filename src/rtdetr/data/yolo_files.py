@@ -22,6 +22,7 @@ from rtdetr.errors import ConfigError, DatasetError, MissingFolderError, Missing
 from rtdetr.files import with_home
 from rtdetr.text_files import read_text
 from rtdetr.wording import are, counted, have
+from rtdetr.yaml_files import YAML_SUFFIXES
 from rtdetr.yaml_loaders import TextLoader
 
 _MOST_CLASSES = 100_000  # if only their number is given
@@ -35,7 +36,7 @@ def find_yolo(root: Path, names: Sequence[str], *, images: Path | None = None) -
     Raises:
         DatasetError: several files match, or the file is broken or lacks the split.
     """
-    files = sorted(root / name for name in listing(root) if name.lower().endswith((".yaml", ".yml")))
+    files = sorted(root / name for name in listing(root) if name.lower().endswith(YAML_SUFFIXES))
     described = [file for file in files if file.is_file() and _describes_data(file)]
     preferred = [file for file in described if file.stem in ("data", "dataset")] or described
     if len(preferred) > 1:

@@ -4,7 +4,6 @@
 that already exist: report.json, the plots and the images.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from rtdetr.evaluation.coco import CocoMetrics
 from rtdetr.evaluation.plots import PLOTS
 from rtdetr.evaluation.report import percent
 from rtdetr.html import Bar, Html, cards, figure_file, file_list, gallery, note, page, save_page, table, together
-from rtdetr.text_files import read_text
+from rtdetr.text_files import read_json
 from rtdetr.wording import counted
 
 PAGE_FILE, REPORT_FILE, WORST_FOLDER = "report.html", "report.json", "worst_images"
@@ -29,7 +28,7 @@ def write_page(folder: Path) -> Path:
     Raises:
         InputError: the page cannot be written.
     """
-    report = read_json(folder / REPORT_FILE)
+    report = read_record(folder / REPORT_FILE)
     metrics = report.get("metrics") or {}
     numbers = [_number(report, key, name) for key, name in (("ap", "AP"), ("ap50", "AP50")) if key in metrics]
     if report.get("seconds"):
@@ -96,10 +95,10 @@ def worst_images(folder: Path, page_folder: Path) -> Html:
     )
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_record(path: Path) -> dict[str, Any]:
     """Read a JSON object from a file; empty if there is none."""
     try:
-        values = json.loads(read_text(path, what="record", error=ConfigError))
+        values = read_json(path, what="record", error=ConfigError)
     except ValueError:  # includes ConfigError
         return {}
     return values if isinstance(values, dict) else {}

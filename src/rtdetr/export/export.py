@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 from rtdetr.devices import pytorch_defaults
 from rtdetr.errors import ConfigError, ExportError, WeightsError
 from rtdetr.export.formats import complete, writer_of
-from rtdetr.export.job import Job, check_finite, make_job
+from rtdetr.export.job import Job, Source, check_finite, make_job, open_source
 from rtdetr.export.options import EngineOptions, ExportOptions
 from rtdetr.export.quantize import Written, quantize
 from rtdetr.export.report import VerifyReport
 from rtdetr.export.samples import Data, Samples, open_samples
-from rtdetr.export.source import Source, open_source
 from rtdetr.export.verify import RESIZED, TOLERANCES, int8_tolerance, size_in_bytes, verify
 from rtdetr.exported_files import exported_format
 from rtdetr.files import files_together, with_home

@@ -4,12 +4,12 @@
 are in `rtdetr/exported_files.py`, because runtimes need them too; `ExportOptions` documents options and defaults.
 """
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rtdetr.detections import Detector
 from rtdetr.errors import ConfigError, MissingDependencyError, require_extra
 from rtdetr.export.job import Job
 from rtdetr.export.options import ExportOptions
@@ -28,20 +28,20 @@ class Format:
 
     Attributes:
         runs_in: what runs its files.
-        writer: imports the packages that write it and returns the writer.
+        writer: the `Writer`, as "module.function" of `rtdetr.export`; imported when it is needed, with its packages.
         precisions: supported values of `ExportOptions.precision`, except "int8".
         takes: supported names of `OPTIONS`.
-        int8_writer: like `writer`, for precision "int8"; None: INT8 is not supported.
-        load: opens a file for the check; None: use `rtdetr.load`.
+        int8_writer: the `Int8Writer`, named in the same way; None: INT8 is not supported.
+        load: the function that opens a file for the check, named in the same way; None: `rtdetr.load`.
         instead: maps an unsupported option or precision to the reason and what to do instead.
     """
 
     runs_in: str
-    writer: Callable[[], Writer]
+    writer: str
     precisions: tuple[str, ...] = ("fp32",)
     takes: tuple[str, ...] = ()
-    int8_writer: Callable[[], Int8Writer] | None = None
-    load: Callable[[Path], Detector] | None = None
+    int8_writer: str | None = None
+    load: str | None = None
     instead: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -55,64 +55,27 @@ OPTIONS = {
 }
 """Fields of `ExportOptions` that not every format has, with their command line options."""
 
-
-def _onnx() -> Writer:
-    from rtdetr.export.onnx import write_onnx
-
-    return write_onnx
-
-
-def _int8_onnx() -> Int8Writer:
-    from rtdetr.export.onnx.int8 import write_int8_onnx
-
-    return write_int8_onnx
-
-
-def _openvino() -> Writer:
-    from rtdetr.export.openvino import write_openvino
-
-    return write_openvino
-
-
-def _int8_openvino() -> Int8Writer:
-    from rtdetr.export.openvino_int8 import write_int8_openvino
-
-    return write_int8_openvino
-
-
-def _tensorrt() -> Writer:
-    from rtdetr.export.tensorrt import write_tensorrt
-
-    return write_tensorrt
-
-
-def _torch() -> Writer:
-    from rtdetr.export.torch_export import write_torch
-
-    return write_torch
-
-
 FORMATS = {
     "onnx": Format(
         "ONNX Runtime and other tools that read ONNX",
-        _onnx,
+        "onnx.write_onnx",
         precisions=("fp32", "fp16"),
         takes=("opset", "gather_only", "preprocess", "nms_iou"),
-        int8_writer=_int8_onnx,
+        int8_writer="onnx.int8.write_int8_onnx",
         instead={
             "bf16": "ONNX Runtime has no bfloat16 convolutions; OpenVINO runs fp32 files in bf16 on machines with it"
         },
     ),
     "openvino": Format(
         "OpenVINO",
-        _openvino,
+        "openvino.write_openvino",
         precisions=("fp32", "fp16", "bf16"),
         takes=("gather_only", "preprocess", "nms_iou"),
-        int8_writer=_int8_openvino,
+        int8_writer="openvino_int8.write_int8_openvino",
     ),
     "tensorrt": Format(
         "TensorRT",
-        _tensorrt,
+        "tensorrt.write_tensorrt",
         precisions=("fp32", "fp16"),
         takes=("gather_only", "nms_iou", "engine"),
         instead={
@@ -123,7 +86,7 @@ FORMATS = {
     ),
     "torch": Format(
         "PyTorch, without this library",
-        _torch,
+        "torch_export.write_torch",
         precisions=("fp32", "fp16", "bf16"),
         takes=("preprocess", "compiled"),
         instead={
@@ -179,13 +142,19 @@ def writer_of(options: ExportOptions) -> Any:
         MissingDependencyError: a package that writes the format is not installed.
     """
     form = FORMATS[str(options.format)]
-    find = form.int8_writer if options.precision == "int8" else form.writer
-    assert find is not None  # otherwise `complete` has raised
+    name = form.int8_writer if options.precision == "int8" else form.writer
+    assert name is not None  # otherwise `complete` has raised
     try:
         with require_extra():
-            return find()
+            return imported(name)
     except MissingDependencyError as error:
         raise MissingDependencyError(f"export to {options.format}: {error}") from None
+
+
+def imported(name: str) -> Any:
+    """Import and return a function of this package, named "module.function"."""
+    module, _, function = name.rpartition(".")
+    return getattr(importlib.import_module(f"rtdetr.export.{module}"), function)
 
 
 def _reason(form: Format, name: str) -> str:

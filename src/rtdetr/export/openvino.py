@@ -4,7 +4,6 @@ The metadata is in the IR's `rt_info` under "rtdetr". Its precision is the one i
 bfloat16 and float16 the weights are stored in 16 bits. Detectors choose their own precision by the processor.
 """
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,11 @@ import openvino
 from rtdetr.errors import ExportError
 from rtdetr.export.job import Job
 from rtdetr.export.onnx import build_onnx
-from rtdetr.files import files_together, refusal
+from rtdetr.files import files_together, refusal, sha256_of
 from rtdetr.runtimes.metadata import KEY, WEIGHTS_KEY, ExportMetadata
 from rtdetr.runtimes.openvino_core import openvino_core
 
 _PLACEHOLDER = "0" * 64  # until the weights are written and hashed
-_GRAPH_OPSET = 18  # of the intermediate ONNX graph; OpenVINO up to 2025.1 cannot read GridSample of opset 20
 
 
 def write_openvino(job: Job, file: Path) -> int:
@@ -34,7 +32,7 @@ def write_openvino(job: Job, file: Path) -> int:
 
 def convert(job: Job) -> openvino.Model:
     """Build the network as an OpenVINO model in float32, without metadata."""
-    options = job.options.replace(precision="fp32", int8=None, opset=_GRAPH_OPSET, gather_only=job.options.gathers)
+    options = job.options.replace(precision="fp32", int8=None, gather_only=job.options.gathers)
     graph = build_onnx(job.network, options, merge_convolutions=False)
     return openvino_core().read_model(graph.SerializeToString(), b"")
 
@@ -59,7 +57,7 @@ def save_ir(model: openvino.Model, path: Path, *, metadata: ExportMetadata, half
             new.with_suffix(".xml").replace(new)
         except RuntimeError as failure:
             raise ExportError(refusal(new, failure)) from None
-        sha256 = hashlib.sha256(new.with_suffix(".bin").read_bytes()).hexdigest()
+        sha256 = sha256_of(new.with_suffix(".bin"))
         new.write_bytes(new.read_bytes().replace(_PLACEHOLDER.encode(), sha256.encode()))
 
 

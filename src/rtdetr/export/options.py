@@ -9,11 +9,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from rtdetr.config import PRECISIONS, STRIDE, Fraction, Size, SizeHW, Strict, size_problem
 from rtdetr.errors import ConfigError, one_of
 from rtdetr.exported_files import ENDINGS
-from rtdetr.runtimes.arguments import num_tokens
+from rtdetr.runtimes.graph_form import IMAGES, SIZES
 from rtdetr.runtimes.metadata import ExportMetadata
+from rtdetr.runtimes.options import num_tokens
 from rtdetr.wording import counted
 
-DEFAULT_OPSET = 18
+DEFAULT_OPSET = 18  # also of the graphs for other engines: OpenVINO up to 2025.1 cannot read GridSample of opset 20
 GRID_SAMPLE_OPSET = 16  # the first with this operator; graphs of older opsets gather pixels
 LAYER_NORM_OPSET = 17
 
@@ -102,10 +103,10 @@ class EngineOptions(Strict):
                 f"{counted(metadata.num_queries, 'query')}: increase the minimum size"
             )
         shapes: dict[str, list[tuple[int, ...]]] = {
-            "images": [(batch, metadata.in_channels, height, width) for batch, height, width in cases]
+            IMAGES: [(batch, metadata.in_channels, height, width) for batch, height, width in cases]
         }
         if metadata.postprocess == "boxes":
-            shapes["orig_target_sizes"] = [(batch, 2) for batch, _, _ in cases]
+            shapes[SIZES] = [(batch, 2) for batch, _, _ in cases]
         return shapes
 
 

@@ -12,6 +12,7 @@ from rtdetr.export.built_in_images import built_in_images
 from rtdetr.export.job import Job
 from rtdetr.images import LoadedImage, read_image, size_of
 from rtdetr.preprocessing import preprocess
+from rtdetr.runtimes.graph_form import IMAGES, SIZES
 from rtdetr.wording import counted
 
 NUM_OF_DATASET = 8  # images of a dataset to compare
@@ -51,7 +52,7 @@ def open_samples(job: Job, images: Sequence[Any] | None, data: Data | None, *, o
     compared = list(spread(known if dataset is None else dataset, NUM_OF_DATASET, channels))
     chosen = spread(known, job.options.int8_or_default.num_calibration, channels)
     feeds = [_feed(image, job) for image in chosen]
-    if all(np.ptp(feed["images"], axis=(2, 3)).max() == 0 for feed in feeds):
+    if all(np.ptp(feed[IMAGES], axis=(2, 3)).max() == 0 for feed in feeds):
         raise InputError(
             f"cannot calibrate on {counted(len(feeds), 'image')} of one color each: pass images typical of the model's "
             "use, ideally a hundred"
@@ -103,5 +104,5 @@ def _to_calibrate(
 
 
 def _feed(image: LoadedImage, job: Job) -> Feed:
-    feed = {"images": preprocess(image, job.metadata.size_hw)[None]}
-    return feed if job.options.postprocess == "raw" else {**feed, "orig_target_sizes": np.array([size_of(image)])}
+    feed = {IMAGES: preprocess(image, job.metadata.size_hw)[None]}
+    return feed if job.options.postprocess == "raw" else {**feed, SIZES: np.array([size_of(image)])}

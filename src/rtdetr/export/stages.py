@@ -15,6 +15,7 @@ from torch import nn
 
 from rtdetr.export.agreement import Tolerance
 from rtdetr.preprocessing import scale
+from rtdetr.runtimes.graph_form import SIZES
 
 STAGE = re.compile(
     r"(?:^|\.)((?:backbone\.(?:conv1|stem|res_layers\.\d+|stages\.\d+)"
@@ -96,7 +97,7 @@ def _feeds(inputs: dict[str, bool], image: np.ndarray) -> Values:
     height, width = image.shape[1:]
     pixels, planes = image.transpose(1, 2, 0)[None], scale(image)[None]
     images = {name: pixels if is_uint8 else planes for name, is_uint8 in inputs.items()}
-    return {**images, **{n: np.array([[width, height]]) for n in inputs if n == "orig_target_sizes"}}
+    return {**images, **{n: np.array([[width, height]]) for n in inputs if n == SIZES}}
 
 
 def _onnx_values(path: Path, stages: list[str], feeds: Callable[[dict[str, bool]], Values]) -> Values:

@@ -9,7 +9,6 @@ graph. The decoder gathers its samples, because TensorRT has compiled GridSample
 import logging
 import shlex
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
@@ -19,14 +18,13 @@ from rtdetr.errors import ExportError, WeightsError
 from rtdetr.export.job import Job
 from rtdetr.export.onnx import write_onnx
 from rtdetr.export.options import EngineOptions
-from rtdetr.files import write_atomically
+from rtdetr.files import write_bytes
 from rtdetr.runtimes.cuda_memory import Stream
 from rtdetr.runtimes.engine_file import EngineHeader, write_engine
 from rtdetr.runtimes.graph_form import existing, unreadable
 from rtdetr.runtimes.metadata import KEY, ExportMetadata
 
 _log = logging.getLogger(__name__)
-_GRAPH_OPSET = 18
 
 
 def write_tensorrt(job: Job, file: Path) -> int:
@@ -38,7 +36,7 @@ def write_tensorrt(job: Job, file: Path) -> int:
     """
     engine = job.options.engine or EngineOptions()
     engine.shapes(job.metadata)  # raise errors in the ranges before the work
-    graph_job = job._replace(options=job.options.replace(gather_only=True, opset=_GRAPH_OPSET))
+    graph_job = job._replace(options=job.options.replace(gather_only=True))
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder) / f"{file.stem}.onnx"
         num_nodes = write_onnx(graph_job, graph)
@@ -109,8 +107,7 @@ def build_engine(graph: Path, path: Path, *, metadata: ExportMetadata, engine: E
     if built is None:
         raise ExportError(f"TensorRT {tensorrt.__version__} could not build the engine: see its messages above")
     if cache is not None:
-        measured = bytes(config.get_timing_cache().serialize())
-        write_atomically(cache, lambda file: file.write_bytes(measured), error=ExportError)
+        write_bytes(cache, bytes(config.get_timing_cache().serialize()), error=ExportError)
     header = EngineHeader(metadata, tensorrt.__version__, machine.gpu, machine.compute_capability)
     return write_engine(path, bytes(built), header=header)
 
@@ -121,12 +118,8 @@ def trtexec_line(graph: Path, path: Path, *, shapes: dict[str, list[tuple[int, .
     words.append(f"--memPoolSize=workspace:{engine.workspace_bytes >> 20}")
     if any(len(set(one)) > 1 for one in shapes.values()):
         for place, word in enumerate(("min", "opt", "max")):
-            listed = ",".join(f"{name}:{_joined(one[place])}" for name, one in shapes.items())
+            listed = ",".join(f"{name}:{'x'.join(map(str, one[place]))}" for name, one in shapes.items())
             words.append(f"--{word}Shapes={listed}")
     if engine.timing_cache is not None:
         words.append(f"--timingCacheFile={engine.timing_cache}")
     return shlex.join(words)
-
-
-def _joined(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))

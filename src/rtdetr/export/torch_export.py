@@ -7,6 +7,7 @@
 The metadata of the model is the extra file "rtdetr" of a program, and an entry of the metadata of a package.
 """
 
+import copy
 import io
 import shutil
 import warnings
@@ -14,20 +15,68 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from rtdetr.config import STRIDE
+from rtdetr.config import STRIDE, pytorch_precision
+from rtdetr.devices import DTYPES
 from rtdetr.errors import ExportError
-from rtdetr.export.graph import ExportGraph, input_size
-from rtdetr.export.job import Job
+from rtdetr.export.job import Job, input_size
 from rtdetr.export.options import ExportOptions
 from rtdetr.files import write_atomically
-from rtdetr.models import RTDETR
+from rtdetr.models import RTDETR, postprocess
 from rtdetr.runtimes.metadata import KEY
 
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _MAX_BATCH, _MAX_SIDE = 1024, 8192
+
+
+class ExportGraph(nn.Module):
+    """A network from images to detections, for `torch.export` to trace.
+
+    Inputs: `images` float32 (b, c, h, w) in [0, 1] and, for "boxes", `orig_target_sizes` int64 (b, 2) as (width,
+    height). With `preprocess` the only input is `images` uint8 (1, h, w, c) of any size.
+    Outputs: for "boxes" `labels` int64 (b, n), `boxes` float32 (b, n, 4) as xyxy in pixels and `scores` float32 (b, n);
+    for "raw" `logits` float32 (b, q, k) and `boxes` float32 (b, q, 4) as normalized cxcywh.
+
+    Args:
+        network: result of `prepared`; may have been converted to another dtype.
+        preprocess: resize and scale in the graph.
+        postprocess: "boxes" or "raw".
+        one_label: for "boxes", return only the best class of each query.
+        size_hw: the network's input size, needed if the graph resizes.
+    """
+
+    def __init__(
+        self,
+        network: RTDETR,
+        *,
+        preprocess: bool = False,
+        postprocess: str = "boxes",
+        one_label: bool = False,
+        size_hw: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__()
+        if preprocess and (size_hw is None or postprocess != "boxes"):
+            raise ExportError("a graph that resizes needs size_hw and postprocess='boxes'")
+        self.network = copy.deepcopy(network).eval()
+        self.size_hw = size_hw if preprocess else None
+        self.postprocess = postprocess
+        self.one_label = one_label
+
+    def forward(self, images: Tensor, orig_target_sizes: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Return the outputs described in the class docstring."""
+        if self.size_hw is not None:
+            orig_target_sizes = torch.tensor([[images.shape[2], images.shape[1]]], device=images.device)
+            planes = images.permute(0, 3, 1, 2).float()
+            resized = F.interpolate(planes, self.size_hw, mode="bilinear", align_corners=False, antialias=True)
+            images = resized.round().clamp(0, 255) / 255
+        logits, boxes = self.network(images)[:2]
+        logits, boxes = logits.float(), boxes.float()
+        if self.postprocess == "raw":
+            return logits, boxes
+        assert orig_target_sizes is not None  # the exporter gives both inputs
+        return postprocess(logits, boxes, sizes_wh=orig_target_sizes, one_label=self.one_label)
 
 
 def write_torch(job: Job, file: Path) -> int | None:
@@ -61,7 +110,7 @@ def trace(network: RTDETR, options: ExportOptions) -> ExportedProgram:
         one_label=options.one_label,
         size_hw=size_hw,
     ).requires_grad_(False)
-    graph.network.to(_DTYPES[options.precision])
+    graph.network.to(DTYPES[pytorch_precision(options.precision)])
     if options.dynamic_size:
         graph.network.decoder.eval_sizes_hw = None  # stored anchors are valid for one size only
     example, shapes = _example(options, size_hw, network.config.in_channels)

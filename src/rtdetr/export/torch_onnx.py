@@ -10,6 +10,7 @@ import torch
 from onnx import compose, version_converter
 from torch import Tensor
 
+from rtdetr.config import STRIDES
 from rtdetr.errors import ExportError
 from rtdetr.models.backbone import Backbone
 
@@ -30,7 +31,7 @@ def torch_graph(module: Backbone, example: Tensor, *, opset: int, half: bool, na
     Raises:
         ExportError: torch cannot export the backbone.
     """
-    outputs = [f"map{stride}" for stride in (8, 16, 32)]
+    outputs = [f"map{stride}" for stride in STRIDES]
     axes = {"images": {0: "batch", 2: "height", 3: "width"}}
     axes |= {output: {0: "batch", 2: f"{output}_height", 3: f"{output}_width"} for output in outputs}
     dtype = torch.float16 if half else torch.float32

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 
 from rtdetr.categories import Categories
-from rtdetr.config import STRIDE
+from rtdetr.config import DEFAULT_SIZE_HW, STRIDE
 from rtdetr.data import DetectionDataset, open_dataset
 from rtdetr.detections import Detections, Detector
 from rtdetr.devices import DTYPES
 from rtdetr.errors import ExportError, WeightsError
 from rtdetr.evaluation import evaluate_dataset
 from rtdetr.export.agreement import Tolerance, class_difference, compare
-from rtdetr.export.formats import FORMATS
+from rtdetr.export.formats import FORMATS, imported
 from rtdetr.export.report import VerifyReport
 from rtdetr.export.samples import images_to_compare
 from rtdetr.export.stages import first_diverging, shows_stages, stage_errors
@@ -186,7 +186,7 @@ def _load(path: str | os.PathLike[str]) -> Detector:
     """Load the detector of a file with the format's own loader, or with `rtdetr.load` in the precision of the file."""
     form = FORMATS.get(exported_format(path) or "")
     if form is not None and form.load is not None:
-        return form.load(Path(path))
+        return imported(form.load)(Path(path))
     detector = load(path, device="cpu")
     stored = getattr(getattr(detector, "metadata", None), "precision", None)
     if stored in DTYPES and getattr(detector, "precision", stored) != stored:
@@ -249,6 +249,6 @@ def measure_ap(detector: Detector, dataset: DetectionDataset, *, size_hw: tuple[
     channels = getattr(detector, "in_channels", 3)
 
     def predict(images: list[LoadedImage]) -> list[Detections]:
-        return [_detect(detector, one, 0.0, size_hw or getattr(detector, "size_hw", (640, 640))) for one in images]
+        return [_detect(detector, one, 0.0, size_hw or getattr(detector, "size_hw", DEFAULT_SIZE_HW)) for one in images]
 
     return float(np.nan_to_num(evaluate_dataset(predict, dataset, num_channels=channels, progress=False).metrics.ap))

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from PIL import ImageDraw, features
 
 from rtdetr.fonts.search import OWN, Face, find_face, given_face, has_all, open_face
+from rtdetr.wording import listed, plural
 
 _log = logging.getLogger(__name__)
 LEFT_TO_RIGHT = "\u200e"  # ends a right-to-left name, so that the following text stays on its right
@@ -217,8 +218,7 @@ def _package(character: str) -> str:
 
 
 def _some(names: Sequence[str], what: str) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{', '.join(map(repr, names[:3]))}{more} ({what} name{'s' if len(names) > 1 else ''})"
+    return f"{listed(names, 3, shown=repr)} ({what} {plural('name', len(names))})"
 
 
 @cache

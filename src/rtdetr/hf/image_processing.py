@@ -21,7 +21,7 @@ from transformers.processing_utils import ImagesKwargs
 
 from rtdetr.boxes import cxcywh_to_xyxy
 from rtdetr.errors import InputError, nearest
-from rtdetr.files import write_atomically
+from rtdetr.files import write_text
 from rtdetr.hf.coco_labels import Labels, SizeHW, make_labels
 from rtdetr.hf.image_inputs import Size, as_list, image_array, padded_size, resize_image
 from rtdetr.models.postprocess import best_pairs
@@ -198,8 +198,7 @@ class RTDetrImageProcessor(BaseImageProcessor):
 
     def to_json_file(self, json_file_path: str | os.PathLike[str]) -> None:
         """Write the settings as JSON atomically; `save_pretrained` calls this."""
-        text = self.to_json_string()
-        write_atomically(Path(json_file_path), lambda file: file.write_text(text, encoding="utf-8"), error=InputError)
+        write_text(Path(json_file_path), self.to_json_string(), error=InputError)
 
     def _settings(self, changes: Mapping[str, Any]) -> _Settings:
         """Return the settings of the processor, overridden by those of one call."""

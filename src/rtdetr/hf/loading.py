@@ -26,12 +26,12 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils.hub import cached_file
 
 from rtdetr.errors import RTDETRError, WeightsError
-from rtdetr.files import write_atomically
+from rtdetr.files import write_bytes
 from rtdetr.hf.adapters import check_adapter, find_adapter
 from rtdetr.hf.configuration import RTDetrV2Config, categories_of, model_config, own_backbone
 from rtdetr.hf.entries import NETWORK, in_memory, on_disk, renamed
 from rtdetr.text_files import read_text
-from rtdetr.weights.huggingface import INDEX, PICKLED, WEIGHTS, read_entries
+from rtdetr.weights.huggingface import INDEX, PICKLED, WEIGHTS, read_entries, write_json
 from rtdetr.weights.huggingface_config import OWN_TYPE, inexpressible
 from rtdetr.weights.huggingface_fields import CONFIG
 from rtdetr.weights.huggingface_reading import stated_version
@@ -205,7 +205,7 @@ class HuggingFaceFiles(_Base):
         stored = {k: v for k, v in stored.items() if k not in _OWN_FIELDS or v != getattr(RTDetrV2Config, k)}
         if foreign:
             stored["model_type"] = OWN_TYPE
-        _write_json(folder / CONFIG, stored)
+        write_json(folder / CONFIG, stored)
         if push_to_hub:
             arguments = {name: options[name] for name in _PUSH if name in options}
             self.push_to_hub(options.get("repo_id", folder.name), max_shard_size=max_shard_size, **arguments)
@@ -257,13 +257,12 @@ class HuggingFaceFiles(_Base):
                     entries = {key.removeprefix("model."): value for key, value in entries.items()}
             # the format supports neither strides nor shared memory
             entries = {key: value.clone(memory_format=torch.contiguous_format) for key, value in entries.items()}
-            content = save(entries, metadata=header)
-            write_atomically(folder / name, lambda file, content=content: file.write_bytes(content), error=WeightsError)
+            write_bytes(folder / name, save(entries, metadata=header), error=WeightsError)
             places |= dict.fromkeys(entries, name)
         if plan.is_sharded:
             parameters = sum(parameter.numel() for parameter in self.parameters())
             about = {"total_parameters": parameters, **plan.metadata}
-            _write_json(folder / index, {"metadata": about, "weight_map": places})
+            write_json(folder / index, {"metadata": about, "weight_map": places})
         written = {*plan.filename_to_tensors, *([index] if plan.is_sharded else [])}
         stem = weights.removesuffix(".safetensors")
         for old in (folder / weights, folder / index, *folder.glob(f"{stem}-?????-of-?????.safetensors")):
@@ -330,11 +329,6 @@ def _with_variant(name: str, variant: str | None) -> str:
     """Turn model.safetensors into model.fp16.safetensors, the transformers name of a variant."""
     head, _, kind = name.rpartition(".")
     return f"{head}.{variant}.{kind}" if variant else name
-
-
-def _write_json(path: Path, data: dict[str, Any]) -> None:
-    text = json.dumps(data, indent=2, sort_keys=True) + "\n"
-    write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"), error=WeightsError)
 
 
 def _frozen_as_built(loaded: Any) -> Any:

@@ -4,7 +4,7 @@ Start at `read.py`. Files are opened only in `decode.py`; `files.py` lists them,
 types of sources.
 """
 
-from rtdetr.images.limit import allow_pixels, max_pixels
+from rtdetr.images.decode import allow_pixels, max_pixels
 from rtdetr.images.read import (
     ImageSource,
     LoadedImage,

@@ -12,11 +12,9 @@ from PIL import Image
 from PIL.TiffImagePlugin import SAMPLESPERPIXEL, TiffImageFile
 
 from rtdetr.errors import InputError
-from rtdetr.images.decode import opened
-from rtdetr.images.formats import TIFF_STARTS
-from rtdetr.images.limit import check_pixels
+from rtdetr.images.decode import check_pixels, opened
 from rtdetr.images.orientation import ORIENTATION_TAG, exif_tag, load_pixels, turn_array, turn_back
-from rtdetr.images.sources import File, existing, name_of, openable
+from rtdetr.images.sources import TIFF_STARTS, File, existing, name_of, openable
 
 _MAX_COMPRESSION = 2000  # decoded bytes per byte of a TIFF file; deflate reaches 1032
 FLOAT_MARGIN = 1e-3  # allowed beyond [0, 1], for interpolated values

@@ -1,4 +1,4 @@
-"""Opening image files: the only place where the library calls Pillow's `open`.
+"""Opening image files: the only place where the library calls Pillow's `open`, and the size limit that it checks.
 
 Every exception of a decoder becomes an `InputError` that names the file. Formats that need a Pillow plugin are
 recognized by their first bytes, and the plugin is loaded with the first such file.
@@ -9,6 +9,7 @@ import functools
 import logging
 import os
 import re
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,19 +18,21 @@ from typing import BinaryIO
 from PIL import Image, UnidentifiedImageError
 
 from rtdetr.errors import InputError
-from rtdetr.images.formats import plugin_for, unidentified
-from rtdetr.images.limit import MAX_PIXELS_VARIABLE, check_pixels, max_pixels, too_large
-from rtdetr.images.locks import only_reader
 from rtdetr.images.orientation import UPRIGHT, exif_orientation, exif_tag, load_pixels, plain, turn_back
-from rtdetr.images.sources import File, head_of, name_of, openable
+from rtdetr.images.sources import File, head_of, name_of, openable, plugin_for, unidentified
 from rtdetr.native import silence_libtiff
 
+MAX_PIXELS_VARIABLE = "RTDETR_MAX_PIXELS"
+_SLIDE_PIXELS = 400_000_000
 _SINGLE_PAGE = ("MPO",)  # further pages of this format are previews of the first
 _MAX_NAMED = 5
 _ADVICE = re.compile(r"(generic error\W*)?\b(please|check `stderr`|try (re)?building)\b.*", re.IGNORECASE)
 _PILLOW_WARNINGS = (UserWarning, Image.DecompressionBombWarning)
 _silence_libtiff = functools.cache(silence_libtiff)
 _log = logging.getLogger(__name__)
+# Pillow and file objects support only one reader at a time
+_guard = threading.Lock()
+_locks: dict[int, tuple[threading.RLock, int]] = {}  # id of an object -> its lock and number of users
 
 
 def decode(source: File | Image.Image, *, reduction: int = 1, upright: bool = True) -> Image.Image:
@@ -147,3 +150,101 @@ def _warn_first_page(name: str, kind: str) -> None:
         _log.warning("%s (%s) has several pages or frames: the first one is used", name, kind)
     elif count == _MAX_NAMED:
         _log.warning("%s has several pages or frames, too; further files are not listed", name)
+
+
+def max_pixels() -> int | None:
+    """Return the maximum number of pixels of an image: RTDETR_MAX_PIXELS or Pillow's limit; None: no limit.
+
+    Raises:
+        InputError: the variable is not a number.
+    """
+    text = os.environ.get(MAX_PIXELS_VARIABLE)
+    if text:
+        return parse_pixels(text)
+    return None if Image.MAX_IMAGE_PIXELS is None else 2 * Image.MAX_IMAGE_PIXELS
+
+
+def parse_pixels(text: str) -> int:
+    """Parse a number of pixels: 250000000, 250M (millions) or 1G.
+
+    Raises:
+        InputError: the text is anything else.
+    """
+    parts = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]?)\s*", text, re.IGNORECASE | re.ASCII)
+    count = round(float(parts[1]) * {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}[parts[2].lower()]) if parts else 0
+    if count < 1:
+        raise InputError(f"expected a number of pixels such as 250000000 or 250M, got {text!r}")
+    return count
+
+
+def allow_pixels(count: int) -> None:
+    """Set the limit of `max_pixels` for this process and for processes that it starts afterwards."""
+    os.environ[MAX_PIXELS_VARIABLE] = str(count)
+
+
+def check_pixels(size_wh: tuple[int, int], source: File) -> None:
+    """Check the size of an image before memory is allocated for its pixels.
+
+    Raises:
+        InputError: `size_wh` has more pixels than allowed.
+    """
+    most, pixels = max_pixels(), size_wh[0] * size_wh[1]
+    if most is not None and pixels > most:
+        raise InputError(too_large(source, f"{size_wh[0]}x{size_wh[1]} pixels, more than {most:,}", pixels))
+
+
+def pixels_hint(pixels: int) -> str:
+    """Return advice for an image that has more pixels than allowed."""
+    tiles = ""
+    if pixels >= _SLIDE_PIXELS:
+        tiles = "; to detect small objects, cut it into tiles instead (e.g. with libvips' dzsave)"
+    millions = -(-pixels // 1_000_000)
+    return f"allow it with --max-pixels {millions}M (Python: rtdetr.images.allow_pixels({millions}_000_000)){tiles}"
+
+
+def too_large(source: object, reason: str, pixels: int = 0) -> str:
+    """Return the error message for an image above the limit, with Pillow's or our own reason."""
+    if not pixels and (numbers := re.search(r"\((\d+) pixels\)", reason)):  # Pillow's own message
+        pixels = int(numbers[1])
+        reason = f"{pixels:,} pixels, more than {max_pixels() or 0:,}"
+    return f"{name_of(source)} is too large: {reason}; {pixels_hint(pixels)}"
+
+
+@contextlib.contextmanager
+def only_reader(*objects: object) -> Iterator[None]:
+    """Lock these objects for the block, so that no other thread reads from them.
+
+    Several objects are locked in the given order; None is skipped.
+    """
+    with contextlib.ExitStack() as stack:
+        for each in objects:
+            if each is not None:
+                stack.enter_context(_locked(each))
+        yield
+
+
+@contextlib.contextmanager
+def _locked(each: object) -> Iterator[None]:
+    key = id(each)  # images have no hash; the caller keeps the object alive in the block
+    with _guard:
+        lock, users = _locks.get(key, (threading.RLock(), 0))
+        _locks[key] = lock, users + 1
+    try:
+        with lock:
+            yield
+    finally:
+        with _guard:
+            lock, users = _locks.pop(key)
+            if users > 1:
+                _locks[key] = lock, users - 1
+
+
+def _forget() -> None:
+    """Reset all locks in a forked child, in which the threads that held them do not exist."""
+    global _guard
+    _guard = threading.Lock()
+    _locks.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

@@ -1,6 +1,7 @@
 """Finding image files in folders: one list of suffixes and one way to walk, for every command."""
 
 import glob
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterable
@@ -24,6 +25,7 @@ SAVED_FORMATS = {  # suffix -> Pillow's format name, for saving annotated and co
     ".tif": "TIFF",
     ".tiff": "TIFF",
 }
+_log = logging.getLogger(__name__)
 _ARCHIVE_LEFTOVERS = "__MACOSX"  # folder that macOS adds to archives
 
 
@@ -103,8 +105,8 @@ def images_below(folder: Path) -> list[str]:
     return sorted(listing.paths + listing.broken_links)
 
 
-def find_images(sources: Iterable[str], *, recursive: bool = False) -> tuple[list[Path], Listing]:
-    """Find the image files of paths, folders and globs, each file once, in order, and what was skipped.
+def find_images(sources: Iterable[str], *, recursive: bool = False) -> list[Path]:
+    """Find the image files of paths, folders and globs, each file once, in order; what was skipped is logged.
 
     A path that does not exist is kept, so that it is reported with the files that cannot be read.
 
@@ -134,7 +136,9 @@ def find_images(sources: Iterable[str], *, recursive: bool = False) -> tuple[lis
         skipped.hidden += found.hidden
         skipped.others += found.others
         skipped.below += found.below
-    return list(dict.fromkeys(map(Path, paths))), skipped
+    if text := skipped.skipped():
+        _log.info("skipped: %s", text)
+    return list(dict.fromkeys(map(Path, paths)))
 
 
 def _matching(pattern: str) -> Listing:

@@ -10,11 +10,10 @@ import numpy as np
 from PIL import Image
 
 from rtdetr.errors import InputError
-from rtdetr.images.arrays import numpy_file, pil_array, stated_bands, tiff_bands, tiff_pages, to_uint8
+from rtdetr.images.arrays import numpy_file, pil_array, stated_bands, tensor_array, tiff_bands, tiff_pages, to_uint8
 from rtdetr.images.decode import decode, opened
-from rtdetr.images.formats import tiff_hint
 from rtdetr.images.orientation import upright_size
-from rtdetr.images.sources import File, name_of
+from rtdetr.images.sources import File, name_of, tiff_hint
 from rtdetr.wording import counted
 
 ImageSource = str | os.PathLike[str] | bytes | bytearray | BinaryIO | Image.Image | np.ndarray
@@ -76,9 +75,12 @@ def open_image(source: ImageSource, *, mode: str | None = "RGB", upright: bool =
 def read_image(source: ImageSource, *, num_channels: int = 3, upright: bool = True) -> LoadedImage:
     """Read an image for a model with `num_channels`: a PIL image in RGB for 3, which is cheapest, otherwise an array.
 
+    The source may also be a PyTorch tensor (num_channels, h, w).
+
     Raises:
         InputError: as for `load_image`.
     """
+    source = tensor_array(source, num_channels=num_channels)
     if num_channels == 3:
         return open_image(source, upright=upright)
     return load_image(source, num_channels=num_channels, upright=upright)

@@ -4,6 +4,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from rtdetr.boxes import cxcywh_to_xyxy
+from rtdetr.detections import MAX_DETECTIONS
 from rtdetr.devices import at_least_float32
 
 
@@ -12,7 +13,7 @@ def postprocess(
     boxes_cxcywh: Float[Tensor, "b q 4"],
     *,
     sizes_wh: Float[Tensor, "b 2"] | Int64[Tensor, "b 2"],
-    max_detections: int = 300,
+    max_detections: int = MAX_DETECTIONS,
     one_label: bool = False,
 ) -> tuple[Int64[Tensor, "b m"], Float[Tensor, "b m 4"], Float[Tensor, "b m"]]:
     """Return labels, boxes (xyxy, pixels of the original image) and scores, best first.

@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from rtdetr.models.postprocess import best_pairs
+
 
 def select_queries(logits: Float[Tensor, "b s k"], num_queries: int, method: str) -> Int64[Tensor, "b q"]:
     """Return token indices, best first; fewer than `num_queries` if the maps have fewer tokens.
@@ -15,8 +17,7 @@ def select_queries(logits: Float[Tensor, "b s k"], num_queries: int, method: str
             token and class, so that a token may come more than once.
     """
     if method == "one2many":
-        flat = logits.flatten(1)
-        return flat.topk(min(num_queries, flat.shape[1]), dim=-1).indices // logits.shape[-1]
+        return best_pairs(logits, num_queries)[1]
     scores = logits.squeeze(-1) if method == "agnostic" else logits.amax(-1)
     return scores.topk(min(num_queries, scores.shape[1]), dim=-1).indices
 

@@ -6,11 +6,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from rtdetr.config import TimmConfig
+from rtdetr.config import STRIDES, TimmConfig
 from rtdetr.errors import ConfigError, WeightsError, nearest, require_extra
 from rtdetr.models.backbone import Backbone
 
-_STRIDES = [8, 16, 32]
 _STEM_STRIDE = 4  # of the first stage's map; what comes before belongs to the stem
 
 
@@ -65,7 +64,7 @@ class TimmBackbone(Backbone):
                 if path in ends:
                     groups.append([])
         groups = groups if groups[-1] else groups[:-1]
-        return groups if len(groups) > len(_STRIDES) else [[self]]
+        return groups if len(groups) > len(STRIDES) else [[self]]
 
     def freeze_norms(self, modules: Sequence[nn.Module]) -> None:
         """Make constants of batch norms, with the activation that some of timm's have inside."""
@@ -134,7 +133,7 @@ def _create(name: str, **options: Any) -> Any:
 
 def _choice(name: str, strides: list[int]) -> tuple[int, ...]:
     """Which of a network's maps have the strides 8, 16 and 32: the last of each."""
-    if not set(_STRIDES) <= set(strides):
+    if not set(STRIDES) <= set(strides):
         found = ", ".join(map(str, dict.fromkeys(strides)))
         raise ConfigError(f"backbone.timm: {name} gives maps of strides {found}, expected 8, 16 and 32 among them")
-    return tuple(len(strides) - 1 - strides[::-1].index(stride) for stride in _STRIDES)
+    return tuple(len(strides) - 1 - strides[::-1].index(stride) for stride in STRIDES)

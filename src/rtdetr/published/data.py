@@ -5,17 +5,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from rtdetr.published.network import multiscale_sides
-from rtdetr.published.section import (
-    Section,
-    anything,
-    list_of,
-    mapping,
-    number,
-    one_of,
-    or_none,
-    text,
-    whole,
-)
+from rtdetr.published.section import Section, anything, list_of, mapping, number, one_of, or_none, text, whole
 
 DATA_KEYS = {
     "data": "train_dataloader.dataset.ann_file",

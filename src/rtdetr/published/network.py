@@ -10,18 +10,7 @@ from typing import Any, NamedTuple
 from rtdetr import zoo
 from rtdetr.config import STRIDE, STRIDES, ModelConfig
 from rtdetr.errors import ConfigError
-from rtdetr.published.section import (
-    REQUIRED,
-    Section,
-    anything,
-    flag,
-    list_of,
-    mapping,
-    number,
-    one_of,
-    or_none,
-    whole,
-)
+from rtdetr.published.section import REQUIRED, Section, anything, flag, list_of, mapping, number, one_of, or_none, whole
 
 BACKBONES = ("PResNet", "HGNetv2")
 DECODERS = ("RTDETRTransformerv2", "RTDETRTransformer")

@@ -5,17 +5,7 @@ from typing import Any
 from rtdetr.config import LossConfig
 from rtdetr.errors import ConfigError
 from rtdetr.published.network import OLDER_CRITERION, component
-from rtdetr.published.section import (
-    Section,
-    flag,
-    list_of,
-    mapping,
-    number,
-    one_of,
-    or_none,
-    text,
-    whole,
-)
+from rtdetr.published.section import Section, flag, list_of, mapping, number, one_of, or_none, text, whole
 
 CRITERIA = ("RTDETRCriterionv2", "RTDETRCriterion", OLDER_CRITERION, "DEIMCriterion")
 MATCHERS = ("HungarianMatcher",)

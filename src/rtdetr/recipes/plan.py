@@ -10,7 +10,7 @@ import torch
 from rtdetr.config import Recipe, TrainConfig
 from rtdetr.data import DetectionDataset
 from rtdetr.errors import TrainingError
-from rtdetr.files import write_atomically
+from rtdetr.files import write_text
 from rtdetr.models import RTDETR
 from rtdetr.recipes.schedule import milestone_epochs
 from rtdetr.wording import counted, plural
@@ -114,8 +114,7 @@ def _implied_classes(implied: Sequence[str], *, total: int) -> str:
 def note_time(path: Path, description: str, text: str) -> None:
     """Rewrite a plan with the measured time."""
     lines = [f"{'time':<{_WIDTH}}{text}" if line.startswith("time ") else line for line in description.splitlines()]
-    content = "\n".join(lines) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(content, encoding="utf-8"), error=TrainingError)
+    write_text(path, "\n".join(lines) + "\n", error=TrainingError)
 
 
 def _loss(recipe: Recipe) -> str:

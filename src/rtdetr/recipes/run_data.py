@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from rtdetr.config import TrainConfig
 from rtdetr.data import DetectionDataset, open_dataset
 from rtdetr.errors import ConfigError, DatasetError, MissingSplitError
+from rtdetr.yaml_files import YAML_SUFFIXES
 
 OPENED = "(opened in Python)"  # stored instead of a path
 OPTIONS = {"data": "DATA", "images": "--images", "val_data": "--val-data", "val_images": "--val-images"}
@@ -70,7 +71,7 @@ def _open_parts(config: TrainConfig, given: GivenData | None) -> tuple[Detection
 def _has_parts(data: Any) -> bool:
     """Whether a dataset may have a validation split as well as a training split."""
     if isinstance(data, str):
-        return Path(data).is_dir() or data.lower().endswith((".yaml", ".yml"))
+        return Path(data).is_dir() or data.lower().endswith(YAML_SUFFIXES)
     if isinstance(data, Sequence):
         return all(map(_has_parts, data))
     return isinstance(data, Mapping)  # splits by name, such as a DatasetDict

@@ -14,9 +14,9 @@ import torch
 from rtdetr._version import __version__
 from rtdetr.devices import describe_device
 from rtdetr.errors import ConfigError, TrainingError
-from rtdetr.files import write_atomically
+from rtdetr.files import write_text
 from rtdetr.machine import GIB, num_cores, package_versions, processor, total_memory_gib
-from rtdetr.text_files import read_text
+from rtdetr.text_files import read_json
 
 ENVIRONMENT_FILE = "environment.json"
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pydantic", "scipy", "hotcoco", "safetensors", "matplotlib")
@@ -36,12 +36,11 @@ def write_environment(folder: Path, *, device: torch.device, workers: int) -> Pa
     path = folder / ENVIRONMENT_FILE
     earlier: list[Any] = []
     with contextlib.suppress(ValueError):  # includes ConfigError
-        previous = json.loads(read_text(path, what="record", error=ConfigError))
+        previous = read_json(path, what="record", error=ConfigError)
         if isinstance(previous, dict):
             earlier = [*previous.pop("earlier", []), previous]
     content = describe_environment(device, workers=workers) | ({"earlier": earlier} if earlier else {})
-    text = json.dumps(content, indent=1) + "\n"
-    return write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), error=TrainingError)
+    return write_text(path, json.dumps(content, indent=1) + "\n", error=TrainingError)
 
 
 def processes_of(run: Path) -> int | None:
@@ -52,7 +51,7 @@ def processes_of(run: Path) -> int | None:
     """
     with contextlib.suppress(ValueError, LookupError, TypeError):  # includes ConfigError
         file = (run if run.is_dir() else run.parent) / ENVIRONMENT_FILE
-        content = json.loads(read_text(file, what="record", error=ConfigError))
+        content = read_json(file, what="record", error=ConfigError)
         if content["processes"] == content["processes_here"]:
             return max(1, int(content["processes"]))
     return None

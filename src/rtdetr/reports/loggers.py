@@ -13,9 +13,9 @@ from types import ModuleType
 from typing import Any
 
 from rtdetr.errors import ConfigError, RTDETRError, TrainingError, one_of, require_extra
-from rtdetr.files import write_atomically
+from rtdetr.files import write_text
 from rtdetr.reports.metrics import EpochRecord, MetricsSink, StepRecord, flat, row_of
-from rtdetr.text_files import read_text
+from rtdetr.text_files import read_json
 
 NAMES_FILE = "loggers.json"
 _MLFLOW_LENGTH = 500  # maximum length of a parameter value in all versions of the server
@@ -65,7 +65,7 @@ class WandbSink:
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "rtdetr"),
             name=folder.resolve().name,
-            id=_known_as("wandb", folder),
+            id=_names(folder).get("wandb"),
             resume="allow",
             dir=str(folder),
             config=dict(config),
@@ -95,7 +95,7 @@ class MlflowSink:
 
     def __init__(self, mlflow: ModuleType, folder: Path, *, config: Mapping[str, Any]) -> None:
         self._mlflow = mlflow
-        known = _known_as("mlflow", folder)
+        known = _names(folder).get("mlflow")
         self._is_ours = mlflow.active_run() is None
         if self._is_ours:
             mlflow.start_run(run_id=known, run_name=None if known else folder.resolve().name)
@@ -137,18 +137,14 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _known_as(logger: str, folder: Path) -> str | None:
-    return _names(folder).get(logger)
-
-
 def _remember(logger: str, folder: Path, name: str) -> None:
     text = json.dumps({**_names(folder), logger: name}, indent=1) + "\n"
-    write_atomically(folder / NAMES_FILE, lambda path: path.write_text(text, encoding="utf-8"), error=TrainingError)
+    write_text(folder / NAMES_FILE, text, error=TrainingError)
 
 
 def _names(folder: Path) -> dict[str, str]:
     try:
-        names = json.loads(read_text(folder / NAMES_FILE, what="record", error=ConfigError))
+        names = read_json(folder / NAMES_FILE, what="record", error=ConfigError)
         return {logger: name for logger, name in names.items() if isinstance(name, str)}
     except (ValueError, AttributeError):  # includes ConfigError
         return {}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr.errors import TrainingError
-from rtdetr.evaluation.page import SIDES, accuracy, plots, read_json
+from rtdetr.evaluation.page import SIDES, accuracy, plots, read_record
 from rtdetr.evaluation.report import percent
 from rtdetr.html import (
     Html,
@@ -50,7 +50,7 @@ def write_page(folder: Path) -> Path:
 def build_page(folder: Path) -> str:
     """Return the page of a run folder; sections without data are omitted."""
     config, evaluation, labels = (
-        read_json(folder / f"{name}.json") for name in ("config", "evaluation", "label_statistics")
+        read_record(folder / f"{name}.json") for name in ("config", "evaluation", "label_statistics")
     )
     records = read_records(folder)
     epochs = [row for row in records if row["kind"] == "epoch"]
@@ -66,7 +66,7 @@ def build_page(folder: Path) -> str:
         "Labels": figure_file(folder / "label_statistics.png", folder),
         "Plan": _text(folder / PLAN_FILE),
         "Settings": settings(config),
-        "Environment": settings(read_json(folder / "environment.json")),
+        "Environment": settings(read_record(folder / "environment.json")),
         "Files": file_list(folder, without=PAGE_FILE),
     }
     numbers = [*_numbers_of_epochs(epochs), *_numbers_of_labels(labels), *_numbers_of_steps(records)]

@@ -8,10 +8,9 @@ run; each is reported in a warning.
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from rtdetr.errors import TrainingError
 from rtdetr.evaluation import EvaluationReport
 from rtdetr.evaluation.plots import save_plots
 from rtdetr.evaluation.worst_images import draw_comparison, worst_images
-from rtdetr.files import write_atomically
+from rtdetr.files import write_text
 from rtdetr.fonts import FontPath
 from rtdetr.reports.curves import draw_learning_curve
 from rtdetr.reports.environment import write_environment
@@ -117,7 +116,12 @@ class EvaluationPages:
 
     def better(self, report: EvaluationReport) -> None:
         """Write the evaluation of the best weights so far, and draw it unless the last drawing was recent."""
-        attempt("evaluation.json", lambda: _write_json(self._folder / EVALUATION_FILE, report.to_json()))
+
+        def save() -> None:
+            text = json.dumps(report.to_json(), indent=1) + "\n"
+            write_text(self._folder / EVALUATION_FILE, text, error=TrainingError)
+
+        attempt("evaluation.json", save)
         self._pending = report
         if time.perf_counter() - self._written > SECONDS_PER_PAGE:
             self.write()
@@ -141,11 +145,6 @@ def _write_detections(report: EvaluationReport, images_folder: Path, font: FontP
             image = draw_comparison(report, dataset, image_id, font=font)
             image.thumbnail((WIDEST, WIDEST))
             save_image(image, images_folder / f"{kind}_{number}_image_{image_id}.png")
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    text = json.dumps(content, indent=1) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), error=TrainingError)
 
 
 def preview_epochs(recipe: Recipe) -> dict[int, int]:

@@ -11,17 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr.errors import TrainingError
-from rtdetr.files import write_atomically
+from rtdetr.files import write_atomically, write_text
 from rtdetr.reports.loggers import open_logger
-from rtdetr.reports.metrics import (
-    METRICS_FILE,
-    EpochRecord,
-    MetricsSink,
-    StepRecord,
-    flat,
-    read_records,
-    row_of,
-)
+from rtdetr.reports.metrics import METRICS_FILE, EpochRecord, MetricsSink, StepRecord, flat, read_records, row_of
 
 _log = logging.getLogger(__name__)
 STEPS_FILE, EPOCHS_FILE, BOARD_FOLDER = "steps.csv", "epochs.csv", "tensorboard"
@@ -105,7 +97,7 @@ class JsonlSink:
         self._path = folder / METRICS_FILE
         kept = [row for row in read_records(folder) if _is_before(row, iteration, epoch)]
         text = "".join(json.dumps(row) + "\n" for row in kept)
-        write_atomically(self._path, lambda path: path.write_text(text, encoding="utf-8"), error=TrainingError)
+        write_text(self._path, text, error=TrainingError)
 
     def step(self, record: StepRecord) -> None:
         """Append a line."""

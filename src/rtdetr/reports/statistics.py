@@ -10,7 +10,7 @@ import numpy as np
 from rtdetr.config import SizeHW
 from rtdetr.data import DetectionDataset
 from rtdetr.errors import TrainingError
-from rtdetr.files import write_atomically
+from rtdetr.files import write_text
 from rtdetr.fonts.figure import FigureNames, figure_names
 from rtdetr.plot_style import BLUE, GRAY, SERIES, SMALL_TEXT, new_figure, save_figure, style_axes
 from rtdetr.wording import counted
@@ -92,10 +92,7 @@ def write_statistics(
         InputError: the font cannot be read.
     """
     found = {split: label_statistics(dataset, size_hw=size_hw) for split, dataset in datasets.items()}
-    text = json.dumps(found, indent=1) + "\n"
-    write_atomically(
-        folder / STATISTICS_FILE, lambda path: path.write_text(text, encoding="utf-8"), error=TrainingError
-    )
+    write_text(folder / STATISTICS_FILE, json.dumps(found, indent=1) + "\n", error=TrainingError)
     sizes = {split: network_box_sizes(dataset, size_hw=size_hw) for split, dataset in datasets.items()}
     names = figure_names(next(iter(datasets.values())).categories.names, font=font)
     figure = _draw(found, sizes, size_hw, names)

@@ -21,14 +21,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from rtdetr.categories import Categories
-from rtdetr.detections import Detections, Detector
+from rtdetr.detections import MAX_DETECTIONS, Detections, Detector
 from rtdetr.errors import InputError, WeightsError
 from rtdetr.images import LoadedImage, read_image, size_of
-from rtdetr.images.arrays import tensor_array
 from rtdetr.preprocessing import Preparation
-from rtdetr.runtimes.arguments import is_share, multiples_of_32, num_tokens, whole_number
 from rtdetr.runtimes.metadata import ExportMetadata
-from rtdetr.runtimes.options import DEFAULTS, LoadOptions
+from rtdetr.runtimes.options import DEFAULTS, LoadOptions, is_share, multiples_of_32, num_tokens, whole_number
 from rtdetr.runtimes.outputs import Batch, BoxOutput, Output, RawOutput
 from rtdetr.runtimes.reading import read_ahead
 from rtdetr.runtimes.selection import Found, best_of_boxes, best_pairs, suppress
@@ -130,7 +128,7 @@ class BaseDetector(Detector):
         *,
         threshold: float | Literal["auto"] = 0.5,
         size_hw: tuple[int, int] | None = None,
-        max_detections: int = 300,
+        max_detections: int = MAX_DETECTIONS,
         batch_size: int = 8,
     ) -> Detections | list[Detections]:
         """Detect objects in one or several images; see `rtdetr.Detector`."""
@@ -153,7 +151,7 @@ class BaseDetector(Detector):
         *,
         threshold: float | Literal["auto"] = 0.5,
         size_hw: tuple[int, int] | None = None,
-        max_detections: int = 300,
+        max_detections: int = MAX_DETECTIONS,
         batch_size: int = 8,
         keep_images: bool = False,
     ) -> Iterator[Seen | InputError]:
@@ -212,7 +210,7 @@ class BaseDetector(Detector):
 
     def read(self, source: Any) -> LoadedImage:
         """Open one image, as a PIL image in RGB, or as an array (h, w, c) if the model does not have three channels."""
-        return read_image(tensor_array(source, num_channels=self.in_channels), num_channels=self.in_channels)
+        return read_image(source, num_channels=self.in_channels)
 
     def prepare(self, image: LoadedImage, size_hw: tuple[int, int]) -> Prepared:
         """Resize an image to the network's input, unless the graph resizes."""
@@ -229,7 +227,7 @@ class BaseDetector(Detector):
         return Batch(pixels, np.array([size_wh for _, size_wh in prepared], dtype=np.int64))
 
     def finish(
-        self, output: Output, sizes_wh: np.ndarray, *, thresholds: np.ndarray, max_detections: int = 300
+        self, output: Output, sizes_wh: np.ndarray, *, thresholds: np.ndarray, max_detections: int = MAX_DETECTIONS
     ) -> list[Detections]:
         """Select the detections of each image of a batch.
 

@@ -1,13 +1,12 @@
 """Class names in the config.json next to an exported file, if it was exported into the folder of its model."""
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from rtdetr.categories import COCO_SYNONYMS
 from rtdetr.errors import WeightsError
-from rtdetr.text_files import read_text
+from rtdetr.text_files import read_json
 
 _log = logging.getLogger(__name__)
 CONFIG = "config.json"
@@ -40,7 +39,7 @@ def _names_in(file: Path) -> dict[int, str] | None:
     if not file.is_file():
         return None
     try:
-        stored = json.loads(read_text(file, what="description", error=WeightsError))
+        stored = read_json(file, what="description", error=WeightsError)
         if isinstance(stored.get("id2label"), dict):
             names = {int(label): str(name) for label, name in stored["id2label"].items()}
         else:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rtdetr.errors import ExportError, WeightsError
-from rtdetr.files import write_atomically
+from rtdetr.files import write_bytes
 from rtdetr.runtimes.graph_form import existing
 from rtdetr.runtimes.metadata import ExportMetadata
 
@@ -37,7 +37,7 @@ def write_engine(path: Path, engine: bytes, *, header: EngineHeader) -> Path:
     described = header._asdict() | {"metadata": header.metadata.model_dump(mode="json")}
     text = json.dumps(described, ensure_ascii=False).encode()
     content = MAGIC + len(text).to_bytes(8, "little") + text + engine
-    return write_atomically(path, lambda file: file.write_bytes(content), error=ExportError)
+    return write_bytes(path, content, error=ExportError)
 
 
 def read_engine(path: Path) -> tuple[EngineHeader, bytes]:

@@ -14,9 +14,10 @@ import numpy as np
 
 from rtdetr._version import __version__
 from rtdetr.class_lists import GivenClasses, class_list
+from rtdetr.config import DEFAULT_SIZE_HW
 from rtdetr.errors import ConfigError, WeightsError
-from rtdetr.runtimes.arguments import num_tokens
 from rtdetr.runtimes.metadata import ExportMetadata
+from rtdetr.runtimes.options import num_tokens
 from rtdetr.runtimes.outputs import BoxOutput, Output, RawOutput
 from rtdetr.wording import counted
 
@@ -124,7 +125,7 @@ def describe(
         model=source.stem,
         names=tuple(classes.names),
         category_ids=tuple(classes.ids),
-        size_hw=(height or 640, width or 640),
+        size_hw=(height or DEFAULT_SIZE_HW[0], width or DEFAULT_SIZE_HW[1]),
         dynamic_batch=batch is None,
         dynamic_size=height is None and width is None,
         in_channels=channels or 3,

@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from rtdetr.categories import Categories, Category
-from rtdetr.config import Fraction, Size, SizeHW, Strict
+from rtdetr.config import DEFAULT_SIZE_HW, Fraction, Size, SizeHW, Strict
 from rtdetr.errors import ConfigError, WeightsError
 from rtdetr.wording import counted
 
@@ -26,7 +26,7 @@ class ExportMetadata(Strict):
     model: str  # zoo name, or the caller's name of the network
     names: tuple[str, ...] = Field(min_length=1)  # class names by label
     category_ids: tuple[int, ...]  # ids of the classes in the dataset the model was trained on, by label
-    size_hw: SizeHW = (640, 640)  # the fixed input size, or the default size if sizes are dynamic
+    size_hw: SizeHW = DEFAULT_SIZE_HW  # the fixed input size, or the default size if sizes are dynamic
     dynamic_batch: bool = False
     dynamic_size: bool = False
     in_channels: Size = 3

@@ -4,7 +4,6 @@ One image runs on all cores, for the lowest latency. Lists run as single images 
 a higher throughput, and the same result for each image with any `batch_size`.
 """
 
-import hashlib
 import platform
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
@@ -19,7 +18,7 @@ import openvino
 from openvino.preprocess import PrePostProcessor
 
 from rtdetr.errors import ConfigError, WeightsError, nearest, one_of
-from rtdetr.files import beside
+from rtdetr.files import beside, sha256_of
 from rtdetr.machine import has_amx
 from rtdetr.runtimes.graph_form import (
     IMAGES,
@@ -77,7 +76,7 @@ class OpenVINODetector(FileDetector):
             )
         except Exception as error:  # openvino raises RuntimeError and exceptions of its parsers
             raise unreadable(path, engine="OpenVINO", error=error) from None
-        if sha256 is not None and sha256 != _sha256(weights):
+        if sha256 is not None and sha256 != sha256_of(weights):
             raise WeightsError(
                 f"{path} and {weights.name} are not from the same export: the hash of the weights differs from the "
                 "one in the .xml. Copy both files, or export the model again; a tool that changes the weights must "
@@ -223,11 +222,6 @@ def _dtype(port: Any) -> str:
     kind: str = port.get_element_type().to_string()
     known = {"f64": "float64", "f32": "float32", "f16": "float16", "i64": "int64", "i32": "int32", "u8": "uint8"}
     return known.get(kind, kind)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _shape(port: Any) -> Shape:

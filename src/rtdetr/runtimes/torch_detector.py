@@ -20,10 +20,9 @@ from rtdetr.errors import InputError
 from rtdetr.images import LoadedImage
 from rtdetr.models import RTDETR, fuse
 from rtdetr.preprocessing import Preparation
-from rtdetr.runtimes.arguments import multiples_of_32
 from rtdetr.runtimes.base import BaseDetector
 from rtdetr.runtimes.metadata import ExportMetadata
-from rtdetr.runtimes.options import DEFAULTS, LoadOptions
+from rtdetr.runtimes.options import DEFAULTS, LoadOptions, multiples_of_32
 from rtdetr.runtimes.outputs import Batch, RawOutput
 from rtdetr.torch_resize import resize_with_torch
 from rtdetr.weights import build_from, name_rows, read_checkpoint
@@ -85,7 +84,7 @@ class TorchDetector(BaseDetector):
             model=config.name,
             names=tuple(categories.names),
             category_ids=tuple(categories.ids),
-            size_hw=multiples_of_32(size_hw or config.eval_size_hw or (640, 640)),
+            size_hw=multiples_of_32(size_hw or config.size_hw),
             dynamic_batch=True,
             dynamic_size=True,
             in_channels=config.in_channels,

@@ -7,9 +7,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from rtdetr.config import TrainConfig
 from rtdetr.errors import ConfigError, TrainingError
-from rtdetr.files import write_atomically
+from rtdetr.files import write_text
 from rtdetr.process_lock import ProcessLock
 from rtdetr.run_files import BEST_FILE, CONFIG_FILE, LAST_FILE, PLAN_FILE
 from rtdetr.training.fingerprint import update_classes
@@ -63,7 +62,8 @@ def claimed(job: Job, *, resume: Mapping[str, Any] | None, dry_run: bool) -> Ite
     if not dry_run:
         check_space(folder, job.state.model, keep=config.keep_last, say=job.log.warning)
     with _locked(folder):
-        _write(folder, config, job.description)
+        for name, text in ((CONFIG_FILE, config.model_dump_json(indent=1)), (PLAN_FILE, job.description)):
+            write_text(folder / name, text + "\n", error=TrainingError)
         for leftover in folder.glob(".*.pth.*.tmp"):  # of a process that was killed while saving
             leftover.unlink(missing_ok=True)
         if resume is not None and not dry_run:
@@ -88,12 +88,3 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _write(folder: Path, config: TrainConfig, description: str) -> None:
-    for name, text in ((CONFIG_FILE, config.model_dump_json(indent=1)), (PLAN_FILE, description)):
-        write_atomically(
-            folder / name,
-            lambda temporary, text=text: temporary.write_text(text + "\n", encoding="utf-8"),
-            error=TrainingError,
-        )

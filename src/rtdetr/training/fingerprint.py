@@ -21,7 +21,7 @@ from rtdetr.data import DetectionDataset
 from rtdetr.errors import ConfigError, WeightsError
 from rtdetr.training.former_rows import are_ids
 from rtdetr.weights.official import read_own, store_categories
-from rtdetr.wording import are, counted, have
+from rtdetr.wording import are, counted, have, listed
 
 _PER_PIXEL = 1000  # coordinates are compared to 1/1000 pixel
 _MOST_NAMES = 5
@@ -108,7 +108,7 @@ def with_saved_labels(
         return datasets
     say(
         f"resume: the dataset lists {len(moved)} of {counted(len(names), 'class')} in a different order than the run: "
-        f"{_some(moved)}; classes are matched by name and keep the labels of the run"
+        f"{listed(moved, shown=repr)}; classes are matched by name and keep the labels of the run"
     )
     return _relabeled(datasets, names)
 
@@ -194,7 +194,7 @@ def _renamed(saved: Mapping[str, Any], names: list[str], data: DetectionDataset)
         if len(set(pairs.values())) == len(gone):
             return pairs
     found = ((new, "only in the data:"), (gone, "only in the run:"))
-    differences = "; ".join(f"{text} {_some(listed)}" for listed, text in found if listed)
+    differences = "; ".join(f"{text} {listed(those, shown=repr)}" for those, text in found if those)
     why = " Renamed classes cannot be told apart, because several have no objects or the same ones." if alike else ""
     raise ConfigError(
         f"resume: the classes of {data.annotations_file} differ from those of the run: {differences}.{why} Resume with "
@@ -222,8 +222,3 @@ def _relabeled(datasets: Datasets, names: list[str]) -> Datasets:
 
 def _number(content: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little", signed=True)
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    return ", ".join(map(repr, names[:_MOST_NAMES])) + more

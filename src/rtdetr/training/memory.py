@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from rtdetr.config import Recipe
+from rtdetr.config import STRIDE, Recipe
 from rtdetr.models import RTDETR
 from rtdetr.models.recompute import recompute_activations, recomputed_parts
 
@@ -43,7 +43,7 @@ def estimate_memory(model: RTDETR, recipe: Recipe, *, dtype: torch.dtype, world_
     """
     height, width = recipe.train_size_hw
     scale = max((*recipe.multiscale_sizes, height, width)) / max(height, width)
-    height, width = (math.ceil(side * scale / 32) * 32 for side in (height, width))
+    height, width = (math.ceil(side * scale / STRIDE) * STRIDE for side in (height, width))
     kept = _kept_bytes(model, height, width, recompute=recipe.gradient_checkpointing)
     is_mixed = dtype != torch.float32
     if is_mixed:

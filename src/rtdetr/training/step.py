@@ -18,7 +18,7 @@ from rtdetr.run_files import LAST_FILE
 from rtdetr.structures import Target
 from rtdetr.training.distributed import no_sync
 from rtdetr.training.job import Job
-from rtdetr.wording import counted
+from rtdetr.wording import counted, listed
 
 CPU_OUT_OF_MEMORY = "can't allocate memory"
 MOST_SKIPPED = 10  # steps in a row before the run ends
@@ -53,8 +53,7 @@ def train_step(job: Job, images: Tensor, targets: list[Target]) -> StepResult:
         terms = make_gradients(job, images, targets)
     broken = [f"{name} is {value}" for name, value in terms.items() if not math.isfinite(value)]
     if broken:
-        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
-        return _refuse(job, images, targets, f"the loss is not finite ({', '.join(broken[:3])}{more})", terms)
+        return _refuse(job, images, targets, f"the loss is not finite ({listed(broken, 3)})", terms)
     scaler.unscale_(optimizer)  # the scaler does nothing unless the precision is float16
     norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), recipe.clip_max_norm or math.inf).item()
     if not (math.isfinite(norm) or scaler.is_enabled()):

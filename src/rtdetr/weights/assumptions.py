@@ -34,7 +34,7 @@ def warn_assumed(
     if not categories and not {CONFIG, NAMES}.isdisjoint(missing):
         parts.append(_classes(config.num_classes))
     if PREPROCESSOR in missing:
-        height, width = config.eval_size_hw or (640, 640)
+        height, width = config.size_hw
         parts.append(f"images stretched to {height}x{width} and divided by 255, without normalization")
     if path.is_dir():
         remedy = "Add the files that belong to these weights"

@@ -7,7 +7,6 @@ Environment: RTDETR_CACHE (cache folder), RTDETR_OFFLINE=1 or HF_HUB_OFFLINE=1 (
 mirror: files are downloaded from there by file name).
 """
 
-import hashlib
 import http.client
 import logging
 import os
@@ -26,7 +25,7 @@ from filelock import FileLock
 
 from rtdetr._version import __version__
 from rtdetr.errors import WeightsError
-from rtdetr.files import cache_dir, write_atomically
+from rtdetr.files import cache_dir, sha256_of, write_text
 from rtdetr.wording import counted
 
 log = logging.getLogger(__name__)
@@ -101,18 +100,14 @@ def _verify(path: Path, sha256: str | None) -> None:
     actual = _expect(path, sha256, str(path), "Delete the file and try again.")
     if not sidecar.is_file():
         try:
-            line = f"{actual}  {path.name}\n"
-            write_atomically(
-                sidecar, lambda temporary: temporary.write_text(line, encoding="utf-8"), error=WeightsError
-            )
+            write_text(sidecar, f"{actual}  {path.name}\n", error=WeightsError)
         except WeightsError:
             log.info("cannot record the hash of %s: the cache is read-only", path)
 
 
 def _expect(path: Path, sha256: str | None, what: str, advice: str, *, delete: bool = False) -> str:
     """Check the hash of a file; None accepts any hash."""
-    with _store(lambda: path.open("rb")) as file:
-        actual = hashlib.file_digest(file, "sha256").hexdigest()
+    actual = _store(lambda: sha256_of(path))
     if sha256 is not None and actual != sha256.lower():
         if delete:
             path.unlink()

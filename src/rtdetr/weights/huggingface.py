@@ -24,9 +24,9 @@ from safetensors.torch import save
 from rtdetr.categories import COCO80, Categories
 from rtdetr.config import ModelConfig
 from rtdetr.errors import WeightsError
-from rtdetr.files import write_atomically
+from rtdetr.files import write_bytes, write_text
 from rtdetr.text_files import read_text
-from rtdetr.weights.assumptions import NAMES
+from rtdetr.weights.assumptions import NAMES, WEIGHTS
 from rtdetr.weights.huggingface_config import OWN_TYPE, inexpressible, write_config
 from rtdetr.weights.huggingface_fields import CONFIG, check_backbone
 from rtdetr.weights.huggingface_preprocessor import (
@@ -40,7 +40,7 @@ from rtdetr.weights.names import State, from_huggingface, is_huggingface, to_hug
 from rtdetr.weights.official import Metadata, checked_state, load_pickle, metadata, read_metadata
 from rtdetr.wording import are, counted
 
-WEIGHTS, INDEX, PICKLED = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+INDEX, PICKLED = f"{WEIGHTS}.index.json", "pytorch_model.bin"
 ADAPTER = "adapter_config.json"  # adapters by PEFT, such as LoRA
 _OWN = "rtdetr"  # key of our description, in config.json and in the header of the weights
 
@@ -144,16 +144,16 @@ def write_huggingface(
     header = {"format": "pt", "rtdetr": json.dumps(about)}
     lone = path.suffix.lower() == ".safetensors"
     file = path if lone else path / WEIGHTS
-    content = save(entries, metadata=header)  # save_file creates files that only their owner can read
-    write_atomically(file, lambda temporary: temporary.write_bytes(content), error=WeightsError)
+    # save_file creates files that only their owner can read
+    write_bytes(file, save(entries, metadata=header), error=WeightsError)
     if not lone:
         dtype = str(state["decoder.dec_score_head.0.weight"].dtype).removeprefix("torch.")
         if foreign:
             stored = {"model_type": OWN_TYPE, "rtdetr": about}
         else:
             stored = write_config(config, categories=categories, dtype=dtype)
-        _write_json(path / PREPROCESSOR, write_preprocessor(config))
-        _write_json(path / CONFIG, stored)
+        write_json(path / PREPROCESSOR, write_preprocessor(config))
+        write_json(path / CONFIG, stored)
     if foreign:
         return [f"only rtdetr can read the result: transformers does not support {what}" for what in foreign]
     last, evaluated = config.decoder.num_layers, config.decoder.eval_idx % config.decoder.num_layers + 1
@@ -237,6 +237,6 @@ def _object(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
     return found
 
 
-def _write_json(path: Path, data: dict[str, Any]) -> None:
-    text = json.dumps(data, indent=2, sort_keys=True) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), error=WeightsError)
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    """Write a JSON file in the form of transformers' files."""
+    write_text(path, json.dumps(data, indent=2, sort_keys=True) + "\n", error=WeightsError)

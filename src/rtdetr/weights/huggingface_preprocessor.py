@@ -11,7 +11,7 @@ import logging
 import math
 from typing import Any, NamedTuple
 
-from rtdetr.config import STRIDE, ModelConfig, SizeHW, size_problem
+from rtdetr.config import DEFAULT_SIZE_HW, STRIDE, ModelConfig, SizeHW, size_problem
 from rtdetr.errors import WeightsError, nearest
 from rtdetr.preprocessing import METHODS, Preparation
 from rtdetr.wording import counted
@@ -77,7 +77,7 @@ class Preprocessing(NamedTuple):
 
 def write_preprocessor(config: ModelConfig) -> dict[str, Any]:
     """Return the content of preprocessor_config.json: stretch to the model's size, divide by 255."""
-    height, width = config.eval_size_hw or (640, 640)
+    height, width = config.size_hw
     return {
         **{key: value for key, value in _DEFAULTS.items() if key != "pad_size"},
         "do_convert_annotations": True,
@@ -102,7 +102,7 @@ def read_preprocessor(stored: dict[str, Any], *, in_channels: int, size_hw: Size
         return Preprocessing()
     _check_keys(stored)
     values = _DEFAULTS | stored
-    asked_hw, preparation = _size(values, usual_hw=size_hw or (640, 640))
+    asked_hw, preparation = _size(values, usual_hw=size_hw or DEFAULT_SIZE_HW)
     factor = _factor(values) if _flag(values, "do_rescale") else 1.0
     scale = factor * 255  # for pixels already divided by 255
     scale = 1.0 if math.isclose(scale, 1, rel_tol=_SAME_FACTOR) else scale
@@ -127,7 +127,7 @@ def with_preprocessing(config: ModelConfig, preprocessing: Preprocessing) -> Mod
     """Return a model that applies this preprocessing before its own normalization."""
     size_hw, mean, std, _ = preprocessing
     changes: dict[str, Any] = {}
-    if size_hw not in (None, config.eval_size_hw or (640, 640)):
+    if size_hw not in (None, config.size_hw):
         changes["eval_size_hw"] = size_hw
     if mean is not None or std is not None:
         zero, one = (0.0,) * config.in_channels, (1.0,) * config.in_channels

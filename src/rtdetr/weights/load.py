@@ -34,9 +34,10 @@ from rtdetr.weights.run_record import warn_edited_model
 from rtdetr.weights.state import DENOISING, load_state, looks_like
 from rtdetr.weights.trained_sampling import trained_sampling
 from rtdetr.wording import counted
+from rtdetr.yaml_files import YAML_SUFFIXES
 
 ModelName = str | os.PathLike[str] | ModelConfig
-_FOREIGN = (".json", ".yaml", ".yml", ".txt", ".jpg", ".jpeg", ".png", ".zip")
+_FOREIGN = (*YAML_SUFFIXES, ".json", ".txt", ".jpg", ".jpeg", ".png", ".zip")
 
 
 class LoadedWeights(NamedTuple):
@@ -228,7 +229,7 @@ def check_savable(model: RTDETR, categories: Categories | None) -> None:
 
 def _unprepared(preparation: Preparation, config: ModelConfig) -> WeightsError:
     """Return an error about a preparation of images that the caller does not support."""
-    height, width = config.eval_size_hw or (640, 640)
+    height, width = config.size_hw
     keys = "resample" if preparation.size is None else "size, pad_size"
     return WeightsError(
         f"{PREPROCESSOR}: {keys}: images of this model are {preparation}. rtdetr predict, evaluate and benchmark "

@@ -4,7 +4,6 @@ Such a file is a published YAML file, one of this library, or the config.json of
 checkpoint does not describe its model, the files next to it are searched too.
 """
 
-import json
 import logging
 import os
 from collections.abc import Mapping
@@ -16,15 +15,15 @@ from rtdetr.config import ModelConfig
 from rtdetr.errors import ConfigError, WeightsError
 from rtdetr.files import with_home
 from rtdetr.published import describes_network, is_published, read_published_network
-from rtdetr.text_files import read_text
+from rtdetr.text_files import read_json
 from rtdetr.weights.huggingface import interpret
 from rtdetr.weights.huggingface_reading import describes_a_model
 from rtdetr.weights.identify import Observation, differences
 from rtdetr.weights.names import State
-from rtdetr.yaml_files import INCLUDE, read_yaml
+from rtdetr.yaml_files import INCLUDE, YAML_SUFFIXES, read_yaml
 
 _log = logging.getLogger(__name__)
-SUFFIXES = (".yml", ".yaml", ".json")
+SUFFIXES = (*YAML_SUFFIXES, ".json")
 
 
 class StatedModel(NamedTuple):
@@ -109,7 +108,10 @@ def described_network(description: Mapping[str, Any]) -> ModelConfig:
 
 def _read(path: Path, state: State, *, named: bool = True) -> StatedModel | None:
     """Return the model of a file, or None. Unknown model names count as none unless the user `named` the file."""
-    values = _json(path) if path.suffix.lower() == ".json" else read_yaml(path)
+    is_json = path.suffix.lower() == ".json"
+    values = read_json(path, what="description", error=WeightsError) if is_json else read_yaml(path)
+    if not isinstance(values, dict):
+        return None
     labels_are_ids = False
     if describes_network(values) or (INCLUDE in values and is_published(values)):
         if not (found := read_published_network(path)):
@@ -121,7 +123,7 @@ def _read(path: Path, state: State, *, named: bool = True) -> StatedModel | None
         config = described_network(values["model"])
     elif isinstance(values.get("model"), str) and (named or values["model"] in (*zoo.list_models(), *zoo.ALIASES)):
         config = zoo.model_config(values["model"])
-    elif path.suffix.lower() == ".json" and describes_a_model(values):
+    elif is_json and describes_a_model(values):
         described = interpret(state, None, stored=values, preprocessor={}, hint=path.parent.name)[1]
         if described is None:
             return None
@@ -129,14 +131,6 @@ def _read(path: Path, state: State, *, named: bool = True) -> StatedModel | None
     else:
         return None
     return StatedModel(config, labels_are_ids, str(path))
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(read_text(path, what="description", error=WeightsError))
-    except (ValueError, RecursionError) as error:
-        raise WeightsError(f"{path} contains invalid JSON: {error}") from None
-    return values if isinstance(values, dict) else {}
 
 
 def _compared(config: ModelConfig) -> str:

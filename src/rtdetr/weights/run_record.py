@@ -12,7 +12,7 @@ from typing import Any
 
 from rtdetr.errors import WeightsError
 from rtdetr.run_files import CONFIG_FILE
-from rtdetr.text_files import read_text
+from rtdetr.text_files import read_json
 
 _log = logging.getLogger(__name__)
 _SECTIONS = {"recipe.": "train.", "network.": "model."}  # section in the file -> prefix for `--set`
@@ -27,10 +27,7 @@ def read_run_config(file: Path) -> Mapping[str, Any]:
     """
     if not file.is_file():
         return {}
-    try:
-        stored = json.loads(read_text(file, what="record", error=WeightsError))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise WeightsError(f"{file} contains invalid JSON: {error}") from None
+    stored = read_json(file, what="record", error=WeightsError)
     return stored if isinstance(stored, dict) and {"recipe", "output_dir"} <= stored.keys() else {}
 
 

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 
-from rtdetr.config import SizeHW
+from rtdetr.config import DEFAULT_SIZE_HW, SizeHW
 from rtdetr.data.doctor.box_checks import check_boxes
 from rtdetr.data.doctor.checks import (
     check_classes,
@@ -24,7 +24,7 @@ def check(
     data: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     images: str | os.PathLike[str] | None = None,
-    size_hw: SizeHW = (640, 640),
+    size_hw: SizeHW = DEFAULT_SIZE_HW,
     queries: int = 300,
     max_examples: int = 8,
 ) -> Report:

@@ -16,7 +16,7 @@ from rtdetr.data.image_files import is_image_name, listing
 from rtdetr.data.label_files import MOST_UNLABELED, LabelFiles
 from rtdetr.data.label_rows import has_objects
 from rtdetr.data.records import Problem
-from rtdetr.wording import counted
+from rtdetr.wording import counted, listed
 
 _MOST_STRETCH = 2.0
 _TURNS = {2: "mirrored", 3: "upside down", 4: "upside down and mirrored"}  # per EXIF orientation
@@ -48,7 +48,7 @@ def check_classes(survey: Survey, found: Collector) -> None:
     for part, own in zip(survey.parts, names, strict=True):
         absent = [name for name in union if name not in own]
         if own and absent:
-            detail = f"lacks {len(absent)} of the {counted(len(union), 'class')}: {_listed(absent)}"
+            detail = f"lacks {len(absent)} of the {counted(len(union), 'class')}: {listed(absent)}"
             found.add_one("class-lists-differ", Example(part.name, part.source.name, "", detail))
     counts = [objects_by_class(survey, part) for part in range(len(survey.parts))]
     totals = {name: sum(count.get(name, 0) for count in counts) for name in union}
@@ -224,7 +224,3 @@ def _add_copies(
 
 def _size(size_wh: tuple[int, int] | np.ndarray) -> str:
     return f"{size_wh[0]}x{size_wh[1]}"
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

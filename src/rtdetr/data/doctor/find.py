@@ -12,6 +12,7 @@ from rtdetr.data.open import find_dataset
 from rtdetr.data.records import SPLIT_NAMES, Found, Part
 from rtdetr.data.yolo_files import dataset_root
 from rtdetr.errors import ConfigError, DatasetError, MissingFolderError, MissingSplitError
+from rtdetr.yaml_files import YAML_SUFFIXES
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class _Splits(NamedTuple):
 
 
 def _splits(source: Path, images: Path | None) -> _Splits:
-    if source.is_file() and source.suffix.lower() not in (".yaml", ".yml"):
+    if source.is_file() and source.suffix.lower() not in YAML_SUFFIXES:
         return _Splits([(_name_of(source), find_dataset(source, split="train", images=images))], [], {})
     splits = _Splits([], [], {})
     for split in SPLIT_NAMES:

@@ -24,16 +24,7 @@ from rtdetr.images.orientation import UPRIGHT, exif_orientation, exif_tag, uprig
 
 _log = logging.getLogger(__name__)
 THUMB_SIDE = 16
-_PLAIN_MODES = {
-    "1",
-    "L",
-    "LA",
-    "P",
-    "RGB",
-    "RGBA",
-    "CMYK",
-    "YCbCr",
-}  # others can be unconvertible
+_PLAIN_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"}  # others can be unconvertible
 
 
 class ImageFacts(NamedTuple):

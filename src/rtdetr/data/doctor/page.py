@@ -30,7 +30,8 @@ def save_page(
     """
     refuse_other_files(file)
     lead = together(
-        note(", ".join(map(str, data))), element("p", element("span", verdict, class_=f"verdict {_color(sound)}"))
+        note(", ".join(map(str, data))),
+        element("p", element("span", verdict, class_=f"verdict {'good' if sound else 'error'}")),
     )
     sections = {
         "Splits": _splits(survey),
@@ -49,10 +50,6 @@ def refuse_other_files(file: Path) -> None:
     """
     if file.is_file() and file.suffix.lower() not in (".html", ".htm"):
         raise DatasetError(f"expected a new file or NAME.html for the page, but {file} exists; choose another name")
-
-
-def _color(sound: bool) -> str:
-    return "good" if sound else "error"
 
 
 def _splits(survey: Survey) -> Html:

@@ -12,13 +12,14 @@ from rtdetr.data.doctor.findings import KINDS, Finding, printable
 from rtdetr.data.doctor.page import save_page
 from rtdetr.data.doctor.survey import Survey
 from rtdetr.wording import counted, plural, text_table
+from rtdetr.yaml_files import YAML_SUFFIXES
 
 _MOST_CLASSES = 100  # shown in the text; JSON and page have all
 
 
 def is_whole(data: Iterable[Path]) -> bool:
     """Return whether these are datasets with all their splits, not single annotation files."""
-    return any(path.is_dir() or path.suffix.lower() in (".yaml", ".yml") for path in data)
+    return any(path.is_dir() or path.suffix.lower() in YAML_SUFFIXES for path in data)
 
 
 @dataclass
@@ -75,7 +76,8 @@ class Report:
 
     def text(self) -> str:
         """Return the report for a terminal."""
-        blocks = [_table(["split", "images", "empty", "objects", "classes", "format", "from"], self._split_cells())]
+        splits = [[r.name, r.images, r.empty, r.objects, r.classes, r.format, r.source] for r in self.splits]
+        blocks = [_table(["split", "images", "empty", "objects", "classes", "format", "from"], splits)]
         shown = self.classes[:_MOST_CLASSES]
         heads = [head for part in self.survey.parts for head in (f"{part.name} objects", f"{part.name} images")]
         cells = [[row.name, *(n for pair in zip(row.objects, row.images, strict=True) for n in pair)] for row in shown]
@@ -88,7 +90,11 @@ class Report:
     def verdict(self) -> str:
         """Return the result in one sentence."""
         counts = Counter(finding.severity for finding in self.findings)
-        kinds = [_kinds(counts[name], name) for name in ("error", "warning", "note") if counts[name]]
+        kinds = [
+            f"{counted(counts[name], 'kind')} of {plural(name, counts[name])}"
+            for name in ("error", "warning", "note")
+            if counts[name]
+        ]
         if self.sound:
             return f"The data is sound{f' ({kinds[0]})' if kinds else ''}."
         return f"Found {', '.join(kinds)}."
@@ -103,15 +109,6 @@ class Report:
         return save_page(
             Path(file), data=self.data, survey=self.survey, findings=findings, verdict=verdict, sound=self.sound
         )
-
-    def _split_cells(self) -> list[list[object]]:
-        return [
-            [row.name, row.images, row.empty, row.objects, row.classes, row.format, row.source] for row in self.splits
-        ]
-
-
-def _kinds(count: int, name: str) -> str:
-    return f"{counted(count, 'kind')} of {plural(name, count)}"
 
 
 def _finding_text(finding: Finding) -> str:

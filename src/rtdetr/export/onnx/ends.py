@@ -6,10 +6,9 @@ import numpy as np
 from onnx import TensorProto
 from torch import Tensor
 
+from rtdetr.detections import MAX_DETECTIONS
 from rtdetr.export.onnx.builder import GraphBuilder
 from rtdetr.export.onnx.decoder import rows_of
-
-MAX_DETECTIONS = 300
 
 
 def resize(g: GraphBuilder, image: str, size_hw: tuple[int, int]) -> tuple[str, str]:

@@ -11,14 +11,14 @@ import torch
 from onnx import TensorProto, helper
 
 from rtdetr._version import __version__
+from rtdetr.detections import MAX_DETECTIONS
 from rtdetr.errors import ExportError
-from rtdetr.export.graph import input_size
-from rtdetr.export.job import Job
+from rtdetr.export.job import Job, input_size
 from rtdetr.export.onnx import decoder, ends, layers
 from rtdetr.export.onnx.builder import GraphBuilder
 from rtdetr.export.onnx.tokens import dynamic_tokens, fixed_tokens
 from rtdetr.export.options import ExportOptions
-from rtdetr.files import write_atomically
+from rtdetr.files import write_bytes
 from rtdetr.models import RTDETR
 from rtdetr.runtimes.graph_form import IMAGES, OUTPUTS, SIZES
 from rtdetr.runtimes.metadata import KEY
@@ -27,7 +27,7 @@ from rtdetr.runtimes.metadata import KEY
 def write_onnx(job: Job, file: Path) -> int:
     """Write an `.onnx` file after onnx's own checker has accepted it; return the number of operators.
 
-    Inputs and outputs are those of `rtdetr.export.graph.ExportGraph`; the metadata is stored under the key "rtdetr".
+    Inputs and outputs are those of `torch_export.ExportGraph`; the metadata is stored under the key "rtdetr".
 
     Raises:
         ExportError: as for `build_onnx`, or the checker rejects the graph, or the file cannot be written.
@@ -39,8 +39,7 @@ def write_onnx(job: Job, file: Path) -> int:
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ExportError(f"onnx {onnx.__version__} rejects the graph: {reason}") from error
-    data = proto.SerializeToString()
-    write_atomically(file, lambda part: part.write_bytes(data), error=ExportError)
+    write_bytes(file, proto.SerializeToString(), error=ExportError)
     return len(proto.graph.node)
 
 
@@ -106,7 +105,7 @@ def _inputs(network: RTDETR, options: ExportOptions, size_hw: tuple[int, int]) -
 def _outputs(network: RTDETR, options: ExportOptions) -> list[onnx.ValueInfoProto]:
     batch = "batch" if options.dynamic_batch else 1
     queries, classes = network.num_queries, network.config.num_classes
-    count = min(ends.MAX_DETECTIONS, queries if options.one_label else queries * classes)
+    count = min(MAX_DETECTIONS, queries if options.one_label else queries * classes)
     shapes: dict[str, tuple[int, ...]] = {"labels": (count,), "boxes": (count, 4), "scores": (count,)}
     if options.postprocess == "raw":
         shapes = {"logits": (queries, classes), "boxes": (queries, 4)}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from rtdetr.config import Recipe, SizeHW
+from rtdetr.config import DEFAULT_SIZE_HW, Recipe, SizeHW
 from rtdetr.data import DetectionDataset
 from rtdetr.data.batches import BatchBuilder, BatchKey
 from rtdetr.data.pipelines import Pipeline, check_pipeline
@@ -102,7 +102,7 @@ class AugmentedDataset(Dataset[Item]):
 class EvaluationDataset(Dataset[Item]):
     """Images as evaluation and inference see them: stretched to one size, not augmented."""
 
-    def __init__(self, dataset: DetectionDataset, size_hw: SizeHW = (640, 640), *, num_channels: int = 3) -> None:
+    def __init__(self, dataset: DetectionDataset, size_hw: SizeHW = DEFAULT_SIZE_HW, *, num_channels: int = 3) -> None:
         """Return the images of `dataset` at `size_hw`, height and width in pixels, multiples of 32."""
         self.dataset, self.size_hw, self._num_channels = dataset, size_hw, num_channels
 

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from rtdetr.data import DetectionDataset
+from rtdetr.detections import MAX_DETECTIONS
 from rtdetr.errors import InputError
 from rtdetr.evaluation import CocoEvaluator, CocoMetrics
 from rtdetr.models.postprocess import postprocess
@@ -37,7 +38,9 @@ class CocoMetric:
     Only the detections are kept, 8 kB per image on disk; logits, hidden states and labels are released with the batch.
     """
 
-    def __init__(self, dataset: DetectionDataset, *, per_class: bool = False, max_detections: int = 300) -> None:
+    def __init__(
+        self, dataset: DetectionDataset, *, per_class: bool = False, max_detections: int = MAX_DETECTIONS
+    ) -> None:
         """Create a metric without detections.
 
         Args:

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from rtdetr.errors import ConfigError, ExportError
-from rtdetr.export.graph import ExportGraph, input_size, prepared
+from rtdetr.export.job import input_size, prepared
 from rtdetr.export.options import ExportOptions, Int8Options
+from rtdetr.export.torch_export import ExportGraph
 from rtdetr.models import postprocess
 from rtdetr.preprocessing import preprocess
 from tests.export.lively import assert_same_detections, lively_model

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rtdetr.errors import ConfigError, InputError
-from rtdetr.runtimes.arguments import is_share, multiples_of_32, whole_number
+from rtdetr.runtimes.options import is_share, multiples_of_32, whole_number
 
 
 @pytest.mark.parametrize("value", [5, np.int64(5), np.uint8(5), np.array(5)])
