@@ -21,6 +21,13 @@ from rtdetr.cli.exporting import default_file, stated, write_and_report
 from rtdetr.errors import ConfigError, one_of
 from rtdetr.exported_files import ENDINGS
 
+_SPELLED = {  # settings of an export and their options
+    **{name: f"--{name}" for name in ("opset", "precision", "postprocess", "sampling", "format")},
+    "num_layers": "--layers",
+    "num_queries": "--queries",
+    "nms_iou": "--nms",
+    "engine.workspace_gib": "--workspace",
+}
 AXES = {"batch": "dynamic_batch", "size": "dynamic_size"}
 
 
@@ -105,6 +112,7 @@ def export(
     precision explains, no file is written and the exit status is 3. With --format tensorrt, the model may also be an
     .onnx file of this library, which is compiled as it is and not compared.
     """
+    from rtdetr.config import naming
     from rtdetr.export import ExportOptions, Int8Options
 
     if not check and (images or data or precision == "int8"):
@@ -122,14 +130,15 @@ def export(
         "gather_only": gather_only,
         "one_label": one_label,
         "compiled": compiled,
-        **_engine_settings(workspace, batch_range, size_range, timing_cache),
         **parse_axes(dynamic),
     }
     if size is not None:
         settings["size_hw"] = parse_size(size)
     if max_drop is not None:
         settings["int8"] = Int8Options(max_drop=max_drop)
-    options = ExportOptions(**settings)
+    with naming(_SPELLED):
+        settings |= _engine_settings(workspace, batch_range, size_range, timing_cache)
+        options = ExportOptions(**settings)
     write_and_report(
         stated(model, config, classes, drop_unused=drop_unused),
         output or default_file(model, str(options.format)),

@@ -77,8 +77,8 @@ def override(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
     return recipe
 
 
-def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
-    """Parse command-line assignments such as ["lr=2e-4", ...] into a mapping.
+def parse_assignments(assignments: Iterable[str], *, option: str = "--set") -> dict[str, str]:
+    """Parse command-line assignments such as ["lr=2e-4", ...] into a mapping; messages name the option.
 
     Raises:
         ConfigError: an item has no "=".
@@ -86,7 +86,7 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
     pairs = [item.partition("=") for item in assignments]
     for name, equals, value in pairs:
         if not (name and equals):
-            raise ConfigError(f"expected key=value, got {name + equals + value!r}")
+            raise ConfigError(f"{option}: expected NAME=VALUE, such as train.lr=2e-4, got {name + equals + value!r}")
     return {name.strip(): value for name, _, value in pairs}
 
 
@@ -94,7 +94,7 @@ def parse(name: str, value: str) -> object:
     """Parse a value as YAML; "1e-4" is a number.
 
     Raises:
-        ConfigError: it is not a valid value of the setting `name`.
+        ConfigError: it is not a valid value; the message begins with `name`.
     """
     try:
         return parse_yaml(value)

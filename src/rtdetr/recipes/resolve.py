@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rtdetr.categories import COCO80
-from rtdetr.config import Recipe, TrainConfig
+from rtdetr.config import Recipe, TrainConfig, naming
 from rtdetr.data import DetectionDataset
 from rtdetr.data.sampling import epoch_length, repeat_factors
 from rtdetr.devices import choose_device
@@ -94,11 +94,12 @@ def configure(written: Written) -> TrainConfig:
         recipe = published(model, network)
     else:
         recipe = named_recipe(written.recipe, model, network)
-    recipe = change(recipe, written.changes)
-    weights = values["weights"]
-    if written.may_tune and not (weights or values["backbone_weights"]):
-        weights = recipe.tuning_from
-    return TrainConfig(**{**values, "weights": weights, "recipe": recipe, "recipe_name": written.recipe_name})
+    with naming(written.spelled):
+        recipe = change(recipe, written.changes)
+        weights = values["weights"]
+        if written.may_tune and not (weights or values["backbone_weights"]):
+            weights = recipe.tuning_from
+        return TrainConfig(**{**values, "weights": weights, "recipe": recipe, "recipe_name": written.recipe_name})
 
 
 def for_data(draft: TrainConfig, written: Written, data: DataSummary) -> TrainConfig:
