@@ -111,6 +111,7 @@ def test_thresholds_are_stored_and_used_by_predict(folder, tmp_path):
     assert result.exit_code == 0, result.output
     classes = json.loads((tmp_path / "all.json").read_text())["classes"]
     thresholds = {row["name"]: row["threshold"] for row in classes}
+    thresholds = {name: 0.5 if value is None else value for name, value in thresholds.items()}
     assert list(read_checkpoint(weights).thresholds) == list(thresholds.values())
 
     shown = {}

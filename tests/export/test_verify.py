@@ -61,6 +61,8 @@ def test_differences_are_counted(found, counts) -> None:
     agreement = compare([detections(FIRST, SECOND)], [detections(*found)], threshold=0.3, tolerance=LOOSE)
     assert (agreement.num_pairs, agreement.num_matched, agreement.missed, agreement.extra) == counts
     assert agreement.matched_share == counts[1] / (counts[0] + counts[2] + counts[3])
+    assert agreement.num_found - agreement.num_reference == agreement.extra - agreement.missed
+    assert agreement.num_found == len(found)
 
 
 @pytest.mark.parametrize("swapped", [False, True])
@@ -69,6 +71,7 @@ def test_a_score_that_falls_just_below_the_threshold_is_not_missed(swapped) -> N
     reference, found = sides[::-1] if swapped else sides
     agreement = compare([reference], [found], threshold=0.3, tolerance=LOOSE)
     assert (agreement.num_matched, agreement.missed, agreement.extra) == (1, 0, 0)
+    assert (agreement.num_reference, agreement.num_found) == (1, 1)
     alone = compare([reference], [detections()], threshold=0.3, tolerance=LOOSE)
     assert alone.missed == (0 if swapped else 1)
 
