@@ -31,6 +31,11 @@ def kind_of(value: Any) -> str:
     return _PLAIN.get(type(value), type(value).__name__)
 
 
+def shown_value(value: Any) -> str:
+    """Return a value from a file and its kind, for a message: "text 'a'"."""
+    return kind_of(value) if value is None or isinstance(value, Mapping) else f"{kind_of(value)} {repr(value)[:100]}"
+
+
 def expected_value(annotation: Any, bounds: Mapping[str, Any] | None = None, *, got: Any = None) -> str | None:
     """Return the values that a type accepts, in words; None if there are none for it.
 

@@ -40,6 +40,12 @@ def free_space(folder: Path) -> int:
     return shutil.disk_usage(next(one for one in (folder, *folder.absolute().parents) if one.exists())).free
 
 
+def size_text(path: Path) -> str:
+    """Return the size of a file for a message, and that of the `.bin` file of an OpenVINO model."""
+    files = [path, *([beside(path, ".bin")] if path.suffix.lower() == ".xml" else [])]
+    return " and ".join(f"{file.name}: {bytes_text(file.stat().st_size)}" for file in files if file.is_file())
+
+
 def write_atomically(
     path: Path, write: Callable[[Path], object], *, error: type[RTDETRError], size: int | None = None
 ) -> Path:
