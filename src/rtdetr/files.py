@@ -143,6 +143,8 @@ def refusal(path: Path, failure: Exception, *, size: int | None = None) -> str:
     """
     reason = getattr(failure, "strerror", None) or str(failure).strip().partition("\n")[0]
     number = getattr(failure, "errno", None)
+    if number in (errno.EEXIST, errno.ENOTDIR):
+        reason = next((f"{one} is a file, not a folder" for one in path.parents if one.is_file()), reason)
     if number is not None and number not in DISK_FULL:
         return f"cannot write {path}: {reason}. Choose another location"
     if number in DISK_FULL:

@@ -156,6 +156,10 @@ def test_thresholds_cannot_be_stored_in_foreign_files(folder, tmp_path):
         (["{f}/none.pth", "{f}"], "WeightsError: "),
         (["{f}/half.pth", "{f}"], "WeightsError: "),
         (["{f}/tiny.pth", "{f}", "--output", "{f}/tiny.pth"], "InputError: cannot write"),
+        (["{f}/tiny.pth", "{f}", "--json", "{f}"], "it is a folder. Give the name of a file in it"),
+        (["{f}/tiny.pth", "{f}", "--json", "{f}/tiny.pth/a.json"], "tiny.pth is a file, not a folder. Choose another"),
+        (["{f}", "{f}/tiny.pth"], "It is named like a model: 'evaluate' and 'quantize' take MODEL before DATA"),
+        (["{f}/tiny.pth", "{f}", "--size", "70"], "InputError: size_hw (--size): height and width must be multiples"),
     ],
 )
 def test_mistakes_are_told_in_one_line(folder, arguments, problem):

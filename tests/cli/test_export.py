@@ -126,7 +126,7 @@ def test_a_model_that_differs_is_not_written(weights, tmp_path, monkeypatch):
         (["--opset", "99", "-o", "a/b/model.onnx"], "opsets up to"),
         (["-o", "model.pt"], "ending in .onnx"),
         (["-o", "model.xml", "--format", "onnx"], "the extension of model.xml is that of format openvino"),
-        (["-o", "model.tflite"], "model.tflite: expected a name ending in .onnx, .xml, .engine, .pt2"),
+        (["-o", "model.tflite"], "model.tflite: expected a name ending in .onnx, .xml, .engine or .pt2"),
         (["--precision", "int8"], "INT8 needs images to calibrate on: pass a dataset, to measure AP as well (data; "),
         (["--precision", "int8"], "or images ('rtdetr export': --images, "),
         (["--layers", "0"], "--layers: expected a whole number of at least 1; got 0."),

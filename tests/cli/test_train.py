@@ -108,3 +108,9 @@ def test_the_model_of_a_run_cannot_change_on_resuming(data, tmp_path):
     assert "'rtdetrv2_r18vd' (--model)" in said and f"--weights {tmp_path / 'run'}/best.pth" in said
     assert "backbone" not in said
     assert invoke("--resume", tmp_path / "run", "--model", "test-tiny", "--dry-run").exit_code == 0
+
+
+def test_a_weight_file_is_not_a_model(data, tmp_path):
+    said = invoke(data, "--model", tmp_path / "best.pth", "--output", tmp_path / "run").stderr
+    assert said.startswith("ConfigError: model (--model): expected the name of a model, got the weight file")
+    assert said.endswith(f"--weights {tmp_path / 'best.pth'}\n")

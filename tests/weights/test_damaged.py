@@ -107,3 +107,9 @@ def test_flipped_bits_in_a_config(model: RTDETR, tmp_path: Path) -> None:
 def test_any_bytes(name: str, tmp_path: Path, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     assert loads(tmp_path / name) is None
+
+
+def test_a_file_of_another_kind_is_not_said_to_hold_code(tmp_path: Path) -> None:
+    (tmp_path / "photo.pth").write_bytes(b"\xff\xd8\xff\xe0 a photo, or anything else")
+    with pytest.raises(WeightsError, match=r"or not a PyTorch checkpoint \(photo.pth: .* bytes\)"):
+        load_model(tmp_path / "photo.pth")

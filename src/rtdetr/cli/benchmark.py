@@ -16,7 +16,7 @@ from rtdetr.cli.arguments import (
     find_images,
     parse_size,
 )
-from rtdetr.cli.output import echo, write_json
+from rtdetr.cli.output import check_targets, echo, write_json
 from rtdetr.errors import ConfigError, WeightsError
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def benchmark(
 
     if chart:
         chart_kind(chart)  # fail early
+    check_targets(json_file, chart)
     batch_sizes = batch_size or [1]
     options: dict[str, Any] = {"device": device, "precision": precision}
     if threads is not None:

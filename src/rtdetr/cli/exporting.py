@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from rtdetr.cli.output import write_json
+from rtdetr.cli.output import check_targets, write_json
 from rtdetr.errors import one_line
 from rtdetr.exported_files import ending
 from rtdetr.wording import counted
@@ -63,6 +63,7 @@ def write_and_report(
 
     from rtdetr.export import RefusedExportError, export
 
+    check_targets(json_file)
     to_stderr = json_file == "-"
 
     def show(report: "VerifyReport", **more: object) -> None:

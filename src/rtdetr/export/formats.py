@@ -149,7 +149,8 @@ def complete(options: ExportOptions, file: Path, *, has_images: bool) -> ExportO
     named = exported_format(file)
     format = options.format or named
     if format is None:
-        endings = ", ".join(ending(format) for format in FORMATS)
+        is_int8 = options.precision == "int8"
+        endings = any_of([ending(name) for name, form in FORMATS.items() if form.int8_writer or not is_int8])
         raise ConfigError(f"{file}: expected a name ending in {endings}, which determines the format")
     if file.suffix.lower() != ending(format):
         instead = f"; the extension of {file.name} is that of format {named}" if named not in (None, format) else ""

@@ -223,6 +223,11 @@ def _check_paths_exist(values: Mapping[str, Any], names: Collection[str]) -> Non
 def _model(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """The model (by default that of the weights), and its network if it differs from the zoo's."""
     model, network = values.get("model"), values.get("network")
+    if isinstance(model, str) and Path(model).suffix.lower() in (".pth", ".safetensors"):
+        raise ConfigError(
+            f"model (--model): expected the name of a model, got the weight file {model!r}. To start from it: "
+            f"--weights {model}"
+        )
     if model is None:
         model, found = _model_of_weights(values["weights"])
         network = network or found

@@ -249,7 +249,7 @@ def load_pickle(path: Path) -> Any:
         raise
     except Exception as error:  # a damaged or malicious file can raise anything
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if "weights_only" in str(error) or "Unsupported global" in str(error) or "Weights only" in str(error):
+        if _is_pickled(path) and ("weights_only" in str(error) or "Weights only" in str(error)):
             raise WeightsError(
                 f"{path} cannot be loaded: it contains more than tensors and plain data, and code from files is never "
                 "run. Save only its weights, with torch.save(model.state_dict(), FILE)"
@@ -263,6 +263,12 @@ def unreadable(path: Path, *, kind: str, reason: str) -> str:
         f"{path} is truncated or damaged, or not {kind} ({size_text(path)}). Compare the size with that of the "
         f"original file, and copy or download it again. Reason: {reason[:200]}"
     )
+
+
+def _is_pickled(path: Path) -> bool:
+    """Whether a file begins like a pickle or like the zip archive that torch puts one into."""
+    with path.open("rb") as file:
+        return file.read(2).startswith((b"PK", b"\x80"))
 
 
 def _lacking(path: Path) -> str | None:
