@@ -168,7 +168,7 @@ WRONG_YAML = {
     "twice": ("names: [a, b, a]\ntrain: images/train", "two classes are named 'a'"),
     "count": ("names: [a]\nnc: 2\ntrain: images/train", "nc is 2, but 'names' has 1 class"),
     "path": ("names: [a]\npath: [x]\ntrain: images/train", r"data.yaml: path: expected text, .* got a list \['x'\]"),
-    "entry": ("names: [a]\ntrain: [[x]]", r"data.yaml: train: expected text, .* got a list \[\['x'\]\]"),
+    "entry": ("names: [a]\ntrain: [[x]]", r"data.yaml: train: expected text, .* got a list \['x'\]"),
     "zero byte": ('names: [a]\ntrain: "a\\0b"', "does not exist"),
     "alias bomb": ("a: &a [x, x]\nb: &b [*a, *a]\nnames: [*b, *b]\ntrain: images/train", "expected 'names' as a list"),
 }
