@@ -249,7 +249,9 @@ def load_pickle(path: Path) -> Any:
         raise
     except Exception as error:  # a damaged or malicious file can raise anything
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if _is_pickled(path) and ("weights_only" in str(error) or "Weights only" in str(error)):
+        if not _is_pickled(path):
+            reason = "it does not begin like one"
+        elif "weights_only" in str(error) or "Weights only" in str(error):
             raise WeightsError(
                 f"{path} cannot be loaded: it contains more than tensors and plain data, and code from files is never "
                 "run. Save only its weights, with torch.save(model.state_dict(), FILE)"
