@@ -117,12 +117,12 @@ def parse_options() -> argparse.Namespace:
         "--recipe", default="rtdetrv2_r18vd", help="zoo model with the size of yours, whose learning rates are used"
     )
     parser.add_argument("--output", default="runs/hf_trainer", help="output folder, also for checkpoints")
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=12, help="number of epochs, default 12")
     parser.add_argument("--batch-size", type=int, default=4, help="images per step, over all processes")
     parser.add_argument("--size", type=int, default=320, help="image size of the network, a multiple of 32")
     parser.add_argument("--workers", type=int, default=0, help="data loader processes")
     parser.add_argument("--threshold", type=float, default=0.5, help="score threshold of printed detections")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="random seed, default 0")
     parser.add_argument("--resume", help="checkpoint folder to resume from")
     return parser.parse_args()
 

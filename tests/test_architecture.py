@@ -20,6 +20,7 @@ LEVEL_0 = set("errors config categories zoo detections images preprocessing draw
 LEVEL_0 |= {
     "_version",
     "class_lists",
+    "expected",
     "exported_files",
     "html",
     "machine",

@@ -66,7 +66,7 @@ def test_rows_are_the_classes_or_their_ids() -> None:
         ("x.json", '{"categories": [{"id": 1}]}', 'category 0 must be like {"id": 1'),
         ("x.json", '{"images": []}', "expected class names"),
         ("x.json", "[1, 2]", "expected class names"),
-        ("x.yml", "names: [a", "not valid YML"),
+        ("x.yml", "names: [a", "line 1: not valid YAML"),
         ("x.yml", "a: {b: c}", "expected class names"),
         ("x.txt", "", "expected class names"),
         ("x.txt", "a\n\nb\n", "expected class names"),

@@ -1,10 +1,13 @@
 """What all errors have in common."""
 
 import pickle
+import re
+import tomllib
+from pathlib import Path
 
 import pytest
 
-from rtdetr.errors import SAID_IN, ConfigError, RTDETRError, is_news, one_line
+from rtdetr.errors import EXTRAS, OPTIONAL_PACKAGES, SAID_IN, ConfigError, RTDETRError, is_news, one_line
 from rtdetr.export import RefusedExportError
 
 
@@ -42,3 +45,11 @@ def test_what_another_process_has_said_is_no_news(tmp_path, monkeypatch) -> None
     assert [is_news(line) for line in ("a", "a", "b", "ä\udcff", "b")] == [True, False, True, True, False]
     monkeypatch.setenv(SAID_IN, str(tmp_path / "gone"))
     assert is_news("a") and is_news("a")
+
+
+def test_the_packages_of_an_extra_are_those_of_the_project() -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    for extra, packages in EXTRAS.items():
+        required = [re.split(r"[>=\[]", one)[0] for one in project["optional-dependencies"][extra]]
+        assert packages.split() == sorted((one for one in required if one != "rtdetr"), key=packages.index)
+    assert set(OPTIONAL_PACKAGES.values()) == set(EXTRAS)

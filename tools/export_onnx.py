@@ -36,7 +36,7 @@ def _run(options: argparse.Namespace) -> int:
     from rtdetr.recipes.changes import parse, parse_assignments
     from rtdetr.weights import load_published
 
-    updates = {name: parse(name, value) for name, value in parse_assignments(options.update or []).items()}
+    updates = {name: parse(name, value) for name, value in parse_assignments(options.update or [], option="-u").items()}
     if options.resume is not None:
         updates["resume"] = options.resume
     published = read_published(options.config, updates=updates)

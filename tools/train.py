@@ -62,7 +62,7 @@ def _run(options: argparse.Namespace, given: dict[str, Any]) -> int:
 
     if options.resume and options.tuning:
         raise ConfigError("expected --resume or --tuning, got both: --resume continues a run, --tuning starts one")
-    updates = {name: parse(name, value) for name, value in parse_assignments(options.update or []).items()}
+    updates = {name: parse(name, value) for name, value in parse_assignments(options.update or [], option="-u").items()}
     for name in ("resume", "tuning", "device", "seed", "output_dir"):
         if getattr(options, name) is not None:
             updates[name] = getattr(options, name)

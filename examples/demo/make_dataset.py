@@ -254,6 +254,6 @@ if __name__ == "__main__":
     parser.add_argument("folder", help="output folder")
     parser.add_argument("--num-train", type=int, default=1600, help="training images")
     parser.add_argument("--num-val", type=int, default=200, help="validation images")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="random seed, default 0")
     options = parser.parse_args()
     print(make_dataset(options.folder, num_train=options.num_train, num_val=options.num_val, seed=options.seed))

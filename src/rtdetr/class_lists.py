@@ -16,10 +16,11 @@ import yaml
 
 from rtdetr.categories import COCO80, VOC20, Categories, Category
 from rtdetr.errors import ConfigError, InputError
+from rtdetr.expected import shown_value
 from rtdetr.files import with_home
 from rtdetr.text_files import read_text
 from rtdetr.wording import counted
-from rtdetr.yaml_files import YAML_SUFFIXES
+from rtdetr.yaml_files import YAML_SUFFIXES, not_yaml
 from rtdetr.yaml_loaders import TextLoader
 
 GivenClasses = Categories | Sequence[str] | Mapping[int, str] | str | os.PathLike[str]
@@ -126,7 +127,8 @@ def _read_file(path: Path) -> Categories:
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         if isinstance(error, ConfigError):
             raise
-        raise ConfigError(f"{path}: not valid {suffix[1:].upper()}: {' '.join(str(error).split())[:200]}") from None
+        problem = not_yaml(error) if isinstance(error, yaml.YAMLError) else f": not valid JSON: {error}"
+        raise ConfigError(f"{path}{' '.join(problem.split())[:200]}") from None
     lines = [line.strip() for line in text.splitlines()]
     while lines and not lines[-1]:
         lines.pop()
@@ -151,7 +153,7 @@ def _of_names(names: Any, source: str) -> Categories:
     if not pairs or not good:
         raise ConfigError(
             f"{source}: expected class names as a list of texts, or a mapping of category ids to names, got "
-            f"{repr(names)[:100]}"
+            f"{shown_value(names)}"
         )
     return Categories(Category(int(number), name) for number, name in sorted(pairs, key=lambda pair: int(pair[0])))
 

@@ -4,6 +4,7 @@
 Defaults are the published RT-DETRv2-R50 values (arXiv 2407.17140); each zoo entry lists only what differs from them.
 """
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
@@ -11,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rtdetr.errors import ConfigError, nearest
+from rtdetr.expected import any_of, bounds_of, expected_by, expected_value, inner_type
 from rtdetr.wording import counted
 
 Size = Annotated[int, Field(gt=0, le=2**53)]  # larger integers are not exact as floats
@@ -93,7 +95,7 @@ class Strict(BaseModel):
         """
         for path, found, setting in _retyped(values, self.model_dump(mode="json")):
             kinds = f"the {_KINDS[type(setting)]} %s, got the {_KINDS.get(type(found), 'value')} %s"
-            raise _Misfit(type(self), path, f"expected {kinds % (_json(setting), _json(found))}.")
+            raise InvalidSettingError(type(self), path, f"expected {kinds % (_json(setting), _json(found))}.")
 
 
 def _with_kind(value: Any) -> Any:
@@ -129,14 +131,40 @@ def _json(value: Any) -> str:
     return json.dumps(value, default=repr, ensure_ascii=False)[:100]
 
 
-class _Misfit(ConfigError):
-    """A problem with a field, with the path to it from the settings being read."""
+class InvalidSettingError(ConfigError):
+    """A problem with a setting.
+
+    Attributes:
+        path: path to the field from the settings being read.
+        problem: what is wrong, without the name of the setting.
+        name: full name, such as "train.loss.bbox_weight".
+    """
 
     def __init__(self, model: type[Strict], path: str, problem: str) -> None:
         section = model.__name__ if model.section is None else model.section
-        where = ".".join(part for part in (section, path) if part)
-        super().__init__(f"{where}: {problem}" if where else problem)
+        self.name = ".".join(part for part in (section, path) if part)
+        super().__init__(f"{self.name}: {problem}" if self.name else problem)
         self.path, self.problem = path, problem
+
+
+@contextlib.contextmanager
+def naming(spelled: Mapping[str, str]) -> Iterator[None]:
+    """Name settings in errors of the block as a user wrote them.
+
+    Args:
+        spelled: by full name of a setting, what the user wrote, such as "lr (--lr)" for "train.lr". It also applies to
+            settings within it.
+    """
+    try:
+        yield
+    except InvalidSettingError as error:
+        parts = error.name.split(".")
+        for count in range(len(parts), 0, -1):
+            if text := spelled.get(".".join(parts[:count])):
+                inner = "".join(f".{part}" for part in parts[count:])
+                text = text.replace(" (", f"{inner} (", 1) if text.endswith(")") else text + inner
+                raise ConfigError(f"{text}: {error.problem}") from None
+        raise
 
 
 def _explain(model: type[Strict], error: ValidationError) -> ConfigError:
@@ -148,22 +176,39 @@ def _explain(model: type[Strict], error: ValidationError) -> ConfigError:
         known = sorted(model.model_fields)
         inner = next((path for path in _inner_fields(model) if path.rpartition(".")[2] == field), None)
         guess = f" Did you mean {inner!r}?" if inner else nearest(field, known)
-        return _Misfit(model, "", f"unknown setting {field!r}.{guess} Known: {', '.join(known)}.")
+        return InvalidSettingError(model, "", f"unknown setting {field!r}.{guess} Known: {', '.join(known)}.")
+    same = [problem for problem in problems if problem["loc"][:1] == first["loc"][:1]]
     cause = (first.get("ctx") or {}).get("error")
     # a field's name is followed by a list index, or by pydantic's name of a union member
     path = ".".join([field, *(part for part in rest if part.isdecimal())])
-    if isinstance(cause, _Misfit):
-        return _Misfit(model, ".".join(part for part in (path, cause.path) if part), cause.problem)
+    if isinstance(cause, InvalidSettingError):
+        return InvalidSettingError(model, ".".join(part for part in (path, cause.path) if part), cause.problem)
     if isinstance(cause, ConfigError):
         return ConfigError(f"{path}: {cause}" if path else str(cause))
-    if first["type"] == "missing":
-        return _Misfit(model, path, "expected a value, got none")
-    wanted = [one["msg"].removeprefix("Input should be ") for one in problems if one["loc"][:1] == first["loc"][:1]]
-    expected = "expected " if first["msg"] != wanted[0] else ""
-    more = f" ({len(problems) - len(wanted)} more)" if len(problems) > len(wanted) else ""
-    return _Misfit(
-        model, path, f"{expected}{' or '.join(dict.fromkeys(wanted))}; got {repr(first.get('input'))[:200]}.{more}"
-    )
+    if first["type"] == "missing" and not path.rpartition(".")[2].isdecimal():
+        return InvalidSettingError(model, path, "expected a value, got none")
+    if first["type"] == "missing":  # a list that is too short
+        path = path.rpartition(".")[0]
+    if first["type"] == "union_tag_invalid":
+        limits = first.get("ctx") or {}
+        known = any_of(str(limits["expected_tags"]).split(", "))
+        return InvalidSettingError(model, f"{path}.kind", f"expected {known}; got {limits['tag']!r}.")
+    more = f" ({len(problems) - len(same)} more)" if len(problems) > len(same) else ""
+    got = repr(first.get("input"))[:200]
+    return InvalidSettingError(model, path, f"expected {_expected(model, path, same, first)}; got {got}.{more}")
+
+
+def _expected(model: type[Strict], path: str, problems: list[Any], first: Mapping[str, Any]) -> str:
+    """Return what a field accepts, in words: by its type, or else by what pydantic found wrong."""
+    field, *rest = path.split(".")
+    info = model.model_fields.get(field)
+    if info is not None and len(rest) <= 1:
+        annotation, bounds = info.annotation, bounds_of(info.metadata)
+        if rest:
+            annotation, bounds = inner_type(annotation), {}
+        if found := expected_value(annotation, bounds, got=first.get("input")):
+            return found
+    return " or ".join(dict.fromkeys(map(expected_by, problems)))
 
 
 def _inner_fields(model: type[Strict]) -> Iterator[str]:

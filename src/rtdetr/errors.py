@@ -29,6 +29,17 @@ OPTIONAL_PACKAGES = {  # import name -> the extra of rtdetr that installs it
     "wandb": "wandb",
     "mlflow": "mlflow",
 }
+EXTRAS = {  # the packages that each extra of rtdetr installs, without those of other extras
+    "torch": "torch torchvision jaxtyping scipy safetensors hotcoco matplotlib tensorboard",
+    "hf": "transformers huggingface_hub accelerate",
+    "onnx": "onnx onnxruntime",
+    "openvino": "openvino",
+    "quantize": "nncf",
+    "tensorrt": "tensorrt cuda-bindings",
+    "timm": "timm",
+    "wandb": "wandb",
+    "mlflow": "mlflow",
+}
 _LONGEST_VALUE, _KEPT, _KEPT_END = 400, 200, 60  # characters
 _LONG_VALUE = re.compile(rf"(?s)(?<!\w)(['\"])(?:(?!\1(?!\w)).){{{_LONGEST_VALUE},}}\1|\S{{{_LONGEST_VALUE},}}")
 
@@ -135,7 +146,9 @@ def one_of(what: str, value: str, known: Iterable[str]) -> str:
 
 @contextlib.contextmanager
 def require_extra() -> Iterator[None]:
-    """Turn the failed import of an optional package in the block into an error that names the extra to install.
+    """Turn the failed import of an optional package in the block into an error that says what to install.
+
+    It names the packages and not `rtdetr[EXTRA]`, which pip would look up in an index wherever rtdetr itself came from.
 
     Raises:
         MissingDependencyError: a package of `OPTIONAL_PACKAGES` is not installed.
@@ -148,5 +161,6 @@ def require_extra() -> Iterator[None]:
             raise
         extra = OPTIONAL_PACKAGES[package]
         raise MissingDependencyError(
-            f"this needs the package {package!r}, which is not installed. Run: pip install 'rtdetr[{extra}]'"
+            f"this needs the package {package!r} (extra {extra!r} of rtdetr), which is not installed. Run: pip install "
+            f"{EXTRAS[extra]}"
         ) from error

@@ -47,6 +47,12 @@ def free_space(folder: Path) -> int:
     return shutil.disk_usage(next(one for one in (folder, *folder.absolute().parents) if one.exists())).free
 
 
+def size_text(path: Path) -> str:
+    """Return the size of a file for a message, and that of the `.bin` file of an OpenVINO model."""
+    files = [path, *([beside(path, ".bin")] if path.suffix.lower() == ".xml" else [])]
+    return " and ".join(f"{file.name}: {bytes_text(file.stat().st_size)}" for file in files if file.is_file())
+
+
 def write_atomically(
     path: Path, write: Callable[[Path], object], *, error: type[RTDETRError], size: int | None = None
 ) -> Path:
@@ -154,6 +160,8 @@ def refusal(path: Path, failure: Exception, *, size: int | None = None) -> str:
     """
     reason = getattr(failure, "strerror", None) or str(failure).strip().partition("\n")[0]
     number = getattr(failure, "errno", None)
+    if number in (errno.EEXIST, errno.ENOTDIR):
+        reason = next((f"{one} is a file, not a folder" for one in path.parents if one.is_file()), reason)
     if number is not None and number not in DISK_FULL:
         return f"cannot write {path}: {reason}. Choose another location"
     if number in DISK_FULL:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from rtdetr.errors import ConfigError
+from rtdetr.expected import shown_value
 from rtdetr.text_files import decode_text
 from rtdetr.yaml_loaders import ValuesLoader
 
@@ -67,15 +68,22 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = parse_yaml(text)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = "" if mark is None else f", line {mark.line + 1}"
-        problem = getattr(error, "problem", None) or str(error)
-        raise ConfigError(f"{path}{where}: not valid YAML: {' '.join(problem.split())}") from None
+        raise ConfigError(f"{path}{not_yaml(error)}") from None
     if values is None:
         return {}
-    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise ConfigError(f"{path}: expected 'key: value' lines, got {type(values).__name__}")
+    if isinstance(values, dict) and (wrong := [key for key in values if not isinstance(key, str)]):
+        raise ConfigError(f"{path}: expected 'key: value' lines with text as keys, got the key {shown_value(wrong[0])}")
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected 'key: value' lines, got {shown_value(values)}")
     return values
+
+
+def not_yaml(error: Exception) -> str:
+    """Return what follows the name of a file that is not valid YAML in a message: the line and the problem."""
+    mark = getattr(error, "problem_mark", None)
+    where = "" if mark is None else f", line {mark.line + 1}"
+    problem = getattr(error, "problem", None) or str(error)
+    return f"{where}: not valid YAML: {' '.join(problem.split())}"
 
 
 def read_with_includes(path: Path, *, including: tuple[Path, ...] = ()) -> Document:
@@ -93,7 +101,7 @@ def read_with_includes(path: Path, *, including: tuple[Path, ...] = ()) -> Docum
     body = read_yaml(path)
     names = body.pop(INCLUDE, None) or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ConfigError(f"{path}: {INCLUDE}: expected a list of files, got {names!r}"[:300])
+        raise ConfigError(f"{path}: {INCLUDE}: expected a list of files, got {shown_value(names)}")
     merged: dict[str, Any] = {}
     origins: dict[KeyPath, Path] = {}
     for name in names:

@@ -83,7 +83,7 @@ def test_sizes_and_queries(tmp_path):
     [
         (["{f}/none"], "DatasetError: no dataset"),
         (["{f}"], "DatasetError: "),
-        (["{f}/set", "--size", "large"], "InputError: expected a size like 640"),
+        (["{f}/set", "--size", "large"], "InputError: --size: expected a size like 640"),
         (["{f}/set", "--images", "{f}/none"], "DatasetError: expected a folder of images"),
         (["{f}/set", "{f}/set", "--images", "{f}/set"], "ConfigError: --images applies to one dataset only"),
     ],

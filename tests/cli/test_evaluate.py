@@ -111,6 +111,7 @@ def test_thresholds_are_stored_and_used_by_predict(folder, tmp_path):
     assert result.exit_code == 0, result.output
     classes = json.loads((tmp_path / "all.json").read_text())["classes"]
     thresholds = {row["name"]: row["threshold"] for row in classes}
+    thresholds = {name: 0.5 if value is None else value for name, value in thresholds.items()}
     assert list(read_checkpoint(weights).thresholds) == list(thresholds.values())
 
     shown = {}
@@ -151,10 +152,14 @@ def test_thresholds_cannot_be_stored_in_foreign_files(folder, tmp_path):
         ),
         (["{f}/tiny.pth", "{f}", "--images", "{f}/none"], "DatasetError: expected a folder of images"),
         (["{f}/tiny.pth", "{f}", "--bad-boxes", "keep"], "ConfigError: expected 'error' or 'drop'"),
-        (["{f}/tiny.pth", "{f}", "--size", "large"], "InputError: expected a size like 640"),
+        (["{f}/tiny.pth", "{f}", "--size", "large"], "InputError: --size: expected a size like 640"),
         (["{f}/none.pth", "{f}"], "WeightsError: "),
         (["{f}/half.pth", "{f}"], "WeightsError: "),
         (["{f}/tiny.pth", "{f}", "--output", "{f}/tiny.pth"], "InputError: cannot write"),
+        (["{f}/tiny.pth", "{f}", "--json", "{f}"], "it is a folder. Give the name of a file in it"),
+        (["{f}/tiny.pth", "{f}", "--json", "{f}/tiny.pth/a.json"], "tiny.pth is a file, not a folder. Choose another"),
+        (["{f}", "{f}/tiny.pth"], "It is named like a model: 'evaluate' and 'quantize' take MODEL before DATA"),
+        (["{f}/tiny.pth", "{f}", "--size", "70"], "InputError: size_hw (--size): height and width must be multiples"),
     ],
 )
 def test_mistakes_are_told_in_one_line(folder, arguments, problem):

@@ -126,10 +126,15 @@ def test_a_model_that_differs_is_not_written(weights, tmp_path, monkeypatch):
         (["--opset", "99", "-o", "a/b/model.onnx"], "opsets up to"),
         (["-o", "model.pt"], "ending in .onnx"),
         (["-o", "model.xml", "--format", "onnx"], "the extension of model.xml is that of format openvino"),
-        (["-o", "model.tflite"], "model.tflite: expected a name ending in .onnx, .xml, .engine, .pt2"),
-        (["--precision", "int8"], "INT8 needs images to calibrate on: pass a dataset"),
+        (["-o", "model.tflite"], "model.tflite: expected a name ending in .onnx, .xml, .engine or .pt2"),
+        (["--precision", "int8"], "INT8 needs images to calibrate on: pass a dataset, to measure AP as well (data; "),
+        (["--precision", "int8"], "or images ('rtdetr export': --images, "),
+        (["--layers", "0"], "--layers: expected a whole number of at least 1; got 0."),
+        (["--opset", "3"], "--opset: expected a whole number of at least 13; got 3."),
+        (["--nms", "3"], "--nms: expected a number from 0 to 1; got 3.0."),
+        (["--workspace", "-1"], "--workspace: expected a number greater than 0; got -1.0."),
         (["--precision", "int8", "--data", ".", "--no-check"], "omit --no-check"),
-        (["--max-drop", "0.1"], "int8 (--max-drop) needs precision int8, got fp32"),
+        (["--max-drop", "0.1"], "int8 (--max-drop) needs precision int8 (--precision), got fp32"),
         (["--queries", "5000", "--size", "64"], "at most 84, the number of tokens of an image of 64x64, got 5000"),
         (["--size", "100x64"], "the nearest are 96x64 and 128x64"),
         (["--preprocess", "--dynamic", "batch"], "dynamic axes"),
@@ -148,7 +153,10 @@ def test_a_model_that_differs_is_not_written(weights, tmp_path, monkeypatch):
         (["--batch-range", "1,2x2,4", "--format", "tensorrt"], "such as 1,4,16"),
         (["--size-range", "64,-96,128", "--format", "tensorrt"], "64,-96,128"),
         (["--size-range", "64,100,128", "--format", "tensorrt"], "multiples of 32"),
-        (["--one-label", "--postprocess", "raw"], "one_label need postprocess='boxes'"),
+        (
+            ["--one-label", "--postprocess", "raw"],
+            "one_label (--preprocess, --nms, --one-label) need postprocess='boxes'",
+        ),
     ],
 )
 def test_mistakes_are_one_line(weights, tmp_path, monkeypatch, arguments, message):
@@ -164,7 +172,7 @@ def test_without_tensorrt_nothing_is_read(tmp_path):
     result = run(tmp_path / "absent.pth", "--format", "tensorrt", "-o", tmp_path / "model.engine")
     assert result.exit_code == 2 and len(result.stderr.splitlines()) == 1
     assert "MissingDependencyError: export to tensorrt" in result.stderr
-    assert "pip install 'rtdetr[tensorrt]'" in result.stderr
+    assert "pip install tensorrt cuda-bindings" in result.stderr
 
 
 def test_a_place_that_cannot_be_written(weights, tmp_path):

@@ -32,3 +32,27 @@ def test_only_the_main_process_says_what_all_know(rank: str | None, expected: li
     environment |= {} if rank is None else {"RANK": rank}
     ran = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=True)
     assert ran.stderr.splitlines() == expected
+
+
+ONCE = """
+import logging, os
+from rtdetr.cli.logs import log_to_stderr, once_per_command
+log_to_stderr()
+log = logging.getLogger("rtdetr.data")
+with once_per_command():
+    if not (child := os.fork()):
+        log.warning("skipped: 7.jpg")
+        os._exit(0)
+    os.waitpid(child, 0)
+    log.warning("skipped: 7.jpg")
+    log.warning("skipped: 8.jpg")
+log.warning("skipped: 8.jpg")
+log.info("step"), log.info("step")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="workers are not forked here")
+def test_a_warning_is_shown_once_whichever_process_logs_it() -> None:
+    ran = subprocess.run([sys.executable, "-c", ONCE], capture_output=True, text=True, check=True)
+    shown = ["WARNING: skipped: 7.jpg", "WARNING: skipped: 8.jpg", "INFO: step", "INFO: step"]
+    assert ran.stderr.splitlines() == shown

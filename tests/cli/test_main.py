@@ -44,12 +44,19 @@ def test_an_error_has_the_name_that_users_know(monkeypatch: pytest.MonkeyPatch) 
         (["data", "chek"], "See rtdetr data --help"),
         (["evaluate"], "See rtdetr evaluate --help"),
         (["train", "--epochs", "x"], "ConfigError: Invalid value for '--epochs'"),
+        (["train", "--epochs", "x"], "'x'"),
     ],
 )
 def test_a_wrong_option_is_one_line_and_status_2(arguments: list[str], message: str) -> None:
     result = CliRunner().invoke(app, arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert message in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_a_value_of_a_wrong_kind_is_named_in_plain_words() -> None:
+    said = CliRunner().invoke(app, ["train", "--lr", "abc"]).stderr
+    assert "'--lr'" in said and "'abc'" in said
+    assert "Input should be" not in said and "parse" not in said
 
 
 def test_a_group_without_a_verb_shows_its_help() -> None:

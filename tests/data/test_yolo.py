@@ -157,18 +157,18 @@ def test_boxes_without_area_can_be_dropped(tmp_path):
 
 
 WRONG_YAML = {
-    "no mapping": ("text", "expected a YAML mapping with 'names', 'train' and 'val'"),
-    "not yaml": ("names: [", "expected a YAML file with 'names', 'train' and 'val'"),
+    "no mapping": ("text", "expected 'key: value' lines with the keys .*, got text 'text'"),
+    "not yaml": ("names: [", "data.yaml, line 1: not valid YAML: .*Expected keys 'names', 'train' and 'val'"),
     "no train": ("names: [a]\nval: x", "expected a key 'train' with the folder of its images, got .*val"),
-    "no folder": ("names: [a]\ntrain: x", "train 'x' does not exist; looked for .*/x"),
-    "number": ("names: 3\ntrain: images/train", "expected 'names' as a list"),
+    "no folder": ("names: [a]\ntrain: x", "train 'x' does not exist; looked for /.*/x, /.*/x. Relative paths start"),
+    "number": ("names: 3\ntrain: images/train", "expected 'names' as a list .*; got names: '3'"),
     "lists": ("names: [[a]]\ntrain: images/train", "expected 'names' as a list"),
     "text keys": ("names: {a: b}\ntrain: images/train", "expected 'names' as a list"),
     "negative": ("names: {-1: b}\ntrain: images/train", "class numbers >= 0"),
     "twice": ("names: [a, b, a]\ntrain: images/train", "two classes are named 'a'"),
     "count": ("names: [a]\nnc: 2\ntrain: images/train", "nc is 2, but 'names' has 1 class"),
-    "path": ("names: [a]\npath: [x]\ntrain: images/train", "expected train and path as text"),
-    "entry": ("names: [a]\ntrain: [[x]]", "expected train and path as text"),
+    "path": ("names: [a]\npath: [x]\ntrain: images/train", r"data.yaml: path: expected text, .* got a list \['x'\]"),
+    "entry": ("names: [a]\ntrain: [[x]]", r"data.yaml: train: expected text, .* got a list \['x'\]"),
     "zero byte": ('names: [a]\ntrain: "a\\0b"', "does not exist"),
     "alias bomb": ("a: &a [x, x]\nb: &b [*a, *a]\nnames: [*b, *b]\ntrain: images/train", "expected 'names' as a list"),
 }

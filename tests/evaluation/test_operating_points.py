@@ -73,6 +73,9 @@ def test_confusion_of_what_lies_on_nothing_and_twice_on_one(tmp_path):
     report = scene_report(tmp_path, images, found)
     # the better cat is right; the other one lies best on the dog that is left (IoU 2/3) and comes before the bird
     assert report.best_f1_thresholds == pytest.approx([0.925, 0.5, 0.35])
+    dog = report.classes[1]
+    assert (dog.objects, dog.f1, dog.threshold) == (1, 0.0, None)  # no threshold is the best one
+    assert next(line for line in report.table().splitlines() if line.startswith("dog")).split()[-3:] == ["-", "0", "0"]
     assert report.confusion.tolist() == [
         [1, 0, 0, 0],
         [0, 0, 1, 0],

@@ -65,7 +65,7 @@ def test_precisions(format, precision) -> None:
 @pytest.mark.parametrize(
     ("path", "format", "message"),
     [
-        ("model.tflite", None, r"model\.tflite: expected a name ending in \.onnx, \.xml, \.engine, \.pt2"),
+        ("model.tflite", None, r"model\.tflite: expected a name ending in \.onnx, \.xml, \.engine or \.pt2"),
         ("model.pt", "torch", r"expected a name ending in \.pt2 for format torch$"),
         (
             "model.xml",

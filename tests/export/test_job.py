@@ -106,7 +106,7 @@ def test_resizing_needs_a_size(model):
         ({"precison": "fp16"}, "'precision'"),
         ({"postprocess": "raw", "one_label": True}, "postprocess='boxes'"),
         ({"format": "onxn"}, "Did you mean 'onnx'"),
-        ({"int8": Int8Options(max_drop=0.1)}, "needs precision int8, got fp32"),
+        ({"int8": Int8Options(max_drop=0.1)}, r"needs precision int8 \(--precision\), got fp32"),
         ({"precision": "int8", "preprocess": True}, "cannot be quantized"),
     ],
 )

@@ -158,9 +158,13 @@ def test_ranges(fake, model, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("settings", "engine", "message"),
     [
-        (FREE, {"batch": (3, 2, 8)}, "batch: expected 1 <= minimum <= optimum <= maximum, got 3,2,8"),
+        (
+            FREE,
+            {"batch": (3, 2, 8)},
+            r"batch \(--batch-range\): expected 1 <= minimum <= optimum <= maximum, got 3,2,8",
+        ),
         (FREE, {"batch": (0, 1, 8)}, "minimum <= optimum <= maximum"),
-        (FREE, {"width": (64, 80, 96)}, "width: expected multiples of 32"),
+        (FREE, {"width": (64, 80, 96)}, r"width \(--size-range\): expected multiples of 32"),
         (FREE, {"width": (96, 96, 128)}, "excludes the model's own size 64"),
         (FREE, {"height": (32, 64, 64), "width": (32, 64, 64)}, "32x32 have 21 tokens, fewer than the 30 queries"),
         ({}, {"batch": (1, 2, 4)}, "needs dynamic_batch"),

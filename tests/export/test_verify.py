@@ -19,7 +19,8 @@ from rtdetr.export import ExportOptions, export
 from rtdetr.export.agreement import Tolerance, compare
 from rtdetr.export.built_in_images import built_in_images
 from rtdetr.export.stages import first_diverging
-from rtdetr.export.verify import TOLERANCES, int8_tolerance, verify
+from rtdetr.export.verify import _TIMED_RUNS, TOLERANCES, _latency_ms, int8_tolerance, verify
+from rtdetr.images import read_image
 from rtdetr.models import build_model
 from rtdetr.runtimes.torch_detector import TorchDetector
 from tests.export.trained import pictures, trained_model
@@ -61,6 +62,8 @@ def test_differences_are_counted(found, counts) -> None:
     agreement = compare([detections(FIRST, SECOND)], [detections(*found)], threshold=0.3, tolerance=LOOSE)
     assert (agreement.num_pairs, agreement.num_matched, agreement.missed, agreement.extra) == counts
     assert agreement.matched_share == counts[1] / (counts[0] + counts[2] + counts[3])
+    assert agreement.num_found - agreement.num_reference == agreement.extra - agreement.missed
+    assert agreement.num_found == len(found)
 
 
 @pytest.mark.parametrize("swapped", [False, True])
@@ -69,6 +72,7 @@ def test_a_score_that_falls_just_below_the_threshold_is_not_missed(swapped) -> N
     reference, found = sides[::-1] if swapped else sides
     agreement = compare([reference], [found], threshold=0.3, tolerance=LOOSE)
     assert (agreement.num_matched, agreement.missed, agreement.extra) == (1, 0, 0)
+    assert (agreement.num_reference, agreement.num_found) == (1, 1)
     alone = compare([reference], [detections()], threshold=0.3, tolerance=LOOSE)
     assert alone.missed == (0 if swapped else 1)
 
@@ -246,6 +250,29 @@ def test_without_sure_detections_the_strongest_are_compared() -> None:
     assert report.passed and report.agreement.num_matched == report.num_images
     report = verify(Fixed((60, 10, 90, 50, 0.2, 0), other), FixedReference(faint, other))
     assert not report.passed and "pass images with objects" in (report.reason or "")
+
+
+def test_the_latency_is_measured_after_a_warm_up_run() -> None:
+    class Counting(Fixed):
+        calls = 0
+
+        def __call__(self, source, **options):
+            self.calls += 1
+            return super().__call__(source, **options)
+
+    detector = Counting(FIRST)
+    _latency_ms(detector, read_image(built_in_images()[0]), (64, 64))
+    assert detector.calls == 1 + _TIMED_RUNS
+
+
+def test_the_table_has_the_detections_that_were_compared() -> None:
+    report = verify(Fixed(FIRST), FixedReference(FIRST, SECOND))
+    console = rich.console.Console(width=120, file=io.StringIO(), record=True)
+    console.print(report.table())
+    rows = [line.replace("│", " ").split() for line in console.export_text().splitlines()]
+    count = report.num_images
+    assert ["detections", "above", "0.3", "in", "either", str(count), "(of", f"{2 * count})"] in rows
+    assert ["missed,", "extra", f"{count},", "0"] in rows
 
 
 def test_a_model_that_does_not_run_is_refused() -> None:

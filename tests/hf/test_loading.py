@@ -388,12 +388,12 @@ def corrupt(path: Path) -> None:
     ("damage", "error", "problem"),
     [
         (lambda f: (f / WEIGHTS).unlink(), WeightsError, "holds no weights: expected model.safetensors or"),
-        (lambda f: corrupt(f / WEIGHTS), WeightsError, "damaged or not a safetensors file"),
+        (lambda f: corrupt(f / WEIGHTS), WeightsError, "damaged, or not a safetensors file"),
         (lambda f: (f / "config.json").write_text("{"), OSError, "not a valid JSON"),
         (lambda f: (f / "config.json").unlink(), WeightsError, "has no config.json"),
         (lambda f: (f / "config.json").write_text('{"model_type": "rt_detr"}'), WeightsError, "rtdetr.load reads"),
         (lambda f: (f / "config.json").write_text('{"model_type": "bert"}'), WeightsError, "got 'bert'"),
-        (lambda f: (f / "config.json").write_text("[1]"), WeightsError, "expected a JSON object, got list"),
+        (lambda f: (f / "config.json").write_text("[1]"), WeightsError, r"expected a JSON object, got a list \[1\]"),
         (
             lambda f: (f / "config.json").write_text('{"backbone_config": {"model_type": "nope"}}'),
             WeightsError,

@@ -328,7 +328,7 @@ def test_batch_size_is_that_of_a_process(tmp_path, monkeypatch):
         ("train_dataloader: ~\noptimizer: 3", "own.yml: optimizer: expected 'key: value' lines, got 3"),
         ("num_classes: 0", "own.yml: num_classes: expected a whole number of at least 1"),
         ("HybridEncoder: {nhead: 7}", r"encoder width 256 must be a multiple of 4 and of num_heads \(7\)"),
-        ("ema: {decay: 1.5}", "train.ema_decay: expected less than 1; got 1.5"),
+        ("ema: {decay: 1.5}", "train.ema_decay: expected a number of at least 0 and less than 1; got 1.5"),
         ("RTDETRTransformerv2: {num_points: [4, 4]}", r"expected one number per level \(3\), got \[4, 4\]"),
         (
             "train_dataloader: {dataset: {transforms: {ops: [{type: RandomIoUCrop}]}}}",

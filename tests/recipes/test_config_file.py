@@ -105,10 +105,10 @@ def test_the_examples_are_sound(name, tmp_path, monkeypatch):
         ("recipe: fintune", "unknown recipe 'fintune'. Did you mean 'finetune'"),
         ("recipe: {epoch: 3}", "own.yml: train: unknown setting 'epoch'. Did you mean 'epochs'"),
         ("train: {epoch: 3}", "train: unknown setting 'epoch'"),
-        ("train: {epochs: many}", "train.epochs: expected a valid integer"),
-        ("freeze: head", "^freeze: expected 'backbone' or 'encoder' or a valid integer, .*; got 'head'"),
+        ("train: {epochs: many}", "own.yml: train.epochs: expected a whole number of at least 1; got 'many'"),
+        ("freeze: head", "own.yml: freeze: expected 'backbone', 'encoder' or a whole number .*; got 'head'"),
         ("# nothing", "own.yml: expected 'key: value' lines, but the file is empty"),
-        ("val_data: {a: 1}", "^val_data: expected"),
+        ("val_data: {a: 1}", "own.yml: val_data: expected text or a list, each text; got"),
     ],
 )
 def test_mistakes_are_named(tmp_path, text, message):

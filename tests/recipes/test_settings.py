@@ -208,14 +208,14 @@ def test_none_is_no_value_wherever_there_may_be_none():
     assert (config.early_stopping, config.recipe.multiscale_stop_epoch, config.weights) == (None, None, None)
     assert config.network is not None and config.network.pixel_mean is None
     assert settings_of("data", {"early_stopping": "none"}).early_stopping is None
-    with pytest.raises(ConfigError, match="keep_last: expected a valid integer"):
+    with pytest.raises(ConfigError, match="keep_last: expected a whole number"):
         settings_of("data", {"set": {"keep_last": "none"}})
 
 
 @pytest.mark.parametrize("wrong", [{"multiscale_sizes": [70, 96]}, {"train_size_hw": [70, 96]}])
 def test_network_sizes_that_are_no_multiples_of_32_are_refused(wrong, tmp_path) -> None:
     place = r"train\.(multiscale_sizes|train_size_hw)\.0"
-    with pytest.raises(ConfigError, match=rf"{place}: expected a multiple of 32; got 70"):
+    with pytest.raises(ConfigError, match=rf"{place}: expected a positive multiple of 32; got 70"):
         train(write_folder(tmp_path / "data"), output_dir=tmp_path / "run", **(TINY | {"recipe": wrong}))
 
 

@@ -21,8 +21,8 @@ def test_plain_lines_where_there_is_no_terminal():
     display.end_epoch(epoch_record(3, ap=None, loss=None), best=None)
     assert [line for line in file.getvalue().splitlines() if line] == [  # rich before 14.3 adds empty ones
         "a line with [brackets]",
-        "epoch 2/3  step 1/8  left 1:02:05  loss 3.00  12.0 images/s  data wait 25%  memory 1.5 GiB",
-        "epoch 2/3  step 2/8  left 0:00:10  loss 3.00  12.0 images/s  data wait 25%  GPU 10.2 GiB",
+        "epoch 2/3  step 1/8  left 1:02:05  loss 3.00  12.0 images/s  data wait 25%  process memory 1.5 GiB",
+        "epoch 2/3  step 2/8  left 0:00:10  loss 3.00  12.0 images/s  data wait 25%  device memory 10.2 GiB",
         "epoch 2/3  loss 3.00  AP 50.0  AP50 80.0  best AP 50.0 in epoch 1  0:01:01",
         "epoch 3/3  0:01:01",
     ]
@@ -30,7 +30,15 @@ def test_plain_lines_where_there_is_no_terminal():
 
 def test_a_bar_on_a_terminal():
     shown = bar(width=140)
-    for part in ("epoch 2/3", "4/8", "left 0:00:10", "loss 3.00", "12.0 images/s", "data wait 25%", "memory 1.5 GiB"):
+    for part in (
+        "epoch 2/3",
+        "4/8",
+        "left 0:00:10",
+        "loss 3.00",
+        "12.0 images/s",
+        "data wait 25%",
+        "process memory 1.5 GiB",
+    ):
         assert part in shown
 
 

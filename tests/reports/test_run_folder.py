@@ -12,6 +12,7 @@ from PIL import Image
 from rtdetr import zoo
 from rtdetr.config import TrainConfig
 from rtdetr.data import DetectionDataset, TrainLoader
+from rtdetr.errors import DatasetError
 from rtdetr.evaluation import CocoEvaluator, EvaluationReport
 from rtdetr.reports import run_folder
 from rtdetr.reports.run_folder import EvaluationPages, attempt, preview_epochs, spread, write_end, write_start
@@ -177,6 +178,15 @@ def test_an_interrupt_is_not_swallowed():
 
     with pytest.raises(KeyboardInterrupt):
         attempt("a picture", interrupt)
+
+
+def test_errors_that_would_end_the_run_anyway_are_raised():
+    def refuse():
+        raise DatasetError("a.jpg is damaged")
+
+    attempt("a preview", refuse)
+    with pytest.raises(DatasetError):
+        attempt("a preview", refuse, passing=(DatasetError,))
 
 
 def test_which_batches_and_images_are_drawn(tmp_path):

@@ -234,7 +234,7 @@ def test_options_of_rtdetr_train_win_over_the_file(tool, file, tmp_path, capsys)
             ["-u", "train_dataloader.dataset.ann_file=a.json"],
             "Correct the path in own.yml: train_dataloader.dataset.ann_file, or override it with DATA",
         ),
-        (["-u", "PResNet"], "ConfigError: expected key=value, got 'PResNet'"),
+        (["-u", "PResNet"], "ConfigError: -u: expected NAME=VALUE, such as train.lr=2e-4, got 'PResNet'"),
         (["-r", "nowhere.pth"], "nowhere.pth does not exist"),
         (["-u", "val_dataloader=~"], "has no validation split"),
     ],

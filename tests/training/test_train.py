@@ -32,7 +32,7 @@ from rtdetr.training.checkpoint import newest_whole
 from rtdetr.training.claim import only_run
 from rtdetr.training.job import Job
 from rtdetr.weights import load_model, read_checkpoint, save_weights
-from tests.coco_files import exchanged, renamed
+from tests.coco_files import exchanged, many_images, renamed, write_dataset
 from tests.training.small import (
     STEPS,
     TINY,
@@ -638,3 +638,17 @@ def test_a_dry_run_beside_a_run_shows_the_plan_and_writes_nothing(data, tmp_path
     assert "already holds a run" in caplog.text and "Nothing is written there" in caplog.text
     assert "7 epochs" in result.plan and not result.finished
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()} == before
+
+
+def test_a_class_without_objects_is_named_once_with_the_remedy(tmp_path, caplog):
+    content = many_images(8)
+    content["categories"].insert(
+        0, {"id": 0, "name": "pets", "supercategory": "none"}
+    )  # a group, as Roboflow writes it
+    _, annotations = write_dataset(tmp_path, content)
+    images = {"images": tmp_path / "images", "evaluate_every": 0, "output_dir": tmp_path / "run", "dry_run": True}
+    with caplog.at_level("INFO"):
+        train(annotations, **TINY, epochs=1, **images)
+    (said,) = (record.getMessage() for record in caplog.records if "no objects" in record.getMessage())
+    assert said.startswith("1 of 4 classes has no objects in the training data: 'pets'. ")
+    assert said.endswith(f"to drop it, delete it from 'categories' in {annotations}")

@@ -48,6 +48,11 @@ def cuts(size: int) -> Iterator[int]:
     yield from random.sample(range(size), 12)
 
 
+def _cut(file: Path, target: Path, size: int) -> Path:
+    target.write_bytes(file.read_bytes()[:size])
+    return target
+
+
 def positions(size: int, count: int) -> Iterator[int]:
     """Most of the places where a bit flips: the ends of a file hold its structure."""
     edge = min(size, 3000)
@@ -61,6 +66,11 @@ def test_truncated(name: str, files: dict[str, Path], tmp_path: Path) -> None:
     for cut in cuts(len(content)):
         (tmp_path / name).write_bytes(content[:cut])
         assert loads(tmp_path / name) is None, cut
+    with pytest.raises(WeightsError, match=rf"is truncated or damaged, .*\({name}: .* bytes\)\. Compare the size"):
+        load_model(_cut(files[name], tmp_path / name, 100))
+    if name == "new.pth":
+        with pytest.raises(WeightsError, match="Reason: its end is missing"):
+            load_model(_cut(files[name], tmp_path / name, len(content) - 1000))
 
 
 @pytest.mark.parametrize("name", ["new.pth", pytest.param("old.pth", marks=pytest.mark.slow), "described.safetensors"])
@@ -97,3 +107,9 @@ def test_flipped_bits_in_a_config(model: RTDETR, tmp_path: Path) -> None:
 def test_any_bytes(name: str, tmp_path: Path, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     assert loads(tmp_path / name) is None
+
+
+def test_a_file_of_another_kind_is_not_said_to_hold_code(tmp_path: Path) -> None:
+    (tmp_path / "photo.pth").write_bytes(b"\xff\xd8\xff\xe0 a photo, or anything else")
+    with pytest.raises(WeightsError, match=r"or not a PyTorch checkpoint \(photo.pth: .* bytes\)"):
+        load_model(tmp_path / "photo.pth")

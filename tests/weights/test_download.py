@@ -167,6 +167,7 @@ def test_offline(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
             patch.setenv(variable, "1")
             with pytest.raises(WeightsError) as error:
                 download(server.url)
+        assert str(error.value).count(server.url) == 1
         assert f"Download {server.url} by other means and save it as {cache_dir() / 'model.pth'}" in str(error.value)
     monkeypatch.setenv("RTDETR_OFFLINE", "0")
     path = download(server.url)

@@ -21,7 +21,7 @@ def _set_max_pixels(text: str | None) -> int | None:
     from rtdetr.images import allow_pixels
     from rtdetr.images.decode import parse_pixels
 
-    count = parse_pixels(text)
+    count = parse_pixels(text, source="--max-pixels")
     allow_pixels(count)
     return count
 
@@ -102,15 +102,15 @@ Size = Annotated[
 ]
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """Parse "640" or "480x640" as height and width.
+def parse_size(text: str, *, option: str = "--size") -> tuple[int, int]:
+    """Parse "640" or "480x640" as height and width; messages name the option.
 
     Raises:
         InputError: the text has another form.
     """
     height, cross, width = text.lower().partition("x")
     if not (height.isdecimal() and (width.isdecimal() or not cross)):
-        raise InputError(f"expected a size like 640 or 480x640 (height x width), got {text!r}")
+        raise InputError(f"{option}: expected a size like 640 or 480x640 (height x width), got {text!r}")
     return int(height), int(width or height)
 
 

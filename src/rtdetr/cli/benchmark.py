@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rtdetr.cli.arguments import Classes, JsonFile, MaxPixels, ModelFile, Precision, Recursive, Size, parse_size
-from rtdetr.cli.output import echo, write_json
+from rtdetr.cli.output import check_targets, echo, write_json
 from rtdetr.errors import ConfigError, WeightsError
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def benchmark(
 
     if chart:
         chart_kind(chart)  # fail early
+    check_targets(json_file, chart)
     batch_sizes = batch_size or [1]
     options: dict[str, Any] = {"device": device, "precision": precision}
     if threads is not None:

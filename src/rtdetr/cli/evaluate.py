@@ -22,7 +22,7 @@ from rtdetr.cli.arguments import (
     Size,
     parse_size,
 )
-from rtdetr.cli.output import echo, write_json
+from rtdetr.cli.output import check_targets, echo, write_json
 from rtdetr.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ def evaluate(
     from rtdetr.weights import of_run, read_own, store_thresholds
 
     size_hw = parse_size(size) if size else None
+    check_targets(json_file, detections, output and output / "report.json")
     if font is not None:
         given_face(font)  # fail early
     dataset = open_dataset(data, split=split, images=images, on_bad_box=bad_boxes, on_bad_image=bad_images)

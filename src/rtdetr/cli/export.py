@@ -19,7 +19,7 @@ from rtdetr.cli.arguments import (
     Size,
     parse_size,
 )
-from rtdetr.cli.output import write_json
+from rtdetr.cli.output import check_targets, write_json
 from rtdetr.errors import ConfigError, one_line, one_of
 from rtdetr.exported_files import ENDINGS, ending
 from rtdetr.wording import counted
@@ -30,6 +30,13 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 REFUSED = 3  # exit status
+_SPELLED = {  # settings of an export and their options
+    **{name: f"--{name}" for name in ("opset", "precision", "postprocess", "sampling", "format")},
+    "num_layers": "--layers",
+    "num_queries": "--queries",
+    "nms_iou": "--nms",
+    "engine.workspace_gib": "--workspace",
+}
 AXES = {"batch": "dynamic_batch", "size": "dynamic_size"}
 
 
@@ -111,6 +118,7 @@ def export(
     precision explains, no file is written and the exit status is 3. With --format tensorrt, the model may also be an
     .onnx file of this library, which is compiled as it is and not compared.
     """
+    from rtdetr.config import naming
     from rtdetr.export import ExportOptions, Int8Options, open_source
     from rtdetr.images.files import find_images
 
@@ -129,14 +137,15 @@ def export(
         "gather_only": gather_only,
         "one_label": one_label,
         "compiled": compiled,
-        **_engine_settings(workspace, batch_range, size_range, timing_cache),
         **parse_axes(dynamic),
     }
     if size is not None:
         settings["size_hw"] = parse_size(size)
     if max_drop is not None:
         settings["int8"] = Int8Options(max_drop=max_drop)
-    options = ExportOptions(**settings)
+    with naming(_SPELLED):
+        settings |= _engine_settings(workspace, batch_range, size_range, timing_cache)
+        options = ExportOptions(**settings)
     is_plain = config is None and classes is None and not drop_unused
     write_and_report(
         model if is_plain else open_source(model, model=config, categories=classes, drop_unused=drop_unused),
@@ -184,6 +193,7 @@ def write_and_report(
 
     from rtdetr.export import RefusedExportError, export
 
+    check_targets(json_file)
     to_stderr = json_file == "-"
 
     def show(report: "VerifyReport", **more: object) -> None:

@@ -64,9 +64,20 @@ def _usage_on_one_line() -> Iterator[None]:
         if type(error).__name__ == "NoArgsIsHelpError":
             raise
         command = "rtdetr" if error.ctx is None else " ".join(["rtdetr", *error.ctx.command_path.split()[1:]])
-        message = " ".join(error.format_message().split())
+        message = " ".join(_plain(error).split())
         typer.echo(f"ConfigError: {message}{'' if message[-1:] in '.?' else '.'} See {command} --help", err=True)
         raise typer.Exit(2) from None
+
+
+def _plain(error: Any) -> str:
+    """Return the message of a usage error; where typer repeats pydantic's words, with the value and ours."""
+    text, cause = error.format_message(), error.__cause__
+    if not hasattr(cause, "errors") or not text.endswith(error.message):
+        return text
+    from rtdetr.expected import expected_by
+
+    problem = cause.errors()[0]
+    return f"{text.removesuffix(error.message)}expected {expected_by(problem)}, got {problem['input']!r}"
 
 
 class LazyGroup(TyperGroup):

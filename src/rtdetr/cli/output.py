@@ -51,6 +51,27 @@ def write_json(document: object, target: str) -> None:
         write_file(Path(target), lambda file: file.write_text(text + "\n", encoding="utf-8"))
 
 
+def check_targets(*targets: str | Path | None) -> None:
+    """Refuse files that cannot be written before the work begins. None and "-", standard output, are left out.
+
+    Raises:
+        InputError: a target is a folder, or its folder is a file or not writable.
+    """
+    from rtdetr.files import with_home
+
+    for target in targets:
+        if target is None or target == "-":
+            continue
+        path = with_home(target)
+        folder = next(one for one in path.absolute().parents if one.exists())
+        if path.is_dir():
+            raise InputError(f"cannot write {target}: it is a folder. Give the name of a file in it")
+        if not folder.is_dir():
+            raise InputError(f"cannot write {target}: {folder} is a file, not a folder. Choose another location")
+        if not os.access(folder, os.W_OK):
+            raise InputError(f"cannot write {target}: no permission to write in {folder}. Choose another location")
+
+
 def write_file(target: Path, write: Callable[[Path], Any]) -> None:
     """Write a file atomically: next to its target first, then renamed.
 

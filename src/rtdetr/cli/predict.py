@@ -23,7 +23,7 @@ from rtdetr.cli.arguments import (
     hint_at_classes,
     parse_size,
 )
-from rtdetr.cli.output import echo, write_file, write_json
+from rtdetr.cli.output import check_targets, echo, write_file, write_json
 from rtdetr.errors import InputError
 from rtdetr.wording import counted
 
@@ -69,6 +69,7 @@ def predict(
     from rtdetr.runtimes import load
 
     size_hw = parse_size(size) if size else None
+    check_targets(json_file, save and save / "image")
     lowest = parse_threshold(threshold)
     paths = find_images(source, recursive=recursive)
     if not any(map(os.path.lexists, paths)):
@@ -138,7 +139,7 @@ def parse_threshold(text: str) -> "float | Literal['auto']":
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        raise InputError(f"expected a threshold in 0..1 or 'auto', got {text!r}")
+        raise InputError(f"--threshold: expected a number from 0 to 1 or 'auto', got {text!r}")
     return value
 
 

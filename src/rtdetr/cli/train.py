@@ -101,8 +101,10 @@ def train(
     options = locals()
     _launch(processes, resume=resume, output=output_dir)
     from rtdetr.api import train as train_model
+    from rtdetr.cli.logs import once_per_command
 
-    result = train_model(list(data) if data else None, resume=resume, dry_run=dry_run, **settings_of(options))
+    with once_per_command():
+        result = train_model(list(data) if data else None, resume=resume, dry_run=dry_run, **settings_of(options))
     _print_result(result, dry_run=dry_run)
 
 

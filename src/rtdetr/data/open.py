@@ -23,6 +23,7 @@ from rtdetr.data.merge import merge
 from rtdetr.data.records import SPLIT_NAMES, Found
 from rtdetr.data.voc_files import stray_voc
 from rtdetr.errors import ConfigError, DatasetError, MissingSplitError, nearest
+from rtdetr.exported_files import exported_format
 from rtdetr.files import with_home
 from rtdetr.images.sources import is_url, url_message
 
@@ -136,7 +137,12 @@ def _in_folder(root: Path, split: str, images: Path | None) -> Found:
 def _from_file(file: Path, split: str, images: Path | None) -> Found:
     found = find_in_file(file, split, images)
     if found is None:
-        raise DatasetError(f"{file}: expected {expected_files()}; or give the folder of the dataset")
+        hint = ""
+        if exported_format(file) or file.suffix.lower() in (".pth", ".pt", ".safetensors"):
+            hint = (
+                ". It is named like a model: 'evaluate' and 'quantize' take MODEL before DATA, 'train' takes --weights"
+            )
+        raise DatasetError(f"{file}: expected {expected_files()}; or give the folder of the dataset{hint}")
     return found
 
 

@@ -19,10 +19,11 @@ from rtdetr.data.label_rows import has_objects
 from rtdetr.data.records import Found
 from rtdetr.data.yolo import YoloSplit, read_yolo
 from rtdetr.errors import ConfigError, DatasetError, MissingFolderError, MissingSplitError
+from rtdetr.expected import shown_value
 from rtdetr.files import with_home
 from rtdetr.text_files import read_text
 from rtdetr.wording import are, counted, have
-from rtdetr.yaml_files import YAML_SUFFIXES
+from rtdetr.yaml_files import YAML_SUFFIXES, not_yaml
 from rtdetr.yaml_loaders import TextLoader
 
 _MOST_CLASSES = 100_000  # if only their number is given
@@ -138,10 +139,11 @@ def _load_yaml(file: Path) -> dict[str, Any]:
     except DatasetError:
         raise
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise DatasetError(f"{file}: expected a YAML file with 'names', 'train' and 'val': {reason}") from None
+        raise DatasetError(f"{file}{not_yaml(error)}. Expected keys 'names', 'train' and 'val'") from None
     if not isinstance(document, dict):
-        raise DatasetError(f"{file}: expected a YAML mapping with 'names', 'train' and 'val'")
+        raise DatasetError(
+            f"{file}: expected 'key: value' lines with the keys 'names', 'train' and 'val', got {shown_value(document)}"
+        )
     return document
 
 
@@ -159,7 +161,8 @@ def _categories(file: Path, document: dict[str, Any]) -> Categories:
     if not categories or not all(isinstance(name, str) for name in categories.names):
         raise DatasetError(
             f"{file}: expected 'names' as a list of class names or a mapping from number to name, and 'nc', if "
-            "given, as the number of classes"
+            f"given, as the number of classes; got names: {repr(names)[:100]}"
+            + ("" if count is None else f", nc: {count!r}")
         )
     if any(category.id < 0 for category in categories):
         raise DatasetError(f"{file}: expected class numbers >= 0 in 'names', got {min(categories.ids)}")
@@ -193,11 +196,18 @@ class _Entry(NamedTuple):
 
 def _images_of(file: Path, document: dict[str, Any], key: str, entry: Any) -> _Entry:
     if not isinstance(entry, str) or not isinstance(document.get("path", ""), str):
-        raise DatasetError(f"{file}: expected {key} and path as text: a folder or a file of image paths")
+        name, value = (key, entry) if not isinstance(entry, str) else ("path", document["path"])
+        raise DatasetError(
+            f"{file}: {name}: expected text, the path of a folder or of a list of images, got {shown_value(value)}"
+        )
     places = _places(file.parent, document.get("path", ""), entry)
     found = next((place for place in places if _exists(place)), None)
     if found is None:
-        raise MissingFolderError(f"{file}: {key} {entry!r} does not exist; looked for {', '.join(map(str, places))}")
+        stated = f" with path {document['path']!r}" if document.get("path") else ""
+        raise MissingFolderError(
+            f"{file}: {key} {entry!r}{stated} does not exist; looked for {', '.join(map(os.path.abspath, places))}. "
+            "Relative paths start from the folder of the file, or else from the current folder"
+        )
     if found.is_dir():
         folder = os.path.abspath(found)
         return _Entry(images_below(Path(folder)), folder)

@@ -32,7 +32,8 @@ class Curves(NamedTuple):
 class ClassResult(NamedTuple):
     """Results of one class; None if it has no objects or, for precision, no detections.
 
-    `precision`, `recall`, `f1` and the counts are at IoU 0.5 and the score `threshold` with the best F1.
+    `precision`, `recall`, `f1` and the counts are at IoU 0.5 and the score `threshold` with the best F1. Without a true
+    positive there is no such threshold: it is None, and they are at `DEFAULT_THRESHOLD`.
     """
 
     name: str
@@ -42,7 +43,7 @@ class ClassResult(NamedTuple):
     precision: float | None
     recall: float | None
     f1: float | None
-    threshold: float
+    threshold: float | None
     true_positives: int
     false_positives: int
 
@@ -114,7 +115,7 @@ def class_results(
             precision=true / (true + false) if true + false else None,
             recall=true / objects if objects else None,
             f1=2 * true / (true + false + objects) if objects else None,
-            threshold=threshold,
+            threshold=threshold if true else None,
             true_positives=true,
             false_positives=false,
         )

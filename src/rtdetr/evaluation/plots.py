@@ -11,6 +11,7 @@ import numpy as np
 
 from rtdetr.drawing import class_color
 from rtdetr.errors import InputError
+from rtdetr.evaluation.operating_points import ClassResult
 from rtdetr.evaluation.precision import RECALL_POINTS
 from rtdetr.evaluation.report import EvaluationReport
 from rtdetr.fonts import FontPath
@@ -95,8 +96,14 @@ def plot_f1(report: EvaluationReport, names: FigureNames) -> "Figure":
         best = int(np.nanargmax(mean))
         label = "best mean" if len(report.names) > 1 else "best"
         title += f", {label} {mean[best]:.3f} at {curves.scores[best]:.2f}"
-    notes = ["no objects" if row.f1 is None else f"{row.f1:.2f} at {row.threshold:.2f}" for row in report.classes]
+    notes = [_best_f1(row) for row in report.classes]
     return _lines(names, curves.scores, curves.f1, labels=("score threshold", "F1"), title=title, notes=notes)
+
+
+def _best_f1(row: ClassResult) -> str:
+    if row.f1 is None:
+        return "no objects"
+    return f"{row.f1:.2f}" if row.threshold is None else f"{row.f1:.2f} at {row.threshold:.2f}"
 
 
 def plot_confusion(report: EvaluationReport, names: FigureNames) -> "Figure":

@@ -150,7 +150,7 @@ class EvaluationReport:
         lines = [padded("class", width) + "".join(f"{name:>{_width(name)}}" for name in _CLASS_COLUMNS)]
         for row in self.classes:
             numbers = (row.ap, row.ap50, row.precision, row.recall, row.f1)
-            cells = [str(row.objects), *map(percent, numbers), f"{row.threshold:.3f}"]
+            cells = [str(row.objects), *map(percent, numbers), "-" if row.threshold is None else f"{row.threshold:.3f}"]
             cells += [str(row.true_positives), str(row.false_positives)]
             aligned = zip(cells, _CLASS_COLUMNS, strict=True)
             lines.append(padded(row.name, width) + "".join(f"{cell:>{_width(name)}}" for cell, name in aligned))

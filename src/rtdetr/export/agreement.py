@@ -39,12 +39,12 @@ class Agreement:
     """Counts of a set-wise comparison, over all images.
 
     Attributes:
-        num_reference: detections of the reference above the threshold.
-        num_found: detections of the other detector above the threshold.
-        num_pairs: pairs of detections of the same class and object.
+        num_reference: compared detections of the reference: paired ones and missed ones.
+        num_found: compared detections of the other detector: paired ones and extra ones.
+        num_pairs: pairs of detections of the same class and object, with at least one score above the threshold.
         num_matched: pairs within the tolerance.
-        missed: unpaired detections of the reference.
-        extra: unpaired detections of the other detector.
+        missed: unpaired detections of the reference above the threshold.
+        extra: unpaired detections of the other detector above the threshold.
         lowest_iou: lowest IoU of the pairs; 1 without pairs.
         mean_iou: mean IoU of the pairs; 1 without pairs.
         largest_score_difference: largest score difference of the pairs; 0 without pairs.
@@ -100,8 +100,8 @@ def compare(
     all_ious, all_differences = np.concatenate(ious), np.concatenate(differences)
     within = (all_ious >= tolerance.iou) & (all_differences <= tolerance.score)
     return Agreement(
-        num_reference=sum(int((one.scores > threshold).sum()) for one in reference),
-        num_found=sum(int((one.scores > threshold).sum()) for one in found),
+        num_reference=len(all_ious) + missed,
+        num_found=len(all_ious) + extra,
         num_pairs=len(all_ious),
         num_matched=int(within.sum()),
         missed=missed,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr.errors import ConfigError, MissingDependencyError, require_extra
+from rtdetr.expected import any_of
 from rtdetr.export.job import Job
 from rtdetr.export.options import ExportOptions
 from rtdetr.export.samples import Feed
@@ -111,7 +112,8 @@ def complete(options: ExportOptions, file: Path, *, has_images: bool) -> ExportO
     named = exported_format(file)
     format = options.format or named
     if format is None:
-        endings = ", ".join(ending(format) for format in FORMATS)
+        is_int8 = options.precision == "int8"
+        endings = any_of([ending(name) for name, form in FORMATS.items() if form.int8_writer or not is_int8])
         raise ConfigError(f"{file}: expected a name ending in {endings}, which determines the format")
     if file.suffix.lower() != ending(format):
         instead = f"; the extension of {file.name} is that of format {named}" if named not in (None, format) else ""
@@ -120,18 +122,21 @@ def complete(options: ExportOptions, file: Path, *, has_images: bool) -> ExportO
     for name, flags in OPTIONS.items():
         value = getattr(options, name)
         if value is not None and value is not False and name not in form.takes:
-            supporting = _any_of([other for other, one in FORMATS.items() if name in one.takes])
+            supporting = any_of([other for other, one in FORMATS.items() if name in one.takes])
             raise ConfigError(
                 f"{name} ({flags}) needs format {supporting}, got format {format}: leave it out{_reason(form, name)}"
             )
     known = [*form.precisions, *(["int8"] if form.int8_writer else [])]
     if options.precision not in known:
         raise ConfigError(
-            f"precision (--precision): expected {_any_of(known)} for format {format}, got {options.precision!r}"
-            f"{_reason(form, options.precision)}"
+            f"precision (--precision): expected {any_of(known)} for format {format}, got {options.precision!r}"
+            f"{_reason(form, options.precision)}{_where_int8(options)}"
         )
     if options.precision == "int8" and not has_images:
-        raise ConfigError("INT8 needs images to calibrate on: pass a dataset, to measure AP as well, or images")
+        raise ConfigError(
+            "INT8 needs images to calibrate on: pass a dataset, to measure AP as well (data; 'rtdetr export': --data, "
+            "'rtdetr quantize': DATA), or images ('rtdetr export': --images, 'rtdetr quantize': --calibration)"
+        )
     return options.replace(format=format)
 
 
@@ -157,9 +162,10 @@ def imported(name: str) -> Any:
     return getattr(importlib.import_module(f"rtdetr.export.{module}"), function)
 
 
+def _where_int8(options: ExportOptions) -> str:
+    supporting = any_of([name for name, form in FORMATS.items() if form.int8_writer])
+    return f". INT8 needs format {supporting} (--format)" if options.precision == "int8" else ""
+
+
 def _reason(form: Format, name: str) -> str:
     return f". {form.instead[name]}" if name in form.instead else ""
-
-
-def _any_of(names: Sequence[str]) -> str:
-    return " or ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))

@@ -158,7 +158,9 @@ def prepared(model: RTDETR, options: ExportOptions) -> RTDETR:
     decoder = network.decoder
     available = len(decoder.decoder.layers)
     if options.num_layers is not None and options.num_layers > available:
-        raise ConfigError(f"layers: expected at most {available}, which the model has, got {options.num_layers}")
+        raise ConfigError(
+            f"num_layers (--layers): expected at most {available}, which the model has, got {options.num_layers}"
+        )
     count = options.num_layers or decoder.config.eval_idx % available + 1
     decoder.config = decoder.config.replace(num_layers=count, eval_idx=count - 1)
     for layers in (decoder.decoder.layers, decoder.dec_score_head, decoder.dec_bbox_head):
@@ -172,8 +174,8 @@ def prepared(model: RTDETR, options: ExportOptions) -> RTDETR:
     if options.num_queries is not None and options.num_queries > tokens:
         height, width = input_size(network, options)
         raise ConfigError(
-            f"queries: expected at most {tokens}, the number of tokens of an image of {height}x{width}, got "
-            f"{options.num_queries}"
+            f"num_queries (--queries): expected at most {tokens}, the number of tokens of an image of "
+            f"{height}x{width}, got {options.num_queries}"
         )
     network.num_queries = min(options.num_queries or network.num_queries, tokens)
     return network

@@ -19,6 +19,7 @@ GRID_SAMPLE_OPSET = 16  # the first with this operator; graphs of older opsets g
 LAYER_NORM_OPSET = 17
 
 Range = tuple[int, int, int]
+_FLAGS = {"batch": "--batch-range", "height": "--size-range", "width": "--size-range"}
 
 
 def _known_format(name: str) -> str:
@@ -58,9 +59,11 @@ class EngineOptions(Strict):
         for axis in ("batch", "height", "width"):
             one = getattr(self, axis)
             if one is not None and not 1 <= one[0] <= one[1] <= one[2]:
-                raise ConfigError(f"{axis}: expected 1 <= minimum <= optimum <= maximum, got {_listed(one)}")
+                raise ConfigError(
+                    f"{axis} ({_FLAGS[axis]}): expected 1 <= minimum <= optimum <= maximum, got {_listed(one)}"
+                )
             if one is not None and axis != "batch" and any(side % STRIDE for side in one):
-                raise ConfigError(f"{axis}: expected multiples of {STRIDE}, got {_listed(one)}")
+                raise ConfigError(f"{axis} ({_FLAGS[axis]}): expected multiples of {STRIDE}, got {_listed(one)}")
         return self
 
     @property
@@ -88,7 +91,9 @@ class EngineOptions(Strict):
             ("batch", "height", "width"), (self.batch, self.height, self.width), usual, free, strict=True
         ):
             if given is not None and given != default and not is_free:
-                raise ConfigError(f"the graph has the fixed {axis} {default[1]}, got the range {_listed(given)}")
+                raise ConfigError(
+                    f"the graph has the fixed {axis} {default[1]}, got the range {_listed(given)} ({_FLAGS[axis]})"
+                )
             found.append(given or default)
         for side, (least, _, most) in zip(metadata.size_hw, found[1:], strict=True):
             if not least <= side <= most:
@@ -182,22 +187,28 @@ class ExportOptions(Strict):
     @model_validator(mode="after")
     def _settings_agree(self) -> Self:
         if self.size_hw is not None and (problem := size_problem(self.size_hw)):
-            raise ConfigError(f"size: {problem}")
+            raise ConfigError(f"size_hw (--size): {problem}")
         if self.preprocess and (self.dynamic_batch or self.dynamic_size):
             raise ConfigError(
-                "preprocess takes one image of any size and resizes it to size_hw: leave the dynamic axes out"
+                "preprocess (--preprocess) takes one image of any size and resizes it to size_hw: leave the dynamic "
+                "axes (--dynamic) out"
             )
         if self.postprocess == "raw" and (self.preprocess or self.nms_iou is not None or self.one_label):
-            raise ConfigError("preprocess, nms_iou and one_label need postprocess='boxes', got 'raw'")
+            raise ConfigError(
+                "preprocess, nms_iou and one_label (--preprocess, --nms, --one-label) need postprocess='boxes' "
+                "(--postprocess), got 'raw'"
+            )
         if self.engine is not None:
             if self.engine.batch is not None and not self.dynamic_batch:
                 raise ConfigError("a batch range needs dynamic_batch=True")
             if (self.engine.height or self.engine.width) and not self.dynamic_size:
                 raise ConfigError("a size range needs dynamic_size=True")
         if self.precision == "int8" and self.preprocess:
-            raise ConfigError("a graph that resizes cannot be quantized: leave preprocess out")
+            raise ConfigError("a graph that resizes cannot be quantized: leave preprocess (--preprocess) out")
         if self.int8 is not None and self.precision != "int8":
-            raise ConfigError(f"int8 (--max-drop) needs precision int8, got {self.precision}: leave it out")
+            raise ConfigError(
+                f"int8 (--max-drop) needs precision int8 (--precision), got {self.precision}: leave it out"
+            )
         return self
 
     @property

@@ -115,7 +115,8 @@ class VerifyReport:
             "", "found", "allowed", title=f"{self.model}\ncompared with {self.reference}", title_justify="left"
         )
         table.add_row("images", str(self.num_images), "")
-        table.add_row(f"detections above {self.threshold:.2g}", f"{found.num_found} (of {found.num_reference})", "")
+        label = f"detections above {self.threshold:.2g} in either"
+        table.add_row(label, f"{found.num_found} (of {found.num_reference})", "")
         if found.is_conclusive:
             judged = allowed.matched > 0  # INT8 is judged by AP
             table.add_row("matched", f"{found.matched_share:.2%}", f">= {allowed.matched:.0%}" if judged else "")

@@ -26,6 +26,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils.hub import cached_file
 
 from rtdetr.errors import RTDETRError, WeightsError
+from rtdetr.expected import shown_value
 from rtdetr.files import write_bytes
 from rtdetr.hf.adapters import check_adapter, find_adapter
 from rtdetr.hf.configuration import RTDetrV2Config, categories_of, model_config, own_backbone
@@ -106,7 +107,7 @@ class HuggingFaceFiles(_Base):
             with _bad_config(config or source):
                 stored, options = RTDetrV2Config.get_config_dict(config or source, **hub, **options)
             if not isinstance(stored, dict):
-                raise WeightsError(f"{config or source}: {CONFIG}: expected a JSON object, got {type(stored).__name__}")
+                raise WeightsError(f"{config or source}: {CONFIG}: expected a JSON object, got {shown_value(stored)}")
             if not stored:
                 raise WeightsError(f"{config or source} has no {CONFIG}; pass config=RTDetrV2Config(...)")
             if config is None and stored.get("_commit_hash"):  # read all files from the same commit

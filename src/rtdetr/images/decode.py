@@ -160,12 +160,12 @@ def max_pixels() -> int | None:
     """
     text = os.environ.get(MAX_PIXELS_VARIABLE)
     if text:
-        return parse_pixels(text)
+        return parse_pixels(text, source=MAX_PIXELS_VARIABLE)
     return None if Image.MAX_IMAGE_PIXELS is None else 2 * Image.MAX_IMAGE_PIXELS
 
 
-def parse_pixels(text: str) -> int:
-    """Parse a number of pixels: 250000000, 250M (millions) or 1G.
+def parse_pixels(text: str, *, source: str) -> int:
+    """Parse a number of pixels: 250000000, 250M (millions) or 1G; messages name its source.
 
     Raises:
         InputError: the text is anything else.
@@ -173,7 +173,7 @@ def parse_pixels(text: str) -> int:
     parts = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]?)\s*", text, re.IGNORECASE | re.ASCII)
     count = round(float(parts[1]) * {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}[parts[2].lower()]) if parts else 0
     if count < 1:
-        raise InputError(f"expected a number of pixels such as 250000000 or 250M, got {text!r}")
+        raise InputError(f"{source}: expected a number of pixels such as 250000000 or 250M, got {text!r}")
     return count
 
 

@@ -199,4 +199,4 @@ def tiff_hint(source: object) -> str:
     start = bytes(source[:4]) if isinstance(source, bytes | bytearray) else head_of(Path(source))[:4]
     if start not in TIFF_STARTS:
         return ""
-    return "; TIFF files with other bands need the package tifffile: pip install tifffile (or 'rtdetr[formats]')"
+    return "; TIFF files with other bands need the package tifffile: pip install tifffile"

@@ -43,8 +43,8 @@ def _with_values(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
     return recipe
 
 
-def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
-    """Parse command-line assignments such as ["lr=2e-4", ...] into a mapping.
+def parse_assignments(assignments: Iterable[str], *, option: str = "--set") -> dict[str, str]:
+    """Parse command-line assignments such as ["lr=2e-4", ...] into a mapping; messages name the option.
 
     Raises:
         ConfigError: an item has no "=".
@@ -52,7 +52,7 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
     pairs = [item.partition("=") for item in assignments]
     for name, equals, value in pairs:
         if not (name and equals):
-            raise ConfigError(f"expected key=value, got {name + equals + value!r}")
+            raise ConfigError(f"{option}: expected NAME=VALUE, such as train.lr=2e-4, got {name + equals + value!r}")
     return {name.strip(): value for name, _, value in pairs}
 
 
@@ -60,7 +60,7 @@ def parse(name: str, value: str) -> object:
     """Parse a value as YAML; "1e-4" is a number.
 
     Raises:
-        ConfigError: it is not a valid value of the setting `name`.
+        ConfigError: it is not a valid value; the message begins with `name`.
     """
     try:
         return parse_yaml(value)

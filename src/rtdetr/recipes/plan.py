@@ -82,7 +82,7 @@ def describe(
         "images": _images(recipe),
         "loss": _loss(recipe),
         "compute": f"{str(dtype).removeprefix('torch.')} on {device}",
-        "memory": memory,
+        "device memory": memory,
         "time": when,
         "output": config.output_dir,
     }

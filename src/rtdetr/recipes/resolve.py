@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rtdetr.categories import COCO80
-from rtdetr.config import TrainConfig
+from rtdetr.config import TrainConfig, naming
 from rtdetr.data import DetectionDataset
 from rtdetr.data.sampling import epoch_length, repeat_factors
 from rtdetr.devices import choose_device
@@ -98,21 +98,22 @@ def configure(written: Written, data: DataSummary | None = None) -> TrainConfig:
     depends_on_data = recipe == FINETUNE
     if isinstance(recipe, str):
         recipe = named_recipe(recipe, values["model"], values["network"])
-    changed = change(recipe, written.changes)
-    weights = values["weights"]
-    if written.may_tune and not (weights or values["backbone_weights"]):
-        weights = changed.tuning_from
-    if depends_on_data and data is not None:
-        changes = dict(written.changes)
-        fitted = finetune(
-            recipe,
-            num_images=data.num_images,
-            batch_size=changed.batch_size if changes.pop("batch_size", None) is not None else None,
-            epochs=changed.epochs if changes.pop("epochs", None) is not None else None,
-            from_scratch=weights is None and values["backbone_weights"] is None,
-        )
-        changed = change(fitted, changes)
-    return TrainConfig(**{**values, "weights": weights, "recipe": changed, "recipe_name": name})
+    with naming(written.spelled):
+        changed = change(recipe, written.changes)
+        weights = values["weights"]
+        if written.may_tune and not (weights or values["backbone_weights"]):
+            weights = changed.tuning_from
+        if depends_on_data and data is not None:
+            changes = dict(written.changes)
+            fitted = finetune(
+                recipe,
+                num_images=data.num_images,
+                batch_size=changed.batch_size if changes.pop("batch_size", None) is not None else None,
+                epochs=changed.epochs if changes.pop("epochs", None) is not None else None,
+                from_scratch=weights is None and values["backbone_weights"] is None,
+            )
+            changed = change(fitted, changes)
+        return TrainConfig(**{**values, "weights": weights, "recipe": changed, "recipe_name": name})
 
 
 def check(config: TrainConfig) -> None:

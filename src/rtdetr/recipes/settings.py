@@ -60,17 +60,24 @@ class Layer(NamedTuple):
         recipe: values of the recipe, by dotted name.
         network: values of the network, by dotted name.
         origins: source of each data setting.
+        spelled: for settings by full name, such as "train.lr": what a user wrote, such as "lr (--lr)".
     """
 
     values: dict[str, Any]
     recipe: dict[str, Any]
     network: dict[str, Any]
     origins: dict[str, str]
+    spelled: Mapping[str, str] = {}
 
 
 MAY_BE_NONE = ("weights", "backbone_weights", "freeze", "font")  # "none" overrides a file or a resumed run
 PATHS = ("output_dir", *OPTIONS, "weights", "backbone_weights", "font")
 _OF_RECIPE = {name: name for name in ("epochs", "batch_size", "lr", "precision")} | {"size_hw": "train_size_hw"}
+_SET_ONLY = {"network", "in_channels", "balance", "rehearsal", "channels_last", "best_metric", "early_stopping"}
+_SET_ONLY |= {"keep_last", "log_every", "config", "set"}  # settings that have no command-line option of their own
+FLAGS = {name: f"--{name.replace('_', '-')}" for name in TrainSettings.__annotations__ if name not in _SET_ONLY}
+FLAGS |= {"data": "DATA", "loggers": "--logger", "output_dir": "--output", "size_hw": "--size"}
+"""Settings and their command-line options."""
 _RUN_NAMES = TrainConfig.model_fields.keys() - {"recipe", "recipe_name", "model", "network", "data_origins"}
 _DERIVED = {
     "num_classes": "the dataset determines the number of classes",
@@ -102,7 +109,9 @@ def given(data: Any, settings: Mapping[str, Any]) -> Layer:
     if isinstance(values.get("recipe"), Recipe):
         values["recipe_name"] = "own"
     origins = {name: option for name, option in OPTIONS.items() if name in values}
-    return Layer({name: _text(name, value) for name, value in values.items()}, recipe, {}, origins)
+    full_names = {name: f"train.{_OF_RECIPE[name]}" if name in _OF_RECIPE else name for name in ("data", *settings)}
+    spelled = {full: f"{name} ({FLAGS[name]})" if name in FLAGS else name for name, full in full_names.items()}
+    return Layer({name: _text(name, value) for name, value in values.items()}, recipe, {}, origins, spelled)
 
 
 def assigned(assignments: Mapping[str, Any]) -> Layer:
@@ -111,15 +120,16 @@ def assigned(assignments: Mapping[str, Any]) -> Layer:
     Raises:
         ConfigError: a setting is unknown, or is derived from others.
     """
-    layer = Layer({}, {}, {}, {name: f"--set {name}" for name in OPTIONS if name in assignments})
+    spelled = {name: f"--set {name}" for name in assignments}
+    layer = Layer({}, {}, {}, {name: text for name, text in spelled.items() if name in OPTIONS}, spelled)
     for name, value in assignments.items():
         section, _, rest = name.partition(".")
-        value = parse(name, value) if isinstance(value, str) else value
+        value = parse(spelled[name], value) if isinstance(value, str) else value
         if section == "train" and rest:
             layer.recipe[rest] = value
         elif section == "model" and rest:
             if rest in _DERIVED:
-                raise ConfigError(f"{name} cannot be set: {_DERIVED[rest]}. Remove it")
+                raise ConfigError(f"--set {name}: {name} cannot be set: {_DERIVED[rest]}. Remove it")
             layer.network[rest] = value
         elif name in _RUN_NAMES or name in ("recipe", "model"):
             layer.values[name] = value
@@ -134,7 +144,7 @@ def _unknown(name: str) -> ConfigError:
     for field in Recipe.model_fields:
         guess = guess.replace(f"'{field}'", f"'train.{field}'")
     hint = "Use train.NAME for the recipe, model.NAME for the network, and NAME for the run."
-    return ConfigError(f"unknown setting {name!r}.{guess} {hint}")
+    return ConfigError(f"--set: unknown setting {name!r}.{guess} {hint}")
 
 
 def _text(name: str, value: Any) -> Any:

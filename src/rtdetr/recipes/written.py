@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rtdetr import zoo
-from rtdetr.config import ModelConfig, Recipe
+from rtdetr.config import ModelConfig, Recipe, naming
 from rtdetr.errors import ConfigError, WeightsError
 from rtdetr.files import with_home
 from rtdetr.published.data import DATA_KEYS
@@ -39,6 +39,7 @@ class Written(NamedTuple):
         recipe_name: name of the recipe.
         changes: values of the recipe that override it, by dotted name.
         may_tune: whether the recipe's own starting weights (`tuning_from`) are loaded if no weights are given.
+        spelled: for settings by full name: what a user wrote, such as "lr (--lr)" for "train.lr".
     """
 
     values: dict[str, Any]
@@ -46,6 +47,7 @@ class Written(NamedTuple):
     recipe_name: str
     changes: dict[str, Any]
     may_tune: bool
+    spelled: Mapping[str, str]
 
 
 def read_written(
@@ -68,7 +70,12 @@ def read_written(
         _check_paths_exist(values, OPTIONS.keys() - named_above - file.values.keys())
     if "data" not in values:
         raise ConfigError("no dataset given: pass the folder or annotation file of the training data")
-    values |= _model(values, {name: value for layer in layers for name, value in layer.network.items()})
+    if saved is not None:
+        _check_same_model(values.get("model"), saved, resume)
+    spelled = {name: text for layer in layers for name, text in layer.spelled.items()}
+    spelled.pop("model", None)  # "model.NAME" is a setting of the network
+    with naming(spelled):
+        values |= _model(values, {name: value for layer in layers for name, value in layer.network.items()})
     recipe = values.pop("recipe", None)
     recipe_name = values.pop("recipe_name", PUBLISHED)
     if isinstance(recipe, Mapping):  # of a resumed run
@@ -77,7 +84,20 @@ def read_written(
         recipe = recipe_name = str(recipe or (AUTO if values["weights"] else PUBLISHED))
     changes = {name: value for layer in layers for name, value in layer.recipe.items()}
     values.setdefault("output_dir", _free_folder(values["model"]))
-    return Written(values, recipe, recipe_name, changes, may_tune)
+    return Written(values, recipe, recipe_name, changes, may_tune, spelled)
+
+
+def _check_same_model(model: Any, saved: Mapping[str, Any], resume: Path | None) -> None:
+    """Refuse another model for a resumed run."""
+    former = saved.get("model")
+    name = zoo.ALIASES.get(model, model) if isinstance(model, str) else model
+    if isinstance(former, str) and name not in (former, former + zoo.UNTRAINED):
+        run = resume if resume is None or resume.is_dir() else resume.parent
+        raise ConfigError(
+            f"the model cannot change on resuming: {run} is a run of {former!r}, got model {model!r} (--model). Omit "
+            f"it to resume, or start a new run from the run's weights: --weights {run}/best.pth --model {model} "
+            "--output OTHER, without --resume"
+        )
 
 
 def _resumed(resume: Path | None, saved: Mapping[str, Any] | None) -> Layer:
@@ -125,7 +145,8 @@ def _file(config: PathLike | Mapping[str, Any] | None) -> Layer:
     changes = values.pop("changes", {})
     is_published = Path(source).name == values.get("recipe_name")
     origins = {name: f"{source}: {DATA_KEYS[name]}" if is_published else source for name in OPTIONS if name in values}
-    return Layer(values, changes, {}, origins)
+    spelled = {name: f"{source}: {name}" for name in (*values, *(f"train.{change}" for change in changes))}
+    return Layer(values, changes, {}, origins, spelled)
 
 
 def _without_replaced_data(file: Layer, above: Collection[str]) -> Layer:
@@ -202,6 +223,11 @@ def _check_paths_exist(values: Mapping[str, Any], names: Collection[str]) -> Non
 def _model(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """The model (by default that of the weights), and its network if it differs from the zoo's."""
     model, network = values.get("model"), values.get("network")
+    if isinstance(model, str) and Path(model).suffix.lower() in (".pth", ".safetensors"):
+        raise ConfigError(
+            f"model (--model): expected the name of a model, got the weight file {model!r}. To start from it: "
+            f"--weights {model}"
+        )
     if model is None:
         model, found = _model_of_weights(values["weights"])
         network = network or found

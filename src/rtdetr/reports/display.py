@@ -84,9 +84,9 @@ def _status(record: StepRecord, seconds_left: float, *, wait_style: str | None =
         wait,
     ]
     if record.memory_gib is not None:
-        parts.append(f"memory {record.memory_gib:.1f} GiB")
+        parts.append(f"process memory {record.memory_gib:.1f} GiB")
     if record.cuda_memory_gib is not None:
-        parts.append(f"GPU {record.cuda_memory_gib:.1f} GiB")
+        parts.append(f"device memory {record.cuda_memory_gib:.1f} GiB")
     return "  ".join(parts)
 
 

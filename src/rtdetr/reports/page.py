@@ -108,7 +108,7 @@ def _numbers_of_steps(records: Rows) -> list[tuple[str, str]]:
         return []
     rate, wait = (sum(row[name] for row in steps) / len(steps) for name in ("images_per_second", "data_wait"))
     numbers = [(f"{rate:.1f}", f"images/s, data wait {wait:.0%}")]
-    for name, text in (("cuda_memory_gib", "GPU memory"), ("memory_gib", "memory")):
+    for name, text in (("cuda_memory_gib", "device memory"), ("memory_gib", "process memory")):
         value = steps[-1].get(name)
         if value is not None:
             numbers.append((f"{value:.1f} GiB", text))

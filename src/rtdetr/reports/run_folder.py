@@ -17,7 +17,7 @@ import torch
 
 from rtdetr.config import Recipe, TrainConfig
 from rtdetr.data import DetectionDataset, TrainLoader
-from rtdetr.errors import TrainingError
+from rtdetr.errors import DatasetError, TrainingError
 from rtdetr.evaluation import EvaluationReport
 from rtdetr.evaluation.plots import save_plots
 from rtdetr.evaluation.worst_images import draw_comparison, worst_images
@@ -36,10 +36,12 @@ SECONDS_PER_PAGE = 300.0  # minimum interval between drawings, which take some s
 WIDEST = 1600  # pixels
 
 
-def attempt(what: str, call: Callable[[], object]) -> None:
-    """Call an optional part of a run; if it fails, log a warning with the reason."""
+def attempt(what: str, call: Callable[[], object], *, passing: tuple[type[Exception], ...] = ()) -> None:
+    """Call an optional part of a run; if it fails, log a warning with the reason. Errors in `passing` are raised."""
     try:
         call()
+    except passing:
+        raise
     except Exception as error:  # any error of the drawing or writing library
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         _log.warning("Could not write %s: %s. Continuing without it.", what, reason)
@@ -63,6 +65,9 @@ def write_start(
         train_data: training data.
         val_data: validation data, with the same labels.
         loader: batches of `train_data`. Drawing does not change them; call `set_epoch` before you use the loader.
+
+    Raises:
+        DatasetError: a training image cannot be read, which would end the run in its first epoch.
     """
     images_folder = folder / IMAGES_FOLDER
     datasets = {"train": train_data} if val_data is None else {"train": train_data, "val": val_data}
@@ -74,6 +79,7 @@ def write_start(
         attempt(
             "the batch previews",
             lambda: draw_batches(loader, images_folder, names=names, counts=counts, font=font),
+            passing=(DatasetError,),  # the first epoch reads the same images
         )
     attempt("report.html", lambda: write_page(folder))
 

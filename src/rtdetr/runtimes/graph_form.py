@@ -16,6 +16,7 @@ from rtdetr._version import __version__
 from rtdetr.class_lists import GivenClasses, class_list
 from rtdetr.config import DEFAULT_SIZE_HW
 from rtdetr.errors import ConfigError, WeightsError
+from rtdetr.files import size_text
 from rtdetr.runtimes.metadata import ExportMetadata
 from rtdetr.runtimes.options import num_tokens
 from rtdetr.runtimes.outputs import BoxOutput, Output, RawOutput
@@ -50,7 +51,11 @@ def existing(source: Path, *, kind: str) -> Path:
 
 def unreadable(source: Path, *, engine: str, error: Exception) -> WeightsError:
     """Return the error for a file that an engine rejects."""
-    return WeightsError(f"{source} cannot be read by {engine}; check that it is complete. Reason: {reason(error)}")
+    return WeightsError(
+        f"{source} cannot be read by {engine}: it is truncated or damaged, or needs another version "
+        f"({size_text(source)}). Compare the size with that of the original file, and copy or export it again. "
+        f"Reason: {reason(error)}"
+    )
 
 
 def reason(error: Exception) -> str:

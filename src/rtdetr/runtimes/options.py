@@ -103,7 +103,7 @@ def multiples_of_32(size_hw: Any) -> tuple[int, int]:
     if height is None or width is None or min(height, width) < 1:
         raise InputError(f"expected the size as (height, width) in pixels, like (640, 640), got {size_hw!r}")
     if problem := size_problem((height, width)):
-        raise InputError(problem)
+        raise InputError(f"size_hw (--size): {problem}")
     return height, width
 
 

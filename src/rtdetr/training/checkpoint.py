@@ -137,7 +137,7 @@ def read(path: Path) -> dict[str, Any]:
     if missing:
         raise WeightsError(
             f"{path} is not a resumable checkpoint: it has no {', '.join(map(repr, missing))}. "
-            "Resume from last.pth; to start a new run from these weights, use --weights {path}"
+            f"Resume from last.pth; to start a new run from these weights, use --weights {path}"
         )
     content = {**content, "model": checked_state(content["model"], path)}
     averaged = averaged_entries(content)

@@ -26,7 +26,7 @@ class Memory(NamedTuple):
 
     def __str__(self) -> str:
         total, weights = _bytes(self.weights + self.activations), _bytes(self.weights)
-        return f"about {total} on the device, {weights} of it weights and optimizer (estimate)"
+        return f"about {total} for tensors, {weights} of it weights and optimizer (estimate)"
 
 
 def estimate_memory(model: RTDETR, recipe: Recipe, *, dtype: torch.dtype, world_size: int = 1) -> Memory:

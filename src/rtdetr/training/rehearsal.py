@@ -37,7 +37,7 @@ class Rehearsal(NamedTuple):
     def text(self) -> str:
         """Estimate for the user; ordinary batches take less."""
         total = datetime.timedelta(seconds=round(self.seconds * self.steps_left))
-        memory = "" if self.peak_bytes is None else f", {self.peak_bytes / GIB:.1f} GiB of GPU memory"
+        memory = "" if self.peak_bytes is None else f", {self.peak_bytes / GIB:.1f} GiB of device memory"
         height, width = self.size_hw
         return (
             f"at most about {total} for {counted(self.steps_left, 'step')} of {self.seconds:.2f} s, without evaluation "

@@ -33,9 +33,10 @@ from rtdetr.training.memory import estimate_memory
 from rtdetr.training.optimizer import build_optimizer
 from rtdetr.training.resume import restore
 from rtdetr.training.starting_weights import load_starting_weights
-from rtdetr.wording import counted
+from rtdetr.wording import counted, have
 
 _log = logging.getLogger(__name__)
+_SHOWN_NAMES = 5
 ALONE = Processes()
 
 
@@ -200,7 +201,27 @@ def _warn_of_mistakes(recipe: Recipe, loader: TrainLoader, datasets: Datasets, t
     for part, dataset in datasets.items():
         if dataset.annotations.iscrowd.all():
             _log.warning("%s has %s", dataset.annotations_file, consequences[part])
+    _say_classes_without_objects(datasets["train"])
     _warn_of_short_run(recipe, len(loader))
+
+
+def _say_classes_without_objects(data: DetectionDataset) -> None:
+    """Log classes without objects: a class list with too many names, or the group in an export of Roboflow."""
+    annotations, names, file = data.annotations, data.categories.names, data.annotations_file
+    counts = np.bincount(annotations.labels[~annotations.iscrowd], minlength=len(names))
+    empty = [name for name, count in zip(names, counts, strict=True) if not count]
+    if not empty or len(empty) == len(names) or annotations.implied:  # the plan says so of an implied list
+        return
+    more = f" and {len(empty) - _SHOWN_NAMES} more" if len(empty) > _SHOWN_NAMES else ""
+    _log.info(
+        "%d of %s %s no objects in the training data: %s%s. The model learns never to detect %s; to drop %s, delete %s "
+        "from %s",
+        *(len(empty), counted(len(names), "class"), have(empty), ", ".join(map(repr, empty[:_SHOWN_NAMES])), more),
+        *(["it"] if len(empty) == 1 else ["them"]) * 3,
+        f"'categories' in {file}"
+        if file.suffix.lower() == ".json"
+        else f"the class names of {file}, and renumber labels that are numbers",
+    )
 
 
 def _check_agreement(

@@ -126,7 +126,7 @@ def _fetch(url: str, path: Path, by_hand: str) -> Path:
         except (OSError, http.client.HTTPException, ValueError) as error:
             if delay is None or not _is_transient(error):
                 reason = error if isinstance(error, urllib.error.HTTPError) else getattr(error, "reason", error)
-                raise WeightsError(f"cannot download {url}: {reason}. {by_hand}") from None
+                raise WeightsError(f"cannot download {path.name}: {reason}. {by_hand}") from None
             log.info("%s: %s; next attempt in %g s", url, error, delay)
             time.sleep(delay)
     raise AssertionError("the last attempt returns or raises")

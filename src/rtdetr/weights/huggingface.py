@@ -24,6 +24,7 @@ from safetensors.torch import save
 from rtdetr.categories import COCO80, Categories
 from rtdetr.config import ModelConfig
 from rtdetr.errors import WeightsError
+from rtdetr.expected import shown_value
 from rtdetr.files import write_bytes, write_text
 from rtdetr.text_files import read_text
 from rtdetr.weights.assumptions import NAMES, WEIGHTS
@@ -37,7 +38,7 @@ from rtdetr.weights.huggingface_preprocessor import (
 )
 from rtdetr.weights.huggingface_reading import describes_a_model, read_description, stated_version
 from rtdetr.weights.names import State, from_huggingface, is_huggingface, to_huggingface, to_version
-from rtdetr.weights.official import Metadata, checked_state, load_pickle, metadata, read_metadata
+from rtdetr.weights.official import Metadata, checked_state, load_pickle, metadata, read_metadata, unreadable
 from rtdetr.wording import are, counted
 
 INDEX, PICKLED = f"{WEIGHTS}.index.json", "pytorch_model.bin"
@@ -189,7 +190,7 @@ def read_entries(path: Path) -> tuple[State, Metadata | None]:
             header = file.metadata() or {}
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, AttributeError, KeyError) as error:
-        raise WeightsError(f"{path} is damaged or not a safetensors file: {str(error)[:200]}") from None
+        raise WeightsError(unreadable(path, kind="a safetensors file", reason=str(error))) from None
     described = _parse(header["rtdetr"], path) if "rtdetr" in header else None
     return checked_state(state, path), None if described is None else read_metadata(described)
 
@@ -223,7 +224,7 @@ def _parse(text: str, path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path} contains invalid JSON: {error}") from None
     if not isinstance(data, dict):
-        raise WeightsError(f"{path}: expected a JSON object, got {type(data).__name__}")
+        raise WeightsError(f"{path}: expected a JSON object, got {shown_value(data)}")
     return data
 
 

@@ -18,7 +18,7 @@ from rtdetr._version import __version__
 from rtdetr.categories import Categories
 from rtdetr.config import ModelConfig
 from rtdetr.errors import InputError, RTDETRError, WeightsError
-from rtdetr.files import write_atomically
+from rtdetr.files import size_text, write_atomically
 from rtdetr.preprocessing import Preparation
 from rtdetr.weights.names import State
 from rtdetr.wording import counted
@@ -240,6 +240,8 @@ def load_pickle(path: Path) -> Any:
             raise WeightsError(
                 f"{path} is damaged: the checksum of its record {broken!r} is wrong. Download or copy it again."
             )
+        if not archive and (reason := _lacking(path)):
+            raise WeightsError(unreadable(path, kind="a PyTorch checkpoint", reason=reason))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # for old or unusual files, which are either readable or an error below
             return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
@@ -247,9 +249,35 @@ def load_pickle(path: Path) -> Any:
         raise
     except Exception as error:  # a damaged or malicious file can raise anything
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if "weights_only" in str(error) or "Unsupported global" in str(error) or "Weights only" in str(error):
-            reason = "it contains more than tensors and plain data, and code from files is never run"
-        raise WeightsError(f"{path} is damaged or not a PyTorch checkpoint: {reason[:200]}") from None
+        if not _is_pickled(path):
+            reason = "it does not begin like one"
+        elif "weights_only" in str(error) or "Weights only" in str(error):
+            raise WeightsError(
+                f"{path} cannot be loaded: it contains more than tensors and plain data, and code from files is never "
+                "run. Save only its weights, with torch.save(model.state_dict(), FILE)"
+            ) from None
+        raise WeightsError(unreadable(path, kind="a PyTorch checkpoint", reason=reason)) from None
+
+
+def unreadable(path: Path, *, kind: str, reason: str) -> str:
+    """Return the message for a weight file that cannot be read: its size, what to do, and the reader's reason."""
+    return (
+        f"{path} is truncated or damaged, or not {kind} ({size_text(path)}). Compare the size with that of the "
+        f"original file, and copy or download it again. Reason: {reason[:200]}"
+    )
+
+
+def _is_pickled(path: Path) -> bool:
+    """Whether a file begins like a pickle or like the zip archive that torch puts one into."""
+    with path.open("rb") as file:
+        return file.read(2).startswith((b"PK", b"\x80"))
+
+
+def _lacking(path: Path) -> str | None:
+    """Return what a file without the end of a zip archive lacks; None if it may be of torch's older format."""
+    with path.open("rb") as file:
+        start = file.read(2)
+    return "the file is empty" if not start else "its end is missing" if start == b"PK" else None
 
 
 def _first_broken_record(path: Path) -> str | None:

@@ -117,9 +117,8 @@ def summary(changes: list[Change]) -> str:
 
 def _refuse(target: Path, report: Report) -> None:
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise DatasetError(
-            f"expected a new or empty folder for the cleaned copy, but {target} has content; choose another"
-        )
+        state = "has content" if target.is_dir() else "is a file"
+        raise DatasetError(f"expected a new or empty folder for the cleaned copy, but {target} {state}; choose another")
     for split, count in Counter(part.split for part in report.survey.parts).items():
         if count > 1:
             raise DatasetError(
