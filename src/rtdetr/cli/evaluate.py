@@ -61,7 +61,7 @@ def evaluate(
         bool,
         typer.Option(
             "--save-thresholds",
-            help="Store the best threshold per class in MODEL, a checkpoint, for 'rtdetr predict --threshold auto'.",
+            help="Store the best threshold per class in the checkpoint MODEL, for 'rtdetr predict --threshold auto'.",
         ),
     ] = False,
     output: Annotated[
@@ -74,8 +74,8 @@ def evaluate(
 ) -> None:
     """Measure the average precision of a model.
 
-    Prints COCO AP of the dataset and per class, and which kinds of errors cost most. Classes of the model and of the
-    dataset are matched by name; detections have the dataset's category ids.
+    Prints COCO AP of the dataset and per class, and how much AP each kind of error costs. Classes of the model and of
+    the dataset are matched by name; detections have the dataset's category ids.
     """
     from rtdetr.api import evaluate as evaluate_model
     from rtdetr.data import open_dataset
