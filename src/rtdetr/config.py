@@ -204,7 +204,7 @@ class HGNetv2Config(BackboneConfig):
 
 
 class TimmConfig(BackboneConfig):
-    """A network of timm whose `features_only` interface gives maps of strides 8, 16 and 32, such as "convnext_tiny"."""
+    """A network of timm whose `features_only` interface has maps of strides 8, 16 and 32, such as "convnext_tiny"."""
 
     kind: Literal["timm"] = "timm"
     timm: str  # its name in timm; {"timm": NAME} is enough for a backbone

@@ -117,7 +117,10 @@ def test_a_run_that_is_asked_to_stop_saves_and_ends_well(data, tmp_path, name, s
         (["DATA", "--model", "rtdetrv2_r18v"], "ConfigError: unknown model 'rtdetrv2_r18v'. Did you mean"),
         (["DATA", "--set", "warmup=5"], "ConfigError: unknown setting 'warmup'. Did you mean 'train.ema_warmup'?"),
         (["DATA", "--set", "lr"], "ConfigError: expected key=value, got 'lr'"),
-        (["DATA", "--size", "630"], "ConfigError: image size (--size, Python: size_hw): height and width must be multiples of 32, got 630x630; "),
+        (
+            ["DATA", "--size", "630"],
+            "ConfigError: image size (--size, Python: size_hw): height and width must be multiples of 32, got 630x630; ",
+        ),
         (["nowhere"], "DatasetError: no dataset nowhere"),
         (["--resume", "nowhere"], "WeightsError: resume: nowhere does not exist"),
     ],

@@ -50,7 +50,7 @@ def test_maps_are_timms_and_stages_follow_each_other(name: str) -> None:
     ("name", "message"),
     [
         ("convnext_tini", "timm has no model 'convnext_tini'. Did you mean 'convnext_tin"),
-        ("test_vit", "test_vit gives maps of strides 16, expected 8, 16 and 32"),
+        ("test_vit", "test_vit returns maps of strides 16, expected 8, 16 and 32"),
     ],
 )
 def test_what_is_refused(name: str, message: str) -> None:

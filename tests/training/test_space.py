@@ -32,7 +32,7 @@ def test_room_is_looked_for_before_the_first_step(tmp_path, monkeypatch, share, 
     heard: list[str] = []
     folder = tmp_path / "new" / "run"
     if said is None:
-        with pytest.raises(TrainingError, match=r"has 14\.4 MB free, and one checkpoint takes 16\.0 MB\. .*--output"):
+        with pytest.raises(TrainingError, match=r"has 14\.4 MB free, but one checkpoint takes 16\.0 MB\. .*--output"):
             check_space(folder, model, keep=1, say=heard.append)
     else:
         check_space(folder, model, keep=2, say=heard.append)
@@ -40,7 +40,7 @@ def test_room_is_looked_for_before_the_first_step(tmp_path, monkeypatch, share, 
         []
         if not said
         else [
-            f"{folder} has 17.6 MB free, and the checkpoints of this run may take 52.0 MB, including one being written"
+            f"{folder} has 17.6 MB free, but the checkpoints of this run may take 52.0 MB, including one being written"
         ]
     )
     assert not folder.exists()

@@ -274,7 +274,7 @@ def test_what_is_not_finite_stops_the_run_before_it_does_harm(data, tmp_path, mo
         with pytest.raises(TrainingError, match=f"not finite.*{words}|{words}.*not finite") as caught:
             run_tiny(data, tmp_path, rehearsal=False)
     message = str(caught.value)
-    assert f"{tmp_path / 'last.pth'} still holds an earlier step. Check" in message
+    assert f"{tmp_path / 'last.pth'} still contains an earlier step. Check" in message
     assert "step 5, batch 2 of epoch 2, image ids " in message
     named = message.partition("image ids ")[2].partition(";")[0].split(", ")
     assert len(named) == 4
@@ -416,7 +416,7 @@ def test_a_folder_is_of_one_run_at_a_time(data, tmp_path, monkeypatch, second):
         if self._progress.iteration == 2:
             before = {file: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()}
             patch.setattr(claim, "_running", ProcessLock())  # as in another process
-            with pytest.raises(ConfigError, match="another process is training into") as caught:
+            with pytest.raises(ConfigError, match="another process is writing a run to") as caught:
                 run_tiny(data, tmp_path, **{**TINY, "epochs": 1, "seed": 5}, **second)
             refusals.append(str(caught.value))
             assert {file: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()} == before

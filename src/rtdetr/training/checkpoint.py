@@ -90,7 +90,7 @@ def save_last(
 
 
 def save_best(path: Path, state: TrainingState, *, metadata: Mapping[str, Any]) -> None:
-    """Write the EMA weights only: a file to detect with, a quarter the size of a resumable checkpoint.
+    """Write only the EMA weights, for inference: a quarter of the size of a resumable checkpoint.
 
     Raises:
         TrainingError: the file cannot be written; the previous one is kept.
@@ -120,10 +120,10 @@ def is_whole(path: Path) -> bool:
 def read(path: Path) -> dict[str, Any]:
     """Return the content of a resumable checkpoint, tensors on the CPU.
 
-    Names of entries have no wrapper prefixes (`module.`). "ema" is missing if the run had no EMA.
+    Prefixes of wrappers (`module.`) are removed from the names of entries. "ema" is missing if the run had no EMA.
 
     Args:
-        path: the file, or the output folder of a run: then its newest undamaged checkpoint.
+        path: the file, or the output folder of a run, from which the newest undamaged checkpoint is read.
 
     Raises:
         WeightsError: the file is missing, damaged, or not resumable.
@@ -137,7 +137,7 @@ def read(path: Path) -> dict[str, Any]:
     if missing:
         raise WeightsError(
             f"{path} is not a resumable checkpoint: it has no {', '.join(map(repr, missing))}. "
-            "Resume from last.pth; to start a new run from these weights, use --weights {path}"
+            f"Resume from last.pth; to start a new run from these weights, use --weights {path}"
         )
     content = {**content, "model": checked_state(content["model"], path)}
     averaged = averaged_entries(content)

@@ -1,4 +1,4 @@
-"""The lock on the folder of a run: one process at a time writes into it."""
+"""Lock the folder of a run, so that only one process at a time writes to it."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -25,16 +25,16 @@ _running = ProcessLock()
 
 @contextlib.contextmanager
 def only_run() -> Iterator[None]:
-    """Allow one run per process: the random generators of PyTorch, NumPy and Python are shared in a process.
+    """Allow only one run at a time in a process, because all runs would share the global random generators.
 
     Raises:
-        ConfigError: another run is in progress, in another thread or further up in this one.
+        ConfigError: another run is in progress in this process.
     """
     with _running.hold(blocking=False) as is_only:
         if not is_only:
             raise ConfigError(
-                "another training run is in progress in this process. They would share random generators, so that "
-                "neither would follow its seed. Start this run in its own process, or when the other one has ended"
+                "another training run is in progress in this process. Both would share the random generators, so "
+                "neither would be reproducible. Start this run in its own process, or after the other one has ended"
             )
         yield
 
@@ -49,8 +49,8 @@ def claimed(job: Job, *, resume: Mapping[str, Any] | None, dry_run: bool) -> Ite
         dry_run: write these two files only.
 
     Raises:
-        ConfigError: the folder holds another run (a dry run only warns), or another process is writing a run into it.
-        TrainingError: the folder cannot be written, or has no room for a checkpoint.
+        ConfigError: the folder contains another run (a dry run only warns), or another process is writing to it.
+        TrainingError: the folder cannot be written, or the disk has no space for a checkpoint.
     """
     folder, config = job.folder, job.config
     if resume is None and (folder / LAST_FILE).exists():
@@ -80,7 +80,8 @@ def _locked(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=PATIENCE)
     except Timeout:
         raise ConfigError(
-            f"another process is training into {folder}. Wait for it, stop it, or choose another folder (--output)"
+            f"another process is writing a run to {folder}. Wait until it ends, stop it, or choose another folder "
+            "(--output)"
         ) from None
     except (OSError, NotImplementedError):
         pass  # a file system without locks; the next write reports a folder that cannot be written

@@ -1,4 +1,4 @@
-"""Fingerprints of the data of a run, so that a resumed run notices changed classes or annotations.
+"""Fingerprints of the data of a run, to detect changed classes or annotations when the run is resumed.
 
 A checkpoint holds the class list (`Job.metadata`) and, under "data", a fingerprint of the training and validation data:
 two hashes per image, one of its file name, one of its size and objects; and one hash per class, of its objects in the
@@ -36,7 +36,7 @@ def fingerprints(datasets: Datasets) -> dict[str, Tensor]:
 
 
 def fingerprint(dataset: DetectionDataset) -> Tensor:
-    """Two hashes per image, int64 (images, 2): of its file name, and of its size, boxes, labels and crowd flags.
+    """Return two hashes per image, int64 (images, 2): of its file name, and of its size, boxes, labels and crowd flags.
 
     They do not depend on the order of the objects in an image.
     """
@@ -52,7 +52,7 @@ def fingerprint(dataset: DetectionDataset) -> Tensor:
 
 
 def class_fingerprint(dataset: DetectionDataset) -> Tensor:
-    """One hash per class, int64 (classes,): of the images, boxes and crowd flags of its objects, in any order."""
+    """Return a hash per class, int64 (classes,): of the images, boxes and crowd flags of its objects, in any order."""
     columns = dataset.annotations
     files = [_number(name.encode(errors="surrogatepass")) for name in columns.file_names.tolist()]
     names = np.array(files, dtype=np.int64)[_images(dataset)]
@@ -195,7 +195,7 @@ def _renamed(saved: Mapping[str, Any], names: list[str], data: DetectionDataset)
             return pairs
     found = ((new, "only in the data:"), (gone, "only in the run:"))
     differences = "; ".join(f"{text} {_some(listed)}" for listed, text in found if listed)
-    why = " Renamed classes cannot be told apart, because several have no objects or the same ones." if alike else ""
+    why = " Renamed classes cannot be matched, because several have no objects or the same objects." if alike else ""
     raise ConfigError(
         f"resume: the classes of {data.annotations_file} differ from those of the run: {differences}.{why} Resume with "
         "the classes of the run, or start a new run from its weights, which are matched by class name: --weights RUN "

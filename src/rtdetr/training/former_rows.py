@@ -1,6 +1,7 @@
-"""Resume checkpoints that have one class row per category id; a run here has one row per class of the data.
+"""Resume checkpoints of the published code with one class row per category id.
 
-The published code writes such checkpoints if `remap_mscoco_category` is False; see `rtdetr.weights.rows`.
+The published code writes them if `remap_mscoco_category` is False (see `rtdetr.weights.rows`). Runs of this library
+have one class row per class of the data.
 """
 
 from collections.abc import Callable, Mapping, Sequence

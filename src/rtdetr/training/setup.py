@@ -227,7 +227,7 @@ def _warn_of_mistakes(recipe: Recipe, loader: TrainLoader, datasets: Datasets, t
 def _check_agreement(
     processes: Processes, progress: Progress, data: DetectionDataset, fingerprints: Mapping[str, torch.Tensor]
 ) -> None:
-    """Check that all processes have the same data and are at the same step; machines may hold different files.
+    """Check that all processes have the same data and are at the same step; files may differ between machines.
 
     Raises:
         ConfigError: they differ.
@@ -252,7 +252,7 @@ def _choose_device(name: str, processes: Processes) -> torch.device:
 
 
 def _build_model(config: TrainConfig, categories: Categories) -> RTDETR:
-    network = config.network  # whose pretrained weights come later, and not at all into a resumed run
+    network = config.network  # its pretrained weights are loaded later, and only for a new run
     if network is not None and config.in_channels is not None:
         network = network.replace(in_channels=config.in_channels)
     return build_model(

@@ -13,7 +13,7 @@ from rtdetr.training.former_rows import rows_are_ids
 from rtdetr.weights import LoadedWeights, default_categories, load_backbone, read_checkpoint, transfer
 
 _log = logging.getLogger(__name__)
-# network settings that weights depend on but that their entries do not show
+# network settings that the weights depend on but that are not visible in their entries
 _UNSEEN = ("encoder.num_heads", "encoder.temperature", "decoder.num_heads", "pixel_mean", "pixel_std")
 
 
@@ -21,7 +21,7 @@ def load_starting_weights(config: TrainConfig, model: RTDETR, categories: Catego
     """Load the starting weights of a new run into its network.
 
     Args:
-        config: names the weights; without any, the network keeps its random weights.
+        config: settings of the run, including the weights; without weights, the network keeps its random ones.
         model: the network, with the classes of the data.
         categories: classes of the data; class rows of the weights are matched by name.
         dry_run: skip weights that would be downloaded.
@@ -81,10 +81,10 @@ def _names_of_rows(loaded: LoadedWeights, categories: Categories, *, labels_are_
 
 
 def _check_unseen(weights: str, stated: ModelConfig | None, config: ModelConfig) -> None:
-    """Refuse weights that were trained with other settings, if the weights themselves do not show them.
+    """Reject weights that were trained with other settings, for settings that are not visible in the weights.
 
     Raises:
-        ConfigError: a setting differs. The message says what to set.
+        ConfigError: a setting differs; the message says what to set.
     """
     for name in () if stated is None else _UNSEEN:
         theirs, ours = (attrgetter(name)(one) for one in (stated, config))
@@ -97,7 +97,7 @@ def _check_unseen(weights: str, stated: ModelConfig | None, config: ModelConfig)
 
 
 def _is_fetched(source: str | None) -> bool:
-    """Whether weights are downloaded, or come from the download cache."""
+    """Whether weights are downloaded or read from the download cache."""
     if source is None or Path(source).exists():
         return False
     name = source.partition(":")[0]

@@ -1,7 +1,7 @@
-"""One training step: forward, loss, backward, gradient clipping, optimizer, EMA; and how failures are handled.
+"""One training step: forward, loss, backward, gradient clipping, optimizer and EMA, and the handling of failures.
 
 A batch is split over the processes, and within each into `Recipe.accumulate` parts (gradient accumulation). The loss is
-normalized by the number of boxes in all parts and processes, so neither split changes the gradient.
+normalized by the number of boxes in all parts and processes, so the gradient does not depend on either split.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ class StepResult(NamedTuple):
     Attributes:
         terms: weighted loss terms, averaged over the processes.
         gradient_norm: global norm before clipping; infinite on float16 overflow, which is expected.
-        skipped: something was not finite, and no weight was changed.
+        skipped: whether the step was skipped because the loss or gradient was not finite; no weight was changed.
     """
 
     terms: dict[str, float]
@@ -41,11 +41,11 @@ class StepResult(NamedTuple):
 
 
 def train_step(job: Job, images: Tensor, targets: list[Target]) -> StepResult:
-    """Make one step on this process's share of a batch. `job.state.progress` is not advanced here.
+    """Run one step on this process's share of a batch. `job.state.progress` is not advanced here.
 
     Raises:
-        TrainingError: the loss or the gradient is not finite, and the recipe says to stop then, or it happened in many
-            steps in a row. Weights, optimizer and EMA are as before the step, and the batch has been saved.
+        TrainingError: the loss or the gradient is not finite, and the recipe stops the run in this case, or too many
+            steps in a row were skipped. Weights, optimizer and EMA are unchanged, and the batch was saved.
     """
     recipe, state = job.config.recipe, job.state
     optimizer, scaler = state.optimizer, state.scaler
@@ -74,7 +74,7 @@ def train_step(job: Job, images: Tensor, targets: list[Target]) -> StepResult:
 
 @contextlib.contextmanager
 def explain_out_of_memory(job: Job, images: Tensor) -> Iterator[None]:
-    """Turn an out-of-memory error into a `TrainingError` that says what would help."""
+    """Turn an out-of-memory error into a `TrainingError` that suggests remedies."""
     try:
         yield
     except RuntimeError as error:
@@ -102,7 +102,7 @@ def _advice(job: Job, images: Tensor) -> str:
 def make_gradients(job: Job, images: Tensor, targets: list[Target]) -> dict[str, float]:
     """Accumulate the gradients of a batch and return its loss terms.
 
-    Returns early, without the remaining gradients, if a term is not finite in any process.
+    If a term is not finite in any process, the remaining gradients are not computed.
     """
     parts = job.config.recipe.accumulate
     if parts > 1:  # as many in every process, none of them empty
@@ -126,7 +126,7 @@ def make_gradients(job: Job, images: Tensor, targets: list[Target]) -> dict[str,
 
 
 def _split(images: Tensor, targets: list[Target], parts: int) -> Iterator[tuple[Tensor, list[Target]]]:
-    """Yield the parts of a batch, whose sizes differ by one at most."""
+    """Yield the parts of a batch; their sizes differ by at most one."""
     done = 0
     for some_images in images.tensor_split(parts):
         yield some_images, targets[done : done + len(some_images)]
@@ -134,7 +134,7 @@ def _split(images: Tensor, targets: list[Target], parts: int) -> Iterator[tuple[
 
 
 def _refuse(job: Job, images: Tensor, targets: list[Target], problem: str, terms: dict[str, float]) -> StepResult:
-    """Undo the step and save its batch; then stop, or pass over it."""
+    """Undo the step and save its batch; then stop the run or skip the step."""
     progress = job.state.progress
     job.state.optimizer.zero_grad()
     progress.skipped += 1
@@ -144,7 +144,7 @@ def _refuse(job: Job, images: Tensor, targets: list[Target], problem: str, terms
 
     saved = f"the batch is saved as {file}"
     if len(list(job.folder.glob(f"bad_batch_*_rank{job.processes.rank}.pt"))) >= MOST_SAVED:
-        saved = f"the folder holds {MOST_SAVED} such batches, this one is not saved"
+        saved = f"the batch is not saved, because the folder already has {MOST_SAVED} such batches"
     else:
         try:
             write_atomically(file, lambda temporary: torch.save(content, temporary), error=TrainingError)
@@ -160,7 +160,7 @@ def _refuse(job: Job, images: Tensor, targets: list[Target], problem: str, terms
         return StepResult(terms, math.nan, skipped=True)
     often = f" {counted(progress.skipped, 'step')} in a row" if progress.skipped > MOST_SKIPPED else ""
     last = job.folder / LAST_FILE
-    kept = f"{last} still holds an earlier step" if last.exists() else "No checkpoint had been written yet"
+    kept = f"{last} still contains an earlier step" if last.exists() else "No checkpoint had been written yet"
     raise TrainingError(
         f"{problem}{often}, {place}. {kept}. Check these images and their "
         "boxes, lower the learning rate, or train in float32"

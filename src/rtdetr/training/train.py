@@ -1,6 +1,6 @@
-"""The training loop: `run` sets a run up, `_train_epochs` loops over epochs, `_train_epoch` over the batches of one.
+"""The training loop: `run` prepares a run, `_train_epochs` loops over epochs, `_train_epoch` over the batches of one.
 
-Everything it needs is built in `setup.py`, and all that changes from step to step is in one `TrainingState`
+`setup.py` builds everything that the loop needs. All values that change between steps are in one `TrainingState`
 (`checkpoint.py`), so a run can stop after any step and resume exactly.
 """
 
@@ -38,9 +38,9 @@ class TrainResult(NamedTuple):
 
     Attributes:
         output_dir: folder with config.json, metrics.jsonl, learning_curve.png, tensorboard/ and the checkpoints.
-        best_weights: best.pth, the weights to detect with; None if nothing was evaluated.
-        best_ap: its validation AP (IoU 0.50 to 0.95), in [0, 1]; None also if the validation data has no objects: then
-            best.pth holds the weights of the last evaluation.
+        best_weights: best.pth, the weights for inference; None if nothing was evaluated.
+        best_ap: its validation AP (IoU 0.50 to 0.95), in [0, 1]. None also if the validation data has no objects; then
+            best.pth contains the weights of the last evaluation.
         last_weights: last.pth, to resume from.
         finished: False if a signal stopped the run before the end of its last epoch.
         signal: name of that signal, "SIGINT" (Ctrl-C) or "SIGTERM"; None if there was none.
@@ -65,20 +65,20 @@ def run(
     dry_run: bool = False,
     transforms: Pipeline | None = None,
 ) -> TrainResult:
-    """Train as `config` says, together with the other processes if torchrun started several.
+    """Train a model, together with the other processes of the run if torchrun started several.
 
     Args:
         config: the final settings.
         datasets: "train", and "val" if it is evaluated.
-        make_detector: turns the averaged model and its classes into the detector that is evaluated.
+        make_detector: builds the detector to evaluate from the averaged model and its classes.
         resume: content of the checkpoint to resume from (`checkpoint.read`).
-        dry_run: build everything but download no weights, write config.json and plan.txt, and stop.
+        dry_run: build everything without downloading weights, write config.json and plan.txt, and stop.
         transforms: augmentation in place of the recipe's; see `TrainLoader`.
 
     Raises:
-        ConfigError, DatasetError, WeightsError: the settings cannot be followed; nothing has been trained.
-        TrainingError: the loss is no longer finite, memory ran out, or a file cannot be written; the last good
-            checkpoint is kept.
+        ConfigError, DatasetError, WeightsError: settings, data or weights are invalid; nothing was trained.
+        TrainingError: the loss is not finite, memory ran out, or a file cannot be written; the last good checkpoint is
+            kept.
     """
     with only_run(), join(config.device) as processes, _deterministic(wanted=config.deterministic):
         job = prepare(
@@ -99,7 +99,7 @@ def run(
 
 @contextlib.contextmanager
 def _deterministic(*, wanted: bool) -> Iterator[None]:
-    """Inside the block, let torch use deterministic operations only."""
+    """Use only deterministic operations of torch in the block, if `wanted`."""
     former = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     if wanted:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -149,7 +149,7 @@ def _run(job: Job) -> TrainResult:
 
 
 def _train_epochs(job: Job, *, log: RunLog | SilentLog, stop: StopSignals, pages: EvaluationPages | None) -> str | None:
-    """Per epoch: train, save, evaluate, save. Ends after the last epoch, on a signal, or by early stopping.
+    """Train, save, evaluate and save in each epoch, until the last epoch, a signal or early stopping.
 
     Returns:
         The name of the signal that ended the run; None if there was none.
@@ -230,7 +230,7 @@ def _train_epoch(job: Job, *, log: RunLog | SilentLog, stop: StopSignals) -> boo
 
 
 def _save(job: Job, log: RunLog | SilentLog, *, keep: int = 1) -> None:
-    """Write last.pth. Until the last epoch, a full disk does not end the run: the previous file is still there.
+    """Write last.pth. Before the last epoch, a full disk does not end the run, because the previous file still exists.
 
     Raises:
         TrainingError: the file cannot be written, and there is no previous one.
@@ -244,4 +244,4 @@ def _save(job: Job, log: RunLog | SilentLog, *, keep: int = 1) -> None:
     except TrainingError as error:
         if not path.exists() or job.state.progress.epoch >= job.config.recipe.epochs:
             raise
-        log.say(f"{error} Training continues; {path} still holds an earlier step")
+        log.say(f"{error} Training continues; {path} still contains an earlier step")
