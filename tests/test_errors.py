@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from rtdetr.errors import SAID_IN, ConfigError, RTDETRError, is_news, one_line
+from rtdetr.errors import LOG_RECORDS_VARIABLE, ConfigError, RTDETRError, is_first_report, one_line
 from rtdetr.export import RefusedExportError
 
 
@@ -37,8 +37,8 @@ def test_errors_cross_processes():
 
 
 def test_what_another_process_has_said_is_no_news(tmp_path, monkeypatch) -> None:
-    assert is_news("a") and is_news("a")  # alone
-    monkeypatch.setenv(SAID_IN, str(tmp_path))
-    assert [is_news(line) for line in ("a", "a", "b", "ä\udcff", "b")] == [True, False, True, True, False]
-    monkeypatch.setenv(SAID_IN, str(tmp_path / "gone"))
-    assert is_news("a") and is_news("a")
+    assert is_first_report("a") and is_first_report("a")  # alone
+    monkeypatch.setenv(LOG_RECORDS_VARIABLE, str(tmp_path))
+    assert [is_first_report(line) for line in ("a", "a", "b", "ä\udcff", "b")] == [True, False, True, True, False]
+    monkeypatch.setenv(LOG_RECORDS_VARIABLE, str(tmp_path / "gone"))
+    assert is_first_report("a") and is_first_report("a")

@@ -91,7 +91,7 @@ def train(
     the current step; it can be resumed.
 
     Args:
-        data: dataset folder or annotation file, or several, which are joined. Or a `DetectionDataset`, or a
+        data: dataset folder or annotation file, or several, which are merged. Or a `DetectionDataset`, or a
             Hugging Face `datasets.Dataset` or `DatasetDict`; pass these again on resuming. See `open_dataset`.
         resume: output folder of a run to resume, or its last.pth. `data` and the settings of the run need not be
             repeated; those that you pass override them.

@@ -88,7 +88,7 @@ def test_classes(tmp_path):
     with pytest.raises(DatasetError, match=r"a\.xml: class 'dog' does not exist: .*labels\.txt does not list it"):
         read(root)
     (root / "labels.txt").write_text("zebra\ncow\ncow")
-    with pytest.raises(DatasetError, match="each once"):
+    with pytest.raises(DatasetError, match="expected unique class names"):
         read(root)
 
 

@@ -210,7 +210,7 @@ def test_a_picture_of_any_size(model, size_hw):
 
 @pytest.mark.parametrize("size_hw", [(1, 1), (1, 300), (300, 1), (640, 480), (479, 641), (123, 77), (64, 96)])
 def test_resize_is_that_of_the_library(size_hw):
-    from rtdetr.export.onnx.ends import resize
+    from rtdetr.export.onnx.processing import resize
 
     g = GraphBuilder(opset=13)
     images, _ = resize(g, "images", (64, 96))

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from rtdetr.api import train
-from rtdetr.errors import SAID_IN, ConfigError
+from rtdetr.errors import LOG_RECORDS_VARIABLE, ConfigError
 from rtdetr.recipes import resolve
 from rtdetr.recipes.schedule import set_learning_rate
 from rtdetr.runtimes.torch_detector import TorchDetector
@@ -221,7 +221,7 @@ def test_how_launched_processes_fail(code, status, said, monkeypatch, capsys):
         raise ChildFailedError("train", {1: failure})
 
     monkeypatch.setattr("torch.distributed.run.run", run)
-    monkeypatch.setenv(SAID_IN, "")
+    monkeypatch.setenv(LOG_RECORDS_VARIABLE, "")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     with pytest.raises(SystemExit) as end:
         launch(1, ["train"])

@@ -29,8 +29,8 @@ from rtdetr.reports.run_log import RunLog
 from rtdetr.training import TrainResult, claim, setup
 from rtdetr.training import train as loop
 from rtdetr.training.checkpoint import newest_whole
-from rtdetr.training.claim import only_run
 from rtdetr.training.job import Job
+from rtdetr.training.run_lock import one_run_per_process
 from rtdetr.weights import load_model, read_checkpoint, save_weights
 from tests.coco_files import exchanged, renamed
 from tests.training.small import (
@@ -623,7 +623,7 @@ def test_a_second_training_in_the_process_is_refused(tmp_path: Path) -> None:
         return True
 
     folder = write_folder(tmp_path / "data")
-    with only_run(), ThreadPoolExecutor(1) as pool:
+    with one_run_per_process(), ThreadPoolExecutor(1) as pool:
         assert refused() and pool.submit(refused).result()
     assert not (tmp_path / "second").exists()
     with only_the_loop():

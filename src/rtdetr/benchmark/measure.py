@@ -21,7 +21,7 @@ from rtdetr.images import ImageSource
 from rtdetr.runtimes.base import BaseDetector
 
 STAGES = ("decode", "preprocess", "network", "postprocess")
-_LEAST_SECONDS = 1.0  # for which a list is repeated, to take the median
+_LEAST_SECONDS = 1.0  # minimum time for repeating a list; the median is reported
 _THRESHOLD = 0.5
 
 

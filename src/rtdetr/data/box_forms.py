@@ -17,7 +17,7 @@ _OVERHANG = 0.02  # share of the image's side; tools write boxes that extend sli
 _OVERHANG_PIXELS = 2.0
 _SMALLEST_SIDE = 8  # pixels; in a smaller image a box can be within the first pixel
 _MANY, _NEARLY_ALL, _LARGE_SIDE = 20, 90, 250  # boxes, percent, pixels: conditions for percent in large images
-_SLACK = 0.01  # of fractions
+_SLACK = 0.01  # tolerance of fractions beyond 0 and 1
 
 
 def other_form(boxes_xywh: np.ndarray, sizes_wh: np.ndarray, *, form: str, least: int = _LEAST_WRONG) -> str:

@@ -149,7 +149,7 @@ def _class_names(part: Part, split: VocSplit, own: Set[Path], contents: dict[Pat
         names = VOC20.names if used and used <= set(VOC20.names) else sorted(used)
         part.implied = tuple(name for name in names if name not in used)
         return names
-    error = f"{file}: expected the class names, one per line, each once"
+    error = f"{file}: expected unique class names, one per line"
     for name in sorted({name for name in names if names.count(name) > 1}):
         part.problem(
             "same-class-name", file=file.name, annotation=f"class {name!r}", detail="is listed twice", error=error

@@ -196,7 +196,7 @@ class CocoEvaluator:
     def rows(self) -> Iterator[dict[str, Any]]:
         """Detections in COCO results format: ids of the annotation file, boxes as [x, y, width, height].
 
-        If the dataset was joined from several, each row has the ids of its own source, named by "source".
+        If the dataset was merged from several, each row has the ids of its own source, named by "source".
         """
         names, sources = self.dataset.categories.names, self.dataset.sources
         ids = {source.first: {category.name: category.id for category in source.categories} for source in sources}

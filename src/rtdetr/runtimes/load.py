@@ -12,7 +12,7 @@ from rtdetr.errors import WeightsError, require_extra
 from rtdetr.exported_files import exported_format
 from rtdetr.files import beside, with_home
 from rtdetr.runtimes.base import BaseDetector
-from rtdetr.runtimes.beside import warn_other_names
+from rtdetr.runtimes.class_name_check import warn_other_names
 from rtdetr.runtimes.options import LoadOptions
 
 _log = logging.getLogger(__name__)

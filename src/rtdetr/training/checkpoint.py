@@ -25,8 +25,8 @@ from rtdetr.files import write_atomically
 from rtdetr.models import RTDETR
 from rtdetr.reports.progress import Progress
 from rtdetr.run_files import LAST_FILE
+from rtdetr.training.disk_space import checkpoint_bytes
 from rtdetr.training.ema import ModelEMA
-from rtdetr.training.space import checkpoint_bytes
 from rtdetr.weights.official import averaged_entries, checked_state, load_pickle
 
 _log = logging.getLogger(__name__)

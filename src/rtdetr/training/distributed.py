@@ -26,7 +26,7 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.nn.parallel import DistributedDataParallel
 
-from rtdetr.errors import SAID_IN, ConfigError
+from rtdetr.errors import LOG_RECORDS_VARIABLE, ConfigError
 from rtdetr.wording import counted
 
 Value = TypeVar("Value")
@@ -202,7 +202,7 @@ def launch(num_processes: int, arguments: list[str]) -> NoReturn:
         lambda record: False
     )  # the process itself has already logged why it ended
     with tempfile.TemporaryDirectory(prefix="rtdetr-") as notes:
-        os.environ[SAID_IN] = notes
+        os.environ[LOG_RECORDS_VARIABLE] = notes
         try:
             run(get_args_parser().parse_args(options))
         except SignalException as error:  # the processes received it too, saved their state and said how to resume

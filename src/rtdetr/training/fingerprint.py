@@ -19,7 +19,7 @@ from torch import Tensor
 from rtdetr.categories import Categories, Category
 from rtdetr.data import DetectionDataset
 from rtdetr.errors import ConfigError, WeightsError
-from rtdetr.training.former_rows import are_ids
+from rtdetr.training.class_rows import are_ids
 from rtdetr.weights.official import read_own, store_categories
 from rtdetr.wording import are, counted, have
 

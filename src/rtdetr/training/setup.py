@@ -23,10 +23,10 @@ from rtdetr.models.recompute import recompute_activations
 from rtdetr.recipes.plan import SplitCounts, describe
 from rtdetr.reports.progress import Progress
 from rtdetr.training.checkpoint import TrainingState
+from rtdetr.training.class_rows import are_ids, with_rows_of_classes
 from rtdetr.training.distributed import Processes, wrap
 from rtdetr.training.ema import ModelEMA
 from rtdetr.training.fingerprint import Datasets, fingerprints, report_changes, with_saved_labels
-from rtdetr.training.former_rows import are_ids, with_rows_of_classes
 from rtdetr.training.freeze import freeze
 from rtdetr.training.job import Job, MakeDetector
 from rtdetr.training.memory import estimate_memory

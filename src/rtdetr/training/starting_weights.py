@@ -9,7 +9,7 @@ from rtdetr.categories import Categories
 from rtdetr.config import ModelConfig, TrainConfig
 from rtdetr.errors import ConfigError
 from rtdetr.models import RTDETR
-from rtdetr.training.former_rows import rows_are_ids
+from rtdetr.training.class_rows import rows_are_ids
 from rtdetr.weights import LoadedWeights, default_categories, load_backbone, read_checkpoint, transfer
 
 _log = logging.getLogger(__name__)

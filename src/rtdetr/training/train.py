@@ -22,11 +22,11 @@ from rtdetr.reports.run_folder import EvaluationPages, write_start
 from rtdetr.reports.run_log import RunLog, SilentLog
 from rtdetr.run_files import BEST_FILE, LAST_FILE, PLAN_FILE
 from rtdetr.training.checkpoint import save_best, save_last
-from rtdetr.training.claim import claimed, only_run
 from rtdetr.training.distributed import join
 from rtdetr.training.fingerprint import Datasets
 from rtdetr.training.job import Job, MakeDetector
 from rtdetr.training.rehearsal import rehearse
+from rtdetr.training.run_lock import claimed, one_run_per_process
 from rtdetr.training.setup import prepare
 from rtdetr.training.signals import StopSignals
 from rtdetr.training.step import train_step
@@ -80,7 +80,7 @@ def run(
         TrainingError: the loss is not finite, memory ran out, or a file cannot be written; the last good checkpoint is
             kept.
     """
-    with only_run(), join(config.device) as processes, _deterministic(wanted=config.deterministic):
+    with one_run_per_process(), join(config.device) as processes, _deterministic(wanted=config.deterministic):
         job = prepare(
             config,
             datasets,

@@ -175,7 +175,7 @@ def write_backbone(backbone: BackboneConfig, in_channels: int = 3) -> dict[str, 
     """Return transformers' `backbone_config` for a backbone.
 
     Raises:
-        WeightsError: transformers' files cannot hold such a backbone.
+        WeightsError: transformers' files do not support the backbone.
     """
     common: dict[str, Any] = {
         "hidden_act": "relu",
@@ -200,7 +200,7 @@ def write_backbone(backbone: BackboneConfig, in_channels: int = 3) -> dict[str, 
         }
     if not isinstance(backbone, PResNetConfig):
         raise WeightsError(
-            f"a backbone of kind {backbone.kind!r} has no form in transformers' files; save the model as a .pth file"
+            f"transformers' files do not support a backbone of kind {backbone.kind!r}; save the model as a .pth file"
         )
     basic = backbone.depth < 50
     widths = [backbone.base_width * 2**i for i in range(4)]

@@ -17,9 +17,9 @@ from rtdetr.data.annotations import LARGEST
 from rtdetr.data.coco_files import write_coco
 from rtdetr.data.doctor.box_checks import bad_boxes, overhang, repeated_boxes
 from rtdetr.data.doctor.checks import labels_without_image, unlabeled, unlisted
+from rtdetr.data.doctor.data_loss import Chosen, refuse_loss
 from rtdetr.data.doctor.findings import KINDS, printable
 from rtdetr.data.doctor.images import ImageFacts
-from rtdetr.data.doctor.loss import Chosen, refuse_loss
 from rtdetr.data.doctor.report import Report
 from rtdetr.data.doctor.survey import Position, Survey
 from rtdetr.data.formats import FORMATS

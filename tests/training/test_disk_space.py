@@ -8,7 +8,7 @@ import torch
 
 from rtdetr.errors import TrainingError
 from rtdetr.models import build_model
-from rtdetr.training.space import check_space, checkpoint_bytes
+from rtdetr.training.disk_space import check_space, checkpoint_bytes
 from tests.training.small import only_the_loop, run_tiny, write_folder
 
 

@@ -12,9 +12,9 @@ from rtdetr.errors import ConfigError, TrainingError
 from rtdetr.files import write_atomically
 from rtdetr.process_lock import ProcessLock
 from rtdetr.run_files import BEST_FILE, CONFIG_FILE, LAST_FILE, PLAN_FILE
+from rtdetr.training.disk_space import check_space
 from rtdetr.training.fingerprint import update_classes
 from rtdetr.training.job import Job
-from rtdetr.training.space import check_space
 
 LOCK_FILE = ".lock"  # the file stays, the lock ends with its process
 PATIENCE = 10.0  # seconds; the data workers of a killed run hold the lock until they notice, every 5 s
@@ -24,7 +24,7 @@ _running = ProcessLock()
 
 
 @contextlib.contextmanager
-def only_run() -> Iterator[None]:
+def one_run_per_process() -> Iterator[None]:
     """Allow only one run at a time in a process, because all runs would share the global random generators.
 
     Raises:

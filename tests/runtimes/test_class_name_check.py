@@ -9,7 +9,7 @@ import pytest
 
 import rtdetr
 from rtdetr.categories import COCO80
-from rtdetr.runtimes.beside import warn_other_names
+from rtdetr.runtimes.class_name_check import warn_other_names
 from tests.runtimes.graphs import make_metadata, save_graph
 
 NAMES = {"0": "bolt", "1": "nut", "2": "washer"}
