@@ -18,7 +18,7 @@ from rtdetr.runtimes import load
 from rtdetr.runtimes.arguments import whole_number
 from rtdetr.runtimes.torch_detector import TorchDetector
 from rtdetr.training import TrainResult, read, run
-from rtdetr.training.checkpoint import newest_whole
+from rtdetr.training.checkpoint import newest_undamaged
 
 
 def evaluate(
@@ -109,7 +109,7 @@ def train(
         folder = settings.get("output_dir")
         if folder is None:
             raise ConfigError("resume='auto' needs the output folder of the run. Give output_dir (--output)")
-        resume = newest_whole(with_home(folder))
+        resume = newest_undamaged(with_home(folder))
     start = None if resume is None else with_home(resume)
     content = None if start is None else read(start)
     saved = None if content is None else content.get("rtdetr", {}).get("training")

@@ -93,7 +93,7 @@ def one_line(error: RTDETRError) -> str:
 
 
 LOG_RECORDS_VARIABLE = "RTDETR_SAID_IN"
-"""Environment variable: folder in which the processes of one command record what they have logged; see `is_first_report`."""
+"""Environment variable: folder where the processes of one command record logged messages; see `is_first_report`."""
 
 
 def is_first_report(line: str) -> bool:

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from rtdetr.cli.main import app
 from rtdetr.config import TrainConfig
 from rtdetr.data import TrainLoader, index_cache, open_dataset
-from rtdetr.data.image_files import STAND_IN_WH, Sizes, sizes_of
+from rtdetr.data.image_files import PLACEHOLDER_WH, Sizes, sizes_of
 from rtdetr.detections import Detections
 from rtdetr.errors import ConfigError, DatasetError
 from rtdetr.evaluation.evaluate import evaluate_dataset
@@ -119,7 +119,7 @@ def test_a_mixture_and_the_settings_of_a_run_pass_the_choice_on(tmp_path, kind):
 @pytest.mark.parametrize("kind", ["yolo", "voc"])
 def test_the_choice_has_its_own_index_and_the_note_is_given_again(tmp_path, kind, monkeypatch, caplog):
     monkeypatch.setenv("RTDETR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(index_cache, "_LEAST_ROWS", 0)
+    monkeypatch.setattr(index_cache, "_MIN_ROWS", 0)
     root, bad = make(tmp_path / "set", kind)
     first = open_dataset(root, split="val", on_bad_image="skip")
     monkeypatch.setattr("rtdetr.data.records.arrange", None)
@@ -201,9 +201,9 @@ def test_a_bad_image_is_told_once(tmp_path, caplog):
 
 
 def test_the_size_that_stands_in_holds_the_boxes():
-    sizes = Sizes(np.array([STAND_IN_WH, (60, 40)]), [0], "")
+    sizes = Sizes(np.array([PLACEHOLDER_WH, (60, 40)]), [0], "")
     boxes, images = np.array([[600.0, 10, 300.5, 10], [50, 30, 90, 90]]), np.array([0, 1])
-    assert sizes.holding(boxes, images).tolist() == [[901, 640], [60, 40]]
+    assert sizes.enlarged_to_boxes(boxes, images).tolist() == [[901, 640], [60, 40]]
     assert sizes_of([], source="x", on_bad_image="error").sizes_wh.shape == (0, 2)
 
 

@@ -18,7 +18,7 @@ from tests.data.formats import FORMATS, write_format
 def cache(tmp_path, monkeypatch):
     """The folder of cached indices, for datasets of any size."""
     monkeypatch.setenv("RTDETR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(index_cache, "_LEAST_ROWS", 0)
+    monkeypatch.setattr(index_cache, "_MIN_ROWS", 0)
     return tmp_path / "cache" / "datasets"
 
 

@@ -315,7 +315,7 @@ def test_labels_behind_a_link_to_a_folder_are_found(tmp_path):
 )
 def test_the_cached_index_notices_a_new_label(tmp_path, monkeypatch, place):
     monkeypatch.setenv("RTDETR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("rtdetr.data.index_cache._LEAST_ROWS", 1)
+    monkeypatch.setattr("rtdetr.data.index_cache._MIN_ROWS", 1)
     root = write_yolo(tmp_path / "set")
     (root / "labels/train/a.txt").unlink()
     assert boxes(root)[0][0] == []
@@ -559,7 +559,7 @@ def test_labels_whose_image_is_missing_are_told_each_time(tmp_path, caplog, monk
     caplog.set_level(logging.WARNING, logger="rtdetr")
     root = write_yolo(tmp_path / "set")
     monkeypatch.setenv("RTDETR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(index_cache, "_LEAST_ROWS", 0)
+    monkeypatch.setattr(index_cache, "_MIN_ROWS", 0)
     (root / "images/train/b.jpg").unlink()
     (root / "labels/train/gone").mkdir()
     (root / "labels/train/gone/x.txt").write_text(LABEL)  # of a whole folder of images
@@ -605,7 +605,7 @@ def test_labels_of_a_missing_folder_below_a_split_that_is_named_as_a_whole_are_t
 
 def test_labels_without_an_image_are_counted_up_to_a_number(tmp_path, caplog, monkeypatch):
     root = write_yolo(tmp_path / "set")
-    monkeypatch.setattr(yolo_files, "_MOST_STRAY", 150)
+    monkeypatch.setattr(yolo_files, "_MAX_STRAY", 150)
     for number in range(151):
         (root / f"labels/train/x{number:03d}.txt").write_text(LABEL)
     boxes(root)

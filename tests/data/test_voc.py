@@ -266,7 +266,7 @@ def animals(root, *names, **options):
 
 def test_of_the_classes_of_vocs_own_list_only_those_that_occur_are_expected_of_a_model(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("RTDETR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(index_cache, "_LEAST_ROWS", 0)
+    monkeypatch.setattr(index_cache, "_MIN_ROWS", 0)
     root = animals(tmp_path / "set", "dog", "cat")
     for _ in range(2):  # the second time from the cache
         dataset = read(root)

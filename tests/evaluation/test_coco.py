@@ -98,7 +98,7 @@ def test_classes_may_be_evaluated_a_few_at_a_time(tmp_path, monkeypatch, most):
         boxes, s, labels = guesses(dataset, index, rng, scores=np.linspace(0.001, 1, 997), wrong=500)
         evaluator.add(int(dataset.image_ids[index]), boxes_xyxy=boxes, scores=s, labels=labels)
     at_once = evaluator.summarize()
-    monkeypatch.setattr("rtdetr.evaluation.coco._MOST_AT_ONCE", most)
+    monkeypatch.setattr("rtdetr.evaluation.coco._MAX_AT_ONCE", most)
     assert evaluator.summarize() == at_once
 
 

@@ -43,7 +43,7 @@ def test_the_same_detections_are_right_as_in_pycocotools(tmp_path, seed, crowd):
 def test_memory_is_bounded_without_changing_anything(tmp_path, monkeypatch):
     whole = random_scene(tmp_path / "a", seed=0).matches
     monkeypatch.setattr(overlaps, "_PAIRS_AT_ONCE", 7)
-    monkeypatch.setattr(matching, "_MOST_AT_ONCE", 50)  # detections of one or two images
+    monkeypatch.setattr(matching, "_MAX_AT_ONCE", 50)  # detections of one or two images
     parts = random_scene(tmp_path / "b", seed=0).matches
     for name in ("detections", "objects", "iou"):
         np.testing.assert_array_equal(getattr(parts.pairs, name), getattr(whole.pairs, name))

@@ -45,7 +45,7 @@ def evaluated(data, *, shift=0.0):
 def end(folder, report):
     """What a run that found `report` leaves."""
     with EvaluationPages(folder) as pages:
-        pages.better(report)
+        pages.write_best(report)
 
 
 def test_the_start_of_a_run(tmp_path, caplog):
@@ -74,7 +74,7 @@ def test_the_font_of_the_settings_is_used_for_every_picture(tmp_path, monkeypatc
     data = dataset_of(tmp_path / "data")
     start(tmp_path / "run", data, font="a.ttf")
     with EvaluationPages(tmp_path / "run", font="a.ttf") as pages:
-        pages.better(evaluated(data, shift=9.0))
+        pages.write_best(evaluated(data, shift=9.0))
     assert set(used) == {(name, "a.ttf") for name in ("write_statistics", "draw_batches", "save_plots", "compared")}
 
 
@@ -163,7 +163,7 @@ def test_better_evaluations_are_drawn_now_and_then_and_at_the_end(tmp_path, monk
     pages = EvaluationPages(tmp_path)
     for report, seconds in zip(reports, (10, 400, 600, 800), strict=True):
         clock.now = seconds
-        pages.better(report)
+        pages.write_best(report)
         kept = json.loads((tmp_path / "evaluation.json").read_text())  # at once: the run may be killed
         assert kept["metrics"]["ap"] == pytest.approx(report.metrics.ap)
     assert [id(report) for report in drawn] == [id(reports[1]), id(reports[3])]

@@ -28,7 +28,7 @@ from rtdetr.reports.progress import Progress
 from rtdetr.reports.run_log import RunLog
 from rtdetr.training import TrainResult, claim, setup
 from rtdetr.training import train as loop
-from rtdetr.training.checkpoint import newest_whole
+from rtdetr.training.checkpoint import newest_undamaged
 from rtdetr.training.job import Job
 from rtdetr.training.run_lock import one_run_per_process
 from rtdetr.weights import load_model, read_checkpoint, save_weights
@@ -591,9 +591,9 @@ def test_a_checkpoint_of_before_the_last_epoch_is_kept(data, tmp_path):
 
 def test_other_files_are_not_taken_for_checkpoints(data, short, tmp_path):
     shutil.copy(short / "last.pth", tmp_path / "last_backup.pth")
-    assert newest_whole(tmp_path) is None
+    assert newest_undamaged(tmp_path) is None
     shutil.copy(short / "last.pth", tmp_path / "last-3.pth")
-    assert newest_whole(tmp_path) == tmp_path / "last-3.pth"
+    assert newest_undamaged(tmp_path) == tmp_path / "last-3.pth"
 
 
 def test_the_plan_says_how_long_it_takes(short):
@@ -602,7 +602,7 @@ def test_the_plan_says_how_long_it_takes(short):
 
 
 def test_float16_that_never_recovers_ends_the_run(data, tmp_path, monkeypatch):
-    monkeypatch.setattr("rtdetr.training.step.MOST_OVERFLOWS", 3)
+    monkeypatch.setattr("rtdetr.training.step.MAX_OVERFLOWS", 3)
     clip = torch.nn.utils.clip_grad_norm_
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *args: clip(*args) * math.inf)
     with pytest.raises(TrainingError, match=r"not finite.*float16"):

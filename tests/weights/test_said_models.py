@@ -152,7 +152,7 @@ def test_files_that_describe_no_model_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "are_ids"),
+    ("text", "checkpoint_rows_are_ids"),
     [
         ("remap_mscoco_category: True", False),
         ("remap_mscoco_category: False", True),
@@ -161,9 +161,9 @@ def test_files_that_describe_no_model_are_refused(tmp_path):
         ("", False),
     ],
 )
-def test_labels_that_are_category_ids(tmp_path, r18_entries, text, are_ids):
+def test_labels_that_are_category_ids(tmp_path, r18_entries, text, checkpoint_rows_are_ids):
     torch.save({"model": r18_entries}, tmp_path / "best.pth")
     body = YAML.replace("METHOD", "default").replace("remap_mscoco_category: True", text)
     (tmp_path / "own.yml").write_text(body)
     categories = read_checkpoint(tmp_path / "best.pth").categories
-    assert categories == (Categories.of_ids(80) if are_ids else None)
+    assert categories == (Categories.of_ids(80) if checkpoint_rows_are_ids else None)

@@ -83,7 +83,7 @@ def evaluate(
     from rtdetr.exported_files import exported_format
     from rtdetr.fonts import given_face
     from rtdetr.runtimes import load
-    from rtdetr.weights import of_run, read_own, store_thresholds
+    from rtdetr.weights import read_own, store_thresholds, weights_of_run
 
     size_hw = parse_size(size) if size else None
     if font is not None:
@@ -99,7 +99,7 @@ def evaluate(
         nms_iou=nms,
         fast_resize=fast_resize,
     )
-    weights = of_run(Path(model))
+    weights = weights_of_run(Path(model))
     if save_thresholds:
         if exported_format(weights):
             raise ConfigError(

@@ -25,7 +25,7 @@ BAD_IMAGE_CHOICES = ("error", "skip")
 LARGEST = 1e15  # no image has such a coordinate or area, and products do not overflow
 _LONGEST_NAME = 1024  # file names are stored with a common width
 _USUAL_OVERHANG = 0.05  # share of boxes that may extend beyond their image by more than a pixel
-_MOST_DIGITS = 18  # numbers with this many digits fit into 64 bits
+_MAX_DIGITS = 18  # numbers with this many digits fit into 64 bits
 
 
 class Annotations(NamedTuple):
@@ -149,7 +149,7 @@ def ids_of_names(file_names: Sequence[str]) -> np.ndarray:
     2, ... in the given order.
     """
     stems = [Path(name).stem for name in file_names]
-    if all(stem.isascii() and stem.isdigit() and len(stem) <= _MOST_DIGITS for stem in stems):
+    if all(stem.isascii() and stem.isdigit() and len(stem) <= _MAX_DIGITS for stem in stems):
         ids = np.array([int(stem) for stem in stems], dtype=np.int64)
         if len(np.unique(ids)) == len(ids):
             return ids

@@ -28,9 +28,9 @@ from rtdetr.data.image_files import is_image_name
 from rtdetr.errors import DatasetError
 from rtdetr.images.files import is_hidden
 
-MOST_UNLABELED = 0.05  # share of images without a label file that count as background without a warning
+MAX_UNLABELED = 0.05  # share of images without a label file that count as background without a warning
 _FEW = 100  # files that are read before their images are searched for
-_MOST_FOLDERS = 1000  # to search for labels in unusual places
+_MAX_FOLDERS = 1000  # to search for labels in unusual places
 _RESULTS = "runs"
 _NO_FOLDER = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL}
 _IMAGES, _LABELS = "images", "labels"
@@ -211,7 +211,7 @@ class LabelFiles:
 
     def _walk(self, roots: Iterable[str]) -> Iterator[str]:
         queue, seen = deque(sorted(roots)), set()
-        while queue and len(seen) < _MOST_FOLDERS:
+        while queue and len(seen) < _MAX_FOLDERS:
             folder = queue.popleft()
             if folder in seen:
                 continue

@@ -21,7 +21,7 @@ from rtdetr.data.image_paths import REMEDY, with_images
 from rtdetr.data.index_cache import read_cached
 from rtdetr.data.merge import merge
 from rtdetr.data.records import SPLIT_NAMES, Found
-from rtdetr.data.voc_files import stray_voc
+from rtdetr.data.voc_files import misplaced_voc_hint
 from rtdetr.errors import ConfigError, DatasetError, MissingSplitError, nearest
 from rtdetr.files import with_home
 from rtdetr.images.sources import is_url, url_message
@@ -123,7 +123,7 @@ def _in_folder(root: Path, split: str, images: Path | None) -> Found:
             f"{root} has no annotations for '{split}': its only annotation file {only.annotations_file} names no "
             f"split and counts as 'train'. Give a file for '{split}', or this file itself"
         )
-    if found is None and (there := stray_voc(root, split, images=images) or what_is_there(root)):
+    if found is None and (there := misplaced_voc_hint(root, split, images=images) or what_is_there(root)):
         raise MissingSplitError(f"{root} has no annotations for '{split}' in a usual place, but {there}")
     if found is None:
         raise MissingSplitError(

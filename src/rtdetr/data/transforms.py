@@ -21,9 +21,9 @@ from rtdetr.data.colors import distort, draw_steps
 from rtdetr.data.schedule import EpochPlan
 from rtdetr.structures import Target
 
-_LEAST_IOUS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)  # 1.0 means: do not crop
+_MIN_IOUS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)  # 1.0 means: do not crop
 _TRIALS = 40
-_LEAST_SIDE = 0.999  # pixels of an object that is kept; 1 except for rounding
+_MIN_SIDE = 0.999  # pixels of an object that is kept; 1 except for rounding
 _REDUCED_BEYOND = 2  # a reduced image has at least twice the target size per side, so results differ by half a level
 
 
@@ -157,7 +157,7 @@ def iou_crop(window: Window, boxes_xyxy: np.ndarray, rng: np.random.Generator) -
         return window
     plane = np.array(window[2:])
     while True:
-        least_iou = rng.choice(_LEAST_IOUS)
+        least_iou = rng.choice(_MIN_IOUS)
         if least_iou >= 1.0:
             return window
         sizes = (rng.uniform(0.3, 1.0, (_TRIALS, 2)) * plane).astype(np.int64)
@@ -198,7 +198,7 @@ def to_target(boxes_xyxy: np.ndarray, labels: np.ndarray, *, plane_wh: np.ndarra
     """Clip boxes to a plane, drop those under a pixel, there or at `size_hw`, and normalize the rest."""
     boxes = boxes_xyxy.astype(np.float64).reshape(-1, 2, 2).clip(0, plane_wh)
     sides = boxes[:, 1] - boxes[:, 0]
-    kept = (np.minimum(sides, sides * (size_hw[1], size_hw[0]) / plane_wh) >= _LEAST_SIDE).all(1)
+    kept = (np.minimum(sides, sides * (size_hw[1], size_hw[0]) / plane_wh) >= _MIN_SIDE).all(1)
     cxcywh = np.concatenate([boxes.mean(axis=1) / plane_wh, sides / plane_wh], axis=1)[kept]
     return Target(
         labels=torch.from_numpy(labels[kept].astype(np.int64)), boxes=torch.from_numpy(cxcywh.astype(np.float32))

@@ -29,10 +29,10 @@ from rtdetr.errors import RTDETRError, WeightsError
 from rtdetr.files import write_atomically
 from rtdetr.hf.adapters import check_adapter, find_adapter
 from rtdetr.hf.configuration import RTDetrV2Config, categories_of, model_config, own_backbone
-from rtdetr.hf.entries import NETWORK, in_memory, on_disk, renamed
+from rtdetr.hf.entries import NETWORK, ensure_memory_names, to_file_names, to_memory_names
 from rtdetr.text_files import read_text
 from rtdetr.weights.huggingface import INDEX, PICKLED, WEIGHTS, read_entries
-from rtdetr.weights.huggingface_config import OWN_TYPE, inexpressible
+from rtdetr.weights.huggingface_config import OWN_TYPE, unsupported_by_transformers
 from rtdetr.weights.huggingface_fields import CONFIG
 from rtdetr.weights.huggingface_reading import stated_version
 from rtdetr.weights.names import State
@@ -92,7 +92,7 @@ class HuggingFaceFiles(_Base):
             if config is not None and not isinstance(config, PreTrainedConfig):
                 config = RTDetrV2Config.from_pretrained(config)
             if isinstance(config, PreTrainedConfig) and options.get("state_dict"):
-                options["state_dict"] = renamed(options["state_dict"], config)
+                options["state_dict"] = ensure_memory_names(options["state_dict"], config)
             return _frozen_as_built(super().from_pretrained(source, *model_args, config=config, **options))
         hub = {name: options.pop(name) for name in _HUB if name in options}
         source, adapter = find_adapter(source, hub, options)
@@ -117,7 +117,7 @@ class HuggingFaceFiles(_Base):
             with _bad_config(config or source):
                 config, options = cls._configuration(stored, described, options)
         try:
-            entries = in_memory(state, config)
+            entries = to_memory_names(state, config)
         except WeightsError as error:
             raise WeightsError(f"{file}: {error}") from None
         with _source_in_report(source):
@@ -198,7 +198,7 @@ class HuggingFaceFiles(_Base):
             raise WeightsError("expected entries in state_dict, got none; omit it to save the entries of the model")
         self.config.architectures = [type(self).__name__]
         self.config.dtype = str(self.dtype).removeprefix("torch.")
-        foreign = own_backbone(self.config) is not None and bool(inexpressible(model_config(self.config)))
+        foreign = own_backbone(self.config) is not None and bool(unsupported_by_transformers(model_config(self.config)))
         state = self.state_dict() if state_dict is None else dict(state_dict)
         self._write_weights(folder, state, max_shard_size=max_shard_size, variant=variant, foreign=foreign)
         stored = json.loads(self.config.to_json_string(use_diff=True))
@@ -215,7 +215,7 @@ class HuggingFaceFiles(_Base):
 
         `Trainer` of transformers reads a checkpoint file and passes its entries to this method.
         """
-        state_dict = renamed(state_dict, self.config)
+        state_dict = ensure_memory_names(state_dict, self.config)
         if not self._is_detector:
             state_dict = {key.removeprefix("model."): value for key, value in state_dict.items()}
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
@@ -252,7 +252,7 @@ class HuggingFaceFiles(_Base):
         for name, keys in plan.filename_to_tensors.items():
             entries = {key: network[key] for key in keys}
             if not foreign:
-                entries = on_disk(entries, self.config)
+                entries = to_file_names(entries, self.config)
                 if not self._is_detector:
                     entries = {key.removeprefix("model."): value for key, value in entries.items()}
             # the format supports neither strides nor shared memory

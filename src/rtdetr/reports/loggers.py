@@ -65,12 +65,12 @@ class WandbSink:
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "rtdetr"),
             name=folder.resolve().name,
-            id=_known_as("wandb", folder),
+            id=_stored_run_id("wandb", folder),
             resume="allow",
             dir=str(folder),
             config=dict(config),
         )
-        _remember("wandb", folder, self._run.id)
+        _store_run_id("wandb", folder, self._run.id)
         for kind, count in (("step", "iteration"), ("epoch", "epoch")):
             self._run.define_metric(f"{kind}/*", step_metric=f"{kind}/{count}")
 
@@ -95,7 +95,7 @@ class MlflowSink:
 
     def __init__(self, mlflow: ModuleType, folder: Path, *, config: Mapping[str, Any]) -> None:
         self._mlflow = mlflow
-        known = _known_as("mlflow", folder)
+        known = _stored_run_id("mlflow", folder)
         self._is_ours = mlflow.active_run() is None
         if self._is_ours:
             mlflow.start_run(run_id=known, run_name=None if known else folder.resolve().name)
@@ -103,7 +103,7 @@ class MlflowSink:
         if known is None:  # parameters can be logged only once
             parameters = {name: str(value)[:_MLFLOW_LENGTH] for name, value in _leaves(config).items()}
             mlflow.log_params(parameters)
-            _remember("mlflow", folder, self._id)
+            _store_run_id("mlflow", folder, self._id)
 
     def step(self, record: StepRecord) -> None:
         """Log the means of the last steps."""
@@ -137,11 +137,11 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _known_as(logger: str, folder: Path) -> str | None:
+def _stored_run_id(logger: str, folder: Path) -> str | None:
     return _names(folder).get(logger)
 
 
-def _remember(logger: str, folder: Path, name: str) -> None:
+def _store_run_id(logger: str, folder: Path, name: str) -> None:
     text = json.dumps({**_names(folder), logger: name}, indent=1) + "\n"
     write_atomically(folder / NAMES_FILE, lambda path: path.write_text(text, encoding="utf-8"), error=TrainingError)
 

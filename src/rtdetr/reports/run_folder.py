@@ -115,7 +115,7 @@ class EvaluationPages:
     ) -> None:
         self.write()
 
-    def better(self, report: EvaluationReport) -> None:
+    def write_best(self, report: EvaluationReport) -> None:
         """Write the evaluation of the best weights so far, and draw it unless the last drawing was recent."""
         attempt("evaluation.json", lambda: _write_json(self._folder / EVALUATION_FILE, report.to_json()))
         self._pending = report

@@ -36,10 +36,11 @@ def check_space(folder: Path, model: nn.Module, *, keep: int, say: Callable[[str
         free = free_space(folder)
     except OSError:
         return  # unknown on this file system
-    told = f"{folder} has {bytes_text(free)} free"
+    available = f"{folder} has {bytes_text(free)} free"
     if free < last:
         raise TrainingError(
-            f"{told}, but one checkpoint takes {bytes_text(last)}. Free some space, or choose another folder (--output)"
+            f"{available}, but one checkpoint takes {bytes_text(last)}. "
+            "Free some space, or choose another folder (--output)"
         )
     if free < needed:
-        say(f"{told}, but the checkpoints of this run may take {bytes_text(needed)}, including one being written")
+        say(f"{available}, but the checkpoints of this run may take {bytes_text(needed)}, including one being written")

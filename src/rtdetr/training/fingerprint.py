@@ -19,12 +19,12 @@ from torch import Tensor
 from rtdetr.categories import Categories, Category
 from rtdetr.data import DetectionDataset
 from rtdetr.errors import ConfigError, WeightsError
-from rtdetr.training.class_rows import are_ids
+from rtdetr.training.class_rows import checkpoint_rows_are_ids
 from rtdetr.weights.official import read_own, store_categories
 from rtdetr.wording import are, counted, have
 
 _PER_PIXEL = 1000  # coordinates are compared to 1/1000 pixel
-_MOST_NAMES = 5
+_MAX_NAMES = 5
 _CLASSES = "classes"
 Datasets = dict[str, DetectionDataset]
 
@@ -45,7 +45,7 @@ def fingerprint(dataset: DetectionDataset) -> Tensor:
     in_order = np.lexsort((*objects.T[::-1], _images(dataset)))
     objects, starts, sizes_wh = objects[in_order], columns.starts.tolist(), columns.sizes_wh
     rows = [
-        (_number(name.encode(errors="surrogatepass")), _number(size.tobytes() + objects[start:end].tobytes()))
+        (_hash_of(name.encode(errors="surrogatepass")), _hash_of(size.tobytes() + objects[start:end].tobytes()))
         for name, size, start, end in zip(columns.file_names.tolist(), sizes_wh, starts, starts[1:], strict=False)
     ]
     return torch.tensor(rows, dtype=torch.int64).reshape(-1, 2)
@@ -54,12 +54,12 @@ def fingerprint(dataset: DetectionDataset) -> Tensor:
 def class_fingerprint(dataset: DetectionDataset) -> Tensor:
     """Return a hash per class, int64 (classes,): of the images, boxes and crowd flags of its objects, in any order."""
     columns = dataset.annotations
-    files = [_number(name.encode(errors="surrogatepass")) for name in columns.file_names.tolist()]
+    files = [_hash_of(name.encode(errors="surrogatepass")) for name in columns.file_names.tolist()]
     names = np.array(files, dtype=np.int64)[_images(dataset)]
     rows = np.column_stack([columns.labels, names, _objects(dataset)])
     rows = rows[np.lexsort(rows.T[::-1])]
     starts = np.searchsorted(rows[:, 0], np.arange(len(dataset.categories) + 1))
-    numbers = [_number(rows[start:end, 1:].tobytes()) for start, end in itertools.pairwise(starts)]
+    numbers = [_hash_of(rows[start:end, 1:].tobytes()) for start, end in itertools.pairwise(starts)]
     return torch.tensor(numbers, dtype=torch.int64)
 
 
@@ -92,7 +92,7 @@ def with_saved_labels(
     """
     rows = saved.get("rtdetr", {}).get("categories")
     own = datasets["train"].categories.names
-    if rows is None and are_ids(saved, datasets["train"].categories, stated=labels_are_ids):
+    if rows is None and checkpoint_rows_are_ids(saved, datasets["train"].categories, stated=labels_are_ids):
         return datasets  # classes get their rows by id
     if rows is None:
         say("resume: the checkpoint has no class names; assuming the classes of the dataset, in their order")
@@ -108,7 +108,7 @@ def with_saved_labels(
         return datasets
     say(
         f"resume: the dataset lists {len(moved)} of {counted(len(names), 'class')} in a different order than the run: "
-        f"{_some(moved)}; classes are matched by name and keep the labels of the run"
+        f"{_first_names(moved)}; classes are matched by name and keep the labels of the run"
     )
     return _relabeled(datasets, names)
 
@@ -194,7 +194,7 @@ def _renamed(saved: Mapping[str, Any], names: list[str], data: DetectionDataset)
         if len(set(pairs.values())) == len(gone):
             return pairs
     found = ((new, "only in the data:"), (gone, "only in the run:"))
-    differences = "; ".join(f"{text} {_some(listed)}" for listed, text in found if listed)
+    differences = "; ".join(f"{text} {_first_names(listed)}" for listed, text in found if listed)
     why = " Renamed classes cannot be matched, because several have no objects or the same objects." if alike else ""
     raise ConfigError(
         f"resume: the classes of {data.annotations_file} differ from those of the run: {differences}.{why} Resume with "
@@ -209,7 +209,7 @@ def _report_swaps(before: list[int], now: list[int], names: Sequence[str], *, sa
     pairs = [f"{names[now.index(n)]!r} now has those of {names[before.index(n)]!r}" for n in moved]
     if pairs:
         say(
-            f"resume: classes have swapped objects: {'; '.join(pairs[:_MOST_NAMES])}. Classes are matched by name, so "
+            f"resume: classes have swapped objects: {'; '.join(pairs[:_MAX_NAMES])}. Classes are matched by name, so "
             "the model has to relearn them; if the names were swapped by mistake, swap them back"
         )
 
@@ -220,10 +220,10 @@ def _relabeled(datasets: Datasets, names: list[str]) -> Datasets:
     return {part: dataset.with_categories(categories) for part, dataset in datasets.items()}
 
 
-def _number(content: bytes) -> int:
+def _hash_of(content: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little", signed=True)
 
 
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    return ", ".join(map(repr, names[:_MOST_NAMES])) + more
+def _first_names(names: list[str]) -> str:
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return ", ".join(map(repr, names[:_MAX_NAMES])) + more

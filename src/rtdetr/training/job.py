@@ -82,12 +82,12 @@ class Job:
         return self.val_data is not None and ((epoch + 1) % every == 0 or is_last)
 
     @property
-    def has_converged(self) -> bool:
+    def should_stop_early(self) -> bool:
         """Whether `early_stopping` evaluations in a row brought no improvement."""
         limit = self.config.early_stopping
         return limit is not None and self.state.progress.evaluations_since_best >= limit
 
-    def decisive(self, report: EvaluationReport) -> float:
+    def selection_metric(self, report: EvaluationReport) -> float:
         """Return the value of the metric that selects the best weights."""
         return float(getattr(report.metrics, self.config.best_metric))
 

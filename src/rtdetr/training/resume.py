@@ -125,8 +125,8 @@ def _by_name(
     place = {name: index for index, name in enumerate(name for group in trained for name in group)}
     names = [name for group in now for name in group]
     new, gone = set(names) - place.keys(), place.keys() - set(names)
-    told = [f"{counted(len(new), 'tensor')} {are(new)} now trained, starting with zero moments"] if new else []
-    told += [f"{counted(len(gone), 'tensor')} {are(gone)} no longer trained"] if gone else []
-    if told:
-        _log.warning("resume: %s", "; ".join(told))
+    changes = [f"{counted(len(new), 'tensor')} {are(new)} now trained, starting with zero moments"] if new else []
+    changes += [f"{counted(len(gone), 'tensor')} {are(gone)} no longer trained"] if gone else []
+    if changes:
+        _log.warning("resume: %s", "; ".join(changes))
     return {index: moments[place[name]] for index, name in enumerate(names) if name in place and place[name] in moments}

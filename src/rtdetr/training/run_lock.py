@@ -40,7 +40,7 @@ def one_run_per_process() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def claimed(job: Job, *, resume: Mapping[str, Any] | None, dry_run: bool) -> Iterator[None]:
+def lock_run_folder(job: Job, *, resume: Mapping[str, Any] | None, dry_run: bool) -> Iterator[None]:
     """Lock the folder of the run, and write config.json and plan.txt; called in the main process only.
 
     Args:

@@ -23,7 +23,7 @@ from rtdetr.models.recompute import recompute_activations
 from rtdetr.recipes.plan import SplitCounts, describe
 from rtdetr.reports.progress import Progress
 from rtdetr.training.checkpoint import TrainingState
-from rtdetr.training.class_rows import are_ids, with_rows_of_classes
+from rtdetr.training.class_rows import checkpoint_rows_are_ids, with_one_row_per_class
 from rtdetr.training.distributed import Processes, wrap
 from rtdetr.training.ema import ModelEMA
 from rtdetr.training.fingerprint import Datasets, fingerprints, report_changes, with_saved_labels
@@ -61,7 +61,7 @@ def prepare(
         datasets = with_saved_labels(resume, datasets, say=say, labels_are_ids=config.labels_are_ids)
     train_data = datasets["train"]
     data_marks = fingerprints(datasets)
-    model = _first_model(config, train_data.categories, device=device, is_new=resume is None, dry_run=dry_run)
+    model = _build_initial_model(config, train_data.categories, device=device, is_new=resume is None, dry_run=dry_run)
     loader = _build_loader(config, train_data, model, device=device, processes=processes, transforms=transforms)
     description = _describe(config, model, datasets, loader, device=device, dtype=dtype, processes=processes)
     state = _build_state(config, model, loader, device=device, dtype=dtype, processes=processes)
@@ -89,7 +89,7 @@ def prepare(
     )
 
 
-def _first_model(
+def _build_initial_model(
     config: TrainConfig, categories: Categories, *, device: torch.device, is_new: bool, dry_run: bool
 ) -> RTDETR:
     """Build the network, load the starting weights of a new run, and freeze layers."""
@@ -196,8 +196,8 @@ def _restore_run(
 ) -> None:
     """Restore the state of a run from a checkpoint, and report what has changed since."""
     categories, epochs = datasets["train"].categories, config.recipe.epochs
-    if are_ids(resume, categories, stated=config.labels_are_ids):
-        resume = with_rows_of_classes(resume, categories, trained=state.trained, say=say)
+    if checkpoint_rows_are_ids(resume, categories, stated=config.labels_are_ids):
+        resume = with_one_row_per_class(resume, categories, trained=state.trained, say=say)
     restore(resume, state, rank=processes.rank)
     if (state.progress.epoch, state.progress.batch) > (epochs, 0):
         raise ConfigError(

@@ -14,7 +14,7 @@ from rtdetr.weights import LoadedWeights, default_categories, load_backbone, rea
 
 _log = logging.getLogger(__name__)
 # network settings that the weights depend on but that are not visible in their entries
-_UNSEEN = ("encoder.num_heads", "encoder.temperature", "decoder.num_heads", "pixel_mean", "pixel_std")
+_HIDDEN_SETTINGS = ("encoder.num_heads", "encoder.temperature", "decoder.num_heads", "pixel_mean", "pixel_std")
 
 
 def load_starting_weights(config: TrainConfig, model: RTDETR, categories: Categories, *, dry_run: bool) -> None:
@@ -46,7 +46,7 @@ def load_starting_weights(config: TrainConfig, model: RTDETR, categories: Catego
         return
     if config.weights is not None:
         loaded = read_checkpoint(config.weights, model=config.network or config.model)
-        _check_unseen(config.weights, loaded.stated, model.config)
+        _check_hidden_settings(config.weights, loaded.stated, model.config)
         names = _names_of_rows(loaded, categories, labels_are_ids=config.labels_are_ids)
         report = transfer(model, loaded.state, source_names=names, target_names=categories.names)
         _log.info("loaded weights from %s: %s", loaded.path, report)
@@ -80,13 +80,13 @@ def _names_of_rows(loaded: LoadedWeights, categories: Categories, *, labels_are_
     return None
 
 
-def _check_unseen(weights: str, stated: ModelConfig | None, config: ModelConfig) -> None:
+def _check_hidden_settings(weights: str, stated: ModelConfig | None, config: ModelConfig) -> None:
     """Reject weights that were trained with other settings, for settings that are not visible in the weights.
 
     Raises:
         ConfigError: a setting differs; the message says what to set.
     """
-    for name in () if stated is None else _UNSEEN:
+    for name in () if stated is None else _HIDDEN_SETTINGS:
         theirs, ours = (attrgetter(name)(one) for one in (stated, config))
         if theirs != ours and not (theirs is None and name.startswith("pixel_")):  # not stated: the run may set it
             value = str(list(theirs) if isinstance(theirs, tuple) else theirs).replace(" ", "")

@@ -21,9 +21,9 @@ from rtdetr.training.job import Job
 from rtdetr.wording import counted
 
 CPU_OUT_OF_MEMORY = "can't allocate memory"
-MOST_SKIPPED = 10  # steps in a row before the run ends
-MOST_OVERFLOWS = 40  # the same in float16, whose scaler begins at 2^16 and halves each time
-MOST_SAVED = 5  # bad batches kept per run and process
+MAX_SKIPPED = 10  # steps in a row before the run ends
+MAX_OVERFLOWS = 40  # the same in float16, whose scaler begins at 2^16 and halves each time
+MAX_SAVED = 5  # bad batches kept per run and process
 
 
 class StepResult(NamedTuple):
@@ -54,15 +54,15 @@ def train_step(job: Job, images: Tensor, targets: list[Target]) -> StepResult:
     broken = [f"{name} is {value}" for name, value in terms.items() if not math.isfinite(value)]
     if broken:
         more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
-        return _refuse(job, images, targets, f"the loss is not finite ({', '.join(broken[:3])}{more})", terms)
+        return _reject_step(job, images, targets, f"the loss is not finite ({', '.join(broken[:3])}{more})", terms)
     scaler.unscale_(optimizer)  # the scaler does nothing unless the precision is float16
     norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), recipe.clip_max_norm or math.inf).item()
     if not (math.isfinite(norm) or scaler.is_enabled()):
-        return _refuse(job, images, targets, f"the gradient is not finite ({norm}) although the loss is", terms)
+        return _reject_step(job, images, targets, f"the gradient is not finite ({norm}) although the loss is", terms)
     if math.isfinite(norm):
         state.progress.skipped = 0
-    elif state.progress.skipped >= MOST_OVERFLOWS:
-        return _refuse(job, images, targets, f"the gradient is not finite ({norm}) in float16", terms)
+    elif state.progress.skipped >= MAX_OVERFLOWS:
+        return _reject_step(job, images, targets, f"the gradient is not finite ({norm}) in float16", terms)
     else:
         state.progress.skipped += 1
     scaler.step(optimizer)
@@ -133,7 +133,7 @@ def _split(images: Tensor, targets: list[Target], parts: int) -> Iterator[tuple[
         done += len(some_images)
 
 
-def _refuse(job: Job, images: Tensor, targets: list[Target], problem: str, terms: dict[str, float]) -> StepResult:
+def _reject_step(job: Job, images: Tensor, targets: list[Target], problem: str, terms: dict[str, float]) -> StepResult:
     """Undo the step and save its batch; then stop the run or skip the step."""
     progress = job.state.progress
     job.state.optimizer.zero_grad()
@@ -143,8 +143,8 @@ def _refuse(job: Job, images: Tensor, targets: list[Target], problem: str, terms
     content = {"images": images.cpu(), "targets": targets, "image_ids": ids, "terms": terms}
 
     saved = f"the batch is saved as {file}"
-    if len(list(job.folder.glob(f"bad_batch_*_rank{job.processes.rank}.pt"))) >= MOST_SAVED:
-        saved = f"the batch is not saved, because the folder already has {MOST_SAVED} such batches"
+    if len(list(job.folder.glob(f"bad_batch_*_rank{job.processes.rank}.pt"))) >= MAX_SAVED:
+        saved = f"the batch is not saved, because the folder already has {MAX_SAVED} such batches"
     else:
         try:
             write_atomically(file, lambda temporary: torch.save(content, temporary), error=TrainingError)
@@ -154,11 +154,11 @@ def _refuse(job: Job, images: Tensor, targets: list[Target], problem: str, terms
         f"in step {progress.iteration + 1}, batch {progress.batch + 1} of epoch {progress.epoch + 1}, "
         f"image ids {', '.join(map(str, ids))}; {saved}"
     )
-    if job.config.recipe.non_finite == "skip" and progress.skipped <= MOST_SKIPPED:
+    if job.config.recipe.non_finite == "skip" and progress.skipped <= MAX_SKIPPED:
         if job.processes.is_main:
             job.log.warning("%s, %s. The step is skipped", problem, place)
         return StepResult(terms, math.nan, skipped=True)
-    often = f" {counted(progress.skipped, 'step')} in a row" if progress.skipped > MOST_SKIPPED else ""
+    often = f" {counted(progress.skipped, 'step')} in a row" if progress.skipped > MAX_SKIPPED else ""
     last = job.folder / LAST_FILE
     kept = f"{last} still contains an earlier step" if last.exists() else "No checkpoint had been written yet"
     raise TrainingError(

@@ -26,7 +26,7 @@ from rtdetr.training.distributed import join
 from rtdetr.training.fingerprint import Datasets
 from rtdetr.training.job import Job, MakeDetector
 from rtdetr.training.rehearsal import rehearse
-from rtdetr.training.run_lock import claimed, one_run_per_process
+from rtdetr.training.run_lock import lock_run_folder, one_run_per_process
 from rtdetr.training.setup import prepare
 from rtdetr.training.signals import StopSignals
 from rtdetr.training.step import train_step
@@ -90,7 +90,7 @@ def run(
             transforms=transforms,
             dry_run=dry_run,
         )
-        with claimed(job, resume=resume, dry_run=dry_run) if processes.is_main else contextlib.nullcontext():
+        with lock_run_folder(job, resume=resume, dry_run=dry_run) if processes.is_main else contextlib.nullcontext():
             if dry_run:
                 last = job.folder / LAST_FILE
                 return TrainResult(job.folder, None, None, last, finished=False, plan=job.description)
@@ -118,7 +118,7 @@ def _run(job: Job) -> TrainResult:
     with (
         StopSignals(patient=job.processes.world_size > 1) as stop,
         EvaluationPages(job.folder, font=job.config.font) if is_main else contextlib.nullcontext() as pages,
-        _log(job) as log,
+        _open_log(job) as log,
     ):
         log.say(job.description)
         if pages is not None:
@@ -158,7 +158,7 @@ def _train_epochs(job: Job, *, log: RunLog | SilentLog, stop: StopSignals, pages
     if progress.epoch >= job.config.recipe.epochs:
         done = counted(progress.epoch, "epoch")
         log.say(f"nothing left to do: the run has finished its {done}. To train longer: --epochs N")
-    while progress.epoch < job.config.recipe.epochs and not job.has_converged:
+    while progress.epoch < job.config.recipe.epochs and not job.should_stop_early:
         stopped = _train_epoch(job, log=log, stop=stop)
         _save(job, log, keep=job.config.keep_last)  # before the evaluation, which can take minutes, too
         if stopped:
@@ -166,16 +166,16 @@ def _train_epochs(job: Job, *, log: RunLog | SilentLog, stop: StopSignals, pages
             log.say(f"{signal}: stopped after step {progress.iteration}. Resume with --resume {job.folder}")
             return signal
         report = job.evaluate() if job.is_evaluated(progress.epoch) else None
-        found = job.processes.broadcast(None if report is None else (job.decisive(report), report.metrics.ap))
+        found = job.processes.broadcast(None if report is None else (job.selection_metric(report), report.metrics.ap))
         improved = found is not None and progress.note(found[0], ap=found[1], metric=job.config.best_metric)
         log.end_epoch(None if report is None else report.metrics.numbers)
         progress.epoch, progress.batch = progress.epoch + 1, 0
         if improved and report is not None and pages is not None:  # in the main process
             progress.thresholds = report.best_f1_thresholds
             _save_best(job, log)
-            pages.better(report)
+            pages.write_best(report)
         _save(job, log)
-    if job.has_converged and progress.epoch < job.config.recipe.epochs:
+    if job.should_stop_early and progress.epoch < job.config.recipe.epochs:
         log.say(f"stopped early: no improvement in the last {counted(progress.evaluations_since_best, 'evaluation')}")
     return None
 
@@ -188,7 +188,7 @@ def _save_best(job: Job, log: RunLog | SilentLog) -> None:
         log.say(f"{error} Training continues without saving the weights of this evaluation as best.pth")
 
 
-def _log(job: Job) -> RunLog | SilentLog:
+def _open_log(job: Job) -> RunLog | SilentLog:
     """Return the log of the main process; other processes are silent."""
     if not job.processes.is_main:
         return SilentLog()

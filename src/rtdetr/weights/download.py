@@ -60,7 +60,7 @@ def download(url: str, *, sha256: str | None = None) -> Path:
         with _lock(path):
             if not path.is_file():  # another process may have downloaded it in the meantime
                 partial = _fetch(source, path, by_hand)
-                _expect(partial, sha256, f"the download of {source}", "It was deleted; try again.", delete=True)
+                _check_hash(partial, sha256, f"the download of {source}", "It was deleted; try again.", delete=True)
                 os.replace(partial, path)
     _verify(path, sha256)
     return path
@@ -96,9 +96,9 @@ def _verify(path: Path, sha256: str | None) -> None:
     if sha256 is None and sidecar.is_file():
         recorded = sidecar.read_text(encoding="utf-8", errors="replace").split()
         advice = f"Delete it and {sidecar.name}, then try again."
-        _expect(path, recorded[0] if recorded else "", f"{path}, which changed since its first use,", advice)
+        _check_hash(path, recorded[0] if recorded else "", f"{path}, which changed since its first use,", advice)
         return
-    actual = _expect(path, sha256, str(path), "Delete the file and try again.")
+    actual = _check_hash(path, sha256, str(path), "Delete the file and try again.")
     if not sidecar.is_file():
         try:
             line = f"{actual}  {path.name}\n"
@@ -109,7 +109,7 @@ def _verify(path: Path, sha256: str | None) -> None:
             log.info("cannot record the hash of %s: the cache is read-only", path)
 
 
-def _expect(path: Path, sha256: str | None, what: str, advice: str, *, delete: bool = False) -> str:
+def _check_hash(path: Path, sha256: str | None, what: str, advice: str, *, delete: bool = False) -> str:
     """Check the hash of a file; None accepts any hash."""
     with _store(lambda: path.open("rb")) as file:
         actual = hashlib.file_digest(file, "sha256").hexdigest()

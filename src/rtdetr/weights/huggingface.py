@@ -27,7 +27,7 @@ from rtdetr.errors import WeightsError
 from rtdetr.files import write_atomically
 from rtdetr.text_files import read_text
 from rtdetr.weights.assumptions import NAMES
-from rtdetr.weights.huggingface_config import OWN_TYPE, inexpressible, write_config
+from rtdetr.weights.huggingface_config import OWN_TYPE, unsupported_by_transformers, write_config
 from rtdetr.weights.huggingface_fields import CONFIG, check_backbone
 from rtdetr.weights.huggingface_preprocessor import (
     PREPROCESSOR,
@@ -136,7 +136,7 @@ def write_huggingface(
     Raises:
         WeightsError: the files cannot be written.
     """
-    foreign = inexpressible(config)
+    foreign = unsupported_by_transformers(config)
     entries = state if foreign else to_huggingface(state)
     # the format supports neither strides nor shared memory
     entries = {key: value.clone(memory_format=torch.contiguous_format) for key, value in entries.items()}

@@ -68,7 +68,7 @@ _STAGES = {
 BACKBONE_REPEATS = {"depths", "embedding_size", "hidden_sizes"}
 
 
-def inexpressible(config: ModelConfig) -> list[str]:
+def unsupported_by_transformers(config: ModelConfig) -> list[str]:
     """Return the settings of a model that transformers' RTDetr and RTDetrV2 have no field for; empty if supported."""
     decoder, encoder = config.decoder, config.encoder
     reasons = {
@@ -90,7 +90,7 @@ def write_config(config: ModelConfig, *, categories: Categories | None, dtype: s
     """Return the content of config.json for a model that transformers supports.
 
     Args:
-        config: the model; `inexpressible(config)` is empty.
+        config: the model; `unsupported_by_transformers(config)` is empty.
         categories: its classes; None: numbered classes.
         dtype: type of the stored weights, such as "float32".
     """

@@ -103,7 +103,7 @@ def read_description(stored: dict[str, Any], state: State, *, described: Metadat
     observation = observe(state)
     if stated_version(stored) not in (None, observation.version):
         raise contradiction("model_type", stored["model_type"], TYPES[observation.version][0])
-    own = _own(stored, observation, described)
+    own = _own_description(stored, observation, described)
     if own is None and described is not None and not _fits(described.config, observation):
         raise WeightsError("the description of the model does not match its entries")
     stated = own or described
@@ -128,7 +128,7 @@ def read_description(stored: dict[str, Any], state: State, *, described: Metadat
     return Metadata(config, categories, stated.thresholds if stated else None)
 
 
-def _own(stored: dict[str, Any], observation: Observation, described: Metadata | None) -> Metadata | None:
+def _own_description(stored: dict[str, Any], observation: Observation, described: Metadata | None) -> Metadata | None:
     """Return our description of a model of our own type; None if its config.json has transformers' fields.
 
     What config.json omits is taken from the description in the header of the weights.

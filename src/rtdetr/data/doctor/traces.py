@@ -19,7 +19,7 @@ _PARENTS = ("images", "jpegimages", "annotations", "labels")  # can have a folde
 _OTHER_WORDS = {"annotation", "annotations", "data", "image", "images", "img", "imgs", "label", "labels", "set", "xml"}
 
 
-def trace_of(split: str, root: Path, *, around: Iterable[Path], used: set[str]) -> str:
+def find_trace(split: str, root: Path, *, around: Iterable[Path], used: set[str]) -> str:
     """Describe the traces of a split that cannot be read: folders and annotation files named after it.
 
     A folder with files of another split does not count. Images alone are a trace of "train" and "val", but not of

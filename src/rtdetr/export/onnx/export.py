@@ -86,7 +86,9 @@ def _build(network: RTDETR, options: ExportOptions) -> onnx.ModelProto:
     else:
         best = processing.best_queries if options.one_label else processing.best_pairs
         found = best(g, logits, batch=batch, **counts)
-        processing.detections(g, found, boxes, sizes_wh, nms_iou=options.nms_iou, num_classes=network.config.num_classes)
+        processing.detections(
+            g, found, boxes, sizes_wh, nms_iou=options.nms_iou, num_classes=network.config.num_classes
+        )
     proto = g.model(
         inputs=_inputs(network, options, size_hw), outputs=_outputs(network, options), name=network.config.name
     )
