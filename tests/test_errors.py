@@ -9,7 +9,7 @@ from rtdetr.export import RefusedExportError
 
 
 @pytest.mark.parametrize("quoted", ["'{}'", '"{}"', "{}"])
-def test_a_long_value_is_cut_and_what_was_expected_stays(quoted):
+def test_a_long_value_is_shortened_but_not_the_rest_of_the_message(quoted):
     value = quoted.format("a" * 5000 + "z")
     text = str(ConfigError(f"model: expected a name, got {value}. Run 'rtdetr models' for the list"))
     assert text.startswith(f"model: expected a name, got {value[:100]}")
@@ -36,7 +36,7 @@ def test_errors_cross_processes():
     assert one_line(RefusedExportError("no", None)) == "ExportError: no"
 
 
-def test_what_another_process_has_said_is_no_news(tmp_path, monkeypatch) -> None:
+def test_messages_of_another_process_are_not_repeated(tmp_path, monkeypatch) -> None:
     assert is_first_report("a") and is_first_report("a")  # alone
     monkeypatch.setenv(LOG_RECORDS_VARIABLE, str(tmp_path))
     assert [is_first_report(line) for line in ("a", "a", "b", "ä\udcff", "b")] == [True, False, True, True, False]

@@ -114,7 +114,7 @@ def test_cpp_finds_the_same_objects(name, built, tmp_path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PROGRAMS)
 @pytest.mark.parametrize("content", [b"", b"P5\n2 2\n255\n1234", b"P6\n2 2\n255\n12", b"P6\n999999 1\n255\n"])
-def test_cpp_refuses_broken_pictures(name, built, tmp_path, content) -> None:
+def test_cpp_refuses_broken_images(name, built, tmp_path, content) -> None:
     (tmp_path / "broken.ppm").write_bytes(content)
     command = [program(built, name), tmp_path / "absent", tmp_path / "broken.ppm"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

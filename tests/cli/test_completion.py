@@ -72,16 +72,16 @@ def test_formats() -> None:
 @pytest.mark.parametrize(
     "line", ["predict ./ima", "predict --model ./best", "data check ", "train --config ", "predict --font "]
 )
-def test_files_are_left_to_the_shell(line: str) -> None:
+def test_file_names_are_completed_by_the_shell(line: str) -> None:
     assert words(f"rtdetr {line}") == []
 
 
 @pytest.mark.parametrize("line", ["nonsense --x", "predict a.jpg --max-pixels many --devi", "train --epochs x --dev"])
-def test_a_mistake_on_the_line_prints_nothing(line: str) -> None:
+def test_a_mistyped_command_prints_nothing(line: str) -> None:
     assert words(f"rtdetr {line}") in ([], ["--device"])
 
 
-def test_the_help_of_an_option_names_the_words_of_the_table() -> None:
+def test_completion_words_appear_in_the_help() -> None:
     group = typer.main.get_command(app)
     assert isinstance(group, LazyGroup)
     context = group.make_context("rtdetr", [], resilient_parsing=True)

@@ -51,7 +51,7 @@ def test_a_file_and_its_numbers(tmp_path, dataset) -> None:  # noqa: F811
 
 
 @pytest.mark.slow
-def test_by_way_of_export(tmp_path, dataset) -> None:  # noqa: F811
+def test_export_with_precision_int8(tmp_path, dataset) -> None:  # noqa: F811
     save_weights(trained_model(), tmp_path / "model.pth", categories=CATEGORIES)
     data = dataset.sources[0].annotations_file
     command = ["export", tmp_path / "model.pth", "-o", tmp_path / "int8.onnx", "--precision", "int8", "--data", data]
@@ -63,7 +63,7 @@ def test_by_way_of_export(tmp_path, dataset) -> None:  # noqa: F811
 
 
 @pytest.mark.slow
-def test_pictures_without_annotations(tmp_path, caplog) -> None:
+def test_images_without_annotations(tmp_path, caplog) -> None:
     save_weights(trained_model(), tmp_path / "model.pth", categories=CATEGORIES)
     for number, picture in enumerate(pictures()[0]):
         picture.save(tmp_path / f"{number}.png")
@@ -75,7 +75,7 @@ def test_pictures_without_annotations(tmp_path, caplog) -> None:
 
 
 @pytest.mark.slow
-def test_a_loss_that_stays_is_refused(tmp_path, dataset, monkeypatch) -> None:  # noqa: F811
+def test_too_large_a_drop_of_ap_is_refused(tmp_path, dataset, monkeypatch) -> None:  # noqa: F811
     save_weights(trained_model(), tmp_path / "model.pth", categories=CATEGORIES)
     losses = iter([0.9])
     monkeypatch.setattr(module, "measure_ap", lambda *arguments, **options: next(losses, 0.2))

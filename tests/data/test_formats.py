@@ -71,7 +71,7 @@ def test_a_missing_split_says_what_was_looked_for(folders, kind):
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_of_nothing_says_what_was_looked_for(tmp_path):
+def test_an_empty_folder_says_what_was_looked_for(tmp_path):
     with pytest.raises(
         DatasetError, match=r"COCO.*'names' \(YOLO\).*ImageSets/Main/val\.txt.*\(Pascal VOC\)"
     ) as caught:

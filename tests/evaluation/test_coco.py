@@ -165,7 +165,7 @@ def perfect(dataset):
 
 
 @pytest.mark.parametrize("ids", [[0, 1, 2], [1, 2, 3], [3, 7, 90], [-4, 100, 2**40]])
-def test_any_ids_give_the_same_numbers_and_come_back(tmp_path, ids):
+def test_any_ids_give_the_same_numbers_and_are_returned(tmp_path, ids):
     content = crowded_document(0)
     new_id = dict(zip([3, 7, 90], ids, strict=True))
     for row in content["categories"]:

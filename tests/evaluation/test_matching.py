@@ -63,7 +63,7 @@ def one_after_the_other(pairs, num_detections, num_objects):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_rounds_give_what_a_loop_gives(seed):
+def test_rounds_equal_a_loop(seed):
     rng = np.random.default_rng(seed)
     detections, objects = np.divmod(rng.permutation(30 * 12)[:150], 12)
     pairs = Pairs(detections, objects, rng.choice([0.5, 0.6, 0.7], 150)).best_first()
@@ -71,7 +71,7 @@ def test_rounds_give_what_a_loop_gives(seed):
     np.testing.assert_array_equal(result, one_after_the_other(pairs, 30, 12))
 
 
-def test_a_hundred_detections_of_an_image_and_class_count(tmp_path):
+def test_at_most_100_detections_per_image_and_class_count(tmp_path):
     weak = [("cat", (500, 400, 9, 9), 0.9)] * 100 + [("cat", SQUARE, 0.1), ("dog", SQUARE, 0.1)]
     report = scene_report(tmp_path, [[("cat", SQUARE)], []], [weak, [("cat", SQUARE, 0.05)]])
     assert np.bincount(report.matches.labels).tolist() == [101, 1]

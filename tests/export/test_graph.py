@@ -109,6 +109,6 @@ def test_resizing_needs_a_size(model):
         ({"precision": "int8", "preprocess": True}, "cannot be quantized"),
     ],
 )
-def test_options_that_cannot_be(values, message):
+def test_invalid_options(values, message):
     with pytest.raises(ConfigError, match=message):
         ExportOptions(**values)

@@ -163,7 +163,7 @@ def test_float16(model):
     ("precision", "message"),
     [("bf16", "expected fp32, fp16 or int8 for format onnx.* no bfloat16"), ("int8", "images to calibrate on")],
 )
-def test_precisions_that_this_format_has_not(model, tmp_path, precision, message):
+def test_unsupported_precisions(model, tmp_path, precision, message):
     with pytest.raises(ConfigError, match=message):
         export(model, tmp_path / "model.onnx", options=ExportOptions(precision=precision))
 
@@ -197,7 +197,7 @@ def test_number_of_operators():
 
 
 @pytest.mark.parametrize("size_hw", [(1, 1), (33, 50), (200, 121), (64, 64)])
-def test_a_picture_of_any_size(model, size_hw):
+def test_an_image_of_any_size(model, size_hw):
     network, proto = built(model, preprocess=True)
     picture = np.random.default_rng(1).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
     with torch.inference_mode():

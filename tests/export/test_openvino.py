@@ -36,7 +36,7 @@ def test_the_description_survives(tiny) -> None:
     assert sorted(file.name for file in tiny.path.parent.iterdir()) == ["tiny.bin", "tiny.xml"]
 
 
-def test_an_empty_and_a_one_pixel_picture(tiny) -> None:
+def test_an_empty_and_a_one_pixel_image(tiny) -> None:
     detector = load(tiny.path, device="cpu")
     black = Image.new("RGB", (31, 17))
     found = detector([black, np.zeros((1, 1, 3), np.uint8)], threshold=0.9)
@@ -54,7 +54,7 @@ def test_the_best_class_of_each_query(tmp_path) -> None:
     assert_same_detections(*([[x.labels], [x.boxes_xyxy], [x.scores]] for x in (found, expected)), atol=1e-4)
 
 
-def test_what_the_format_has_not_is_refused(tmp_path) -> None:
+def test_unsupported_options_are_refused(tmp_path) -> None:
     model = build_model("test-tiny", num_classes=3)
     with pytest.raises(ConfigError, match="INT8 needs images to calibrate on: pass a dataset"):
         exported(model, tmp_path / "a.xml", precision="int8")
@@ -84,7 +84,7 @@ def test_same_detections_as_pytorch(tmp_path, precision, dynamic) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size_hw", [(64, 64), (SIZE, SIZE), (96, 160), (224, 64)])
-def test_free_axes_run_at_any_size_and_number(tmp_path, size_hw) -> None:
+def test_dynamic_axes_accept_any_size_and_batch(tmp_path, size_hw) -> None:
     result = exported(trained_model(), tmp_path / "model.xml", dynamic_batch=True, dynamic_size=True)
     detector, reference = load(result.path, device="cpu", precision="float32"), trained_detector()
     images = [image.resize((size_hw[1], size_hw[0])) for image in pictures()[0]]

@@ -61,7 +61,7 @@ def test_wrong_settings_are_refused_first(dataset, path, settings, message) -> N
         quantized("absent.pth", path, data=dataset, **settings)
 
 
-def test_calibration_needs_pictures(dataset, tmp_path) -> None:
+def test_calibration_needs_images(dataset, tmp_path) -> None:
     source = Source(build_model("test-tiny", num_classes=3), CATEGORIES)
     with pytest.raises(InputError, match="at least one image"):
         quantized(source, tmp_path / "model.onnx", data=dataset, images=[])

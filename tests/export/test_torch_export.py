@@ -46,7 +46,7 @@ def test_a_program_gives_the_graphs_numbers_and_its_description(model, tmp_path)
     ("settings", "message"),
     [({"precision": "int8"}, "expected fp32, fp16 or bf16"), ({"nms_iou": 0.5}, "no NMS")],
 )
-def test_what_the_format_has_not_is_refused(model, tmp_path, settings, message) -> None:
+def test_unsupported_options_are_refused(model, tmp_path, settings, message) -> None:
     with pytest.raises(ConfigError, match=message):
         exported(model, tmp_path / "model.pt2", **settings)
 
@@ -68,7 +68,7 @@ def test_same_detections(tmp_path, precision) -> None:
 
 
 @pytest.mark.slow
-def test_free_axes(model, tmp_path) -> None:
+def test_dynamic_axes(model, tmp_path) -> None:
     # in a process of its own: here the tests' type checks take free sizes for wrong ones
     save_weights(model, tmp_path / "model.pth", categories=CATEGORIES)
     options = ["--format", "torch", "--dynamic", "batch,size", "--no-check", "--output", tmp_path / "model.pt2"]
@@ -87,7 +87,7 @@ def test_free_axes(model, tmp_path) -> None:
 
 
 @pytest.mark.slow
-def test_pictures_of_any_size_go_into_the_graph(model, tmp_path) -> None:
+def test_images_of_any_size_are_resized_in_the_graph(model, tmp_path) -> None:
     result = exported(model, tmp_path / "model.pt2", preprocess=True)
     program = torch.export.load(result.path).module()
     for height, width in ((480, 640), (33, 71)):

@@ -189,7 +189,7 @@ def test_every_mode_gives_three_channels(mode: str) -> None:
     assert got.std() > 0.1
 
 
-def test_exif_rotation_is_applied_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_exif_rotation_is_applied_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     image_inputs._warn_once.cache_clear()
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -221,7 +221,7 @@ def test_exif_rotation_is_applied_and_said(tmp_path: Path, caplog: pytest.LogCap
         (Image.new("RGB", (0, 5)), "at least 1x1"),
     ],
 )
-def test_what_is_no_image_is_named(image: Any, problem: str) -> None:
+def test_invalid_images_are_named(image: Any, problem: str) -> None:
     with pytest.raises(InputError, match=problem.replace("(", r"\(").replace(")", r"\)")):
         RTDetrImageProcessor()(image)
 
@@ -311,7 +311,7 @@ def test_post_processing_equals_transformers(target_sizes: Any, threshold: float
 
 
 @pytest.mark.filterwarnings("ignore:Implicit dimension choice for softmax")
-def test_softmax_is_over_the_classes_the_last_one_too() -> None:
+def test_softmax_is_over_all_classes_including_the_last() -> None:
     """Transformers takes it over the images of a batch, so that one image alone has nothing but ones."""
     result = outputs(num_images=1)
     result.logits[0, 3, 4] = 20.0
@@ -431,7 +431,7 @@ def test_files_open_in_transformers_and_the_reverse(change: dict[str, Any], tmp_
         max_leaves=12,
     )
 )
-def test_strangers_annotations_give_labels_or_an_input_error(annotation: Any) -> None:
+def test_random_annotations_give_labels_or_an_input_error(annotation: Any) -> None:
     processor = RTDetrImageProcessor(do_resize=False)
     try:
         labels = processor(np.zeros((8, 8, 3), np.uint8), [annotation])["labels"][0]

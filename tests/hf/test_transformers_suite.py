@@ -20,7 +20,7 @@ KNOWN = ("test_batching_equivalence", "test_eager_matches_sdpa_inference")
 
 @pytest.mark.slow
 @pytest.mark.skipif("TRANSFORMERS_TESTS" not in os.environ, reason="TRANSFORMERS_TESTS names no folder of tests")
-def test_what_stock_classes_pass(tmp_path: Path) -> None:
+def test_tests_that_stock_classes_pass(tmp_path: Path) -> None:
     pytest.importorskip("parameterized")
     report, settings = tmp_path / "report.xml", tmp_path / "pytest.ini"
     settings.write_text("[pytest]\n")  # not ours, by which a warning is an error

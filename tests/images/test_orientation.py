@@ -77,7 +77,7 @@ def test_an_image_that_the_caller_opened_is_left_as_it_is(tmp_path):
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
-def test_pages_and_bands_of_tiff_files_are_turned_as_one(tmp_path, orientation):
+def test_pages_and_bands_of_tiff_files_are_rotated_together(tmp_path, orientation):
     tifffile = pytest.importorskip("tifffile")
     levels = np.random.default_rng(0).integers(0, 65536, (5, 8, 5), dtype=np.uint16)
     as_stored = {5: levels.transpose(1, 0, 2), 6: np.rot90(levels, 1), 7: np.rot90(levels.transpose(1, 0, 2), 2)}

@@ -26,7 +26,7 @@ def test_the_sizes_are_those_of_the_files(tmp_path):
 
 
 @pytest.mark.parametrize(("share", "said"), [(0.9, None), (1.1, True), (4.1, False)])
-def test_room_is_looked_for_before_the_first_step(tmp_path, monkeypatch, share, said):
+def test_disk_space_is_checked_before_the_first_step(tmp_path, monkeypatch, share, said):
     model = torch.nn.Linear(1000, 1000, bias=False)  # 4 MB; a checkpoint has four times as much
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=int(share * 16e6)))
     heard: list[str] = []
@@ -46,7 +46,7 @@ def test_room_is_looked_for_before_the_first_step(tmp_path, monkeypatch, share, 
     assert not folder.exists()
 
 
-def test_a_run_without_room_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+def test_a_run_without_disk_space_is_refused_before_writing(tmp_path, monkeypatch):
     data = write_folder(tmp_path / "data")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with only_the_loop(), pytest.raises(TrainingError, match=r"1\.0 kB free"):

@@ -160,7 +160,7 @@ def test_every_process_evaluates_the_weights_that_are_saved(data, tmp_path):
     assert first == second and set(first) == {0.0}
 
 
-def test_a_batch_in_parts_gives_the_same_steps(data, one_process, tmp_path):
+def test_gradient_accumulation_gives_the_same_steps(data, one_process, tmp_path):
     whole_losses, whole = one_process
     parts_losses, parts = six_steps(data, tmp_path / "parts", accumulate=3)
     assert parts_losses == pytest.approx(whole_losses, abs=1e-9)
@@ -203,7 +203,7 @@ def test_a_run_of_two_processes_from_the_command_line(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_error_of_all_processes_is_said_once(tmp_path):
+def test_an_error_of_all_processes_is_printed_once(tmp_path):
     command = [sys.executable, "-m", "rtdetr", "train", str(tmp_path / "none"), "--model", "test-tiny"]
     command += ["--processes", "2", "--output", str(tmp_path / "run")]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=300)
@@ -228,7 +228,7 @@ def test_how_launched_processes_fail(code, status, said, monkeypatch, capsys):
     assert end.value.code == status and said in capsys.readouterr().err
 
 
-def test_alone_nothing_is_exchanged():
+def test_a_single_process_exchanges_nothing():
     alone = Processes()
     value = torch.tensor([1.0, 2.0])
     assert alone.mean(value) is value
@@ -237,7 +237,7 @@ def test_alone_nothing_is_exchanged():
     assert (alone.gather("x"), alone.gather_all("y"), alone.is_main) == (["x"], ["y"], True)
 
 
-def test_a_number_of_processes_that_cannot_be():
+def test_an_invalid_number_of_processes():
     with pytest.raises(ConfigError, match="at least 1"):
         launch(0, [])
     with pytest.raises(ConfigError, match=r"at most \d+ processes"):
