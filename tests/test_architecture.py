@@ -1,4 +1,4 @@
-"""Reads every import under src/rtdetr, those inside functions too, and fails on an arrow that the table forbids."""
+"""Read all imports in src/rtdetr, including those in functions, and fail on any that the table does not allow."""
 
 import ast
 import re

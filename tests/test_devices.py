@@ -1,4 +1,4 @@
-"""What other libraries set in PyTorch does not reach loaded networks, what they find, and what is written."""
+"""Changed defaults of PyTorch do not affect loaded networks, their detections, or written files."""
 
 import contextlib
 import threading

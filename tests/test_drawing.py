@@ -1,4 +1,4 @@
-"""Annotated pictures: what must be visible is, nothing is hidden or moved, and odd boxes do not break the drawing."""
+"""Annotated images: objects and labels stay visible, and unusual boxes do not break the drawing."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""What all errors have in common."""
+"""Common behavior of all errors."""
 
 import pickle
 

@@ -1,4 +1,4 @@
-"""Every kind of image becomes the same RGB pixels, and the network's input is the published one."""
+"""Every kind of image gives the same RGB pixels, and the network's input equals the published one."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""The samples for other languages and servers give what the library gives, or at least what they promise."""
+"""The samples for other languages and servers give the detections of the library, or what they document."""
 
 import importlib.util
 import shutil

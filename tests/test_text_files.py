@@ -1,4 +1,4 @@
-"""Text in every encoding that is certain, and one line for any that is not."""
+"""Text in any encoding that can be determined, and an error on one line otherwise."""
 
 import codecs
 

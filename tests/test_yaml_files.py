@@ -1,4 +1,4 @@
-"""YAML files of strangers: merged as the format says, traced to their files, and never more than an error."""
+"""YAML files from untrusted sources: merged as documented, with the file of each value; at worst an error."""
 
 import contextlib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The Tab key: what is installed in a home folder, and which words a shell gets."""
+"""Shell completion: its installation, and the words that it offers."""
 
 import os
 import re
@@ -101,7 +101,7 @@ def shell(command: str, *, name: str = "bash") -> str:
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 def test_bash(home: Path) -> None:
-    """Installed by the shell that is used, and then asked as bash asks at the Tab key."""
+    """Installs completion for bash and calls it as bash does for the Tab key."""
     assert "bash completion installed in" in shell("rtdetr --install-completion; true")
     assert (home / ".bash_completions" / "rtdetr.sh").is_file()
     asked = "COMP_WORDS=(rtdetr export --format o); COMP_CWORD=3; _rtdetr_completion rtdetr"

@@ -1,4 +1,4 @@
-"""`rtdetr export` and the published command line: what they write, print and refuse."""
+"""`rtdetr export` and the published export script: files, output and errors."""
 
 import importlib.util
 import json

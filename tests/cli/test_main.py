@@ -1,4 +1,4 @@
-"""The command itself: errors on one line, exit statuses, logging, pipes; in this process unless that is the point."""
+"""The program `rtdetr`: errors on one line, exit statuses, logging and pipes; in this process where possible."""
 
 import json
 import os
@@ -117,7 +117,7 @@ def test_a_full_disk_on_standard_output_is_one_line(arguments: list[str]) -> Non
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names are bytes there")
 def test_undecodable_file_names_are_reported() -> None:
-    """Where UTF-8 mode is switched off in the C locale; engines and PyTorch open no such names."""
+    """This happens in the C locale without UTF-8 mode; engines and PyTorch cannot open such names."""
     command = [sys.executable, "-m", "rtdetr", "predict", "bär.jpg", "--model", "modell.onnx"]
     off = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = subprocess.run(command, env=off, capture_output=True, check=False)

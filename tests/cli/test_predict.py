@@ -1,4 +1,4 @@
-"""`rtdetr predict`: which files it takes, what it prints and writes, and how it goes on after a bad one."""
+"""`rtdetr predict`: which files it finds, what it prints and writes, and how it continues after an unreadable one."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""`rtdetr report`: the page of a run, written anew."""
+"""`rtdetr report`: rebuild the report of a run."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Datasets whose labels lie, are named or are written otherwise, through `rtdetr data check` and `rtdetr train`."""
+"""Datasets with labels in unusual places, names and encodings, with `rtdetr data check` and `rtdetr train`."""
 
 import pytest
 from typer.testing import CliRunner

@@ -1,4 +1,4 @@
-"""A sound little data set with two splits, for tests that break it in one place."""
+"""A small sound dataset with two splits, for tests that introduce a single defect."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""An image that cannot be read stops a run with the remedy, or is skipped and told: in every format alike."""
+"""An unreadable image stops a run with a remedy, or is skipped with a warning, in every format."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Boxes in another form than the format's: told with numbers, never converted, never called sound."""
+"""Boxes in another form than the format expects are reported with numbers and never converted."""
 
 import json
 import re

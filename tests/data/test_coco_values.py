@@ -1,4 +1,4 @@
-"""Values of COCO files in other forms: the boxes of the tidy file, in training, in the doctor and in its copy."""
+"""Nonstandard values in COCO files give the boxes of the standard file, in training, the doctor and its copy."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""The text files of a dataset as other programs write them: the same boxes and classes, or one clear line."""
+"""Text files of a dataset written by other programs give the same boxes and classes, or a clear error."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""One dataset, three formats: nothing that follows from it may differ."""
+"""One dataset in three formats gives the same targets and accuracy."""
 
 import numpy as np
 import pytest

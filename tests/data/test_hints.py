@@ -1,4 +1,4 @@
-"""What is said of folders that are no dataset in a usual layout; and what is advised opens them."""
+"""Hints for folders without a usual dataset layout; following the advice opens them."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""Paths of images as other programs write them: the images and boxes of the tidy dataset, or one clear line."""
+"""Image paths written by other programs give the images and boxes of the standard dataset, or a clear error."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Labels that lie elsewhere, or are named otherwise, than in a tidy dataset: used, or told, and never background."""
+"""Labels in other places or with other names are used or reported; their images never count as background."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""Pipelines of torchvision, of a stand-in for albumentations, and of the real one where it is installed."""
+"""Pipelines of torchvision, of a fake albumentations, and of the real one if it is installed."""
 
 import random
 import re

@@ -1,4 +1,4 @@
-"""Photos turned by EXIF, in all eight ways and five formats, through every verb: as if they had been saved upright."""
+"""Photos with all eight EXIF orientations in five formats give the results of upright photos in every command."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A run that is killed goes on to the same end."""
+"""A killed run that is resumed gives the same result."""
 
 import os
 import subprocess

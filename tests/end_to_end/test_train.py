@@ -1,4 +1,4 @@
-"""`rtdetr train` as a user meets it: in its own process, interrupted, killed, resumed, and its weights used."""
+"""`rtdetr train` in its own process: interrupted, killed and resumed, and the use of its weights."""
 
 import contextlib
 import json

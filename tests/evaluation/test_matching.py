@@ -1,4 +1,4 @@
-"""The matching against pycocotools' own, and against a plain loop."""
+"""The matching equals that of pycocotools and of a simple loop."""
 
 import contextlib
 import io

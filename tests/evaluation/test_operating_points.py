@@ -1,4 +1,4 @@
-"""Precision, recall, F1, thresholds and confusion of scenes that can be counted by hand."""
+"""Precision, recall, F1, thresholds and confusion matrix of scenes that can be checked by hand."""
 
 import json
 

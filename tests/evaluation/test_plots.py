@@ -1,4 +1,4 @@
-"""Pictures are written for any number of classes, with objects or without."""
+"""Plots are written for any number of classes, with and without objects."""
 
 import warnings
 

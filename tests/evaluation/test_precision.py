@@ -1,4 +1,4 @@
-"""Average precision equals COCO's, weights equal repeated images, and the bootstrap covers what it should."""
+"""Average precision equals COCO's, weights equal repeated images, and bootstrap intervals are plausible."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Which images are worst, and that the picture of one says what is wrong with it."""
+"""The choice of the worst images, and the drawing of their errors."""
 
 import numpy as np
 import pytest

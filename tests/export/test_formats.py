@@ -1,4 +1,4 @@
-"""The table of formats: each takes what it says and refuses the rest before anything is read; the docs agree."""
+"""The table of formats: unsupported options are refused before anything is read, and the docs have the same table."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The copy that is exported, and what is put around it."""
+"""The copy of the network to export, with pre- and postprocessing."""
 
 import numpy as np
 import pytest

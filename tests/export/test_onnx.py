@@ -1,4 +1,4 @@
-"""The ONNX graph: it runs in ONNX Runtime and says what the network says, in every form that can be asked for."""
+"""The ONNX graph gives the outputs of the network in ONNX Runtime, with every combination of options."""
 
 import math
 

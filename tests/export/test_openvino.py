@@ -1,4 +1,4 @@
-"""OpenVINO files: the same detections, static and with free axes, in every precision; their descriptions."""
+"""OpenVINO files: the same detections with static and dynamic axes in every precision, and the metadata."""
 
 import dataclasses
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""INT8: the loss of AP is measured and bounded, sensitive stages go back to float, the decoder is never quantized."""
+"""INT8: the loss of AP is measured and limited, sensitive stages stay in float, the decoder is never quantized."""
 
 import json
 from pathlib import Path

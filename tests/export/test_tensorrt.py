@@ -1,4 +1,4 @@
-"""TensorRT: everything around the builder, which runs only beside an NVIDIA GPU; a stand-in records its calls."""
+"""TensorRT: everything except its builder, which needs an NVIDIA GPU; a fake builder records the calls."""
 
 import enum
 import importlib

@@ -1,4 +1,4 @@
-"""Programs for PyTorch: the same numbers without this library's code, and what they say about themselves."""
+"""Programs for PyTorch give the same numbers without this library's code, and contain the metadata."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The verdict on an exported model: what counts as the same detection, and that a wrong model is refused."""
+"""The check of an exported model: which detections count as equal, and that a wrong model is refused."""
 
 import copy
 import importlib

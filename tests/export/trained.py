@@ -1,6 +1,6 @@
-"""A tiny network that has learned a few pictures by heart, so that its detections are sure and far apart.
+"""A tiny network overfitted to a few images, so that its detections are confident and well separated.
 
-Accuracy is never judged on random weights: their scores are all alike, and any rounding changes the ranking.
+Accuracy is never tested with random weights: their scores are nearly equal, and any rounding changes the ranking.
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""Names in figures: in families that have their letters, without matplotlib's warnings, which are errors here."""
+"""Names in figures use font families with their characters, without warnings by matplotlib (errors in tests)."""
 
 import json
 

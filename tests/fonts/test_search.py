@@ -1,4 +1,4 @@
-"""A font is found by the characters it has, wherever fonts are, and one without them is never taken."""
+"""A font is found by its characters in every font folder; a font without the characters is never used."""
 
 import os
 

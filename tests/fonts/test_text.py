@@ -1,4 +1,4 @@
-"""Texts in several fonts, from the right, and names that no font has."""
+"""Texts in several fonts, right-to-left text, and names that no font can draw."""
 
 import numpy as np
 import pytest

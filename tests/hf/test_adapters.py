@@ -1,4 +1,4 @@
-"""Adapters of PEFT: opened with the model that they are for, or refused; never left out without a word."""
+"""PEFT adapters are opened with their base model or refused, and never ignored silently."""
 
 import json
 import types

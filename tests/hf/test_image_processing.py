@@ -1,4 +1,4 @@
-"""The image processor beside transformers' two, and the pictures and annotations that those stumble over."""
+"""The image processor compared with the two of transformers, and images and annotations that those do not handle."""
 
 import json
 import logging

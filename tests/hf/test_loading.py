@@ -1,4 +1,4 @@
-"""What is saved here opens in stock transformers with equal outputs, the reverse, and every dialect of names."""
+"""Saved models open in stock transformers with equal outputs and vice versa, with every variant of names."""
 
 import functools
 import json

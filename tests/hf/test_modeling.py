@@ -1,4 +1,4 @@
-"""The classes: building, transformers' conveniences, and what only this library has."""
+"""The model classes: building, functions of transformers, and additional functions of this library."""
 
 import copy
 import io

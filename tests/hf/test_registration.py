@@ -1,4 +1,4 @@
-"""After `register()` transformers' Auto classes and pipelines give this library's classes, after `unregister()` not."""
+"""`register()` makes transformers' Auto classes and pipelines use this library's classes; `unregister()` undoes it."""
 
 import copy
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Transformers' own tests of every model pass for our classes wherever they pass for stock ones, but for known reasons.
+"""The tests of transformers for all models pass for our classes if they pass for stock ones, with known exceptions.
 
 They are in its source distribution: `pip download --no-deps --no-binary :all: transformers==VERSION`, unpack it, set
 TRANSFORMERS_TESTS to the folder `tests` inside, and install the package parameterized.

@@ -1,4 +1,4 @@
-"""Which files a folder holds, for every verb."""
+"""Finding the image files of a folder, for every command."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Objects that several threads read from at the same time."""
+"""Reading from one object in several threads."""
 
 import io
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""Every reader gives the same upright pixels, and what was read is not turned once more."""
+"""Every reader returns the same upright pixels, and an image that was read is not rotated again."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Published YAML files: every configuration comes out as the zoo has it, and what cannot be had says why and where."""
+"""Published YAML files: every configuration equals that of the zoo, and unsupported values are explained."""
 
 import contextlib
 import copy

@@ -1,4 +1,4 @@
-"""Changing a recipe: what hangs together moves together, and a typing error names what was meant."""
+"""Changing a recipe: dependent values change together, and an error suggests the nearest name."""
 
 import pytest
 

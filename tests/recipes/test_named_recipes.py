@@ -1,4 +1,4 @@
-"""Recipes by name: which one is taken, and that the one made for the data is sensible for any amount of it."""
+"""Recipes by name: which one is used, and that `finetune` is sensible for any number of images."""
 
 import itertools
 

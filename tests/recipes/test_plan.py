@@ -1,4 +1,4 @@
-"""What a run says before its first step, and whether the memory it names is what a step takes."""
+"""The plan of a run, and whether its estimated memory is what a step takes."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What a run is made of, from what is asked for, what is published and what was before."""
+"""The settings of a run, from arguments, published recipes and the run to resume."""
 
 import json
 import re
@@ -114,7 +114,7 @@ def test_weights_name_the_model(tmp_path):
 
 
 def test_weights_determine_the_settings_of_their_network(tmp_path):
-    """What a file says and no entry of it shows is trained on, or refused where another model is asked for."""
+    """Settings in a file that its entries do not show are used, or refused if another model is requested."""
     save_huggingface(build_model("test-tiny"), tmp_path / "folder")
     about = tmp_path / "folder" / "preprocessor_config.json"
     about.write_text(json.dumps(json.loads(about.read_text()) | {"do_normalize": True}))

@@ -1,4 +1,4 @@
-"""The picture of the learning curves, whatever a run has to show."""
+"""The plot of the learning curves, for any rows of metrics."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What a run writes down about the machine it runs on."""
+"""The record of the machine that a run writes."""
 
 import json
 

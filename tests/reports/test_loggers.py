@@ -1,4 +1,4 @@
-"""Experiment trackers: what they are told, checked with stand-ins for their packages."""
+"""Experiment trackers: what is logged to them, checked with fake packages."""
 
 import json
 import logging

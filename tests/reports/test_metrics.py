@@ -1,4 +1,4 @@
-"""The files that a run's measurements go to, and what happens when one of them fails."""
+"""The metrics files of a run, and the failure of one of them."""
 
 import csv
 import json

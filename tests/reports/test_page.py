@@ -1,4 +1,4 @@
-"""report.html: whole, offline, without scripts, and safe against the names in other people's data."""
+"""report.html: complete, offline, without scripts, and with escaped names."""
 
 import html.parser
 import json

@@ -1,4 +1,4 @@
-"""Pictures of the batches, and that drawing them changes no batch."""
+"""Previews of the batches, and that drawing them changes no batch."""
 
 import numpy as np
 import pytest

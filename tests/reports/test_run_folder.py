@@ -1,4 +1,4 @@
-"""What is written into a run folder, and that nothing of it can end a run."""
+"""The files of a run folder, and that failures to write them do not end a run."""
 
 import json
 import logging

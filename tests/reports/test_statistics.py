@@ -1,4 +1,4 @@
-"""Counting a dataset's labels, and the picture of it."""
+"""Label statistics of a dataset, and their plot."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Numbers of Python and NumPy are taken, everything else is refused by name."""
+"""Python and NumPy numbers are accepted, everything else is refused by name."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""An exported file in the folder of its model: class names that were edited there are told, as the file has its own."""
+"""An exported file in the folder of its model: class names that were edited in config.json give a warning."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""`.pt2` files: programs of torch.export give what ONNX gives; others are refused before anything in them runs."""
+"""`.pt2` files: torch.export programs give the detections of ONNX; other files are refused before they run code."""
 
 import zipfile
 

@@ -1,4 +1,4 @@
-"""`rtdetr.load`: a file or name in, a detector out, or a sentence that says why not."""
+"""`rtdetr.load`: a detector for each file or name, or an error with the reason."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What an export says about itself is read back, or refused in one line."""
+"""The metadata of an exported file is read back, or refused with an error on one line."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""Every form of graph gives the same detections, and a file that is none is refused in one line."""
+"""Every form of graph gives the same detections, and invalid files are refused with an error on one line."""
 
 import numpy as np
 import onnx
@@ -313,7 +313,7 @@ def test_damaged_weights_are_distinguished_from_no_detections(tmp_path):
 
 
 def test_a_description_of_another_graph_is_refused(tmp_path):
-    """Two records of one thing: what the file says about itself, and its graph."""
+    """The metadata of a file must agree with its graph."""
     fewer = make_metadata(postprocess="raw", names=("bolt", "nut"), category_ids=(4, 9))
     graph = make_graph(make_metadata(postprocess="raw"))
     graph.graph.output[0].type.tensor_type.shape.dim[2].dim_value = CLASSES

@@ -83,7 +83,7 @@ def test_sizes(files):
 
 
 def test_memory_of_many_sizes_is_freed(files, monkeypatch):
-    """Compiled anew after so many shapes of input, alone and in lists; the detections stay the same."""
+    """The network is compiled again after several input shapes; the detections stay the same."""
     monkeypatch.setattr(openvino_network, "MAX_SHAPES", 2)
     compiled, compile_network = [], openvino_detector._compile
     monkeypatch.setattr(openvino_detector, "_compile", lambda *given: compiled.append(given) or compile_network(*given))
@@ -162,7 +162,7 @@ def test_inputs_are_converted_to_the_types_of_the_graph(files, change, tmp_path)
 
 
 def test_weights_of_another_export_are_refused(tmp_path):
-    """Same network, same sizes of files: only the content of the .bin tells."""
+    """The files have the same network and sizes, and differ only in the content of the .bin."""
     for name in ("one", "two"):
         onnx_file = save_graph(tmp_path / f"{name}.onnx")
         save_ir(openvino.Core().read_model(onnx_file), tmp_path / f"{name}.xml", metadata=make_metadata(), half=False)

@@ -1,4 +1,4 @@
-"""The choice in NumPy is the choice of `models/postprocess.py`, and suppression that of torchvision."""
+"""Selection in NumPy equals `models/postprocess.py`, and NMS equals that of torchvision."""
 
 import numpy as np
 import pytest

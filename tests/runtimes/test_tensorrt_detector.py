@@ -1,4 +1,4 @@
-"""Engines for another machine are refused, and around TensorRT, which is not here, everything does its part."""
+"""The TensorRT detector with a fake TensorRT; engines for another machine are refused."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""One image is one image, however it is given: every source, batch and format leads to the same detections."""
+"""Every source, batch and file format of an image gives the same detections."""
 
 import io
 import logging

@@ -1,4 +1,4 @@
-"""Checkpoints: everything comes back, nothing half-written is ever seen, foreign ones are refused."""
+"""Checkpoints: everything is restored, files are never half-written, and foreign ones are refused."""
 
 import random
 import resource

@@ -1,4 +1,4 @@
-"""What checkpoints take, and what is said where there is no room for them."""
+"""The size of checkpoints, and messages about missing disk space."""
 
 import shutil
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""Two processes train like one: the same batches, the same losses, the same weights."""
+"""Two processes train like one, with the same batches, losses and weights."""
 
 import dataclasses
 import json

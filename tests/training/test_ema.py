@@ -1,4 +1,4 @@
-"""The moving average: the formula to the last bit, what it leaves alone, and going on from a saved one."""
+"""The moving average: the exact formula, entries that it does not change, and resuming."""
 
 import copy
 import math

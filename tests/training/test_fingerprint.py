@@ -1,4 +1,4 @@
-"""A resumed run has the classes it had, whatever their numbers in the data are now, and says what else changed."""
+"""A resumed run keeps its classes even if their order in the data has changed, and reports other changes."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Frozen parts do not move: parameters and running statistics are the same bits after ten steps."""
+"""Parameters and running statistics of frozen layers are bit-identical after ten steps."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Parameter groups: every published model's, and the mistakes a recipe can hold."""
+"""Parameter groups of every published model, and mistakes in recipes."""
 
 import pytest
 import torch

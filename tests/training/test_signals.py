@@ -1,4 +1,4 @@
-"""A first signal asks, a second one acts, and afterwards everything is as before."""
+"""The first stop signal is noted, the second one takes effect, and handlers are restored afterwards."""
 
 import signal
 import threading

@@ -1,4 +1,4 @@
-"""The loop: what a run leaves, exact resuming, awkward batches, and what happens when something goes wrong."""
+"""The training loop: files of a run, exact resuming, unusual batches, and failures."""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""What is not said beside weights of transformers is assumed aloud; a file that says everything is silent."""
+"""Files missing next to transformers weights give a warning about the assumed values; complete files give none."""
 
 import json
 import logging

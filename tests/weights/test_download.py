@@ -1,4 +1,4 @@
-"""Downloads against a local server: resumed, atomic, verified, and with messages that help without a network."""
+"""Downloads from a local server: resumed, atomic and verified, with helpful messages without a network."""
 
 import hashlib
 import http.server

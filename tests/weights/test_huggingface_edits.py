@@ -1,4 +1,4 @@
-"""A config.json that people edited, in our folders and in transformers' ones: followed, or refused by name."""
+"""Edits of config.json, in our folders and those of transformers, are applied or refused by name."""
 
 import functools
 import json

@@ -1,4 +1,4 @@
-"""preprocessor_config.json: what transformers makes of each setting, or a refusal that names it."""
+"""preprocessor_config.json: each setting has the same effect as in transformers, or is refused by name."""
 
 import contextlib
 import functools

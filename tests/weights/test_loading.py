@@ -1,4 +1,4 @@
-"""Files of PyTorch in and out, strictness, and the errors a user meets."""
+"""Reading and writing PyTorch files, strict loading, and error messages."""
 
 import copy
 import os

@@ -1,4 +1,4 @@
-"""config.json of a training run and its checkpoints: where the two describe different models, it is said."""
+"""config.json of a training run and its checkpoints: a warning is given if they describe different models."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""What a checkpoint does not show of its model: told by its optimizer, a file beside it, or the user."""
+"""Settings that a checkpoint does not show: from its optimizer, from files next to it, or from the user."""
 
 import json
 import logging

@@ -72,7 +72,7 @@ def test_the_same_number_of_other_classes() -> None:
 
 @pytest.mark.parametrize("channels", [1, 5])
 def test_other_image_channels(channels: int) -> None:
-    """Where all channels are alike, the response is that of the three-channel model."""
+    """If all channels are equal, the response is that of the three-channel model."""
     state, model, _ = prepared(num_classes=4, in_channels=channels)
     report = transfer(model, state)
     assert report.adapted == ("backbone.conv1.conv1_1.conv.weight",)

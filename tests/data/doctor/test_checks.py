@@ -1,4 +1,4 @@
-"""Each finding by a data set with exactly that defect; a sound one has none."""
+"""Each finding with a dataset that has exactly this defect; a sound dataset has none."""
 
 import inspect
 import shutil

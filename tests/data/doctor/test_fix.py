@@ -1,4 +1,4 @@
-"""The cleaned copy: opens strictly, holds what is right, and the original stays as it was."""
+"""The cleaned copy opens without errors and keeps all valid data, and the original is not changed."""
 
 import json
 import shutil

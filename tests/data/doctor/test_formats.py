@@ -1,4 +1,4 @@
-"""YOLO and Pascal VOC: the same defects are found, and the copy of either is the COCO data set it stands for."""
+"""YOLO and Pascal VOC: the same defects are found, and their copies equal the corresponding COCO dataset."""
 
 import json
 

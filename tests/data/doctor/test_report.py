@@ -1,4 +1,4 @@
-"""The report as text, JSON and a page with pictures."""
+"""The report as text, JSON and a page with images."""
 
 import base64
 import io

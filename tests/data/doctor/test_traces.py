@@ -1,4 +1,4 @@
-"""A split that is there and cannot be read is an error in every format; one that is not there is none."""
+"""A split that exists but cannot be read is an error in every format; an absent split is not."""
 
 import json
 import shutil
