@@ -18,7 +18,7 @@ HEIGHT, WIDTH = 24, 36
 
 @pytest.fixture
 def rgb():
-    """A smooth picture that survives JPEG well."""
+    """A smooth image that survives JPEG well."""
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
     return np.stack([x * 7, y * 10, (x + y) * 4], axis=2).astype(np.uint8)
 

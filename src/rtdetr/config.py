@@ -55,7 +55,7 @@ class Strict(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _no_value(cls, values: Any) -> Any:
-        """Read the word "none" as no value in optional fields, except in those that hold a name or path."""
+        """Read the word "none" as no value in optional fields, except in those that contain a name or path."""
         if not isinstance(values, dict):
             return values
         kinds = {name: get_args(field.annotation) for name, field in cls.model_fields.items()}

@@ -60,7 +60,7 @@ class Trace:
     """Records intermediate values of a forward pass, for callers that inspect them; the detector needs none.
 
     Values are not copies, so gradients of the results flow through them. The m queries are the matching queries; with
-    `with_denoising`, all queries, denoising queries first. `contents` and `references_cxcywh` hold the input of each
+    `with_denoising`, all queries, denoising queries first. `contents` and `references_cxcywh` contain the input of each
     decoder layer and, at the end, the output of the last one.
     """
 

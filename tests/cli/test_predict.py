@@ -37,7 +37,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture
 def photos(tmp_path):
-    """Two good pictures in a folder with a text file and a sub-folder."""
+    """Two good images in a folder with a text file and a sub-folder."""
     folder = tmp_path / "photos"
     (folder / "more").mkdir(parents=True)
     pixels = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)

@@ -12,7 +12,7 @@ from rtdetr.export import quantize as module
 from rtdetr.models import build_model
 from rtdetr.weights import save_weights
 from tests.export.test_quantize import dataset  # noqa: F401  (a fixture)
-from tests.export.trained import CATEGORIES, pictures, trained_model
+from tests.export.trained import CATEGORIES, sample_images, trained_model
 
 
 def run(*arguments):
@@ -65,7 +65,7 @@ def test_export_with_precision_int8(tmp_path, dataset) -> None:  # noqa: F811
 @pytest.mark.slow
 def test_images_without_annotations(tmp_path, caplog) -> None:
     save_weights(trained_model(), tmp_path / "model.pth", categories=CATEGORIES)
-    for number, picture in enumerate(pictures()[0]):
+    for number, picture in enumerate(sample_images()[0]):
         picture.save(tmp_path / f"{number}.png")
     result = run(tmp_path / "model.pth", "--calibration", tmp_path, "--output", tmp_path / "int8.onnx")
     assert result.exit_code == 0, result.output

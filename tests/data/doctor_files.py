@@ -42,7 +42,7 @@ def clean() -> dict[str, dict[str, Any]]:
 
 
 def write(root: Path, splits: dict[str, dict[str, Any]] | None = None) -> Path:
-    """Write the documents, and a picture for each image that they list with a name and a size."""
+    """Write the documents, and an image file for each image that they list with a name and a size."""
     for split, document in (splits or clean()).items():
         folder = root / "images" / split
         folder.mkdir(parents=True, exist_ok=True)

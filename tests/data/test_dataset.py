@@ -89,7 +89,7 @@ def test_an_image_of_another_size_is_refused(dataset):
 
 
 def test_exif_rotation_follows_the_size_that_was_annotated(dataset):
-    # 60x40 was annotated: either the upright picture, which is stored lying, or the stored one as it is
+    # 60x40 was annotated: either the upright image, which is stored lying, or the stored one as it is
     pixels = np.zeros((40, 60, 3), np.uint8)
     pixels[:20, :30] = 255  # white top left corner
     upright = Image.fromarray(pixels)

@@ -233,7 +233,7 @@ def test_mosaic_and_mixup_stop_at_their_epochs(dataset):
 
 
 def stored_as(folder, mode):
-    """A dataset of the same four gray pictures, stored with one, four or five channels, or with 16 bits."""
+    """A dataset of the same four gray images, stored with one, four or five channels, or with 16 bits."""
     content = many_images(4)
     dataset = DetectionDataset(*write_dataset(folder, content))
     for index in range(4):

@@ -9,12 +9,12 @@ from rtdetr.export.graph import ExportGraph, input_size, prepared
 from rtdetr.export.options import ExportOptions, Int8Options
 from rtdetr.models import postprocess
 from rtdetr.preprocessing import preprocess
-from tests.export.lively import assert_same_detections, lively_model
+from tests.export.varied_model import assert_same_detections, varied_model
 
 
 @pytest.fixture(scope="module")
 def model():
-    return lively_model()
+    return varied_model()
 
 
 def test_the_copy_computes_the_same_and_leaves_the_model_alone(model):
@@ -37,7 +37,7 @@ def test_layers_queries_and_sampling(model):
 
 
 def test_the_evaluated_layer_is_the_last_one():
-    model = lively_model("test-tiny")
+    model = varied_model("test-tiny")
     model.decoder.config = model.decoder.config.replace(eval_idx=0)
     network = prepared(model, ExportOptions())
     images = torch.rand(1, 3, 64, 64)

@@ -14,8 +14,8 @@ from rtdetr.export.verify import TOLERANCES, verify
 from rtdetr.models import build_model
 from rtdetr.runtimes import load
 from rtdetr.runtimes.torch_detector import TorchDetector
-from tests.export.lively import assert_same_detections, lively_model
-from tests.export.trained import CATEGORIES, SIZE, pictures, trained_detector, trained_model
+from tests.export.trained import CATEGORIES, SIZE, sample_images, trained_detector, trained_model
+from tests.export.varied_model import assert_same_detections, varied_model
 
 
 def exported(model, path: Path, **settings):
@@ -44,7 +44,7 @@ def test_an_empty_and_a_one_pixel_image(tiny) -> None:
 
 
 def test_the_best_class_of_each_query(tmp_path) -> None:
-    model = lively_model(num_classes=3)
+    model = varied_model(num_classes=3)
     detector = load(exported(model, tmp_path / "one.xml", one_label=True).path, precision="float32")
     reference = TorchDetector(model, CATEGORIES, device="cpu", precision="float32", one_label=True)
     picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
@@ -76,7 +76,7 @@ def test_same_detections_as_pytorch(tmp_path, precision, dynamic) -> None:
     tolerance = TOLERANCES[precision]
     if precision != "fp32":  # at sizes that the model was not trained at, scores rise steeply
         tolerance = dataclasses.replace(tolerance, score=0.05)
-    report = verify(result.path, trained_detector(), images=pictures()[0], tolerance=tolerance, threshold=0.5)
+    report = verify(result.path, trained_detector(), images=sample_images()[0], tolerance=tolerance, threshold=0.5)
     assert report.passed, report.reason
     assert report.agreement.num_reference >= 9 and report.num_nodes == result.num_nodes
     assert report.size_bytes == result.size_bytes
@@ -87,7 +87,7 @@ def test_same_detections_as_pytorch(tmp_path, precision, dynamic) -> None:
 def test_dynamic_axes_accept_any_size_and_batch(tmp_path, size_hw) -> None:
     result = exported(trained_model(), tmp_path / "model.xml", dynamic_batch=True, dynamic_size=True)
     detector, reference = load(result.path, device="cpu", precision="float32"), trained_detector()
-    images = [image.resize((size_hw[1], size_hw[0])) for image in pictures()[0]]
+    images = [image.resize((size_hw[1], size_hw[0])) for image in sample_images()[0]]
     for count in (1, 3):
         found = detector(images[:count], threshold=0.3, size_hw=size_hw)
         expected = reference(images[:count], threshold=0.3, size_hw=size_hw)
@@ -104,6 +104,6 @@ def test_a_wrong_weight_is_found_and_the_stage_named(tmp_path) -> None:
     reference = trained_detector()
     encoder = reference.network.encoder
     encoder.pan_blocks[0].conv1.conv.weight.data.mul_(1.5)
-    report = verify(result.path, reference, images=pictures()[0])
+    report = verify(result.path, reference, images=sample_images()[0])
     assert not report.passed and report.diverging == "encoder.pan_blocks.0"
     assert "encoder.pan_blocks.0" in (report.reason or "")

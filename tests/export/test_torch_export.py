@@ -15,7 +15,7 @@ from rtdetr.models import build_model
 from rtdetr.runtimes import load
 from rtdetr.runtimes.torch_detector import TorchDetector
 from rtdetr.weights import save_weights
-from tests.export.trained import CATEGORIES, pictures, trained_detector, trained_model
+from tests.export.trained import CATEGORIES, sample_images, trained_detector, trained_model
 
 
 def exported(model, path: Path, **settings):
@@ -63,7 +63,7 @@ def test_a_compiler_is_needed(model, tmp_path, monkeypatch) -> None:
 def test_same_detections(tmp_path, precision) -> None:
     result = exported(trained_model(), tmp_path / "model.pt2", precision=precision)
     tolerance = TOLERANCES[precision]
-    report = verify(result.path, trained_detector(), images=pictures()[0], tolerance=tolerance, threshold=0.5)
+    report = verify(result.path, trained_detector(), images=sample_images()[0], tolerance=tolerance, threshold=0.5)
     assert report.passed and report.agreement.num_reference >= 9, report.reason
 
 
@@ -99,7 +99,7 @@ def test_images_of_any_size_are_resized_in_the_graph(model, tmp_path) -> None:
 def test_a_compiled_package_runs_without_this_library(tmp_path) -> None:
     result = exported(trained_model(), tmp_path / "model.pt2", compiled=True, num_layers=1)
     reference = TorchDetector(prepared(trained_model(), ExportOptions(num_layers=1)), CATEGORIES, precision="float32")
-    report = verify(result.path, reference, images=pictures()[0], threshold=0.5)
+    report = verify(result.path, reference, images=sample_images()[0], threshold=0.5)
     assert report.passed, report.reason
     assert load(result.path).categories == CATEGORIES
     code = (

@@ -22,7 +22,7 @@ from rtdetr.export.stages import first_diverging
 from rtdetr.export.verify import TOLERANCES, int8_tolerance, verify
 from rtdetr.models import build_model
 from rtdetr.runtimes.torch_detector import TorchDetector
-from tests.export.trained import pictures, trained_model
+from tests.export.trained import trained_model
 
 NAMES = ("a", "b")
 EXACT = TOLERANCES["fp32"]
@@ -94,7 +94,7 @@ def test_built_in_images_are_reproducible_and_differ_in_shape() -> None:
 
 
 class Fixed:
-    """A detector that finds the same in every picture."""
+    """A detector that finds the same in every image."""
 
     categories = Categories.numbered(2)
     names = NAMES
@@ -199,14 +199,14 @@ def test_a_wrong_decoder_is_found_without_confident_detections(precision, tmp_pa
 @pytest.mark.slow
 def test_a_dynamic_batch_is_run_with_several_images(tmp_path) -> None:
     model, file = trained_model(), tmp_path / "model.onnx"
-    images = pictures()[0]
+    images = sample_images()[0]
     assert export(model, file, options=ExportOptions(dynamic_batch=True), check=True, images=images).report.passed
     graph = onnx.load(file)
     place, rows = next((i, node) for i, node in enumerate(graph.graph.node) if node.op_type == "Range")
     rows.output[0], name = "rows", rows.output[0]
     graph.graph.initializer.append(onnx.numpy_helper.from_array(np.array(0), "nothing"))
     graph.graph.node.insert(place + 1, onnx.helper.make_node("Mul", ["rows", "nothing"], [name]))
-    onnx.save(graph, file)  # now every picture of a batch reads the first one's rows
+    onnx.save(graph, file)  # now every image of a batch reads the first one's rows
     assert not verify(file, model, images=images).passed
 
 

@@ -126,7 +126,7 @@ def test_a_score_stays_on_the_right_of_a_name_read_from_the_right(machine):
 
 
 def drawn_as_name(name):
-    """Whether a picture shows the name and not the number."""
+    """Whether an image shows the name and not the number."""
     (shown,) = shown_names([name])
     if shown == "class 0":
         return False

@@ -85,7 +85,7 @@ def test_an_adapter_without_a_base_model_is_refused(adapter: Path, loaded: list[
 def test_functions_without_adapter_support_refuse_adapters(base: Path, adapter: Path) -> None:
     (base / CONFIG).write_bytes((adapter / CONFIG).read_bytes())
     for folder in (base, adapter):
-        with pytest.raises(WeightsError, match=r"holds a PEFT adapter .* Merge it into its model"):
+        with pytest.raises(WeightsError, match=r"contains a PEFT adapter .* Merge it into its model"):
             rtdetr.load(folder)
     assert read_entries(base)[0]  # the weights themselves are whole
 

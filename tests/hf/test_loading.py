@@ -389,7 +389,7 @@ def corrupt(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "error", "problem"),
     [
-        (lambda f: (f / WEIGHTS).unlink(), WeightsError, "holds no weights: expected model.safetensors or"),
+        (lambda f: (f / WEIGHTS).unlink(), WeightsError, "contains no weights: expected model.safetensors or"),
         (lambda f: corrupt(f / WEIGHTS), WeightsError, "damaged or not a safetensors file"),
         (lambda f: (f / "config.json").write_text("{"), OSError, "not a valid JSON"),
         (lambda f: (f / "config.json").unlink(), WeightsError, "has no config.json"),

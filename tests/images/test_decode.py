@@ -17,7 +17,7 @@ from PIL import Image
 from rtdetr.errors import InputError
 from rtdetr.images import allow_pixels, decode, image_size, load_image, max_pixels, open_image
 from rtdetr.images.limit import MAX_PIXELS_VARIABLE, parse_pixels
-from tests.images.pictures import smooth
+from tests.images.oriented_files import smooth
 
 
 @pytest.fixture

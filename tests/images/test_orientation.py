@@ -11,7 +11,7 @@ from rtdetr.detections import Detections
 from rtdetr.drawing import draw
 from rtdetr.hf.image_inputs import image_array
 from rtdetr.images import image_size, load_image, open_image, read_image, viewable
-from tests.images.pictures import FORMATS, ORIENTATIONS, smooth, stored, turned_file
+from tests.images.oriented_files import FORMATS, ORIENTATIONS, smooth, stored, turned_file
 
 EVERY = [(kind, orientation) for kind in FORMATS for orientation in ORIENTATIONS]
 

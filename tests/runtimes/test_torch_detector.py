@@ -23,7 +23,7 @@ HEIGHT, WIDTH = 50, 70
 
 
 def make_model(**options) -> RTDETR:
-    """A tiny network whose random heads give scores and boxes that depend on the picture."""
+    """A tiny network whose random heads give scores and boxes that depend on the image."""
     torch.manual_seed(0)
     model = build_model("test-tiny", num_classes=5, **options)
     for head in (model.decoder.enc_score_head, *model.decoder.dec_score_head):

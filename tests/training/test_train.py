@@ -312,7 +312,8 @@ def test_a_dataset_without_any_object(tmp_path, caplog):
     assert (result.finished, result.best_ap, result.best_weights) == (True, None, best)
     assert "has no objects to train on" in caplog.text
     assert (
-        "has no objects, so AP cannot be measured; best.pth will hold the weights of the last evaluation" in caplog.text
+        "has no objects, so AP cannot be measured; best.pth will contain the weights of the last evaluation"
+        in caplog.text
     )
     weights = [torch.load(file, weights_only=True)["ema"] for file in (best, result.last_weights)]
     assert flat(weights[0]) == flat(weights[1])
@@ -401,7 +402,7 @@ def test_a_dry_run_fetches_no_weights(data, tmp_path, monkeypatch):
 
 def test_another_run_is_never_overwritten(data, tmp_path):
     (tmp_path / "last.pth").write_text("precious")
-    with pytest.raises(ConfigError, match="already holds a run"):
+    with pytest.raises(ConfigError, match="already contains a run"):
         run_tiny(data, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["last.pth"]
 
@@ -635,6 +636,6 @@ def test_a_dry_run_beside_a_run_shows_the_plan_and_writes_nothing(data, tmp_path
         run_tiny(data, tmp_path / "run", epochs=1)
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()}
     result = run_tiny(data, tmp_path / "run", epochs=7, dry_run=True)
-    assert "already holds a run" in caplog.text and "Nothing is written there" in caplog.text
+    assert "already contains a run" in caplog.text and "Nothing is written there" in caplog.text
     assert "7 epochs" in result.plan and not result.finished
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()} == before

@@ -95,7 +95,7 @@ def _size_or_error(path: str) -> tuple[int, int] | InputError:
 
 
 def sentence(error: object) -> str:
-    """Return an image error as a sentence, without the suggestion of a similar file name, which is no help here."""
+    """Return an image error as a sentence, without the suggestion of a similar file name."""
     return f"{str(error).partition(' Did you mean ')[0].rstrip('.')}."
 
 

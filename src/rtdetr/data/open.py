@@ -115,7 +115,7 @@ def _in_folder(root: Path, split: str, images: Path | None) -> Found:
         found = found or only
     if found is None and is_saved_table(root):
         raise DatasetError(
-            f"{root} holds a table of Hugging Face datasets, which can be read from Python only: "
+            f"{root} contains a table of Hugging Face datasets, which can be read from Python only: "
             "rtdetr.train(datasets.load_from_disk(FOLDER)), or load_dataset(FOLDER), and rtdetr.data.open_dataset"
         )
     if found is None and only is not None:

@@ -75,7 +75,7 @@ def apply_pipeline(
             pixels, boxes, labels = call(pipeline, pixels, boxes, labels)
     except DatasetError:
         raise
-    except Exception as error:  # whatever a user's code raises
+    except Exception as error:  # a user's code can raise anything
         frame = traceback.extract_tb(error.__traceback__)[-1]
         text = " ".join(str(error).split())
         raise DatasetError(

@@ -74,7 +74,7 @@ class Part:
         format: name of the format.
         source: annotation file or folder of annotation files.
         images_dir: folder that the file names are relative to.
-        form: meaning of the box numbers in the files, see `box_forms.py`. With `CENTER` the columns hold left, top,
+        form: meaning of the box numbers in the files, see `box_forms.py`. With `CENTER` the columns are left, top,
             width and height as fractions of the upright image's sides, otherwise pixels.
         are_files: the images were found as files, so they need not be located.
         categories: classes by label; the ids are those of the file.

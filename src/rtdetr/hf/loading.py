@@ -273,7 +273,7 @@ class HuggingFaceFiles(_Base):
 
 @contextmanager
 def _bad_config(source: Any) -> Iterator[None]:
-    """Name the source of a configuration that transformers fails on, with whatever exception."""
+    """Name the source of a configuration in any exception that transformers raises for it."""
     try:
         yield
     except (AttributeError, LookupError, TypeError, ValueError) as error:
@@ -311,7 +311,7 @@ def _weights_file(source: Any, *, variant: str | None, pickled: bool, hub: dict[
             for shard in _shards(Path(found)):
                 cached_file(source, shard, **hub)
         return Path(found)
-    raise WeightsError(f"{source} holds no weights: expected {' or '.join(names if pickled else names[:2])}")
+    raise WeightsError(f"{source} contains no weights: expected {' or '.join(names if pickled else names[:2])}")
 
 
 def _shards(index: Path) -> list[str]:

@@ -72,7 +72,7 @@ def make_anchors(
 
     Args:
         sizes_hw: the (height, width) of each map, finest first; tokens follow row by row.
-        device: where the result lies.
+        device: device of the result.
         dtype: of the result; 16 bits are too coarse.
     """
     anchors = []

@@ -23,9 +23,9 @@ class RTDETR(nn.Module):
     Call it with RGB images, float (b, c, h, w) in [0, 1], resized to any height and width that are multiples of 32.
     It returns an `RTDETROutput`: `logits` (b, q, k) before the sigmoid and `boxes_cxcywh` (b, q, 4) normalized to the
     image. In train mode, with targets (labels int64 (n,), boxes float (n, 4) normalized cxcywh, one dict per image), it
-    also holds the outputs of the auxiliary layers, of the encoder and of the denoising queries. `postprocess` turns the
-    output into detections. Boxes are float32 or wider whatever the model's type. Under `torch.jit.trace` the output in
-    eval mode is a `LayerOutput` of logits and boxes; what is traced takes any batch and size.
+    also contains the outputs of the auxiliary layers, the encoder and the denoising queries. `postprocess` turns the
+    output into detections. Boxes are float32 or wider, whatever the model's type. Under `torch.jit.trace` the output in
+    eval mode is a `LayerOutput` of logits and boxes; the traced network accepts any batch and image size.
 
     Parameter names and their order are those of the published checkpoints. Source: arXiv 2407.17140, arXiv 2304.08069.
 

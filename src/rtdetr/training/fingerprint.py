@@ -1,8 +1,8 @@
 """Fingerprints of the data of a run, to detect changed classes or annotations when the run is resumed.
 
-A checkpoint holds the class list (`Job.metadata`) and, under "data", a fingerprint of the training and validation data:
-two hashes per image, one of its file name, one of its size and objects; and one hash per class, of its objects in the
-training data, which identifies a renamed class. Image files are not read.
+A checkpoint contains the class list (`Job.metadata`) and, under "data", a fingerprint of the training and validation
+data: two hashes per image (of its file name, and of its size and objects), and one hash per class (of its objects in
+the training data), which identifies a renamed class. Image files are not read.
 """
 
 import hashlib

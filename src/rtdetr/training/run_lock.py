@@ -45,7 +45,7 @@ def lock_run_folder(job: Job, *, resume: Mapping[str, Any] | None, dry_run: bool
 
     Args:
         job: the run.
-        resume: the checkpoint it resumes from; None: the folder must not hold a run.
+        resume: the checkpoint it resumes from; None: the folder must not contain a run.
         dry_run: write these two files only.
 
     Raises:
@@ -54,7 +54,7 @@ def lock_run_folder(job: Job, *, resume: Mapping[str, Any] | None, dry_run: bool
     """
     folder, config = job.folder, job.config
     if resume is None and (folder / LAST_FILE).exists():
-        text = f"{folder} already holds a run. Resume it (--resume {folder}), or choose another folder (--output)"
+        text = f"{folder} already contains a run. Resume it (--resume {folder}), or choose another folder (--output)"
         if not dry_run:
             raise ConfigError(text)
         job.log.warning("%s. Nothing is written there", text)

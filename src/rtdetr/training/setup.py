@@ -216,7 +216,7 @@ def _warn_of_mistakes(recipe: Recipe, loader: TrainLoader, datasets: Datasets, t
         )
     consequences = {
         "train": "no objects to train on",
-        "val": "no objects, so AP cannot be measured; best.pth will hold the weights of the last evaluation",
+        "val": "no objects, so AP cannot be measured; best.pth will contain the weights of the last evaluation",
     }
     for part, dataset in datasets.items():
         if dataset.annotations.iscrowd.all():

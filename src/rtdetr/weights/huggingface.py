@@ -57,8 +57,8 @@ def read_huggingface(path: Path) -> tuple[State, Metadata | None]:
     folder = path if path.is_dir() else path.parent
     if path.is_dir() and (folder / ADAPTER).is_file():
         raise WeightsError(
-            f"{path} holds a PEFT adapter ({ADAPTER}), which only from_pretrained of rtdetr.hf supports. Merge it into "
-            "its model (peft's merge_and_unload), save the model, and use the saved folder."
+            f"{path} contains a PEFT adapter ({ADAPTER}), which only from_pretrained of rtdetr.hf supports. Merge it "
+            "into its model (peft's merge_and_unload), save the model, and use the saved folder."
         )
     state, described = read_entries(path)
     # a renamed file may be next to the config.json of another model

@@ -246,7 +246,7 @@ def _compare(fields: dict[str, Any], config: ModelConfig) -> None:
         WeightsError: a field contradicts the weights; the message names the field and both values.
     """
     if not isinstance(config.backbone, PResNetConfig | HGNetv2Config):
-        return  # which transformers has no fields for: the folder holds a description of ours
+        return  # not supported by transformers: the folder contains our description
     actual = write_config(config, categories=None, dtype="float32")
     for key in sorted(actual.keys() & fields.keys() - FIXED.keys() - TRAINING.keys() - _NOT_COMPARED):
         if fields[key] != actual[key]:

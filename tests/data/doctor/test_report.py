@@ -18,7 +18,7 @@ VOID = {"meta", "img"}
 
 
 class Page(HTMLParser):
-    """Checks nesting and collects texts and pictures."""
+    """Checks nesting and collects texts and images."""
 
     def __init__(self):
         super().__init__()

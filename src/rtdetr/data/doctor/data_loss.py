@@ -39,8 +39,9 @@ class Chosen(NamedTuple):
 def refuse_loss(survey: Survey, chosen: list[Chosen], *, num_stray_labels: int) -> None:
     """Refuse a copy if a split would lose more than a few percent of its images or boxes.
 
-    Duplicate images and boxes are no loss: the copy keeps one of each. A box that is clipped by more than a quarter
-    counts as lost. Boxes that seem to be in another form are refused too: after clipping this could not be detected.
+    Duplicate images and boxes do not count as lost: the copy keeps one of each. A box that is clipped by more than a
+    quarter counts as lost. Boxes that seem to be in another form are refused too, because this could not be detected
+    after clipping.
 
     Args:
         survey: the dataset.
