@@ -11,7 +11,7 @@ from rtdetr.categories import Category
 from rtdetr.data import TrainLoader, check, open_dataset
 from rtdetr.data.doctor import fix
 from rtdetr.data.doctor.box_checks import visible_share
-from rtdetr.data.doctor.fix import summary, turned
+from rtdetr.data.doctor.fix import rotate_boxes, summary
 from rtdetr.data.doctor.images import examine
 from rtdetr.errors import DatasetError
 from rtdetr.images import open_image
@@ -112,7 +112,7 @@ def test_a_sound_dataset_is_copied(tmp_path):
 def test_boxes_are_rotated_with_the_pixels(tmp_path, orientation):
     image = Image.new("RGB", (96, 64), (0, 40, 200))
     image.paste((250, 250, 0), (10, 8, 40, 32))
-    low, high = turned(np.array([[10, 8]]), np.array([[40, 32]]), size_wh=(96, 64), orientation=orientation)
+    low, high = rotate_boxes(np.array([[10, 8]]), np.array([[40, 32]]), size_wh=(96, 64), orientation=orientation)
     pixels = np.asarray(image.transpose(UPRIGHT[orientation]))[:, :, 0] > 100
     rows, columns = np.nonzero(pixels)
     assert low.tolist() == [[columns.min(), rows.min()]]
