@@ -266,7 +266,7 @@ def test_every_folder_is_listed_once_without_queries_per_image(tmp_path, monkeyp
         patched.setattr(os, "scandir", scandir)
         patched.setattr(os, "stat", noted_stat)
         found = [finder.of(image) for image in images]
-        near = finder.near([images[0]], [str(root)])
+        near = finder.find_misplaced([images[0]], [str(root)])
     assert found == [None, *(str(root / f"labels/train/{name}.txt") for name in "bc")] * 3
     assert near == {}
     assert "stat" not in asked

@@ -103,7 +103,7 @@ def arrange(
     bad = np.any(_is_empty(clamped_xyxy(boxes_xywh, sizes_wh)), axis=1)
     if bad.any() and on_bad_box == "error":
         _refuse_box(boxes_xywh, sizes_wh, bad, where, form)
-    doubt = _doubt(boxes_xywh, sizes_wh, form)
+    doubt = _doubtful_form(boxes_xywh, sizes_wh, form)
     areas = np.where(np.isnan(objects.areas), boxes_xywh[:, 2] * boxes_xywh[:, 3], objects.areas)
     impossible = ~bad & ~((areas >= 0) & (areas < LARGEST))
     if impossible.any():
@@ -160,7 +160,7 @@ def _is_empty(corners_xyxy: np.ndarray) -> np.ndarray:
     return corners_xyxy[:, 2:] <= corners_xyxy[:, :2]
 
 
-def _doubt(boxes_xywh: np.ndarray, sizes_wh: np.ndarray, form: str) -> str:
+def _doubtful_form(boxes_xywh: np.ndarray, sizes_wh: np.ndarray, form: str) -> str:
     """Return why the form or position of the boxes is doubtful; no other check finds wrong boxes that have an area."""
     if found := other_form(boxes_xywh, sizes_wh, form=form):
         return f"the boxes {found}. They are read as {form}; correct them if that is wrong"

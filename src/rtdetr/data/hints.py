@@ -21,7 +21,7 @@ _CLASSES = ("classes.txt", "obj.names", "labels.txt", "names.txt")  # written by
 _MAX_FOLDERS = 200
 
 
-def what_is_there(root: Path) -> str:
+def describe_contents(root: Path) -> str:
     """Return the end of a sentence about datasets below a folder, or about its annotation files; empty if none."""
     if _is_dataset(root):  # without the requested split
         return ""

@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader
 from rtdetr.config import Recipe
 from rtdetr.data.batches import SHARED_MEMORY, Batch, BatchBuilder, BatchKey, BatchSampler
 from rtdetr.data.dataset import DetectionDataset
-from rtdetr.data.mosaic import NUM_TILES, mix
+from rtdetr.data.mosaic import NUM_TILES, mixup
 from rtdetr.data.pipelines import Pipeline, check_pipeline
 from rtdetr.data.sampling import repeat_factors
 from rtdetr.data.schedule import largest_size_hw, plan
@@ -193,7 +193,7 @@ class TrainLoader:
         images = images.float().div_(255)
         objects = zip(labels.split(batch.counts), boxes.split(batch.counts), strict=True)
         targets = [Target(labels=one, boxes=four) for one, four in objects]
-        return (images, targets) if batch.mix_share is None else mix(images, targets, share=batch.mix_share)
+        return (images, targets) if batch.mix_share is None else mixup(images, targets, share=batch.mix_share)
 
 
 def _start_method() -> str | None:

@@ -15,7 +15,7 @@ from rtdetr.data.annotations import BAD_IMAGE_CHOICES, OnBad, log_notes
 from rtdetr.data.coco_files import find_only_coco
 from rtdetr.data.dataset import DetectionDataset, Source
 from rtdetr.data.formats import expected_files, expected_in_folder, find_in_file, find_in_folder
-from rtdetr.data.hints import what_is_there
+from rtdetr.data.hints import describe_contents
 from rtdetr.data.huggingface import is_saved_table, is_table, open_table
 from rtdetr.data.image_paths import REMEDY, with_images
 from rtdetr.data.index_cache import read_cached
@@ -123,7 +123,7 @@ def _in_folder(root: Path, split: str, images: Path | None) -> Found:
             f"{root} has no annotations for '{split}': its only annotation file {only.annotations_file} names no "
             f"split and counts as 'train'. Give a file for '{split}', or this file itself"
         )
-    if found is None and (there := misplaced_voc_hint(root, split, images=images) or what_is_there(root)):
+    if found is None and (there := misplaced_voc_hint(root, split, images=images) or describe_contents(root)):
         raise MissingSplitError(f"{root} has no annotations for '{split}' in a usual place, but {there}")
     if found is None:
         raise MissingSplitError(

@@ -124,13 +124,13 @@ def augment(
     returns the areas and crowd flags of all objects, including removed ones. Boxes are computed in float64 and clamped;
     in float32 a box as wide as its image can end 4e-5 pixels outside and is then deleted.
     """
-    part = part_of(pixels, objects.size_wh, (view.columns[0], view.rows[0]))
+    part = crop_spans(pixels, objects.size_wh, (view.columns[0], view.rows[0]))
     rendered = _render(part, view, plan.size_hw, color_rng=rng if plan.strong else None)
-    sample = Sample(rendered, visible(objects, view.window, plan.size_hw))
-    return mirrored(sample) if view.flip else sample
+    sample = Sample(rendered, visible_objects(objects, view.window, plan.size_hw))
+    return flip_horizontally(sample) if view.flip else sample
 
 
-def mirrored(sample: Sample) -> Sample:
+def flip_horizontally(sample: Sample) -> Sample:
     """Return the sample mirrored left to right."""
     boxes = sample.target["boxes"].clone()
     boxes[:, 0] = 1 - boxes[:, 0]
@@ -185,7 +185,7 @@ def _iou(boxes_xyxy: np.ndarray, crops_xyxy: np.ndarray) -> np.ndarray:
     return intersection / np.maximum(areas[0] + areas[1] - intersection, 1e-9)
 
 
-def visible(objects: Objects, window: Window, size_hw: SizeHW) -> Target:
+def visible_objects(objects: Objects, window: Window, size_hw: SizeHW) -> Target:
     """Return the objects in the window, relative to it, of at least a pixel before and after resizing to `size_hw`."""
     left, top, width, height = window
     corners = np.array([left, top, left + width, top + height], dtype=np.float64)
@@ -234,7 +234,9 @@ def reduction_for(spans: tuple[tuple[int, int], tuple[int, int]], place_hw: Size
     return next((factor for factor in (8, 4, 2) if ratio >= factor * _REDUCED_BEYOND), 1)
 
 
-def part_of(pixels: np.ndarray, size_wh: tuple[int, int], spans: tuple[tuple[int, int], tuple[int, int]]) -> np.ndarray:
+def crop_spans(
+    pixels: np.ndarray, size_wh: tuple[int, int], spans: tuple[tuple[int, int], tuple[int, int]]
+) -> np.ndarray:
     """Return the columns and rows `spans`, in pixels of the original `size_wh`, of an image that may be reduced."""
     (left, right), (top, bottom) = (
         (round(low * got / side), round(high * got / side))

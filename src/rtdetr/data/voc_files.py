@@ -54,7 +54,7 @@ def misplaced_voc_hint(root: Path, split: str, *, images: Path | None) -> str:
     """Return the end of a sentence about a split with XML files in unusual places only; empty if it has none."""
     finder = LabelFiles(".xml", images=_IMAGES, labels=_ANNOTATIONS)
     for name in _LIST_NAMES[split]:
-        near = finder.near(images_below(images or root / name), [str(root)])
+        near = finder.find_misplaced(images_below(images or root / name), [str(root)])
         found = next(((image, xml) for image, xml in near.items() if has_voc_objects(Path(xml))), None)
         if found:
             image, xml = found
@@ -131,7 +131,7 @@ def _exists(finder: LabelFiles, xml: Path) -> bool:
 
 def _missing_xml(finder: LabelFiles, items: Sequence[Item], images_dir: Path, root: Path) -> dict[Path, str]:
     missing = {str(images_dir / f"{item.xml.stem}.jpg"): item.xml for item in items if not _exists(finder, item.xml)}
-    near = finder.near(list(missing), [str(root)]) if missing else {}
+    near = finder.find_misplaced(list(missing), [str(root)]) if missing else {}
     return {xml: near.get(image, "") for image, xml in missing.items()}
 
 
@@ -170,7 +170,7 @@ def _in_folder(root: Path, folder: Path, images: Path | None) -> Found | None:
     own, every = splits[0], sorted({item.xml for split in splits for item in split.items})
     if not own.items:
         return None
-    near = finder.near(own.bare, [str(root)]) if own.bare else {}
+    near = finder.find_misplaced(own.bare, [str(root)]) if own.bare else {}
     used = set(map(str, every))
     near = {image: xml for image, xml in near.items() if xml not in used and has_voc_objects(Path(xml))}
     items = own.items + [
@@ -255,7 +255,7 @@ def _matched_in_shared_folder(finder: LabelFiles, root: Path, splits: Sequence[_
 
 
 def _annotations_in(finder: LabelFiles, folder: Path) -> list[str]:
-    return [os.path.join(folder, name) for name in finder.listing(str(folder)).alike(_ANNOTATIONS)]
+    return [os.path.join(folder, name) for name in finder.listing(str(folder)).same_names(_ANNOTATIONS)]
 
 
 def _first(finder: LabelFiles, image: str, places: Iterable[str]) -> Path | None:

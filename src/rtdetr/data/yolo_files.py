@@ -69,7 +69,7 @@ def yolo_file(file: Path, names: Sequence[str], *, images: Path | None = None) -
     finder = LabelFiles()
     labels = [finder.of(image) for image in paths]
     missing = [image for image, label in zip(paths, labels, strict=True) if label is None]
-    around = finder.near(missing, _dataset_folders(file, document, missing)) if missing else {}
+    around = finder.find_misplaced(missing, _dataset_folders(file, document, missing)) if missing else {}
     near = {image: path for image, path in around.items() if has_objects(path)}
     if len(missing) == len(paths) and not near:
         raise DatasetError(
@@ -108,7 +108,7 @@ def _unlabeled(file: Path, key: str, images: Sequence[str], missing: Sequence[st
 
 def _stray(file: Path, key: str, folders: Sequence[str], finder: LabelFiles) -> str:
     """Return the warning about label files without an image in the folders of the split; not checked for lists."""
-    stray = finder.stray(folders, is_label=has_objects) if folders else iter(())
+    stray = finder.find_without_image(folders, is_label=has_objects) if folders else iter(())
     first = list(itertools.islice(stray, _MAX_STRAY + 1))  # each is read
     if not first:
         return ""

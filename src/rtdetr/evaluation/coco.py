@@ -170,7 +170,7 @@ class CocoEvaluator:
         indices = np.arange(len(self.dataset))[images]
         return self._columns(indices[self._starts[indices] >= 0])
 
-    def shares(self, most: int) -> Iterator[slice]:
+    def image_ranges(self, most: int) -> Iterator[slice]:
         """Split the dataset into ranges of images with about `most` detections each."""
         share_of = self._counts.cumsum() // most
         ends = [*(np.flatnonzero(np.diff(share_of)) + 1).tolist(), len(self.dataset)]

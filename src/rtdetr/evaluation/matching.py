@@ -81,7 +81,7 @@ class Matches:
 def match(evaluator: CocoEvaluator) -> Matches:
     """Match all detections with the ground truth."""
     dataset, annotations = evaluator.dataset, evaluator.dataset.annotations
-    columns, pairs = _by_class(_match_images(evaluator, images) for images in evaluator.shares(_MAX_AT_ONCE))
+    columns, pairs = _by_class(_match_images(evaluator, images) for images in evaluator.image_ranges(_MAX_AT_ONCE))
     object_rows = np.flatnonzero(~annotations.iscrowd)
     return Matches(
         num_images=len(dataset),

@@ -93,7 +93,7 @@ class HuggingFaceFiles(_Base):
                 config = RTDetrV2Config.from_pretrained(config)
             if isinstance(config, PreTrainedConfig) and options.get("state_dict"):
                 options["state_dict"] = ensure_memory_names(options["state_dict"], config)
-            return _frozen_as_built(super().from_pretrained(source, *model_args, config=config, **options))
+            return _freeze_as_configured(super().from_pretrained(source, *model_args, config=config, **options))
         hub = {name: options.pop(name) for name in _HUB if name in options}
         source, adapter = find_adapter(source, hub, options)
         if adapter is not None and source != pretrained_model_name_or_path:  # the revision belongs to the adapter
@@ -103,7 +103,7 @@ class HuggingFaceFiles(_Base):
         dtype = {name: options.pop(name) for name in ("dtype", "torch_dtype") if name in options}
         stored = {}
         if not isinstance(config, PreTrainedConfig):
-            with _bad_config(config or source):
+            with _name_source_on_error(config or source):
                 stored, options = RTDetrV2Config.get_config_dict(config or source, **hub, **options)
             if not isinstance(stored, dict):
                 raise WeightsError(f"{config or source}: {CONFIG}: expected a JSON object, got {type(stored).__name__}")
@@ -114,17 +114,17 @@ class HuggingFaceFiles(_Base):
         file = _weights_file(source, variant=options.pop("variant", None), pickled=pickled, hub=hub)
         state, described = read_entries(file)
         if not isinstance(config, PreTrainedConfig):
-            with _bad_config(config or source):
+            with _name_source_on_error(config or source):
                 config, options = cls._configuration(stored, described, options)
         try:
             entries = to_memory_names(state, config)
         except WeightsError as error:
             raise WeightsError(f"{file}: {error}") from None
-        with _source_in_report(source):
+        with _add_source_to_report(source):
             result = super().from_pretrained(None, *model_args, config=config, state_dict=entries, **dtype, **options)
         model = result[0] if isinstance(result, tuple) else result
         model.config.name_or_path = model.name_or_path = str(source)
-        _frozen_as_built(result)
+        _freeze_as_configured(result)
         if adapter is not None:
             model.load_adapter(adapter.source, adapter_name=adapter.name, adapter_kwargs=adapter.hub)
         return result
@@ -272,7 +272,7 @@ class HuggingFaceFiles(_Base):
 
 
 @contextmanager
-def _bad_config(source: Any) -> Iterator[None]:
+def _name_source_on_error(source: Any) -> Iterator[None]:
     """Name the source of a configuration in any exception that transformers raises for it."""
     try:
         yield
@@ -283,7 +283,7 @@ def _bad_config(source: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _source_in_report(source: Any) -> Iterator[None]:
+def _add_source_to_report(source: Any) -> Iterator[None]:
     """Add the source to the loading report of transformers, which receives entries instead of a path."""
 
     def name(record: logging.LogRecord) -> bool:
@@ -337,7 +337,7 @@ def _write_json(path: Path, data: dict[str, Any]) -> None:
     write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"), error=WeightsError)
 
 
-def _frozen_as_built(loaded: Any) -> Any:
+def _freeze_as_configured(loaded: Any) -> Any:
     """Freeze what the configuration freezes again, because transformers makes all loaded parameters trainable."""
     model = loaded[0] if isinstance(loaded, tuple) else loaded
     with torch.device("meta"):

@@ -28,8 +28,8 @@ from rtdetr.hf.outputs import (
     RTDetrV2ModelOutput,
     RTDetrV2ObjectDetectionOutput,
     fields_of,
+    lazy_token_boxes,
     supervised,
-    token_boxes_later,
     without_look_forward_twice,
 )
 from rtdetr.models import RTDETR, fuse
@@ -249,7 +249,7 @@ class RTDetrV2Model(RTDetrV2PreTrainedModel):
             fields["decoder_attentions"] = tuple(trace.self_attentions)
             fields["cross_attentions"] = tuple(trace.cross_attentions)
             fields["encoder_attentions"] = tuple(trace.encoder_attentions)
-        return Results(output, last, fields, token_boxes_later(trace, decoder))
+        return Results(output, last, fields, lazy_token_boxes(trace, decoder))
 
 
 class RTDetrV2ForObjectDetection(RTDetrV2PreTrainedModel):

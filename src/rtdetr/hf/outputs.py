@@ -207,7 +207,7 @@ def fields_of(output: RTDETROutput, trace: Trace) -> tuple[RTDETROutput, LayerOu
     )
 
 
-def token_boxes_later(trace: Trace, decoder: RTDETRDecoder) -> Callable[[], Tensor]:
+def lazy_token_boxes(trace: Trace, decoder: RTDETRDecoder) -> Callable[[], Tensor]:
     """Return a function that computes `enc_outputs_coord_logits`; it keeps only the tensors it needs from the trace."""
     assert trace.token_features is not None and trace.anchors is not None
     return functools.partial(_token_boxes, trace.token_features, trace.anchors, decoder)

@@ -17,8 +17,8 @@ from typing import BinaryIO
 from PIL import Image, UnidentifiedImageError
 
 from rtdetr.errors import InputError
-from rtdetr.images.formats import plugin_for, unidentified
-from rtdetr.images.limit import MAX_PIXELS_VARIABLE, check_pixels, max_pixels, too_large
+from rtdetr.images.formats import plugin_for, unidentified_message
+from rtdetr.images.limit import MAX_PIXELS_VARIABLE, check_pixels, max_pixels, too_large_message
 from rtdetr.images.locks import lock_reading
 from rtdetr.images.orientation import (
     UPRIGHT,
@@ -92,9 +92,9 @@ def opened(source: File | Image.Image) -> Iterator[Image.Image]:
     except InputError:
         raise
     except UnidentifiedImageError:
-        raise InputError(unidentified(source)) from None
+        raise InputError(unidentified_message(source)) from None
     except Image.DecompressionBombError as error:
-        raise InputError(too_large(source, str(error))) from None
+        raise InputError(too_large_message(source, str(error))) from None
     except BaseException as error:  # decoders raise many types
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # of plugins in Rust
             raise

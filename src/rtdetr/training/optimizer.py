@@ -47,7 +47,7 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
 
 
 def _by_pattern(model: nn.Module, recipe: Recipe) -> Groups:
-    patterns = [_compile(group.pattern) for group in recipe.groups]
+    patterns = [_compile_pattern(group.pattern) for group in recipe.groups]
     members: list[list[nn.Parameter]] = [[] for _ in (*patterns, "the rest")]
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -82,7 +82,7 @@ def _by_module(model: nn.Module, recipe: Recipe) -> Groups:
     ]
 
 
-def _compile(pattern: str) -> re.Pattern[str]:
+def _compile_pattern(pattern: str) -> re.Pattern[str]:
     try:
         return re.compile(pattern)
     except re.error as error:

@@ -71,14 +71,14 @@ def _is_offline() -> bool:
     return any(value.lower() not in ("", "0", "false", "no", "off") for value in values)
 
 
-def _beside(path: Path, suffix: str) -> Path:
+def _sibling(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
     """Let one process at a time download a file; others wait and find it in the cache."""
-    lock = FileLock(_beside(path, ".lock"))
+    lock = FileLock(_sibling(path, ".lock"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -92,7 +92,7 @@ def _lock(path: Path) -> Iterator[None]:
 
 def _verify(path: Path, sha256: str | None) -> None:
     """Compare the hash of a cached file with the published one, or with the one recorded at its first use."""
-    sidecar = _beside(path, ".sha256")
+    sidecar = _sibling(path, ".sha256")
     if sha256 is None and sidecar.is_file():
         recorded = sidecar.read_text(encoding="utf-8", errors="replace").split()
         advice = f"Delete it and {sidecar.name}, then try again."
@@ -122,11 +122,11 @@ def _check_hash(path: Path, sha256: str | None, what: str, advice: str, *, delet
 
 def _fetch(url: str, path: Path, by_hand: str) -> Path:
     """Download to `path.partial`, resuming an earlier attempt."""
-    partial = _beside(path, ".partial")
+    partial = _sibling(path, ".partial")
     for delay in (*RETRY_DELAYS, None):
         try:
             _receive(url, partial)
-            _beside(partial, ".tag").unlink(missing_ok=True)
+            _sibling(partial, ".tag").unlink(missing_ok=True)
             return partial
         except (OSError, http.client.HTTPException, ValueError) as error:
             if delay is None or not _is_transient(error):
@@ -146,7 +146,7 @@ def _is_transient(error: Exception) -> bool:
 
 def _receive(url: str, partial: Path) -> None:
     """Make one attempt: append the missing bytes, then check the size that the server announced."""
-    tag_file = _beside(partial, ".tag")
+    tag_file = _sibling(partial, ".tag")
     tag = tag_file.read_text(encoding="utf-8") if tag_file.is_file() else ""
     start = partial.stat().st_size if tag and partial.is_file() else 0
     headers = {"User-Agent": f"rtdetr/{__version__}", "Accept-Encoding": "identity"}

@@ -153,7 +153,7 @@ def labels_without_image(survey: Survey) -> list[str]:
     parts = [part for part in survey.parts if part.format == "yolo"]
     used = {os.path.dirname(image.path) for part in parts for image in part.images}
     finder = LabelFiles()
-    folders = finder.below(folder for part in parts for folder in part.folders)
+    folders = finder.with_subfolders(folder for part in parts for folder in part.folders)
     folders |= {place for folder in used for place in finder.places(folder)}
     reported = {image.misplaced_label for part in survey.parts for image in part.images}
     files = (path for folder in sorted(folders) for path in finder.without_image(folder) if path not in reported)

@@ -112,5 +112,5 @@ def _has_labels(file: str) -> bool:
 
 def _are_near(images: list[str], root: Path, used: set[str]) -> bool:
     """Return whether the dataset has a label file for one of the images that no other split uses."""
-    near = (LabelFiles(suffix).near(images, [str(root)]).values() for suffix in (".xml", ".txt"))
+    near = (LabelFiles(suffix).find_misplaced(images, [str(root)]).values() for suffix in (".xml", ".txt"))
     return any(used.isdisjoint(real_files([file])) and _has_labels(file) for files in near for file in files)
