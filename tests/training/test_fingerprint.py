@@ -212,4 +212,4 @@ def test_a_table_in_python_is_matched_by_name_too(tmp_path):
     assert resumed(checkpoint_of(before), open_dataset(other, split="train"))[0]["train"].categories.names == [
         *("cat", "dog", "bird")
     ]
-    assert module._some(list("abcdefg")) == "'a', 'b', 'c', 'd', 'e' and 2 more"
+    assert module._first_names(list("abcdefg")) == "'a', 'b', 'c', 'd', 'e' and 2 more"
