@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from rtdetr.detections import Detection, Detections
 from rtdetr.errors import InputError
 from rtdetr.fonts import FontPath, TextLine, cut, lay_out, shown_names
-from rtdetr.images import ImageSource, display_image
+from rtdetr.images import ImageSource, viewable
 
 Color = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]  # left, top, right, bottom in pixels; right and bottom are exclusive
@@ -75,7 +75,7 @@ def draw(
     Raises:
         InputError: the image size differs from that of the detections, or the font file cannot be read.
     """
-    canvas = display_image(image).copy()
+    canvas = viewable(image).copy()
     if canvas.size != detections.image_size_wh:
         width, height = detections.image_size_wh
         raise InputError(

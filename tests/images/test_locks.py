@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from rtdetr.images import ImageSource, image_size, load_image
-from rtdetr.images.locks import _locks, lock_reading
+from rtdetr.images.locks import _locks, only_reader
 
 KINDS = {"PNG": {}, "JPEG": {"quality": 95}, "TIFF": {"compression": "tiff_lzw"}, "GIF": {}}
 
@@ -61,7 +61,7 @@ def test_the_size_is_read_during_other_reads(file: bytes) -> None:
 
 def test_locks_are_gone_afterwards_also_after_an_error() -> None:
     held = object()
-    lock = lock_reading(held, None, held)
+    lock = only_reader(held, None, held)
     lock.__enter__()
     assert id(held) in _locks
     assert lock.__exit__(KeyError, KeyError(), None) in (None, False)

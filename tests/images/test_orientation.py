@@ -10,7 +10,7 @@ from rtdetr.data.doctor.images import examine, image_of
 from rtdetr.detections import Detections
 from rtdetr.drawing import draw
 from rtdetr.hf.image_inputs import image_array
-from rtdetr.images import display_image, image_size, load_image, open_image, read_image
+from rtdetr.images import image_size, load_image, open_image, read_image, viewable
 from tests.images.oriented_files import FORMATS, ORIENTATIONS, smooth, stored, turned_file
 
 EVERY = [(kind, orientation) for kind in FORMATS for orientation in ORIENTATIONS]
@@ -36,7 +36,7 @@ def test_every_reader_gives_the_upright_image_once(tmp_path, kind, orientation, 
         assert again.getexif().get(0x0112) in (None, 1)
         assert differs(again, expected) <= allowed
     assert np.array_equal(open_image(found), found)
-    for pixels in (load_image(path), load_image(found), display_image(path), read_image(path), image_array(path)):
+    for pixels in (load_image(path), load_image(found), viewable(path), read_image(path), image_array(path)):
         assert np.array_equal(pixels, found)
     gray = load_image(path, num_channels=1)
     assert gray.shape == (32, 48, 1)
@@ -103,5 +103,5 @@ def test_pages_and_bands_of_tiff_files_are_rotated_together(tmp_path, orientatio
         assert np.array_equal(load_image(tmp_path / name, num_channels=5), expected), name
         as_in_file = load_image(tmp_path / name, num_channels=5, upright=False)
         assert np.array_equal(as_in_file, load_image(bands, num_channels=5)), name
-        shown = display_image(tmp_path / name)
+        shown = viewable(tmp_path / name)
         assert np.array_equal(shown, expected[:, :, :3] if name != "pages.tif" else expected[:, :, [0, 0, 0]])

@@ -27,13 +27,13 @@ from rtdetr.errors import DatasetError, InputError
 from rtdetr.images import (
     ImageSource,
     LoadedImage,
-    display_image,
     image_size,
     load_image,
     max_pixels,
     open_image,
     read_image,
     size_of,
+    viewable,
 )
 from rtdetr.images.limit import pixels_hint
 from rtdetr.wording import counted, have
@@ -210,14 +210,14 @@ class DetectionDataset:
         return read_image(np.full((height, width, num_channels), 128, np.uint8), num_channels=num_channels)
 
     def view(self, index: int) -> Image.Image:
-        """Read one image for display, as RGB regardless of its channels; see `images.display_image`.
+        """Read one image for display, as RGB regardless of its channels; see `images.viewable`.
 
         With `skips_bad_images`, an unreadable image is replaced by a gray one.
 
         Raises:
             DatasetError: as for `load`, unless `skips_bad_images`.
         """
-        return self._read_or_none(index, display_image) or Image.new("RGB", self.target(index)["size_wh"], "gray")
+        return self._read_or_none(index, viewable) or Image.new("RGB", self.target(index)["size_wh"], "gray")
 
     def _read_or_none(self, index: int, read: Callable[..., _Read]) -> _Read | None:
         try:

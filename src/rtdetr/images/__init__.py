@@ -8,23 +8,23 @@ from rtdetr.images.limit import allow_pixels, max_pixels
 from rtdetr.images.read import (
     ImageSource,
     LoadedImage,
-    display_image,
     image_size,
     load_image,
     open_image,
     read_image,
     size_of,
+    viewable,
 )
 
 __all__ = [
     "ImageSource",
     "LoadedImage",
     "allow_pixels",
-    "display_image",
     "image_size",
     "load_image",
     "max_pixels",
     "open_image",
     "read_image",
     "size_of",
+    "viewable",
 ]

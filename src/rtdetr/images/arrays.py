@@ -15,7 +15,7 @@ from rtdetr.errors import InputError
 from rtdetr.images.decode import opened
 from rtdetr.images.formats import TIFF_STARTS
 from rtdetr.images.limit import check_pixels
-from rtdetr.images.orientation import ORIENTATION_TAG, exif_tag, inverse_transpose, load_pixels, upright_array
+from rtdetr.images.orientation import ORIENTATION_TAG, exif_tag, load_pixels, turn_array, turn_back
 from rtdetr.images.sources import File, existing, name_of, openable
 
 _MAX_COMPRESSION = 2000  # decoded bytes per byte of a TIFF file; deflate reaches 1032
@@ -63,9 +63,7 @@ def tiff_pages(source: File | Image.Image, num_channels: int, *, upright: bool =
         stack = np.stack(pages, axis=2)
         stated = turns.pop()
         if not upright and stated != 1:
-            stack = np.stack(
-                [np.array(Image.fromarray(page).transpose(inverse_transpose(stated))) for page in pages], axis=2
-            )
+            stack = np.stack([np.array(Image.fromarray(page).transpose(turn_back(stated))) for page in pages], axis=2)
         return stack
 
 
@@ -119,7 +117,7 @@ def tiff_bands(source: File, *, upright: bool = True) -> np.ndarray | None:
         array = array[:, :, None]
     if array.ndim != 3 or 0 in array.shape:
         return None
-    return upright_array(array, orientation)
+    return turn_array(array, orientation)
 
 
 def tensor_array(source: Any, *, num_channels: int = 3) -> Any:

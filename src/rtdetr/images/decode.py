@@ -17,17 +17,10 @@ from typing import BinaryIO
 from PIL import Image, UnidentifiedImageError
 
 from rtdetr.errors import InputError
-from rtdetr.images.formats import plugin_for, unidentified_message
-from rtdetr.images.limit import MAX_PIXELS_VARIABLE, check_pixels, max_pixels, too_large_message
-from rtdetr.images.locks import lock_reading
-from rtdetr.images.orientation import (
-    UPRIGHT,
-    exif_orientation,
-    exif_tag,
-    inverse_transpose,
-    load_pixels,
-    without_metadata,
-)
+from rtdetr.images.formats import plugin_for, unidentified
+from rtdetr.images.limit import MAX_PIXELS_VARIABLE, check_pixels, max_pixels, too_large
+from rtdetr.images.locks import only_reader
+from rtdetr.images.orientation import UPRIGHT, exif_orientation, exif_tag, load_pixels, plain, turn_back
 from rtdetr.images.sources import File, head_of, name_of, openable
 from rtdetr.native import silence_libtiff
 
@@ -66,10 +59,10 @@ def decode(source: File | Image.Image, *, reduction: int = 1, upright: bool = Tr
             return image
         orientation = exif_orientation(image)
         if upright and orientation != 1:
-            return without_metadata(image.transpose(UPRIGHT[orientation]))
+            return plain(image.transpose(UPRIGHT[orientation]))
         if not upright and orientation == 1:  # a TIFF file, which Pillow has turned upright
-            return without_metadata(image.transpose(inverse_transpose(stated)))
-        return without_metadata(image)
+            return plain(image.transpose(turn_back(stated)))
+        return plain(image)
 
 
 @contextlib.contextmanager
@@ -83,18 +76,18 @@ def opened(source: File | Image.Image) -> Iterator[Image.Image]:
     """
     try:
         if isinstance(source, Image.Image):
-            with lock_reading(source, getattr(source, "fp", None)):  # two images may be opened from one file object
+            with only_reader(source, getattr(source, "fp", None)):  # two images may be opened from one file object
                 yield source
         else:
-            with lock_reading(source), _open(openable(source)) as image:
+            with only_reader(source), _open(openable(source)) as image:
                 check_pixels(image.size, source)
                 yield image
     except InputError:
         raise
     except UnidentifiedImageError:
-        raise InputError(unidentified_message(source)) from None
+        raise InputError(unidentified(source)) from None
     except Image.DecompressionBombError as error:
-        raise InputError(too_large_message(source, str(error))) from None
+        raise InputError(too_large(source, str(error))) from None
     except BaseException as error:  # decoders raise many types
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # of plugins in Rust
             raise

@@ -57,7 +57,7 @@ def plugin_for(head: bytes) -> Plugin | None:
     return next((plugin for plugin in _PLUGINS if plugin.start.match(head)), None)
 
 
-def unidentified_message(source: File | Image.Image) -> str:
+def unidentified(source: File | Image.Image) -> str:
     """Return the error message for a file that Pillow cannot read."""
     name = name_of(source)
     suffix = os.path.splitext(name)[1].lower()

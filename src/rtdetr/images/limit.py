@@ -50,7 +50,7 @@ def check_pixels(size_wh: tuple[int, int], source: File) -> None:
     """
     most, pixels = max_pixels(), size_wh[0] * size_wh[1]
     if most is not None and pixels > most:
-        raise InputError(too_large_message(source, f"{size_wh[0]}x{size_wh[1]} pixels, more than {most:,}", pixels))
+        raise InputError(too_large(source, f"{size_wh[0]}x{size_wh[1]} pixels, more than {most:,}", pixels))
 
 
 def pixels_hint(pixels: int) -> str:
@@ -62,7 +62,7 @@ def pixels_hint(pixels: int) -> str:
     return f"allow it with --max-pixels {millions}M (Python: rtdetr.images.allow_pixels({millions}_000_000)){tiles}"
 
 
-def too_large_message(source: object, reason: str, pixels: int = 0) -> str:
+def too_large(source: object, reason: str, pixels: int = 0) -> str:
     """Return the error message for an image above the limit, with Pillow's or our own reason."""
     if not pixels and (numbers := re.search(r"\((\d+) pixels\)", reason)):  # Pillow's own message
         pixels = int(numbers[1])

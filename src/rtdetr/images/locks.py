@@ -10,7 +10,7 @@ _locks: dict[int, tuple[threading.RLock, int]] = {}  # id of an object -> its lo
 
 
 @contextlib.contextmanager
-def lock_reading(*objects: object) -> Iterator[None]:
+def only_reader(*objects: object) -> Iterator[None]:
     """Lock these objects for the block, so that no other thread reads from them.
 
     Several objects are locked in the given order; None is skipped.
@@ -38,7 +38,7 @@ def _locked(each: object) -> Iterator[None]:
                 _locks[key] = lock, users - 1
 
 
-def _reset_locks() -> None:
+def _forget() -> None:
     """Reset all locks in a forked child, in which the threads that held them do not exist."""
     global _guard
     _guard = threading.Lock()
@@ -46,4 +46,4 @@ def _reset_locks() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reset_locks)
+    os.register_at_fork(after_in_child=_forget)

@@ -61,12 +61,12 @@ def load_pixels(image: Image.Image) -> None:
         image.load()
 
 
-def inverse_transpose(orientation: int) -> Image.Transpose:
+def turn_back(orientation: int) -> Image.Transpose:
     """Return the inverse of `UPRIGHT[orientation]`: all are their own inverse except the two 90-degree rotations."""
     return UPRIGHT[{6: 8, 8: 6}.get(orientation, orientation)]
 
 
-def upright_array(array: np.ndarray, orientation: int) -> np.ndarray:
+def turn_array(array: np.ndarray, orientation: int) -> np.ndarray:
     """Turn an array (h, w, ...) upright."""
     if orientation >= 5:
         array = np.swapaxes(array, 0, 1)
@@ -75,7 +75,7 @@ def upright_array(array: np.ndarray, orientation: int) -> np.ndarray:
     return array[:, ::-1] if orientation in (2, 3, 6, 7) else array
 
 
-def without_metadata(image: Image.Image) -> Image.Image:
+def plain(image: Image.Image) -> Image.Image:
     """Return the image without the file's metadata, so that its users do not rotate it again."""
     result = image if type(image) is Image.Image else image.copy()
     result.info = {key: image.info[key] for key in _KEPT if key in image.info}

@@ -84,7 +84,7 @@ def read_image(source: ImageSource, *, num_channels: int = 3, upright: bool = Tr
     return load_image(source, num_channels=num_channels, upright=upright)
 
 
-def display_image(source: ImageSource, *, upright: bool = True) -> Image.Image:
+def viewable(source: ImageSource, *, upright: bool = True) -> Image.Image:
     """Return an RGB image for display: of more than four channels the first three, of two the first as grayscale.
 
     Raises:

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from rtdetr.errors import InputError
-from rtdetr.images import display_image, open_image
+from rtdetr.images import open_image, viewable
 from rtdetr.images.arrays import numpy_file
 from rtdetr.images.decode import opened
 from rtdetr.images.orientation import UPRIGHT, exif_orientation, exif_tag, upright_size
@@ -114,7 +114,7 @@ def image_of(path: Path) -> Image.Image:
     array = numpy_file(path)
     if array is not None and array.ndim == 3 and array.shape[0] in (1, 3, 4):
         return open_image(array)  # rejects channels-first arrays
-    return display_image(path if array is None else array)
+    return viewable(path if array is None else array)
 
 
 def _facts(data: bytes) -> ImageFacts:

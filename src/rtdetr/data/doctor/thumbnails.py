@@ -9,7 +9,7 @@ from rtdetr.data.doctor.findings import Example
 from rtdetr.data.doctor.images import image_of
 from rtdetr.data.doctor.survey import Position, Survey
 from rtdetr.errors import InputError
-from rtdetr.images.orientation import inverse_transpose
+from rtdetr.images.orientation import turn_back
 
 THUMB_WH = (320, 240)
 _BEYOND = (226, 228, 232)  # color of the area outside the image
@@ -37,7 +37,7 @@ def thumbnails(survey: Survey, example: Example) -> list[Thumbnail]:
         box = example.box if number == 0 else None
         caption = survey.file_name(position) if len(example.images) > 1 else ""
         if stated != facts.upright_wh and stated == facts.stored_wh:
-            stored = image.transpose(inverse_transpose(facts.orientation))
+            stored = image.transpose(turn_back(facts.orientation))
             shown.append(Thumbnail(_render(survey, position, stored, box), "as annotated"))
             if box is not None:
                 continue
