@@ -58,7 +58,7 @@ def test_other_classes_are_an_error(dataset):
         rtdetr.evaluate(tiny(80), dataset)
 
 
-def test_options_of_loading_do_not_fit_a_loaded_detector(dataset):
+def test_load_options_are_refused_for_a_loaded_detector(dataset):
     detector = TorchDetector(tiny(), dataset.categories)
     with pytest.raises(ConfigError, match="of a loaded detector cannot be changed"):
         rtdetr.evaluate(detector, dataset, device="cpu")

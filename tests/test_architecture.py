@@ -1,4 +1,4 @@
-"""Reads every import under src/rtdetr, those inside functions too, and fails on an arrow that the table forbids."""
+"""Read all imports in src/rtdetr, including those in functions, and fail on any that the table does not allow."""
 
 import ast
 import re
@@ -207,7 +207,7 @@ def test_no_room_has_a_circle() -> None:
         "from rtdetr.data import x",
     ],
 )
-def test_a_planted_circle_is_found(second: str) -> None:
+def test_an_added_circle_is_found(second: str) -> None:
     rest = {"data.c": "from rtdetr.data.a import x", "data": "from rtdetr.data.a import x"}
     (found,) = circles({"data.a": "from rtdetr.data.b import y", "data.b": second, **rest})
     assert {"data.a", "data.b"} <= set(found)
@@ -258,7 +258,7 @@ def test_every_room_is_in_the_table() -> None:
         ("elsewhere.py", "from rtdetr import zoo"),
     ],
 )
-def test_a_planted_import_is_found(file: str, source: str) -> None:
+def test_an_added_import_is_found(file: str, source: str) -> None:
     assert len(violations(file, source)) == 1
 
 
@@ -283,7 +283,7 @@ OWN_TEXT = {"html", "machine", "benchmark/memory", "benchmark/profile_onnx", "we
 OWN_TEXT |= {"reports/environment", "reports/metrics", "reports/page", "reports/sinks"}
 
 
-def test_text_of_strangers_is_read_in_one_place() -> None:
+def test_text_files_are_read_in_one_place() -> None:
     """`read_text` and `decode_text` of text_files.py know byte-order marks and UTF-16; nothing else may decode."""
     forbidden = re.compile(r"\.read_text\(|loads\([^)]*read_bytes|\.read_bytes\(\)\.decode|open\([^)]*encoding=")
     files = {file: file.relative_to(PACKAGE).with_suffix("").as_posix() for file in PACKAGE.rglob("*.py")}

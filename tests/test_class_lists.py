@@ -1,4 +1,4 @@
-"""Classes that a user gives: every form of them, and how they meet the rows of a model."""
+"""Classes given by a user: all accepted forms, and how they relate to the rows of a model."""
 
 import json
 from pathlib import Path

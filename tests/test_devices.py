@@ -1,4 +1,4 @@
-"""What other libraries set in PyTorch does not reach loaded networks, what they find, and what is written."""
+"""Changed defaults of PyTorch do not affect loaded networks, their detections, or written files."""
 
 import contextlib
 import threading
@@ -58,7 +58,7 @@ def assert_equal(found: RTDETR, expected: RTDETR) -> None:
         assert torch.equal(one, other), name
 
 
-def test_networks_are_as_the_file_says(checkpoint: Path, state: Callable) -> None:
+def test_networks_have_the_types_of_the_file(checkpoint: Path, state: Callable) -> None:
     expected, _ = load_model(checkpoint)
     fresh, _ = load_model("test-tiny:untrained")
     with state():
@@ -95,7 +95,7 @@ def test_converted_and_exported_files(checkpoint: Path, state: Callable, tmp_pat
     np.testing.assert_allclose(found.scores[:20], expected.scores[:20], atol=2e-5)
 
 
-def test_threads_that_overlap_leave_the_default_of_before() -> None:
+def test_overlapping_threads_restore_the_default() -> None:
     inside, leave = threading.Event(), threading.Event()
 
     def first() -> None:

@@ -1,4 +1,4 @@
-"""The wheel and the source distribution, built, installed and used where the repository is not."""
+"""The wheel and the source distribution, built, installed and used outside the repository."""
 
 import json
 import os

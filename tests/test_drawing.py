@@ -1,4 +1,4 @@
-"""Annotated pictures: what must be visible is, nothing is hidden or moved, and odd boxes do not break the drawing."""
+"""Annotated images: objects and labels stay visible, and unusual boxes do not break the drawing."""
 
 import itertools
 
@@ -42,7 +42,7 @@ def test_the_label_is_beside_the_object():
     assert not covered[:45].any() and not covered[112:].any()
 
 
-def test_without_detections_the_picture_is_unchanged():
+def test_without_detections_the_image_is_unchanged():
     assert not changed(drawn(make([]))).any()
 
 
@@ -75,7 +75,7 @@ def test_the_best_is_on_top():
 
 
 @pytest.mark.parametrize("size", [(64, 48), (2000, 1500)])
-def test_lines_grow_with_the_picture(size):
+def test_lines_scale_with_the_image(size):
     width, height = size
     found = make([[width * 0.3, height * 0.4, width * 0.8, height * 0.8]], size=size)
     row = changed(drawn(found))[round(height * 0.6)]
@@ -83,7 +83,7 @@ def test_lines_grow_with_the_picture(size):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (5, 400), (400, 5), (64, 48), (200, 150)])
-def test_odd_boxes_are_drawn_inside_the_picture(size):
+def test_unusual_boxes_are_drawn_inside_the_image(size):
     width, height = size
     boxes = [
         [0, 0, width, height],
@@ -101,13 +101,13 @@ def test_odd_boxes_are_drawn_inside_the_picture(size):
     assert changed(pixels).any()
 
 
-def test_tiny_pictures_have_no_labels():
+def test_tiny_images_have_no_labels():
     pixels = drawn(make([[4, 4, 16, 16]], size=(20, 19)))
     assert not changed(pixels)[5:15, 5:15].any()
     assert not changed(pixels)[:2].any()
 
 
-def test_many_labels_leave_the_picture_visible():
+def test_many_labels_leave_the_image_visible():
     generator = np.random.default_rng(0)
     low = generator.uniform(0, 500, (200, 2))
     found = make(np.hstack([low, low + generator.uniform(10, 100, (200, 2))]), size=(640, 480))
@@ -144,7 +144,7 @@ def test_text_contrast():
     assert _text_color((0, 0, 90)) == (255, 255, 255)
 
 
-def test_wrong_picture():
+def test_wrong_image():
     with pytest.raises(InputError, match="an image of 200x150 pixels, got one of 150x200"):
         draw(Image.new("RGB", (150, 200)), make([]))
 

@@ -1,4 +1,4 @@
-"""What all errors have in common."""
+"""Common behavior of all errors."""
 
 import pickle
 import re
@@ -7,12 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from rtdetr.errors import EXTRAS, OPTIONAL_PACKAGES, SAID_IN, ConfigError, RTDETRError, is_news, one_line
+from rtdetr.errors import (
+    EXTRAS,
+    LOG_RECORDS_VARIABLE,
+    OPTIONAL_PACKAGES,
+    ConfigError,
+    RTDETRError,
+    is_first_report,
+    one_line,
+)
 from rtdetr.export import RefusedExportError
 
 
 @pytest.mark.parametrize("quoted", ["'{}'", '"{}"', "{}"])
-def test_a_long_value_is_cut_and_what_was_expected_stays(quoted):
+def test_a_long_value_is_shortened_but_not_the_rest_of_the_message(quoted):
     value = quoted.format("a" * 5000 + "z")
     text = str(ConfigError(f"model: expected a name, got {value}. Run 'rtdetr models' for the list"))
     assert text.startswith(f"model: expected a name, got {value[:100]}")
@@ -39,12 +47,12 @@ def test_errors_cross_processes():
     assert one_line(RefusedExportError("no", None)) == "ExportError: no"
 
 
-def test_what_another_process_has_said_is_no_news(tmp_path, monkeypatch) -> None:
-    assert is_news("a") and is_news("a")  # alone
-    monkeypatch.setenv(SAID_IN, str(tmp_path))
-    assert [is_news(line) for line in ("a", "a", "b", "ä\udcff", "b")] == [True, False, True, True, False]
-    monkeypatch.setenv(SAID_IN, str(tmp_path / "gone"))
-    assert is_news("a") and is_news("a")
+def test_messages_of_another_process_are_not_repeated(tmp_path, monkeypatch) -> None:
+    assert is_first_report("a") and is_first_report("a")  # alone
+    monkeypatch.setenv(LOG_RECORDS_VARIABLE, str(tmp_path))
+    assert [is_first_report(line) for line in ("a", "a", "b", "ä\udcff", "b")] == [True, False, True, True, False]
+    monkeypatch.setenv(LOG_RECORDS_VARIABLE, str(tmp_path / "gone"))
+    assert is_first_report("a") and is_first_report("a")
 
 
 def test_the_packages_of_an_extra_are_those_of_the_project() -> None:

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all."""
+"""Files are written completely or not at all."""
 
 import errno
 import os
@@ -42,7 +42,7 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["file.pth"]
 
 
-def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+def test_an_unwritable_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(WeightsError, match=rf"cannot write .*: {tmp_path / 'file'} is a file, not a folder\. Choose"):
         write_atomically(tmp_path / "file" / "x.pth", lambda temporary: temporary.write_text("x"), error=WeightsError)
@@ -63,12 +63,12 @@ class Full:
 
 
 @pytest.mark.parametrize("hidden", [False, True])
-def test_a_full_disk_is_called_so(tmp_path, monkeypatch, hidden):
+def test_a_full_disk_is_reported(tmp_path, monkeypatch, hidden):
     def more(file: Path) -> OSError:
         assert file.exists()
         return OSError(errno.ENOSPC, "No space left")
 
-    monkeypatch.setattr(files, "_probe", more)
+    monkeypatch.setattr(files, "_append_error", more)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1_900_000))
     with pytest.raises(WeightsError) as caught:
         write_atomically(tmp_path / "x.pth", Full(hidden=hidden), error=WeightsError, size=91_400_000)
@@ -79,12 +79,12 @@ def test_a_full_disk_is_called_so(tmp_path, monkeypatch, hidden):
     assert os.listdir(tmp_path) == []
 
 
-def test_what_a_library_says_is_kept_where_the_system_says_nothing(tmp_path):
+def test_the_reason_of_a_library_is_kept_without_a_system_error(tmp_path):
     with pytest.raises(WeightsError, match=r"cannot write .*x\.pth: unexpected pos 576 vs 534 \(.* free there\)"):
         write_atomically(tmp_path / "x.pth", Full(hidden=True), error=WeightsError)
 
 
-def test_files_of_a_temporary_folder_are_named_as_they_will_be(tmp_path):
+def test_errors_name_the_final_path(tmp_path):
     with pytest.raises(WeightsError) as caught, files_together(tmp_path / "x.xml", error=WeightsError) as file:
         write_atomically(file, Full(hidden=False), error=WeightsError)
     assert str(caught.value).startswith(f"cannot write {tmp_path / 'x.xml'}: the disk is full")

@@ -1,4 +1,4 @@
-"""`~` stands for the home folder wherever a path is given, also where no shell has replaced it."""
+"""`~` is expanded to the home folder in all paths, even if no shell has done it."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Every kind of image becomes the same RGB pixels, and the network's input is the published one."""
+"""Every kind of image gives the same RGB pixels, and the network's input equals the published one."""
 
 import contextlib
 import io
@@ -18,7 +18,7 @@ HEIGHT, WIDTH = 24, 36
 
 @pytest.fixture
 def rgb():
-    """A smooth picture that survives JPEG well."""
+    """A smooth image that survives JPEG well."""
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
     return np.stack([x * 7, y * 10, (x + y) * 4], axis=2).astype(np.uint8)
 
@@ -175,7 +175,7 @@ def test_input_equals_published_resize_and_scaling(rgb, size_hw):
 
 @pytest.mark.parametrize("size_hw", [(640, 640), (480, 800), (352, 608), (2000, 32), (601, 640)])
 @pytest.mark.parametrize("shape", [(960, 1280), (961, 1283), (37, 2000), (640, 640), (333, 1), (480, 800)])
-def test_the_halves_fit_together(shape, size_hw):
+def test_resizing_in_two_halves_equals_one_pass(shape, size_hw):
     pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     whole = Image.fromarray(pixels).resize(size_hw[::-1], Image.Resampling.BILINEAR)
     assert np.array_equal(resize(pixels, size_hw), np.asarray(whole).transpose(2, 0, 1))
@@ -196,7 +196,7 @@ def test_wrong_path_names_the_nearest_file(tmp_path):
     assert "download" in message_of("https://example.org/a.jpg")
 
 
-def test_files_that_are_no_images(tmp_path):
+def test_files_that_are_not_images(tmp_path):
     text, empty = tmp_path / "notes.jpg", tmp_path / "empty.png"
     text.write_text("not an image")
     empty.touch()

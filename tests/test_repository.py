@@ -1,4 +1,4 @@
-"""What GitHub and its users read: workflows that call targets which exist, and facts that agree with pyproject.toml."""
+"""Files for GitHub: workflows call existing make targets, and facts agree with pyproject.toml."""
 
 import re
 import tomllib

@@ -1,4 +1,4 @@
-"""The samples for other languages and servers give what the library gives, or at least what they promise."""
+"""The samples for other languages and servers give the detections of the library, or what they document."""
 
 import importlib.util
 import shutil
@@ -14,7 +14,7 @@ from rtdetr.errors import WeightsError
 from rtdetr.export import ExportOptions, Source, export
 from rtdetr.models import build_model
 from rtdetr.runtimes import load
-from tests.export.trained import CATEGORIES, pictures, trained_detector, trained_model
+from tests.export.trained import CATEGORIES, sample_images, trained_detector, trained_model
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -99,7 +99,7 @@ def test_cpp_finds_the_same_objects(name, built, tmp_path) -> None:
     file, options = PROGRAMS[name]
     export(Source(trained_model(), CATEGORIES), tmp_path / file, options=options)
     reference = trained_detector()
-    for image in pictures()[0]:
+    for image in sample_images()[0]:
         image.save(tmp_path / "picture.ppm")
         command = [program(built, name), tmp_path / file, tmp_path / "picture.ppm", "0.5"]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -114,7 +114,7 @@ def test_cpp_finds_the_same_objects(name, built, tmp_path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PROGRAMS)
 @pytest.mark.parametrize("content", [b"", b"P5\n2 2\n255\n1234", b"P6\n2 2\n255\n12", b"P6\n999999 1\n255\n"])
-def test_cpp_refuses_broken_pictures(name, built, tmp_path, content) -> None:
+def test_cpp_refuses_broken_images(name, built, tmp_path, content) -> None:
     (tmp_path / "broken.ppm").write_bytes(content)
     command = [program(built, name), tmp_path / "absent", tmp_path / "broken.ppm"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -125,7 +125,7 @@ def test_cpp_refuses_broken_pictures(name, built, tmp_path, content) -> None:
 @pytest.mark.parametrize("name", PROGRAMS)
 @pytest.mark.parametrize("threshold", ["0,5", "half", "", "1.5", "-0.1", "0.5x", "nan"])
 def test_cpp_refuses_other_thresholds(name, built, tmp_path, threshold) -> None:
-    pictures()[0][0].save(tmp_path / "picture.ppm")
+    sample_images()[0][0].save(tmp_path / "picture.ppm")
     command = [program(built, name), tmp_path / "absent", tmp_path / "picture.ppm", threshold]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
@@ -136,17 +136,17 @@ def test_cpp_refuses_other_thresholds(name, built, tmp_path, threshold) -> None:
 def test_cpp_skips_what_suppression_removed(built, tmp_path) -> None:
     options = ExportOptions(preprocess=True, nms_iou=0.0)
     export(Source(trained_model(), CATEGORIES), tmp_path / "model.onnx", options=options)
-    pictures()[0][0].save(tmp_path / "picture.ppm")
+    sample_images()[0][0].save(tmp_path / "picture.ppm")
     command = [program(built, "detect_onnxruntime"), tmp_path / "model.onnx", tmp_path / "picture.ppm", "0.0001"]
     lines = subprocess.check_output(command, text=True).splitlines()
-    expected = load(tmp_path / "model.onnx")(pictures()[0][0], threshold=0.0001)
+    expected = load(tmp_path / "model.onnx")(sample_images()[0][0], threshold=0.0001)
     assert len(lines) == len(expected) > 3
 
 
 @pytest.mark.slow
 def test_cpp_onnxruntime_says_which_form_it_takes(built, tmp_path) -> None:
     export(Source(trained_model(), CATEGORIES), tmp_path / "model.onnx")
-    pictures()[0][0].save(tmp_path / "picture.ppm")
+    sample_images()[0][0].save(tmp_path / "picture.ppm")
     command = [program(built, "detect_onnxruntime"), tmp_path / "model.onnx", tmp_path / "picture.ppm"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "export it with --preprocess" in done.stderr

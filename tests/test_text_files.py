@@ -1,4 +1,4 @@
-"""Text in every encoding that is certain, and one line for any that is not."""
+"""Text in any encoding that can be determined, and an error on one line otherwise."""
 
 import codecs
 
@@ -45,7 +45,7 @@ def test_utf8_without_a_mark(text):
 @pytest.mark.parametrize(
     "text", ["0 0.5 0.5 1 1", "0 0.5 0.5 1 1\r\n", "ab", "names: [猫, 犬]\n", "кот\nпёс\n", "汽车\n行人\n"]
 )
-def test_utf16_without_a_mark_where_nothing_else_is_possible(text, order):
+def test_utf16_without_a_mark_if_unambiguous(text, order):
     assert decoded(text.encode(order)) == text
 
 
@@ -69,7 +69,7 @@ UNCERTAIN = {
 
 
 @pytest.mark.parametrize("case", UNCERTAIN)
-def test_what_is_uncertain_is_refused_with_the_file_and_the_encoding(case):
+def test_ambiguous_text_is_refused_with_file_and_encoding(case):
     content, problem = UNCERTAIN[case]
     with pytest.raises(DatasetError) as caught:
         decoded(content)
@@ -118,7 +118,7 @@ def test_any_bytes_are_read_or_refused(content, declared):
 
 @settings(max_examples=200, deadline=None)
 @given(text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\ufeff"), max_size=20))
-def test_any_text_comes_back(text):
+def test_any_text_is_read_back(text):
     assert decoded(text.encode()) == text
     for encoding in MARKED:
         assert decoded(encoded(text, encoding)) == text

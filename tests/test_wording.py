@@ -58,7 +58,7 @@ def test_a_table_with_wide_letters_is_aligned():
 NAMES = {"name", "split", "part.name"}  # of splits, in the heads of tables
 
 
-def test_counts_in_messages_have_one_maker():
+def test_counts_in_messages_use_counted():
     """A count before a fixed plural, as in f"{count} images", reads "1 images" some day."""
     nouns = (
         "classes|images|boxes|steps|epochs|queries|objects|entries|annotations|batches|label files|threads|processes"

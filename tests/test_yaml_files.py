@@ -1,4 +1,4 @@
-"""YAML files of strangers: merged as the format says, traced to their files, and never more than an error."""
+"""YAML files from untrusted sources: merged as documented, with the file of each value; at worst an error."""
 
 import contextlib
 from pathlib import Path
@@ -85,7 +85,7 @@ def test_encodings_and_line_ends(tmp_path, encoding, end):
     assert values == {"data": "träume", "train": {"epochs": 3}, "lr": 1e-4}
 
 
-def test_files_that_are_no_text_and_folders(tmp_path):
+def test_binary_files_and_folders(tmp_path):
     (tmp_path / "bytes.yml").write_bytes(b"a: \x80")
     with pytest.raises(
         ConfigError, match=r"bytes\.yml: expected text in UTF-8.*tried UTF-8, but byte 4 in line 1 is invalid"
@@ -107,7 +107,7 @@ PIECES = st.sampled_from(
 
 @given(st.lists(PIECES, max_size=30).map("".join) | st.text(max_size=40))
 @settings(max_examples=300, deadline=None)
-def test_any_text_is_a_value_or_no_yaml(text):
+def test_any_text_is_a_value_or_a_yaml_error(text):
     with contextlib.suppress(yaml.YAMLError):
         parse_yaml(text)
 

@@ -59,7 +59,7 @@ def test_merge_keys(loader, mapping, value):
         ("? [1]\n: 2", "a key that is not text"),
     ],
 )
-def test_what_has_no_meaning_is_refused(loader, text, message):
+def test_invalid_merge_keys_are_refused(loader, text, message):
     with pytest.raises(yaml.YAMLError, match=message):
         yaml.load(text, Loader=loader)
 

@@ -62,7 +62,7 @@ def test_backbone_rates(size):
         assert deim == {2 * BACKBONE_RATES[size]}
 
 
-def test_deim_mixes_images_between_its_fourth_epoch_and_the_end_of_the_flat_rate():
+def test_deim_uses_mosaic_and_mixup_from_epoch_4_to_the_end_of_the_flat_rate():
     recipe = zoo.recipe("deim_rtdetrv2_r34vd")
     assert (recipe.augmentation_start_epoch, recipe.mixing_stop_epoch, recipe.flat_epochs) == (4, 64, 64)
     assert (recipe.mosaic, recipe.mixup, recipe.lr) == (0.5, 0.5, 2e-4)

@@ -51,14 +51,14 @@ print(detector.description, "- PyTorch loaded:", "torch" in sys.modules)
 # a `rtdetr.RTDETRError` with a readable message. The handler returns them with status 400.
 
 # %%
-MOST_BYTES = 20_000_000
+MAX_BYTES = 20_000_000
 
 
 class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         length = int(self.headers.get("Content-Length", 0))
-        if not 0 < length <= MOST_BYTES:
-            self.answer(413, {"error": f"expected an image of at most {MOST_BYTES} bytes"})
+        if not 0 < length <= MAX_BYTES:
+            self.answer(413, {"error": f"expected an image of at most {MAX_BYTES} bytes"})
             return
         try:
             found = detector(self.rfile.read(length), threshold=0.5)

@@ -92,7 +92,7 @@ def train(
     the current step; it can be resumed.
 
     Args:
-        data: dataset folder or annotation file, or several, which are joined. Or a `DetectionDataset`, or a
+        data: dataset folder or annotation file, or several, which are merged. Or a `DetectionDataset`, or a
             Hugging Face `datasets.Dataset` or `DatasetDict`; pass these again on resuming. See `open_dataset`.
         resume: output folder of a run to resume, or its last.pth. `data` and the settings of the run need not be
             repeated; those that you pass override them.
@@ -108,13 +108,13 @@ def train(
     """
     from rtdetr.recipes import resolve
     from rtdetr.training import read, run
-    from rtdetr.training.checkpoint import newest_whole
+    from rtdetr.training.checkpoint import newest_undamaged
 
     if resume == "auto":
         folder = settings.get("output_dir")
         if folder is None:
             raise ConfigError("resume='auto' needs the output folder of the run. Give output_dir (--output)")
-        resume = newest_whole(with_home(folder))
+        resume = newest_undamaged(with_home(folder))
     start = None if resume is None else with_home(resume)
     content = None if start is None else read(start)
     saved = None if content is None else content.get("rtdetr", {}).get("training")

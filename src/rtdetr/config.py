@@ -58,7 +58,7 @@ class Strict(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _no_value(cls, values: Any) -> Any:
-        """Read the word "none" as no value in optional fields, except in those that hold a name or path."""
+        """Read the word "none" as no value in optional fields, except in those that contain a name or path."""
         if not isinstance(values, dict):
             return values
         kinds = {name: get_args(field.annotation) for name, field in cls.model_fields.items()}
@@ -250,7 +250,7 @@ class HGNetv2Config(BackboneConfig):
 
 
 class TimmConfig(BackboneConfig):
-    """A network of timm whose `features_only` interface gives maps of strides 8, 16 and 32, such as "convnext_tiny"."""
+    """A network of timm whose `features_only` interface has maps of strides 8, 16 and 32, such as "convnext_tiny"."""
 
     kind: Literal["timm"] = "timm"
     timm: str  # its name in timm; {"timm": NAME} is enough for a backbone

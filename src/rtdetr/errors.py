@@ -67,7 +67,7 @@ class DatasetError(RTDETRError, ValueError):
 
 
 class MissingSplitError(DatasetError):
-    """The dataset does not have the requested split; other dataset errors are about a split that exists or is named."""
+    """The dataset does not have the requested split; errors in an existing split are other dataset errors."""
 
 
 class MissingFolderError(DatasetError):
@@ -103,13 +103,13 @@ def one_line(error: RTDETRError) -> str:
     return f"{kind.__name__}: {' '.join(str(error).split())}"
 
 
-SAID_IN = "RTDETR_SAID_IN"
-"""Environment variable: folder in which the processes of one command record what they have logged; see `is_news`."""
+LOG_RECORDS_VARIABLE = "RTDETR_SAID_IN"
+"""Environment variable: folder where the processes of one command record logged messages; see `is_first_report`."""
 
 
-def is_news(line: str) -> bool:
+def is_first_report(line: str) -> bool:
     """Whether no other process of this command has logged the same line."""
-    folder = os.environ.get(SAID_IN)
+    folder = os.environ.get(LOG_RECORDS_VARIABLE)
     if folder is None:
         return True
     try:
@@ -117,7 +117,7 @@ def is_news(line: str) -> bool:
         os.close(os.open(note, os.O_CREAT | os.O_EXCL))
     except FileExistsError:
         return False
-    except OSError:  # logging it twice is better than never
+    except OSError:  # logging a message twice is better than not at all
         return True
     return True
 

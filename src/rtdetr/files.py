@@ -30,7 +30,7 @@ def cache_dir() -> Path:
     return with_home(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "rtdetr"
 
 
-def beside(path: Path, suffix: str) -> Path:
+def with_suffix_any_case(path: Path, suffix: str) -> Path:
     """Return the path with another suffix, in upper case if only that file exists."""
     usual, capitals = path.with_suffix(suffix), path.with_suffix(suffix.upper())
     return capitals if capitals.is_file() and not usual.is_file() else usual
@@ -49,7 +49,7 @@ def free_space(folder: Path) -> int:
 
 def size_text(path: Path) -> str:
     """Return the size of a file for a message, and that of the `.bin` file of an OpenVINO model."""
-    files = [path, *([beside(path, ".bin")] if path.suffix.lower() == ".xml" else [])]
+    files = [path, *([with_suffix_any_case(path, ".bin")] if path.suffix.lower() == ".xml" else [])]
     return " and ".join(f"{file.name}: {bytes_text(file.stat().st_size)}" for file in files if file.is_file())
 
 
@@ -71,7 +71,7 @@ def write_atomically(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # a unique name per writer; the file is created again, as mkstemp's mode would hide it from other users
-        handle, name = tempfile.mkstemp(prefix=_hidden(path), suffix=".tmp", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=_temporary_prefix(path), suffix=".tmp", dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         temporary.unlink()
@@ -82,10 +82,10 @@ def write_atomically(
     except RTDETRError:
         raise
     except (OSError, RuntimeError) as failure:  # torch.save's RuntimeError hides the system's message
-        cause = failure if temporary is None or isinstance(failure, OSError) else _probe(temporary) or failure
+        cause = failure if temporary is None or isinstance(failure, OSError) else _append_error(temporary) or failure
         if temporary is not None:
             temporary.unlink(missing_ok=True)  # before free space is measured
-        raise error(refusal(path, cause, size=size)) from None
+        raise error(write_error_message(path, cause, size=size)) from None
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -118,8 +118,8 @@ def files_together(target: Path, *, error: type[RTDETRError]) -> Iterator[Path]:
     missing = [folder for folder in (target.parent, *target.parent.parents) if not folder.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=_hidden(target), dir=target.parent) as folder:
-            with _named_as(target, Path(folder)):
+        with tempfile.TemporaryDirectory(prefix=_temporary_prefix(target), dir=target.parent) as folder:
+            with _report_as(target, Path(folder)):
                 yield Path(folder) / target.name
             files = sorted(Path(folder).iterdir(), key=lambda file: file.name == target.name)
             if len(files) > 1:
@@ -127,7 +127,7 @@ def files_together(target: Path, *, error: type[RTDETRError]) -> Iterator[Path]:
             for file in files:
                 os.replace(file, target.parent / file.name)
     except OSError as failure:
-        raise error(refusal(target, failure)) from None
+        raise error(write_error_message(target, failure)) from None
     finally:
         if not target.exists():
             with contextlib.suppress(OSError):  # others may use them by now
@@ -135,13 +135,13 @@ def files_together(target: Path, *, error: type[RTDETRError]) -> Iterator[Path]:
                     folder.rmdir()
 
 
-def _hidden(path: Path) -> str:
+def _temporary_prefix(path: Path) -> str:
     """Return the prefix of a temporary name: the end of the file's own name, as name lengths are limited."""
     return f".{path.name[-_KEPT_OF_NAME:]}."
 
 
 @contextlib.contextmanager
-def _named_as(target: Path, folder: Path) -> Iterator[None]:
+def _report_as(target: Path, folder: Path) -> Iterator[None]:
     """Replace the path in a temporary folder by `target` in error messages."""
     try:
         yield
@@ -150,7 +150,7 @@ def _named_as(target: Path, folder: Path) -> Iterator[None]:
         raise
 
 
-def refusal(path: Path, failure: Exception, *, size: int | None = None) -> str:
+def write_error_message(path: Path, failure: Exception, *, size: int | None = None) -> str:
     """Return the message for a file that cannot be written: the system's reason, the free space, and what to do.
 
     Args:
@@ -172,7 +172,7 @@ def refusal(path: Path, failure: Exception, *, size: int | None = None) -> str:
     return f"cannot write {path}: {reason}. Free some space, or choose another location"
 
 
-def _probe(file: Path) -> OSError | None:
+def _append_error(file: Path) -> OSError | None:
     """Append to a file and return the system's error, or None if it can be written."""
     try:
         with file.open("ab") as stream:

@@ -1,7 +1,7 @@
 """HTML pages in a single file, which need neither network nor JavaScript.
 
 The reports of runs, evaluations and data checks use these functions and share `page.css`, which supports light and dark
-screens and phones. Only `element` and `together` escape text; `Html` is text that is already escaped.
+screens and phones. Only `element` and `concatenate` escape text; `Html` is text that is already escaped.
 """
 
 import base64
@@ -52,10 +52,10 @@ def element(tag: str, *children: str, **attributes: str) -> Html:
     """
     words = "".join(f' {name.rstrip("_")}="{html.escape(value)}"' for name, value in attributes.items())
     end = "" if tag in _EMPTY_ELEMENTS else f"</{tag}>"
-    return Html(f"<{tag}{words}>{together(*children)}{end}")
+    return Html(f"<{tag}{words}>{concatenate(*children)}{end}")
 
 
-def together(*parts: str) -> Html:
+def concatenate(*parts: str) -> Html:
     """Concatenate texts and parts of a page."""
     return Html("".join(part if isinstance(part, Html) else html.escape(part) for part in parts))
 
@@ -65,7 +65,8 @@ def page(title: str, *, lead: Html, sections: Mapping[str, Html]) -> str:
     filled = {name: body for name, body in sections.items() if body}
     links = [element("a", name, href=f"#{_anchor(name)}") for name in filled]
     parts = [
-        together(element("section", element("h2", name), body, id=_anchor(name)), "\n") for name, body in filled.items()
+        concatenate(element("section", element("h2", name), body, id=_anchor(name)), "\n")
+        for name, body in filled.items()
     ]
     style = resources.files("rtdetr").joinpath("page.css").read_text(encoding="utf-8")
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
@@ -106,10 +107,10 @@ def settings(values: Mapping[str, Any]) -> Html:
     """Return nested settings as a collapsed table of dotted names."""
     rows = [[name, text] for name, text in _leaves(values)]
     names = ("name", "value")
-    return folded(counted(len(values), "entry"), table(names, rows, text_columns=names)) if rows else Html()
+    return collapsible(counted(len(values), "entry"), table(names, rows, text_columns=names)) if rows else Html()
 
 
-def folded(summary: str, body: Html) -> Html:
+def collapsible(summary: str, body: Html) -> Html:
     """Return content that is collapsed until the reader opens it."""
     return element("details", element("summary", summary), body)
 

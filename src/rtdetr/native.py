@@ -1,7 +1,7 @@
-"""Two functions that Python cannot do itself: the only use of `ctypes` in the library.
+"""Two functions that need C interfaces: the only use of `ctypes` in the library.
 
-Without the first, a forked worker hangs or crashes when it ends; without the second, libtiff prints its own messages
-about a damaged TIFF file over a progress bar.
+Without `never_free`, a forked worker hangs or crashes when it ends. Without `silence_libtiff`, libtiff prints its own
+messages about damaged TIFF files, which overwrite a progress bar.
 """
 
 import ctypes

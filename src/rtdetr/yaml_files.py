@@ -16,7 +16,7 @@ from rtdetr.yaml_loaders import ValuesLoader
 YAML_SUFFIXES = (".yaml", ".yml")
 INCLUDE = "__include__"
 _LARGEST_FILE = 1_000_000  # bytes
-_MOST_VALUES = 100_000  # aliases expanded
+_MAX_VALUES = 100_000  # aliases expanded
 _DEEPEST = 50  # levels of nesting, and files that include each other
 KeyPath = tuple[str, ...]  # keys from the top of a document
 
@@ -136,8 +136,8 @@ def _check_size(value: Any) -> None:
             if isinstance(one, dict | list):
                 parts += one.values() if isinstance(one, dict) else one
             count += 1
-            if count + len(parts) > _MOST_VALUES:
-                raise yaml.YAMLError(f"more than {_MOST_VALUES} values")
+            if count + len(parts) > _MAX_VALUES:
+                raise yaml.YAMLError(f"more than {_MAX_VALUES} values")
         if not parts:
             return
         level = parts

@@ -10,7 +10,7 @@ import yaml
 from yaml.constructor import ConstructorError
 
 _MERGE = "tag:yaml.org,2002:merge"
-_MOST_MERGED = 100_000  # keys that merging may add to a document; chains of merges grow quadratically
+_MAX_MERGED = 100_000  # keys that merging may add to a document; chains of merges grow quadratically
 
 
 class ValuesLoader(yaml.SafeLoader):
@@ -50,8 +50,8 @@ class ValuesLoader(yaml.SafeLoader):
         for key, _ in own.values():
             inherited.pop((key.tag, key.value), None)
         self._num_merged += len(inherited)
-        if self._num_merged > _MOST_MERGED:
-            raise _error(f"more than {_MOST_MERGED} merged keys", node)
+        if self._num_merged > _MAX_MERGED:
+            raise _error(f"more than {_MAX_MERGED} merged keys", node)
         node.value = [*inherited.values(), *own.values()]
         super().flatten_mapping(node)  # nothing is left to merge, but `=` is special too
         self._flat[node] = True

@@ -61,7 +61,7 @@ def test_table_and_data(found):
     assert document["environment"]["cores"] >= 1
 
 
-def test_environment_names_what_counts():
+def test_environment_lists_relevant_versions():
     assert {"processor", "cores", "rtdetr", "numpy", "date"} <= set(environment())
 
 
@@ -86,7 +86,7 @@ def test_bad_requests():
 
 
 @pytest.mark.slow
-def test_memory_is_that_of_a_process_of_its_own(tmp_path):
+def test_memory_is_measured_in_a_separate_process(tmp_path):
     file = save_graph(tmp_path / "model.onnx")
     used = peak_memory(str(file), options={"num_threads": 1}, batch_size=1)
     assert used is not None and 30 < used < 2000

@@ -74,7 +74,7 @@ def test_mistakes_are_one_line(files, tmp_path):
         assert message in result.stderr.splitlines()[-1]
 
 
-def test_classes_go_to_the_files_that_name_none(files, tmp_path):
+def test_classes_apply_only_to_files_without_names(files, tmp_path):
     published = save_graph(tmp_path / "published.onnx", described=False)
     assert run(files[0], published).exit_code == 2
     result = run(files[0], published, "--classes", "voc", "--config", "test-tiny")

@@ -1,4 +1,4 @@
-"""The Tab key: what is installed in a home folder, and which words a shell gets."""
+"""Shell completion: its installation, and the words that it offers."""
 
 import os
 import re
@@ -72,16 +72,16 @@ def test_formats() -> None:
 @pytest.mark.parametrize(
     "line", ["predict ./ima", "predict --model ./best", "data check ", "train --config ", "predict --font "]
 )
-def test_files_are_left_to_the_shell(line: str) -> None:
+def test_file_names_are_completed_by_the_shell(line: str) -> None:
     assert words(f"rtdetr {line}") == []
 
 
 @pytest.mark.parametrize("line", ["nonsense --x", "predict a.jpg --max-pixels many --devi", "train --epochs x --dev"])
-def test_a_mistake_on_the_line_prints_nothing(line: str) -> None:
+def test_a_mistyped_command_prints_nothing(line: str) -> None:
     assert words(f"rtdetr {line}") in ([], ["--device"])
 
 
-def test_the_help_of_an_option_names_the_words_of_the_table() -> None:
+def test_completion_words_appear_in_the_help() -> None:
     group = typer.main.get_command(app)
     assert isinstance(group, LazyGroup)
     context = group.make_context("rtdetr", [], resilient_parsing=True)
@@ -101,7 +101,7 @@ def shell(command: str, *, name: str = "bash") -> str:
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 def test_bash(home: Path) -> None:
-    """Installed by the shell that is used, and then asked as bash asks at the Tab key."""
+    """Installs completion for bash and calls it as bash does for the Tab key."""
     assert "bash completion installed in" in shell("rtdetr --install-completion; true")
     assert (home / ".bash_completions" / "rtdetr.sh").is_file()
     asked = "COMP_WORDS=(rtdetr export --format o); COMP_CWORD=3; _rtdetr_completion rtdetr"

@@ -35,7 +35,7 @@ def test_notes_are_no_problem(tmp_path):
     assert "images without objects: 1" in result.stdout
 
 
-def test_problems_are_status_1(broken):
+def test_problems_exit_with_status_1(broken):
     result = run(broken)
     assert result.exit_code == 1
     assert "boxes without width or height: 1" in result.stdout
@@ -66,7 +66,7 @@ def test_fix(broken, tmp_path):
     assert "has content" in again.stderr
 
 
-def test_a_copy_that_is_not_sound_is_status_1(broken, tmp_path):
+def test_an_unsound_copy_exits_with_status_1(broken, tmp_path):
     result = run(broken, "--fix", tmp_path / "out", "--allow-loss", "--queries", 1)
     assert result.exit_code == 1
     assert "Result for the copy: Found 1 kind of warning." in result.stdout
@@ -88,7 +88,7 @@ def test_sizes_and_queries(tmp_path):
         (["{f}/set", "{f}/set", "--images", "{f}/set"], "ConfigError: --images applies to one dataset only"),
     ],
 )
-def test_mistakes_are_told_in_one_line(tmp_path, arguments, problem):
+def test_mistakes_are_reported_on_one_line(tmp_path, arguments, problem):
     write(tmp_path / "set")
     result = run(*(argument.format(f=tmp_path) for argument in arguments))
     assert result.exit_code == 2

@@ -39,7 +39,7 @@ def test_every_exit_status_is_listed() -> None:
 
 
 @pytest.mark.parametrize("verb", CHEAP)
-def test_cheap_examples_run(verb: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fast_examples_run(verb: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     result = CliRunner().invoke(app, dict(EXAMPLES)[verb].split())
     assert result.exit_code in ((0, 1) if verb == "data check" else (0,)), result.output

@@ -68,7 +68,7 @@ def test_numbers_as_json(folder):
     assert "IoU 0.50:0.95" in result.stderr
 
 
-def test_an_output_folder_holds_everything(folder, tmp_path):
+def test_the_output_folder_has_all_files(folder, tmp_path):
     output = tmp_path / "new" / "out"
     result = run(folder / "tiny.pth", folder, "--output", output, "--bootstrap", "5", "--seed", "1", "--font", FONT)
     assert result.exit_code == 0, result.output
@@ -162,14 +162,14 @@ def test_thresholds_cannot_be_stored_in_foreign_files(folder, tmp_path):
         (["{f}/tiny.pth", "{f}", "--size", "70"], "InputError: size_hw (--size): height and width must be multiples"),
     ],
 )
-def test_mistakes_are_told_in_one_line(folder, arguments, problem):
+def test_mistakes_are_reported_on_one_line(folder, arguments, problem):
     result = run(*(argument.format(f=folder) for argument in arguments))
     assert result.exit_code == 2
     assert problem in result.stderr
     assert len([line for line in result.stderr.splitlines() if not line.startswith("INFO: ")]) == 1
 
 
-def test_a_bad_box_can_be_left_out(tmp_path, folder):
+def test_a_bad_box_can_be_dropped(tmp_path, folder):
     content = many_images(3)
     content["annotations"][0]["bbox"][2] = 0
     _, file = write_dataset(tmp_path, content)

@@ -1,4 +1,4 @@
-"""`rtdetr export` and the published command line: what they write, print and refuse."""
+"""`rtdetr export` and the published export script: files, output and errors."""
 
 import importlib.util
 import json
@@ -51,7 +51,7 @@ def test_a_checked_file(weights, tmp_path):
     assert [x.name for x in tmp_path.iterdir()] == ["model.onnx"]
 
 
-def test_json_stands_alone(weights, tmp_path):
+def test_json_is_the_only_output(weights, tmp_path):
     path = tmp_path / "model.onnx"
     result = run(weights, "-o", path, "--json", "-")
     found = json.loads(result.stdout)
@@ -61,20 +61,20 @@ def test_json_stands_alone(weights, tmp_path):
     assert json.loads((tmp_path / "found.json").read_text()) == {"file": str(path), "kept_float": []}
 
 
-def test_the_format_by_the_name_of_the_file(weights, tmp_path):
+def test_the_format_follows_the_file_name(weights, tmp_path):
     pytest.importorskip("openvino")
     result = run(weights, "-o", tmp_path / "model.xml", "--no-check", "--precision", "float16")
     assert result.exit_code == 0, result.output
     assert sorted(x.name for x in tmp_path.iterdir()) == ["model.bin", "model.xml"]
 
 
-def test_an_exported_file_is_no_checkpoint(weights, tmp_path):
+def test_an_exported_file_is_refused_as_checkpoint(weights, tmp_path):
     assert run(weights, "-o", tmp_path / "model.onnx", "--no-check").exit_code == 0
     result = run(tmp_path / "model.onnx", "-o", tmp_path / "again.onnx")
     assert result.exit_code == 2 and "Give the one it was exported from" in result.stderr
 
 
-def test_a_model_without_class_names_is_told_where_to_give_them(tmp_path, caplog):
+def test_a_model_without_class_names_suggests_the_option(tmp_path, caplog):
     unnamed = save_weights(build_model("test-tiny", num_classes=2), tmp_path / "unnamed.pth")
     assert run(unnamed, "-o", tmp_path / "model.onnx", "--no-check").exit_code == 0
     assert f"{unnamed} does not name its classes" in caplog.text and "--classes FILE" in caplog.text
@@ -168,14 +168,14 @@ def test_mistakes_are_one_line(weights, tmp_path, monkeypatch, arguments, messag
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorrt") is not None, reason="TensorRT is installed")
-def test_without_tensorrt_nothing_is_read(tmp_path):
+def test_without_tensorrt_it_fails_before_reading(tmp_path):
     result = run(tmp_path / "absent.pth", "--format", "tensorrt", "-o", tmp_path / "model.engine")
     assert result.exit_code == 2 and len(result.stderr.splitlines()) == 1
     assert "MissingDependencyError: export to tensorrt" in result.stderr
     assert "pip install tensorrt cuda-bindings" in result.stderr
 
 
-def test_a_place_that_cannot_be_written(weights, tmp_path):
+def test_an_unwritable_output(weights, tmp_path):
     (tmp_path / "file").write_text("")
     result = run(weights, "-o", tmp_path / "file" / "model.onnx", "--no-check")
     assert result.exit_code == 2 and "cannot write" in result.stderr

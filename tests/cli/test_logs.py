@@ -27,7 +27,7 @@ log.error("broken")
         ("1", ["WARNING: left out: 7.jpg", "ERROR: broken"]),
     ],
 )
-def test_only_the_main_process_says_what_all_know(rank: str | None, expected: list[str]) -> None:
+def test_shared_messages_are_logged_by_the_main_process_only(rank: str | None, expected: list[str]) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "RANK"}
     environment |= {} if rank is None else {"RANK": rank}
     ran = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=True)

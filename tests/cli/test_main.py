@@ -1,4 +1,4 @@
-"""The command itself: errors on one line, exit statuses, logging, pipes; in this process unless that is the point."""
+"""The program `rtdetr`: errors on one line, exit statuses, logging and pipes; in this process where possible."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def test_an_error_is_one_line_and_status_2(monkeypatch: pytest.MonkeyPatch) -> N
     assert result.stderr == "DatasetError: a.json is broken at line 3\n"
 
 
-def test_an_error_has_the_name_that_users_know(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_is_printed_with_its_public_class(monkeypatch: pytest.MonkeyPatch) -> None:
     failing_with(monkeypatch, MissingSplitError("no val"))
     assert CliRunner().invoke(app, ["models"]).stderr == "DatasetError: no val\n"
 
@@ -81,7 +81,7 @@ def test_an_interrupt_is_status_130(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Traceback" not in result.output
 
 
-def test_a_missing_package_of_someone_else_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_missing_package_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     failing_with(monkeypatch, ModuleNotFoundError("No module named 'elsewhere'", name="elsewhere"))
     assert isinstance(CliRunner().invoke(app, ["models"]).exception, ModuleNotFoundError)
 
@@ -112,7 +112,7 @@ def test_models_lists_every_model_and_file() -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 @pytest.mark.parametrize("arguments", [["models"], ["--version"], ["models", "--json"]])
-def test_a_full_disk_behind_the_output_is_one_line(arguments: list[str]) -> None:
+def test_a_full_disk_on_standard_output_is_one_line(arguments: list[str]) -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "rtdetr", *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False
@@ -123,8 +123,8 @@ def test_a_full_disk_behind_the_output_is_one_line(arguments: list[str]) -> None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names are bytes there")
-def test_names_that_python_does_not_decode_are_told() -> None:
-    """Where UTF-8 mode is switched off in the C locale; engines and PyTorch open no such names."""
+def test_undecodable_file_names_are_reported() -> None:
+    """This happens in the C locale without UTF-8 mode; engines and PyTorch cannot open such names."""
     command = [sys.executable, "-m", "rtdetr", "predict", "bär.jpg", "--model", "modell.onnx"]
     off = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = subprocess.run(command, env=off, capture_output=True, check=False)

@@ -1,4 +1,4 @@
-"""What goes to standard output: JSON alone, also when its reader goes away; and the exit statuses of docs/cli.md."""
+"""Standard output: only JSON with --json -, closed pipes, and the exit statuses of docs/cli.md."""
 
 import json
 import shutil
@@ -102,7 +102,7 @@ def test_files_are_written_when_the_reader_goes_away(place: Path, tmp_path: Path
 
 @pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", -signal.SIGTERM)])
 def test_signals(name: str, status: int) -> None:
-    """Ctrl-C is caught; SIGTERM ends the process, for which a shell says 143."""
+    """Ctrl-C is handled; SIGTERM ends the process, which shells report as 143."""
     code = (
         "import os, signal, sys, time, rtdetr.cli.models as verb; from rtdetr.cli.main import main; "
         f"sys.argv = ['', 'models']; verb._rows = lambda: [os.kill(os.getpid(), signal.{name}), time.sleep(60)]; main()"

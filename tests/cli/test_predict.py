@@ -1,4 +1,4 @@
-"""`rtdetr predict`: which files it takes, what it prints and writes, and how it goes on after a bad one."""
+"""`rtdetr predict`: which files it finds, what it prints and writes, and how it continues after an unreadable one."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture
 def photos(tmp_path):
-    """Two good pictures in a folder with a text file and a sub-folder."""
+    """Two good images in a folder with a text file and a sub-folder."""
     folder = tmp_path / "photos"
     (folder / "more").mkdir(parents=True)
     pixels = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
@@ -54,7 +54,7 @@ def run(weights, *arguments):
     return CliRunner().invoke(app, ["predict", *map(str, arguments), *map(str, options)])
 
 
-def test_a_folder_prints_one_line_an_image(weights, photos):
+def test_a_folder_prints_one_line_per_image(weights, photos):
     result = run(weights, photos)
     assert result.exit_code == 0, result.output
     assert result.stdout == f"{photos / 'a.png'}: 30 bolt\n{photos / 'b.JPG'}: 30 bolt\n"
@@ -81,7 +81,7 @@ def test_threshold(weights, photos):
     assert "30 bolt, 30 nut" in run(weights, photos / "a.png", "--threshold", 0.1).stdout
 
 
-def test_pictures_and_json_are_written(weights, photos, tmp_path):
+def test_annotated_images_and_json_are_written(weights, photos, tmp_path):
     save, document = tmp_path / "new" / "out", tmp_path / "found.json"
     result = run(weights, photos, photos / "more", "--save", save, "--json", document, "--batch-size", 2)
     assert result.exit_code == 0, result.output
@@ -187,18 +187,18 @@ def test_in_a_fresh_process(weights, photos):
     assert "INFO: detecting with test-tiny (2 classes)" in result.stderr
 
 
-def test_a_missing_file_is_told_before_the_model_is_loaded(photos):
+def test_a_missing_file_is_reported_before_loading_the_model(photos):
     result = run("no_such_model.pth", photos / "aa.png")
     assert result.exit_code == 2
     assert result.stderr == f"InputError: no image {photos / 'aa.png'}. Did you mean 'a.png'?\n"
 
 
-def test_the_size_that_is_used_is_told(weights, photos, caplog):
+def test_the_used_size_is_logged(weights, photos, caplog):
     run(weights, photos / "a.png", "--size", "32x96")
     assert [record.message for record in caplog.records][-1] == "resizing images to 32x96 (--size)"
 
 
-def test_files_are_written_though_nobody_reads_the_lines(weights, photos, tmp_path):
+def test_files_are_written_when_the_pipe_is_closed(weights, photos, tmp_path):
     found = tmp_path / "found.json"
     command = [sys.executable, "-m", "rtdetr", "predict", str(photos), "--model", str(weights), "--json", str(found)]
     process = subprocess.Popen([*command, "--device", "cpu"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -230,14 +230,14 @@ def test_find_images(photos, monkeypatch):
         ("/dev/video3", "no image file /dev/video3; a camera is not supported"),
     ],
 )
-def test_addresses_and_films(weights, photos, source, message):
+def test_urls_and_videos_are_refused(weights, photos, source, message):
     result = run(weights, photos / "a.png", source)
     assert result.exit_code == 2
     assert message in result.stderr
     assert "does not exist" not in result.stderr
 
 
-def test_what_is_skipped_is_one_line(weights, photos, caplog):
+def test_skipped_files_are_logged_on_one_line(weights, photos, caplog):
     (photos / "._a.png").write_bytes(b"x")
     (photos / "gone.jpg").symlink_to(photos / "nowhere")
     result = run(weights, photos)
@@ -253,7 +253,7 @@ def test_what_is_skipped_is_one_line(weights, photos, caplog):
     assert only.stdout.count("bolt") == 3
 
 
-def test_equal_names_of_different_folders(weights, photos, tmp_path):
+def test_equal_names_in_different_folders_are_numbered(weights, photos, tmp_path):
     out = tmp_path / "found.json"
     sources = [photos / "a.png", photos / "more/a.png"]
     assert run(weights, *sources, "--save", tmp_path / "out", "--json", out).exit_code == 0

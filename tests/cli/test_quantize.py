@@ -12,7 +12,7 @@ from rtdetr.export import quantize as module
 from rtdetr.models import build_model
 from rtdetr.weights import save_weights
 from tests.export.test_quantize import dataset  # noqa: F401  (a fixture)
-from tests.export.trained import CATEGORIES, pictures, trained_model
+from tests.export.trained import CATEGORIES, sample_images, trained_model
 
 
 def run(*arguments):
@@ -51,7 +51,7 @@ def test_a_file_and_its_numbers(tmp_path, dataset) -> None:  # noqa: F811
 
 
 @pytest.mark.slow
-def test_by_way_of_export(tmp_path, dataset) -> None:  # noqa: F811
+def test_export_with_precision_int8(tmp_path, dataset) -> None:  # noqa: F811
     save_weights(trained_model(), tmp_path / "model.pth", categories=CATEGORIES)
     data = dataset.sources[0].annotations_file
     command = ["export", tmp_path / "model.pth", "-o", tmp_path / "int8.onnx", "--precision", "int8", "--data", data]
@@ -63,9 +63,9 @@ def test_by_way_of_export(tmp_path, dataset) -> None:  # noqa: F811
 
 
 @pytest.mark.slow
-def test_pictures_without_annotations(tmp_path, caplog) -> None:
+def test_images_without_annotations(tmp_path, caplog) -> None:
     save_weights(trained_model(), tmp_path / "model.pth", categories=CATEGORIES)
-    for number, picture in enumerate(pictures()[0]):
+    for number, picture in enumerate(sample_images()[0]):
         picture.save(tmp_path / f"{number}.png")
     result = run(tmp_path / "model.pth", "--calibration", tmp_path, "--output", tmp_path / "int8.onnx")
     assert result.exit_code == 0, result.output
@@ -75,7 +75,7 @@ def test_pictures_without_annotations(tmp_path, caplog) -> None:
 
 
 @pytest.mark.slow
-def test_a_loss_that_stays_is_refused(tmp_path, dataset, monkeypatch) -> None:  # noqa: F811
+def test_too_large_a_drop_of_ap_is_refused(tmp_path, dataset, monkeypatch) -> None:  # noqa: F811
     save_weights(trained_model(), tmp_path / "model.pth", categories=CATEGORIES)
     losses = iter([0.9])
     monkeypatch.setattr(module, "measure_ap", lambda *arguments, **options: next(losses, 0.2))

@@ -1,4 +1,4 @@
-"""`rtdetr report`: the page of a run, written anew."""
+"""`rtdetr report`: rebuild the report of a run."""
 
 import json
 
@@ -19,7 +19,7 @@ def test_a_killed_run_gets_its_report(tmp_path):
     assert (tmp_path / "learning_curve.png").exists()
 
 
-def test_a_folder_that_is_no_run(tmp_path):
+def test_a_folder_without_a_run_is_refused(tmp_path):
     result = CliRunner().invoke(app, ["report", str(tmp_path)])
     assert result.exit_code == 2
     assert "expected the output folder of a training run, but it has no metrics.jsonl" in result.stderr

@@ -1,4 +1,4 @@
-"""Datasets whose labels lie, are named or are written otherwise, through `rtdetr data check` and `rtdetr train`."""
+"""Datasets with labels in unusual places, names and encodings, with `rtdetr data check` and `rtdetr train`."""
 
 import pytest
 from typer.testing import CliRunner
@@ -75,7 +75,7 @@ def test_images_without_labels(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("make", [write_yolo, write_voc])
-def test_a_label_that_lies_near(tmp_path, make):
+def test_a_misplaced_label_file(tmp_path, make):
     root = make(tmp_path / "set")
     old, new = ("labels/train/a.txt", "labels/a.txt") if make is write_yolo else ("Annotations/a.xml", "xml/a.xml")
     (root / new).parent.mkdir(exist_ok=True)
@@ -111,7 +111,7 @@ def test_settings_in_another_encoding(tmp_path):
     assert result.stderr.startswith("ConfigError: ") and "own.yml: expected text in UTF-8" in result.stderr
 
 
-def test_another_encoding_is_told_in_one_line(tmp_path):
+def test_an_unknown_encoding_is_reported_on_one_line(tmp_path):
     root = write_yolo(tmp_path / "set")
     (root / "labels/train/a.txt").write_bytes(b"3 0.5 0.5 0.1 0.1 \xe9")
     result = dry_run(root)

@@ -21,7 +21,7 @@ def invoke(*arguments: object):
     return CliRunner().invoke(app, ["train", *map(str, arguments)])
 
 
-def test_a_dry_run_says_what_would_be_done(data, tmp_path):
+def test_a_dry_run_prints_the_plan(data, tmp_path):
     (tmp_path / "own.yml").write_text("model: test-tiny\nseed: 4\ntrain: {epochs: 30, ema_decay: 0.9}\n")
     run = tmp_path / "run"
     options = [

@@ -1,4 +1,4 @@
-"""A sound little data set with two splits, for tests that break it in one place."""
+"""A small sound dataset with two splits, for tests that introduce a single defect."""
 
 import json
 from pathlib import Path
@@ -42,7 +42,7 @@ def clean() -> dict[str, dict[str, Any]]:
 
 
 def write(root: Path, splits: dict[str, dict[str, Any]] | None = None) -> Path:
-    """Write the documents, and a picture for each image that they list with a name and a size."""
+    """Write the documents, and an image file for each image that they list with a name and a size."""
     for split, document in (splits or clean()).items():
         folder = root / "images" / split
         folder.mkdir(parents=True, exist_ok=True)

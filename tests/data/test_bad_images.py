@@ -1,4 +1,4 @@
-"""An image that cannot be read stops a run with the remedy, or is skipped and told: in every format alike."""
+"""An unreadable image stops a run with a remedy, or is skipped with a warning, in every format."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from rtdetr.cli.main import app
 from rtdetr.config import TrainConfig
 from rtdetr.data import TrainLoader, index_cache, open_dataset
-from rtdetr.data.image_files import STAND_IN_WH, Sizes, sizes_of
+from rtdetr.data.image_files import PLACEHOLDER_WH, Sizes, sizes_of
 from rtdetr.detections import Detections
 from rtdetr.errors import ConfigError, DatasetError
 from rtdetr.evaluation.evaluate import evaluate_dataset
@@ -81,7 +81,7 @@ def test_an_image_whose_header_cannot_be_read_is_an_error_with_the_remedy(tmp_pa
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_with_skip_every_format_goes_on_alike(tmp_path, kind, caplog):
+def test_skip_works_the_same_in_every_format(tmp_path, kind, caplog):
     root, bad = make(tmp_path / "set", kind)
     dataset = open_dataset(root, split="val", on_bad_image="skip")
     assert dataset.skips_bad_images
@@ -99,7 +99,7 @@ def test_with_skip_every_format_goes_on_alike(tmp_path, kind, caplog):
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_mixture_and_the_settings_of_a_run_pass_the_choice_on(tmp_path, kind):
+def test_merged_datasets_and_runs_pass_the_option_on(tmp_path, kind):
     root, _ = make(tmp_path / "set", kind, split="train")
     sound = write_format(tmp_path / "sound", "yolo", content(), split="train")
     merged = open_dataset([root, sound], split="train", on_bad_image="skip")
@@ -117,9 +117,9 @@ def test_a_mixture_and_the_settings_of_a_run_pass_the_choice_on(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", ["yolo", "voc"])
-def test_the_choice_has_its_own_index_and_the_note_is_given_again(tmp_path, kind, monkeypatch, caplog):
+def test_each_option_has_its_own_cache_and_the_note_is_repeated(tmp_path, kind, monkeypatch, caplog):
     monkeypatch.setenv("RTDETR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(index_cache, "_LEAST_ROWS", 0)
+    monkeypatch.setattr(index_cache, "_MIN_ROWS", 0)
     root, bad = make(tmp_path / "set", kind)
     first = open_dataset(root, split="val", on_bad_image="skip")
     monkeypatch.setattr("rtdetr.data.records.arrange", None)
@@ -136,7 +136,7 @@ def test_the_choice_has_its_own_index_and_the_note_is_given_again(tmp_path, kind
 
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("sized", [True, False])
-def test_no_image_at_all_is_an_error_even_so(tmp_path, kind, sized):
+def test_without_any_readable_image_skip_is_an_error(tmp_path, kind, sized):
     root = write_format(tmp_path / "set", kind, content()) if sized else make(tmp_path / "set", kind)[0]
     for image in root.rglob("*.png"):
         image.write_bytes(b"")
@@ -146,7 +146,7 @@ def test_no_image_at_all_is_an_error_even_so(tmp_path, kind, sized):
 
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("sized", [True, False])
-def test_a_missing_image_is_skipped_too_and_no_other_is_suggested(tmp_path, kind, sized, caplog):
+def test_a_missing_image_is_skipped_without_a_suggestion(tmp_path, kind, sized, caplog):
     root = write_format(tmp_path / "set", kind, content(), split="val")
     if kind == "voc" and not sized:
         without_sizes(root)
@@ -177,7 +177,7 @@ def test_images_whose_pixels_are_all_damaged_end_an_evaluation(tmp_path, kind, c
     assert len([text for text in caplog.messages if "replaced by a gray image" in text]) == 4
 
 
-def test_the_check_of_an_export_takes_the_choice(tmp_path):
+def test_the_check_of_an_export_supports_the_option(tmp_path):
     root, bad = make(tmp_path / "set", "coco")
     weights = tmp_path / "tiny.pth"
     save_weights(
@@ -191,7 +191,7 @@ def test_the_check_of_an_export_takes_the_choice(tmp_path):
     assert (tmp_path / "yes.onnx").exists()
 
 
-def test_a_bad_image_is_told_once(tmp_path, caplog):
+def test_a_bad_image_is_reported_once(tmp_path, caplog):
     root, bad = make(tmp_path / "set", "coco")
     dataset = open_dataset(root, split="val", on_bad_image="skip")
     for _ in range(3):
@@ -200,13 +200,13 @@ def test_a_bad_image_is_told_once(tmp_path, caplog):
     assert len([text for text in caplog.messages if str(bad) in text]) == 1
 
 
-def test_the_size_that_stands_in_holds_the_boxes():
-    sizes = Sizes(np.array([STAND_IN_WH, (60, 40)]), [0], "")
+def test_the_placeholder_size_contains_the_boxes():
+    sizes = Sizes(np.array([PLACEHOLDER_WH, (60, 40)]), [0], "")
     boxes, images = np.array([[600.0, 10, 300.5, 10], [50, 30, 90, 90]]), np.array([0, 1])
-    assert sizes.holding(boxes, images).tolist() == [[901, 640], [60, 40]]
+    assert sizes.enlarged_to_boxes(boxes, images).tolist() == [[901, 640], [60, 40]]
     assert sizes_of([], source="x", on_bad_image="error").sizes_wh.shape == (0, 2)
 
 
-def test_the_choice_is_checked(tmp_path):
+def test_the_option_is_validated(tmp_path):
     with pytest.raises(ConfigError, match=r"expected 'error' or 'skip' for bad images, got 'skipp'\. Did you mean"):
         open_dataset(tmp_path, split="val", on_bad_image="skipp")

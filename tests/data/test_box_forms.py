@@ -1,4 +1,4 @@
-"""Boxes in another form than the format's: told with numbers, never converted, never called sound."""
+"""Boxes in another form than the format expects are reported with numbers and never converted."""
 
 import json
 import re
@@ -58,7 +58,7 @@ def test_percent_is_recognized_in_small_and_large_images(side, why):
     assert other_form(percent[:10] * 0.8, np.tile((640, 640), (10, 1)), form=XYWH) == ""  # a few objects in a corner
 
 
-def test_every_box_of_a_small_image_fits_percent_which_alone_says_nothing():
+def test_boxes_of_small_images_are_not_evidence_for_percent():
     sizes_wh = np.tile((60, 60), (40, 1))
     boxes = corners(40) / np.tile(WH, 2) * 60
     assert other_form(written(boxes, CORNERS), sizes_wh, form=XYWH).startswith("look like x1 y1 x2 y2: ")
@@ -92,7 +92,7 @@ def test_sound_boxes_are_not_suspected(form, count):
         assert other_form(boxes, sizes(count), form=form) == ""
 
 
-def test_boxes_that_reach_over_the_border_are_not_suspected():
+def test_boxes_that_extend_beyond_the_image_are_not_suspected():
     rng = np.random.default_rng(0)
     low = rng.uniform(-0.3, 0.9, (300, 2)) * WH
     whole = np.concatenate([low, rng.uniform(0.1, 0.4, (300, 2)) * WH], axis=1)  # of which a part is outside
@@ -143,7 +143,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_set_in_another_form_is_an_error_of_the_doctor_and_a_warning_of_training(tmp_path, case, caplog):
+def test_a_dataset_in_another_form_is_an_error_in_the_doctor_and_a_warning_in_training(tmp_path, case, caplog):
     kind, values, name = WRONG[case]
     root = set_of(tmp_path / "set", kind, values)
     report = check(root)
@@ -162,7 +162,7 @@ def test_a_set_in_another_form_is_an_error_of_the_doctor_and_a_warning_of_traini
 
 
 @pytest.mark.parametrize("kind", ["coco", "yolo", "voc"])
-def test_the_same_set_in_the_right_form_is_sound(tmp_path, kind, caplog):
+def test_the_same_dataset_in_the_right_form_is_sound(tmp_path, kind, caplog):
     form = {"coco": XYWH, "yolo": CENTER, "voc": CORNERS}[kind]
     scale = [*WH, *WH] if kind == "yolo" else 1
     root = set_of(tmp_path / "set", kind, written(corners(12, border=True), form) / scale)
@@ -183,7 +183,7 @@ ROWS |= {"1 96 32 40 20": "fractions", "1 0.5 0.5 0.25 0.5": ""}
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_rows_of_yolo_that_are_something_else(tmp_path, row):
+def test_yolo_rows_in_another_form(tmp_path, row):
     root = set_of(tmp_path / "set", "yolo", np.full((3, 4), 0.5))
     for file in (root / "labels/train").iterdir():
         file.write_text(row)
@@ -197,7 +197,7 @@ def test_rows_of_yolo_that_are_something_else(tmp_path, row):
     assert not report.sound and expected[ROWS[row]] in report.text()
 
 
-def test_boxes_that_are_cut_strongly_are_a_loss(tmp_path):
+def test_strongly_clipped_boxes_count_as_lost(tmp_path):
     splits = clean()
     rows = splits["train"]["annotations"]
     rows[0]["bbox"] = [60, 8, 60, 24]  # 40 % of it is outside

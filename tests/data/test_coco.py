@@ -80,7 +80,7 @@ def test_the_columns_hold_no_python_objects(tmp_path):
     assert all(column.dtype != object for column in columns[1:9])
 
 
-def test_boxes_are_cut_at_the_border():
+def test_boxes_are_clipped_at_the_border():
     boxes = clamped_xyxy(np.array([[-5, 2, 10, 100], [30, 10, 1, 1.0]]), np.array([60, 40]))
     assert boxes.tolist() == [[0, 2, 5, 40], [30, 10, 31, 11]]
     assert boxes.dtype == np.float32
@@ -111,7 +111,7 @@ def test_a_box_without_area_in_its_image_is_refused_or_dropped(tmp_path, bbox, p
         np.testing.assert_array_equal(left, right)
 
 
-def test_the_choice_for_bad_boxes_is_checked(tmp_path):
+def test_the_option_for_bad_boxes_is_validated(tmp_path):
     with pytest.raises(ConfigError, match="Did you mean 'drop'"):
         read(tmp_path, document(), on_bad_box="dropp")
 
@@ -170,7 +170,7 @@ def test_an_image_without_stated_size_that_cannot_be_read_is_refused_or_skipped(
         read(tmp_path, content, images_dir=images_dir)
 
 
-def test_annotations_of_images_that_are_not_listed_are_refused_or_left_out(tmp_path):
+def test_annotations_of_unlisted_images_are_refused_or_dropped(tmp_path):
     content = document()
     content["annotations"].insert(1, annotation(77, 4711, 7, [1, 2, 3, 4]))
     content["annotations"].append({**annotation(78, 4712, 99, [0, 0, 0, 0]), "bbox": None})
@@ -182,7 +182,7 @@ def test_annotations_of_images_that_are_not_listed_are_refused_or_left_out(tmp_p
     assert any("dropped annotations of images that are not listed: 2" in note for note in columns.notes)
 
 
-def test_a_row_is_named_by_its_place_in_the_file_when_others_are_left_out(tmp_path):
+def test_a_row_is_named_by_its_position_in_the_file(tmp_path):
     content = document()
     content["annotations"].insert(0, annotation(77, 4711, 7, [1, 2, 3, 4]))
     del content["annotations"][3]["id"]
@@ -191,7 +191,7 @@ def test_a_row_is_named_by_its_place_in_the_file_when_others_are_left_out(tmp_pa
         read(tmp_path, content, on_bad_box="drop")
 
 
-def test_of_classes_of_one_name_those_without_objects_are_left_out(tmp_path):
+def test_unused_classes_with_a_duplicate_name_are_omitted(tmp_path):
     content = document()
     content["categories"] = [{"id": number, "name": "fish"} for number in (0, 1, 2)]
     for row in content["annotations"]:

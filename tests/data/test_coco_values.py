@@ -1,4 +1,4 @@
-"""Values of COCO files in other forms: the boxes of the tidy file, in training, in the doctor and in its copy."""
+"""Nonstandard values in COCO files give the boxes of the standard file, in training, the doctor and its copy."""
 
 import json
 import logging
@@ -168,7 +168,7 @@ def assert_same(one, other):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_other_forms_are_read_as_the_tidy_file(tmp_path, caplog, form):
+def test_nonstandard_forms_are_read_like_the_standard_one(tmp_path, caplog, form):
     tidy = write(tmp_path / "tidy")
     splits = clean()
     for rows in splits.values():
@@ -229,7 +229,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("form", REFUSED)
-def test_what_is_not_clear_is_refused_by_name(tmp_path, form):
+def test_ambiguous_values_are_refused_by_name(tmp_path, form):
     change, problem = REFUSED[form]
     content = document()
     content["annotations"][2] |= change
@@ -242,7 +242,7 @@ def test_what_is_not_clear_is_refused_by_name(tmp_path, form):
     assert errors_of(read_coco(file, tmp_path))
 
 
-def test_a_name_that_could_be_a_number_or_that_two_have_stands_for_no_id(tmp_path):
+def test_ambiguous_names_are_not_used_as_ids(tmp_path):
     content = document()
     content["categories"][1]["name"] = "90"  # the id of another class
     content["annotations"][2]["category_id"] = "90"
@@ -450,7 +450,7 @@ def test_text_numbers_on_the_command_line(tmp_path):
     assert_same(open_dataset(tmp_path / "out", split="train"), open_dataset(write(tmp_path / "tidy"), split="train"))
 
 
-def test_files_of_one_id_are_both_listed_with_their_boxes(tmp_path):
+def test_files_with_the_same_id_are_both_listed_with_their_boxes(tmp_path):
     splits = clean()
     splits["train"]["images"][1]["id"] = 10  # a.jpg and b.jpg
     root = write(tmp_path / "set", splits)
@@ -463,7 +463,7 @@ def test_files_of_one_id_are_both_listed_with_their_boxes(tmp_path):
     }
 
 
-def test_a_number_in_no_use_that_is_not_finite_is_told_by_both(tmp_path):
+def test_an_unused_non_finite_number_is_reported_by_both(tmp_path):
     content = document()
     content["images"][0]["note"] = float("nan")
     file = tmp_path / "data.json"
@@ -473,7 +473,7 @@ def test_a_number_in_no_use_that_is_not_finite_is_told_by_both(tmp_path):
     assert [defect.kind for defect in read_coco(file, tmp_path).problems] == ["wrong-value"]
 
 
-def test_the_option_has_a_use_with_a_copy_only():
+def test_allow_loss_requires_fix():
     from rtdetr.cli.data import check as command
 
     with pytest.raises(ConfigError, match="--allow-loss needs --fix"):

@@ -91,7 +91,7 @@ def test_other_channels_keep_their_meaning(channels):
     assert lower.std() < 0.6 * pixels.std()
 
 
-def test_nothing_drawn_changes_nothing_and_the_input_stays():
+def test_without_steps_the_image_is_unchanged():
     pixels = images()["noise"]
     before = pixels.copy()
     assert distort(pixels, []) is pixels

@@ -37,7 +37,7 @@ def test_an_image_without_objects_has_empty_arrays(dataset):
     assert target["labels"].shape == target["area"].shape == target["iscrowd"].shape == (0,)
 
 
-def test_a_box_over_the_border_is_cut(dataset):
+def test_a_box_beyond_the_border_is_clipped(dataset):
     assert dataset.target(2)["boxes_xyxy"].tolist() == [[20, 30, 32, 48]]
 
 
@@ -89,7 +89,7 @@ def test_an_image_of_another_size_is_refused(dataset):
 
 
 def test_exif_rotation_follows_the_size_that_was_annotated(dataset):
-    # 60x40 was annotated: either the upright picture, which is stored lying, or the stored one as it is
+    # 60x40 was annotated: either the upright image, which is stored lying, or the stored one as it is
     pixels = np.zeros((40, 60, 3), np.uint8)
     pixels[:20, :30] = 255  # white top left corner
     upright = Image.fromarray(pixels)
@@ -170,7 +170,7 @@ def test_other_classes_are_listed(dataset):
         dataset.with_categories(Categories.numbered(80))
 
 
-def test_classes_that_no_object_is_of_may_be_missing_in_the_model(tmp_path, caplog):
+def test_unused_classes_may_be_missing_in_the_model(tmp_path, caplog):
     content = document()
     content["categories"].append({"id": 91, "name": "fox"})
     images_dir, annotations_file = write_dataset(tmp_path, content)
@@ -187,7 +187,7 @@ def test_classes_that_no_object_is_of_may_be_missing_in_the_model(tmp_path, capl
         empty.with_categories(Categories([Category(0, "cow")]))
 
 
-def test_the_text_form_counts(dataset):
+def test_repr_has_the_counts(dataset):
     assert repr(dataset).endswith("data.json: 3 images, 4 boxes, 3 classes)")
 
 
@@ -201,7 +201,7 @@ def test_bad_boxes_can_be_dropped(tmp_path):
     assert [row["id"] for row in CATEGORIES] == [3, 7, 90]
 
 
-def test_what_the_annotations_tell_of_large_images(dataset, monkeypatch):
+def test_too_large_images_are_found_from_the_annotations(dataset, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # is set when an image is read
     monkeypatch.setenv("RTDETR_MAX_PIXELS", "2450")
     with pytest.raises(DatasetError, match=r"1 of 3 images has more than 2,\d+ pixels; the largest is .*--max-pixels"):

@@ -1,4 +1,4 @@
-"""The text files of a dataset as other programs write them: the same boxes and classes, or one clear line."""
+"""Text files of a dataset written by other programs give the same boxes and classes, or a clear error."""
 
 import json
 import re
@@ -129,7 +129,7 @@ def test_the_encoding_that_xml_declares(tmp_path, declared):
 
 
 @pytest.mark.parametrize("declared", ["idna", "utf-7", "unicode_escape", "rot13", "undefined"])
-def test_encodings_that_no_annotation_has_are_refused(tmp_path, declared):
+def test_unusual_encodings_are_refused(tmp_path, declared):
     root = write_voc(tmp_path / "set")
     file = root / "Annotations/a.xml"
     file.write_text(f'<?xml version="1.0" encoding="{declared}"?>{file.read_text()}')
@@ -191,12 +191,12 @@ WRONG = ["0;0.5;0.5;1;1", "a,b", "0 0,a 1 1 1", "0, a, 1, 1, 1", "1'000"]
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_commas_that_mean_one_thing(row):
+def test_unambiguous_commas_are_read(row):
     assert numbers_of(row) == ROWS[row]
 
 
 @pytest.mark.parametrize("row", [*AMBIGUOUS, *WRONG])
-def test_commas_that_may_mean_two_things_are_refused(tmp_path, row):
+def test_ambiguous_commas_are_refused(tmp_path, row):
     with pytest.raises(ValueError, match=r"could not convert|commas may be"):
         numbers_of(row)
     root = write_yolo(tmp_path / "set")

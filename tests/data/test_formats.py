@@ -1,4 +1,4 @@
-"""One dataset, three formats: nothing that follows from it may differ."""
+"""One dataset in three formats gives the same targets and accuracy."""
 
 import numpy as np
 import pytest
@@ -71,7 +71,7 @@ def test_a_missing_split_says_what_was_looked_for(folders, kind):
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_of_nothing_says_what_was_looked_for(tmp_path):
+def test_an_empty_folder_says_what_was_looked_for(tmp_path):
     with pytest.raises(
         DatasetError, match=r"COCO.*'names' \(YOLO\).*ImageSets/Main/val\.txt.*\(Pascal VOC\)"
     ) as caught:

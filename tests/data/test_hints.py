@@ -1,4 +1,4 @@
-"""What is said of folders that are no dataset in a usual layout; and what is advised opens them."""
+"""Hints for folders without a usual dataset layout; following the advice opens them."""
 
 import re
 import shutil
@@ -48,7 +48,7 @@ def told(root: Path, split: str = "train") -> str:
         ),
     ],
 )
-def test_yolo_without_a_yaml_file_is_told_the_file_to_write(tmp_path, names, text):
+def test_yolo_without_a_yaml_file_gets_a_hint(tmp_path, names, text):
     message = told(put(tmp_path, *names))
     assert message.startswith(f"{tmp_path} has no annotations for 'train' in a usual place, but there are {tmp_path}/")
     assert message.endswith(f"write {tmp_path / 'data.yaml'} with the line {text}")
@@ -57,14 +57,14 @@ def test_yolo_without_a_yaml_file_is_told_the_file_to_write(tmp_path, names, tex
     assert (len(dataset), dataset.target(0)["labels"].tolist(), dataset.categories.names) == (1, [1], ["cat", "dog"])
 
 
-def test_yolo_without_names_of_classes_is_told_the_form(tmp_path):
+def test_yolo_without_class_names_gets_a_hint(tmp_path):
     message = told(put(tmp_path, "images/train/a.png", "labels/train/a.txt"))
     assert f"but there are YOLO label files such as {tmp_path / 'labels/train/a.txt'}" in message
     assert message.endswith('{train: images/train, names: ["NAME OF CLASS 0", "..."]}')
 
 
 @pytest.mark.parametrize("names", [["images/a.png", "annotations/a.xml"], ["a.png", "a.xml"]])
-def test_voc_without_splits_is_told_the_lists_to_write(tmp_path, names):
+def test_voc_without_splits_gets_a_hint(tmp_path, names):
     message = told(put(tmp_path, *names))
     assert f"but there is 1 XML file, such as {tmp_path / names[1]} in Pascal VOC format. " in message
     line = re.search("one line such as '(.*)' per image", message)
@@ -73,7 +73,7 @@ def test_voc_without_splits_is_told_the_lists_to_write(tmp_path, names):
     assert len(open_dataset(tmp_path, split="train").target(0)["labels"]) == 1
 
 
-def test_a_dataset_in_a_folder_below_is_named(tmp_path):
+def test_a_dataset_in_a_subfolder_is_named(tmp_path):
     inner = put(tmp_path / "VOCdevkit" / "VOC2012", "JPEGImages/a.png", "Annotations/a.xml", "ImageSets/Main/train.txt")
     (inner / "ImageSets/Main/train.txt").write_text("a")
     for split in ("train", "val"):
@@ -83,7 +83,7 @@ def test_a_dataset_in_a_folder_below_is_named(tmp_path):
     assert "has no list val.txt" in told(inner, "val")
 
 
-def test_nothing_is_told_of_folders_without_annotations(tmp_path):
+def test_folders_without_annotations_get_no_hint(tmp_path):
     (put(tmp_path, "images/a.png", "classes.txt") / "notes.txt").write_text("photos of last week")
     assert "looked for" in told(tmp_path)
     assert "looked for" in told(tmp_path / "images")

@@ -118,7 +118,7 @@ def test_a_table_equals_the_files_it_was_made_from(tmp_path, features):
     assert pickle.loads(pickle.dumps(dataset)).load(1)[0].size == (60, 40)
 
 
-def test_a_table_of_splits_and_a_mixture(tmp_path):
+def test_a_table_with_splits_and_merged_tables(tmp_path):
     splits = {"train": table(tmp_path), "validation": table(tmp_path, change=lambda row: row.pop("image_id"))}
     assert open_dataset(splits, split="val").image_ids.tolist() == [0, 1, 2]
     with pytest.raises(DatasetError, match="expected a split 'test' in the table, got train, validation"):
@@ -208,7 +208,7 @@ def test_missing_columns_and_rows_are_named(tmp_path):
         open_dataset(Table([], whole.features), split="train")
 
 
-def test_a_stated_size_that_is_wrong_is_found_when_the_image_is_read(tmp_path):
+def test_a_wrong_stated_size_is_found_when_the_image_is_read(tmp_path):
     dataset = open_dataset(table(tmp_path, width=61, height=70), split="train")
     with pytest.raises(DatasetError, match="table: image 20 is annotated as 61x70 pixels, but row 0 is 60x40"):
         dataset.load(1)

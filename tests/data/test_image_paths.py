@@ -1,4 +1,4 @@
-"""Paths of images as other programs write them: the images and boxes of the tidy dataset, or one clear line."""
+"""Image paths written by other programs give the images and boxes of the standard dataset, or a clear error."""
 
 import json
 import logging
@@ -63,7 +63,7 @@ def assert_tidy(dataset, tidy):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_paths_as_other_programs_write_them(tmp_path, caplog, form):
+def test_paths_written_by_other_programs(tmp_path, caplog, form):
     tidy = open_dataset(label_studio(tmp_path / "tidy"), split="train")
     assert caplog.messages == []
     text, way = FORMS[form]
@@ -88,7 +88,7 @@ def test_paths_as_other_programs_write_them(tmp_path, caplog, form):
 
 
 @pytest.mark.parametrize(("listed", "stored"), [("A.PNG", "a.png"), ("x/a.png", "A.Png"), ("ÉA.png", "éa.png")])
-def test_another_case_comes_last(tmp_path, listed, stored):
+def test_names_in_another_case_are_tried_last(tmp_path, listed, stored):
     (tmp_path / stored).touch()
     located = locate([listed], tmp_path, annotations_dir=tmp_path)
     assert (located.names, located.ways) == ([stored], {0: CASE})
@@ -102,7 +102,7 @@ def test_another_unicode_form_is_found(tmp_path):
     assert (located.names, located.ways) == ([unicodedata.normalize("NFD", "é.png")], {0: NAME})
 
 
-def test_the_order_of_the_ways(tmp_path):
+def test_the_order_of_search(tmp_path):
     """Each file that an earlier way finds is removed, and the next one is found."""
     images, beside = tmp_path / "images", tmp_path
     name = "sub\\a%20b.png"
@@ -150,7 +150,7 @@ def test_a_name_in_two_folders_is_refused_with_both(tmp_path):
 
 
 @pytest.mark.parametrize("names", [["one/x.png", "two/x.png"], ["x.png", "two/x.png"], ["x.png", "X.PNG"]])
-def test_a_file_of_two_names_is_refused(tmp_path, names):
+def test_a_file_that_matches_two_names_is_refused(tmp_path, names):
     (tmp_path / "x.png").touch()
     located = locate(names, tmp_path, annotations_dir=tmp_path)
     assert 1 in located.ambiguous
@@ -158,7 +158,7 @@ def test_a_file_of_two_names_is_refused(tmp_path, names):
     assert located.names == names
 
 
-def test_an_image_that_is_missing_among_others_is_not_taken_from_elsewhere(tmp_path):
+def test_a_missing_image_next_to_others_is_not_searched_elsewhere(tmp_path):
     for name in ("one/a.png", "one/b.png", "two/c.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -174,7 +174,7 @@ def test_two_spellings_of_one_path_are_one_name(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["", "/", "..", "\0.png", "\ud800.png", "http://[", "?d=", "a" * 5000, "x/" * 2000])
-def test_names_that_are_none_are_missing(tmp_path, name):
+def test_invalid_names_are_missing(tmp_path, name):
     (tmp_path / "x.png").touch()
     assert locate([name], tmp_path / "none", annotations_dir=tmp_path).missing == [0]
     assert locate([name], tmp_path, annotations_dir=tmp_path).missing == [0]
@@ -192,7 +192,7 @@ def test_each_folder_is_listed_once(tmp_path, monkeypatch):
     assert len(listed) <= 8
 
 
-def test_links_and_files_elsewhere_keep_their_place(tmp_path):
+def test_links_and_absolute_paths_are_kept(tmp_path):
     (tmp_path / "far/images").mkdir(parents=True)
     (tmp_path / "far/other").mkdir()
     (tmp_path / "far/other/x.png").touch()
@@ -204,7 +204,7 @@ def test_links_and_files_elsewhere_keep_their_place(tmp_path):
     assert located.names == ["../other/x.png", str((tmp_path / "set/other/y.png").resolve())]
 
 
-def test_the_remedy_that_the_error_names_helps(tmp_path):
+def test_the_suggested_remedy_works(tmp_path):
     root = label_studio(tmp_path / "set", "C:\\data\\{name}")
     (root / "images").rename(tmp_path / "moved")
     with pytest.raises(DatasetError, match="give the right folder with --images of 'train', 'evaluate' or 'data"):
@@ -255,7 +255,7 @@ def test_a_file_in_utf_16_is_found(tmp_path):
     assert len(open_dataset(root, split="train")) == 3
 
 
-def test_several_files_or_one_of_another_split_are_not_guessed(tmp_path):
+def test_ambiguous_annotation_files_are_refused(tmp_path):
     root = label_studio(tmp_path / "set")
     shutil.copy(root / "result.json", root / "annotations.json")
     with pytest.raises(DatasetError, match="several annotation files"):
@@ -310,7 +310,7 @@ def test_a_yolo_list_does_not_guess_between_folders(tmp_path):
         open_dataset(root, split="train")
 
 
-def test_a_tidy_set_says_nothing(tmp_path, caplog):
+def test_a_standard_dataset_gives_no_notes(tmp_path, caplog):
     with caplog.at_level(logging.INFO, logger="rtdetr"):
         open_dataset(write(tmp_path / "set"), split="train")
     assert caplog.messages == []

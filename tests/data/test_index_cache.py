@@ -18,7 +18,7 @@ from tests.data.formats import FORMATS, write_format
 def cache(tmp_path, monkeypatch):
     """The folder of cached indices, for datasets of any size."""
     monkeypatch.setenv("RTDETR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(index_cache, "_LEAST_ROWS", 0)
+    monkeypatch.setattr(index_cache, "_MIN_ROWS", 0)
     return tmp_path / "cache" / "datasets"
 
 
@@ -40,7 +40,7 @@ def assert_equal(left, right):
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_second_time_comes_from_the_cache(tmp_path, cache, monkeypatch, kind):
+def test_the_second_read_uses_the_cache(tmp_path, cache, monkeypatch, kind):
     root = write_format(tmp_path / "set", kind, document())
     first = open_dataset(root, split="val")
     assert len(list(cache.iterdir())) == 1
@@ -63,7 +63,7 @@ def test_a_changed_file_is_read_again_and_its_index_replaced(tmp_path, cache):
 
 
 @pytest.mark.parametrize("kind", ["yolo", "voc"])
-def test_an_added_or_removed_file_is_seen(tmp_path, cache, kind):
+def test_added_and_removed_files_are_noticed(tmp_path, cache, kind):
     root = write_format(tmp_path / "set", kind, document())
     assert len(open_dataset(root, split="val").target(1)["labels"]) == 3
     if kind == "yolo":
@@ -76,7 +76,7 @@ def test_an_added_or_removed_file_is_seen(tmp_path, cache, kind):
 
 
 @pytest.mark.parametrize("kind", ["yolo", "voc", "coco"])
-def test_an_image_of_another_size_is_seen_where_nothing_else_states_it(tmp_path, cache, kind):
+def test_a_changed_image_size_is_noticed_if_not_stated_elsewhere(tmp_path, cache, kind):
     root = write_format(tmp_path / "set", kind, document())
     for file in root.glob("annotations/*.json"):
         file.write_text(re.sub('"(width|height)": [0-9]+', r'"\1": null', file.read_text()))
@@ -89,7 +89,7 @@ def test_an_image_of_another_size_is_seen_where_nothing_else_states_it(tmp_path,
     assert after.target(0)["size_wh"] == after.load(0)[0].size == (width * 2, height * 2)
 
 
-def test_the_splits_of_one_description_have_an_index_each(tmp_path, cache, monkeypatch):
+def test_each_split_of_a_file_has_its_own_cache(tmp_path, cache, monkeypatch):
     root = write_format(tmp_path / "set", "yolo", document())
     for name, images in (("train", ["a", "b"]), ("val", ["a", "c"])):
         paths = [next(path for path in root.rglob(f"{image}.*") if path.suffix != ".txt") for image in images]
@@ -103,7 +103,7 @@ def test_the_splits_of_one_description_have_an_index_each(tmp_path, cache, monke
         assert_equal(dataset, open_dataset(root, split=split))
 
 
-def test_a_missing_image_is_found_though_the_index_is_kept(tmp_path, cache):
+def test_a_missing_image_is_found_despite_the_cache(tmp_path, cache):
     images, file = write_dataset(tmp_path)
     open_dataset(file, split="train")
     (images / "b.jpg").unlink()
@@ -111,7 +111,7 @@ def test_a_missing_image_is_found_though_the_index_is_kept(tmp_path, cache):
         open_dataset(file, split="train")
 
 
-def test_each_way_to_ask_has_its_own_index(tmp_path, cache):
+def test_each_combination_of_options_has_its_own_cache(tmp_path, cache):
     content = document()
     content["annotations"][1]["bbox"] = [5, 5, 0, 5]
     _, file = write_dataset(tmp_path, content)
@@ -120,7 +120,7 @@ def test_each_way_to_ask_has_its_own_index(tmp_path, cache):
         open_dataset(file, split="train")
 
 
-def test_a_damaged_index_is_ignored_and_written_anew(tmp_path, cache):
+def test_a_damaged_cache_is_ignored_and_rewritten(tmp_path, cache):
     _, file = write_dataset(tmp_path)
     expected = open_dataset(file, split="train")
     (index,) = cache.iterdir()
@@ -161,7 +161,7 @@ def malformed(columns, whole_texts):
     yield from (saved(file_names=columns["file_names"][:-1]), saved(boxes_xywh=columns["boxes_xywh"][:, :2].copy()))
 
 
-def test_a_malformed_index_with_a_right_checksum_is_ignored(tmp_path, cache):
+def test_a_malformed_cache_with_a_valid_checksum_is_ignored(tmp_path, cache):
     _, file = write_dataset(tmp_path)
     expected = open_dataset(file, split="train")
     (index,) = cache.iterdir()
@@ -176,20 +176,20 @@ def test_a_malformed_index_with_a_right_checksum_is_ignored(tmp_path, cache):
         assert index.read_bytes() == whole
 
 
-def test_a_cache_that_cannot_be_written_does_no_harm(tmp_path, cache):
+def test_an_unwritable_cache_is_not_an_error(tmp_path, cache):
     _, file = write_dataset(tmp_path)
     cache.parent.mkdir()
     cache.write_text("a file where the folder should be")
     assert len(open_dataset(file, split="train")) == 3
 
 
-def test_small_datasets_are_not_kept(tmp_path, monkeypatch):
+def test_small_datasets_are_not_cached(tmp_path, monkeypatch):
     monkeypatch.setenv("RTDETR_CACHE", str(tmp_path / "cache"))
     open_dataset(write_dataset(tmp_path)[1], split="train")
     assert not (tmp_path / "cache").exists()
 
 
-def test_what_was_read_otherwise_is_told_every_time(tmp_path, cache, monkeypatch, caplog):
+def test_notes_are_repeated_when_reading_from_the_cache(tmp_path, cache, monkeypatch, caplog):
     content = document()
     content["annotations"][0]["bbox"] = "[20, 30, 20, 30]"
     _, file = write_dataset(tmp_path, content)

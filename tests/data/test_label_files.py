@@ -1,4 +1,4 @@
-"""Labels that lie elsewhere, or are named otherwise, than in a tidy dataset: used, or told, and never background."""
+"""Labels in other places or with other names are used or reported; their images never count as background."""
 
 import logging
 import os
@@ -150,7 +150,7 @@ NEAR = {  # where a label lies that belongs to images/train/a.jpg
 
 
 @pytest.mark.parametrize("place", NEAR)
-def test_a_label_that_lies_near_stops_the_run(tmp_path, place):
+def test_a_misplaced_label_file_stops_the_run(tmp_path, place):
     root = write_yolo(tmp_path / "set")
     near = root / NEAR[place]
     near.parent.mkdir(parents=True, exist_ok=True)
@@ -193,7 +193,7 @@ NOT_NEAR = {
 
 
 @pytest.mark.parametrize("case", NOT_NEAR)
-def test_other_files_are_not_near(tmp_path, case):
+def test_other_files_are_not_misplaced_labels(tmp_path, case):
     root = write_yolo(tmp_path / "set")
     (root / "labels/train/a.txt").unlink()
     place, text, image = NOT_NEAR[case]
@@ -205,7 +205,7 @@ def test_other_files_are_not_near(tmp_path, case):
     assert [len(labels) for labels, _ in boxes(root)] == [0, 2, 2]
 
 
-def test_a_share_of_images_without_a_label_is_told(tmp_path, caplog):
+def test_many_images_without_a_label_give_a_warning(tmp_path, caplog):
     root = write_yolo(tmp_path / "set")
     for number in range(40):
         Image.new("RGB", (8, 8), (number, 6 * number, 0)).save(root / f"images/train/x{number}.png")
@@ -246,7 +246,7 @@ def test_a_split_without_objects_is_not_sound(tmp_path, make):
     assert "The data is sound" not in report.text()
 
 
-def test_every_folder_is_listed_once_and_no_image_is_asked_about(tmp_path, monkeypatch):
+def test_every_folder_is_listed_once_without_queries_per_image(tmp_path, monkeypatch):
     root = write_yolo(tmp_path / "set")
     (root / "labels/train/a.txt").unlink()
     images = [str(path) for path in sorted((root / "images/train").iterdir())] * 3
@@ -266,7 +266,7 @@ def test_every_folder_is_listed_once_and_no_image_is_asked_about(tmp_path, monke
         patched.setattr(os, "scandir", scandir)
         patched.setattr(os, "stat", noted_stat)
         found = [finder.of(image) for image in images]
-        near = finder.near([images[0]], [str(root)])
+        near = finder.find_misplaced([images[0]], [str(root)])
     assert found == [None, *(str(root / f"labels/train/{name}.txt") for name in "bc")] * 3
     assert near == {}
     assert "stat" not in asked
@@ -274,7 +274,7 @@ def test_every_folder_is_listed_once_and_no_image_is_asked_about(tmp_path, monke
     assert len(asked) <= 8
 
 
-def test_a_folder_that_cannot_be_listed_is_no_empty_one(tmp_path, monkeypatch):
+def test_an_unlistable_folder_is_an_error(tmp_path, monkeypatch):
     root = write_yolo(tmp_path / "set")
     scan = os.scandir
 
@@ -315,7 +315,7 @@ def test_labels_behind_a_link_to_a_folder_are_found(tmp_path):
 )
 def test_the_cached_index_notices_a_new_label(tmp_path, monkeypatch, place):
     monkeypatch.setenv("RTDETR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("rtdetr.data.index_cache._LEAST_ROWS", 1)
+    monkeypatch.setattr("rtdetr.data.index_cache._MIN_ROWS", 1)
     root = write_yolo(tmp_path / "set")
     (root / "labels/train/a.txt").unlink()
     assert boxes(root)[0][0] == []
@@ -330,7 +330,7 @@ def test_the_cached_index_notices_a_new_label(tmp_path, monkeypatch, place):
         assert boxes(root)[0] == ([0], [[36, 16, 60, 48]])
 
 
-def test_where_a_label_is_first_looked_for():
+def test_the_first_usual_place_of_a_label():
     assert usual_label_file("/d/images/train/a.b.png") == "/d/labels/train/a.b.txt"
     assert usual_label_file("/d/images/Images/a.png") == "/d/images/labels/a.txt"
     assert usual_label_file("/d/photos/a.png") == "/d/photos/a.txt"
@@ -361,7 +361,7 @@ def test_voc_names_in_another_unicode_form_are_found(tmp_path, images, files, li
 
 
 @pytest.mark.parametrize("make", [write_yolo, write_voc])
-def test_what_macos_puts_beside_files_is_no_annotation(tmp_path, make):
+def test_hidden_files_of_macos_are_ignored(tmp_path, make):
     root = make(tmp_path / "set")
     expected = boxes(root)
     for file in [path for path in root.rglob("*.*") if path.is_file()]:
@@ -372,7 +372,7 @@ def test_what_macos_puts_beside_files_is_no_annotation(tmp_path, make):
     assert kinds(root) == {}
 
 
-def test_a_listed_voc_image_without_a_file_is_told(tmp_path):
+def test_a_listed_voc_image_without_xml_is_reported(tmp_path):
     root = write_voc(tmp_path / "set")
     (root / "Annotations/b.xml").unlink()
     with pytest.raises(
@@ -383,7 +383,7 @@ def test_a_listed_voc_image_without_a_file_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["Annotations/B.xml", "Annotations/train/b.xml", "xml/b.xml"])
-def test_a_voc_file_that_lies_near_is_named(tmp_path, place):
+def test_a_misplaced_voc_file_is_named(tmp_path, place):
     root = write_voc(tmp_path / "set")
     (root / place).parent.mkdir(exist_ok=True)
     (root / "Annotations/b.xml").rename(root / place)
@@ -394,7 +394,7 @@ def test_a_voc_file_that_lies_near_is_named(tmp_path, place):
     assert f"but {root / place} does" in report.text()
 
 
-def test_voc_images_without_a_file_are_a_finding_and_unlisted_ones_with_a_file_a_note(tmp_path):
+def test_voc_images_without_xml_are_a_finding_and_unlisted_xml_a_note(tmp_path):
     root = write_voc(tmp_path / "set")
     (root / "ImageSets/Main/train.txt").write_text("a\nb")  # a choice: the file of c exists
     assert kinds(root) == {"unlisted-file": 1}
@@ -404,7 +404,7 @@ def test_voc_images_without_a_file_are_a_finding_and_unlisted_ones_with_a_file_a
     assert not check(root).sound
 
 
-def test_images_beside_voc_files_that_have_none_are_told(tmp_path, caplog):
+def test_voc_images_without_xml_are_reported(tmp_path, caplog):
     source, root = write_voc(tmp_path / "set"), tmp_path / "beside"
     (root / "train").mkdir(parents=True)
     for name in "ab":
@@ -452,7 +452,7 @@ def test_voc_files_in_every_usual_place_are_used(tmp_path, place, called, moved,
 
 
 @pytest.mark.parametrize("place", ["train/xml", "xml", "other/deep"])
-def test_a_voc_file_near_an_image_of_a_folder_stops_the_run(tmp_path, place):
+def test_a_misplaced_voc_file_of_a_folder_stops_the_run(tmp_path, place):
     root = write_beside(tmp_path / "set")
     (root / place).mkdir(parents=True)
     (root / "train/train-b.xml").rename(root / place / "train-b.xml")
@@ -468,7 +468,7 @@ def test_a_voc_file_near_an_image_of_a_folder_stops_the_run(tmp_path, place):
         fix(report, tmp_path / "out")
 
 
-def test_voc_files_that_all_lie_near_are_told(tmp_path):
+def test_misplaced_voc_files_are_reported(tmp_path):
     root = write_beside(tmp_path / "set")
     with pytest.raises(DatasetError) as caught:
         open_dataset(root, split="test")
@@ -482,7 +482,7 @@ def test_voc_files_that_all_lie_near_are_told(tmp_path):
         open_dataset(root, split="train")
 
 
-def test_of_two_voc_files_that_state_one_image_none_is_used(tmp_path, caplog):
+def test_two_voc_files_for_one_image_are_not_used(tmp_path, caplog):
     root = write_beside(tmp_path / "set")
     (root / "Annotations").mkdir()
     text = (root / "train/train-b.xml").read_text()
@@ -493,7 +493,7 @@ def test_of_two_voc_files_that_state_one_image_none_is_used(tmp_path, caplog):
     assert "1 of the 3 images" in caplog.text and "train-b.jpg" in caplog.text
 
 
-def test_one_voc_file_is_not_taken_for_two_images(tmp_path):
+def test_one_voc_file_is_not_used_for_two_images(tmp_path):
     root = write_beside(tmp_path / "set")
     (root / "Annotations").mkdir()
     for split in ("train", "valid"):
@@ -504,7 +504,7 @@ def test_one_voc_file_is_not_taken_for_two_images(tmp_path):
         open_dataset(root, split="train")
 
 
-def test_a_voc_file_that_names_its_image_is_that_of_no_other(tmp_path, caplog):
+def test_a_voc_file_is_only_used_for_the_image_that_it_names(tmp_path, caplog):
     root = write_beside(tmp_path / "set")
     expected = boxes(root)
     for number, name in enumerate("abc"):
@@ -513,7 +513,7 @@ def test_a_voc_file_that_names_its_image_is_that_of_no_other(tmp_path, caplog):
     assert caplog.messages == []
 
 
-def test_a_voc_file_without_objects_is_not_near(tmp_path):
+def test_a_voc_file_without_objects_is_not_a_misplaced_label(tmp_path):
     root = write_beside(tmp_path / "set", images="abc")
     (root / "notes").mkdir()
     (root / "notes/train-b.xml").write_text("<project><name>x</name></project>")
@@ -521,7 +521,7 @@ def test_a_voc_file_without_objects_is_not_near(tmp_path):
     assert len(open_dataset(root, split="train")) == 2
 
 
-def test_a_label_whose_name_has_another_case_is_named_with_the_remedy(tmp_path):
+def test_a_label_in_another_case_is_named_with_the_remedy(tmp_path):
     root = write_yolo(tmp_path / "set")
     (root / "labels/train/b.txt").rename(root / "labels/train/B.txt")
     expected = (
@@ -540,7 +540,7 @@ def listed(root):
     return root
 
 
-def test_lines_of_a_list_that_were_found_elsewhere_are_a_note_of_the_doctor(tmp_path, caplog):
+def test_listed_images_found_elsewhere_are_a_note_in_the_doctor(tmp_path, caplog):
     root = write_yolo(tmp_path / "set")
     expected = boxes(root)
     assert "other-path" not in kinds(root)
@@ -555,11 +555,11 @@ def test_lines_of_a_list_that_were_found_elsewhere_are_a_note_of_the_doctor(tmp_
     assert "D:\\data\\a.jpg is read from a.jpg, found by the last part of the path" in finding.examples[0].line()
 
 
-def test_labels_whose_image_is_missing_are_told_each_time(tmp_path, caplog, monkeypatch):
+def test_labels_without_an_image_are_reported_each_time(tmp_path, caplog, monkeypatch):
     caplog.set_level(logging.WARNING, logger="rtdetr")
     root = write_yolo(tmp_path / "set")
     monkeypatch.setenv("RTDETR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(index_cache, "_LEAST_ROWS", 0)
+    monkeypatch.setattr(index_cache, "_MIN_ROWS", 0)
     (root / "images/train/b.jpg").unlink()
     (root / "labels/train/gone").mkdir()
     (root / "labels/train/gone/x.txt").write_text(LABEL)  # of a whole folder of images
@@ -580,7 +580,7 @@ def test_labels_whose_image_is_missing_are_told_each_time(tmp_path, caplog, monk
     assert f"1 label file of train with objects has no image; the first is {root}/labels/train/gone/x.t" in caplog.text
 
 
-def test_labels_beside_the_images_whose_image_is_missing_are_told(tmp_path, caplog):
+def test_labels_next_to_images_but_without_their_image_are_reported(tmp_path, caplog):
     root = write_yolo(tmp_path / "set")
     beside(root)
     (root / "images/train/b.jpg").unlink()
@@ -589,7 +589,7 @@ def test_labels_beside_the_images_whose_image_is_missing_are_told(tmp_path, capl
 
 
 @pytest.mark.parametrize("labels", ["train/labels", "train/images", "train/other"])
-def test_labels_of_a_missing_folder_below_a_split_that_is_named_as_a_whole_are_told(tmp_path, caplog, labels):
+def test_labels_of_a_missing_subfolder_of_a_split_are_reported(tmp_path, caplog, labels):
     root = write_yolo(tmp_path / "set")
     for kind in ("images", "labels"):
         (root / "train").mkdir(exist_ok=True)
@@ -603,9 +603,9 @@ def test_labels_of_a_missing_folder_below_a_split_that_is_named_as_a_whole_are_t
     assert "label-without-image" in kinds(root)
 
 
-def test_labels_without_an_image_are_counted_up_to_a_number(tmp_path, caplog, monkeypatch):
+def test_labels_without_an_image_are_counted_up_to_a_limit(tmp_path, caplog, monkeypatch):
     root = write_yolo(tmp_path / "set")
-    monkeypatch.setattr(yolo_files, "_MOST_STRAY", 150)
+    monkeypatch.setattr(yolo_files, "_MAX_STRAY", 150)
     for number in range(151):
         (root / f"labels/train/x{number:03d}.txt").write_text(LABEL)
     boxes(root)
@@ -613,7 +613,7 @@ def test_labels_without_an_image_are_counted_up_to_a_number(tmp_path, caplog, mo
 
 
 @pytest.mark.parametrize("count", [1, 200])
-def test_labels_of_images_that_another_split_or_nobody_uses_are_no_strays(tmp_path, caplog, count):
+def test_labels_of_unused_images_and_other_splits_are_not_stray(tmp_path, caplog, count):
     root = write_yolo(tmp_path / "set")
     (root / "labels/Train").mkdir()  # one folder of labels for two of images
     shutil.copytree(root / "images/train", root / "Images/train")

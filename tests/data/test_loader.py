@@ -40,7 +40,7 @@ def assert_same(left, right):
             assert torch.equal(target["boxes"], other["boxes"])
 
 
-def test_batches_are_what_the_network_takes(dataset):
+def test_batches_have_the_types_of_the_network(dataset):
     loader = TrainLoader(dataset, RECIPE)
     batches = epoch(loader)
     assert len(batches) == len(loader) == 5  # two images are left over
@@ -75,7 +75,7 @@ def test_images_that_cannot_be_read(tmp_path, caplog):
         epoch(TrainLoader(dataset.skipping_bad_images(), RECIPE))
 
 
-def test_workers_make_no_difference(dataset):
+def test_workers_do_not_change_batches(dataset):
     alone = TrainLoader(dataset, DENSE, seed=5, balance=True)
     helped = TrainLoader(dataset, DENSE, seed=5, balance=True, num_workers=2)
     for number in (0, 1, 2, 0):  # the workers persist from one epoch to the next
@@ -86,7 +86,7 @@ def test_workers_make_no_difference(dataset):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems start their workers in their own way")
-def test_full_shared_memory_makes_no_difference(dataset, monkeypatch, caplog):
+def test_full_shared_memory_does_not_change_batches(dataset, monkeypatch, caplog):
     collate = batches.default_collate
 
     def full_in_workers(images):
@@ -108,7 +108,7 @@ def test_full_shared_memory_makes_no_difference(dataset, monkeypatch, caplog):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems start their workers in their own way")
-def test_workers_share_the_columns_whatever_way_python_starts_processes(dataset):
+def test_workers_share_the_columns_with_every_start_method(dataset):
     usual = multiprocessing.get_start_method()
     multiprocessing.set_start_method("spawn", force=True)
     try:
@@ -119,7 +119,7 @@ def test_workers_share_the_columns_whatever_way_python_starts_processes(dataset)
         multiprocessing.set_start_method(usual, force=True)
 
 
-def test_an_epoch_can_be_entered_in_the_middle(dataset):
+def test_an_epoch_can_start_in_the_middle(dataset):
     loader = TrainLoader(dataset, DENSE)
     whole = epoch(loader, 1)
     assert_same(whole[2:], epoch(loader, 1, start_batch=2))
@@ -184,7 +184,7 @@ def test_the_schedule_ends_augmentation_and_other_sizes(dataset):
     assert visible[0] < visible[1]  # crops remove objects
 
 
-def test_no_image_is_shown_twice_alike_in_an_epoch(tmp_path):
+def test_repeated_images_are_augmented_differently(tmp_path):
     # a rare class is repeated; its showings differ
     content = many_images(40)
     content["annotations"] = [annotation(i, i, 3, [4, 4, 20, 20]) for i in range(1, 40)]
@@ -213,7 +213,7 @@ def test_mixup_blends_pairs_and_gives_both_their_objects(dataset):
             assert torch.equal(target["labels"], torch.cat([targets[i]["labels"], targets[i - 1]["labels"]]))
 
 
-def test_mosaic_and_mixup_have_their_epochs(dataset):
+def test_mosaic_and_mixup_stop_at_their_epochs(dataset):
     recipe = RECIPE.replace(
         multiscale_sizes=(),
         mosaic=1.0,
@@ -233,7 +233,7 @@ def test_mosaic_and_mixup_have_their_epochs(dataset):
 
 
 def stored_as(folder, mode):
-    """A dataset of the same four gray pictures, stored with one, four or five channels, or with 16 bits."""
+    """A dataset of the same four gray images, stored with one, four or five channels, or with 16 bits."""
     content = many_images(4)
     dataset = DetectionDataset(*write_dataset(folder, content))
     for index in range(4):
@@ -271,7 +271,7 @@ def test_more_than_300_objects_in_an_image(tmp_path):
     assert sorted(len(target["labels"]) for target in targets) == [0, 0, 0, 400]
 
 
-def test_the_largest_batch_has_the_largest_size_and_the_fullest_images(dataset):
+def test_the_largest_batch_has_the_largest_size_and_most_objects(dataset):
     loader = TrainLoader(dataset, RECIPE)
     loader.set_epoch(1)
     whole = list(loader)
@@ -290,7 +290,7 @@ def children() -> set[int]:
     return {process.pid for process in multiprocessing.active_children()}
 
 
-def test_a_worker_that_the_system_ended_is_an_error_of_one_line(dataset):
+def test_a_killed_worker_is_an_error_on_one_line(dataset):
     before = children()
     loader = TrainLoader(dataset, RECIPE, num_workers=1)
     batches = iter(loader)
@@ -329,7 +329,7 @@ def test_workers_end_with_a_loader_that_failed(dataset):
     assert children() == before
 
 
-def test_a_program_that_leaves_an_epoch_half_read_ends(tmp_path):
+def test_a_program_ends_after_a_partly_read_epoch(tmp_path):
     code = """
 import sys; from pathlib import Path
 from rtdetr.config import Recipe; from rtdetr.data import DetectionDataset, TrainLoader
@@ -357,7 +357,7 @@ def test_crowd_regions_are_not_trained(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_broken_image_is_reported_as_it_is(tmp_path, workers):
+def test_a_broken_image_is_reported_without_a_worker_traceback(tmp_path, workers):
     dataset = DetectionDataset(*write_dataset(tmp_path, many_images(8)))
     dataset.path(3).write_bytes(b"no image")
     loader = TrainLoader(dataset, RECIPE, num_workers=workers)
@@ -383,7 +383,7 @@ def test_batches_arrive_on_the_gpu_as_they_would_on_the_cpu(dataset, workers):
 
 
 @pytest.mark.parametrize("size", [(1280, 960), (640, 480), (1278, 958)])
-def test_a_large_photo_is_read_smaller_and_must_still_be_the_annotated_one(tmp_path, size):
+def test_a_photo_read_at_reduced_size_is_checked_against_its_annotated_size(tmp_path, size):
     content = many_images(1)
     content["images"][0] |= {"file_name": "photo.jpg", "width": 1280, "height": 960}
     dataset = DetectionDataset(*write_dataset(tmp_path, content))

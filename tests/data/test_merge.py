@@ -35,7 +35,7 @@ def test_classes_of_the_same_name_get_one_label(tmp_path):
     assert repr(merged).endswith("6 images, 8 boxes, 4 classes)")
 
 
-def test_image_ids_stay_or_move_by_one_number(tmp_path):
+def test_image_ids_are_kept_or_shifted_by_a_constant(tmp_path):
     first, same = source(tmp_path / "a"), source(tmp_path / "b")
     larger = source(tmp_path / "c", shift=1000)
     merged = open_dataset([first, same, larger], split="train")
@@ -89,7 +89,7 @@ def test_numbered_classes_are_merged_by_name(tmp_path):
     assert merged.target(4)["labels"].tolist() == [2, 0, 2]
 
 
-def test_what_cannot_be_merged(tmp_path):
+def test_datasets_that_cannot_be_merged(tmp_path):
     content = document()
     content["images"] = [{"id": 2**63 - 1, "file_name": "a.jpg", "width": 50, "height": 50}]
     content["annotations"] = [annotation(1, 2**63 - 1, 3, [1, 1, 5, 5])]

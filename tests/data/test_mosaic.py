@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from rtdetr.data.mosaic import draw_grid, mix
+from rtdetr.data.mosaic import draw_grid, mixup
 from rtdetr.data.mosaic import mosaic as mosaic_of
 from rtdetr.data.schedule import EpochPlan
 from rtdetr.data.transforms import Objects, Sample
@@ -119,6 +119,6 @@ def test_the_same_generator_gives_the_same_sample():
 
 def test_one_image_is_not_blended_with_itself():
     images, targets = torch.rand(1, 3, 8, 8), [{"labels": torch.tensor([2]), "boxes": torch.rand(1, 4)}]
-    blended, same = mix(images, targets, share=0.5)
+    blended, same = mixup(images, targets, share=0.5)
     assert blended is images
     assert same is targets

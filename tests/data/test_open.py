@@ -81,7 +81,7 @@ def test_options_reach_the_dataset(tmp_path):
     assert len(open_dataset(file, split="val", on_bad_box="drop").annotations.labels) == 3
 
 
-def test_what_is_not_there_is_said(tmp_path):
+def test_missing_datasets_are_explained(tmp_path):
     with pytest.raises(DatasetError, match=r"no dataset .*none: expected a folder, a COCO file NAME.json"):
         open_dataset(tmp_path / "none", split="val")
     with pytest.raises(ConfigError, match=r"got 'vall'\. Did you mean 'val'"):
@@ -92,7 +92,7 @@ def test_what_is_not_there_is_said(tmp_path):
 
 
 @pytest.mark.parametrize("mark", ["dataset_dict.json", "data/train-00000-of-00001.parquet", "train/metadata.jsonl"])
-def test_a_saved_table_is_named_as_what_it_is(tmp_path, mark):
+def test_a_saved_huggingface_table_is_recognized(tmp_path, mark):
     (tmp_path / mark).parent.mkdir(exist_ok=True)
     (tmp_path / mark).write_text("{}")
     with pytest.raises(DatasetError, match="table of Hugging Face datasets, which can be read from Python only"):

@@ -1,4 +1,4 @@
-"""Pipelines of torchvision, of a stand-in for albumentations, and of the real one where it is installed."""
+"""Pipelines of torchvision, of a fake albumentations, and of the real one if it is installed."""
 
 import random
 import re
@@ -98,7 +98,7 @@ def test_torchvision_pipelines_work_as_they_are():
     assert sizes >= {0, 1}
 
 
-def test_interpolation_may_leave_the_range_by_a_little():
+def test_interpolation_may_slightly_exceed_the_range():
     def pipeline(image, target):
         values = image.to(torch.float32) / 255
         return torch.where(values == 1, 1.0000001, torch.where(values == 0, -0.0005, values)), target
@@ -185,7 +185,7 @@ def test_a_pipeline_that_fails_is_reported_in_one_line(name):
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_no_pipeline_is_refused_at_once():
+def test_invalid_pipelines_are_refused_immediately():
     with pytest.raises(ConfigError, match="got list"):
         check_pipeline([])
     blind = Mirror()
@@ -219,7 +219,7 @@ def test_the_loader_uses_the_pipeline_while_the_recipe_augments(dataset):
         assert torch.equal(images, plain)
 
 
-def test_an_image_of_joined_datasets_is_named_as_its_own_file_does(dataset, tmp_path):
+def test_an_image_of_merged_datasets_is_named_with_its_own_file(dataset, tmp_path):
     other = DetectionDataset(*write_dataset(tmp_path, many_images(4, seed=1)))
     joined = merge([dataset, other])
     assert joined.image_ids[8] == 9

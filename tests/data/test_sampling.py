@@ -14,7 +14,7 @@ def factors_of(tmp_path, rows, *, count=40):
     return repeat_factors(DetectionDataset(*write_dataset(tmp_path, content)).annotations)
 
 
-def test_an_image_is_shown_as_often_as_its_rarest_class_asks_for(tmp_path):
+def test_an_image_is_repeated_by_the_factor_of_its_rarest_class(tmp_path):
     # shares: cat 20 of 40 images, dog 10, bird 2; the median is the dog's
     rows = [(i, 3, {}) for i in range(1, 21)] + [(i, 7, {}) for i in range(11, 21)] + [(i, 90, {}) for i in (1, 30)]
     factors = factors_of(tmp_path, [*rows, (1, 90, {}), (40, 90, {"iscrowd": 1})])
@@ -51,7 +51,7 @@ def test_whole_factors_are_met_exactly():
     assert np.bincount(order).tolist() == [1, 3, 2]
 
 
-def test_a_class_that_no_image_shows_is_left_out_of_the_median(tmp_path):
+def test_unused_classes_do_not_count_in_the_median(tmp_path):
     content = many_images(10)
     content["annotations"] = [annotation(i, i, 3, [2, 2, 9, 9]) for i in range(1, 9)]
     dataset = DetectionDataset(*write_dataset(tmp_path, content))

@@ -113,7 +113,7 @@ def test_strong_augmentation_changes_colors_and_leaves_black_around():
     assert len({tuple(image.amax((1, 2)).tolist()) for image in results}) > 20
 
 
-def test_an_image_without_objects_stays_without():
+def test_an_image_without_objects_stays_without_objects():
     for seed in range(20):
         image, target = run(noise(30, 20), boxes(), seed=seed)
         assert image.shape == (3, 64, 64)
@@ -153,7 +153,7 @@ def photo(width: int, height: int) -> Image.Image:
     return Image.fromarray(pixels.astype(np.uint8))
 
 
-def test_a_large_jpeg_is_decoded_smaller_with_the_same_result():
+def test_a_large_jpeg_is_decoded_at_reduced_size_with_the_same_result():
     stream = io.BytesIO()
     photo(1600, 1200).save(stream, "JPEG", quality=90)
     reductions = []

@@ -34,7 +34,7 @@ def boxes(dataset, index=0):
     return dataset.target(index)["boxes_xyxy"].tolist()
 
 
-def test_pixels_are_counted_from_1_and_children_may_stand_in_any_order(tmp_path):
+def test_coordinates_start_at_1_and_children_may_have_any_order(tmp_path):
     whole = (
         "<object><bndbox><ymax>40</ymax><xmax>60</xmax><ymin>1</ymin><xmin>1</xmin></bndbox><name> dog </name></object>"
     )
@@ -49,7 +49,7 @@ def test_pixels_are_counted_from_1_and_children_may_stand_in_any_order(tmp_path)
 
 
 @pytest.mark.parametrize("zero", [0, 0.4])
-def test_what_begins_at_0_shows_that_pixels_are_counted_from_0(tmp_path, zero):
+def test_a_coordinate_of_0_means_that_coordinates_start_at_0(tmp_path, zero):
     box = "<bndbox><xmin>{}</xmin><ymin>5</ymin><xmax>20</xmax><ymax>10</ymax></bndbox>"
     files = {name: f"{SIZE}<object><name>x</name>{box.format(x)}</object>" for name, x in (("a", 3), ("b", zero))}
     root = write(tmp_path, files)
@@ -61,7 +61,7 @@ def test_what_begins_at_0_shows_that_pixels_are_counted_from_0(tmp_path, zero):
     assert boxes(read(root)) == [[2, 4, 20, 10]]
 
 
-def test_what_begins_outside_the_image_does_not_show_where_pixels_are_counted_from(tmp_path):
+def test_negative_coordinates_are_no_evidence_for_the_first_pixel(tmp_path):
     assert boxes(read(write(tmp_path, {"a": SIZE + voc_object("x", [-3, 4, 20, 6])}))) == [[0, 4, 17, 10]]
 
 
@@ -88,7 +88,7 @@ def test_classes(tmp_path):
     with pytest.raises(DatasetError, match=r"a\.xml: class 'dog' does not exist: .*labels\.txt does not list it"):
         read(root)
     (root / "labels.txt").write_text("zebra\ncow\ncow")
-    with pytest.raises(DatasetError, match="each once"):
+    with pytest.raises(DatasetError, match="expected unique class names"):
         read(root)
 
 
@@ -141,7 +141,7 @@ def test_list_files_beside_each_other_are_one_dataset(tmp_path):
     assert boxes(open_dataset(root, split="val")) == [[2, 4, 20, 10]]
 
 
-def test_the_image_may_only_be_named_in_the_file(tmp_path):
+def test_the_image_name_may_be_only_in_the_xml_file(tmp_path):
     root = write(tmp_path, {"a": SIZE + "<filename>other.png</filename>" + voc_object("cat", [1, 1, 5, 5])})
     assert read(root).path(0).name == "a.png"
     (root / "JPEGImages/a.png").rename(root / "JPEGImages/other.png")
@@ -264,9 +264,9 @@ def animals(root, *names, **options):
     return write(root, {f"x{i}": SIZE + voc_object(name, [i, 1, 5, 5]) for i, name in enumerate(names)}, **options)
 
 
-def test_of_the_classes_of_vocs_own_list_only_those_that_occur_are_expected_of_a_model(tmp_path, monkeypatch, caplog):
+def test_a_model_needs_only_the_voc_classes_that_occur(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("RTDETR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(index_cache, "_LEAST_ROWS", 0)
+    monkeypatch.setattr(index_cache, "_MIN_ROWS", 0)
     root = animals(tmp_path / "set", "dog", "cat")
     for _ in range(2):  # the second time from the cache
         dataset = read(root)
@@ -290,7 +290,7 @@ def test_of_the_classes_of_vocs_own_list_only_those_that_occur_are_expected_of_a
     assert caplog.messages[-1].endswith("lists 1 class without objects that the model does not have; omitted: 'cat'")
 
 
-def test_a_list_of_classes_counts_as_a_whole(tmp_path, caplog):
+def test_a_class_list_file_is_used_completely(tmp_path, caplog):
     root = animals(tmp_path, "dog", "cat", labels="cat\ndog\ncow\n")
     assert read(root).annotations.implied == ()
     assert read(root, categories=model_of("cat", "dog")).target(0)["labels"].tolist() == [1]

@@ -38,7 +38,7 @@ def test_boxes_outlines_and_empty_images(tmp_path):
     assert dataset.path(0) == tmp_path / "images/train/a.png"
 
 
-def test_points_of_poses_are_passed_over(tmp_path):
+def test_keypoints_are_ignored(tmp_path):
     rows = "0 0.5 0.5 0.5 0.25 0.9 0.9 0.1 0.2\n1 0.5 0.5 1 1\n"
     more = "kpt_shape: [2, 2]\n"
     dataset = read(write(tmp_path, [rows], more=more))
@@ -77,7 +77,7 @@ def test_only_the_number_of_classes_is_enough(tmp_path):
     assert read(root).categories.names == ["class 0", "class 1"]
 
 
-def test_a_turned_photo_is_measured_upright(tmp_path):
+def test_a_rotated_photo_is_measured_upright(tmp_path):
     root = write(tmp_path, ["0 0.5 0.5 1 1"])
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -111,7 +111,7 @@ def test_places_of_images(tmp_path, entries):
     assert read(root / "data.yaml").annotations_file == root / "data.yaml"
 
 
-def test_validation_has_several_names_and_labels_may_lie_beside_the_images(tmp_path):
+def test_other_names_of_the_val_split_and_labels_next_to_images(tmp_path):
     root = write(tmp_path, [""])
     (root / "photos").mkdir()
     Image.new("L", (8, 8)).save(root / "photos/x.png")
@@ -184,7 +184,7 @@ def test_a_wrong_description_is_refused(tmp_path, name):
     assert "\n" not in str(caught.value)
 
 
-def test_several_descriptions_are_not_guessed_at(tmp_path):
+def test_several_yaml_files_are_refused(tmp_path):
     root = write(tmp_path, [""])
     (root / "other.yaml").write_text((root / "data.yaml").read_text())
     assert read(root).annotations_file.name == "data.yaml"
@@ -193,7 +193,7 @@ def test_several_descriptions_are_not_guessed_at(tmp_path):
         read(root)
 
 
-def test_no_label_file_at_all_is_a_mistake(tmp_path):
+def test_a_split_without_any_label_file_is_refused(tmp_path):
     root = write(tmp_path, [None, None])
     with pytest.raises(
         DatasetError, match=r"none of the 2 images of train has a label file; expected the first at .*a\.txt"

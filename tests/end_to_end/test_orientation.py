@@ -1,4 +1,4 @@
-"""Photos turned by EXIF, in all eight ways and five formats, through every verb: as if they had been saved upright."""
+"""Photos with all eight EXIF orientations in five formats give the results of upright photos in every command."""
 
 import json
 
@@ -17,8 +17,8 @@ from rtdetr.export.samples import images_to_compare, spread
 from rtdetr.hf import RTDetrImageProcessor
 from rtdetr.images import open_image
 from rtdetr.weights import save_weights
-from tests.export.lively import lively_model
-from tests.images.pictures import FORMATS, ORIENTATIONS, smooth, stored, write_turned
+from tests.export.varied_model import varied_model
+from tests.images.oriented_files import FORMATS, ORIENTATIONS, smooth, stored, write_turned
 
 WH = (96, 64)
 BOX = [20, 10, 30, 40]
@@ -76,7 +76,7 @@ def turned(tmp_path_factory):
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "best.pth"
-    model = lively_model(num_classes=1, eval_size_hw=(64, 96))
+    model = varied_model(num_classes=1, eval_size_hw=(64, 96))
     save_weights(model, path, categories=Categories([Category(4, "thing")]))
     return path
 

@@ -1,4 +1,4 @@
-"""A run that is killed goes on to the same end."""
+"""A killed run that is resumed gives the same result."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 
 @pytest.mark.slow
-def test_killed_runs_end_where_an_uninterrupted_one_does():
+def test_killed_runs_give_the_same_result_as_an_uninterrupted_one():
     script = Path(__file__).parents[2] / "benchmarks" / "resume.py"
     ran = subprocess.run(
         [sys.executable, str(script), "--kills", "2,9,14"],

@@ -1,4 +1,4 @@
-"""`rtdetr train` as a user meets it: in its own process, interrupted, killed, resumed, and its weights used."""
+"""`rtdetr train` in its own process: interrupted, killed and resumed, and the use of its weights."""
 
 import contextlib
 import json
@@ -98,7 +98,7 @@ def test_a_killed_run_leaves_its_last_good_checkpoint(data, tmp_path):
         pytest.param("SIGTERM", os.killpg, marks=pytest.mark.slow),
     ],
 )
-def test_a_run_that_is_asked_to_stop_saves_and_ends_well(data, tmp_path, name, send):
+def test_a_stop_signal_saves_a_checkpoint_and_ends_the_run(data, tmp_path, name, send):
     with running(data, "--output", tmp_path, "--epochs", 1000, "--workers", 2, *TINY) as process:
         wait_for(lambda: len(losses(tmp_path)) > 0, process)
         send(process.pid, getattr(signal, name))

@@ -1,4 +1,4 @@
-"""Datasets and detections written down in a few lines: images are empty files, because nothing here looks at pixels."""
+"""Small datasets and detections for tests; images are empty files, because pixels are not read."""
 
 import json
 

@@ -98,7 +98,7 @@ def test_classes_may_be_evaluated_a_few_at_a_time(tmp_path, monkeypatch, most):
         boxes, s, labels = guesses(dataset, index, rng, scores=np.linspace(0.001, 1, 997), wrong=500)
         evaluator.add(int(dataset.image_ids[index]), boxes_xyxy=boxes, scores=s, labels=labels)
     at_once = evaluator.summarize()
-    monkeypatch.setattr("rtdetr.evaluation.coco._MOST_AT_ONCE", most)
+    monkeypatch.setattr("rtdetr.evaluation.coco._MAX_AT_ONCE", most)
     assert evaluator.summarize() == at_once
 
 
@@ -165,7 +165,7 @@ def perfect(dataset):
 
 
 @pytest.mark.parametrize("ids", [[0, 1, 2], [1, 2, 3], [3, 7, 90], [-4, 100, 2**40]])
-def test_any_ids_give_the_same_numbers_and_come_back(tmp_path, ids):
+def test_any_ids_give_the_same_numbers_and_are_returned(tmp_path, ids):
     content = crowded_document(0)
     new_id = dict(zip([3, 7, 90], ids, strict=True))
     for row in content["categories"]:

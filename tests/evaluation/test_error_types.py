@@ -34,7 +34,7 @@ def test_one_error_of_each_kind(tmp_path, kind, objects, found):
         assert [DETECTION_KINDS[i] for i in kinds[kinds >= 0]] == [kind]
 
 
-def test_costs_of_what_can_be_set_right(tmp_path):
+def test_costs_of_correctable_errors(tmp_path):
     objects = [[("cat", SQUARE)], [("cat", SQUARE)], [("dog", SQUARE)], [("dog", SQUARE)]]
     found = [
         [("cat", SQUARE, 0.9)],
@@ -51,7 +51,7 @@ def test_costs_of_what_can_be_set_right(tmp_path):
     assert errors.ap50_cost == pytest.approx(expected)
 
 
-def test_costs_of_what_vanishes(tmp_path):
+def test_costs_of_removed_errors(tmp_path):
     objects = [[("cat", SQUARE)], [("cat", SQUARE)], []]
     found = [[("cat", SQUARE, 0.5), ("cat", APART, 0.9)], [("cat", SQUARE, 0.8), ("cat", SQUARE, 0.7)], []]
     errors = scene_report(tmp_path, objects, found).errors

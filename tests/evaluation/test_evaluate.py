@@ -37,7 +37,7 @@ class Oracle:
         return found
 
 
-def test_a_perfect_detector_reaches_one(dataset):
+def test_a_perfect_detector_has_ap_1(dataset):
     oracle = Oracle(dataset)
     report = evaluate_dataset(oracle, dataset, batch_size=4)
     assert oracle.batches == [4, 4, 3]
@@ -74,7 +74,7 @@ def test_the_table_is_aligned_for_names_in_wide_letters(tmp_path):
     assert len({width_of(line) for line in lines[head : head + 4]}) == 1
 
 
-def test_a_blind_detector_reaches_zero(dataset):
+def test_a_detector_without_detections_has_ap_0(dataset):
     def blind(images):
         empty = np.empty(0, np.int64)
         return [Detections(np.empty((0, 4)), np.empty(0), empty, NAMES, image.size) for image in images]

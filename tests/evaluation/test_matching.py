@@ -1,4 +1,4 @@
-"""The matching against pycocotools' own, and against a plain loop."""
+"""The matching equals that of pycocotools and of a simple loop."""
 
 import contextlib
 import io
@@ -43,7 +43,7 @@ def test_the_same_detections_are_right_as_in_pycocotools(tmp_path, seed, crowd):
 def test_memory_is_bounded_without_changing_anything(tmp_path, monkeypatch):
     whole = random_scene(tmp_path / "a", seed=0).matches
     monkeypatch.setattr(overlaps, "_PAIRS_AT_ONCE", 7)
-    monkeypatch.setattr(matching, "_MOST_AT_ONCE", 50)  # detections of one or two images
+    monkeypatch.setattr(matching, "_MAX_AT_ONCE", 50)  # detections of one or two images
     parts = random_scene(tmp_path / "b", seed=0).matches
     for name in ("detections", "objects", "iou"):
         np.testing.assert_array_equal(getattr(parts.pairs, name), getattr(whole.pairs, name))
@@ -63,7 +63,7 @@ def one_after_the_other(pairs, num_detections, num_objects):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_rounds_give_what_a_loop_gives(seed):
+def test_rounds_equal_a_loop(seed):
     rng = np.random.default_rng(seed)
     detections, objects = np.divmod(rng.permutation(30 * 12)[:150], 12)
     pairs = Pairs(detections, objects, rng.choice([0.5, 0.6, 0.7], 150)).best_first()
@@ -71,7 +71,7 @@ def test_rounds_give_what_a_loop_gives(seed):
     np.testing.assert_array_equal(result, one_after_the_other(pairs, 30, 12))
 
 
-def test_a_hundred_detections_of_an_image_and_class_count(tmp_path):
+def test_at_most_100_detections_per_image_and_class_count(tmp_path):
     weak = [("cat", (500, 400, 9, 9), 0.9)] * 100 + [("cat", SQUARE, 0.1), ("dog", SQUARE, 0.1)]
     report = scene_report(tmp_path, [[("cat", SQUARE)], []], [weak, [("cat", SQUARE, 0.05)]])
     assert np.bincount(report.matches.labels).tolist() == [101, 1]

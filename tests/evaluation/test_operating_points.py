@@ -1,4 +1,4 @@
-"""Precision, recall, F1, thresholds and confusion of scenes that can be counted by hand."""
+"""Precision, recall, F1, thresholds and confusion matrix of scenes that can be checked by hand."""
 
 import json
 
@@ -64,7 +64,7 @@ def test_confusion(report):
     ]
 
 
-def test_confusion_of_what_lies_on_nothing_and_twice_on_one(tmp_path):
+def test_confusion_of_background_and_duplicate_detections(tmp_path):
     images = [[("cat", SQUARE), ("dog", shifted(SQUARE, 20))], [("bird", SQUARE)]]
     found = [
         [("cat", SQUARE, 0.9), ("cat", SQUARE, 0.95), ("cat", APART, 0.99), ("bird", shifted(SQUARE, 20), 0.8)],
@@ -103,7 +103,7 @@ def test_equal_scores_stay_together(tmp_path):
     assert (report.classes[0].true_positives, report.classes[0].false_positives) == (1, 1)
 
 
-def test_neighboring_scores_are_told_apart(tmp_path):
+def test_nearly_equal_scores_are_distinguished(tmp_path):
     high = np.float32(0.5)
     low = np.nextafter(high, np.float32(0))
     report = scene_report(tmp_path, [[("cat", SQUARE)], []], [[("cat", SQUARE, high)], [("cat", SQUARE, low)]])

@@ -1,4 +1,4 @@
-"""report.html of an evaluation has the numbers, plots and worst images, and only what is there."""
+"""report.html of an evaluation has the numbers, plots and worst images that exist."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Pictures are written for any number of classes, with objects or without."""
+"""Plots are written for any number of classes, with and without objects."""
 
 import warnings
 
@@ -13,7 +13,7 @@ FILES = ["pr_curve.png", "p_curve.png", "r_curve.png", "f1_curve.png", "confusio
 
 
 @pytest.mark.parametrize("num_classes", [1, pytest.param(13, marks=pytest.mark.slow)])
-def test_every_picture_is_written(tmp_path, num_classes):
+def test_every_plot_is_written(tmp_path, num_classes):
     report = random_scene(tmp_path / "data", seed=0, num_classes=num_classes)
     paths = save_plots(report, tmp_path / "new" / "plots")
     assert [path.name for path in paths] == FILES
@@ -42,7 +42,7 @@ def test_odd_names_are_shown_as_they_are(tmp_path):
     assert len(save_plots(report, tmp_path / "plots")) == len(FILES)
 
 
-def test_a_place_that_cannot_be_written(tmp_path):
+def test_an_unwritable_folder(tmp_path):
     report = scene_report(tmp_path, [[("cat", SQUARE)]], [[]])
     (tmp_path / "plots").touch()
     with pytest.raises(InputError, match="cannot write"):

@@ -1,4 +1,4 @@
-"""Average precision equals COCO's, weights equal repeated images, and the bootstrap covers what it should."""
+"""Average precision equals COCO's, weights equal repeated images, and bootstrap intervals are plausible."""
 
 import json
 
@@ -65,7 +65,7 @@ def test_a_weight_counts_like_a_repeated_image(tmp_path, crowd):
     assert abs(metrics.ap - report.metrics.ap) > 1e-3
 
 
-def test_intervals_hold_the_number_and_follow_the_seed(tmp_path):
+def test_intervals_contain_the_number_and_depend_on_the_seed(tmp_path):
     report = random_scene(tmp_path, seed=0)
     intervals = report.intervals(num_resamples=200, seed=3)
     assert intervals == report.intervals(num_resamples=200, seed=3)
@@ -82,7 +82,7 @@ def test_intervals_shrink_with_the_number_of_images(tmp_path):
     assert 2 < (few["ap"].high - few["ap"].low) / (many["ap"].high - many["ap"].low) < 8  # about the root of 16
 
 
-def test_intervals_of_a_certain_number_are_that_number(tmp_path):
+def test_intervals_without_variation_are_the_number_itself(tmp_path):
     report = scene_report(tmp_path, [[("cat", SQUARE)]] * 3, [[("cat", SQUARE, 0.9)]] * 3)
     assert report.intervals(num_resamples=20) == {"ap": (1, 1), "ap50": (1, 1)}
 

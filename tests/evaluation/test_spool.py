@@ -34,7 +34,7 @@ def some_rows(count, seed=0):
 
 
 @pytest.mark.parametrize("in_memory", [1, 28 * 40, 2**20])
-def test_rows_come_back_while_others_are_appended(monkeypatch, in_memory):
+def test_rows_can_be_read_while_others_are_appended(monkeypatch, in_memory):
     monkeypatch.setattr(spool, "_IN_MEMORY", in_memory)
     rows, kept = some_rows(100), Spool()
     for start, stop in ((0, 1), (1, 1), (1, 60), (60, 100)):
@@ -45,7 +45,7 @@ def test_rows_come_back_while_others_are_appended(monkeypatch, in_memory):
     assert len(kept.read(100, 120)) == len(kept.read(7, 7)) == 0
 
 
-def test_few_rows_never_touch_the_disk_and_many_leave_nothing_there(monkeypatch, tmp_path):
+def test_few_rows_stay_in_memory_and_many_leave_no_files(monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
     rows, kept = some_rows(37_000), Spool()
     kept.append(rows)
@@ -59,7 +59,7 @@ def test_few_rows_never_touch_the_disk_and_many_leave_nothing_there(monkeypatch,
 
 
 @pytest.mark.parametrize("before", [0, 50_000], ids=["first", "later"])
-def test_a_full_disk_is_told_and_never_gives_wrong_rows(monkeypatch, before):
+def test_a_full_disk_is_an_error_and_never_gives_wrong_rows(monkeypatch, before):
     monkeypatch.setattr(tempfile, "tempdir", "/full")
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: FullDisk(before * ROW.itemsize))
     kept = Spool()

@@ -1,4 +1,4 @@
-"""Which images are worst, and that the picture of one says what is wrong with it."""
+"""The choice of the worst images, and the drawing of their errors."""
 
 import numpy as np
 import pytest
@@ -67,7 +67,7 @@ def test_the_datasets_own_order_of_classes_changes_nothing(report):
         np.testing.assert_array_equal(one, other)
 
 
-def test_pictures_are_written_by_rank(report, tmp_path):
+def test_images_are_named_by_rank(report, tmp_path):
     paths = save_worst_images(report, report.evaluator.dataset, tmp_path / "worst", n=2)
     assert [path.name for path in paths] == ["01_4.jpg", "02_2.jpg"]
     with Image.open(paths[0]) as picture:

@@ -82,7 +82,7 @@ def test_a_finished_dataset_is_kept_until_the_parameters_change(script: ModuleTy
     assert [p.name for p in tmp_path.iterdir()] == ["data"]
 
 
-def test_a_foreign_folder_is_left_alone(script: ModuleType, tmp_path: Path) -> None:
+def test_a_folder_with_other_content_is_not_changed(script: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").touch()
     with pytest.raises(InputError, match="not a demo dataset"):
         script.make_dataset(tmp_path)

@@ -1,4 +1,4 @@
-"""The table of formats: each takes what it says and refuses the rest before anything is read; the docs agree."""
+"""The table of formats: unsupported options are refused before anything is read, and the docs have the same table."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def completed(path: str, **values):
     return complete(ExportOptions(**values), Path(path), has_images=True)
 
 
-def test_every_format_has_an_ending_and_every_option_is_one() -> None:
+def test_every_format_has_an_extension_and_every_option_exists() -> None:
     assert set(FORMATS) == set(ENDINGS)
     assert set(OPTIONS) == set(GIVEN) and set(OPTIONS) <= set(ExportOptions.model_fields)
     assert [exported_format(f"a/model{ending(format).upper()}") for format in FORMATS] == list(FORMATS)
@@ -43,7 +43,7 @@ def test_every_format_has_an_ending_and_every_option_is_one() -> None:
 
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("name", OPTIONS)
-def test_options_are_taken_or_refused_by_name(format, name) -> None:
+def test_options_are_accepted_or_refused_by_name(format, name) -> None:
     if name in FORMATS[format].takes:
         assert getattr(completed(f"model{ending(format)}", **{name: GIVEN[name]}), name) == GIVEN[name]
         return
@@ -75,7 +75,7 @@ def test_precisions(format, precision) -> None:
         ("model.ort", None, r"expected a name ending in \.onnx for format onnx$"),
     ],
 )
-def test_names_that_say_no_format_or_another(path, format, message) -> None:
+def test_file_names_with_an_unknown_or_other_format(path, format, message) -> None:
     with pytest.raises(ConfigError, match=message):
         completed(path, format=format)
 

@@ -1,4 +1,4 @@
-"""The copy that is exported, and what is put around it."""
+"""The copy of the network to export, with pre- and postprocessing."""
 
 import numpy as np
 import pytest
@@ -10,12 +10,12 @@ from rtdetr.export.options import ExportOptions, Int8Options
 from rtdetr.export.torch_export import ExportGraph
 from rtdetr.models import postprocess
 from rtdetr.preprocessing import preprocess
-from tests.export.lively import assert_same_detections, lively_model
+from tests.export.varied_model import assert_same_detections, varied_model
 
 
 @pytest.fixture(scope="module")
 def model():
-    return lively_model()
+    return varied_model()
 
 
 def test_the_copy_computes_the_same_and_leaves_the_model_alone(model):
@@ -38,7 +38,7 @@ def test_layers_queries_and_sampling(model):
 
 
 def test_the_evaluated_layer_is_the_last_one():
-    model = lively_model("test-tiny")
+    model = varied_model("test-tiny")
     model.decoder.config = model.decoder.config.replace(eval_idx=0)
     network = prepared(model, ExportOptions())
     images = torch.rand(1, 3, 64, 64)
@@ -110,6 +110,6 @@ def test_resizing_needs_a_size(model):
         ({"precision": "int8", "preprocess": True}, "cannot be quantized"),
     ],
 )
-def test_options_that_cannot_be(values, message):
+def test_invalid_options(values, message):
     with pytest.raises(ConfigError, match=message):
         ExportOptions(**values)

@@ -1,4 +1,4 @@
-"""The ONNX graph: it runs in ONNX Runtime and says what the network says, in every form that can be asked for."""
+"""The ONNX graph gives the outputs of the network in ONNX Runtime, with every combination of options."""
 
 import math
 
@@ -21,7 +21,7 @@ from rtdetr.models import build_model, postprocess
 from rtdetr.preprocessing import preprocess
 from rtdetr.runtimes.metadata import KEY, ExportMetadata
 from rtdetr.zoo import model_config
-from tests.export.lively import assert_same_detections, assert_same_queries, lively_model
+from tests.export.varied_model import assert_same_detections, assert_same_queries, varied_model
 
 FREE = {"dynamic_batch": True, "dynamic_size": True}
 # what a graph without GridSample may ask of an engine
@@ -33,7 +33,7 @@ GATHER_OPERATORS = set(
 
 @pytest.fixture(scope="module")
 def model():
-    return lively_model()
+    return varied_model()
 
 
 def built(model, **values):
@@ -148,7 +148,7 @@ def test_other_forms(model, values):
 )
 @pytest.mark.parametrize("form", [{}, pytest.param({**FREE, "gather_only": True}, marks=pytest.mark.slow)])
 def test_other_networks(changes, form):
-    model = lively_model(model_config("test-tiny").replace(**changes))
+    model = varied_model(model_config("test-tiny").replace(**changes))
     network, proto = built(model, **form, postprocess="raw")
     check_raw(network, session(proto), torch.rand(2 if form else 1, model.config.in_channels, 64, 64))
 
@@ -156,7 +156,7 @@ def test_other_networks(changes, form):
 @pytest.mark.parametrize("use_lab", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_hgnet(use_lab):
     config = model_config("test-tiny").replace(backbone={"kind": "hgnetv2", "size": "L", "use_lab": use_lab})
-    network, proto = built(lively_model(config), postprocess="raw")
+    network, proto = built(varied_model(config), postprocess="raw")
     check_raw(network, session(proto), torch.rand(1, 3, 64, 64))
 
 
@@ -177,7 +177,7 @@ def test_float16(model):
     ("precision", "message"),
     [("bf16", "expected fp32, fp16 or int8 for format onnx.* no bfloat16"), ("int8", "images to calibrate on")],
 )
-def test_precisions_that_this_format_has_not(model, tmp_path, precision, message):
+def test_unsupported_precisions(model, tmp_path, precision, message):
     with pytest.raises(ConfigError, match=message):
         export(model, tmp_path / "model.onnx", options=ExportOptions(precision=precision))
 
@@ -211,7 +211,7 @@ def test_number_of_operators():
 
 
 @pytest.mark.parametrize("size_hw", [(1, 1), (33, 50), (200, 121), (64, 64)])
-def test_a_picture_of_any_size(model, size_hw):
+def test_an_image_of_any_size(model, size_hw):
     network, proto = built(model, preprocess=True)
     picture = np.random.default_rng(1).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
     with torch.inference_mode():
@@ -224,7 +224,7 @@ def test_a_picture_of_any_size(model, size_hw):
 
 @pytest.mark.parametrize("size_hw", [(1, 1), (1, 300), (300, 1), (640, 480), (479, 641), (123, 77), (64, 96)])
 def test_resize_is_that_of_the_library(size_hw):
-    from rtdetr.export.onnx.ends import resize
+    from rtdetr.export.onnx.processing import resize
 
     g = GraphBuilder(opset=13)
     images, _ = resize(g, "images", (64, 96))
@@ -258,7 +258,7 @@ def test_the_best_class_of_each_query(model, values):
 
 
 def test_nms():
-    model = lively_model(num_classes=2)
+    model = varied_model(num_classes=2)
     with torch.no_grad():
         model.decoder.dec_bbox_head[-1].layers[-1].bias[2:] += 2  # anchors do not overlap
     network, proto = built(model, nms_iou=0.3, dynamic_batch=True)
@@ -315,7 +315,7 @@ def test_unknown_module(model):
 @pytest.mark.slow
 @pytest.mark.parametrize("gather_only", [False, True])
 def test_r18_free_form(gather_only):
-    network, proto = built(lively_model("rtdetrv2_r18vd"), **FREE, gather_only=gather_only)
+    network, proto = built(varied_model("rtdetrv2_r18vd"), **FREE, gather_only=gather_only)
     running = session(proto)
     for batch, size in ((1, (640, 640)), (3, (480, 800)), (8, (640, 640)), (1, (480, 800))):
         check_boxes(network, running, torch.rand(batch, 3, *size))
@@ -326,15 +326,15 @@ def test_r18_free_form(gather_only):
     "name", ["rtdetrv2_r34vd", "rtdetrv2_r101vd", "rtdetrv2_hgnetv2_l", "rtdetr_r50vd", "deim_rtdetrv2_r50vd_m"]
 )
 def test_other_sizes(name):
-    network, proto = built(lively_model(name), size_hw=(256, 320), postprocess="raw")
+    network, proto = built(varied_model(name), size_hw=(256, 320), postprocess="raw")
     check_raw(network, session(proto), torch.rand(1, 3, 256, 320), atol=1e-3)
 
 
 @pytest.mark.slow
 def test_checked_export_of_a_trained_model(tmp_path):
-    from tests.export.trained import CATEGORIES, pictures, trained_model
+    from tests.export.trained import CATEGORIES, sample_images, trained_model
 
-    images, _ = pictures()
+    images, _ = sample_images()
     source = Source(trained_model(), CATEGORIES)
     for number, values in enumerate(
         (

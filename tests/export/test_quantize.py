@@ -1,4 +1,4 @@
-"""INT8: the loss of AP is measured and bounded, sensitive stages go back to float, the decoder is never quantized."""
+"""INT8: the loss of AP is measured and limited, sensitive stages stay in float, the decoder is never quantized."""
 
 import json
 from pathlib import Path
@@ -16,15 +16,15 @@ from rtdetr.export import quantize as module
 from rtdetr.export.quantize import _worst
 from rtdetr.models import build_model
 from rtdetr.runtimes import load
-from tests.export.trained import CATEGORIES, pictures, trained_model
+from tests.export.trained import CATEGORIES, sample_images, trained_model
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
-    """The pictures that the trained network knows, as a COCO dataset."""
+    """The images that the trained network knows, as a COCO dataset."""
     folder = tmp_path_factory.mktemp("data")
     images, annotations = [], []
-    for number, (image, target) in enumerate(zip(*pictures(), strict=True), start=1):
+    for number, (image, target) in enumerate(zip(*sample_images(), strict=True), start=1):
         image.save(folder / f"{number}.png")
         images.append({"id": number, "file_name": f"{number}.png", "width": 120, "height": 80})
         for label, (x, y, w, h) in zip(target["labels"].tolist(), target["boxes"].tolist(), strict=True):
@@ -61,7 +61,7 @@ def test_wrong_settings_are_refused_first(dataset, path, settings, message) -> N
         quantized("absent.pth", path, data=dataset, **settings)
 
 
-def test_calibration_needs_pictures(dataset, tmp_path) -> None:
+def test_calibration_needs_images(dataset, tmp_path) -> None:
     source = Source(build_model("test-tiny", num_classes=3), CATEGORIES)
     with pytest.raises(InputError, match="at least one image"):
         quantized(source, tmp_path / "model.onnx", data=dataset, images=[])
@@ -105,10 +105,10 @@ def test_int8_keeps_the_accuracy(dataset, tmp_path, suffix, symmetric) -> None:
     done = quantized(source, tmp_path / f"model{suffix}", data=dataset, max_drop=0.05, symmetric=symmetric)
     assert done.report.ap_drop is not None and done.report.ap_drop <= 0.05
     assert done.kept_float == ()  # every stage that may be quantized is
-    assert (done.report.reference_ap or 0) > 0.8  # the network has learned these pictures
+    assert (done.report.reference_ap or 0) > 0.8  # the network has learned these images
     assert done.metadata.precision == "int8"
     detector = load(done.path, device="cpu")
-    assert [len(detector(image)) for image in pictures()[0]] == [3, 3, 3]
+    assert [len(detector(image)) for image in sample_images()[0]] == [3, 3, 3]
     assert float_convolutions(done.path) == []
     assert 32 < largest_weight(done.path) <= 64  # no processor clips a sum of two products
     if suffix == ".onnx":

@@ -1,4 +1,4 @@
-"""TensorRT: everything around the builder, which runs only beside an NVIDIA GPU; a stand-in records its calls."""
+"""TensorRT: everything except its builder, which needs an NVIDIA GPU; a fake builder records the calls."""
 
 import enum
 import importlib
@@ -172,7 +172,7 @@ def test_ranges(fake, model, tmp_path) -> None:
         ({}, {"workspace_gib": 0}, "workspace_gib"),
     ],
 )
-def test_ranges_that_cannot_be(fake, model, tmp_path, settings, engine, message) -> None:
+def test_invalid_ranges(fake, model, tmp_path, settings, engine, message) -> None:
     fake()
     with pytest.raises(ConfigError, match=message):
         exported(model, tmp_path / "model.engine", settings, **engine)
@@ -240,7 +240,7 @@ def test_the_command_line(fake, model, tmp_path, monkeypatch) -> None:
     ("settings", "message"),
     [({"precision": "int8"}, "--symmetric"), ({"precision": "bf16"}, "fp32 or fp16"), ({"preprocess": True}, "resize")],
 )
-def test_what_the_format_has_not_is_refused(fake, model, tmp_path, settings, message) -> None:
+def test_unsupported_options_are_refused(fake, model, tmp_path, settings, message) -> None:
     fake()
     with pytest.raises(ConfigError, match=message):
         exported(model, tmp_path / "model.engine", settings)

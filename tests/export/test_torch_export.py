@@ -1,4 +1,4 @@
-"""Programs for PyTorch: the same numbers without this library's code, and what they say about themselves."""
+"""Programs for PyTorch give the same numbers without this library's code, and contain the metadata."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ from rtdetr.models import build_model
 from rtdetr.runtimes import load
 from rtdetr.runtimes.torch_detector import TorchDetector
 from rtdetr.weights import save_weights
-from tests.export.trained import CATEGORIES, pictures, trained_detector, trained_model
+from tests.export.trained import CATEGORIES, sample_images, trained_detector, trained_model
 
 
 def exported(model, path: Path, **settings):
@@ -47,7 +47,7 @@ def test_a_program_gives_the_graphs_numbers_and_its_description(model, tmp_path)
     ("settings", "message"),
     [({"precision": "int8"}, "expected fp32, fp16 or bf16"), ({"nms_iou": 0.5}, "no NMS")],
 )
-def test_what_the_format_has_not_is_refused(model, tmp_path, settings, message) -> None:
+def test_unsupported_options_are_refused(model, tmp_path, settings, message) -> None:
     with pytest.raises(ConfigError, match=message):
         exported(model, tmp_path / "model.pt2", **settings)
 
@@ -64,12 +64,12 @@ def test_a_compiler_is_needed(model, tmp_path, monkeypatch) -> None:
 def test_same_detections(tmp_path, precision) -> None:
     result = exported(trained_model(), tmp_path / "model.pt2", precision=precision)
     tolerance = TOLERANCES[precision]
-    report = verify(result.path, trained_detector(), images=pictures()[0], tolerance=tolerance, threshold=0.5)
+    report = verify(result.path, trained_detector(), images=sample_images()[0], tolerance=tolerance, threshold=0.5)
     assert report.passed and report.agreement.num_reference >= 9, report.reason
 
 
 @pytest.mark.slow
-def test_free_axes(model, tmp_path) -> None:
+def test_dynamic_axes(model, tmp_path) -> None:
     # in a process of its own: here the tests' type checks take free sizes for wrong ones
     save_weights(model, tmp_path / "model.pth", categories=CATEGORIES)
     options = ["--format", "torch", "--dynamic", "batch,size", "--no-check", "--output", tmp_path / "model.pt2"]
@@ -88,7 +88,7 @@ def test_free_axes(model, tmp_path) -> None:
 
 
 @pytest.mark.slow
-def test_pictures_of_any_size_go_into_the_graph(model, tmp_path) -> None:
+def test_images_of_any_size_are_resized_in_the_graph(model, tmp_path) -> None:
     result = exported(model, tmp_path / "model.pt2", preprocess=True)
     program = torch.export.load(result.path).module()
     for height, width in ((480, 640), (33, 71)):
@@ -100,7 +100,7 @@ def test_pictures_of_any_size_go_into_the_graph(model, tmp_path) -> None:
 def test_a_compiled_package_runs_without_this_library(tmp_path) -> None:
     result = exported(trained_model(), tmp_path / "model.pt2", compiled=True, num_layers=1)
     reference = TorchDetector(prepared(trained_model(), ExportOptions(num_layers=1)), CATEGORIES, precision="float32")
-    report = verify(result.path, reference, images=pictures()[0], threshold=0.5)
+    report = verify(result.path, reference, images=sample_images()[0], threshold=0.5)
     assert report.passed, report.reason
     assert load(result.path).categories == CATEGORIES
     code = (

@@ -1,4 +1,4 @@
-"""The verdict on an exported model: what counts as the same detection, and that a wrong model is refused."""
+"""The check of an exported model: which detections count as equal, and that a wrong model is refused."""
 
 import copy
 import importlib
@@ -23,7 +23,7 @@ from rtdetr.export.verify import _TIMED_RUNS, TOLERANCES, _latency_ms, int8_tole
 from rtdetr.images import read_image
 from rtdetr.models import build_model
 from rtdetr.runtimes.torch_detector import TorchDetector
-from tests.export.trained import pictures, trained_model
+from tests.export.trained import sample_images, trained_model
 
 NAMES = ("a", "b")
 EXACT = TOLERANCES["fp32"]
@@ -77,7 +77,7 @@ def test_a_score_that_falls_just_below_the_threshold_is_not_missed(swapped) -> N
     assert alone.missed == (0 if swapped else 1)
 
 
-def test_of_two_boxes_over_one_another_each_finds_its_own() -> None:
+def test_overlapping_boxes_are_paired_correctly() -> None:
     pair = [(10, 10, 50, 50, 0.9, 0), (10, 10, 50, 51, 0.4, 0)]
     moved = [(10, 10, 50, 50.6, 0.9, 0), (10, 10, 50, 50.4, 0.4, 0)]
     agreement = compare([detections(*pair)], [detections(*moved)], threshold=0.3, tolerance=LOOSE)
@@ -91,14 +91,14 @@ def test_one_pixel_boxes_and_boxes_without_area() -> None:
     assert (agreement.missed, agreement.extra) == (1, 1)
 
 
-def test_pictures_are_always_the_same_and_shapes_differ() -> None:
+def test_built_in_images_are_reproducible_and_differ_in_shape() -> None:
     first, second = built_in_images(), built_in_images()
     assert [one.tobytes() for one in first] == [one.tobytes() for one in second]
     assert len({one.size for one in first}) >= 3 and all(one.mode == "RGB" for one in first)
 
 
 class Fixed:
-    """A detector that finds the same in every picture."""
+    """A detector that finds the same in every image."""
 
     categories = Categories.numbered(2)
     names = NAMES
@@ -158,7 +158,7 @@ def test_other_class_names_are_refused(categories, reason) -> None:
 @pytest.mark.parametrize(
     ("given", "error"), [({"images": ["absent.jpg"]}, InputError), ({"data": "absent"}, DatasetError)]
 )
-def test_what_the_check_needs_is_read_before_the_build(given, error, tmp_path, monkeypatch) -> None:
+def test_the_inputs_of_the_check_are_read_before_the_export(given, error, tmp_path, monkeypatch) -> None:
     def build(*_, **__):
         raise AssertionError("it was built")
 
@@ -169,9 +169,7 @@ def test_what_the_check_needs_is_read_before_the_build(given, error, tmp_path, m
 
 @pytest.mark.parametrize("options", [{}, {"format": "openvino"}, {"format": "torch"}, {"precision": "int8"}])
 @pytest.mark.parametrize("check", [False, True])
-def test_a_model_that_gives_no_finite_numbers_is_refused_before_the_build(
-    options, check, tmp_path, monkeypatch
-) -> None:
+def test_a_model_with_non_finite_output_is_refused_before_the_export(options, check, tmp_path, monkeypatch) -> None:
     def build(*_, **__):
         raise AssertionError("it was built")
 
@@ -189,7 +187,7 @@ def test_a_model_that_gives_no_finite_numbers_is_refused_before_the_build(
 
 
 @pytest.mark.parametrize("precision", [pytest.param("fp32", marks=pytest.mark.slow), "fp16"])
-def test_a_wrong_decoder_is_found_without_sure_detections(precision, tmp_path) -> None:
+def test_a_wrong_decoder_is_found_without_confident_detections(precision, tmp_path) -> None:
     model = build_model("test-tiny").eval()
     options = ExportOptions(precision=precision)
     assert export(model, tmp_path / "good.onnx", options=options, check=True).report.is_weak
@@ -203,20 +201,20 @@ def test_a_wrong_decoder_is_found_without_sure_detections(precision, tmp_path) -
 
 
 @pytest.mark.slow
-def test_a_free_batch_is_run_with_several_pictures(tmp_path) -> None:
+def test_a_dynamic_batch_is_run_with_several_images(tmp_path) -> None:
     model, file = trained_model(), tmp_path / "model.onnx"
-    images = pictures()[0]
+    images = sample_images()[0]
     assert export(model, file, options=ExportOptions(dynamic_batch=True), check=True, images=images).report.passed
     graph = onnx.load(file)
     place, rows = next((i, node) for i, node in enumerate(graph.graph.node) if node.op_type == "Range")
     rows.output[0], name = "rows", rows.output[0]
     graph.graph.initializer.append(onnx.numpy_helper.from_array(np.array(0), "nothing"))
     graph.graph.node.insert(place + 1, onnx.helper.make_node("Mul", ["rows", "nothing"], [name]))
-    onnx.save(graph, file)  # now every picture of a batch reads the first one's rows
+    onnx.save(graph, file)  # now every image of a batch reads the first one's rows
     assert not verify(file, model, images=images).passed
 
 
-def test_free_sizes_are_run_in_another_size() -> None:
+def test_dynamic_sizes_are_run_at_another_size() -> None:
     class Free(FixedReference):
         def __call__(self, source, **options):
             return self.rows.above(0.0 if options["size_hw"] == (64, 64) else 0.99)
@@ -224,7 +222,7 @@ def test_free_sizes_are_run_in_another_size() -> None:
     assert not verify(Free(FIRST), FixedReference(FIRST)).passed
 
 
-def test_a_file_that_the_engine_here_does_not_know_is_not_kept(tmp_path, monkeypatch) -> None:
+def test_a_file_that_the_installed_engine_cannot_load_is_deleted(tmp_path, monkeypatch) -> None:
     def load(path, **_):
         raise WeightsError(f"{path} cannot be read")
 
@@ -234,14 +232,14 @@ def test_a_file_that_the_engine_here_does_not_know_is_not_kept(tmp_path, monkeyp
     assert not list(tmp_path.iterdir())
 
 
-def test_nothing_to_compare_is_said() -> None:
+def test_an_inconclusive_comparison_has_a_note() -> None:
     report = verify(Fixed(), FixedReference())
     assert report.passed and not report.agreement.is_conclusive
     assert "detects nothing at all" in (report.note or "")
     assert not verify(Fixed(FIRST), FixedReference()).passed  # something out of nothing
 
 
-def test_without_sure_detections_the_strongest_are_compared() -> None:
+def test_without_confident_detections_the_strongest_are_compared() -> None:
     faint, other = (10, 10, 50, 50, 0.2, 0), (10, 10, 50, 50, 0.1, 1)
     report = verify(Fixed(faint), FixedReference(faint))
     assert report.passed and report.is_weak and report.agreement.num_matched == report.num_images
@@ -287,7 +285,7 @@ def test_a_model_that_does_not_run_is_refused() -> None:
     assert "refused" in console.export_text()
 
 
-def test_int8_is_held_to_ap_only() -> None:
+def test_int8_is_judged_by_ap_only() -> None:
     report = verify(Fixed(FIRST), FixedReference(FIRST, SECOND), tolerance=int8_tolerance(0.01))
     assert report.passed and "pass a dataset" in (report.note or "")
 

@@ -1,6 +1,6 @@
-"""A tiny network that has learned a few pictures by heart, so that its detections are sure and far apart.
+"""A tiny network overfitted to a few images, so that its detections are confident and well separated.
 
-Accuracy is never judged on random weights: their scores are all alike, and any rounding changes the ranking.
+Accuracy is never tested with random weights: their scores are nearly equal, and any rounding changes the ranking.
 """
 
 import copy
@@ -21,8 +21,8 @@ SIZE = 96
 STEPS = 300  # with 200, a fourth detection may come close to 0.5
 
 
-def pictures(count: int = 3) -> tuple[list[Image.Image], list[dict[str, torch.Tensor]]]:
-    """Draw pictures that are rectangles, with three objects each, and their targets."""
+def sample_images(count: int = 3) -> tuple[list[Image.Image], list[dict[str, torch.Tensor]]]:
+    """Draw images that are rectangles, with three objects each, and their targets."""
     images, targets = [], []
     for number in range(count):
         rng = np.random.default_rng(number)
@@ -49,11 +49,11 @@ def trained_model() -> RTDETR:
 
 @functools.cache
 def _train() -> RTDETR:
-    """Train test-tiny on `pictures()`, half a minute; in float64, so that machines agree on the result."""
+    """Train test-tiny on `sample_images()`, half a minute; in float64, so that machines agree on the result."""
     before = torch.get_rng_state()
     torch.manual_seed(0)
     model = build_model("test-tiny", num_classes=3, eval_size_hw=(SIZE, SIZE), num_denoising=20).double()
-    images, targets = pictures()
+    images, targets = sample_images()
     batch = torch.from_numpy(np.stack([preprocess(image, (SIZE, SIZE)) for image in images])).double()
     criterion = build_criterion("test-tiny")
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)

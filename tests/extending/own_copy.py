@@ -1,4 +1,4 @@
-"""What docs/extending.md says to write, and a copy of the package to write it into."""
+"""The code blocks of docs/extending.md, and a copy of the package to add them to."""
 
 import os
 import re

@@ -53,7 +53,7 @@ def test_it_is_opened_and_checked_as_the_page_says(added, capsys):
     assert rtdetr.data.check("boxes").sound
 
 
-def test_what_is_wrong_is_refused_by_training_and_shown_by_the_doctor(added, tmp_path):
+def test_errors_are_raised_by_training_and_shown_by_the_doctor(added, tmp_path):
     file = tmp_path / "boxes" / "train.csv"
     file.write_text(file.read_text() + "b.jpg,ten,20,72,60,cat\nb.jpg,30,20,20,60,cat\n")
     with pytest.raises(DatasetError, match=r"train\.csv:5: expected image,xmin"):

@@ -1,4 +1,4 @@
-"""The section "Add an export format" of docs/extending.md: its code is put into a copy of the library and used."""
+"""The section "Add an export format" of docs/extending.md: its code is added to a copy of the library and used."""
 
 import os
 import re

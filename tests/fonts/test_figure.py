@@ -1,4 +1,4 @@
-"""Names in figures: in families that have their letters, without matplotlib's warnings, which are errors here."""
+"""Names in figures use font families with their characters, without warnings by matplotlib (errors in tests)."""
 
 import json
 
@@ -29,7 +29,7 @@ def written(names, path, *, font=None):
     return np.asarray(Image.open(path).convert("L"))
 
 
-def test_names_are_written_in_the_font_that_has_them(machine, tmp_path):
+def test_names_use_a_font_with_their_characters(machine, tmp_path):
     before = written(["class 0"], tmp_path / "a.png")
     write_font(machine / "Han.ttf", "人犬", family="Made Up Han")
     font = write_font(tmp_path / "mine.ttf", "ก", family="Mine")
@@ -56,14 +56,14 @@ def test_names_do_not_become_formulas():
     assert figure_names(["a $1  and\n $2"]).names == (r"a \$1 and \$2",)
 
 
-def test_scripts_that_need_joining_wait_for_a_newer_matplotlib(machine, caplog, monkeypatch):
+def test_scripts_that_need_shaping_require_a_newer_matplotlib(machine, caplog, monkeypatch):
     monkeypatch.delattr(ft2font, "__libraqm_version__", raising=False)
     assert figure_names(["שלום", "собака"]).names == ("class 0", "собака")
     assert "3.11" in caplog.text
 
 
 @shapes
-def test_names_from_the_right_keep_their_notes_on_the_right(machine):
+def test_right_to_left_names_keep_notes_on_the_right(machine):
     assert figure_names(["חתול" * 9]).names == (f"{LEFT_TO_RIGHT}{('חתול' * 9)[:21]}...{LEFT_TO_RIGHT}",)
 
 

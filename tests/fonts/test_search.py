@@ -1,4 +1,4 @@
-"""A font is found by the characters it has, wherever fonts are, and one without them is never taken."""
+"""A font is found by its characters in every font folder; a font without the characters is never used."""
 
 import os
 
@@ -17,7 +17,7 @@ def face_of(text):
     return find_face(frozenset(text))
 
 
-def test_what_a_font_has_is_what_its_table_says():
+def test_characters_of_a_font_agree_with_its_table():
     table = TTFont(DEJAVU).getBestCmap()
     for character in "aÜжαشאक人あ한ก\u0301€☃\U0001f600\U00020000":
         assert has(Face(DEJAVU), character) == (ord(character) in table), character
@@ -43,14 +43,14 @@ def test_plain_fonts_come_before_bold_and_italic_ones(machine):
     assert face_of("人") == Face(str(regular))
 
 
-def test_placeholders_and_broken_files_are_passed_over(machine):
+def test_placeholder_fonts_and_broken_files_are_skipped(machine):
     write_font(machine / "LastResort.otf", "人")
     (machine / "broken.ttf").write_bytes(b"\0\1\0\0")
     (machine / "empty.ttf").touch()
     assert face_of("人") is None
 
 
-def test_fontconfig_decides_where_it_is_there(machine, tmp_path):
+def test_fontconfig_is_used_if_installed(machine, tmp_path):
     write_font(machine / "First-Regular.ttf", "人")
     second = write_font(machine / "Second-Regular.ttf", "人")
     program = tmp_path / "bin" / "fc-match"
@@ -63,7 +63,7 @@ def test_fontconfig_decides_where_it_is_there(machine, tmp_path):
 
 
 @pytest.mark.parametrize("script", ["exit 1", "echo nonsense", "printf 'a.ttf\\tb\\n\\n'"])
-def test_a_fontconfig_that_does_not_work_is_no_obstacle(machine, tmp_path, script):
+def test_a_broken_fontconfig_is_ignored(machine, tmp_path, script):
     font = write_font(machine / "Some.ttf", "人")
     program = tmp_path / "bin" / "fc-match"
     program.parent.mkdir()
@@ -72,7 +72,7 @@ def test_a_fontconfig_that_does_not_work_is_no_obstacle(machine, tmp_path, scrip
     assert face_of("人") == Face(str(font))
 
 
-def test_a_given_font_comes_first_as_far_as_it_goes(machine, tmp_path):
+def test_a_given_font_is_preferred_for_the_characters_it_has(machine, tmp_path):
     given = given_face(write_font(tmp_path / "mine.ttf", "ab人"))
     assert find_face(frozenset("ab"), given) == find_face(frozenset("人"), given) == given
     assert find_face(frozenset("abc"), given) == OWN

@@ -1,4 +1,4 @@
-"""Texts in several fonts, from the right, and names that no font has."""
+"""Texts in several fonts, right-to-left text, and names that no font can draw."""
 
 import numpy as np
 import pytest
@@ -75,7 +75,7 @@ def test_a_name_that_a_font_has_in_part_counts_as_missing(machine):
     assert shown_names(["人", "人犬"]) == ("人", "class 1")
 
 
-def test_scripts_that_need_joining_are_not_drawn_without(machine, caplog, monkeypatch):
+def test_scripts_that_need_shaping_are_not_drawn_without_it(machine, caplog, monkeypatch):
     monkeypatch.setattr(features, "check", lambda name: False)
     assert shown_names(["cat", "قطة", "собака"]) == ("cat", "class 1", "собака")
     assert "libfribidi0" in caplog.text
@@ -96,19 +96,19 @@ def test_names_are_cleaned(machine, name, shown):
     assert shown_names(shown_names([name])) == (shown,)
 
 
-def test_nothing_is_no_obstacle(machine):
+def test_empty_texts_are_allowed(machine):
     assert lay_out("") == ()
     assert TextLine((), 20).width == 0
     assert shown_names(()) == ()
 
 
 @pytest.mark.parametrize(("length", "expected"), [(9, "บ้าน cat"), (5, "บ้าน ..."), (2, "บ้..."), (1, "..."), (0, "...")])
-def test_cutting_takes_no_letter_apart(length, expected):
+def test_cutting_keeps_combined_characters_together(length, expected):
     assert cut("บ้าน cat", length) == expected
 
 
 @needs_raqm
-def test_arabic_is_joined_and_read_from_the_right(machine):
+def test_arabic_is_shaped_and_drawn_from_right_to_left(machine):
     apart = sum(TextLine(lay_out(letter), 32).width for letter in "سلام")
     assert TextLine(lay_out("سلام"), 32).width < 0.85 * apart
     alef_last = pixels("سا")  # a tall stroke, which stands on the left
@@ -126,7 +126,7 @@ def test_a_score_stays_on_the_right_of_a_name_read_from_the_right(machine):
 
 
 def drawn_as_name(name):
-    """Whether a picture shows the name and not the number."""
+    """Whether an image shows the name and not the number."""
     (shown,) = shown_names([name])
     if shown == "class 0":
         return False

@@ -1,4 +1,4 @@
-"""Adapters of PEFT: opened with the model that they are for, or refused; never left out without a word."""
+"""PEFT adapters are opened with their base model or refused, and never ignored silently."""
 
 import json
 import types
@@ -49,19 +49,19 @@ def _loaded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     return calls
 
 
-def test_the_model_that_an_adapter_is_for_is_opened_with_it(base: Path, adapter: Path, loaded: list[Any]) -> None:
+def test_the_base_model_of_an_adapter_is_opened_with_it(base: Path, adapter: Path, loaded: list[Any]) -> None:
     model = RTDetrV2ForObjectDetection.from_pretrained(adapter, adapter_name="mine")
     assert loaded == [(str(adapter), "mine", {})]
     assert model.name_or_path == str(base)
 
 
-def test_an_adapter_beside_a_model_is_for_that_model(base: Path, adapter: Path, loaded: list[Any]) -> None:
+def test_an_adapter_next_to_a_model_is_applied_to_it(base: Path, adapter: Path, loaded: list[Any]) -> None:
     (base / CONFIG).write_text(json.dumps({"base_model_name_or_path": "somewhere/else"}))
     RTDetrV2ForObjectDetection.from_pretrained(base)
     assert loaded == [(str(base), "default", {})]
 
 
-def test_what_an_auto_class_says_of_an_adapter_is_followed(base: Path, loaded: list[Any]) -> None:
+def test_adapter_arguments_of_auto_classes_are_used(base: Path, loaded: list[Any]) -> None:
     given = {"_adapter_model_path": "other/adapter", "revision": "v1"}
     RTDetrV2ForObjectDetection.from_pretrained(base, adapter_kwargs=given)
     assert loaded == [("other/adapter", "default", {"revision": "v1"})]
@@ -76,16 +76,16 @@ def test_an_adapter_without_peft_is_refused(adapter: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("text", ["{}", '{"base_model_name_or_path": null}', "[]", "{"])
-def test_an_adapter_that_does_not_say_what_it_is_for_is_refused(adapter: Path, loaded: list[Any], text: str) -> None:
+def test_an_adapter_without_a_base_model_is_refused(adapter: Path, loaded: list[Any], text: str) -> None:
     (adapter / CONFIG).write_text(text)
     with pytest.raises(WeightsError, match="expected the name of the base model as base_model_name_or_path"):
         RTDetrV2ForObjectDetection.from_pretrained(adapter)
 
 
-def test_what_does_not_follow_adapters_refuses_them(base: Path, adapter: Path) -> None:
+def test_functions_without_adapter_support_refuse_adapters(base: Path, adapter: Path) -> None:
     (base / CONFIG).write_bytes((adapter / CONFIG).read_bytes())
     for folder in (base, adapter):
-        with pytest.raises(WeightsError, match=r"holds a PEFT adapter .* Merge it into its model"):
+        with pytest.raises(WeightsError, match=r"contains a PEFT adapter .* Merge it into its model"):
             rtdetr.load(folder)
     assert read_entries(base)[0]  # the weights themselves are whole
 

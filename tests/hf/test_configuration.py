@@ -131,7 +131,7 @@ def test_v1_is_refused() -> None:
         ({"network_settings": {"decoder": {"activatoin": "silu"}}}, "Did you mean 'activation'"),
     ],
 )
-def test_values_that_cannot_be_followed(fields: dict[str, Any], message: str) -> None:
+def test_unsupported_values(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         model_config(RTDetrV2Config(**fields))
 
@@ -157,7 +157,7 @@ def test_backbones() -> None:
     assert own_backbone(RTDetrV2Config(backbone_config=transformers.ResNetConfig(out_indices=[2, 3, 4]))) is None
 
 
-def test_what_an_evaluation_collects() -> None:
+def test_outputs_that_an_evaluation_collects() -> None:
     """Loss, its terms, logits and boxes, at the places where transformers' own examples look for them."""
     from rtdetr.hf.outputs import RTDetrV2ObjectDetectionOutput
 

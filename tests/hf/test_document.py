@@ -1,4 +1,4 @@
-"""The Python examples of docs/huggingface.md run as they stand, with weights and the picture from folders."""
+"""The Python examples of docs/huggingface.md run as they stand, with weights and the image from folders."""
 
 import io
 import re

@@ -129,7 +129,7 @@ def test_loading_and_offline_mode(folder: Path, tmp_path: Path) -> None:
         printed = run(LOADING, str(folder), first, endpoint=endpoint, home=tmp_path / "home")
         for name in ("somebody/nothing", "somebody/whole", "somebody/secret"):
             assert f"OSError {name}" in printed
-        assert "somebody/empty holds no weights: expected model.safetensors or" in printed
+        assert "somebody/empty contains no weights: expected model.safetensors or" in printed
         assert any("/storage/somebody/whole/" in request for request in hub.requests)  # the redirect was followed
         asked = len(hub.requests)
         printed = run(OFFLINE, endpoint=endpoint, home=tmp_path / "home", HF_HUB_OFFLINE="1")

@@ -1,4 +1,4 @@
-"""The image processor beside transformers' two, and the pictures and annotations that those stumble over."""
+"""The image processor compared with the two of transformers, and images and annotations that those do not handle."""
 
 import json
 import logging
@@ -52,7 +52,7 @@ ANNOTATIONS = [
 ]
 
 
-def pictures() -> list[Image.Image]:
+def sample_images() -> list[Image.Image]:
     """A wide and a tall image with blotches of a few pixels."""
     rng = np.random.default_rng(0)
     blotches = [Image.fromarray(rng.integers(0, 256, (h, w, 3), dtype=np.uint8)) for h, w in ((15, 22), (20, 12))]
@@ -85,7 +85,7 @@ def assert_equal_batches(got: Any, expected: Any, *, tolerance: float = 1 / 255)
 @pytest.mark.parametrize("return_tensors", ["pt", "np"])
 def test_equal_to_transformers_padded(stock: Any, size: dict[str, int], return_tensors: str) -> None:
     call = {"annotations": ANNOTATIONS, "size": size, "do_pad": True, "return_tensors": return_tensors}
-    assert_equal_batches(RTDetrImageProcessor()(pictures(), **call), stock()(pictures(), **call))
+    assert_equal_batches(RTDetrImageProcessor()(sample_images(), **call), stock()(sample_images(), **call))
 
 
 @pytest.mark.parametrize("stock", STOCK)
@@ -115,11 +115,11 @@ def test_equal_to_transformers_setting_by_setting(stock: Any, change: dict[str, 
     rescaled = change.get("do_rescale", True)
     tolerance = 1.0 if not rescaled else change.get("rescale_factor", 1 / 255)
     tolerance *= 4.5 if change.get("do_normalize") else 2 if change.get("resample") == 3 else 1
-    got, expected = RTDetrImageProcessor()(pictures(), **call), stock()(pictures(), **call)
+    got, expected = RTDetrImageProcessor()(sample_images(), **call), stock()(sample_images(), **call)
     if not rescaled:
         got["pixel_values"], expected["pixel_values"] = got["pixel_values"].float(), expected["pixel_values"].float()
     assert_equal_batches(got, expected, tolerance=tolerance)
-    by_constructor = RTDetrImageProcessor(**change)(pictures(), annotations=ANNOTATIONS, return_tensors="pt")
+    by_constructor = RTDetrImageProcessor(**change)(sample_images(), annotations=ANNOTATIONS, return_tensors="pt")
     by_constructor["pixel_values"] = by_constructor["pixel_values"].to(got["pixel_values"].dtype)
     assert_equal_batches(by_constructor, got, tolerance=0)
 
@@ -127,18 +127,18 @@ def test_equal_to_transformers_setting_by_setting(stock: Any, change: dict[str, 
 @pytest.mark.parametrize("resample", range(6))
 def test_pixels_of_every_method_are_those_of_pillow(resample: int) -> None:
     call = {"size": {"height": 96, "width": 160}, "resample": resample, "return_tensors": "pt"}
-    got, expected = RTDetrImageProcessor()(pictures(), **call), RTDetrImageProcessorPil()(pictures(), **call)
+    got, expected = RTDetrImageProcessor()(sample_images(), **call), RTDetrImageProcessorPil()(sample_images(), **call)
     torch.testing.assert_close(got["pixel_values"], expected["pixel_values"], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("resample", ["bicubic", Image.Resampling.BICUBIC, InterpolationMode.BICUBIC])
 def test_words_for_a_method(resample: Any) -> None:
-    got, expected = (RTDetrImageProcessor(resample=one)(pictures()[0]).pixel_values for one in (resample, 3))
+    got, expected = (RTDetrImageProcessor(resample=one)(sample_images()[0]).pixel_values for one in (resample, 3))
     assert torch.equal(got, expected) and RTDetrImageProcessor(resample=resample).resample == 3
 
 
 def test_the_same_pixels_as_the_rest_of_the_library() -> None:
-    picture = pictures()[0]
+    picture = sample_images()[0]
     got = RTDetrImageProcessor()(picture, return_tensors="np")["pixel_values"][0]
     np.testing.assert_array_equal(got, preprocess(picture, (640, 640)))
 
@@ -148,7 +148,7 @@ def test_the_same_pixels_as_the_rest_of_the_library() -> None:
     ["array", "channels first", "tensor", "int64 tensor", "float 0..255", "batch", "nested", "path", "bytes"],
 )
 def test_every_kind_of_input_means_the_same(kind: str, tmp_path: Path) -> None:
-    picture = pictures()[0]
+    picture = sample_images()[0]
     array = np.asarray(picture)
     picture.save(tmp_path / "a.png")
     given_image: Any = {
@@ -182,24 +182,24 @@ def test_every_mode_gives_three_channels(mode: str) -> None:
     picture = {
         "I;16": lambda: Image.fromarray(gray),
         "F": lambda: Image.fromarray(gray.astype(np.float32) / 65535),
-    }.get(mode, lambda: pictures()[0].convert(mode))()
+    }.get(mode, lambda: sample_images()[0].convert(mode))()
     got = RTDetrImageProcessor()(picture, return_tensors="np")["pixel_values"][0]
     assert got.shape == (3, 640, 640)
     np.testing.assert_array_equal(got, preprocess(load_image(picture), (640, 640)))
     assert got.std() > 0.1
 
 
-def test_exif_rotation_is_applied_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_exif_rotation_is_applied_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     image_inputs._warn_once.cache_clear()
     exif = Image.Exif()
     exif[0x0112] = 6
-    pictures()[0].save(tmp_path / "turned.png", exif=exif)
+    sample_images()[0].save(tmp_path / "turned.png", exif=exif)
     processor = RTDetrImageProcessor(size={"height": 64, "width": 96})
     annotations = {"image_id": 1, "annotations": []}
     with caplog.at_level(logging.WARNING):
         for image in (str(tmp_path / "turned.png"), Image.open(tmp_path / "turned.png")):
             batch = processor(image, annotations, return_tensors="np")
-            expected = preprocess(pictures()[0].transpose(Image.Transpose.ROTATE_270), (64, 96))
+            expected = preprocess(sample_images()[0].transpose(Image.Transpose.ROTATE_270), (64, 96))
             np.testing.assert_array_equal(batch["pixel_values"][0], expected)
             assert batch["labels"][0]["orig_size"].tolist() == [90, 60]
     assert [record.message for record in caplog.records if "EXIF" in record.message] == [caplog.records[0].message]
@@ -221,14 +221,14 @@ def test_exif_rotation_is_applied_and_said(tmp_path: Path, caplog: pytest.LogCap
         (Image.new("RGB", (0, 5)), "at least 1x1"),
     ],
 )
-def test_what_is_no_image_is_named(image: Any, problem: str) -> None:
+def test_invalid_images_are_named(image: Any, problem: str) -> None:
     with pytest.raises(InputError, match=problem.replace("(", r"\(").replace(")", r"\)")):
         RTDetrImageProcessor()(image)
 
 
 def test_a_corrupt_file_is_named(tmp_path: Path) -> None:
     file = tmp_path / "cut.jpg"
-    pictures()[0].save(file)
+    sample_images()[0].save(file)
     file.write_bytes(file.read_bytes()[:500])
     with pytest.raises(InputError, match=r"cut\.jpg"):
         RTDetrImageProcessor()(file)
@@ -281,13 +281,13 @@ def test_a_corrupt_file_is_named(tmp_path: Path) -> None:
 )
 def test_wrong_calls_are_explained(call: dict[str, Any], problem: str) -> None:
     with pytest.raises(InputError, match=problem):
-        RTDetrImageProcessor()(pictures(), **call)
+        RTDetrImageProcessor()(sample_images(), **call)
 
 
 def test_without_return_tensors_images_may_differ_in_size() -> None:
-    batch = RTDetrImageProcessor(size={"max_height": 64, "max_width": 96})(pictures(), ANNOTATIONS)
+    batch = RTDetrImageProcessor(size={"max_height": 64, "max_width": 96})(sample_images(), ANNOTATIONS)
     assert [tuple(values.shape) for values in batch["pixel_values"]] == [(3, 64, 96), (3, 64, 40)]
-    assert isinstance(RTDetrImageProcessor()(pictures())["pixel_values"], torch.Tensor)
+    assert isinstance(RTDetrImageProcessor()(sample_images())["pixel_values"], torch.Tensor)
 
 
 def outputs(num_classes: int = 5, num_images: int = 2, **more: Any) -> Any:
@@ -311,7 +311,7 @@ def test_post_processing_equals_transformers(target_sizes: Any, threshold: float
 
 
 @pytest.mark.filterwarnings("ignore:Implicit dimension choice for softmax")
-def test_softmax_is_over_the_classes_the_last_one_too() -> None:
+def test_softmax_is_over_all_classes_including_the_last() -> None:
     """Transformers takes it over the images of a batch, so that one image alone has nothing but ones."""
     result = outputs(num_images=1)
     result.logits[0, 3, 4] = 20.0
@@ -331,7 +331,7 @@ def test_padding_is_undone() -> None:
         size={"max_height": 64, "max_width": 96}, do_pad=True, pad_size={"height": 128, "width": 160}
     )
     annotation = {"image_id": 1, "annotations": [{"bbox": [10, 5, 30, 20], "category_id": 2}]}
-    batch = processor(pictures()[0], annotation, return_tensors="pt")
+    batch = processor(sample_images()[0], annotation, return_tensors="pt")
     share = content_share_hw(batch["pixel_mask"], batch["pixel_values"])
     assert share.tolist() == [[0.5, pytest.approx(0.6)]]
     result = SimpleNamespace(
@@ -348,7 +348,7 @@ def test_padding_is_undone_behind_the_model() -> None:
     model, pads = tiny(), {"do_pad": True, "pad_size": {"height": 128, "width": 160}}
     processor = RTDetrImageProcessor(size={"max_height": 64, "max_width": 96}, **pads)
     with torch.inference_mode():
-        result = model(**processor(pictures(), return_tensors="pt"))
+        result = model(**processor(sample_images(), return_tensors="pt"))
     assert result.content_share_hw.tolist() == [[0.5, pytest.approx(0.6)], [0.5, 0.25]]
     sizes = [(60, 90), (80, 50)]
     undone = processor.post_process_object_detection(result, 0.0, sizes)
@@ -413,9 +413,9 @@ def test_files_open_in_transformers_and_the_reverse(change: dict[str, Any], tmp_
     opened = transformers.AutoImageProcessor.from_pretrained(tmp_path / "ours")
     assert type(opened) is transformers.RTDetrImageProcessor
     call = {"return_tensors": "pt", "annotations": ANNOTATIONS}
-    expected = opened(pictures(), **call)
+    expected = opened(sample_images(), **call)
     ours = RTDetrImageProcessor.from_pretrained(tmp_path / "stock")
-    assert_equal_batches(ours(pictures(), **call), expected, tolerance=4.5 / 255 if change else 1 / 255)
+    assert_equal_batches(ours(sample_images(), **call), expected, tolerance=4.5 / 255 if change else 1 / 255)
     assert RTDetrImageProcessor.from_pretrained(tmp_path / "stock", do_pad=True).do_pad is True
     assert ours.size["height" if not change else "shortest_edge"] == (640 if not change else 480)
 
@@ -431,7 +431,7 @@ def test_files_open_in_transformers_and_the_reverse(change: dict[str, Any], tmp_
         max_leaves=12,
     )
 )
-def test_strangers_annotations_give_labels_or_an_input_error(annotation: Any) -> None:
+def test_random_annotations_give_labels_or_an_input_error(annotation: Any) -> None:
     processor = RTDetrImageProcessor(do_resize=False)
     try:
         labels = processor(np.zeros((8, 8, 3), np.uint8), [annotation])["labels"][0]

@@ -1,4 +1,4 @@
-"""What is saved here opens in stock transformers with equal outputs, the reverse, and every dialect of names."""
+"""Saved models open in stock transformers with equal outputs and vice versa, with every variant of names."""
 
 import functools
 import json
@@ -72,7 +72,7 @@ def test_four_levels_both_ways(tmp_path: Path) -> None:
     assert_same_outputs(model, ours(tmp_path / "theirs", dtype=torch.float64), tolerance=1e-10)
 
 
-def test_names_of_other_labels_than_the_networks(
+def test_wrong_number_of_class_names_gives_numbered_classes(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Category ids taken for labels: what was trained is saved, and the classes are numbered, which is said."""
@@ -144,7 +144,7 @@ def test_every_size_both_ways(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_backbone_from_elsewhere(tmp_path: Path) -> None:
+def test_an_external_backbone(tmp_path: Path) -> None:
     backbone = transformers.ResNetConfig(
         embedding_size=8, hidden_sizes=[8, 16, 32, 64], depths=[1, 1, 1, 1], layer_type="basic", out_indices=[2, 3, 4]
     )
@@ -158,7 +158,7 @@ def test_a_backbone_from_elsewhere(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_evaluated_layer_is_kept_here_and_the_last_one_counts_there(tmp_path: Path) -> None:
+def test_eval_idx_is_kept_here_and_ignored_by_transformers(tmp_path: Path) -> None:
     model = tiny(decoder={"num_layers": 3, "eval_idx": 1})
     model.save_pretrained(tmp_path / "all")
     assert json.loads((tmp_path / "all" / "config.json").read_text())["eval_idx"] == 1
@@ -189,7 +189,7 @@ def test_a_repository_that_runs_all_layers_there_runs_them_here(tmp_path: Path) 
     ],
     ids=["points per level", "query selection"],
 )
-def test_what_transformers_cannot_hold_is_ours_alone(changes: dict[str, Any], tmp_path: Path) -> None:
+def test_models_unsupported_by_transformers_are_saved_with_our_type(changes: dict[str, Any], tmp_path: Path) -> None:
     model = filled(zoo.model_config("test-tiny").replace(**changes))
     model.save_pretrained(tmp_path / "facade")
     assert json.loads((tmp_path / "facade" / "config.json").read_text())["model_type"] == "rtdetr"
@@ -231,7 +231,7 @@ def dialects(stock_model: torch.nn.Module) -> dict[str, Callable[[dict[str, Any]
     }
 
 
-def test_what_the_configuration_freezes_stays_frozen(tmp_path: Path) -> None:
+def test_frozen_layers_of_the_configuration_stay_frozen(tmp_path: Path) -> None:
     built = tiny(backbone={**TINY["backbone"], "freeze_at": 0})
     frozen = [name for name, parameter in built.named_parameters() if not parameter.requires_grad]
     built.save_pretrained(tmp_path)
@@ -253,7 +253,7 @@ def test_what_the_configuration_freezes_stays_frozen(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_every_dialect_of_names(dialect: str, folder: Path, tmp_path: Path) -> None:
+def test_every_variant_of_names(dialect: str, folder: Path, tmp_path: Path) -> None:
     place = rewritten(folder, tmp_path / "other", dialects(stock(folder))[dialect])
     loaded = ours(place, dtype=torch.float32)
     expected = tiny()
@@ -325,7 +325,9 @@ def assert_equal_states(first: torch.nn.Module, second: torch.nn.Module) -> None
     assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
 
 
-def test_another_number_of_classes_says_what_starts_fresh(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_another_number_of_classes_reports_reinitialized_entries(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     names = {0: "cat", 1: "dog", 2: "bird"}
     options = {"id2label": names, "label2id": {name: label for label, name in names.items()}}
     transformers.logging.set_verbosity_warning()
@@ -387,8 +389,8 @@ def corrupt(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "error", "problem"),
     [
-        (lambda f: (f / WEIGHTS).unlink(), WeightsError, "holds no weights: expected model.safetensors or"),
-        (lambda f: corrupt(f / WEIGHTS), WeightsError, "damaged, or not a safetensors file"),
+        (lambda f: (f / WEIGHTS).unlink(), WeightsError, "contains no weights: expected model.safetensors or"),
+        (lambda f: corrupt(f / WEIGHTS), WeightsError, "damaged or not a safetensors file"),
         (lambda f: (f / "config.json").write_text("{"), OSError, "not a valid JSON"),
         (lambda f: (f / "config.json").unlink(), WeightsError, "has no config.json"),
         (lambda f: (f / "config.json").write_text('{"model_type": "rt_detr"}'), WeightsError, "rtdetr.load reads"),
@@ -430,7 +432,7 @@ def test_damaged_repositories(
         max_leaves=6,
     )
 )
-def test_strangers_indexes(index: Any) -> None:
+def test_random_shard_indexes(index: Any) -> None:
     """Names of files beside the index, or an error of ours."""
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / INDEX
@@ -442,7 +444,7 @@ def test_strangers_indexes(index: Any) -> None:
         assert all(Path(name).name == name and name.endswith((".safetensors", ".bin")) for name in names)
 
 
-def test_what_must_not_be_saved(folder: Path, tmp_path: Path) -> None:
+def test_models_that_cannot_be_saved(folder: Path, tmp_path: Path) -> None:
     model = ours(folder)
     with pytest.raises(WeightsError, match="fused"):
         model.fuse().save_pretrained(tmp_path / "fused")
@@ -483,7 +485,7 @@ def test_the_header_describes_the_model_for_the_rest_of_the_library(folder: Path
     assert len(detector.categories) == ours(folder).config.num_labels
 
 
-def test_load_state_dict_takes_every_dialect(folder: Path) -> None:
+def test_load_state_dict_accepts_every_variant_of_names(folder: Path) -> None:
     """`Trainer` reads the file of a checkpoint and gives its entries to the model."""
     expected = ours(folder)
     for entries in (load_file(folder / WEIGHTS), stock(folder).state_dict(), expected.model.network.state_dict()):
@@ -541,7 +543,7 @@ def test_fields_beside_our_description_are_followed(tmp_path: Path) -> None:
                 load(tmp_path)
 
 
-def test_eval_size_takes_the_position_code_away_and_is_refused(tmp_path: Path) -> None:
+def test_eval_size_is_refused(tmp_path: Path) -> None:
     tiny().save_pretrained(tmp_path)
     stored = json.loads((tmp_path / "config.json").read_text()) | {"eval_size": 640}
     (tmp_path / "config.json").write_text(json.dumps(stored))

@@ -1,4 +1,4 @@
-"""The classes: building, transformers' conveniences, and what only this library has."""
+"""The model classes: building, functions of transformers, and additional functions of this library."""
 
 import copy
 import io
@@ -158,7 +158,7 @@ def test_arguments_that_do_not_fit() -> None:
     for shape in ((2, 1, 64, 96), (2, 64, 64), (1, 64, 96)):
         with pytest.raises(InputError, match=r"expected a pixel_mask \(batch, height, width\) \(2, 64, 96\), got"):
             model(images(), pixel_mask=torch.ones(shape))
-    with pytest.raises(InputError, match="expected one target an image"):
+    with pytest.raises(InputError, match="expected one target per image"):
         model(images(), labels=labels(1))
 
 

@@ -118,7 +118,7 @@ def test_attentions_without_eager() -> None:
     torch.testing.assert_close(eager.logits, output.logits, atol=1e-5, rtol=0)
 
 
-def test_training_holds_the_matching_queries_only() -> None:
+def test_training_outputs_contain_only_matching_queries() -> None:
     ours, stock = pair()
     ours.train(), stock.train()
     got, expected = ours(images(), labels=labels(3, 1)), stock(images(), labels=labels(3, 1))

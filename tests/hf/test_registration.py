@@ -1,4 +1,4 @@
-"""After `register()` transformers' Auto classes and pipelines give this library's classes, after `unregister()` not."""
+"""`register()` makes transformers' Auto classes and pipelines use this library's classes; `unregister()` undoes it."""
 
 import copy
 from collections.abc import Iterator
@@ -57,7 +57,7 @@ OURS = [
 ]
 
 
-def test_there_and_back(folder: Path) -> None:
+def test_register_and_unregister(folder: Path) -> None:
     assert auto(folder) == STOCK
     unregister()  # nothing to undo
     register()
@@ -74,7 +74,7 @@ def test_there_and_back(folder: Path) -> None:
     assert set(kept) - set(CONFIG_MAPPING._extra_content) == {"rt_detr_v2", "rtdetr"}
 
 
-def test_a_model_that_is_ours_alone(tmp_path: Path) -> None:
+def test_a_model_unsupported_by_transformers(tmp_path: Path) -> None:
     filled(zoo.model_config("test-tiny").replace(decoder={"num_points": (1, 3, 2)})).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="rtdetr"):
         transformers.AutoModelForObjectDetection.from_pretrained(tmp_path)
@@ -83,7 +83,7 @@ def test_a_model_that_is_ours_alone(tmp_path: Path) -> None:
     assert type(loaded) is OURS[2] and list(loaded.config.decoder_n_points) == [1, 3, 2]
 
 
-def test_what_the_command_line_writes(tmp_path: Path) -> None:
+def test_folders_written_by_the_command_line(tmp_path: Path) -> None:
     model = filled(zoo.model_config("test-tiny").replace(num_classes=4)).model.network
     assert save_huggingface(model, tmp_path)  # transformers cannot hold it
     register()

@@ -81,7 +81,7 @@ def test_a_loop_gets_the_evaluators_numbers(images: DetectionDataset) -> None:
     assert {"map_cat", "map_dog", "map_bird"} == set(list(numbers)[12:])
 
 
-def test_each_evaluation_starts_anew(images: DetectionDataset) -> None:
+def test_each_evaluation_starts_empty(images: DetectionDataset) -> None:
     metric = CocoMetric(images)
     everything = range(len(images))
     metric.add(outputs_of(images, everything), labels_of(images, everything))
@@ -103,7 +103,7 @@ def test_trainers_hooks_forget_outputs_and_labels(images: DetectionDataset) -> N
     assert tuple(result.values()) == pytest.approx(expected_numbers(images), abs=1e-12)
 
 
-def test_without_labels_predictions_pass(images: DetectionDataset) -> None:
+def test_predictions_without_labels_are_passed_through(images: DetectionDataset) -> None:
     predictions = (torch.zeros(1, 2, 3), torch.zeros(1, 2, 4))
     assert CocoMetric(images).collect(predictions, None) is predictions
 
@@ -120,7 +120,7 @@ def test_mistakes_are_named(images: DetectionDataset) -> None:
         metric.add(outputs_of(images, range(1)), wrong)
 
 
-def test_of_an_image_that_comes_twice_the_last_detections_count(images: DetectionDataset) -> None:
+def test_the_last_detections_of_a_repeated_image_count(images: DetectionDataset) -> None:
     metric, everything = CocoMetric(images), range(len(images))
     nothing = SimpleNamespace(logits=torch.full((3, 6, 3), -9.0), pred_boxes=torch.rand(3, 6, 4))
     metric.add(nothing, labels_of(images, everything))  # an evaluation that was broken off
@@ -160,7 +160,7 @@ def test_several_processes_get_the_numbers_of_one(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="measures memory as Linux tells it")
-def test_thousands_of_images_fit_where_fifty_do() -> None:
+def test_memory_does_not_grow_with_thousands_of_images() -> None:
     script = Path(__file__).with_name("evaluate_many.py")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     few, many = (

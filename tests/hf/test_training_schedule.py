@@ -1,4 +1,4 @@
-"""Which size at which step, and that Trainer's model and dataset follow the recipe."""
+"""The image size of each step, and that Trainer's model and dataset follow the recipe."""
 
 from pathlib import Path
 from types import SimpleNamespace

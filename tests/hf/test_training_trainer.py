@@ -108,7 +108,7 @@ def test_trainer_evaluates_and_saves_the_average_and_resumes_exactly(tmp_path: P
 
 
 @pytest.mark.slow
-def test_the_best_average_is_what_a_run_leaves(tmp_path: Path, data: DetectionDataset) -> None:
+def test_the_model_has_the_best_average_after_a_run(tmp_path: Path, data: DetectionDataset) -> None:
     one = recipe(epochs=2)
     arguments = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
     trainer = make_trainer(tmp_path, data, one, metric_for_best_model="loss", **arguments)
@@ -156,7 +156,7 @@ def test_a_run_without_any_object(tmp_path: Path) -> None:
     assert numbers["eval_map"] == -1 and math.isfinite(numbers["eval_loss"])
 
 
-def test_a_loop_of_ones_own_learns(data: DetectionDataset) -> None:
+def test_a_custom_loop_learns(data: DetectionDataset) -> None:
     one = recipe(epochs=6).replace(lr=1e-3, backbone_lr=1e-3, warmup_iterations=0)
     model, images = tiny_model(), EvaluationDataset(data, SIZE_HW)
     optimizer, scheduler = build_optimizers(model, one, steps_per_epoch=STEPS_PER_EPOCH)
@@ -174,7 +174,7 @@ def test_a_loop_of_ones_own_learns(data: DetectionDataset) -> None:
 
 
 @pytest.mark.parametrize("name", ["rtdetrv2_r18vd", "rtdetrv2_r50vd"])
-def test_groups_and_rates_are_the_recipes(name: str) -> None:
+def test_groups_and_rates_are_those_of_the_recipe(name: str) -> None:
     model, one = tiny_model(), zoo.recipe(name)
     optimizer, scheduler = build_optimizers(model, one, steps_per_epoch=10)
     expected = build_optimizer(model.model.network, one)

@@ -1,4 +1,4 @@
-"""Transformers' own tests of every model pass for our classes wherever they pass for stock ones, but for known reasons.
+"""The tests of transformers for all models pass for our classes if they pass for stock ones, with known exceptions.
 
 They are in its source distribution: `pip download --no-deps --no-binary :all: transformers==VERSION`, unpack it, set
 TRANSFORMERS_TESTS to the folder `tests` inside, and install the package parameterized.
@@ -20,7 +20,7 @@ KNOWN = ("test_batching_equivalence", "test_eager_matches_sdpa_inference")
 
 @pytest.mark.slow
 @pytest.mark.skipif("TRANSFORMERS_TESTS" not in os.environ, reason="TRANSFORMERS_TESTS names no folder of tests")
-def test_what_stock_classes_pass(tmp_path: Path) -> None:
+def test_tests_that_stock_classes_pass(tmp_path: Path) -> None:
     pytest.importorskip("parameterized")
     report, settings = tmp_path / "report.xml", tmp_path / "pytest.ini"
     settings.write_text("[pytest]\n")  # not ours, by which a warning is an error

@@ -23,7 +23,7 @@ def test_byte_order_of_floats(kind: str) -> None:
     np.testing.assert_array_equal(load_image((PIXELS / 255).astype(kind)), PIXELS)
 
 
-def test_eight_bit_values_in_sixteen_bits_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_eight_bit_values_in_sixteen_bits_are_warned_about_once(caplog: pytest.LogCaptureFixture) -> None:
     _warn_dark.cache_clear()
     with caplog.at_level(logging.WARNING):
         load_image(np.zeros((2, 2), np.uint16))

@@ -17,7 +17,7 @@ from PIL import Image
 from rtdetr.errors import InputError
 from rtdetr.images import allow_pixels, decode, image_size, load_image, max_pixels, open_image
 from rtdetr.images.decode import MAX_PIXELS_VARIABLE, parse_pixels
-from tests.images.pictures import smooth
+from tests.images.oriented_files import smooth
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_without_tifffile_its_package_is_named(tmp_path, bands, extra, asked, me
 
 
 @pytest.mark.parametrize("kind", ["TIFF", "GIF", "PNG", "WEBP"])
-def test_of_several_pages_the_first_is_used_and_that_is_said_once(tmp_path, kind, caplog):
+def test_the_first_of_several_pages_is_used_with_one_warning(tmp_path, kind, caplog):
     decode._warn_first_page.cache_clear()
     path = tmp_path / f"a.{kind.lower()}"
     smooth().convert("L").save(path, format=kind, save_all=True, append_images=[Image.new("L", (48, 32))])
@@ -171,7 +171,7 @@ Panic.__name__ = "PanicException"
 @pytest.mark.parametrize(
     "raised", [RuntimeError("Failed to decode frame 0"), Panic("index out of bounds"), KeyError(3)]
 )
-def test_whatever_a_decoder_raises_names_the_file(tmp_path, monkeypatch, raised):
+def test_every_decoder_error_names_the_file(tmp_path, monkeypatch, raised):
     path = tmp_path / "a.png"
     smooth().save(path)
 
@@ -183,7 +183,7 @@ def test_whatever_a_decoder_raises_names_the_file(tmp_path, monkeypatch, raised)
         open_image(path)
 
 
-def test_what_is_no_decoders_fault_passes(tmp_path, monkeypatch):
+def test_other_exceptions_are_not_caught(tmp_path, monkeypatch):
     path = tmp_path / "a.png"
     smooth().save(path)
 
@@ -269,7 +269,7 @@ def test_a_cut_off_tiff_file_of_many_bands_is_called_damaged(kind):
             load_image(whole[: len(whole) // 2], num_channels=num_channels)
 
 
-def test_channels_that_cannot_be_read_are_not_passed_over(tmp_path, monkeypatch):
+def test_unreadable_channels_are_an_error(tmp_path, monkeypatch):
     tifffile = pytest.importorskip("tifffile")
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, np.zeros((8, 9, 5), np.uint8), photometric="rgb", planarconfig="contig")
@@ -283,7 +283,7 @@ def test_channels_that_cannot_be_read_are_not_passed_over(tmp_path, monkeypatch)
         load_image(pages, num_channels=6)
 
 
-def test_damaged_metadata_spoils_nothing_and_is_not_told():
+def test_damaged_metadata_is_ignored_silently():
     exif = Image.Exif()
     exif[0x010E], exif[0x0112] = "x" * 40, 1
     data = bytearray(encoded("JPEG", exif=exif.tobytes()))
@@ -331,7 +331,7 @@ def test_the_limit_reaches_other_processes(limit):
         ({256: 12_000, 257: 12_000}, "bands.tif"),
     ],
 )
-def test_a_header_that_promises_much_reserves_no_memory(changes, said, tmp_path, monkeypatch) -> None:
+def test_a_header_with_a_huge_size_allocates_no_memory(changes, said, tmp_path, monkeypatch) -> None:
     tifffile = pytest.importorskip("tifffile")
     file = tmp_path / "bands.tif"
     tifffile.imwrite(file, np.zeros((20, 20, 5), np.uint16))

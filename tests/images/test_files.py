@@ -1,4 +1,4 @@
-"""Which files a folder holds, for every verb."""
+"""Finding the image files of a folder, for every command."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def names(paths, root):
     return [os.path.relpath(path, root) for path in paths]
 
 
-def test_a_folder_is_searched_with_what_is_below_it(folder):
+def test_a_folder_is_searched_with_its_subfolders(folder):
     found = list_images(folder)
     assert names(found.paths, folder) == ["a.jfif", "b.PNG", "linked/e.mpo", "sub/c.tga"]
     assert names(found.broken_links, folder) == ["gone.jpg"]
@@ -44,7 +44,7 @@ def test_a_folder_is_searched_with_what_is_below_it(folder):
     assert names(images_below(folder), folder) == ["a.jfif", "b.PNG", "gone.jpg", "linked/e.mpo", "sub/c.tga"]
 
 
-def test_one_level_counts_what_is_below(folder, caplog):
+def test_images_in_subfolders_are_counted_if_not_searched(folder, caplog):
     caplog.set_level("INFO")
     assert names(find_images([str(folder)]), folder) == ["a.jfif", "b.PNG"]
     assert caplog.messages[-1].startswith("skipped: ") and caplog.messages[-1].endswith(", 2 images in subfolders")
@@ -80,7 +80,7 @@ def test_each_file_once_and_missing_ones_kept(folder, monkeypatch):
         ("file:///data/a%20b.jpg", "URLs are not supported: pass only the path, /data/a b.jpg"),
     ],
 )
-def test_addresses_are_said_to_be_none(source, advice):
+def test_urls_are_refused(source, advice):
     with pytest.raises(InputError, match=re.escape(advice)):
         find_images([source])
     for path in (source, Path(source)):
@@ -90,7 +90,7 @@ def test_addresses_are_said_to_be_none(source, advice):
             open_dataset(path, split="train")
 
 
-def test_films_are_said_to_be_none(tmp_path):
+def test_videos_are_refused(tmp_path):
     (tmp_path / "clip.MP4").write_bytes(b"x")
     for source in ("clip.MP4", str(tmp_path / "clip.MP4")):
         with pytest.raises(
@@ -99,7 +99,7 @@ def test_films_are_said_to_be_none(tmp_path):
             find_images([source])
 
 
-def test_streams_and_cameras_are_said_to_be_none(tmp_path, monkeypatch):
+def test_streams_and_cameras_are_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     os.mkfifo(tmp_path / "pipe")  # to read it would wait for ever
     kinds = {"-": "stream", "/dev/null": "stream", "pipe": "stream", "0": "camera", "12": "camera"}
@@ -134,7 +134,7 @@ def test_datasets_take_the_same_suffixes(tmp_path, suffix):
     assert dataset.load(0)[1]["boxes_xyxy"].tolist() == [[5, 2.5, 15, 7.5]]
 
 
-def test_a_broken_link_in_a_dataset_is_told_before_the_first_step(tmp_path):
+def test_a_broken_link_in_a_dataset_is_reported_before_the_first_step(tmp_path):
     (tmp_path / "images/train").mkdir(parents=True)
     (tmp_path / "labels/train").mkdir(parents=True)
     (tmp_path / "images/train/a.png").symlink_to(tmp_path / "gone.png")

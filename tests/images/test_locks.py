@@ -1,4 +1,4 @@
-"""Objects that several threads read from at the same time."""
+"""Reading from one object in several threads."""
 
 import io
 from concurrent.futures import ThreadPoolExecutor
@@ -50,7 +50,7 @@ def test_two_images_opened_from_one_file_object(file: bytes) -> None:
     assert_all_equal(read_at_once(Image.open(stream), Image.open(stream), stream, times=4), file)
 
 
-def test_the_size_is_asked_while_others_read(file: bytes) -> None:
+def test_the_size_is_read_during_other_reads(file: bytes) -> None:
     stream = io.BytesIO(file)
     with ThreadPoolExecutor(8) as pool:
         sizes = [pool.submit(image_size, stream) for _ in range(8)]

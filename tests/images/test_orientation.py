@@ -1,4 +1,4 @@
-"""Every reader gives the same upright pixels, and what was read is not turned once more."""
+"""Every reader returns the same upright pixels, and an image that was read is not rotated again."""
 
 import io
 
@@ -11,7 +11,7 @@ from rtdetr.detections import Detections
 from rtdetr.drawing import draw
 from rtdetr.hf.image_inputs import image_array
 from rtdetr.images import image_size, load_image, open_image, read_image, viewable
-from tests.images.pictures import FORMATS, ORIENTATIONS, smooth, stored, turned_file
+from tests.images.oriented_files import FORMATS, ORIENTATIONS, smooth, stored, turned_file
 
 EVERY = [(kind, orientation) for kind in FORMATS for orientation in ORIENTATIONS]
 
@@ -77,7 +77,7 @@ def test_an_image_that_the_caller_opened_is_left_as_it_is(tmp_path):
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
-def test_pages_and_bands_of_tiff_files_are_turned_as_one(tmp_path, orientation):
+def test_pages_and_bands_of_tiff_files_are_rotated_together(tmp_path, orientation):
     tifffile = pytest.importorskip("tifffile")
     levels = np.random.default_rng(0).integers(0, 65536, (5, 8, 5), dtype=np.uint16)
     as_stored = {5: levels.transpose(1, 0, 2), 6: np.rot90(levels, 1), 7: np.rot90(levels.transpose(1, 0, 2), 2)}

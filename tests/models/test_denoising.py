@@ -49,7 +49,7 @@ def test_recorded_values() -> None:
     torch.testing.assert_close(logits[0, 3].sigmoid(), expected, rtol=0, atol=2e-6)
 
 
-def test_who_may_look_at_whom() -> None:
+def test_attention_mask() -> None:
     config = DecoderConfig(num_denoising=4)
     _, _, allowed, meta = make_denoising_queries([TARGETS[1]], labels_embedding(), config, num_queries=3)
     assert meta.num_queries == 8
@@ -67,7 +67,7 @@ def test_no_object_in_the_whole_batch() -> None:
     assert content.requires_grad and torch.isfinite(logits).all()
 
 
-def test_a_crowded_image_keeps_the_block_bounded() -> None:
+def test_many_objects_do_not_exceed_the_limit_of_queries() -> None:
     queries = make_denoising_queries([crowd(700), crowd(3)], labels_embedding(), DecoderConfig(), num_queries=300)
     assert queries.meta.num_queries == 200
     assert queries.meta.object_indices[0].unique().numel() == 100
@@ -79,7 +79,7 @@ def test_a_crowded_image_keeps_the_block_bounded() -> None:
     assert queries.meta.num_queries == 1400 and len(queries.meta.object_indices[0]) == 700
 
 
-def test_the_published_way_is_a_setting_of_the_model() -> None:
+def test_denoise_every_object_gives_published_behavior() -> None:
     config = rtdetr.zoo.model_config("test-tiny")  # 10 denoising queries
     images, targets = torch.rand(1, 3, 64, 64), [crowd(25)]
     for every_object, found in ((False, 10), (True, 25)):
@@ -96,7 +96,7 @@ def test_without_noise_the_queries_are_the_objects() -> None:
 
 
 @pytest.mark.parametrize("scale", [0.4, 1.0])
-def test_noise_stays_within_its_reach(scale: float) -> None:
+def test_noise_stays_within_its_limits(scale: float) -> None:
     config = DecoderConfig(num_denoising=100, label_noise_ratio=0.0, box_noise_scale=scale)
     box = torch.tensor([[0.5, 0.5, 0.2, 0.1]])
     target = {"labels": torch.tensor([1]), "boxes": box}

@@ -1,4 +1,4 @@
-"""Gradients do not depend on how many images a batch has, nor on how its pixels lie in memory."""
+"""Gradients do not depend on the batch size or the memory format."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Computing activations a second time changes memory only."""
+"""Gradient checkpointing changes only the memory use."""
 
 import copy
 

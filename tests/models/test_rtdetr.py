@@ -286,7 +286,7 @@ def test_known_detections() -> None:
     torch.testing.assert_close(xyxy[0], expected)
 
 
-def test_known_detections_of_one_label_a_query() -> None:
+def test_known_detections_with_one_label_per_query() -> None:
     logits = torch.tensor([[[1.0, 0, -1], [0.2, 1.5, 2.0]]])
     boxes = torch.tensor([[[0.5, 0.5, 0.2, 0.4], [0.1, 0.1, 0.4, 0.4]]])
     sizes_wh = torch.tensor([[100, 200]])

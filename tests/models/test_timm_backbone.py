@@ -34,7 +34,7 @@ def test_settings() -> None:
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_convnext"])
-def test_maps_are_timms_and_stages_follow_each_other(name: str) -> None:
+def test_maps_equal_timms_and_stages_are_consecutive(name: str) -> None:
     backbone = TimmBackbone(TimmConfig(timm=name)).eval()
     theirs = timm.create_model(name, features_only=True, out_indices=backbone.network.feature_info.out_indices).eval()
     theirs.load_state_dict(backbone.network.state_dict())
@@ -50,10 +50,10 @@ def test_maps_are_timms_and_stages_follow_each_other(name: str) -> None:
     ("name", "message"),
     [
         ("convnext_tini", "timm has no model 'convnext_tini'. Did you mean 'convnext_tin"),
-        ("test_vit", "test_vit gives maps of strides 16, expected 8, 16 and 32"),
+        ("test_vit", "test_vit returns maps of strides 16, expected 8, 16 and 32"),
     ],
 )
-def test_what_is_refused(name: str, message: str) -> None:
+def test_invalid_backbones(name: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build_model(config(name))
 

@@ -1,4 +1,4 @@
-"""`torch.jit.trace` and the ONNX exporter that is built on it give what the network gives, at any batch and size."""
+"""`torch.jit.trace` and the ONNX exporter based on it give the outputs of the network at any batch and image size."""
 
 import subprocess
 import sys

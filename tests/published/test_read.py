@@ -1,4 +1,4 @@
-"""Published YAML files: every configuration comes out as the zoo has it, and what cannot be had says why and where."""
+"""Published YAML files: every configuration equals that of the zoo, and unsupported values are explained."""
 
 import contextlib
 import copy
@@ -177,7 +177,7 @@ def test_r18_has_no_multiscale_and_one_group(tmp_path):
     assert sp1.settings["model"] == "rtdetrv2_r18vd_sp1" and "network" not in sp1.settings
 
 
-def test_what_concerns_the_run(tmp_path):
+def test_settings_of_the_run(tmp_path):
     settings = read_config(write_files(tmp_path) / "rtdetrv2_r50vd_6x_coco.yml")
     recipe = settings.pop("recipe")
     assert settings == {
@@ -267,7 +267,7 @@ def test_small_numbers_may_be_written_with_an_exponent(tmp_path):
     assert found.settings["recipe"].lr == 2e-4
 
 
-def test_keys_that_are_left_out_have_to_be_there_where_the_published_class_takes_something_else():
+def test_omitted_keys_with_an_unsupported_default_are_refused():
     text = "train_dataloader: {type: DataLoader, total_batch_size: 4, drop_last: True}"
     document = Document(yaml.safe_load(text), {(): Path("own.yml")})
     with pytest.raises(ConfigError, match=r"own.yml: train_dataloader.shuffle: .*, but the default is False"):
@@ -280,7 +280,7 @@ def test_the_released_spelling_of_the_collate_class(tmp_path, name):
     assert read_published(write_over(tmp_path, text)).settings["recipe"].multiscale_sizes == (64,)
 
 
-def test_batch_size_is_that_of_a_process(tmp_path, monkeypatch):
+def test_batch_size_is_per_process(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
     text = "train_dataloader: {total_batch_size: ~, batch_size: 2}"
     assert read_published(write_over(tmp_path, text)).settings["recipe"].batch_size == 8
@@ -358,7 +358,7 @@ def test_batch_size_is_that_of_a_process(tmp_path, monkeypatch):
         ("__include__: [nowhere.yml]", "duplicate key '__include__'"),
     ],
 )
-def test_what_cannot_be_had_is_said_with_its_file(tmp_path, text, message):
+def test_unsupported_values_are_refused_with_their_file(tmp_path, text, message):
     with pytest.raises(ConfigError, match=message):
         read_published(write_over(tmp_path, text))
 
@@ -386,7 +386,7 @@ def test_what_cannot_be_had_is_said_with_its_file(tmp_path, text, message):
         ),
     ],
 )
-def test_what_deim_files_cannot_have_is_said_with_its_file(tmp_path, text, message):
+def test_unsupported_values_of_deim_files_are_refused_with_their_file(tmp_path, text, message):
     with pytest.raises(ConfigError, match=message):
         read_published(write_over(tmp_path, text, base="deim_r50vd_60e_coco.yml"))
 

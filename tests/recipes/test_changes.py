@@ -1,4 +1,4 @@
-"""Changing a recipe: what hangs together moves together, and a typing error names what was meant."""
+"""Changing a recipe: dependent values change together, and an error suggests the nearest name."""
 
 import pytest
 
@@ -8,23 +8,23 @@ from rtdetr.errors import ConfigError
 from rtdetr.recipes.changes import change, parse_assignments
 
 
-def test_nothing_asked_for_changes_nothing():
+def test_without_arguments_nothing_changes():
     recipe = zoo.recipe("deim_rtdetrv2_r50vd")
     assert change(recipe, {}) == recipe
 
 
 @pytest.mark.parametrize(("epochs", "stop"), [(30, 29), (72, 71), (100, 99), (1, 0)])
-def test_augmentation_stops_as_long_before_the_end(epochs, stop):
+def test_augmentation_stops_the_same_number_of_epochs_before_the_end(epochs, stop):
     recipe = change(Recipe(), {"epochs": epochs})
     assert (recipe.epochs, recipe.augmentation_stop_epoch, recipe.multiscale_stop_epoch) == (epochs, stop, stop)
 
 
-def test_what_never_stops_goes_on_never_stopping():
+def test_augmentation_that_never_stops_is_unchanged():
     recipe = change(zoo.recipe("rtdetr_r50vd"), {"epochs": 10})
     assert (recipe.epochs, recipe.augmentation_stop_epoch, recipe.multiscale_stop_epoch) == (10, None, None)
 
 
-def test_the_flat_part_keeps_its_share():
+def test_flat_epochs_scale_with_the_length():
     assert change(zoo.recipe("deim_rtdetrv2_r50vd"), {"epochs": 30}).flat_epochs == 17  # 34 of 60
 
 
@@ -37,7 +37,7 @@ def test_multiscale_follows_the_size():
 
 
 @pytest.mark.parametrize("size_hw", [(600, 640), (0, 0), (16, 16)])
-def test_a_size_the_network_cannot_have(size_hw):
+def test_an_unsupported_size(size_hw):
     with pytest.raises(ConfigError, match=r"multiples of 32, got \d+x\d+"):
         change(Recipe(), {"train_size_hw": size_hw})
 

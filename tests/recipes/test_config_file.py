@@ -50,7 +50,7 @@ def test_settings_win_over_the_file_and_assignments_over_both(tmp_path):
     assert (config.recipe.epochs, config.recipe.ema_decay) == (20, 0.8)
 
 
-def test_a_model_of_ones_own(tmp_path):
+def test_a_custom_model(tmp_path):
     text = "data: d\nmodel: {base: rtdetrv2_r34vd, name: mine, decoder: {num_queries: 500}}\n"
     config = settings_of(
         None, {"config": write(tmp_path, text), "output_dir": "o", "set": {"model.encoder.width": "128"}}

@@ -1,4 +1,4 @@
-"""Recipes by name: which one is taken, and that the one made for the data is sensible for any amount of it."""
+"""Recipes by name: which one is used, and that `finetune` is sensible for any number of images."""
 
 import itertools
 
@@ -52,7 +52,7 @@ def test_the_rate_follows_the_square_root_of_the_batch():
     assert from_scratch.backbone_lr == from_scratch.lr
 
 
-def test_short_runs_are_in_haste():
+def test_short_runs_have_a_higher_learning_rate():
     base = Recipe()
     rates = [finetune(base, num_images=16 * steps, batch_size=16, epochs=1).lr for steps in (10, 250, 1250, 20_000)]
     assert rates == pytest.approx([3 * base.lr, 80**0.25 * base.lr, 2 * base.lr, base.lr])
@@ -100,7 +100,7 @@ def test_which_recipe_is_taken():
     assert chosen({"recipe": "finetune"}).recipe.backbone_lr == chosen({"recipe": "finetune"}).recipe.lr  # from scratch
 
 
-def test_changes_are_made_after_the_recipe_is_fitted():
+def test_changes_are_applied_after_the_recipe_is_adapted():
     asked = {
         "weights": "rtdetrv2_r50vd",
         "epochs": 10,
@@ -119,7 +119,7 @@ def test_a_variant_starts_from_what_it_is_tuned_from():
     assert settings_of("d", {"model": "rtdetrv2_r50vd_dsp", "output_dir": "o"}).recipe_name == "published"
 
 
-def test_a_resumed_run_is_not_fitted_again(tmp_path, monkeypatch):
+def test_a_resumed_run_is_not_adapted_again(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "d").mkdir()
     config = chosen({"weights": "rtdetrv2_r50vd"}, num_images=50)

@@ -1,4 +1,4 @@
-"""What a run says before its first step, and whether the memory it names is what a step takes."""
+"""The plan of a run, and whether its estimated memory is what a step takes."""
 
 import re
 
@@ -36,7 +36,7 @@ def kept_bytes(model, images):
 
 
 @pytest.mark.parametrize("size_hw", [(64, 64), (96, 160)])
-def test_the_memory_is_that_of_a_true_forward_pass(size_hw):
+def test_estimated_memory_agrees_with_a_real_forward_pass(size_hw):
     model = build_model("test-tiny").train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     recipe = Recipe(batch_size=3, train_size_hw=size_hw, multiscale_sizes=())
@@ -107,7 +107,7 @@ def plan(recipe, *, val=None, **changes):
     return describe(config, model=model, train=SplitCounts(1000, 12), val=val, steps_per_epoch=62, **more)
 
 
-def test_the_words():
+def test_plan_text():
     recipe = finetune(zoo.recipe("test-tiny"), num_images=1000)
     lines = plan(recipe, recipe_name="finetune", weights="w.pth", freeze=2).splitlines()
     assert lines == [
@@ -161,7 +161,7 @@ def test_other_recipes():
     assert "starting from random weights" in text and "unknown; shown after the first steps" in text
 
 
-def test_classes_of_vocs_own_list_that_do_not_occur_are_told():
+def test_unused_voc_classes_are_reported():
     text = plan(Recipe(), implied=["aeroplane"])
     assert (
         "\nclasses        3 classes, 2 of them in the data: the names are Pascal VOC's, so its whole list is used; to "

@@ -1,4 +1,4 @@
-"""Learning-rate factors at the corners of both schedules."""
+"""Learning rate factors at the characteristic steps of both schedules."""
 
 import math
 

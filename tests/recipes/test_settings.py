@@ -1,4 +1,4 @@
-"""What a run is made of, from what is asked for, what is published and what was before."""
+"""The settings of a run, from arguments, published recipes and the run to resume."""
 
 import json
 import re
@@ -81,7 +81,7 @@ DATA_SETTINGS = ("data", "images", "val_data", "val_images")
         ),
     ],
 )
-def test_data_given_beside_a_file_replaces_the_files_data_whole(tmp_path, given, found, origins):
+def test_given_data_replaces_all_data_settings_of_the_file(tmp_path, given, found, origins):
     file = tmp_path / "own.yml"
     file.write_text("data: t.json\nimages: t\nval_data: v.json\nval_images: v\nmodel: test-tiny\noutput_dir: o\n")
     config = settings_of(given.pop("data", None), {"config": file, **given})
@@ -113,8 +113,8 @@ def test_weights_name_the_model(tmp_path):
     assert settings_of("data", {"weights": tmp_path / "w.pth", "output_dir": "o"}).model == "test-tiny"
 
 
-def test_weights_bring_the_settings_of_their_network(tmp_path):
-    """What a file says and no entry of it shows is trained on, or refused where another model is asked for."""
+def test_weights_determine_the_settings_of_their_network(tmp_path):
+    """Settings in a file that its entries do not show are used, or refused if another model is requested."""
     save_huggingface(build_model("test-tiny"), tmp_path / "folder")
     about = tmp_path / "folder" / "preprocessor_config.json"
     about.write_text(json.dumps(json.loads(about.read_text()) | {"do_normalize": True}))
@@ -138,7 +138,7 @@ def test_weights_bring_the_settings_of_their_network(tmp_path):
             train(tmp_path / "data", **given, set=dict([setting.split("=")]))
 
 
-def test_a_config_file_that_was_edited_is_told_on_resuming(tmp_path, caplog):
+def test_an_edited_config_file_is_reported_on_resume(tmp_path, caplog):
     saved = settings_of(tmp_path, {"model": "test-tiny", "output_dir": tmp_path}).model_dump(mode="json")
     for content in (saved, {**saved, "seed": 3, "recipe": {**saved["recipe"], "epochs": 9}}, [], {"x": 1}):
         (tmp_path / "config.json").write_text(json.dumps(content))
@@ -149,7 +149,7 @@ def test_a_config_file_that_was_edited_is_told_on_resuming(tmp_path, caplog):
     ]
 
 
-def test_untrained_models_start_from_nothing(tmp_path, monkeypatch):
+def test_untrained_models_start_from_random_weights(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert settings_of("data", {"model": "rtdetrv2_r50vd_dsp"}).weights == "rtdetrv2_r50vd"
     for settings in ({"model": "rtdetrv2_r50vd_dsp:untrained"}, {"set": {"model": "rtdetrv2_r50vd_dsp:untrained"}}):
@@ -202,7 +202,7 @@ def test_without_a_dataset():
         settings_of(None, {})
 
 
-def test_none_is_no_value_wherever_there_may_be_none():
+def test_none_disables_optional_settings():
     asked = {"early_stopping": "none", "train.multiscale_stop_epoch": "None", "model.pixel_mean": "NONE"}
     config = settings_of("data", {"set": asked | {"weights": "None"}})
     assert (config.early_stopping, config.recipe.multiscale_stop_epoch, config.weights) == (None, None, None)
@@ -219,6 +219,6 @@ def test_network_sizes_that_are_no_multiples_of_32_are_refused(wrong, tmp_path) 
         train(write_folder(tmp_path / "data"), output_dir=tmp_path / "run", **(TINY | {"recipe": wrong}))
 
 
-def test_a_description_of_a_dataset_in_capitals_may_have_validation_parts() -> None:
+def test_a_dataset_file_with_an_uppercase_suffix_may_have_a_val_split() -> None:
     assert run_data._has_parts("set/DATA.YAML") and run_data._has_parts(["a.yml", "B.YML"])
     assert not run_data._has_parts("set/TRAIN.JSON")

@@ -1,4 +1,4 @@
-"""The picture of the learning curves, whatever a run has to show."""
+"""The plot of the learning curves, for any rows of metrics."""
 
 import json
 
@@ -26,7 +26,7 @@ def write(folder, records):
         [epoch_record(n, ap=0.01 * n if n % 5 == 0 else None) for n in range(1, 41)],
     ],
 )
-def test_the_curve_is_drawn_whatever_there_is(tmp_path, records):
+def test_the_curve_is_drawn_from_any_rows(tmp_path, records):
     write(tmp_path, records)
     draw_learning_curve(tmp_path)
     with Image.open(tmp_path / "learning_curve.png") as picture:
@@ -34,7 +34,7 @@ def test_the_curve_is_drawn_whatever_there_is(tmp_path, records):
     assert not list(tmp_path.glob(".*"))
 
 
-def test_smoothing_passes_over_gaps():
+def test_smoothing_skips_gaps():
     values = np.where(np.arange(200) % 7 == 0, np.nan, 2.0)
     assert np.allclose(_smooth(values), 2.0)
     assert np.isnan(_smooth(np.full(200, np.nan))).all()

@@ -1,4 +1,4 @@
-"""What is shown on the screen while a run goes on."""
+"""The progress display of a run."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""What a run writes down about the machine it runs on."""
+"""The record of the machine that a run writes."""
 
 import json
 
@@ -18,7 +18,7 @@ from rtdetr.reports.environment import (
 CPU = torch.device("cpu")
 
 
-def test_what_is_known_of_a_machine():
+def test_contents_of_the_environment():
     found = describe_environment(CPU, workers=3)
     assert found["versions"]["rtdetr"] == __version__
     assert found["versions"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
@@ -48,7 +48,7 @@ def test_a_record_that_an_editor_saved_in_another_encoding_is_still_read(tmp_pat
     assert [one["loader_workers"] for one in json.loads(file.read_text())["earlier"]] == [1]
 
 
-def test_how_many_processes_a_run_had(tmp_path, monkeypatch):
+def test_number_of_processes_of_a_run(tmp_path, monkeypatch):
     assert processes_of(tmp_path) is None
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")

@@ -1,4 +1,4 @@
-"""Experiment trackers: what they are told, checked with stand-ins for their packages."""
+"""Experiment trackers: what is logged to them, checked with fake packages."""
 
 import json
 import logging
@@ -64,7 +64,7 @@ def report(folder, name, *, config=CONFIG):
     sink.close()
 
 
-def test_wandb_is_told_everything_and_goes_on_under_the_same_name(tmp_path, monkeypatch):
+def test_wandb_gets_all_records_and_resumes_the_same_run(tmp_path, monkeypatch):
     wandb = Wandb()
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     monkeypatch.delenv("WANDB_PROJECT", raising=False)
@@ -84,7 +84,7 @@ def test_wandb_is_told_everything_and_goes_on_under_the_same_name(tmp_path, monk
     assert wandb.finished == 2
 
 
-def test_mlflow_is_told_everything_and_goes_on_under_the_same_name(tmp_path, monkeypatch):
+def test_mlflow_gets_all_records_and_resumes_the_same_run(tmp_path, monkeypatch):
     mlflow = Mlflow()
     monkeypatch.setitem(sys.modules, "mlflow", mlflow)
     long = {**CONFIG, "data": "x" * 9999}
@@ -100,7 +100,7 @@ def test_mlflow_is_told_everything_and_goes_on_under_the_same_name(tmp_path, mon
     assert json.loads((tmp_path / "loggers.json").read_text()) == {"mlflow": "new"}
 
 
-def test_a_run_that_the_program_has_begun_is_left_open(tmp_path, monkeypatch):
+def test_an_active_mlflow_run_stays_open(tmp_path, monkeypatch):
     mlflow = Mlflow(active="theirs")
     monkeypatch.setitem(sys.modules, "mlflow", mlflow)
     report(tmp_path, "mlflow")
@@ -130,7 +130,7 @@ def test_an_unknown_logger():
         require("wand")
 
 
-def test_a_tracker_that_refuses_is_an_error_before_the_run(tmp_path, monkeypatch):
+def test_a_tracker_that_cannot_start_is_an_error_before_the_run(tmp_path, monkeypatch):
     wandb = Wandb()
     wandb.init = lambda **_: (_ for _ in ()).throw(ValueError("no API key\nconfigured"))
     monkeypatch.setitem(sys.modules, "wandb", wandb)
@@ -138,7 +138,7 @@ def test_a_tracker_that_refuses_is_an_error_before_the_run(tmp_path, monkeypatch
         open_logger("wandb", tmp_path, config={})
 
 
-def test_a_tracker_that_fails_on_the_way_does_not_end_the_run(tmp_path, monkeypatch, caplog):
+def test_a_tracker_that_fails_later_does_not_end_the_run(tmp_path, monkeypatch, caplog):
     mlflow = Mlflow()
     mlflow.log_metrics = lambda *_, **__: 1 / 0
     monkeypatch.setitem(sys.modules, "mlflow", mlflow)

@@ -1,4 +1,4 @@
-"""The files that a run's measurements go to, and what happens when one of them fails."""
+"""The metrics files of a run, and the failure of one of them."""
 
 import csv
 import json
@@ -70,7 +70,7 @@ def test_tables_for_a_spreadsheet(tmp_path):
     assert [(row["epoch"], row["ap"], row["seconds"]) for row in epochs] == [("1", "0.5", "61.0"), ("2", "", "61.0")]
 
 
-def test_resuming_drops_what_the_checkpoint_does_not_know(tmp_path):
+def test_resuming_drops_rows_after_the_checkpoint(tmp_path):
     write(tmp_path, records=[step_record(1), step_record(2), epoch_record(1), step_record(3, 2), step_record(4, 2)])
     for name in ("metrics.jsonl", "steps.csv"):
         with (tmp_path / name).open("a") as file:
@@ -91,7 +91,7 @@ def test_a_run_without_rows_leaves_empty_tables(tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
-def test_a_sink_that_fails_is_named_and_given_up_and_the_others_go_on(tmp_path, monkeypatch, caplog):
+def test_a_failing_sink_is_dropped_and_the_others_continue(tmp_path, monkeypatch, caplog):
     def fail(self, record):
         raise OSError(28, "No space left on device")
 
@@ -107,7 +107,7 @@ def test_a_sink_that_fails_is_named_and_given_up_and_the_others_go_on(tmp_path, 
     assert "Could not log to Jsonl: OSError: [Errno 28] No space left on device" in caplog.text
 
 
-def test_one_failure_is_forgotten(tmp_path, monkeypatch, caplog):
+def test_a_single_failure_does_not_drop_a_sink(tmp_path, monkeypatch, caplog):
     step = JsonlSink.step
 
     def fail_often(self, record):

@@ -1,4 +1,4 @@
-"""report.html: whole, offline, without scripts, and safe against the names in other people's data."""
+"""report.html: complete, offline, without scripts, and with escaped names."""
 
 import html.parser
 import json
@@ -98,7 +98,7 @@ def test_everything_is_on_the_page(tmp_path):
     assert page.texts.index(EVIL, page.texts.index("true positives")) < page.texts.index("dog")
 
 
-def test_it_needs_nothing_but_itself_and_names_are_only_names(tmp_path):
+def test_the_page_is_self_contained_and_names_are_escaped(tmp_path):
     full_folder(tmp_path)
     text = build_page(tmp_path)
     page = Reader(text)
@@ -111,7 +111,7 @@ def test_it_needs_nothing_but_itself_and_names_are_only_names(tmp_path):
     assert page.texts.count(EVIL) >= 2
 
 
-def test_parts_that_are_missing_or_damaged_are_left_out(tmp_path):
+def test_missing_and_damaged_parts_are_omitted(tmp_path):
     assert Reader(build_page(tmp_path)).ids == []
     for name in ("config.json", "environment.json", "evaluation.json"):
         (tmp_path / name).write_text("[1")

@@ -1,4 +1,4 @@
-"""Pictures of the batches, and that drawing them changes no batch."""
+"""Previews of the batches, and that drawing them changes no batch."""
 
 import numpy as np
 import pytest
@@ -66,7 +66,7 @@ def test_images_of_any_channels_and_without_objects(channels):
     assert set(np.asarray(picture).ravel().tolist()) == {128}
 
 
-def test_a_sheet_of_pictures_of_different_shapes():
+def test_a_contact_sheet_of_different_shapes():
     pictures = [Image.new("RGB", size, "black") for size in ((10, 20), (640, 320), (1, 1), (3, 1000))]
     assert contact_sheet(pictures).size == (160 + 8 + 320, 320 + 8 + 320)
     assert contact_sheet(pictures[:1]).size == (160, 320)

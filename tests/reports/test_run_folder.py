@@ -1,4 +1,4 @@
-"""What is written into a run folder, and that nothing of it can end a run."""
+"""The files of a run folder, and that failures to write them do not end a run."""
 
 import json
 import logging
@@ -46,7 +46,7 @@ def evaluated(data, *, shift=0.0):
 def end(folder, report):
     """What a run that found `report` leaves."""
     with EvaluationPages(folder) as pages:
-        pages.better(report)
+        pages.write_best(report)
 
 
 def test_the_start_of_a_run(tmp_path, caplog):
@@ -66,7 +66,7 @@ def test_the_start_of_a_run(tmp_path, caplog):
     assert caplog.text == ""
 
 
-def test_the_font_of_the_settings_is_used_for_every_picture(tmp_path, monkeypatch):
+def test_the_font_setting_is_used_for_every_image(tmp_path, monkeypatch):
     used = []
     for name in ("write_statistics", "draw_batches", "save_plots"):
         monkeypatch.setattr(run_folder, name, lambda *_, font, name=name, **__: used.append((name, font)))
@@ -75,7 +75,7 @@ def test_the_font_of_the_settings_is_used_for_every_picture(tmp_path, monkeypatc
     data = dataset_of(tmp_path / "data")
     start(tmp_path / "run", data, font="a.ttf")
     with EvaluationPages(tmp_path / "run", font="a.ttf") as pages:
-        pages.better(evaluated(data, shift=9.0))
+        pages.write_best(evaluated(data, shift=9.0))
     assert set(used) == {(name, "a.ttf") for name in ("write_statistics", "draw_batches", "save_plots", "compared")}
 
 
@@ -117,7 +117,7 @@ def _no_plots(monkeypatch):
 
 
 @pytest.mark.usefixtures("_no_plots")
-def test_pictures_of_an_earlier_evaluation_do_not_stay(tmp_path):
+def test_images_of_an_earlier_evaluation_are_removed(tmp_path):
     data = dataset_of(tmp_path / "data")
     write_end(tmp_path, report=evaluated(data, shift=8.0))
     assert list((tmp_path / "images").glob("worst_*.png"))
@@ -128,7 +128,7 @@ def test_pictures_of_an_earlier_evaluation_do_not_stay(tmp_path):
 
 
 @pytest.mark.usefixtures("_no_plots")
-def test_what_cannot_be_drawn_is_named_and_the_rest_is_written(tmp_path, monkeypatch, caplog):
+def test_a_failed_plot_is_reported_and_the_rest_is_written(tmp_path, monkeypatch, caplog):
     data = dataset_of(tmp_path / "data")
     monkeypatch.setattr(run_folder, "draw_batches", lambda *_, **__: 1 / 0)
     monkeypatch.setattr(run_folder, "write_statistics", lambda *_, **__: [][1])
@@ -145,7 +145,7 @@ def test_what_cannot_be_drawn_is_named_and_the_rest_is_written(tmp_path, monkeyp
     assert (tmp_path / "report.html").exists()
 
 
-def test_a_folder_that_cannot_be_written_ends_nothing(tmp_path, caplog):
+def test_an_unwritable_folder_does_not_end_the_run(tmp_path, caplog):
     data = dataset_of(tmp_path / "data")
     (tmp_path / "run").write_text("a file")
     start(tmp_path / "run", data)
@@ -154,7 +154,7 @@ def test_a_folder_that_cannot_be_written_ends_nothing(tmp_path, caplog):
     assert (tmp_path / "run").read_text() == "a file"
 
 
-def test_better_evaluations_are_drawn_now_and_then_and_at_the_end(tmp_path, monkeypatch):
+def test_better_evaluations_are_drawn_at_intervals_and_at_the_end(tmp_path, monkeypatch):
     drawn: list[object] = []
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(run_folder, "write_end", lambda folder, *, report, font: drawn.append(report))
@@ -164,7 +164,7 @@ def test_better_evaluations_are_drawn_now_and_then_and_at_the_end(tmp_path, monk
     pages = EvaluationPages(tmp_path)
     for report, seconds in zip(reports, (10, 400, 600, 800), strict=True):
         clock.now = seconds
-        pages.better(report)
+        pages.write_best(report)
         kept = json.loads((tmp_path / "evaluation.json").read_text())  # at once: the run may be killed
         assert kept["metrics"]["ap"] == pytest.approx(report.metrics.ap)
     assert [id(report) for report in drawn] == [id(reports[1]), id(reports[3])]

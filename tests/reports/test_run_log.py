@@ -1,4 +1,4 @@
-"""How what the steps measure becomes records, an estimate of the time left, and a picture."""
+"""The log of a run: records, estimated time left and learning curve from the measurements of the steps."""
 
 import json
 from types import SimpleNamespace

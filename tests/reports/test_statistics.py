@@ -1,4 +1,4 @@
-"""Counting a dataset's labels, and the picture of it."""
+"""Label statistics of a dataset, and their plot."""
 
 import json
 
@@ -48,7 +48,7 @@ def test_an_object_of_each_size_and_a_class_without_any(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["small", "empty", "one image", "many classes", "crowded"])
-def test_the_picture_is_drawn_whatever_there_is(tmp_path, kind):
+def test_the_plot_is_drawn_for_any_dataset(tmp_path, kind):
     content = many_images(6)
     if kind == "empty":
         content["annotations"] = []

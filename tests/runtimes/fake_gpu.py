@@ -1,4 +1,4 @@
-"""TensorRT and CUDA in main memory: the calls that the library makes, with the order and the mistakes they punish."""
+"""A fake of TensorRT and CUDA in main memory, with the functions that the library calls and checks of their order."""
 
 import ctypes
 import sys

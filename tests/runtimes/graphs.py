@@ -120,7 +120,7 @@ def _best(*, in_graph: bool) -> list:
         helper.make_node("Add", ["center", "half"], ["high"]),
         helper.make_node("Concat", ["low", "high"], ["corners"], axis=2),
     ]
-    if in_graph:  # width and height of the picture that came in
+    if in_graph:  # width and height of the image that came in
         nodes += [
             helper.make_node("Shape", ["images"], ["height"], start=1, end=2),
             helper.make_node("Shape", ["images"], ["width"], start=2, end=3),

@@ -1,4 +1,4 @@
-"""`.pt2` files: programs of torch.export give what ONNX gives; others are refused before anything in them runs."""
+"""`.pt2` files: torch.export programs give the detections of ONNX; other files are refused before they run code."""
 
 import zipfile
 
@@ -94,7 +94,7 @@ def check(folder, metadata, *, compiled):
         ExportedProgramDetector(folder / "model.pt2", LoadOptions(precision="bfloat16"))
 
 
-def test_files_that_are_no_model(tmp_path):
+def test_files_that_are_not_models(tmp_path):
     path = tmp_path / "model.pt2"
     whole = save_program(path, make_metadata()).read_bytes()
     for content in (b"random bytes" * 40, whole[:300], whole[: len(whole) // 2]):

@@ -1,4 +1,4 @@
-"""`rtdetr.load`: a file or name in, a detector out, or a sentence that says why not."""
+"""`rtdetr.load`: a detector for each file or name, or an error with the reason."""
 
 import subprocess
 import sys
@@ -57,7 +57,7 @@ def test_a_missing_exported_file(tmp_path, suffix, kind):
         rtdetr.load(tmp_path / f"model.{suffix}")
 
 
-def test_options_that_a_kind_of_file_has_not(checkpoint, tmp_path):
+def test_unsupported_options(checkpoint, tmp_path):
     for file, option in (
         (tmp_path / "model.pt2", {"categories": rtdetr.COCO80}),
         (tmp_path / "model.onnx", {"model": "test-tiny"}),
@@ -117,7 +117,7 @@ def test_the_faster_resize_is_a_choice(checkpoint, fast_resize):
     assert isinstance(detector, TorchDetector) and detector.fast_resize == fast_resize
 
 
-def test_wrong_names_and_words(checkpoint):
+def test_unknown_names_and_values(checkpoint):
     with pytest.raises(WeightsError, match="rtdetrv2_r18vd"):
         rtdetr.load("rtdetrv2_r18")
     with pytest.raises(WeightsError, match="no such file"):

@@ -1,4 +1,4 @@
-"""What an export says about itself is read back, or refused in one line."""
+"""The metadata of an exported file is read back, or refused with an error on one line."""
 
 import contextlib
 import json
@@ -53,14 +53,14 @@ anything = st.recursive(
 
 @settings(max_examples=15, deadline=None)
 @given(text=st.text() | anything.map(json.dumps))
-def test_strangers_text_is_refused(text):
+def test_random_text_is_refused(text):
     with pytest.raises(WeightsError, match="file: its"):
         ExportMetadata.from_json(text, source="file")
 
 
 @settings(max_examples=15, deadline=None)
 @given(field=st.sampled_from(sorted(ExportMetadata.model_fields)), value=anything)
-def test_a_strange_value_is_read_or_refused(field, value):
+def test_random_values_are_read_or_refused(field, value):
     text = json.dumps(json.loads(make_metadata().to_json()) | {field: value})
     with contextlib.suppress(WeightsError):
         assert ExportMetadata.from_json(text, source="file").names

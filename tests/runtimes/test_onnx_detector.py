@@ -1,4 +1,4 @@
-"""Every form of graph gives the same detections, and a file that is none is refused in one line."""
+"""Every form of graph gives the same detections, and invalid files are refused with an error on one line."""
 
 import numpy as np
 import onnx
@@ -96,7 +96,7 @@ def test_sizes(detectors, monkeypatch):
     assert len(detectors["boxes"](PICTURES[0], size_hw=(SIZE, SIZE), threshold=0.0)) == QUERIES
 
 
-def test_options_of_the_choice(tmp_path):
+def test_options_of_the_selection(tmp_path):
     file = save_graph(tmp_path / "model.onnx", make_metadata(thresholds=(0.2, 0.9, 0.5)))
     whole = OnnxDetector(file)(PICTURES[0], threshold=0.0)
     assert len(OnnxDetector(file)(PICTURES[0], threshold=0.0, max_detections=2)) == 2
@@ -131,7 +131,7 @@ def test_a_release_that_computes_float16_wrongly(tmp_path, monkeypatch):
     assert OnnxDetector(save_graph(tmp_path / "full.onnx", make_metadata())).precision == "float32"
 
 
-def test_a_graph_that_gives_one_label_is_used_as_it_is(tmp_path):
+def test_a_graph_exported_with_one_label_is_used_unchanged(tmp_path):
     file = save_graph(tmp_path / "model.onnx", make_metadata(one_label=True))
     detector = rtdetr.load(file)  # this graph gives pairs all the same, so that a second choice would show
     assert detector.one_label and detector.metadata.one_label
@@ -172,7 +172,7 @@ def foreign(path):
     onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=9), path)
 
 
-def test_files_that_are_no_model(tmp_path):
+def test_files_that_are_not_models(tmp_path):
     path = tmp_path / "model.onnx"
     whole = make_graph(make_metadata()).SerializeToString()
     for content in (b"random bytes" * 50, whole[:100], whole[: len(whole) // 2], whole[:-30], b"\0" * 99):
@@ -217,7 +217,7 @@ CHANGED = {
 
 @pytest.mark.parametrize("described", [True, False])
 @pytest.mark.parametrize("change", CHANGED)
-def test_inputs_of_another_type_are_fed_as_they_are(detectors, change, described, tmp_path):
+def test_inputs_are_converted_to_the_types_of_the_graph(detectors, change, described, tmp_path):
     model = change_input(make_graph(make_metadata(), described=described), *CHANGED[change])
     onnx.save(model, tmp_path / "model.onnx")
     found = rtdetr.load(tmp_path / "model.onnx", categories=make_metadata().categories)(PICTURES, threshold=0.0)
@@ -235,7 +235,7 @@ def test_inputs_of_another_type_are_fed_as_they_are(detectors, change, described
         ("orig_target_sizes", TensorProto.INT8, "input orig_target_sizes has the type int8, expected int64 or int32"),
     ],
 )
-def test_inputs_of_a_type_without_meaning_are_refused_at_loading(name, kind, said, described, tmp_path):
+def test_unsupported_input_types_are_refused_when_loading(name, kind, said, described, tmp_path):
     onnx.save(change_input(make_graph(make_metadata(), described=described), name, kind), tmp_path / "model.onnx")
     with pytest.raises(WeightsError, match=rf"model\.onnx cannot run: .*{said}"):
         rtdetr.load(tmp_path / "model.onnx", categories=make_metadata().categories)
@@ -257,7 +257,7 @@ def test_outputs_of_another_type(detectors, tmp_path):
     assert np.array_equal(found.labels, expected.labels) and found.labels.dtype == expected.labels.dtype
 
 
-def test_free_axes_that_another_tool_has_fixed(detectors, tmp_path):
+def test_dynamic_axes_fixed_by_another_tool(detectors, tmp_path):
     free = make_metadata(dynamic_batch=True, dynamic_size=True)
     model = change_input(make_graph(free), "images", TensorProto.FLOAT, sides=(2, 3, 32, 96))
     onnx.save(model, tmp_path / "model.onnx")
@@ -286,7 +286,7 @@ def test_files_in_the_format_of_onnx_runtime(detectors, tmp_path):
     assert found.names == ("bolt", "nut", "washer")
 
 
-def test_a_description_that_is_no_text(tmp_path):
+def test_metadata_that_is_not_text(tmp_path):
     path = tmp_path / "model.onnx"
     content = make_graph(make_metadata()).SerializeToString()
     path.write_bytes(content.replace(b"mean-color", b"mean\xffcolor"))
@@ -303,7 +303,7 @@ def test_a_graph_that_fails_while_it_runs(tmp_path):
         OnnxDetector(tmp_path / "model.onnx")(PICTURES[0])
 
 
-def test_damaged_weights_are_told_apart_from_finding_nothing(tmp_path):
+def test_damaged_weights_are_distinguished_from_no_detections(tmp_path):
     graph = make_graph(make_metadata(postprocess="raw"))
     tensor = next(one for one in graph.graph.initializer if one.name == "score_weight")
     tensor.CopyFrom(onnx.numpy_helper.from_array(np.full((3, QUERIES * CLASSES), np.nan, np.float32), "score_weight"))
@@ -313,7 +313,7 @@ def test_damaged_weights_are_told_apart_from_finding_nothing(tmp_path):
 
 
 def test_a_description_of_another_graph_is_refused(tmp_path):
-    """Two records of one thing: what the file says about itself, and its graph."""
+    """The metadata of a file must agree with its graph."""
     fewer = make_metadata(postprocess="raw", names=("bolt", "nut"), category_ids=(4, 9))
     graph = make_graph(make_metadata(postprocess="raw"))
     graph.graph.output[0].type.tensor_type.shape.dim[2].dim_value = CLASSES
@@ -323,7 +323,7 @@ def test_a_description_of_another_graph_is_refused(tmp_path):
         OnnxDetector(tmp_path / "fewer.onnx")
 
 
-def test_stand_ins_for_class_names_are_replaced(tmp_path):
+def test_placeholder_class_names_are_replaced(tmp_path):
     file = save_graph(tmp_path / "m.onnx", make_metadata(names=("id 0", "id 1", "id 2"), category_ids=(0, 1, 2)))
     detector = rtdetr.load(file, categories={1: "nut", 2: "washer"})
     assert (detector.names, detector.category_ids) == (("id 0", "nut", "washer"), (0, 1, 2))

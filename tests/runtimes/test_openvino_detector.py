@@ -82,8 +82,8 @@ def test_sizes(files):
     assert len(make_detector(files["dynamic"])(PICTURES[0], size_hw=(32, 96), threshold=0.0)) > 0
 
 
-def test_memory_of_many_sizes_is_given_back(files, monkeypatch):
-    """Compiled anew after so many shapes of input, alone and in lists; the detections stay the same."""
+def test_memory_of_many_sizes_is_freed(files, monkeypatch):
+    """The network is compiled again after several input shapes; the detections stay the same."""
     monkeypatch.setattr(openvino_network, "MAX_SHAPES", 2)
     compiled, compile_network = [], openvino_detector._compile
     monkeypatch.setattr(openvino_detector, "_compile", lambda *given: compiled.append(given) or compile_network(*given))
@@ -115,7 +115,7 @@ def test_devices(files):
         make_detector(files["boxes"], device="gpu.7")
 
 
-def test_files_that_are_no_model(files, tmp_path):
+def test_files_that_are_not_models(files, tmp_path):
     path, weights = tmp_path / "model.xml", tmp_path / "model.bin"
     text = files["boxes"].read_text()
     path.write_text(text)
@@ -150,7 +150,7 @@ def test_files_of_other_models(tmp_path):
 
 
 @pytest.mark.parametrize("change", CHANGED)
-def test_inputs_of_another_type_are_fed_as_they_are(files, change, tmp_path):
+def test_inputs_are_converted_to_the_types_of_the_graph(files, change, tmp_path):
     metadata = make_metadata()
     onnx.save(change_input(make_graph(metadata), *CHANGED[change]), tmp_path / "model.onnx")
     found = make_detector(convert(tmp_path / "model.onnx", metadata))(PICTURES, threshold=0.0)
@@ -162,7 +162,7 @@ def test_inputs_of_another_type_are_fed_as_they_are(files, change, tmp_path):
 
 
 def test_weights_of_another_export_are_refused(tmp_path):
-    """Same network, same sizes of files: only the content of the .bin tells."""
+    """The files have the same network and sizes, and differ only in the content of the .bin."""
     for name in ("one", "two"):
         onnx_file = save_graph(tmp_path / f"{name}.onnx")
         save_ir(openvino.Core().read_model(onnx_file), tmp_path / f"{name}.xml", metadata=make_metadata(), half=False)
@@ -175,7 +175,7 @@ def test_weights_of_another_export_are_refused(tmp_path):
         make_detector(tmp_path / "one.xml")
 
 
-def test_a_signal_after_detectors_have_gone_is_handled(tmp_path):
+def test_a_signal_after_detectors_are_deleted_is_handled(tmp_path):
     metadata = make_metadata()
     file = convert(save_graph(tmp_path / "graph.onnx", metadata), metadata)
     script = (

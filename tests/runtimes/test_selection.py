@@ -1,4 +1,4 @@
-"""The choice in NumPy is the choice of `models/postprocess.py`, and suppression that of torchvision."""
+"""Selection in NumPy equals `models/postprocess.py`, and NMS equals that of torchvision."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def test_the_same_as_in_torch(one_label, most):
 
 @settings(max_examples=60, deadline=None)
 @given(lowest=st.floats(0, 1), most=st.integers(1, 300), scale=st.sampled_from([0.1, 3, 30, 200]))
-def test_leaving_low_scores_out_changes_none_above(lowest, most, scale):
+def test_omitting_low_scores_does_not_change_the_others(lowest, most, scale):
     logits, boxes = outputs(scale=scale)
     whole = best_pairs(logits, boxes, size_wh=np.array([9, 9]), max_detections=most)
     some = best_pairs(logits, boxes, size_wh=np.array([9, 9]), max_detections=most, lowest=lowest)
@@ -63,7 +63,7 @@ def test_suppression_of_nothing_and_of_boxes_without_area():
     assert len(suppress(points, iou=0.0).scores) == 2
 
 
-def test_the_first_of_pairs_with_one_box_stays():
+def test_the_best_class_of_each_box_is_kept():
     boxes = np.array([[0, 0, 1, 1], [2, 2, 3, 3], [0, 0, 1, 1]], np.float32)
     kept = first_of_each_box(Found(np.array([5, 6, 7]), boxes, np.array([0.9, 0.8, 0.7], np.float32)))
     assert kept.labels.tolist() == [5, 6]

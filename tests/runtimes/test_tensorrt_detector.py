@@ -1,4 +1,4 @@
-"""Engines for another machine are refused, and around TensorRT, which is not here, everything does its part."""
+"""The TensorRT detector with a fake TensorRT; engines for another machine are refused."""
 
 import json
 import sys
@@ -42,7 +42,7 @@ def test_the_same_as_onnx(cuda, tmp_path):
     assert len(cuda.memory) == 6  # buffers of earlier shapes were given back
 
 
-def test_what_the_engine_was_not_built_for(cuda, tmp_path):
+def test_shapes_outside_the_range_of_the_engine(cuda, tmp_path):
     file = write_engine(tmp_path / "model.trt", b"engine", header=HEADER)
     with pytest.raises(InputError, match="exported for images of 64x64 only"):
         rtdetr.load(file)(PICTURES[0], size_hw=(96, 96))
@@ -73,7 +73,7 @@ def test_round_trip(tmp_path):
     check_machine(HEADER, path=file, tensorrt="10.3.0", gpu="NVIDIA Fake", compute_capability="8.6")
 
 
-def test_files_that_are_no_engine(tmp_path):
+def test_files_that_are_not_engines(tmp_path):
     file = tmp_path / "model.engine"
     whole = write_engine(file, b"engine", header=HEADER).read_bytes()
     for content, message in (
@@ -95,7 +95,7 @@ def test_files_that_are_no_engine(tmp_path):
 
 @settings(max_examples=15, deadline=None)
 @given(content=st.binary(), header=st.recursive(st.none() | st.text(), lambda x: st.dictionaries(st.text(), x)))
-def test_strangers_bytes_are_refused(tmp_path_factory, content, header):
+def test_random_bytes_are_refused(tmp_path_factory, content, header):
     file = tmp_path_factory.getbasetemp() / "strange.engine"
     text = json.dumps(header).encode()
     for bytes_ in (content or b"x", MAGIC + content, MAGIC + len(text).to_bytes(8, "little") + text + b"engine"):

@@ -1,4 +1,4 @@
-"""One image is one image, however it is given: every source, batch and format leads to the same detections."""
+"""Every source, batch and file format of an image gives the same detections."""
 
 import io
 import logging
@@ -23,7 +23,7 @@ HEIGHT, WIDTH = 50, 70
 
 
 def make_model(**options) -> RTDETR:
-    """A tiny network whose random heads give scores and boxes that depend on the picture."""
+    """A tiny network whose random heads give scores and boxes that depend on the image."""
     torch.manual_seed(0)
     model = build_model("test-tiny", num_classes=5, **options)
     for head in (model.decoder.enc_score_head, *model.decoder.dec_score_head):
@@ -156,7 +156,7 @@ def test_each_class_has_its_threshold(detector, rgb):
     assert 0 < len(found) < len(whole)
 
 
-def test_one_label_a_query(detector, rgb):
+def test_one_label_per_query(detector, rgb):
     whole = detector(rgb, threshold=0.0)
     single = make_detector(one_label=True)(rgb, threshold=0.0)
     assert (len(whole), len(single)) == (5 * 30, 30)
@@ -243,7 +243,7 @@ def test_loading_says_once_what_it_runs_on(caplog, rgb, tmp_path):
     assert repr(detector) == f"TorchDetector: {detector.description}"
 
 
-def test_damaged_weights_are_told_apart_from_finding_nothing(rgb):
+def test_damaged_weights_are_distinguished_from_no_detections(rgb):
     model = make_model()
     with torch.no_grad():
         model.decoder.dec_score_head[-1].weight[0, 0] = torch.nan
@@ -324,7 +324,7 @@ def test_fast_resize_gives_nearly_the_same_pixels(shape, size_hw):
 
 
 @pytest.mark.parametrize("shape", [(480, 640), (375, 500), (37, 200)])
-def test_by_default_the_pixels_are_those_of_every_runtime(detector, shape):
+def test_the_default_resize_equals_that_of_every_runtime(detector, shape):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8))
     published = image.resize((128, 128), Image.Resampling.BILINEAR)
     for given in (image, np.asarray(image)):
@@ -335,7 +335,7 @@ def test_by_default_the_pixels_are_those_of_every_runtime(detector, shape):
     assert not np.array_equal(fast.prepare(image, (128, 128))[0], pixels)
 
 
-def test_an_object_that_stands_in_several_places_is_read_once(detector, monkeypatch):
+def test_an_object_that_occurs_several_times_is_read_once(detector, monkeypatch):
     pixels = np.random.default_rng(0).integers(0, 256, (900, 1200, 3), dtype=np.uint8)
     file = encoded(Image.fromarray(pixels), format="PNG")
     expected = detector([pixels.copy() for _ in range(6)], threshold=0.0, batch_size=2)

@@ -206,7 +206,7 @@ def test_checkpoints_with_a_row_per_category_id(tool, file, run, tmp_path, caplo
             torch.testing.assert_close(saved["model"][head], former[head], atol=1e-5, rtol=0)
 
 
-def test_options_of_rtdetr_train_win_over_the_file(tool, file, tmp_path, capsys):
+def test_options_override_the_file(tool, file, tmp_path, capsys):
     options = ["--epochs", "7", "--set", "train.accumulate=2", "--bad-boxes", "drop", "--output", str(tmp_path / "run")]
     with only_the_loop():
         assert tool.main([*arguments_for(file), *options, "--dry-run"]) == 0

@@ -1,4 +1,4 @@
-"""A dataset folder and a run that take a moment."""
+"""A small dataset folder and a short run."""
 
 import contextlib
 import json

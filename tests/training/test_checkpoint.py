@@ -1,4 +1,4 @@
-"""Checkpoints: everything comes back, nothing half-written is ever seen, foreign ones are refused."""
+"""Checkpoints: everything is restored, files are never half-written, and foreign ones are refused."""
 
 import random
 import resource
@@ -55,7 +55,7 @@ def save(path, state):
 
 
 @pytest.mark.parametrize("layouts", [(False, False), (True, False), (False, True)])
-def test_going_on_is_as_if_never_stopped_whatever_the_memory_layout(tmp_path, layouts):
+def test_resuming_equals_an_uninterrupted_run_in_any_memory_layout(tmp_path, layouts):
     state = make_state(channels_last=layouts[0])
     for _ in range(2):
         step(state)
@@ -71,7 +71,7 @@ def test_going_on_is_as_if_never_stopped_whatever_the_memory_layout(tmp_path, la
         assert torch.equal(value, other), key
 
 
-def test_random_generators_come_back(tmp_path):
+def test_random_generators_are_restored(tmp_path):
     state = make_state()
     random.seed(3)
     np.random.seed(4)
@@ -95,7 +95,7 @@ def test_the_layout_is_the_published_one_and_holds_plain_data_only(tmp_path):
     assert list(content["ema"]["module"]) == list(state.model.state_dict())
 
 
-def test_best_holds_the_average_alone_and_can_be_loaded(tmp_path):
+def test_best_pth_has_only_the_average_and_can_be_loaded(tmp_path):
     state = make_state()
     step(state)
     save_best(tmp_path / "best.pth", state, metadata=metadata(state.model.config, None))
@@ -195,7 +195,7 @@ def test_parameters_keep_their_moments_in_other_groups(tmp_path, caplog):
     assert caplog.messages == []
 
 
-def test_the_middle_of_an_epoch_needs_an_epoch_of_the_same_length(tmp_path):
+def test_resuming_within_an_epoch_requires_the_same_number_of_steps(tmp_path):
     state = make_state()
     step(state)
     save(tmp_path / "last.pth", state)
@@ -219,7 +219,7 @@ def test_best_is_kept_until_something_is_better():
     assert (progress.best_ap, progress.best_epoch, progress.evaluations_since_best) == (0.4, 4, 0)
 
 
-def test_the_latest_counts_as_the_best_where_nothing_can_be_measured():
+def test_the_latest_weights_are_best_if_nothing_can_be_measured():
     progress = Progress(batches_per_epoch=1)
     for epoch in (0, 1):
         progress.epoch = epoch

@@ -1,4 +1,4 @@
-"""Two processes train like one: the same batches, the same losses, the same weights."""
+"""Two processes train like one, with the same batches, losses and weights."""
 
 import dataclasses
 import json
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from rtdetr.api import train
-from rtdetr.errors import SAID_IN, ConfigError
+from rtdetr.errors import LOG_RECORDS_VARIABLE, ConfigError
 from rtdetr.recipes import resolve
 from rtdetr.recipes.schedule import set_learning_rate
 from rtdetr.runtimes.torch_detector import TorchDetector
@@ -160,7 +160,7 @@ def test_every_process_evaluates_the_weights_that_are_saved(data, tmp_path):
     assert first == second and set(first) == {0.0}
 
 
-def test_a_batch_in_parts_gives_the_same_steps(data, one_process, tmp_path):
+def test_gradient_accumulation_gives_the_same_steps(data, one_process, tmp_path):
     whole_losses, whole = one_process
     parts_losses, parts = six_steps(data, tmp_path / "parts", accumulate=3)
     assert parts_losses == pytest.approx(whole_losses, abs=1e-9)
@@ -203,7 +203,7 @@ def test_a_run_of_two_processes_from_the_command_line(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_error_of_all_processes_is_said_once(tmp_path):
+def test_an_error_of_all_processes_is_printed_once(tmp_path):
     command = [sys.executable, "-m", "rtdetr", "train", str(tmp_path / "none"), "--model", "test-tiny"]
     command += ["--processes", "2", "--output", str(tmp_path / "run")]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=300)
@@ -221,14 +221,14 @@ def test_how_launched_processes_fail(code, status, said, monkeypatch, capsys):
         raise ChildFailedError("train", {1: failure})
 
     monkeypatch.setattr("torch.distributed.run.run", run)
-    monkeypatch.setenv(SAID_IN, "")
+    monkeypatch.setenv(LOG_RECORDS_VARIABLE, "")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     with pytest.raises(SystemExit) as end:
         launch(1, ["train"])
     assert end.value.code == status and said in capsys.readouterr().err
 
 
-def test_alone_nothing_is_exchanged():
+def test_a_single_process_exchanges_nothing():
     alone = Processes()
     value = torch.tensor([1.0, 2.0])
     assert alone.mean(value) is value
@@ -237,7 +237,7 @@ def test_alone_nothing_is_exchanged():
     assert (alone.gather("x"), alone.gather_all("y"), alone.is_main) == (["x"], ["y"], True)
 
 
-def test_a_number_of_processes_that_cannot_be():
+def test_an_invalid_number_of_processes():
     with pytest.raises(ConfigError, match="at least 1"):
         launch(0, [])
     with pytest.raises(ConfigError, match=r"at most \d+ processes"):

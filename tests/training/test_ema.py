@@ -1,4 +1,4 @@
-"""The moving average: the formula to the last bit, what it leaves alone, and going on from a saved one."""
+"""The moving average: the exact formula, entries that it does not change, and resuming."""
 
 import copy
 import math
@@ -84,7 +84,7 @@ def test_the_copy_is_independent_frozen_and_in_eval_mode():
     assert not any(p.requires_grad for p in ema.module.parameters())
 
 
-def test_resumed_average_goes_on_as_if_never_stopped():
+def test_a_resumed_average_equals_an_uninterrupted_one():
     model = Parts()
     whole = ModelEMA(model, decay=0.9, warmup=3)
     for step in range(4):

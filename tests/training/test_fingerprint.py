@@ -1,4 +1,4 @@
-"""A resumed run has the classes it had, whatever their numbers in the data are now, and says what else changed."""
+"""A resumed run keeps its classes even if their order in the data has changed, and reports other changes."""
 
 import pytest
 
@@ -38,7 +38,7 @@ def test_unchanged_data_is_as_it_was(tmp_path):
     assert datasets["train"] is moved and said == []
 
 
-def test_the_order_of_objects_and_the_last_digits_do_not_count(tmp_path):
+def test_object_order_and_rounding_do_not_matter(tmp_path):
     content = document()
     content["annotations"] = content["annotations"][::-1]
     for row in content["annotations"]:
@@ -46,7 +46,7 @@ def test_the_order_of_objects_and_the_last_digits_do_not_count(tmp_path):
     assert resumed(checkpoint_of(dataset_of(tmp_path / "a")), dataset_of(tmp_path / "b", content))[1] == []
 
 
-def test_classes_with_other_numbers_keep_those_of_the_run(tmp_path):
+def test_reordered_classes_keep_the_labels_of_the_run(tmp_path):
     before, now = dataset_of(tmp_path / "a"), dataset_of(tmp_path / "b", exchanged(document()))
     val = now.with_categories(now.categories)
     datasets, said = resumed(checkpoint_of(before), now, val)
@@ -60,7 +60,7 @@ def test_classes_with_other_numbers_keep_those_of_the_run(tmp_path):
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_boxes_images_and_classes_of_objects_that_changed_are_counted(tmp_path, seed):
+def test_changed_boxes_images_and_classes_are_counted(tmp_path, seed):
     content = many_images(6, seed=seed)
     before = dataset_of(tmp_path / "a", content)
     first, second, *_ = (row for row in content["annotations"] if row["image_id"] != 6)
@@ -73,7 +73,7 @@ def test_boxes_images_and_classes_of_objects_that_changed_are_counted(tmp_path, 
     assert f"{changed} of 6 images {verb} other boxes, classes or sizes, 1 is new, 1 is missing" in said
 
 
-def test_images_in_another_order_are_told(tmp_path):
+def test_images_in_another_order_are_reported(tmp_path):
     content = document()
     content["images"][1]["id"] = 99
     (said,) = resumed(checkpoint_of(dataset_of(tmp_path / "a")), dataset_of(tmp_path / "b", content))[1]
@@ -101,7 +101,7 @@ def test_added_and_removed_classes_are_refused_by_name(tmp_path, change, message
     assert "--weights RUN" in str(error.value)
 
 
-def test_a_renamed_class_is_told_where_its_objects_are_the_same(tmp_path):
+def test_a_renamed_class_with_the_same_objects_is_reported(tmp_path):
     content = document()
     before = dataset_of(tmp_path / "a", content)
     content["categories"][1]["name"] = "hound"
@@ -116,7 +116,7 @@ def test_a_renamed_class_is_told_where_its_objects_are_the_same(tmp_path):
         resumed(checkpoint_of(before), dataset_of(tmp_path / "c", content))
 
 
-def test_a_renamed_class_and_exchanged_numbers_are_both_told(tmp_path):
+def test_a_renamed_and_a_reordered_class_are_both_reported(tmp_path):
     before = dataset_of(tmp_path / "a")
     now = dataset_of(tmp_path / "b", renamed(exchanged(document()), bird="fox"))
     assert now.categories.names == ["dog", "cat", "fox"]
@@ -129,7 +129,7 @@ def test_a_renamed_class_and_exchanged_numbers_are_both_told(tmp_path):
     ]
 
 
-def test_several_renamed_classes_are_told_apart_by_their_objects(tmp_path):
+def test_several_renamed_classes_are_matched_by_their_objects(tmp_path):
     before = dataset_of(tmp_path / "a")
     names = {"cat": "zebra", "dog": "ape"}
     datasets, said = resumed(checkpoint_of(before), dataset_of(tmp_path / "b", renamed(exchanged(document()), **names)))
@@ -137,7 +137,7 @@ def test_several_renamed_classes_are_told_apart_by_their_objects(tmp_path):
     assert "'cat' is now 'zebra', 'dog' is now 'ape'" in said[0] and "'zebra', 'ape'" in said[1] and len(said) == 2
 
 
-def test_renamed_classes_that_cannot_be_told_apart_are_refused(tmp_path):
+def test_ambiguous_renamed_classes_are_refused(tmp_path):
     content = document()
     content["annotations"] = [row for row in content["annotations"] if row["category_id"] == 3]
     before = dataset_of(tmp_path / "a", content)
@@ -150,7 +150,7 @@ def test_renamed_classes_that_cannot_be_told_apart_are_refused(tmp_path):
     ]
 
 
-def test_names_that_were_exchanged_without_their_objects_are_told(tmp_path):
+def test_swapped_names_are_reported(tmp_path):
     """By name the objects are others: that is followed, and said as what it most likely is."""
     before = dataset_of(tmp_path / "a")
     now = dataset_of(tmp_path / "b", renamed(document(), cat="dog", dog="cat"))
@@ -185,7 +185,7 @@ def test_best_weights_get_the_names_and_ids_of_the_data(tmp_path):
     assert "damaged" in said[2] and path.read_bytes() == b"PK"
 
 
-def test_older_and_foreign_checkpoints_are_resumed_and_that_is_said(tmp_path):
+def test_older_and_foreign_checkpoints_are_resumed_with_a_message(tmp_path):
     dataset = dataset_of(tmp_path)
     old = checkpoint_of(dataset, without=["data"])
     assert [text.partition(",")[0] for text in resumed(old, dataset)[1]] == [

@@ -1,4 +1,4 @@
-"""Frozen parts do not move: parameters and running statistics are the same bits after ten steps."""
+"""Parameters and running statistics of frozen layers are bit-identical after ten steps."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ PARTS = {
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_ten_steps_change_nothing_that_is_frozen_and_everything_else(part):
+def test_ten_steps_change_everything_except_frozen_layers(part):
     torch.manual_seed(0)
     model = build_model("test-tiny", num_classes=2)
     for norm in model.modules():  # values that a run starting from weights has
@@ -65,12 +65,12 @@ def test_the_output_stays_the_same():
 
 
 @pytest.mark.parametrize("part", ["decoder", 5, -1])
-def test_no_such_part(part):
+def test_invalid_parts(part):
     with pytest.raises(ConfigError, match="freeze: expected 'backbone', 'encoder' or a number of stages"):
         freeze(build_model("test-tiny"), part)
 
 
-def test_what_is_frozen_may_change_on_resuming(tmp_path, caplog):
+def test_frozen_layers_may_change_when_resuming(tmp_path, caplog):
     data, run = write_folder(tmp_path / "data"), tmp_path / "run"
     settings = {"freeze": "backbone", "rehearsal": False, "evaluate_every": 0}
     weights, told = [], []

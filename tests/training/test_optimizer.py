@@ -1,4 +1,4 @@
-"""Parameter groups: every published model's, and the mistakes a recipe can hold."""
+"""Parameter groups of every published model, and mistakes in recipes."""
 
 import pytest
 import torch
@@ -65,7 +65,7 @@ def test_every_published_model_is_in_the_table():
     assert set(PUBLISHED) == {name for name in zoo.list_models() if name.startswith(("rtdetrv2_", "rtdetr_"))}
 
 
-def test_frozen_parameters_are_left_out():
+def test_frozen_parameters_are_omitted():
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     model[0].requires_grad_(False)
     (rest,) = build_optimizer(model, Recipe()).param_groups
@@ -95,7 +95,7 @@ def test_deim_trains_every_norm_at_the_base_rate_without_decay(size, backbone_lr
         assert found[id(parameter)] == (lr, 0.0 if is_norm else DECAYED), parameter_name
 
 
-def test_a_broken_pattern_is_named():
+def test_an_invalid_pattern_is_named():
     with pytest.raises(ConfigError, match=r"'\(bn'.*regular expression"):
         build_optimizer(nn.Linear(2, 2), Recipe(groups=(ParameterGroup(pattern="(bn"),)))
 

@@ -1,4 +1,4 @@
-"""A first signal asks, a second one acts, and afterwards everything is as before."""
+"""The first stop signal is noted, the second one takes effect, and handlers are restored afterwards."""
 
 import signal
 import threading
@@ -24,14 +24,14 @@ def test_the_first_signal_is_noted_and_the_second_has_its_former_effect(name):
         signal.signal(number, former)
 
 
-def test_handlers_come_back_without_a_signal():
+def test_handlers_are_restored_without_a_signal():
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with StopSignals():
         assert signal.getsignal(signal.SIGINT) != before[0]
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
-def test_the_exit_status_is_the_one_of_shells():
+def test_the_exit_status_is_that_of_shells():
     assert (exit_status("SIGINT"), exit_status("SIGTERM")) == (130, 143)
 
 

@@ -1,4 +1,4 @@
-"""The loop: what a run leaves, exact resuming, awkward batches, and what happens when something goes wrong."""
+"""The training loop: files of a run, exact resuming, unusual batches, and failures."""
 
 import contextlib
 import dataclasses
@@ -26,11 +26,11 @@ from rtdetr.models import build_model
 from rtdetr.process_lock import ProcessLock
 from rtdetr.reports.progress import Progress
 from rtdetr.reports.run_log import RunLog
-from rtdetr.training import TrainResult, claim, setup
+from rtdetr.training import TrainResult, run_lock, setup
 from rtdetr.training import train as loop
-from rtdetr.training.checkpoint import newest_whole
-from rtdetr.training.claim import only_run
+from rtdetr.training.checkpoint import newest_undamaged
 from rtdetr.training.job import Job
+from rtdetr.training.run_lock import one_run_per_process
 from rtdetr.weights import load_model, read_checkpoint, save_weights
 from tests.coco_files import exchanged, many_images, renamed, write_dataset
 from tests.training.small import (
@@ -124,7 +124,7 @@ def test_a_run_leaves_everything_in_its_folder(data, tmp_path, capsys):
     assert "epoch 2/2  loss" in shown
 
 
-def test_the_rate_warms_up_and_the_loss_falls(data, tmp_path):
+def test_the_learning_rate_warms_up_and_the_loss_decreases(data, tmp_path):
     run_tiny(data, tmp_path, epochs=5, evaluate_every=0, recipe={"warmup_iterations": 4, "lr": 2e-3}, seed=1)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     rates = [row["learning_rates"] for row in rows if row["kind"] == "step"]
@@ -156,7 +156,7 @@ def test_an_interrupted_run_equals_one_that_was_not(data, whole, tmp_path, monke
     assert "resume:" not in caplog.text
 
 
-def test_a_run_goes_on_the_same_after_an_export_that_exchanged_class_numbers(whole, tmp_path, monkeypatch, caplog):
+def test_a_run_resumes_after_classes_were_reordered(whole, tmp_path, monkeypatch, caplog):
     data, part = write_folder(tmp_path / "data"), tmp_path / "part"
     with monkeypatch.context() as patch:
         stop_after(patch, STEPS + 1)
@@ -182,7 +182,7 @@ def test_a_run_goes_on_the_same_after_an_export_that_exchanged_class_numbers(who
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_with_a_renamed_class_and_its_best_weights_are_evaluated(tmp_path, caplog):
+def test_a_run_resumes_with_a_renamed_class_and_evaluates_its_best_weights(tmp_path, caplog):
     data = write_folder(tmp_path / "data")
     best = run_tiny(data, tmp_path / "run", epochs=1).best_weights
     for part in ("train", "valid"):
@@ -268,13 +268,13 @@ def test_resuming_a_finished_run_changes_nothing(data, tmp_path, capsys):
         ("gradient", "gradient"),
     ],
 )
-def test_what_is_not_finite_stops_the_run_before_it_does_harm(data, tmp_path, monkeypatch, kind, words):
+def test_a_non_finite_loss_stops_the_run_before_weights_change(data, tmp_path, monkeypatch, kind, words):
     with monkeypatch.context() as patch:
         patch.setattr(setup, "build_criterion", lambda *_, **__: Poisoned(kind))
         with pytest.raises(TrainingError, match=f"not finite.*{words}|{words}.*not finite") as caught:
             run_tiny(data, tmp_path, rehearsal=False)
     message = str(caught.value)
-    assert f"{tmp_path / 'last.pth'} still holds an earlier step. Check" in message
+    assert f"{tmp_path / 'last.pth'} still contains an earlier step. Check" in message
     assert "step 5, batch 2 of epoch 2, image ids " in message
     named = message.partition("image ids ")[2].partition(";")[0].split(", ")
     assert len(named) == 4
@@ -312,7 +312,8 @@ def test_a_dataset_without_any_object(tmp_path, caplog):
     assert (result.finished, result.best_ap, result.best_weights) == (True, None, best)
     assert "has no objects to train on" in caplog.text
     assert (
-        "has no objects, so AP cannot be measured; best.pth will hold the weights of the last evaluation" in caplog.text
+        "has no objects, so AP cannot be measured; best.pth will contain the weights of the last evaluation"
+        in caplog.text
     )
     weights = [torch.load(file, weights_only=True)["ema"] for file in (best, result.last_weights)]
     assert flat(weights[0]) == flat(weights[1])
@@ -343,7 +344,7 @@ def test_starting_from_weights_of_other_classes(data, tmp_path, caplog):
     torch.testing.assert_close(model.decoder.enc_score_head.weight[2], source.decoder.enc_score_head.weight[0])
 
 
-def test_weights_without_class_names_go_by_position_and_that_is_said(data, tmp_path, caplog):
+def test_weights_without_class_names_are_matched_by_position_with_a_warning(data, tmp_path, caplog):
     source = build_model("test-tiny", num_classes=3)
     save_weights(source, tmp_path / "source.pth")
     given = {"weights": tmp_path / "source.pth", "recipe": {"lr": 1e-12}, "evaluate_every": 0}
@@ -359,13 +360,13 @@ def test_a_font_that_cannot_be_read_is_refused_at_once(data, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_warm_up_longer_than_the_run_is_warned_of(data, tmp_path, caplog):
+def test_a_warm_up_longer_than_the_run_gives_a_warning(data, tmp_path, caplog):
     run_tiny(data, tmp_path, epochs=1, evaluate_every=0, recipe={"warmup_iterations": 2000})
     assert "warm-up takes 3 of the run's 3 steps" in caplog.text
     assert "--set train.warmup_iterations=1" in caplog.text
 
 
-def test_what_cannot_be_done_is_said_before_anything_is_written(data, tmp_path):
+def test_invalid_settings_are_refused_before_anything_is_written(data, tmp_path):
     annotations = data / "train" / "_annotations.coco.json"
     (tmp_path / "only").mkdir()
     (tmp_path / "only/train").symlink_to(data / "train")
@@ -401,22 +402,22 @@ def test_a_dry_run_fetches_no_weights(data, tmp_path, monkeypatch):
 
 def test_another_run_is_never_overwritten(data, tmp_path):
     (tmp_path / "last.pth").write_text("precious")
-    with pytest.raises(ConfigError, match="already holds a run"):
+    with pytest.raises(ConfigError, match="already contains a run"):
         run_tiny(data, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["last.pth"]
 
 
 @pytest.mark.parametrize("second", [{"resume": "auto"}, {}, pytest.param({"dry_run": True}, marks=pytest.mark.slow)])
-def test_a_folder_is_of_one_run_at_a_time(data, tmp_path, monkeypatch, second):
-    monkeypatch.setattr(claim, "PATIENCE", 0.1)
+def test_only_one_process_writes_to_a_folder(data, tmp_path, monkeypatch, second):
+    monkeypatch.setattr(run_lock, "PATIENCE", 0.1)
     step, refusals = RunLog.step, []
 
     def step_and_begin_another(self: RunLog, *args: object, **kwargs: object) -> None:
         step(self, *args, **kwargs)
         if self._progress.iteration == 2:
             before = {file: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()}
-            patch.setattr(claim, "_running", ProcessLock())  # as in another process
-            with pytest.raises(ConfigError, match="another process is training into") as caught:
+            patch.setattr(run_lock, "_running", ProcessLock())  # as in another process
+            with pytest.raises(ConfigError, match="another process is writing a run to") as caught:
                 run_tiny(data, tmp_path, **{**TINY, "epochs": 1, "seed": 5}, **second)
             refusals.append(str(caught.value))
             assert {file: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()} == before
@@ -436,7 +437,7 @@ def test_leftovers_of_a_killed_process_are_cleared(data, tmp_path):
     assert not leftover.exists()
 
 
-def test_a_bad_batch_is_saved_and_can_be_passed_over(data, tmp_path, monkeypatch, caplog):
+def test_a_bad_batch_is_saved_and_can_be_skipped(data, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(setup, "build_criterion", lambda *_, **__: Poisoned("nan"))
     skip = {"warmup_iterations": 2, "lr": 1e-3, "non_finite": "skip"}
     result = run_tiny(data, tmp_path, rehearsal=False, recipe=skip, evaluate_every=0)
@@ -450,7 +451,7 @@ def test_a_bad_batch_is_saved_and_can_be_passed_over(data, tmp_path, monkeypatch
     assert (state["/progress/iteration"], state["/ema/updates"]) == (2 * STEPS, 2 * STEPS - 1)
 
 
-def test_without_a_checkpoint_none_is_promised(data, tmp_path, monkeypatch):
+def test_the_error_mentions_a_checkpoint_only_if_there_is_one(data, tmp_path, monkeypatch):
     monkeypatch.setattr(setup, "build_criterion", lambda *_, **__: Poisoned("nan"))
     with pytest.raises(
         TrainingError, match=r"step 5, batch 5 of epoch 1.*\. No checkpoint had been written yet\. Check"
@@ -474,7 +475,7 @@ def test_the_rehearsal_changes_nothing(data, short, tmp_path):
     assert training_state(tmp_path) == training_state(short)
 
 
-def test_too_little_memory_is_said_before_the_first_step(data, tmp_path, monkeypatch):
+def test_out_of_memory_is_reported_before_the_first_step(data, tmp_path, monkeypatch):
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
 
@@ -487,7 +488,7 @@ def test_too_little_memory_is_said_before_the_first_step(data, tmp_path, monkeyp
     assert len(drawn) == 1  # an error ends with a report too
 
 
-def test_a_full_disk_costs_a_checkpoint_and_not_the_run(data, tmp_path, monkeypatch, capsys):
+def test_a_full_disk_does_not_end_the_run(data, tmp_path, monkeypatch, capsys):
     save, calls = torch.save, []
 
     def save_or_fail(content: object, file: object) -> None:
@@ -503,7 +504,7 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_run(data, tmp_path, monkeypa
     assert "the disk is full" in capsys.readouterr().err
 
 
-def test_the_run_ends_when_nothing_gets_better(data, tmp_path, monkeypatch):
+def test_early_stopping(data, tmp_path, monkeypatch):
     evaluate = Job.evaluate
     aps = iter([0.3, 0.5, 0.4, 0.5, 0.9])
     monkeypatch.setattr(Job, "evaluate", lambda job: with_ap(evaluate(job), next(aps)))
@@ -514,7 +515,7 @@ def test_the_run_ends_when_nothing_gets_better(data, tmp_path, monkeypatch):
     assert len(accuracies(tmp_path)) == 4
 
 
-def test_another_metric_can_decide(data, tmp_path):
+def test_another_metric_can_select_the_best_weights(data, tmp_path):
     assert run_tiny(data, tmp_path, best_metric="ap50").finished
     with pytest.raises(ConfigError, match=r"'ap5O'.*ap, ap50, ap75"):
         run_tiny(data, tmp_path / "other", best_metric="ap5O")
@@ -535,7 +536,7 @@ def test_older_checkpoints_are_kept_and_found_when_the_newest_is_damaged(data, t
     assert losses(tmp_path) == expected
 
 
-def test_what_cannot_be_resumed_is_said_in_the_words_of_the_options(data, tmp_path, monkeypatch):
+def test_checkpoints_that_do_not_fit_are_explained_with_the_options(data, tmp_path, monkeypatch):
     monkeypatch.chdir(data.parent)
     run_tiny(Path(data.name), tmp_path / "run", epochs=1, evaluate_every=0)
     with pytest.raises(
@@ -549,7 +550,7 @@ def test_what_cannot_be_resumed_is_said_in_the_words_of_the_options(data, tmp_pa
     assert run_tiny(data, resume=tmp_path / "run", epochs=2).finished
 
 
-def test_resuming_automatically_begins_what_is_not_there(data, tmp_path):
+def test_resume_auto_starts_a_new_run_if_there_is_none(data, tmp_path):
     begun = train(data, resume="auto", output_dir=tmp_path, **TINY, epochs=1, evaluate_every=0)
     assert begun.finished
     gone_on = train(data, resume="auto", output_dir=tmp_path, **TINY, epochs=2, evaluate_every=0)
@@ -581,7 +582,7 @@ def test_images_of_one_channel(data, tmp_path):
     assert model.config.in_channels == 1
 
 
-def test_a_checkpoint_of_before_the_last_epoch_is_kept(data, tmp_path):
+def test_a_checkpoint_before_the_last_epoch_is_kept(data, tmp_path):
     run_tiny(data, tmp_path, epochs=3, keep_last=2)  # with evaluations, around which it is saved twice
     steps = [
         torch.load(tmp_path / name, weights_only=True)["progress"]["iteration"] for name in ("last-1.pth", "last.pth")
@@ -591,9 +592,9 @@ def test_a_checkpoint_of_before_the_last_epoch_is_kept(data, tmp_path):
 
 def test_other_files_are_not_taken_for_checkpoints(data, short, tmp_path):
     shutil.copy(short / "last.pth", tmp_path / "last_backup.pth")
-    assert newest_whole(tmp_path) is None
+    assert newest_undamaged(tmp_path) is None
     shutil.copy(short / "last.pth", tmp_path / "last-3.pth")
-    assert newest_whole(tmp_path) == tmp_path / "last-3.pth"
+    assert newest_undamaged(tmp_path) == tmp_path / "last-3.pth"
 
 
 def test_the_plan_says_how_long_it_takes(short):
@@ -602,14 +603,14 @@ def test_the_plan_says_how_long_it_takes(short):
 
 
 def test_float16_that_never_recovers_ends_the_run(data, tmp_path, monkeypatch):
-    monkeypatch.setattr("rtdetr.training.step.MOST_OVERFLOWS", 3)
+    monkeypatch.setattr("rtdetr.training.step.MAX_OVERFLOWS", 3)
     clip = torch.nn.utils.clip_grad_norm_
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *args: clip(*args) * math.inf)
     with pytest.raises(TrainingError, match=r"not finite.*float16"):
         run_tiny(data, tmp_path, precision="float16", epochs=3, evaluate_every=0)
 
 
-def test_another_metric_on_resuming_begins_to_compare_anew():
+def test_another_metric_when_resuming_restarts_the_comparison():
     progress = Progress(batches_per_epoch=1)
     assert progress.note(0.9, ap=0.5, metric="ap50")
     assert progress.note(0.4, ap=0.4, metric="ap")
@@ -623,7 +624,7 @@ def test_a_second_training_in_the_process_is_refused(tmp_path: Path) -> None:
         return True
 
     folder = write_folder(tmp_path / "data")
-    with only_run(), ThreadPoolExecutor(1) as pool:
+    with one_run_per_process(), ThreadPoolExecutor(1) as pool:
         assert refused() and pool.submit(refused).result()
     assert not (tmp_path / "second").exists()
     with only_the_loop():
@@ -635,7 +636,7 @@ def test_a_dry_run_beside_a_run_shows_the_plan_and_writes_nothing(data, tmp_path
         run_tiny(data, tmp_path / "run", epochs=1)
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()}
     result = run_tiny(data, tmp_path / "run", epochs=7, dry_run=True)
-    assert "already holds a run" in caplog.text and "Nothing is written there" in caplog.text
+    assert "already contains a run" in caplog.text and "Nothing is written there" in caplog.text
     assert "7 epochs" in result.plan and not result.finished
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()} == before
 

@@ -1,4 +1,4 @@
-"""What is not said beside weights of transformers is assumed aloud; a file that says everything is silent."""
+"""Files missing next to transformers weights give a warning about the assumed values; complete files give none."""
 
 import json
 import logging
@@ -54,7 +54,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         ("unnamed", [], f"no class names in {CONFIG}, so these values are assumed: the 80 classes of COCO. {PUT}"),
     ],
 )
-def test_missing_files_are_told_with_what_is_assumed(
+def test_missing_files_are_reported_with_the_assumed_values(
     folders: dict[str, Path],
     kind: str,
     left_out: list[str],
@@ -71,7 +71,7 @@ def test_missing_files_are_told_with_what_is_assumed(
     assert told == ([] if said is None else [f"{folder} has {said}"])
 
 
-def test_a_lone_file(folders: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_single_file(folders: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Files beside it may be of another model; a description of our own says everything."""
     for kind in ("ours", "foreign"):
         shutil.copyfile(folders[kind] / "model.safetensors", tmp_path / f"{kind}.safetensors")
@@ -84,7 +84,7 @@ def test_a_lone_file(folders: dict[str, Path], tmp_path: Path, caplog: pytest.Lo
 
 
 @pytest.mark.parametrize("kind", ["ours", "foreign"])
-def test_more_queries_than_tokens_are_told(
+def test_more_queries_than_tokens_give_a_warning(
     folders: dict[str, Path], kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Of 64x64 pixels there are 64 + 16 + 4 tokens."""

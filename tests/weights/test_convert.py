@@ -68,21 +68,21 @@ def test_types_stay(tmp_path: Path) -> None:
         )
 
 
-def test_official_files_hold_nothing_else(tmp_path: Path) -> None:
+def test_official_files_contain_nothing_else(tmp_path: Path) -> None:
     save_weights(small(), tmp_path / "x.pth")
     convert(tmp_path / "x.pth", tmp_path / "y.pth", format="official")
     content = torch.load(tmp_path / "y.pth", weights_only=True)
     assert list(content) == ["ema"] and set(content["ema"]) == {"module", "updates"}
 
 
-def test_what_the_official_format_cannot_say_is_told(tmp_path: Path) -> None:
+def test_limits_of_the_official_format_are_reported(tmp_path: Path) -> None:
     save_weights(small(pixel_std=(0.5, 0.5, 0.25)), tmp_path / "a.pth")
     (note,) = convert(tmp_path / "a.pth", tmp_path / "b.pth", format="official").notes
     assert "subtract 0 and divide by (0.5, 0.5, 0.25)" in note
     assert convert(tmp_path / "a.pth", tmp_path / "c.pth").notes == []
 
 
-def test_over_itself(tmp_path: Path) -> None:
+def test_converting_a_file_onto_itself(tmp_path: Path) -> None:
     model = small()
     save_weights(model, tmp_path / "x.pth")
     convert(tmp_path / "x.pth", tmp_path / "x.pth", format="official")

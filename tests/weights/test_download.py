@@ -1,4 +1,4 @@
-"""Downloads against a local server: resumed, atomic, verified, and with messages that help without a network."""
+"""Downloads from a local server: resumed, atomic and verified, with helpful messages without a network."""
 
 import hashlib
 import http.server
@@ -105,7 +105,7 @@ def test_resumes_in_a_later_process(server: Server) -> None:
 
 
 @pytest.mark.parametrize("fault", ["no ranges", None])
-def test_starts_again_when_the_rest_cannot_be_had(server: Server, fault: str | None) -> None:
+def test_restarts_if_the_rest_is_not_available(server: Server, fault: str | None) -> None:
     """A server without ranges, and a file that changed meanwhile: no mixture of two files."""
     server.faults = ["cut", 404]
     with pytest.raises(WeightsError):

@@ -78,7 +78,7 @@ def test_json_files_that_an_editor_saved_in_another_encoding(encoding: str, tmp_
         load_model(tmp_path)
 
 
-def test_settings_that_only_the_config_holds(tmp_path: Path) -> None:
+def test_settings_that_are_only_in_the_config(tmp_path: Path) -> None:
     decoder = {"sampling": "discrete", "num_queries": 17, "num_denoising": 9, "num_heads": 2, "num_points": (3, 3, 3)}
     noise = {"label_noise_ratio": 0.25, "box_noise_scale": 0.5}
     model = small(decoder=decoder | noise, encoder={"num_blocks": 3, "num_heads": 8, "temperature": 20.0})
@@ -181,7 +181,7 @@ def test_shards_and_pickles(tmp_path: Path) -> None:
         ({"id2label": {"0": "cat"}}, "names 1 class, but the weights have 80"),
     ],
 )
-def test_configs_that_cannot_be_followed(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_unsupported_configs(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     save_huggingface(small(), tmp_path)
     forget(tmp_path)
     edit(tmp_path, **changes)
@@ -226,7 +226,7 @@ UNHELD = {
 
 
 @pytest.mark.parametrize("reason", UNHELD)
-def test_models_that_transformers_cannot_hold(reason: str, tmp_path: Path) -> None:
+def test_models_unsupported_by_transformers(reason: str, tmp_path: Path) -> None:
     """They come back whole, and nobody is told that transformers could load them."""
     model = build_model(UNHELD[reason])
     notes = save_huggingface(model, tmp_path)
@@ -239,7 +239,7 @@ def test_models_that_transformers_cannot_hold(reason: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
-def test_what_transformers_saves(version: str, tmp_path: Path) -> None:
+def test_files_saved_by_transformers(version: str, tmp_path: Path) -> None:
     """Ours to transformers, saved there, and back; also its names in memory, with tied copies."""
     transformers = pytest.importorskip("transformers")
     model = small(version=version, num_classes=2)
@@ -279,7 +279,7 @@ def test_header(tmp_path: Path) -> None:
     assert (tmp_path / "model.safetensors").stat().st_mode & 0o777 == (tmp_path / "config.json").stat().st_mode & 0o777
 
 
-def test_lone_file_beside_a_foreign_config(tmp_path: Path) -> None:
+def test_single_file_next_to_another_models_config(tmp_path: Path) -> None:
     """A config.json belongs to model.safetensors, not to whatever else lies in the folder."""
     save_file(to_huggingface(small().state_dict()), tmp_path / "x.safetensors")
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')

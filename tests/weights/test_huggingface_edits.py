@@ -1,4 +1,4 @@
-"""A config.json that people edited, in our folders and in transformers' ones: followed, or refused by name."""
+"""Edits of config.json, in our folders and those of transformers, are applied or refused by name."""
 
 import functools
 import json
@@ -97,7 +97,7 @@ FOLLOWED: dict[str, Any] = {  # value -> the setting of ours that it is
 
 @pytest.mark.parametrize("kind", KINDS[:2])
 @pytest.mark.parametrize("key", FOLLOWED)
-def test_edits_are_followed(kind: str, key: str, edited: Any) -> None:
+def test_edits_are_applied(kind: str, key: str, edited: Any) -> None:
     value, setting = FOLLOWED[key]
     changes = {key: value} | ({"architectures": None} if key == "model_type" else {})
     found = edited(kind, changes).config
@@ -107,7 +107,7 @@ def test_edits_are_followed(kind: str, key: str, edited: Any) -> None:
 
 
 @pytest.mark.parametrize("key", ["num_queries", "encoder_attention_heads", "positional_encoding_temperature"])
-def test_an_edit_does_here_what_it_does_in_transformers(key: str, edited: Any) -> None:
+def test_an_edit_has_the_same_effect_as_in_transformers(key: str, edited: Any) -> None:
     transformers = pytest.importorskip("transformers")
     folder = edited("ours", {key: FOLLOWED[key][0]}).path
     theirs = transformers.RTDetrV2ForObjectDetection.from_pretrained(folder).eval()
@@ -146,7 +146,7 @@ def test_a_class_is_renamed(edited: Any) -> None:
         (["dog", "wolf", "calf"], [7, 3, 9], "'dog' has 7, 'wolf' has 3"),
     ],
 )
-def test_category_ids_go_with_names(
+def test_category_ids_move_with_the_names(
     kind: str, names: list[str], ids: list[int], said: str | None, edited: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -158,7 +158,7 @@ def test_category_ids_go_with_names(
     assert not caplog.messages if said is None else f"Category ids move with the names: {said}" in caplog.text
 
 
-def test_renamed_and_exchanged_classes_without_an_id_are_refused() -> None:
+def test_renamed_and_reordered_classes_without_an_id_are_refused() -> None:
     with pytest.raises(
         WeightsError, match="new names 'ape', 'wolf' at labels whose previous names have moved to other labels"
     ):
@@ -178,12 +178,12 @@ def test_renamed_and_exchanged_classes_without_an_id_are_refused() -> None:
         ({"0": "cat", "1": None, "2": "cow"}, "the name None for label 1"),
     ],
 )
-def test_labels_that_name_no_class_are_refused(kind: str, labels: dict[str, Any], message: str, edited: Any) -> None:
+def test_invalid_labels_are_refused(kind: str, labels: dict[str, Any], message: str, edited: Any) -> None:
     with pytest.raises(WeightsError, match=rf"config\.json: id2label has {message}"):
         edited(kind, {"id2label": labels})
 
 
-def test_white_space_in_names_is_told(edited: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_whitespace_in_names_gives_a_warning(edited: Any, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         found = edited("ours", {"id2label": {"0": "cat ", "1": "d\nog", "2": "cow"}, "label2id": None})
     assert found.categories.names == ["cat ", "d\nog", "cow"]
@@ -194,7 +194,7 @@ def test_white_space_in_names_is_told(edited: Any, caplog: pytest.LogCaptureFixt
 
 
 @pytest.mark.parametrize("only_ours", [False, True])
-def test_names_that_the_data_had_are_not_told(
+def test_whitespace_in_names_of_the_data_gives_no_warning(
     only_ours: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     pets = Categories([Category(3, " cat"), Category(7, "d\nog"), Category(9, "cow")])
@@ -214,7 +214,7 @@ def test_models_without_names_stay_so(tmp_path: Path) -> None:
     assert load_model(tmp_path)[1].names == list(names.values()) != COCO80.names
 
 
-def test_a_stale_label2id_and_unknown_fields_are_told(edited: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_stale_label2id_and_unknown_fields_give_warnings(edited: Any, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         edited("ours", {"label2id": {"cat": 1, "dog": 0, "cow": 2}, "num_querys": 3})
         edited(
@@ -233,7 +233,7 @@ def test_a_stale_label2id_and_unknown_fields_are_told(edited: Any, caplog: pytes
     assert "decoder_method 'discrete' has no effect in RT-DETR v1" in caplog.text
 
 
-def test_what_only_ours_can_hold_is_edited(edited: Any) -> None:
+def test_models_of_our_own_type_can_be_edited(edited: Any) -> None:
     where = ("rtdetr", "model", "decoder")
     assert edited(KINDS[2], {"num_queries": 11}, inside=where).config.decoder.num_queries == 11
     for changes, message in (
@@ -264,7 +264,7 @@ OWN_CONTRADICTED: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("key", ["num_queries", "num_denoising", "label_noise_ratio", "decoder_method", "eval_idx"])
-def test_fields_beside_our_description_are_followed(key: str, edited: Any) -> None:
+def test_fields_next_to_our_description_are_applied(key: str, edited: Any) -> None:
     value, setting = FOLLOWED[key]
     assert edited(KINDS[2], {key: value}).config == config_of(KINDS[2]).replace(**setting)
     agreeing = {"decoder_layers": 2, "d_model": 16, "decoder_activation_function": "silu", "num_labels": 3}
@@ -272,7 +272,7 @@ def test_fields_beside_our_description_are_followed(key: str, edited: Any) -> No
 
 
 @pytest.mark.parametrize("key", OWN_CONTRADICTED)
-def test_fields_beside_our_description_that_contradict_it_are_refused(key: str, edited: Any) -> None:
+def test_fields_that_contradict_our_description_are_refused(key: str, edited: Any) -> None:
     with pytest.raises(WeightsError, match=rf"config\.json: .*{key}") as error:
         edited(KINDS[2], {key: OWN_CONTRADICTED[key]})
     if key == "decoder_activation_function":
@@ -346,7 +346,9 @@ CONTRADICTED: dict[str, Any] = {
 
 @pytest.mark.parametrize("kind", KINDS[:2])
 @pytest.mark.parametrize("key", CONTRADICTED)
-def test_what_the_weights_contradict_is_refused_by_name(kind: str, key: str, edited: Any, tmp_path: Path) -> None:
+def test_fields_that_contradict_the_weights_are_refused_by_name(
+    kind: str, key: str, edited: Any, tmp_path: Path
+) -> None:
     section, _, inner = key.partition(".")
     name = section.partition(" ")[0]
     with pytest.raises(WeightsError, match=rf"^{tmp_path}: config\.json: .*{inner or name}") as error:
@@ -363,7 +365,7 @@ def test_all_fields_of_a_wrong_type_are_refused_by_name(edited: Any) -> None:
 
 
 @pytest.mark.parametrize("key", ["num_queries", "encoder_attention_heads", "decoder_method", "label_noise_ratio"])
-def test_a_field_that_is_left_out_has_the_default_of_transformers(key: str, edited: Any) -> None:
+def test_an_omitted_field_has_the_default_of_transformers(key: str, edited: Any) -> None:
     transformers = pytest.importorskip("transformers")
     default = getattr(transformers.RTDetrV2Config(), key)
     assert edited("ours", {key: ...}).config == edited("ours", {key: default}).config
@@ -471,7 +473,7 @@ VALUES = st.recursive(
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(KINDS), st.data())
-def test_any_value_is_followed_or_refused(edited: Any, kind: str, data: st.DataObject) -> None:
+def test_any_value_is_applied_or_refused(edited: Any, kind: str, data: st.DataObject) -> None:
     """The model is the one that config.json says, or there is none."""
     known = json.loads((edited(kind, {}).path / "config.json").read_text())
     changes = data.draw(

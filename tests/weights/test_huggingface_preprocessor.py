@@ -1,4 +1,4 @@
-"""preprocessor_config.json: what transformers makes of each setting, or a refusal that names it."""
+"""preprocessor_config.json: each setting has the same effect as in transformers, or is refused by name."""
 
 import contextlib
 import functools
@@ -102,7 +102,7 @@ FOLLOWED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", FOLLOWED)
-def test_what_transformers_finds_is_found(name: str, folder: Path) -> None:
+def test_detections_equal_transformers(name: str, folder: Path) -> None:
     put(folder, FOLLOWED[name])
     detector = rtdetr.load(folder, device="cpu", precision="float32", fast_resize=True)  # torch's, as in transformers
     for image in (PHOTO, BLANK):
@@ -128,7 +128,7 @@ def test_an_exported_file_does_the_same(folder: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(found.scores, of_transformers(folder, image)["scores"][:5], atol=1e-4)
 
 
-def test_the_settings_change_what_is_found(folder: Path) -> None:
+def test_the_settings_change_the_detections(folder: Path) -> None:
     """The comparison above sees each of them."""
     scores = []
     for name in ("as it is", "normalized", "not rescaled", "another factor", "another size"):
@@ -185,7 +185,7 @@ REFUSED_IN_USE: list[dict[str, Any]] = [
     [(key, {key: value}) for key, values in REFUSED.items() for value in values]
     + [(next(reversed(changes)), changes) for changes in REFUSED_IN_USE],
 )
-def test_what_cannot_be_followed_is_refused_by_name(key: str, changes: dict[str, Any]) -> None:
+def test_unsupported_settings_are_refused_by_name(key: str, changes: dict[str, Any]) -> None:
     stored = USUAL | changes
     with pytest.raises(WeightsError, match=rf"^preprocessor_config\.json: {key} is ") as error:
         read_preprocessor(stored, in_channels=3)
@@ -255,7 +255,7 @@ def test_padded_images_of_another_size_are_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["bicubic", "fitted"])
-def test_what_would_stretch_images_refuses_prepared_ones(name: str, folder: Path, tmp_path: Path) -> None:
+def test_functions_that_stretch_images_refuse_models_that_pad(name: str, folder: Path, tmp_path: Path) -> None:
     put(folder, PREPARED[name])
     field = "resample" if name == "bicubic" else "size, pad_size"
     for call in (
@@ -269,7 +269,7 @@ def test_what_would_stretch_images_refuses_prepared_ones(name: str, folder: Path
     assert not list(tmp_path.iterdir())
 
 
-def test_other_keys_are_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_unknown_keys_give_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     stored = USUAL
     with caplog.at_level(logging.WARNING):
         assert read_preprocessor({**stored, "do_normalise": True}, in_channels=3) == Preprocessing((64, 64))
@@ -280,7 +280,7 @@ def test_other_keys_are_told(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.parametrize("key", ["do_reduce_labels", "ensure_multiple_of"])
-def test_settings_of_other_processors_are_told_as_such(key: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_settings_of_other_processors_give_a_warning(key: str, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         read_preprocessor({**USUAL, key: True, "_processor_clas": "x"}, in_channels=3)
     assert caplog.messages == [
@@ -335,7 +335,7 @@ VALUES = st.recursive(
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.sampled_from([*USUAL, "pad_size"]), VALUES, max_size=3))
-def test_any_value_is_followed_or_refused(changes: dict[str, Any]) -> None:
+def test_any_value_is_applied_or_refused(changes: dict[str, Any]) -> None:
     message = None
     try:
         found = read_preprocessor(USUAL | changes, in_channels=3)

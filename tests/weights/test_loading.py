@@ -1,4 +1,4 @@
-"""Files of PyTorch in and out, strictness, and the errors a user meets."""
+"""Reading and writing PyTorch files, strict loading, and error messages."""
 
 import copy
 import os
@@ -146,7 +146,7 @@ def test_zoo_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         read_checkpoint("deim_rtdetrv2_r18vd")
 
 
-def test_names_of_other_formats_are_no_checkpoints(tmp_path: Path) -> None:
+def test_file_names_of_other_formats_are_refused(tmp_path: Path) -> None:
     for name in ("x.safetensors", "x.onnx"):
         with pytest.raises(WeightsError, match=r"save_weights writes \.pth files"):
             save_weights(build_model("test-tiny"), tmp_path / name)
@@ -246,7 +246,7 @@ def test_values_that_are_not_finite(key: str, value: float, tmp_path: Path) -> N
         load_model(tmp_path / "x.pth")
 
 
-def test_another_class_count_names_the_way_out() -> None:
+def test_another_class_count_suggests_transfer() -> None:
     state = plain().state_dict()
     with pytest.raises(WeightsError, match=r"has 80 classes, the model 'test-tiny' has 5\..*rtdetr\.weights\.transfer"):
         load_state(plain(num_classes=5), state)
@@ -308,7 +308,7 @@ def test_stored_anchors_apply_at_their_own_size() -> None:
     assert torch.equal(turned.decoder.anchors, plain(eval_size_hw=(32, 128)).decoder.anchors)
 
 
-def test_points_must_be_split_alike() -> None:
+def test_points_must_have_the_same_levels() -> None:
     """The same shapes, another meaning."""
     state = plain(decoder={"num_points": (1, 2, 3)}).state_dict()
     with pytest.raises(WeightsError, match=r"points per level \(1, 2, 3\) instead of \(2, 2, 2\)"):
@@ -337,7 +337,7 @@ def test_fused_models_are_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_description_that_lies(tmp_path: Path) -> None:
+def test_a_wrong_description_is_refused(tmp_path: Path) -> None:
     model = plain()
     described = metadata(model.config, None)
     for change, message in (

@@ -100,7 +100,7 @@ def test_names_of_other_transformers_versions(counters: bool, only_top_level_hea
 
 def test_foreign_and_incomplete_names() -> None:
     state = to_huggingface(small().state_dict())
-    with pytest.raises(WeightsError, match=r"1 entry is not of RT-DETR, such as model\.head"):
+    with pytest.raises(WeightsError, match=r"not an RT-DETR checkpoint: 1 unknown entry, such as model\.head"):
         from_huggingface({**state, "model.head": torch.zeros(1)})
     del state["model.decoder.layers.0.self_attn.k_proj.bias"]
     with pytest.raises(WeightsError, match="expected q_proj, k_proj and v_proj"):

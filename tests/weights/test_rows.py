@@ -91,7 +91,7 @@ def test_rows_are_recognized_by_the_ids_of_the_data(data, file, caplog):
     assert "category ids of" in caplog.text
 
 
-def test_what_is_not_recognized_is_stated(data, file, tmp_path):
+def test_rows_can_be_stated_as_ids(data, file, tmp_path):
     wide = by_rows([0, 1, 2, 3, 4, 4], num_rows=5)
     torch.save({"model": wide.state_dict()}, tmp_path / "best.pth")
     with pytest.raises(DatasetError, match="set them with --classes"):
@@ -152,7 +152,7 @@ def test_export_and_the_command_line(data, file, tmp_path):
         assert result.exit_code == 0, (command, result.output)
 
 
-def test_weights_to_start_from_carry_rows_by_id(data, file, tmp_path, caplog):
+def test_starting_weights_are_matched_by_id(data, file, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     recipe = {"warmup_iterations": 2000, "lr": 1e-12}
     options = {"weights": file, "model": "test-tiny", "epochs": 1, "recipe": recipe, "evaluate_every": 0}
@@ -165,7 +165,7 @@ def test_weights_to_start_from_carry_rows_by_id(data, file, tmp_path, caplog):
     torch.testing.assert_close(content["model"][HEAD], expected, atol=1e-6, rtol=0)
 
 
-def test_a_run_goes_on_with_its_rows_by_id(data, file, tmp_path, caplog):
+def test_a_run_resumes_with_rows_by_id(data, file, tmp_path, caplog):
     from rtdetr.recipes import resolve
     from rtdetr.runtimes.torch_detector import TorchDetector
     from rtdetr.training import read

@@ -1,4 +1,4 @@
-"""config.json of a training run and its checkpoints: where the two describe different models, it is said."""
+"""config.json of a training run and its checkpoints: a warning is given if they describe different models."""
 
 import copy
 import json
@@ -58,7 +58,7 @@ EDITS: dict[str, tuple[Any, str | None]] = {  # what is said of each
 
 
 @pytest.mark.parametrize("name", EDITS)
-def test_an_edited_model_is_told(run: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_edited_model_gives_a_warning(run: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
     value, said = EDITS[name]
     (run / "config.json").write_text(json.dumps(changed({name: value})))
     for source in (run, run / "best.pth", run / "last.pth"):
@@ -70,7 +70,7 @@ def test_an_edited_model_is_told(run: Path, name: str, caplog: pytest.LogCapture
         assert wanted is None or caplog.messages[0].startswith(f"{run / 'config.json'} has {wanted}")
 
 
-def test_it_is_said_when_detecting(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_warning_is_given_when_detecting(run: Path, caplog: pytest.LogCaptureFixture) -> None:
     (run / "config.json").write_text(json.dumps(changed({"model": "rtdetr_r18vd"})))
     with caplog.at_level(logging.WARNING):
         assert rtdetr.load(run).metadata.model == "test-tiny"

@@ -18,7 +18,7 @@ def path(tmp_path):
     return save_weights(small(num_classes=2), tmp_path / "best.pth", categories=CLASSES)
 
 
-def test_thresholds_come_back_and_nothing_else_changes(path):
+def test_thresholds_are_read_back_and_nothing_else_changes(path):
     content = torch.load(path, weights_only=True) | {"progress": {"epoch": 3}}
     torch.save(content, path)
     before = read_checkpoint(path)
@@ -63,7 +63,7 @@ def test_thresholds_of_a_strange_type_are_refused(path, values):
         read_checkpoint(path)
 
 
-def test_only_our_files_can_hold_them(path, tmp_path):
+def test_only_our_files_can_store_thresholds(path, tmp_path):
     convert(path, tmp_path / "official.pth", format="official")
     with pytest.raises(WeightsError, match=r"expected a \.pth file of this library.*rtdetr weights convert"):
         store_thresholds(tmp_path / "official.pth", [0.5, 0.5])

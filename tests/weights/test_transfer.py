@@ -21,7 +21,7 @@ def prepared(**changes: object) -> tuple:
     return state, model, {key: value.clone() for key, value in model.state_dict().items()}
 
 
-def test_rows_go_by_name() -> None:
+def test_rows_are_matched_by_name() -> None:
     state, model, fresh = prepared()
     report = transfer(model, state, source_names=OLD, target_names=NEW)
     now = model.state_dict()
@@ -45,7 +45,7 @@ def test_the_checkpoint_is_not_changed() -> None:
     assert_same(state, before)
 
 
-def test_without_names_nothing_is_carried_over() -> None:
+def test_without_names_nothing_is_transferred() -> None:
     state, model, fresh = prepared()
     report = transfer(model, state)
     assert report.carried_classes == () and report.new_classes == ("0", "1", "2")
@@ -61,7 +61,7 @@ def test_the_same_classes_without_names() -> None:
     assert str(report) == "4 classes transferred, 0 initialized randomly"
 
 
-def test_as_many_other_classes() -> None:
+def test_the_same_number_of_other_classes() -> None:
     """The same count does not make classes the same."""
     state, model, fresh = prepared(num_classes=4)
     transfer(model, state, source_names=OLD, target_names=["car", "bus", "dog", "person"])
@@ -72,7 +72,7 @@ def test_as_many_other_classes() -> None:
 
 @pytest.mark.parametrize("channels", [1, 5])
 def test_other_image_channels(channels: int) -> None:
-    """Where all channels are alike, the response is that of the three-channel model."""
+    """If all channels are equal, the response is that of the three-channel model."""
     state, model, _ = prepared(num_classes=4, in_channels=channels)
     report = transfer(model, state)
     assert report.adapted == ("backbone.conv1.conv1_1.conv.weight",)

@@ -21,7 +21,7 @@ from rtdetr.images import ImageSource
 from rtdetr.runtimes.base import BaseDetector
 
 STAGES = ("decode", "preprocess", "network", "postprocess")
-_LEAST_SECONDS = 1.0  # for which a list is repeated, to take the median
+_MIN_SECONDS = 1.0  # minimum time for repeating a list; the median is reported
 _THRESHOLD = 0.5
 
 
@@ -151,7 +151,7 @@ def _throughput(
     fixed = None if size_hw == detector.size_hw else size_hw
     detector(sources[:2] * batch_size, size_hw=fixed, batch_size=batch_size)  # warm-up: some engines prepare for lists
     seconds: list[float] = []
-    while sum(seconds) < _LEAST_SECONDS:
+    while sum(seconds) < _MIN_SECONDS:
         start = time.perf_counter()
         detector(sources, size_hw=fixed, batch_size=batch_size)
         seconds.append(time.perf_counter() - start)

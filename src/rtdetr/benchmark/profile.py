@@ -23,7 +23,7 @@ from rtdetr.wording import text_table
 ENGINES = {"TorchDetector": "torch", "OnnxDetector": "onnx", "OpenVINODetector": "openvino"}
 """Class of a detector: part of the name of the module that profiles it."""
 
-_MOST_KINDS = 15  # rows of the table
+_MAX_KINDS = 15  # rows of the table
 _STAGE = re.compile(
     r"(?:^|[./])(backbone\.[a-z]+(?:_[a-z]+)?\d*(?:\.\d+)?|encoder\.[a-z_]+\.\d+|decoder\.decoder\.layers\.\d+"
     r"|decoder\.[a-z_]+(?:\.\d+)?)(?:[./]|$)"
@@ -118,8 +118,8 @@ def profile_table(found: Profile) -> str:
         f"alone), above it {above:.1f} ms, {found.network_ms / found.floor_ms:.2f}x the floor",
     ]
     stage_rows = [(name, f"{ms:.2f}") for name, ms in found.stages.items()]
-    kind_rows = [(kind, str(count), f"{ms:.2f}") for kind, (ms, count) in list(found.kinds.items())[:_MOST_KINDS]]
-    rest = list(found.kinds.values())[_MOST_KINDS:]
+    kind_rows = [(kind, str(count), f"{ms:.2f}") for kind, (ms, count) in list(found.kinds.items())[:_MAX_KINDS]]
+    rest = list(found.kinds.values())[_MAX_KINDS:]
     if rest:
         kind_rows.append(("all others", str(sum(count for _, count in rest)), f"{sum(ms for ms, _ in rest):.2f}"))
     stages = text_table([("stage", "ms"), *stage_rows], right=[False, True])

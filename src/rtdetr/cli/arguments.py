@@ -38,11 +38,11 @@ MaxPixels = Annotated[
 ]
 BadBoxes = Annotated[
     str,
-    typer.Option("--bad-boxes", help="Boxes without area inside their image: error stops, drop leaves them out."),
+    typer.Option("--bad-boxes", help="Boxes without area inside their image. error: stop. drop: ignore these boxes."),
 ]
 BadImages = Annotated[
     str,
-    typer.Option("--bad-images", help="Unreadable images: error stops, skip counts their objects as missed."),
+    typer.Option("--bad-images", help="Unreadable images. error: stop. skip: count their objects as missed."),
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images per batch.")]
 Classes = Annotated[
@@ -50,23 +50,23 @@ Classes = Annotated[
     typer.Option(
         "--classes",
         metavar="FILE|coco|voc|ids",
-        help="Class names, if the model has none: annotations or a list of names. ids or ids:FILE: "
-        "its class rows are category ids.",
+        help="Class names, if the model stores none: annotation file or list of names. ids or ids:FILE: "
+        "class rows are category ids.",
     ),
 ]
 Device = Annotated[
     str,
-    typer.Option("--device", help="auto, cpu, cuda or cuda:1. auto is the first GPU, or the CPU where there is none."),
+    typer.Option("--device", help="auto, cpu, cuda or cuda:1. auto is the first GPU, or the CPU if there is none."),
 ]
 DropUnused = Annotated[
     bool,
-    typer.Option("--drop-unused", help="Remove class rows without a class, such as row 0 of ids that begin at 1."),
+    typer.Option("--drop-unused", help="Remove class rows without a class, such as row 0 if category ids begin at 1."),
 ]
 FastResize = Annotated[
     bool,
     typer.Option(
         "--fast-resize",
-        help="Resize with torch: faster, a few pixels differ by 1 of 255. Not for exported files.",
+        help="Resize with torch: faster, but some pixel values differ by 1 (of 255). Not for exported files.",
     ),
 ]
 Font = Annotated[
@@ -77,7 +77,9 @@ ImageFolder = Annotated[
 ]
 JsonFile = Annotated[
     str | None,
-    typer.Option("--json", metavar="FILE", help="Write the results as JSON. - is standard output, without the text."),
+    typer.Option(
+        "--json", metavar="FILE", help="File for the results as JSON. -: print JSON to standard output instead of text."
+    ),
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 ModelFile = Annotated[
@@ -85,7 +87,7 @@ ModelFile = Annotated[
     typer.Option(
         "--config",
         "-c",
-        help="Network, if the checkpoint does not store it: published YAML file, config.json or model name.",
+        help="Network, if the checkpoint does not store it: model name, config.json or published YAML file.",
     ),
 ]
 Precision = Annotated[
@@ -95,7 +97,7 @@ Precision = Annotated[
         help="auto, float32, bfloat16 or float16. auto is float16 on GPUs, bfloat16 on CPUs with AMX, else float32.",
     ),
 ]
-Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Also take the images in subfolders.")]
+Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Include images in subfolders.")]
 Size = Annotated[
     str | None,
     typer.Option("--size", help="Network input in pixels: 640, or 480x640 (height x width). Default: the model's own."),

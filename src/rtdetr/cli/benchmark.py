@@ -18,13 +18,13 @@ def benchmark(
     config: ModelFile = None,
     classes: Classes = None,
     images: Annotated[
-        list[str] | None, typer.Option(help="Image files, folders or globs. Default: one built-in 1280x960 photo.")
+        list[str] | None, typer.Option(help="Image files, folders or globs. Default: a built-in 1280x960 photo.")
     ] = None,
     batch_size: Annotated[
-        list[int] | None, typer.Option(min=1, help="Images per batch. Repeat it for several. Default: 1.")
+        list[int] | None, typer.Option(min=1, help="Images per batch. Repeatable. Default: 1.")
     ] = None,
     size: Size = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1. With OpenVINO also gpu and npu.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1; with OpenVINO also gpu and npu.")] = "auto",
     precision: Precision = "auto",
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads of the network. Default: one per core.")

@@ -27,23 +27,25 @@ def check(
     images: ImageFolder = None,
     max_pixels: MaxPixels = None,
     size: Annotated[str, typer.Option(help="Network input in pixels: 640, or 480x640 (height x width).")] = "640",
-    queries: Annotated[int, typer.Option(min=1, help="Most objects per image that the model can detect.")] = 300,
-    examples: Annotated[int, typer.Option(min=1, help="Examples per finding.")] = 8,
-    html: Annotated[Path | None, typer.Option(help="File for a page with images of the findings.")] = None,
+    queries: Annotated[
+        int, typer.Option(min=1, help="Object queries of the model: the most objects it can detect per image.")
+    ] = 300,
+    examples: Annotated[int, typer.Option(min=1, help="Maximum number of examples per finding.")] = 8,
+    html: Annotated[Path | None, typer.Option(help="HTML file for a report with images of the findings.")] = None,
     as_json: JsonFlag = False,
     fix_out: Annotated[
         Path | None, typer.Option("--fix", metavar="OUT", help="New folder for a cleaned copy in COCO format.")
     ] = None,
     allow_loss: Annotated[
-        bool, typer.Option("--allow-loss", help="Write the copy even if it loses over 5% of a split's images or boxes.")
+        bool, typer.Option("--allow-loss", help="Write the copy even if a split loses over 5% of its images or boxes.")
     ] = False,
 ) -> None:
     """Check a dataset before training.
 
-    Reads every split and every image, and changes nothing. Several files are taken as splits of one dataset.
+    Reads all splits and images, and changes nothing. Several annotation files are the splits of one dataset.
 
     The exit status is 0 for sound data (notes do not count), 1 for errors or warnings, and 2 if DATA cannot be read.
-    With --fix it is that of the copy, which is checked too, and 2 if too much would be lost.
+    With --fix, the copy is checked too and decides the exit status; 2 if too much would be lost.
     """
     from rtdetr.data.doctor import check as examine
     from rtdetr.data.doctor import fix

@@ -15,13 +15,13 @@ PACKAGES = (
     *("cuda-bindings", "transformers", "accelerate", "huggingface_hub", "timm", "albumentations", "pillow-heif"),
     *("pillow-jxl-plugin", "tifffile", "wandb", "mlflow"),
 )
-_CREDENTIALS = re.compile(r"(?<=://)[^/]*@")  # in the address of a mirror
+_CREDENTIALS = re.compile(r"(?<=://)[^/]*@")  # in the URL of a mirror
 
 
 def env(as_json: JsonFlag = False) -> None:
     """Print versions, CPU, memory and GPUs for a bug report.
 
-    Your home folder is printed as ~, and passwords in addresses are left out.
+    Your home folder is printed as ~, and passwords are removed from URLs.
     """
     found = environment()
     if as_json:

@@ -61,7 +61,7 @@ def evaluate(
         bool,
         typer.Option(
             "--save-thresholds",
-            help="Store the best threshold per class in MODEL, a checkpoint, for 'rtdetr predict --threshold auto'.",
+            help="Store the best threshold per class in the checkpoint MODEL, for 'rtdetr predict --threshold auto'.",
         ),
     ] = False,
     output: Annotated[
@@ -74,8 +74,8 @@ def evaluate(
 ) -> None:
     """Measure the average precision of a model.
 
-    Prints COCO AP of the dataset and per class, and which kinds of errors cost most. Classes of the model and of the
-    dataset are matched by name; detections have the dataset's category ids.
+    Prints COCO AP of the dataset and per class, and how much AP each kind of error costs. Classes of the model and of
+    the dataset are matched by name; detections have the dataset's category ids.
     """
     from rtdetr.api import evaluate as evaluate_model
     from rtdetr.data import open_dataset
@@ -83,7 +83,7 @@ def evaluate(
     from rtdetr.exported_files import exported_format
     from rtdetr.fonts import given_face
     from rtdetr.runtimes import load
-    from rtdetr.weights import of_run, read_own, store_thresholds
+    from rtdetr.weights import read_own, store_thresholds, weights_of_run
 
     size_hw = parse_size(size) if size else None
     check_targets(json_file, detections, output and output / "report.json")
@@ -100,7 +100,7 @@ def evaluate(
         nms_iou=nms,
         fast_resize=fast_resize,
     )
-    weights = of_run(Path(model))
+    weights = weights_of_run(Path(model))
     if save_thresholds:
         if exported_format(weights):
             raise ConfigError(

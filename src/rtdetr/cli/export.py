@@ -62,13 +62,13 @@ def export(
         str, typer.Option(help="fp32, fp16, bf16 or int8. int8 is for onnx and openvino, and needs --data or --images.")
     ] = "fp32",
     preprocess: Annotated[
-        bool, typer.Option("--preprocess", help="Take a uint8 image of any size and resize it in the graph.")
+        bool, typer.Option("--preprocess", help="Accept uint8 images of any size and resize them in the graph.")
     ] = False,
     postprocess: Annotated[
         str, typer.Option(help="boxes: labels, boxes in pixels and scores. raw: logits and normalized boxes.")
     ] = "boxes",
     sampling: Annotated[
-        str | None, typer.Option(help="Sampling of features: bilinear or discrete. Default: as trained.")
+        str | None, typer.Option(help="Feature sampling in the decoder: bilinear or discrete. Default: as trained.")
     ] = None,
     layers: Annotated[int | None, typer.Option(help="Decoder layers to run. Default: all.")] = None,
     queries: Annotated[int | None, typer.Option(help="Object queries per image. Default: the model's.")] = None,
@@ -76,7 +76,7 @@ def export(
         float | None, typer.Option(help="NMS IoU threshold, per class; suppressed boxes get score 0. Default: no NMS.")
     ] = None,
     gather_only: Annotated[
-        bool, typer.Option("--gather-only", help="Use no GridSample and at most 4 dimensions, whatever the opset.")
+        bool, typer.Option("--gather-only", help="Use no GridSample and no tensors of more than 4 dimensions.")
     ] = False,
     one_label: Annotated[bool, typer.Option("--one-label", help="Keep only the best class of each query.")] = False,
     compiled: Annotated[
@@ -92,13 +92,15 @@ def export(
     size_range: Annotated[
         str | None,
         typer.Option(
-            help="tensorrt: the same for sizes: 320,640,960 or 320x480,640x640,960x960. Makes the size dynamic."
+            help="tensorrt: the same for the size: 320,640,960 or 320x480,640x640,960x960. Makes the size dynamic."
         ),
     ] = None,
     timing_cache: Annotated[
-        Path | None, typer.Option(help="tensorrt: file of timings that makes the next build faster.")
+        Path | None, typer.Option(help="tensorrt: timing cache file, which makes the next build faster.")
     ] = None,
-    check: Annotated[bool, typer.Option(help="Compare the detections with PyTorch's before writing the file.")] = True,
+    check: Annotated[
+        bool, typer.Option(help="Compare the detections with the model's before writing the file.")
+    ] = True,
     images: Annotated[
         list[str] | None,
         typer.Option(help="Images for the check and for int8 calibration: files, folders or globs in quotes."),
@@ -108,7 +110,7 @@ def export(
     data: Annotated[Path | None, typer.Option(help="Dataset for the check, to compare AP as well.")] = None,
     bad_images: BadImages = "error",
     max_drop: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="int8: largest drop of AP, 0 to 1. Default: 0.01.")
+        float | None, typer.Option(min=0.0, max=1.0, help="int8: largest acceptable drop of AP, 0 to 1. Default: 0.01.")
     ] = None,
     json_file: JsonFile = None,
 ) -> None:

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-from rtdetr.errors import SAID_IN, is_news
+from rtdetr.errors import LOG_RECORDS_VARIABLE, is_first_report
 
 _warned: set[str] = set()
 
@@ -36,15 +36,15 @@ def log_to_stderr(level: int = logging.INFO) -> None:
 @contextlib.contextmanager
 def once_per_command() -> Iterator[None]:
     """Log each warning of the block once, also those of worker processes that it starts."""
-    if SAID_IN in os.environ:  # a process of a run with several
+    if LOG_RECORDS_VARIABLE in os.environ:  # a process of a run with several
         yield
         return
     with tempfile.TemporaryDirectory(prefix="rtdetr-") as folder:
-        os.environ[SAID_IN] = folder
+        os.environ[LOG_RECORDS_VARIABLE] = folder
         try:
             yield
         finally:
-            del os.environ[SAID_IN]
+            del os.environ[LOG_RECORDS_VARIABLE]
 
 
 def _is_new(record: logging.LogRecord) -> bool:
@@ -52,7 +52,7 @@ def _is_new(record: logging.LogRecord) -> bool:
     if record.levelno != logging.WARNING:
         return True
     line = record.getMessage()
-    is_new = line not in _warned and is_news(line)
+    is_new = line not in _warned and is_first_report(line)
     _warned.add(line)
     return is_new
 

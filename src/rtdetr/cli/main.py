@@ -33,7 +33,7 @@ from typer.core import TyperGroup
 from rtdetr.cli.completion import complete_words
 from rtdetr.cli.logs import log_to_stderr
 from rtdetr.cli.output import PIPE_CLOSED, pipe_was_closed
-from rtdetr.errors import ConfigError, RTDETRError, is_news, nearest, one_line, require_extra
+from rtdetr.errors import ConfigError, RTDETRError, is_first_report, nearest, one_line, require_extra
 
 COMMANDS = (
     "train",
@@ -118,7 +118,7 @@ class LazyGroup(TyperGroup):
         except RTDETRError as error:
             if ctx.params["debug"]:
                 raise
-            if is_news(line := one_line(error)):
+            if is_first_report(line := one_line(error)):
                 typer.echo(line, err=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:

@@ -12,7 +12,7 @@ COLUMNS = {"full_name": "model", "ap": "AP", "ap50": "AP50", "training_data": "t
 def models(as_json: JsonFlag = False) -> None:
     """List models, their accuracy and their weights.
 
-    AP and AP50 are the publisher's, in percent on COCO val2017. --json adds aliases and licenses.
+    AP and AP50 are the published values, in percent on COCO val2017. --json adds aliases and licenses.
     """
     rows = _rows()
     if as_json:
@@ -20,7 +20,7 @@ def models(as_json: JsonFlag = False) -> None:
         return
     cells = [["-" if row[key] is None else str(row[key]) for key in COLUMNS] for row in rows]
     echo(text_table([list(COLUMNS.values()), *cells], right=[False] * len(COLUMNS)))
-    echo("\nAP and AP50: the publisher's, in percent on COCO val2017. Aliases and licenses: rtdetr models --json")
+    echo("\nAP and AP50: published values, in percent on COCO val2017. Aliases and licenses: rtdetr models --json")
 
 
 def _rows() -> list[dict[str, Any]]:

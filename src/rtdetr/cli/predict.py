@@ -43,7 +43,7 @@ def predict(
     classes: Classes = None,
     threshold: Annotated[
         str,
-        typer.Option(help="Lowest score shown, 0 to 1. auto: the best per class, if stored by 'rtdetr evaluate'."),
+        typer.Option(help="Lowest score to show, 0 to 1. auto: the best per class, as stored by 'rtdetr evaluate'."),
     ] = "0.5",
     size: Size = None,
     device: Device = "auto",
@@ -59,8 +59,8 @@ def predict(
 ) -> None:
     """Detect objects in images.
 
-    Prints the number of objects per class of each image, one line per image. Images that cannot be read are reported
-    and left out; the exit status is then 2.
+    Prints the number of objects per class, one line per image. Images that cannot be read are reported and skipped;
+    the exit status is then 2.
     """
     from rtdetr.exported_files import exported_format
     from rtdetr.fonts import given_face

@@ -24,27 +24,27 @@ def quantize(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File to write. Default: MODEL_int8, in the current folder.")
     ] = None,
-    max_drop: Annotated[float, typer.Option(min=0.0, max=1.0, help="Largest drop of AP, 0 to 1.")] = 0.01,
+    max_drop: Annotated[float, typer.Option(min=0.0, max=1.0, help="Largest acceptable drop of AP, 0 to 1.")] = 0.01,
     calibration: Annotated[
         list[str] | None,
         typer.Option(help="Images for calibration: files, folders or globs. Default: the train split."),
     ] = None,
-    num_calibration: Annotated[int, typer.Option(min=1, help="Most images for calibration.")] = 100,
+    num_calibration: Annotated[int, typer.Option(min=1, help="Maximum number of calibration images.")] = 100,
     recursive: Annotated[
-        bool, typer.Option("--recursive/--no-recursive", "-r", help="Also take the images in subfolders.")
+        bool, typer.Option("--recursive/--no-recursive", "-r", help="Include images in subfolders.")
     ] = True,
     max_pixels: MaxPixels = None,
     size: Size = None,
     symmetric: Annotated[
-        bool, typer.Option("--symmetric", help="Use ranges around zero, as TensorRT needs them.")
+        bool, typer.Option("--symmetric", help="Use ranges that are symmetric around zero, as TensorRT requires.")
     ] = False,
     json_file: JsonFile = None,
 ) -> None:
     """Quantize a model to INT8.
 
     Writes a file for ONNX Runtime or OpenVINO; the decoder stays in float. If AP drops by more than --max-drop, stages
-    of the network go back to float, worst first, until the drop is small enough. If it never is, no file is written and
-    the exit status is 3. Without DATA nothing is measured.
+    of the network are kept in float, worst first, until the drop is small enough. If that does not help, no file is
+    written and the exit status is 3. Without DATA, AP is not measured.
     """
     from rtdetr.export import ExportOptions, Int8Options, open_source
     from rtdetr.images.files import find_images

@@ -16,7 +16,7 @@ def report(
 ) -> None:
     """Rebuild the report of a training run.
 
-    A run writes its report itself. Use this while a run is still going on, or after one was killed.
+    A run writes its report itself. Use this to update the report of a running or killed run.
     """
     from rtdetr.reports.curves import draw_learning_curve
     from rtdetr.reports.metrics import METRICS_FILE

@@ -20,25 +20,25 @@ if TYPE_CHECKING:
 
 def train(
     data: Annotated[
-        list[Path] | None, typer.Argument(help="Dataset: folder or annotation file. Several are joined.")
+        list[Path] | None, typer.Argument(help="Dataset folder or annotation file. Several are merged.")
     ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", "-c", help="YAML or JSON file of settings, or a published YAML file.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Model name. Default: that of --weights, or else rtdetrv2_r18vd.")
+        str | None, typer.Option(help="Model name. Default: the model of --weights, else rtdetrv2_r18vd.")
     ] = None,
     output_dir: Annotated[
         Path | None, typer.Option("--output", help="Folder for the results. Default: runs/MODEL.")
     ] = None,
     resume: Annotated[
         str | None,
-        typer.Option(help="Run folder to resume; needs no other option. auto: that of --output, if there is one."),
+        typer.Option(help="Run folder to resume; needs no other option. auto: resume the run in --output, if any."),
     ] = None,
     processes: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Processes that share each batch, one per GPU. Default: 1, or as many as the resumed run had."
+            min=1, help="Processes that share each batch, one per GPU. Default: as in the resumed run, else 1."
         ),
     ] = None,
     weights: Annotated[str | None, typer.Option(help="Starting weights: model name, file, or none.")] = None,
@@ -56,21 +56,26 @@ def train(
     size_hw: Annotated[
         str | None, typer.Option("--size", help="Image size in pixels: 640, or 480x640 (height x width).")
     ] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate; rates of parameter groups scale with it.")] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="Base learning rate. The rates of parameter groups scale with it.")
+    ] = None,
     set: Annotated[
         list[str] | None,
         typer.Option(
-            help="train.NAME=VALUE of the recipe, model.NAME=VALUE of the network, NAME=VALUE of the run. Repeatable.",
+            help="Any other setting: train.NAME=VALUE (recipe), model.NAME=VALUE (network) or NAME=VALUE (run). "
+            "Repeatable.",
         ),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:1.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:1. Default: auto.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Random seed.")] = None,
     deterministic: Annotated[
         bool | None, typer.Option("--deterministic", help="Make runs repeatable bit for bit; slower.")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that load images. Default: 4.")] = None,
-    evaluate_every: Annotated[int | None, typer.Option(min=0, help="Epochs between evaluations. 0: never.")] = None,
+    evaluate_every: Annotated[
+        int | None, typer.Option(min=0, help="Epochs between evaluations. 0: never evaluate.")
+    ] = None,
     val_data: Annotated[
         Path | None, typer.Option(help="Dataset to evaluate on. Default: the val split of DATA.")
     ] = None,
@@ -79,10 +84,11 @@ def train(
     ] = None,
     val_images: Annotated[Path | None, typer.Option(help="Folder of the images of --val-data.")] = None,
     bad_boxes: Annotated[
-        str | None, typer.Option(help="Boxes without area inside their image: error stops, drop leaves them out.")
+        str | None,
+        typer.Option(help="Boxes without area inside their image. error (default): stop. drop: ignore them."),
     ] = None,
     bad_images: Annotated[
-        str | None, typer.Option(help="Unreadable images: error stops, skip uses other images.")
+        str | None, typer.Option(help="Unreadable images. error (default): stop. skip: use other images instead.")
     ] = None,
     max_pixels: MaxPixels = None,
     loggers: Annotated[
@@ -95,8 +101,8 @@ def train(
 ) -> None:
     """Train a model on a dataset.
 
-    Options that you leave out come from --config, then from the recipe. Ctrl-C and SIGTERM stop the run after the
-    current step; continue it with --resume. The exit status is then 130 or 143.
+    Options that you leave out come from --config, then from the recipe. Ctrl-C (exit status 130) and SIGTERM (143)
+    stop the run after the current step; continue it with --resume.
     """
     options = locals()
     _launch(processes, resume=resume, output=output_dir)

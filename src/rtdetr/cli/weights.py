@@ -43,8 +43,8 @@ def convert(
 ) -> None:
     """Convert weights to another format.
 
-    Every learned value is unchanged; constants that IN lacks are computed. A folder is written in Hugging Face's layout
-    and loads with transformers' from_pretrained. A .pth file loads in the published code and here.
+    Learned values do not change; constants that IN lacks are computed. A folder is written in Hugging Face's layout
+    and loads with transformers' from_pretrained. A .pth file loads in the published code and in this library.
     """
     from rtdetr.weights import convert as rewrite
 

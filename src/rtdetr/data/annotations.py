@@ -25,7 +25,7 @@ BAD_IMAGE_CHOICES = ("error", "skip")
 LARGEST = 1e15  # no image has such a coordinate or area, and products do not overflow
 _LONGEST_NAME = 1024  # file names are stored with a common width
 _USUAL_OVERHANG = 0.05  # share of boxes that may extend beyond their image by more than a pixel
-_MOST_DIGITS = 18  # numbers with this many digits fit into 64 bits
+_MAX_DIGITS = 18  # numbers with this many digits fit into 64 bits
 
 
 class Annotations(NamedTuple):
@@ -104,7 +104,7 @@ def arrange(
     bad = np.any(corners[:, 2:] <= corners[:, :2], axis=1)
     if bad.any() and on_bad_box == "error":
         _refuse_box(boxes_xywh, sizes_wh, bad, where, form)
-    doubt = _doubt(boxes_xywh, sizes_wh, form)
+    doubt = _doubtful_form(boxes_xywh, sizes_wh, form)
     areas = np.where(np.isnan(objects.areas), boxes_xywh[:, 2] * boxes_xywh[:, 3], objects.areas)
     impossible = ~bad & ~((areas >= 0) & (areas < LARGEST))
     if impossible.any():
@@ -150,14 +150,14 @@ def ids_of_names(file_names: Sequence[str]) -> np.ndarray:
     2, ... in the given order.
     """
     stems = [Path(name).stem for name in file_names]
-    if all(stem.isascii() and stem.isdigit() and len(stem) <= _MOST_DIGITS for stem in stems):
+    if all(stem.isascii() and stem.isdigit() and len(stem) <= _MAX_DIGITS for stem in stems):
         ids = np.array([int(stem) for stem in stems], dtype=np.int64)
         if len(np.unique(ids)) == len(ids):
             return ids
     return np.arange(len(stems), dtype=np.int64)
 
 
-def _doubt(boxes_xywh: np.ndarray, sizes_wh: np.ndarray, form: str) -> str:
+def _doubtful_form(boxes_xywh: np.ndarray, sizes_wh: np.ndarray, form: str) -> str:
     """Return why the form or position of the boxes is doubtful; no other check finds wrong boxes that have an area."""
     if found := other_form(boxes_xywh, sizes_wh, form=form):
         return f"the boxes {found}. They are read as {form}; correct them if that is wrong"

@@ -10,17 +10,17 @@ from collections.abc import Callable
 import numpy as np
 
 XYWH, CORNERS, CENTER = "x y width height", "x1 y1 x2 y2", "center x, center y, width, height"
-_LEAST_WRONG = 3  # boxes; fewer may be single mistakes
+_MIN_WRONG = 3  # boxes; fewer may be single mistakes
 _WRONG_SHARE = 0.1
 _RIGHT_SHARE = 0.98
 _OVERHANG = 0.02  # share of the image's side; tools write boxes that extend slightly beyond the image
 _OVERHANG_PIXELS = 2.0
 _SMALLEST_SIDE = 8  # pixels; in a smaller image a box can be within the first pixel
 _MANY, _NEARLY_ALL, _LARGE_SIDE = 20, 90, 250  # boxes, percent, pixels: conditions for percent in large images
-_SLACK = 0.01  # of fractions
+_SLACK = 0.01  # tolerance of fractions beyond 0 and 1
 
 
-def other_form(boxes_xywh: np.ndarray, sizes_wh: np.ndarray, *, form: str, least: int = _LEAST_WRONG) -> str:
+def other_form(boxes_xywh: np.ndarray, sizes_wh: np.ndarray, *, form: str, least: int = _MIN_WRONG) -> str:
     """Return which other form the boxes seem to have, and why; empty if the form they were read in is plausible.
 
     Args:

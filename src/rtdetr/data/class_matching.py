@@ -64,7 +64,7 @@ def assign_ids(categories: Iterable[Category], id_of_name: dict[str, int]) -> Ca
 
 
 def _are_ids(categories: Categories, own: Categories) -> bool:
-    """Return whether the classes are those of a model without names whose outputs are category ids of the dataset."""
+    """Return whether the classes are those of a model without names, and its outputs are the dataset's category ids."""
     count = len(categories)
     if categories == Categories.of_ids(count):
         return True
@@ -77,8 +77,8 @@ def _named_by_id(own: Categories, count: int, file: Path) -> Categories:
         named = own.by_id(count)
     except InputError as error:
         raise DatasetError(
-            f"{file}: {error}: a model whose outputs are category ids has none for it, and published code trains such "
-            "objects as background. Evaluate the model on the data it was trained on"
+            f"{file}: {error}. The outputs of the model are category ids, so it cannot detect this class: published "
+            "code trains such objects as background. Evaluate the model on the data it was trained on"
         ) from None
     unused = count - len(own)
     _log.info("the model's outputs are category ids of %s; %d %s not used by any class", file, unused, are(unused))
@@ -99,7 +99,7 @@ def _refuse(annotations: Annotations, names: list[str], file: Path) -> NoReturn:
     )
     problem = f"expected the {counted(len(names), 'class')} of the model, got {len(own)}"
     if len(own) == len(names):
-        problem = f"its {counted(len(own), 'class')} are not those of the model"
+        problem = f"its {counted(len(own), 'class')} differ from those of the model"
     raise DatasetError(
         f"{file}: {problem}{of_voc};"
         f"{';'.join(filter(None, lists))}. Use a model trained on these classes, or give the classes the same "

@@ -28,8 +28,16 @@ import numpy as np
 
 from rtdetr.categories import Category
 from rtdetr.data.annotations import LARGEST
-from rtdetr.data.coco_rows import LEFT_OUT, Rows, is_id, no_list
-from rtdetr.data.coco_values import NAMESAKE, NO_SIZE, OTHER_BOXES, box_of, is_box, named, unused_namesakes
+from rtdetr.data.coco_rows import EXCLUDING_KINDS, Rows, is_id, missing_list_message
+from rtdetr.data.coco_values import (
+    DUPLICATE_CLASS,
+    NO_SIZE,
+    OTHER_BOXES,
+    box_of,
+    ids_by_name,
+    is_box,
+    unused_duplicate_classes,
+)
 from rtdetr.data.image_paths import locate
 from rtdetr.data.records import UNKNOWN, ImageRecord, Part
 from rtdetr.errors import DatasetError, InputError
@@ -62,7 +70,7 @@ def read_coco(file: Path, images_dir: Path) -> Part:
     if problem:  # the doctor shows it only if no other problem does, see below
         part.problem("wrong-value", file=file.name, detail=problem, error=f"{file}: {problem}", is_shown=False)
     if not isinstance(document, dict) or not isinstance(document.get("images"), list):
-        raise DatasetError(f"{file}: {problem or no_list(document, 'images')}")
+        raise DatasetError(f"{file}: {problem or missing_list_message(document, 'images')}")
     images, annotations, categories = (Rows(part, document, kind) for kind in ("images", "annotations", "categories"))
     part.num_listed_images, part.num_listed_boxes = len(images.listed), len(annotations.listed)
     label_of_id = _read_categories(part, categories, annotations)
@@ -119,12 +127,14 @@ def _read_categories(part: Part, rows: Rows, annotations: Rows) -> dict[Any, int
         rows.note(position, "duplicate-id", rows.same_id)
         rows.bad.add(position)
     names = rows.column("name", {str}, "a class name")
-    classes = [(ids[position], names[position]) for position in rows.sound()]
-    unused = unused_namesakes(classes, annotations.rows)
-    rows.forms.update({NAMESAKE: len(unused)} if unused else {})
+    classes = [(ids[position], names[position]) for position in rows.valid_positions()]
+    unused = unused_duplicate_classes(classes, annotations.rows)
+    rows.forms.update({DUPLICATE_CLASS: len(unused)} if unused else {})
     label_of_id: dict[Any, int] = {}
     label_of_name: dict[str, int] = {}
-    kept = [(position, ids[position], names[position]) for position in rows.sound() if ids[position] not in unused]
+    kept = [
+        (position, ids[position], names[position]) for position in rows.valid_positions() if ids[position] not in unused
+    ]
     for position, _, name in kept:
         if name in label_of_name:
             rows.note(position, "same-class-name", f"has the name {name!r} of another category; names must differ")
@@ -147,7 +157,7 @@ def _read_images(part: Part, rows: Rows) -> dict[Any, int]:
     ambiguous: set[Any] = set()
     for position in rows.repeated(ids):
         if not first:
-            first = {ids[one]: one for one in reversed(rows.sound())}
+            first = {ids[one]: one for one in reversed(rows.valid_positions())}
         detail = "is listed again under the same id"
         if names[position] == names[first[ids[position]]]:
             part.num_listed_images -= 1  # a copy
@@ -166,7 +176,7 @@ def _read_images(part: Part, rows: Rows) -> dict[Any, int]:
                 rows.note(position, "unreadable-entry", f"has file_name {name!r}; expected a file name")
     sizes = _sizes(rows)
     image_of_id: dict[Any, int] = {}
-    for position in rows.sound():
+    for position in rows.valid_positions():
         if ids[position] in ambiguous:
             image_of_id[ids[position]] = _AMBIGUOUS
         else:
@@ -208,7 +218,7 @@ def _read_boxes(part: Part, rows: Rows, image_of_id: dict[Any, int], label_of_id
         unknown="unknown-image",
         explanation="'images' has no image with this id. To drop such annotations, use --bad-boxes drop (Python: "
         "on_bad_box='drop')",
-        of_name=lambda: named((image.file_name, image.image_id) for image in part.images),
+        of_name=lambda: ids_by_name((image.file_name, image.image_id) for image in part.images),
     )
     rows.images = images = [_NO_IMAGE if i in rows.bad else image_of_id[number] for i, number in enumerate(image_ids)]
     for position in [i for i, image in enumerate(images) if image == _AMBIGUOUS] if _AMBIGUOUS in images else ():
@@ -220,16 +230,20 @@ def _read_boxes(part: Part, rows: Rows, image_of_id: dict[Any, int], label_of_id
         label_of_id,
         unknown="unknown-class",
         explanation=f"'categories' lists {reprlib.repr([category.id for category in part.categories])}",
-        of_name=lambda: named((category.name, category.id) for category in part.categories),
+        of_name=lambda: ids_by_name((category.name, category.id) for category in part.categories),
     )
     areas, boxes = _areas(rows), _boxes(part, rows)
     crowds = rows.column("iscrowd", {int, bool}, "0 or 1", default=0, kind=lambda _: "wrong-value")
-    part.box_images = np.array(rows.kept(images), dtype=np.int64)
-    part.labels = np.array([label_of_id.get(number, UNKNOWN) for number in rows.kept(class_ids)], dtype=np.int64)
-    part.boxes_xywh = np.array(rows.kept(boxes), dtype=np.float64).reshape(-1, 4)
-    part.areas = np.array(rows.kept(areas), dtype=np.float64)
-    part.iscrowd = np.array([type(crowd) in (int, bool) and crowd != 0 for crowd in rows.kept(crowds)], dtype=bool)
-    part.box_name, part.box_where = rows.namers()
+    part.box_images = np.array(rows.of_valid_rows(images), dtype=np.int64)
+    part.labels = np.array(
+        [label_of_id.get(number, UNKNOWN) for number in rows.of_valid_rows(class_ids)], dtype=np.int64
+    )
+    part.boxes_xywh = np.array(rows.of_valid_rows(boxes), dtype=np.float64).reshape(-1, 4)
+    part.areas = np.array(rows.of_valid_rows(areas), dtype=np.float64)
+    part.iscrowd = np.array(
+        [type(crowd) in (int, bool) and crowd != 0 for crowd in rows.of_valid_rows(crowds)], dtype=bool
+    )
+    part.box_name, part.box_where = rows.row_namers()
 
 
 def _references(
@@ -251,12 +265,12 @@ def _references(
             return "unreadable-entry"
         if value in known:
             return "wrong-id"
-        return unknown if unknown not in LEFT_OUT else "unreadable-entry"
+        return unknown if unknown not in EXCLUDING_KINDS else "unreadable-entry"
 
     values = rows.integers(key, "an integer, or a name that only one entry has", kind=kind, named=of_name)
     if not rows.bad and known.keys() >= set(values):
         return values
-    for position in rows.sound():
+    for position in rows.valid_positions():
         value = values[position]
         if type(value) is int and abs(value) < 2**63 and value not in known:
             rows.note(position, unknown, f"has {key} {rows.rows[position][key]}, which does not exist: {explanation}")

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from rtdetr.data.coco_values import OTHER_NAMES, OTHER_NUMBERS, READ, WITHOUT_ID
 from rtdetr.data.records import Part
 
-LEFT_OUT = ("unreadable-entry", "unknown-image")  # kinds of problem that exclude a row
+EXCLUDING_KINDS = ("unreadable-entry", "unknown-image")  # kinds of problem that exclude a row
 _NOUNS = {"images": "image", "annotations": "annotation", "categories": "category"}
 _MISSING = object()
 _T = TypeVar("_T")
@@ -40,7 +40,7 @@ class Rows:
         self.listed: list[Any] = found if isinstance(found, list) else []
         self.rows: list[dict[str, Any]] = self.listed
         self._places: Sequence[int] = range(len(self.listed))
-        file, error = part.source, f"{part.source}: {no_list(document, kind)}"
+        file, error = part.source, f"{part.source}: {missing_list_message(document, kind)}"
         if not isinstance(found, list):
             part.problem("unreadable-entry", file=file.name, detail=f"'{kind}' is not a list", error=error)
         elif not set(map(type, found)) <= {dict}:
@@ -54,23 +54,25 @@ class Rows:
             error = f"{file}: '{kind}' is empty; expected at least one entry"
             part.problem("unreadable-entry", file=file.name, error=error, is_shown=False)
 
-    def sound(self) -> Sequence[int]:
+    def valid_positions(self) -> Sequence[int]:
         """Return the positions of the rows that are not excluded."""
         everything = range(len(self.rows))
         return [position for position in everything if position not in self.bad] if self.bad else everything
 
-    def kept(self, values: list[_T]) -> list[_T]:
+    def of_valid_rows(self, values: list[_T]) -> list[_T]:
         """Return the values of the rows that are not excluded."""
-        return [values[position] for position in self.sound()] if self.bad else values
+        return [values[position] for position in self.valid_positions()] if self.bad else values
 
     def name(self, position: int) -> str:
         """Return the name of a row in messages."""
         return _name(self._noun, self._places[position], self.rows[position].get("id"))
 
-    def namers(self) -> tuple[Callable[[int], str], Callable[[int], str]]:
+    def row_namers(self) -> tuple[Callable[[int], str], Callable[[int], str]]:
         """Return functions that name the rows, for the doctor and for training, without keeping the file in memory."""
-        file, noun, places = self._part.source, self._noun, self.kept(list(self._places))
-        ids, image_ids = (self.kept([row.get(key, _MISSING) for row in self.rows]) for key in ("id", "image_id"))
+        file, noun, places = self._part.source, self._noun, self.of_valid_rows(list(self._places))
+        ids, image_ids = (
+            self.of_valid_rows([row.get(key, _MISSING) for row in self.rows]) for key in ("id", "image_id")
+        )
 
         def name(row: int) -> str:
             return _name(noun, places[row], ids[row])
@@ -89,7 +91,7 @@ class Rows:
         """
         if position in self.bad:
             return
-        if kind in LEFT_OUT:
+        if kind in EXCLUDING_KINDS:
             self.bad.add(position)
         row, name = self.rows[position], self.name(position)
         image = self.images[position] if self.images else -1
@@ -129,7 +131,7 @@ class Rows:
         values = [row.get(key, default) for row in self.rows]
         if named is not None and str in map(type, values):
             ids = named()
-            names = sum(type(value) is str and value in ids for value in self.kept(values))
+            names = sum(type(value) is str and value in ids for value in self.of_valid_rows(values))
             values = [ids.get(value, value) if type(value) is str else value for value in values]
             self.forms.update({OTHER_NAMES[key]: names} if names else {})
         if set(map(type, values)) <= types:
@@ -137,7 +139,7 @@ class Rows:
         if key in READ:
             written, values = values, [value if type(value) in types else READ[key](value) for value in values]
             changed = [new is not old for new, old in zip(values, written, strict=True)]
-            read = sum(self.kept(changed))
+            read = sum(self.of_valid_rows(changed))
             self.forms.update({OTHER_NUMBERS: read} if read else {})
         for position, value in enumerate(values):
             if type(value) not in types and (wrong is None or position not in wrong):
@@ -173,7 +175,7 @@ class Rows:
         ids = self.integers(
             "id", "an integer", kind=lambda value: "wrong-id" if is_id(value) else "unreadable-entry", optional=optional
         )
-        missing = sum(value is None for value in self.kept(ids))
+        missing = sum(value is None for value in self.of_valid_rows(ids))
         self.forms.update({WITHOUT_ID: missing} if missing else {})
         return ids
 
@@ -183,7 +185,7 @@ class Rows:
             return []
         seen: set[Any] = set()
         repeated = []
-        for position in self.sound():
+        for position in self.valid_positions():
             number = ids[position]
             if number in seen:
                 repeated.append(position)
@@ -192,7 +194,7 @@ class Rows:
         return repeated
 
 
-def no_list(document: Any, kind: str) -> str:
+def missing_list_message(document: Any, kind: str) -> str:
     """Return the message for a file that lacks one of its lists."""
     is_missing = not isinstance(document, dict) or document.get(kind) is None
     return (

@@ -37,7 +37,7 @@ OTHER_BOXES = {
 _XYWH = (("x", "y", "width", "height"), ("x", "y", "w", "h"), ("left", "top", "width", "height"))
 _CORNERS = (("x1", "y1", "x2", "y2"), ("xmin", "ymin", "xmax", "ymax"), ("left", "top", "right", "bottom"))
 WITHOUT_ID = "annotations without an id"
-NAMESAKE = "classes without objects omitted because another class has the same name"
+DUPLICATE_CLASS = "classes without objects omitted because another class has the same name"
 NO_SIZE = "images without width and height, which are read from the image files"
 EXPECTED_BOX = "expected 4 numbers [x, y, width, height] in pixels"
 
@@ -49,7 +49,7 @@ class Box(NamedTuple):
     form: str
 
 
-def whole(value: Any) -> Any:
+def to_integer(value: Any) -> Any:
     """Return the integer that a value such as 12, 12.0, "12" or "12.0" stands for; any other value unchanged."""
     if isinstance(value, str):
         found = _WHOLE.fullmatch(value.strip())
@@ -57,7 +57,7 @@ def whole(value: Any) -> Any:
     return int(value) if type(value) is float and abs(value) <= _EXACT and value.is_integer() else value
 
 
-def number(value: Any) -> Any:
+def to_number(value: Any) -> Any:
     """Return the number that a value such as 1.5, "1.5" or "1,5" stands for; any other value unchanged."""
     if not isinstance(value, str):
         return value
@@ -66,15 +66,15 @@ def number(value: Any) -> Any:
     return float(text) if _NUMBER.fullmatch(text) else value
 
 
-def named(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+def ids_by_name(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """Return the id per name, for names that are unique and cannot be read as an id themselves."""
     ids: dict[str, set[Any]] = {}
     for name, number in pairs:
         ids.setdefault(name, set()).add(number)
-    return {name: found.pop() for name, found in ids.items() if len(found) == 1 and isinstance(whole(name), str)}
+    return {name: found.pop() for name, found in ids.items() if len(found) == 1 and isinstance(to_integer(name), str)}
 
 
-def unused_namesakes(classes: Sequence[tuple[Any, str]], annotations: Iterable[Any]) -> set[Any]:
+def unused_duplicate_classes(classes: Sequence[tuple[Any, str]], annotations: Iterable[Any]) -> set[Any]:
     """Return the ids of classes that can be omitted: without objects, and another class keeps the name.
 
     Roboflow lists the supercategory as a class too: "fish" for the only class "fish".
@@ -90,7 +90,7 @@ def unused_namesakes(classes: Sequence[tuple[Any, str]], annotations: Iterable[A
     if not shared:
         return set()
     values = (row.get("category_id") for row in annotations if isinstance(row, dict))
-    used = {whole(value) for value in values if isinstance(value, int | float | str)}
+    used = {to_integer(value) for value in values if isinstance(value, int | float | str)}
     unused: set[Any] = set()
     for ids in shared.values():
         free = [class_id for class_id in ids if class_id not in used]
@@ -98,21 +98,21 @@ def unused_namesakes(classes: Sequence[tuple[Any, str]], annotations: Iterable[A
     return unused
 
 
-def flag(value: Any) -> Any:
+def to_flag(value: Any) -> Any:
     """Return 0 or 1 (or a bool) for a flag, 0 for null; any other value unchanged."""
     if isinstance(value, str):
-        return _WORDS.get(value.strip().lower(), whole(value))
-    return 0 if value is None else whole(value)
+        return _WORDS.get(value.strip().lower(), to_integer(value))
+    return 0 if value is None else to_integer(value)
 
 
 READ = {
-    "id": whole,
-    "image_id": whole,
-    "category_id": whole,
-    "width": whole,
-    "height": whole,
-    "iscrowd": flag,
-    "area": number,
+    "id": to_integer,
+    "image_id": to_integer,
+    "category_id": to_integer,
+    "width": to_integer,
+    "height": to_integer,
+    "iscrowd": to_flag,
+    "area": to_number,
 }
 
 
@@ -154,10 +154,10 @@ def box_of(row: dict[str, Any], size_wh: tuple[int, int] | None) -> Box:
 def _numbers_of(box: Any) -> list[Any] | None:
     """Return the numbers of a box written as a list, or as an object with known keys."""
     if type(box) is list:
-        return list(map(number, box))
+        return list(map(to_number, box))
     if not isinstance(box, dict):
         return None
-    values = {str(key).lower(): number(value) for key, value in box.items()}
+    values = {str(key).lower(): to_number(value) for key, value in box.items()}
     if len(values) < len(box):
         return None  # repeated key, as in {"x": 1, "X": 2}
     keys = next((keys for keys in (*_XYWH, *_CORNERS) if set(keys) == values.keys()), None)
@@ -191,7 +191,7 @@ def _box_around(segmentation: Any, size_wh: tuple[int, int] | None) -> list[int 
         polygons = [polygons]  # a single polygon
     points: list[Any] = []
     for polygon in polygons:
-        values = [number(value) for value in polygon] if isinstance(polygon, list) else []
+        values = [to_number(value) for value in polygon] if isinstance(polygon, list) else []
         if len(values) < 6 or len(values) % 2 or not _are_pixels(values):
             raise ValueError(
                 f"has no 'bbox' and the segmentation {reprlib.repr(segmentation)}; expected polygons "
@@ -209,9 +209,9 @@ def _are_pixels(values: Sequence[Any]) -> bool:
 def _box_of_mask(mask: dict[str, Any], size_wh: tuple[int, int] | None) -> list[int | float]:
     """Return the box around a mask {"size": [height, width], "counts": alternating runs of 0 and 1, by column}."""
     size, counts = mask.get("size"), mask.get("counts")
-    sides = [whole(side) for side in size] if isinstance(size, list) else []
+    sides = [to_integer(side) for side in size] if isinstance(size, list) else []
     runs = _decoded(counts) if isinstance(counts, str) else counts
-    runs = [whole(run) for run in runs] if isinstance(runs, list) else []
+    runs = [to_integer(run) for run in runs] if isinstance(runs, list) else []
     if len(sides) != 2 or not runs or set(map(type, [*sides, *runs])) != {int} or min(*sides, *runs, 0) < 0:
         raise ValueError("has no 'bbox' and an invalid mask; expected {'size': [height, width], 'counts': run lengths}")
     height, width = sides

@@ -105,7 +105,7 @@ class DetectionDataset:
         Args:
             images_dir: folder of the images.
             annotations_file: COCO JSON file.
-            categories: class list of a trained model, whose labels are used then; see `with_categories`.
+            categories: class list of a trained model, to use its labels; see `with_categories`.
             on_bad_box: what to do with boxes that have no area inside their image: "error" or "drop".
 
         Raises:

@@ -18,10 +18,10 @@ from rtdetr.text_files import read_text
 from rtdetr.wording import are, counted, listed
 
 _CLASSES = ("classes.txt", "obj.names", "labels.txt", "names.txt")  # written by YOLO tools
-_MOST_FOLDERS = 200
+_MAX_FOLDERS = 200
 
 
-def what_is_there(root: Path) -> str:
+def describe_contents(root: Path) -> str:
     """Return the end of a sentence about datasets below a folder, or about its annotation files; empty if none."""
     if _is_dataset(root):  # without the requested split
         return ""
@@ -48,7 +48,7 @@ def _folders(root: Path) -> Iterator[Path]:
     """Yield a folder and its subfolders, breadth first."""
     queue, seen = deque([root]), 0
     finder = LabelFiles()
-    while queue and seen < _MOST_FOLDERS:
+    while queue and seen < _MAX_FOLDERS:
         folder = queue.popleft()
         seen += 1
         yield folder

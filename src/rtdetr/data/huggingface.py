@@ -102,7 +102,7 @@ def _name(table: Any) -> str:
     return f"table {getattr(info, 'dataset_name', None) or ''}".rstrip()
 
 
-class _Thing(NamedTuple):
+class _TableObject(NamedTuple):
     """One object of a row."""
 
     row: int
@@ -117,7 +117,7 @@ def _read(table: Any, images: _Images, name: str, on_bad_image: str) -> tuple[Ob
     """Return everything but the images in row order, a function that names an object in messages, and a note."""
     stated = [column for column in ("image_id", "width", "height") if column in table.column_names]
     rows = list(table.select_columns(["objects", *stated]))
-    things = [thing for number, row in enumerate(rows) for thing in _things(row["objects"], number, name)]
+    things = [thing for number, row in enumerate(rows) for thing in _table_objects(row["objects"], number, name)]
 
     def where(position: int) -> str:
         thing = things[position]
@@ -137,7 +137,7 @@ def _read(table: Any, images: _Images, name: str, on_bad_image: str) -> tuple[Ob
         categories=categories,
         image_ids=_image_ids(rows),
         file_names=[f"row {number}" for number in range(len(rows))],
-        sizes_wh=sizes.holding(boxes_xywh, image_of_box),
+        sizes_wh=sizes.enlarged_to_boxes(boxes_xywh, image_of_box),
         image_of_box=image_of_box,
         boxes_xywh=boxes_xywh,
         labels=np.array([label_of_value[thing.category] for thing in things], dtype=np.int64),
@@ -147,7 +147,7 @@ def _read(table: Any, images: _Images, name: str, on_bad_image: str) -> tuple[Ob
     return objects, where, sizes.note
 
 
-def _things(objects: Any, row: int, name: str) -> list[_Thing]:
+def _table_objects(objects: Any, row: int, name: str) -> list[_TableObject]:
     """Return the objects of a row, stored as a mapping of lists or a list of mappings."""
     if isinstance(objects, Mapping):
         columns = {key: list(values) for key, values in objects.items() if isinstance(values, Sequence | np.ndarray)}
@@ -170,10 +170,10 @@ def _things(objects: Any, row: int, name: str) -> list[_Thing]:
             f"has {counted(len(boxes), 'box')}, but {counted(len(values), 'category')}; expected one per box",
         )
     numbers = range(1, len(boxes) + 1)
-    return [_Thing(row, *thing) for thing in zip(numbers, boxes, values, areas, crowds, strict=True)]
+    return [_TableObject(row, *thing) for thing in zip(numbers, boxes, values, areas, crowds, strict=True)]
 
 
-def _categories(feature: Any, things: list[_Thing], name: str) -> tuple[Categories, dict[Any, int]]:
+def _categories(feature: Any, things: list[_TableObject], name: str) -> tuple[Categories, dict[Any, int]]:
     """Return the classes, and the label per category value of the table."""
     names = getattr(_category_feature(feature), "names", None)
     if names:
@@ -222,7 +222,7 @@ def _size(row: dict[str, Any], number: int, images: _Images) -> tuple[int, int] 
         return InputError(f"row {number}: {error}")
 
 
-def _box(thing: _Thing, where: str) -> list[float]:
+def _box(thing: _TableObject, where: str) -> list[float]:
     try:
         box = [float(value) for value in thing.box]
     except (TypeError, ValueError, OverflowError):
@@ -232,7 +232,7 @@ def _box(thing: _Thing, where: str) -> list[float]:
     return box
 
 
-def _area(thing: _Thing, where: str) -> float:
+def _area(thing: _TableObject, where: str) -> float:
     if thing.area is None:
         return np.nan
     try:

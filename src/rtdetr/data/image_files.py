@@ -23,14 +23,14 @@ BAD_IMAGES = (
     " 'rtdetr data check' finds every such image, and --fix writes a copy without them; 'train' and 'evaluate' skip "
     "them with --bad-images skip (Python: open_dataset(..., on_bad_image='skip'))"
 )
-STAND_IN_WH = (640, 640)  # size assumed for an unreadable image
+PLACEHOLDER_WH = (640, 640)  # size assumed for an unreadable image
 _THREADS = 8  # opening a file on a network drive is mostly waiting
 
 
 class Sizes(NamedTuple):
     """Width and height of images after EXIF rotation.
 
-    sizes_wh: int64 (n, 2), pixels; `STAND_IN_WH` for an unreadable image.
+    sizes_wh: int64 (n, 2), pixels; `PLACEHOLDER_WH` for an unreadable image.
     unread: positions of unreadable images.
     note: a warning about these, in one line; empty if there are none.
     """
@@ -57,13 +57,13 @@ class Sizes(NamedTuple):
             what = f"{are(missing)} missing" if missing else "cannot be read"
             hint = BAD_IMAGES if on_bad_image == "error" else ""
             raise DatasetError(f"{source}: {count} {what}: {sentence(first)}{hint}")
-        known = [STAND_IN_WH if isinstance(size, InputError) else size for size in sizes]
+        known = [PLACEHOLDER_WH if isinstance(size, InputError) else size for size in sizes]
         bad = [failed[i] for i in failed if i not in missing]  # missing files are reported when they are located
         count = f"{len(bad)} of {counted(len(sizes), 'image')}"
         note = f"{source}: {count} cannot be read and {are(bad)} skipped: {sentence(bad[0])}" if bad else ""
         return cls(np.array(known, dtype=np.int64).reshape(-1, 2), list(failed), note)
 
-    def holding(self, boxes_xywh: np.ndarray, image_of_box: np.ndarray) -> np.ndarray:
+    def enlarged_to_boxes(self, boxes_xywh: np.ndarray, image_of_box: np.ndarray) -> np.ndarray:
         """Return the sizes; assumed ones are enlarged to contain the boxes (m, 4), pixels, of their image."""
         sizes_wh, unread = self.sizes_wh.copy(), np.isin(image_of_box, self.unread)
         corners = np.ceil(boxes_xywh[unread, :2] + boxes_xywh[unread, 2:]).astype(np.int64)
@@ -95,7 +95,7 @@ def _size_or_error(path: str) -> tuple[int, int] | InputError:
 
 
 def sentence(error: object) -> str:
-    """Return an image error as a sentence, without the suggestion of a similar file name, which is no help here."""
+    """Return an image error as a sentence, without the suggestion of a similar file name."""
     return f"{str(error).partition(' Did you mean ')[0].rstrip('.')}."
 
 

@@ -95,7 +95,7 @@ def locate(names: Sequence[str], images_dir: Path, *, annotations_dir: Path) -> 
     if not absent:
         return located
     missing = set(absent)
-    right = {os.path.dirname(decoded(name)) for i, name in enumerate(names) if i not in missing}
+    right = {os.path.dirname(decode_name(name)) for i, name in enumerate(names) if i not in missing}
     finder = _Finder(images_dir, annotations_dir, right)
     for i in absent:
         found = finder.find(names[i])
@@ -116,9 +116,9 @@ def _refuse_shared(located: Located, listed: Sequence[str]) -> None:
         return
     names_of = defaultdict(dict[str, int])
     for i, name in enumerate(located.names):
-        names_of[os.path.normpath(name)].setdefault(decoded(listed[i]), i)
+        names_of[os.path.normpath(name)].setdefault(decode_name(listed[i]), i)
     for i in sorted(guessed):
-        others = [name for name in names_of[os.path.normpath(located.names[i])] if name != decoded(listed[i])]
+        others = [name for name in names_of[os.path.normpath(located.names[i])] if name != decode_name(listed[i])]
         if others:
             located.ambiguous[i] = f"{located.names[i]} as {listed[i]!r}", f"as {others[0]!r}, which is also listed"
     for i in guessed & set(located.ambiguous):
@@ -143,12 +143,12 @@ class _Finder:
 
     def find(self, name: str) -> list[tuple[str, str]]:
         """Return the matching names and how each was found: none, one, or several if ambiguous."""
-        for form, way in forms(name):
+        for form, way in path_forms(name):
             for folder in (self._images_dir, self._annotations_dir):
                 path = os.path.join(folder, form)
                 if self._exists(path):
                     return [(self._name(path), way if folder == self._images_dir else way or ANNOTATIONS)]
-        written, last = os.path.split(decoded(name))
+        written, last = os.path.split(decode_name(name))
         own = os.path.normpath(os.path.join(self._images_dir, written)) if written in self._right else None
         for key, files, way in ((composed, self._files, NAME), (_fold, self._folded, CASE)):
             found = files.get(key(last), [])
@@ -190,18 +190,18 @@ class _Finder:
         return files
 
 
-def forms(name: str) -> Iterator[tuple[str, str]]:
+def path_forms(name: str) -> Iterator[tuple[str, str]]:
     """Yield a path as written and in the forms that it may stand for, each with how it was derived (first: empty)."""
     yield name, ""
     slashed = name.replace("\\", "/")
     if slashed != name:
         yield slashed, SLASH
-    plain = decoded(name)
+    plain = decode_name(name)
     if plain not in (name, slashed):
         yield plain, DECODED
 
 
-def decoded(name: str) -> str:
+def decode_name(name: str) -> str:
     """Return a path with / between its parts and without URL scheme and encoding."""
     path = name.replace("\\", "/")
     scheme, divider, _ = path.partition("://")

@@ -24,7 +24,7 @@ from rtdetr.files import cache_dir, write_atomically
 
 _log = logging.getLogger(__name__)
 _VERSION = 6  # raise it whenever a reader returns different columns for the same files
-_LEAST_ROWS = 20_000  # images and boxes; fewer are read in about a second
+_MIN_ROWS = 20_000  # images and boxes; fewer are read in about a second
 _DIGEST_SIZE = 32
 _COLUMNS = [
     name for name in Annotations._fields if name not in ("categories", "notes", "implied", "inputs_known")
@@ -48,7 +48,7 @@ def read_cached(found: Found, *, on_bad: OnBad) -> Annotations:
     start = time.monotonic()
     annotations = to_annotations(found.read(), on_bad)
     rows = len(annotations.image_ids) + len(annotations.labels)
-    if rows >= _LEAST_ROWS and annotations.inputs_known:
+    if rows >= _MIN_ROWS and annotations.inputs_known:
         _log.info("read %s in %.1f s", found.annotations_file, time.monotonic() - start)
         _save(file, fingerprint, annotations)
     return annotations

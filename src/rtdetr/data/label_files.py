@@ -8,9 +8,9 @@ The labels of images/train/a.png are searched for in these usual places; the fir
 In both, a.png.txt is also accepted, the suffix and the folders can have any case, and names can have either Unicode
 form (some systems decompose "é" into two characters). The case of the name itself must match.
 
-A label file is *near* an image if it has the image's name, ignoring case, belongs to no image file, and is in one of
-the first 1,000 folders, breadth first, below the folder of the dataset. Hidden folders and `runs`, the results of
-training and detection, are skipped.
+A label file is *misplaced* if it has the name of an image without labels, ignoring case, belongs to no image file, and
+is in one of the first 1,000 folders, breadth first, below the folder of the dataset. Hidden folders and `runs`, the
+results of training and detection, are skipped.
 
 Each folder is listed once, and there are no queries per image: on a network drive each takes milliseconds.
 """
@@ -28,9 +28,9 @@ from rtdetr.data.image_files import is_image_name
 from rtdetr.errors import DatasetError
 from rtdetr.images.files import is_hidden
 
-MOST_UNLABELED = 0.05  # share of images without a label file that count as background without a warning
+MAX_UNLABELED = 0.05  # share of images without a label file that count as background without a warning
 _FEW = 100  # files that are read before their images are searched for
-_MOST_FOLDERS = 1000  # to search for labels in unusual places
+_MAX_FOLDERS = 1000  # to search for labels in unusual places
 _RESULTS = "runs"
 _NO_FOLDER = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL}
 _IMAGES, _LABELS = "images", "labels"
@@ -71,7 +71,7 @@ class Listing:
         return names
 
     @cached_property
-    def claims(self) -> set[str]:
+    def label_stems(self) -> set[str]:
         """Composed names without suffix that labels of the images in the folder can have."""
         parts = (composed(name).rpartition(".") for name in self.names)
         images = [(stem, stem + dot + suffix) for stem, dot, suffix in parts if stem and _is_image(suffix)]
@@ -91,7 +91,7 @@ class Listing:
         key = _key(name)
         return key if key in self.names else self._by_key.get(key)
 
-    def alike(self, name: str) -> list[str]:
+    def same_names(self, name: str) -> list[str]:
         """Return the names that are equal ignoring case and Unicode form, the exact name first."""
         if self.is_hidden:
             return [name]
@@ -159,31 +159,32 @@ class LabelFiles:
         if not paths:
             return []
         claims = [
-            self.listing(place).claims for place in [*self._counterparts(folder, self._labels, self._images), folder]
+            self.listing(place).label_stems
+            for place in [*self._counterparts(folder, self._labels, self._images), folder]
         ]
         stems = [composed(path[len(folder) :].lstrip(os.sep)[: -len(self.suffix)]) for path in paths]
         return [path for path, stem in zip(paths, stems, strict=True) if not any(stem in known for known in claims)]
 
-    def stray(self, roots: Iterable[str], *, is_label: Callable[[str], bool]) -> Iterator[str]:
+    def find_without_image(self, roots: Iterable[str], *, is_label: Callable[[str], bool]) -> Iterator[str]:
         """Yield the paths of label files without an image, from folders where `of` found labels or would search.
 
         Args:
             roots: image folders, searched with all subfolders, and their label folders, even if the images are gone.
             is_label: returns whether a file is a label file, by its content.
         """
-        for place in sorted(self.below(roots) | set(self._found)):
+        for place in sorted(self.with_subfolders(roots) | set(self._found)):
             paths = self.files_in(place, but=self._found.get(place, frozenset()))
             are_few = len(paths) <= _FEW  # such as classes.txt, for which no folder of images is worth listing
             stray = self._unclaimed(place, list(filter(is_label, paths)) if are_few else paths)
             yield from stray if are_few else filter(is_label, stray)
 
-    def below(self, roots: Iterable[str]) -> set[str]:
+    def with_subfolders(self, roots: Iterable[str]) -> set[str]:
         """Return image folders, their label folders, and all subfolders of these."""
         roots = list(roots)
         labels = (place for root in roots for place in self._counterparts(root, self._images, self._labels))
         return set(self._walk(itertools.chain(roots, labels)))
 
-    def near(self, images: Sequence[str], roots: Iterable[str]) -> dict[str, str]:
+    def find_misplaced(self, images: Sequence[str], roots: Iterable[str]) -> dict[str, str]:
         """Return, per image without a label, a file with its name that belongs to no other image.
 
         Args:
@@ -211,7 +212,7 @@ class LabelFiles:
 
     def _walk(self, roots: Iterable[str]) -> Iterator[str]:
         queue, seen = deque(sorted(roots)), set()
-        while queue and len(seen) < _MOST_FOLDERS:
+        while queue and len(seen) < _MAX_FOLDERS:
             folder = queue.popleft()
             if folder in seen:
                 continue
@@ -233,7 +234,7 @@ class LabelFiles:
     def _like(self, base: str, parts: Sequence[str]) -> list[str]:
         found = [base]
         for part in parts:
-            found = [os.path.join(parent, name) for parent in found for name in self.listing(parent).alike(part)]
+            found = [os.path.join(parent, name) for parent in found for name in self.listing(parent).same_names(part)]
         return found
 
 

@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader
 from rtdetr.config import Recipe
 from rtdetr.data.batches import SHARED_MEMORY, Batch, BatchBuilder, BatchKey, BatchSampler
 from rtdetr.data.dataset import DetectionDataset
-from rtdetr.data.mosaic import NUM_TILES, mix
+from rtdetr.data.mosaic import NUM_TILES, mixup
 from rtdetr.data.pipelines import Pipeline, check_pipeline
 from rtdetr.data.sampling import repeat_factors
 from rtdetr.data.schedule import largest_size_hw, plan
@@ -38,7 +38,7 @@ from rtdetr.errors import ConfigError, RTDETRError, TrainingError
 from rtdetr.structures import Target
 
 _log = logging.getLogger(__name__)
-_DISMISSAL = getattr(signal, "SIGUSR1", signal.SIGTERM)  # ends a worker after its loader was deleted
+_EXIT_SIGNAL = getattr(signal, "SIGUSR1", signal.SIGTERM)  # ends a worker after its loader was deleted
 TrainBatch = tuple[Float[Tensor, "b c h w"], list[Target]]
 
 
@@ -113,19 +113,19 @@ class TrainLoader:
                 self._builder,
                 sampler=self._sampler,
                 batch_size=None,  # an item is a batch already
-                collate_fn=_unchanged,
+                collate_fn=_identity,
                 num_workers=num_workers,
                 persistent_workers=num_workers > 0,
                 multiprocessing_context=_start_method() if num_workers else None,
                 pin_memory=self._device.type == "cuda",
                 generator=torch.Generator(),  # otherwise DataLoader draws from the global one
-                worker_init_fn=_leave_signals_to_the_main_process,
+                worker_init_fn=_ignore_stop_signals,
             )
         self._warned = False  # about full shared memory
         self._workers: list[BaseProcess] = []
         if num_workers:
             atexit.register(_end_workers, weakref.ref(self._loader))
-            weakref.finalize(self, _dismiss, self._workers).atexit = False
+            weakref.finalize(self, _end_orphaned_workers, self._workers).atexit = False
 
     def set_epoch(self, epoch: int, *, start_batch: int = 0) -> None:
         """Choose the next epoch, counted from 0, and how many of its batches to skip."""
@@ -176,7 +176,7 @@ class TrainLoader:
                 raise
             with contextlib.suppress(RuntimeError):  # PyTorch reports the dead worker again
                 _end_workers(weakref.ref(self._loader))
-            raise TrainingError(_lost_worker(str(error))) from None
+            raise TrainingError(_lost_worker_message(str(error))) from None
 
     def _finish(self, batch: Batch) -> TrainBatch:
         """Move a batch to the device and do the steps that are cheaper there."""
@@ -193,7 +193,7 @@ class TrainLoader:
         images = images.float().div_(255)
         objects = zip(labels.split(batch.counts), boxes.split(batch.counts), strict=True)
         targets = [Target(labels=one, boxes=four) for one, four in objects]
-        return (images, targets) if batch.mix_share is None else mix(images, targets, share=batch.mix_share)
+        return (images, targets) if batch.mix_share is None else mixup(images, targets, share=batch.mix_share)
 
 
 def _start_method() -> str | None:
@@ -203,7 +203,7 @@ def _start_method() -> str | None:
     return "fork"
 
 
-def _lost_worker(problem: str) -> str:
+def _lost_worker_message(problem: str) -> str:
     """Return the message about a worker that the system ended."""
     cause, advice = "most likely because memory ran out", "use fewer workers or a smaller batch"
     if SHARED_MEMORY in problem:
@@ -214,7 +214,7 @@ def _lost_worker(problem: str) -> str:
     return f"the system ended a data loading worker, {cause}; {advice}. System message: {' '.join(problem.split())}"
 
 
-def _unchanged(batch: object) -> object:
+def _identity(batch: object) -> object:
     return batch
 
 
@@ -225,17 +225,17 @@ def _end_workers(reference: "weakref.ref[DataLoader[object]]") -> None:
         iterator._shutdown_workers()
 
 
-def _dismiss(workers: list[BaseProcess]) -> None:
+def _end_orphaned_workers(workers: list[BaseProcess]) -> None:
     """End the workers of a deleted loader. PyTorch finally sends SIGTERM, which they ignore."""
     for worker in workers:
         if worker.pid is not None and worker.is_alive():
-            os.kill(worker.pid, _DISMISSAL)
+            os.kill(worker.pid, _EXIT_SIGNAL)
     workers.clear()
 
 
-def _leave_signals_to_the_main_process(worker: int) -> None:
+def _ignore_stop_signals(worker: int) -> None:
     """Ignore Ctrl-C and SIGTERM, which often reach every process of a group; the main process ends the workers."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    if _DISMISSAL != signal.SIGTERM:
-        signal.signal(_DISMISSAL, lambda _number, _frame: os._exit(0))  # any other status is an error for PyTorch
+    if _EXIT_SIGNAL != signal.SIGTERM:
+        signal.signal(_EXIT_SIGNAL, lambda _number, _frame: os._exit(0))  # any other status is an error for PyTorch

@@ -1,4 +1,4 @@
-"""Denser images: `mosaic` combines four images into one sample, `mix` blends the images of a batch pairwise.
+"""Denser images: `mosaic` combines four images into one sample, `mixup` blends the images of a batch pairwise.
 
 More objects per image give one-to-one matching more pairs to learn from, without a second set of queries.
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from rtdetr.config import SizeHW
 from rtdetr.data.colors import distort, draw_steps
 from rtdetr.data.schedule import EpochPlan
-from rtdetr.data.transforms import Objects, Sample, mirrored, reduction_for, to_target
+from rtdetr.data.transforms import Objects, Sample, flip_horizontally, reduction_for, to_target
 from rtdetr.structures import Target
 from rtdetr.torch_resize import resize_with_torch
 
@@ -128,10 +128,10 @@ def mosaic(
     target = to_target(np.concatenate(boxes), labels, plane_wh=grid_wh, size_hw=plan.size_hw)
 
     sample = Sample(distort(warped, draw_steps(rng, num_channels=warped.shape[2])), target)
-    return mirrored(sample) if rng.random() < plan.flip else sample
+    return flip_horizontally(sample) if rng.random() < plan.flip else sample
 
 
-def mix(
+def mixup(
     images: Float[Tensor, "b c h w"], targets: list[Target], *, share: float
 ) -> tuple[Float[Tensor, "b c h w"], list[Target]]:
     """Blend each image with the previous one in the batch; the result has the objects of both.

@@ -15,13 +15,13 @@ from rtdetr.data.annotations import BAD_IMAGE_CHOICES, OnBad, log_notes
 from rtdetr.data.coco_files import find_only_coco
 from rtdetr.data.dataset import DetectionDataset, Source
 from rtdetr.data.formats import expected_files, expected_in_folder, find_in_file, find_in_folder
-from rtdetr.data.hints import what_is_there
+from rtdetr.data.hints import describe_contents
 from rtdetr.data.huggingface import is_saved_table, is_table, open_table
 from rtdetr.data.image_paths import REMEDY, with_images
 from rtdetr.data.index_cache import read_cached
 from rtdetr.data.merge import merge
 from rtdetr.data.records import SPLIT_NAMES, Found
-from rtdetr.data.voc_files import stray_voc
+from rtdetr.data.voc_files import misplaced_voc_hint
 from rtdetr.errors import ConfigError, DatasetError, MissingSplitError, nearest
 from rtdetr.exported_files import exported_format
 from rtdetr.files import with_home
@@ -116,7 +116,7 @@ def _in_folder(root: Path, split: str, images: Path | None) -> Found:
         found = found or only
     if found is None and is_saved_table(root):
         raise DatasetError(
-            f"{root} holds a table of Hugging Face datasets, which can be read from Python only: "
+            f"{root} contains a table of Hugging Face datasets, which can be read from Python only: "
             "rtdetr.train(datasets.load_from_disk(FOLDER)), or load_dataset(FOLDER), and rtdetr.data.open_dataset"
         )
     if found is None and only is not None:
@@ -124,7 +124,7 @@ def _in_folder(root: Path, split: str, images: Path | None) -> Found:
             f"{root} has no annotations for '{split}': its only annotation file {only.annotations_file} names no "
             f"split and counts as 'train'. Give a file for '{split}', or this file itself"
         )
-    if found is None and (there := stray_voc(root, split, images=images) or what_is_there(root)):
+    if found is None and (there := misplaced_voc_hint(root, split, images=images) or describe_contents(root)):
         raise MissingSplitError(f"{root} has no annotations for '{split}' in a usual place, but {there}")
     if found is None:
         raise MissingSplitError(

@@ -74,7 +74,7 @@ def apply_pipeline(
             pixels, boxes, labels = call(pipeline, pixels, boxes, labels)
     except DatasetError:
         raise
-    except Exception as error:  # whatever a user's code raises
+    except Exception as error:  # a user's code can raise anything
         frame = traceback.extract_tb(error.__traceback__)[-1]
         text = " ".join(str(error).split())
         raise DatasetError(
@@ -191,8 +191,8 @@ def _to_format(boxes_xyxy: np.ndarray, name: str, shape: tuple[int, ...]) -> np.
     if name == "coco":
         return np.concatenate([low, high - low], axis=1)
     if name == "yolo":
-        return np.concatenate([(low + high) / 2, high - low], axis=1) / _plane(shape)
-    return boxes_xyxy / _plane(shape) if name == "albumentations" else boxes_xyxy
+        return np.concatenate([(low + high) / 2, high - low], axis=1) / _scale_xyxy(shape)
+    return boxes_xyxy / _scale_xyxy(shape) if name == "albumentations" else boxes_xyxy
 
 
 def _from_format(boxes: np.ndarray, name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -201,11 +201,11 @@ def _from_format(boxes: np.ndarray, name: str, shape: tuple[int, ...]) -> np.nda
     if name == "coco":
         return np.concatenate([first, first + second], axis=1)
     if name == "yolo":
-        return np.concatenate([first - second / 2, first + second / 2], axis=1) * _plane(shape)
-    return boxes * _plane(shape) if name == "albumentations" else boxes
+        return np.concatenate([first - second / 2, first + second / 2], axis=1) * _scale_xyxy(shape)
+    return boxes * _scale_xyxy(shape) if name == "albumentations" else boxes
 
 
-def _plane(shape: tuple[int, ...]) -> np.ndarray:
+def _scale_xyxy(shape: tuple[int, ...]) -> np.ndarray:
     return np.array([shape[1], shape[0]] * 2, dtype=np.float32)
 
 

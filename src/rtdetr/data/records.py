@@ -14,7 +14,7 @@ import numpy as np
 from rtdetr.categories import Categories, Category
 from rtdetr.data.annotations import Annotations, Objects, OnBad, arrange
 from rtdetr.data.box_forms import CENTER, XYWH
-from rtdetr.data.image_files import STAND_IN_WH, Sizes, sizes_of
+from rtdetr.data.image_files import PLACEHOLDER_WH, Sizes, sizes_of
 from rtdetr.data.image_paths import with_sizes_of_files
 from rtdetr.errors import DatasetError
 
@@ -74,7 +74,7 @@ class Part:
         format: name of the format.
         source: annotation file or folder of annotation files.
         images_dir: folder that the file names are relative to.
-        form: meaning of the box numbers in the files, see `box_forms.py`. With `CENTER` the columns hold left, top,
+        form: meaning of the box numbers in the files, see `box_forms.py`. With `CENTER` the columns are left, top,
             width and height as fractions of the upright image's sides, otherwise pixels.
         are_files: the images were found as files, so they need not be located.
         categories: classes by label; the ids are those of the file.
@@ -187,7 +187,7 @@ def to_annotations(part: Part, on_bad: OnBad) -> Annotations:
         boxes_xywh = part.boxes_xywh * np.tile(sizes_wh[part.box_images], 2)
     else:
         boxes_xywh = part.boxes_xywh
-        sizes_wh = sizes.holding(boxes_xywh, part.box_images)
+        sizes_wh = sizes.enlarged_to_boxes(boxes_xywh, part.box_images)
     objects = Objects(
         categories=Categories(part.categories),
         image_ids=np.array([image.image_id for image in part.images], dtype=np.int64),
@@ -212,7 +212,7 @@ def _sizes(part: Part, names: Sequence[str], on_bad_image: str) -> Sizes:
     if part.are_files:
         paths = [str(part.images_dir / name) for name in names]
         sizes = sizes_of(paths, source=part.source, on_bad_image=on_bad_image)
-        by_size = " For AP by size they count as {}x{} pixels".format(*STAND_IN_WH)
+        by_size = " For AP by size they count as {}x{} pixels".format(*PLACEHOLDER_WH)
         return sizes._replace(note=sizes.note + by_size) if sizes.note else sizes
     unstated = [i for i, image in enumerate(part.images) if image.size_wh is None]
     sizes_wh = np.array([image.size_wh or (0, 0) for image in part.images], dtype=np.int64).reshape(-1, 2)

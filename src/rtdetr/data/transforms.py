@@ -21,9 +21,9 @@ from rtdetr.data.schedule import EpochPlan
 from rtdetr.structures import Target
 from rtdetr.torch_resize import resize_with_torch
 
-_LEAST_IOUS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)  # 1.0 means: do not crop
+_MIN_IOUS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)  # 1.0 means: do not crop
 _TRIALS = 40
-_LEAST_SIDE = 0.999  # pixels of an object that is kept; 1 except for rounding
+_MIN_SIDE = 0.999  # pixels of an object that is kept; 1 except for rounding
 _REDUCED_BEYOND = 2  # a reduced image has at least twice the target size per side, so results differ by half a level
 
 
@@ -124,13 +124,13 @@ def augment(
     returns the areas and crowd flags of all objects, including removed ones. Boxes are computed in float64 and clamped;
     in float32 a box as wide as its image can end 4e-5 pixels outside and is then deleted.
     """
-    part = part_of(pixels, objects.size_wh, (view.columns[0], view.rows[0]))
+    part = crop_spans(pixels, objects.size_wh, (view.columns[0], view.rows[0]))
     rendered = _render(part, view, plan.size_hw, color_rng=rng if plan.strong else None)
-    sample = Sample(rendered, visible(objects, view.window, plan.size_hw))
-    return mirrored(sample) if view.flip else sample
+    sample = Sample(rendered, visible_objects(objects, view.window, plan.size_hw))
+    return flip_horizontally(sample) if view.flip else sample
 
 
-def mirrored(sample: Sample) -> Sample:
+def flip_horizontally(sample: Sample) -> Sample:
     """Return the sample mirrored left to right."""
     boxes = sample.target["boxes"].clone()
     boxes[:, 0] = 1 - boxes[:, 0]
@@ -157,7 +157,7 @@ def iou_crop(window: Window, boxes_xyxy: np.ndarray, rng: np.random.Generator) -
         return window
     plane = np.array(window[2:])
     while True:
-        least_iou = rng.choice(_LEAST_IOUS)
+        least_iou = rng.choice(_MIN_IOUS)
         if least_iou >= 1.0:
             return window
         sizes = (rng.uniform(0.3, 1.0, (_TRIALS, 2)) * plane).astype(np.int64)
@@ -185,7 +185,7 @@ def _iou(boxes_xyxy: np.ndarray, crops_xyxy: np.ndarray) -> np.ndarray:
     return intersection / np.maximum(areas[0] + areas[1] - intersection, 1e-9)
 
 
-def visible(objects: Objects, window: Window, size_hw: SizeHW) -> Target:
+def visible_objects(objects: Objects, window: Window, size_hw: SizeHW) -> Target:
     """Return the objects in the window, relative to it, of at least a pixel before and after resizing to `size_hw`."""
     left, top, width, height = window
     corners = np.array([left, top, left + width, top + height], dtype=np.float64)
@@ -198,7 +198,7 @@ def to_target(boxes_xyxy: np.ndarray, labels: np.ndarray, *, plane_wh: np.ndarra
     """Clip boxes to a plane, drop those under a pixel, there or at `size_hw`, and normalize the rest."""
     boxes = boxes_xyxy.astype(np.float64).reshape(-1, 2, 2).clip(0, plane_wh)
     sides = boxes[:, 1] - boxes[:, 0]
-    kept = (np.minimum(sides, sides * (size_hw[1], size_hw[0]) / plane_wh) >= _LEAST_SIDE).all(1)
+    kept = (np.minimum(sides, sides * (size_hw[1], size_hw[0]) / plane_wh) >= _MIN_SIDE).all(1)
     cxcywh = np.concatenate([boxes.mean(axis=1) / plane_wh, sides / plane_wh], axis=1)[kept]
     return Target(
         labels=torch.from_numpy(labels[kept].astype(np.int64)), boxes=torch.from_numpy(cxcywh.astype(np.float32))
@@ -234,7 +234,9 @@ def reduction_for(spans: tuple[tuple[int, int], tuple[int, int]], place_hw: Size
     return next((factor for factor in (8, 4, 2) if ratio >= factor * _REDUCED_BEYOND), 1)
 
 
-def part_of(pixels: np.ndarray, size_wh: tuple[int, int], spans: tuple[tuple[int, int], tuple[int, int]]) -> np.ndarray:
+def crop_spans(
+    pixels: np.ndarray, size_wh: tuple[int, int], spans: tuple[tuple[int, int], tuple[int, int]]
+) -> np.ndarray:
     """Return the columns and rows `spans`, in pixels of the original `size_wh`, of an image that may be reduced."""
     (left, right), (top, bottom) = (
         (round(low * got / side), round(high * got / side))

@@ -66,7 +66,7 @@ def read_voc(split: VocSplit) -> Part:
     stems = {composed(file.stem) for file in split.every}
     part = Part("voc", split.source, split.images_dir, form=CORNERS, num_listed_images=len(split.items))
     part.is_annotated = lambda path: bool(label_stems(path) & stems)
-    _note_absent(part, split)
+    _note_missing_xml(part, split)
     own = {item.xml for item in split.items} - set(split.absent)
     xml_files = dict.fromkeys([item.xml for item in split.items if item.xml in own] + split.every)
     contents = {file: found for file in xml_files if (found := _read_file(part, file, is_own=file in own))}
@@ -93,7 +93,7 @@ def read_voc(split: VocSplit) -> Part:
     return part
 
 
-def _note_absent(part: Part, split: VocSplit) -> None:
+def _note_missing_xml(part: Part, split: VocSplit) -> None:
     """Note the XML files that do not exist; the error names one that exists elsewhere, if any."""
     first = next((xml for xml, near in split.absent.items() if near), next(iter(split.absent), None))
     for xml in sorted(split.absent, key=lambda xml: xml != first):
@@ -149,7 +149,7 @@ def _class_names(part: Part, split: VocSplit, own: Set[Path], contents: dict[Pat
         names = VOC20.names if used and used <= set(VOC20.names) else sorted(used)
         part.implied = tuple(name for name in names if name not in used)
         return names
-    error = f"{file}: expected the class names, one per line, each once"
+    error = f"{file}: expected unique class names, one per line"
     for name in sorted({name for name in names if names.count(name) > 1}):
         part.problem(
             "same-class-name", file=file.name, annotation=f"class {name!r}", detail="is listed twice", error=error

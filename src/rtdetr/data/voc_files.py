@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rtdetr.data.image_files import images_below, listing
-from rtdetr.data.label_files import MOST_UNLABELED, LabelFiles, composed, label_stems
+from rtdetr.data.label_files import MAX_UNLABELED, LabelFiles, composed, label_stems
 from rtdetr.data.records import Found
 from rtdetr.data.voc import LABEL_FILES, Item, VocSplit, read_voc
 from rtdetr.data.voc_xml import image_of, load_xml
@@ -50,11 +50,11 @@ def find_voc(root: Path, split: str, *, images: Path | None) -> Found | None:
     return None
 
 
-def stray_voc(root: Path, split: str, *, images: Path | None) -> str:
+def misplaced_voc_hint(root: Path, split: str, *, images: Path | None) -> str:
     """Return the end of a sentence about a split with XML files in unusual places only; empty if it has none."""
     finder = LabelFiles(".xml", images=_IMAGES, labels=_ANNOTATIONS)
     for name in _LIST_NAMES[split]:
-        near = finder.near(images_below(images or root / name), [str(root)])
+        near = finder.find_misplaced(images_below(images or root / name), [str(root)])
         found = next(((image, xml) for image, xml in near.items() if has_voc_objects(Path(xml))), None)
         if found:
             image, xml = found
@@ -89,7 +89,7 @@ def voc_list(file: Path, *, images: Path | None) -> Found:
         folder, images_dir = root / "Annotations", images or root / "JPEGImages"
         found = {_named_xml(finder, line, folder, images_dir): None for line in lines}
         items = [Item(xml, None) for xml in found]
-        absent = _absent(finder, items, images_dir, root)
+        absent = _missing_xml(finder, items, images_dir, root)
         xml_files = sorted(map(Path, LabelFiles(".xml").files_in(str(folder))))
         return _found(VocSplit(root, file, images_dir, items, xml_files, absent))
     pairs = [line.split() for line in lines]
@@ -98,11 +98,11 @@ def voc_list(file: Path, *, images: Path | None) -> Found:
         raise DatasetError(
             f"{file}: entry {short}: expected 'image.jpg annotation.xml', with paths relative to {file.parent}"
         )
-    items = [Item(_present(finder, file.parent / xml), image) for image, xml in pairs]
+    items = [Item(_existing_xml(finder, file.parent / xml), image) for image, xml in pairs]
     every = {item.xml for item in items}
     for other in _lists_in(file.parent):
-        every.update(xml for xml in _xml_listed(finder, other) if _exists(finder, xml))
-    absent = _absent(finder, items, file.parent, file.parent)
+        every.update(xml for xml in _listed_xml(finder, other) if _exists(finder, xml))
+    absent = _missing_xml(finder, items, file.parent, file.parent)
     return _found(VocSplit(file.parent, file, images or file.parent, items, sorted(every), absent))
 
 
@@ -117,7 +117,7 @@ def _named_xml(finder: LabelFiles, line: str, folder: Path, images_dir: Path) ->
     return folder / f"{line.split()[0]}.xml"
 
 
-def _present(finder: LabelFiles, xml: Path) -> Path:
+def _existing_xml(finder: LabelFiles, xml: Path) -> Path:
     """Return the XML file, or the existing one in another Unicode form or with Windows backslashes replaced by /."""
     for path in dict.fromkeys([xml, Path(str(xml).replace("\\", "/"))]):
         name = finder.listing(str(path.parent)).find(path.name)
@@ -130,9 +130,9 @@ def _exists(finder: LabelFiles, xml: Path) -> bool:
     return xml.name in finder.listing(str(xml.parent)).names
 
 
-def _absent(finder: LabelFiles, items: Sequence[Item], images_dir: Path, root: Path) -> dict[Path, str]:
+def _missing_xml(finder: LabelFiles, items: Sequence[Item], images_dir: Path, root: Path) -> dict[Path, str]:
     missing = {str(images_dir / f"{item.xml.stem}.jpg"): item.xml for item in items if not _exists(finder, item.xml)}
-    near = finder.near(list(missing), [str(root)]) if missing else {}
+    near = finder.find_misplaced(list(missing), [str(root)]) if missing else {}
     return {xml: near.get(image, "") for image, xml in missing.items()}
 
 
@@ -141,12 +141,12 @@ def _lists_in(folder: Path) -> list[Path]:
     return [folder / f"{name}.txt" for name in itertools.chain(*_LIST_NAMES.values())]
 
 
-def _xml_listed(finder: LabelFiles, file: Path) -> list[Path]:
+def _listed_xml(finder: LabelFiles, file: Path) -> list[Path]:
     """Return the XML files in the list of another split; empty for any other file, and invalid lines are skipped."""
     if not is_voc_list(file):
         return []
     lines = [line.split() for line in read_text(file, what="list of images", error=DatasetError).splitlines()]
-    return [_present(finder, file.parent / fields[1]) for fields in lines if len(fields) == 2]
+    return [_existing_xml(finder, file.parent / fields[1]) for fields in lines if len(fields) == 2]
 
 
 class _Folder(NamedTuple):
@@ -163,11 +163,11 @@ def _in_folder(root: Path, folder: Path, images: Path | None) -> Found | None:
     finder = LabelFiles(".xml", images=_IMAGES, labels=_ANNOTATIONS)
     others = [root / name for name in itertools.chain(*_LIST_NAMES.values()) if root / name != folder]
     splits = [_read_folder(finder, place, images if place == folder else None) for place in (folder, *others)]
-    splits = _with_shared(finder, root, splits)
+    splits = _matched_in_shared_folder(finder, root, splits)
     own, every = splits[0], sorted({item.xml for split in splits for item in split.items})
     if not own.items:
         return None
-    near = finder.near(own.bare, [str(root)]) if own.bare else {}
+    near = finder.find_misplaced(own.bare, [str(root)]) if own.bare else {}
     used = set(map(str, every))
     near = {image: xml for image, xml in near.items() if xml not in used and has_voc_objects(Path(xml))}
     items = own.items + [
@@ -199,12 +199,14 @@ def _read_folder(finder: LabelFiles, folder: Path, images: Path | None) -> _Fold
             items.append(Item(xml, os.path.relpath(path, images_dir)))
     used = {str(item.xml) for item in items}
     once = {composed(os.path.basename(path)) for path in bare}
-    return _with_named(
+    return _matched_by_stated_name(
         _Folder(images_dir, items, bare, len(paths)), finder, _annotations_in(finder, folder), used, once
     )
 
 
-def _with_named(split: _Folder, finder: LabelFiles, places: Iterable[str], used: Set[str], once: Set[str]) -> _Folder:
+def _matched_by_stated_name(
+    split: _Folder, finder: LabelFiles, places: Iterable[str], used: Set[str], once: Set[str]
+) -> _Folder:
     """Assign to images without an XML file of their name the one in `places` that states the image, if unique.
 
     Args:
@@ -226,7 +228,7 @@ def _with_named(split: _Folder, finder: LabelFiles, places: Iterable[str], used:
     return split._replace(items=split.items + items, bare=[path for path in split.bare if path not in xml_of])
 
 
-def _with_shared(finder: LabelFiles, root: Path, splits: Sequence[_Folder]) -> list[_Folder]:
+def _matched_in_shared_folder(finder: LabelFiles, root: Path, splits: Sequence[_Folder]) -> list[_Folder]:
     """Assign XML files in `Annotations` of the dataset to images without one, unless two images match the same file."""
     places = _annotations_in(finder, root)
     counts = Counter(stem for split in splits for path in split.bare for stem in label_stems(path))
@@ -246,11 +248,11 @@ def _with_shared(finder: LabelFiles, root: Path, splits: Sequence[_Folder]) -> l
     names = Counter(composed(os.path.basename(path)) for split in result for path in split.bare)
     once = {name for name, count in names.items() if count == 1}
     own = [[*places, *(os.path.join(place, split.images_dir.name) for place in places)] for split in result]
-    return [_with_named(split, finder, where, used, once) for split, where in zip(result, own, strict=True)]
+    return [_matched_by_stated_name(split, finder, where, used, once) for split, where in zip(result, own, strict=True)]
 
 
 def _annotations_in(finder: LabelFiles, folder: Path) -> list[str]:
-    return [os.path.join(folder, name) for name in finder.listing(str(folder)).alike(_ANNOTATIONS)]
+    return [os.path.join(folder, name) for name in finder.listing(str(folder)).same_names(_ANNOTATIONS)]
 
 
 def _first(finder: LabelFiles, image: str, places: Iterable[str]) -> Path | None:
@@ -281,7 +283,7 @@ def has_voc_objects(file: Path) -> bool:
 
 def _unlabeled(source: Path, folder: _Folder, bare: Sequence[str]) -> tuple[str, ...]:
     """Return the warning about images without an XML file in a folder that has both; empty for a few."""
-    if len(bare) <= MOST_UNLABELED * folder.num_images:
+    if len(bare) <= MAX_UNLABELED * folder.num_images:
         return ()
     count = counted(folder.num_images, "image")
     return (

@@ -1,7 +1,7 @@
 """YOLO: a data.yaml with class names and image folders, and one text file of labels per image.
 
     path: .                 # folder that the others are relative to; default: the folder of this file
-    train: images/train     # a folder, a text file with one image a line, or a list of these
+    train: images/train     # a folder, a text file with one image per line, or a list of these
     val: images/val
     names: [cat, dog]       # or {0: cat, 1: dog}; ids may have gaps
 

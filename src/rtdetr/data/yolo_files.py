@@ -14,7 +14,7 @@ import yaml
 from rtdetr.categories import Categories, Category
 from rtdetr.data.image_files import common_folder, images_below, is_image_name, listing
 from rtdetr.data.image_paths import locate, refuse_ambiguous
-from rtdetr.data.label_files import MOST_UNLABELED, LabelFiles, folders_around, usual_label_file
+from rtdetr.data.label_files import MAX_UNLABELED, LabelFiles, folders_around, usual_label_file
 from rtdetr.data.label_rows import has_objects
 from rtdetr.data.records import Found
 from rtdetr.data.yolo import YoloSplit, read_yolo
@@ -26,8 +26,8 @@ from rtdetr.wording import are, counted, have
 from rtdetr.yaml_files import YAML_SUFFIXES, not_yaml
 from rtdetr.yaml_loaders import TextLoader
 
-_MOST_CLASSES = 100_000  # if only their number is given
-_MOST_STRAY = 1000  # label files without an image to count
+_MAX_CLASSES = 100_000  # if only their number is given
+_MAX_STRAY = 1000  # label files without an image to count
 _FORMS = ("NFC", "NFD")  # Unicode forms: systems store accents differently
 
 
@@ -71,7 +71,7 @@ def yolo_file(file: Path, names: Sequence[str], *, images: Path | None = None) -
     finder = LabelFiles()
     labels = [finder.of(image) for image in paths]
     missing = [image for image, label in zip(paths, labels, strict=True) if label is None]
-    around = finder.near(missing, _dataset_folders(file, document, missing)) if missing else {}
+    around = finder.find_misplaced(missing, _dataset_folders(file, document, missing)) if missing else {}
     near = {image: path for image, path in around.items() if has_objects(path)}
     if len(missing) == len(paths) and not near:
         raise DatasetError(
@@ -99,7 +99,7 @@ def _dataset_folders(file: Path, document: dict[str, Any], images: Sequence[str]
 
 def _unlabeled(file: Path, key: str, images: Sequence[str], missing: Sequence[str]) -> str:
     """Return the warning about images without a label file; empty for a few."""
-    if len(missing) <= MOST_UNLABELED * len(images):
+    if len(missing) <= MAX_UNLABELED * len(images):
         return ""
     return (
         f"{file}: {len(missing)} of the {counted(len(images), 'image')} of {key} {have(missing)} no label file and "
@@ -110,12 +110,12 @@ def _unlabeled(file: Path, key: str, images: Sequence[str], missing: Sequence[st
 
 def _stray(file: Path, key: str, folders: Sequence[str], finder: LabelFiles) -> str:
     """Return the warning about label files without an image in the folders of the split; not checked for lists."""
-    stray = finder.stray(folders, is_label=has_objects) if folders else iter(())
-    first = list(itertools.islice(stray, _MOST_STRAY + 1))  # each is read
+    stray = finder.find_without_image(folders, is_label=has_objects) if folders else iter(())
+    first = list(itertools.islice(stray, _MAX_STRAY + 1))  # each is read
     if not first:
         return ""
-    count = counted(min(len(first), _MOST_STRAY), "label file")
-    if len(first) > _MOST_STRAY:
+    count = counted(min(len(first), _MAX_STRAY), "label file")
+    if len(first) > _MAX_STRAY:
         count = f"more than {count}"
     return (
         f"{file}: {count} of {key} with objects {have(first)} no image; the first is {first[0]}. Add the images or "
@@ -153,7 +153,7 @@ def _categories(file: Path, document: dict[str, Any]) -> Categories:
     listed = dict(enumerate(names)) if isinstance(names, list) else names if isinstance(names, dict) else {}
     try:
         stated = None if count is None else int(count)
-        if names is None and stated is not None and 0 < stated <= _MOST_CLASSES:
+        if names is None and stated is not None and 0 < stated <= _MAX_CLASSES:
             return Categories.numbered(stated)
         categories = Categories(Category(*pair) for pair in sorted((int(key), name) for key, name in listed.items()))
     except (TypeError, ValueError):  # invalid or repeated numbers

@@ -18,7 +18,7 @@ from rtdetr.data import DetectionDataset
 from rtdetr.errors import InputError
 from rtdetr.evaluation.spool import ROW, Spool
 
-_MOST_AT_ONCE = 20_000  # detections per call of hotcoco, which uses some hundred bytes for each
+_MAX_AT_ONCE = 20_000  # detections per call of hotcoco, which uses some hundred bytes for each
 _MAX_DETECTIONS = 100  # per image and class
 _CURVES = 1000  # detections that use as much memory as the curves of one class
 _IMAGES_SENT = 100  # per process at a time: 1 MB with 300 detections each
@@ -170,7 +170,7 @@ class CocoEvaluator:
         indices = np.arange(len(self.dataset))[images]
         return self._columns(indices[self._starts[indices] >= 0])
 
-    def shares(self, most: int) -> Iterator[slice]:
+    def image_ranges(self, most: int) -> Iterator[slice]:
         """Split the dataset into ranges of images with about `most` detections each."""
         share_of = self._counts.cumsum() // most
         ends = [*(np.flatnonzero(np.diff(share_of)) + 1).tolist(), len(self.dataset)]
@@ -184,19 +184,19 @@ class CocoEvaluator:
         """
         names = self.dataset.categories.names
         spool, starts = self._sorted_by_class()
-        share_of = (np.diff(starts) + _CURVES).cumsum() // _MOST_AT_ONCE
+        share_of = (np.diff(starts) + _CURVES).cumsum() // _MAX_AT_ONCE
         precision = np.empty((10, 101, len(names), 4))  # IoU, recall, class, area; 100 detections per image
         recall = np.empty((10, len(names), 4, 3))  # IoU, class, area, detections
         for share in np.split(np.arange(len(names)), np.flatnonzero(np.diff(share_of)) + 1):
             rows = spool.read(int(starts[share[0]]), int(starts[share[-1] + 1]))
             precision[:, :, share], recall[:, share] = self._curves(share, rows)
         by_class = {name: _mean(precision[:, :, label, 0]) for label, name in enumerate(names)}
-        return CocoMetrics(*_twelve(precision, recall), per_class=by_class)
+        return CocoMetrics(*_coco_numbers(precision, recall), per_class=by_class)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Detections in COCO results format: ids of the annotation file, boxes as [x, y, width, height].
 
-        If the dataset was joined from several, each row has the ids of its own source, named by "source".
+        If the dataset was merged from several, each row has the ids of its own source, named by "source".
         """
         names, sources = self.dataset.categories.names, self.dataset.sources
         ids = {source.first: {category.name: category.id for category in source.categories} for source in sources}
@@ -251,11 +251,11 @@ class CocoEvaluator:
 
         An image that is split between two chunks may have more, which hotcoco ignores.
         """
-        for first in range(0, len(self._spool), _MOST_AT_ONCE):
-            rows = self._spool.read(first, first + _MOST_AT_ONCE)
+        for first in range(0, len(self._spool), _MAX_AT_ONCE):
+            rows = self._spool.read(first, first + _MAX_AT_ONCE)
             positions = np.arange(first, first + len(rows))
             rows = rows[positions >= self._starts[rows["image"]]]  # others were replaced
-            yield rows[np.sort(counted(rows["image"], rows["score"], rows["label"]))]
+            yield rows[np.sort(counting_rows(rows["image"], rows["score"], rows["label"]))]
 
     def _curves(self, labels: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Precision and recall of a few classes with the detections `rows`, as in `summarize`; -1 without objects."""
@@ -289,7 +289,7 @@ class CocoEvaluator:
         )
 
 
-def _twelve(precision: np.ndarray, recall: np.ndarray) -> tuple[float, ...]:
+def _coco_numbers(precision: np.ndarray, recall: np.ndarray) -> tuple[float, ...]:
     """COCO's numbers from the curves: areas are all, small, medium, large; detections 1, 10, 100."""
     return (
         *(_mean(part) for part in (precision[..., 0], precision[0, ..., 0], precision[5, ..., 0])),
@@ -305,7 +305,7 @@ def _mean(values: np.ndarray) -> float:
     return float(existing.mean()) if existing.size else -1.0
 
 
-def counted(images: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def counting_rows(images: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Rows of the detections that count, by class, then by descending score and, for equal scores, by position."""
     order = np.lexsort((-scores, labels))
     groups = labels[order].astype(np.int64) * (images.max(initial=0) + 1) + images[order]

@@ -14,12 +14,12 @@ from functools import cached_property
 
 import numpy as np
 
-from rtdetr.evaluation.coco import CocoEvaluator, counted, to_xywh
+from rtdetr.evaluation.coco import CocoEvaluator, counting_rows, to_xywh
 from rtdetr.evaluation.error_kinds import error_kinds
 from rtdetr.evaluation.overlaps import Pairs, assign, overlaps
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
-_MOST_AT_ONCE = 20_000  # detections compared at a time
+_MAX_AT_ONCE = 20_000  # detections compared at a time
 _BITS = 1 << np.arange(len(IOU_THRESHOLDS), dtype=np.uint16)
 
 
@@ -81,7 +81,7 @@ class Matches:
 def match(evaluator: CocoEvaluator) -> Matches:
     """Match all detections with the ground truth."""
     dataset, annotations = evaluator.dataset, evaluator.dataset.annotations
-    columns, pairs = _by_class(_match_images(evaluator, images) for images in evaluator.shares(_MOST_AT_ONCE))
+    columns, pairs = _by_class(_match_images(evaluator, images) for images in evaluator.image_ranges(_MAX_AT_ONCE))
     object_rows = np.flatnonzero(~annotations.iscrowd)
     return Matches(
         num_images=len(dataset),
@@ -97,7 +97,7 @@ def match(evaluator: CocoEvaluator) -> Matches:
 def _match_images(evaluator: CocoEvaluator, images: slice) -> tuple[dict[str, np.ndarray], Pairs]:
     """Return the columns of `Matches` for some images, by class and descending score, and their pairs."""
     given, annotations = evaluator.columns(images), evaluator.dataset.annotations
-    kept = counted(given.images, given.scores, given.labels)
+    kept = counting_rows(given.images, given.scores, given.labels)
     image_of, labels = given.images[kept], given.labels[kept]
 
     first, last = annotations.starts[[images.start, images.stop]].tolist()  # positions of the objects

@@ -13,7 +13,7 @@ from rtdetr.errors import ConfigError, InputError
 from rtdetr.evaluation.coco import CocoMetrics
 from rtdetr.evaluation.plots import PLOTS
 from rtdetr.evaluation.report import percent
-from rtdetr.html import Bar, Html, cards, figure_file, file_list, gallery, note, page, save_page, table, together
+from rtdetr.html import Bar, Html, cards, concatenate, figure_file, file_list, gallery, note, page, save_page, table
 from rtdetr.text_files import read_json
 from rtdetr.wording import counted
 
@@ -41,7 +41,7 @@ def write_page(folder: Path) -> Path:
         "Files": file_list(folder, without=PAGE_FILE),
     }
     title = f"Evaluation of {report.get('model', 'a model')}"
-    text = page(title, lead=together(note(subtitle), cards(numbers)), sections=sections)
+    text = page(title, lead=concatenate(note(subtitle), cards(numbers)), sections=sections)
     return save_page(folder / PAGE_FILE, text, error=InputError)
 
 
@@ -73,7 +73,7 @@ def accuracy(evaluation: Mapping[str, Any]) -> Html:
         parts.append(table(["error", "count", "AP50 lost"], rows))
     if empty is not None:
         parts.append(note(f"{empty:.3f} false positives per image without objects."))
-    return together(*parts)
+    return concatenate(*parts)
 
 
 def plots(folder: Path, page_folder: Path | None = None) -> Html:
@@ -89,7 +89,7 @@ def worst_images(folder: Path, page_folder: Path) -> Html:
         name = re.fullmatch(r"\d+_(-?\d+)", path.stem)
         found.append(figure_file(path, page_folder, caption=f"Image {name[1]}" if name else "", is_photo=True))
     return (
-        together(note(f"Images with the most and most confident errors first. {SIDES}"), gallery(found))
+        concatenate(note(f"Images with the most and most confident errors first. {SIDES}"), gallery(found))
         if found
         else Html()
     )

@@ -29,8 +29,8 @@ PLOTS = {  # file and caption
     "class_ap.png": "AP and AP50 per class",
     "confusion_matrix.png": "Confusion matrix at IoU 0.5 and the thresholds with the best F1",
 }
-_MOST_COLORS = 12  # classes up to which each has its own color and legend entry
-_MOST_NUMBERS = 25  # classes up to which the confusion matrix shows numbers
+_MAX_COLORS = 12  # classes up to which each has its own color and legend entry
+_MAX_NUMBERS = 25  # classes up to which the confusion matrix shows numbers
 
 
 def save_plots(report: EvaluationReport, folder: Path, *, font: FontPath = None) -> list[Path]:
@@ -118,7 +118,7 @@ def plot_confusion(report: EvaluationReport, names: FigureNames) -> "Figure":
     axes = figure.subplots()
     cells = axes.imshow(np.ma.masked_equal(share, 0), cmap="Blues", vmin=0, vmax=1)
     axes.set_facecolor("white")
-    if side <= _MOST_NUMBERS + 1:
+    if side <= _MAX_NUMBERS + 1:
         for row, column in np.argwhere(counts).tolist():
             color = "white" if share[row, column] > 0.55 else "#222222"
             count = f"{counts[row, column]}"
@@ -176,7 +176,7 @@ def _lines(
     notes: list[str] | None = None,
 ) -> "Figure":
     """Plot one line per class and their mean; `notes` are appended to class names in the legend."""
-    few = len(values) <= _MOST_COLORS
+    few = len(values) <= _MAX_COLORS
     figure = new_figure(6.6, 4.4)
     axes = figure.subplots()
     for label, (name, line) in enumerate(zip(names.names, values, strict=True)):

@@ -15,7 +15,7 @@ from rtdetr.data import DetectionDataset
 from rtdetr.detections import Detections
 from rtdetr.drawing import Color, draw
 from rtdetr.errors import InputError
-from rtdetr.evaluation.coco import counted
+from rtdetr.evaluation.coco import counting_rows
 from rtdetr.evaluation.error_kinds import DETECTION_KINDS
 from rtdetr.evaluation.operating_points import is_shown
 from rtdetr.files import write_atomically
@@ -107,7 +107,7 @@ def _above_threshold(report: "EvaluationReport", index: int) -> tuple[np.ndarray
     """Rows and boxes of an image's detections above the best F1 threshold of their class."""
     matches, given = report.matches, report.evaluator.columns(slice(index, index + 1))
     rows = np.flatnonzero(matches.images == index)
-    boxes_xyxy = given.boxes_xyxy[counted(given.images, given.scores, given.labels)]  # in row order
+    boxes_xyxy = given.boxes_xyxy[counting_rows(given.images, given.scores, given.labels)]  # in row order
     kept = matches.scores[rows] > np.asarray(report.best_f1_thresholds)[matches.labels[rows]]
     return rows[kept], boxes_xyxy[kept]
 

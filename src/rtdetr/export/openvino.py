@@ -12,7 +12,7 @@ import openvino
 from rtdetr.errors import ExportError
 from rtdetr.export.job import Job
 from rtdetr.export.onnx import build_onnx
-from rtdetr.files import files_together, refusal, sha256_of
+from rtdetr.files import files_together, sha256_of, write_error_message
 from rtdetr.runtimes.metadata import KEY, WEIGHTS_KEY, ExportMetadata
 from rtdetr.runtimes.openvino_core import openvino_core
 
@@ -56,7 +56,7 @@ def save_ir(model: openvino.Model, path: Path, *, metadata: ExportMetadata, half
             openvino.save_model(model, new.with_suffix(".xml"), compress_to_fp16=half)  # rejects .XML
             new.with_suffix(".xml").replace(new)
         except RuntimeError as failure:
-            raise ExportError(refusal(new, failure)) from None
+            raise ExportError(write_error_message(new, failure)) from None
         sha256 = sha256_of(new.with_suffix(".bin"))
         new.write_bytes(new.read_bytes().replace(_PLACEHOLDER.encode(), sha256.encode()))
 

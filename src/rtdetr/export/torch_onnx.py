@@ -1,4 +1,4 @@
-"""A backbone that the hand-built ONNX graph has no operators for, such as timm's, through torch's own exporter."""
+"""Export a backbone that the hand-built ONNX graph does not support, such as one of timm, with torch's own exporter."""
 
 import copy
 import io
@@ -14,7 +14,7 @@ from rtdetr.config import STRIDES
 from rtdetr.errors import ExportError
 from rtdetr.models.backbone import Backbone
 
-_NEWEST_OPSET = 20  # that torch.onnx.export writes with dynamo=False, which needs no further package
+_NEWEST_OPSET = 20  # highest opset of torch.onnx.export with dynamo=False, which needs no additional package
 
 
 def torch_graph(module: Backbone, example: Tensor, *, opset: int, half: bool, name: str) -> onnx.GraphProto:
@@ -22,11 +22,11 @@ def torch_graph(module: Backbone, example: Tensor, *, opset: int, half: bool, na
 
     Args:
         module: the backbone, in eval mode; it is copied.
-        example: images (b, c, h, w) of the size that is exported; batch and sides stay free in the nodes, but what a
-            backbone computes from sizes outside tensors is fixed to this size.
+        example: images (b, c, h, w) of the exported size. Batch and size of the graph are dynamic, but values that the
+            backbone computes from sizes in Python are fixed to this size.
         opset: version of the operator set.
         half: compute in float16.
-        name: what the names in the graph begin with.
+        name: prefix of the names in the graph.
 
     Raises:
         ExportError: torch cannot export the backbone.
@@ -37,7 +37,7 @@ def torch_graph(module: Backbone, example: Tensor, *, opset: int, half: bool, na
     dtype = torch.float16 if half else torch.float32
     file: Any = io.BytesIO()
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter about itself, and of the tracer about sizes
+        warnings.simplefilter("ignore")  # the exporter warns that it is deprecated, and the tracer about sizes
         try:
             torch.onnx.export(
                 copy.deepcopy(module).to(dtype),
@@ -52,9 +52,9 @@ def torch_graph(module: Backbone, example: Tensor, *, opset: int, half: bool, na
             model = onnx.load_from_string(file.getvalue())
             if opset > _NEWEST_OPSET:
                 model = version_converter.convert_version(model, opset)
-        except Exception as error:  # whatever the exporter meets
+        except Exception as error:  # the exporter raises many types
             reason = str(error).strip().partition("\n")[0]
             raise ExportError(
-                f"torch.onnx {torch.__version__} cannot export {type(module).__name__}: {reason}. Format torch may"
+                f"torch.onnx {torch.__version__} cannot export {type(module).__name__}: {reason}. Try --format torch"
             ) from error
     return compose.add_prefix_graph(model.graph, f"{name}.")

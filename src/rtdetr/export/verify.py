@@ -27,7 +27,7 @@ from rtdetr.export.report import VerifyReport
 from rtdetr.export.samples import images_to_compare
 from rtdetr.export.stages import first_diverging, shows_stages, stage_errors
 from rtdetr.exported_files import exported_format
-from rtdetr.files import beside
+from rtdetr.files import with_suffix_any_case
 from rtdetr.images import LoadedImage
 from rtdetr.models import RTDETR
 from rtdetr.preprocessing import resize
@@ -164,7 +164,9 @@ def _detections(
 
 def size_in_bytes(path: Path) -> int:
     """Size of a model file and its separate file of weights, if any."""
-    weights = beside(path, ".bin") if path.suffix.lower() == ".xml" else path.with_name(path.name + ".data")
+    weights = (
+        with_suffix_any_case(path, ".bin") if path.suffix.lower() == ".xml" else path.with_name(path.name + ".data")
+    )
     return sum(file.stat().st_size for file in (path, weights) if file.is_file())
 
 

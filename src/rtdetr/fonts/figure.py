@@ -49,7 +49,7 @@ def _prepared(names: tuple[str, ...], font: Face | None, stand_in: str) -> tuple
         files.insert(0, font.path)
         families.insert(0, _family(font.path))
 
-    def lacking(text: str) -> str:
+    def missing_characters(text: str) -> str:
         text = text.replace(LEFT_TO_RIGHT, "")
         missing = [character for character in text if not any(_has(file, character) for file in files)]
         for character in missing:
@@ -63,7 +63,7 @@ def _prepared(names: tuple[str, ...], font: Face | None, stand_in: str) -> tuple
     unshaped = ""
     if not hasattr(ft2font, "__libraqm_version__"):
         unshaped = f"matplotlib {matplotlib.__version__} does not support it, 3.11 does: pip install -U matplotlib"
-    shown = replace_names(names, lacking=lacking, unshaped=unshaped, stand_in=stand_in)
+    shown = replace_names(names, missing_characters=missing_characters, unshaped=unshaped, stand_in=stand_in)
     return shown, tuple(families)
 
 

@@ -156,7 +156,7 @@ def _installed_faces() -> list[Face]:
     """Every font in the font folders, plain ones first."""
     files = {file for folder in _folders() for file in folder.rglob("*") if _is_font(file.name)}
     faces = []
-    for file in sorted(files, key=lambda file: (_oddity(file.name), file.name)):
+    for file in sorted(files, key=lambda file: (_style_rank(file.name), file.name)):
         with contextlib.suppress(OSError):
             _probe(Face(str(file)))
             faces.append(Face(str(file)))
@@ -168,7 +168,7 @@ def _is_font(name: str) -> bool:
     return lowered.endswith(_SUFFIXES) and not any(word in lowered for word in _PLACEHOLDERS)
 
 
-def _oddity(name: str) -> int:
+def _style_rank(name: str) -> int:
     lowered = name.lower().replace("sansserif", "")
     return sum(word in lowered for word in _UNUSUAL_STYLES)
 

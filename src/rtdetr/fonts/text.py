@@ -95,28 +95,28 @@ def shown_names(names: Sequence[str], *, font: FontPath = None) -> tuple[str, ..
 
 @lru_cache(maxsize=256)
 def _shown(names: tuple[str, ...], face: Face | None) -> tuple[str, ...]:
-    def lacking(text: str) -> str:
+    def missing_characters(text: str) -> str:
         return "".join(part for part in _parts(text, face) if isinstance(part, str))
 
     unshaped = "" if features.check("raqm") else "Pillow shapes such text only with FriBiDi (apt install libfribidi0)"
-    return replace_names(names, lacking=lacking, unshaped=unshaped)
+    return replace_names(names, missing_characters=missing_characters, unshaped=unshaped)
 
 
 def replace_names(
-    names: Sequence[str], *, lacking: Callable[[str], str], unshaped: str, stand_in: str = "class"
+    names: Sequence[str], *, missing_characters: Callable[[str], str], unshaped: str, stand_in: str = "class"
 ) -> tuple[str, ...]:
     """Replace names that cannot be drawn by numbers, with a warning.
 
     Args:
         names: the names, by number.
-        lacking: returns the characters of a name for which there is no font.
+        missing_characters: returns the characters of a name for which there is no font.
         unshaped: why text cannot be shaped, for scripts that need it; empty if it can.
         stand_in: word before the number of a replaced name.
     """
     shown, without_font, unshapable, missing = [], [], [], ""
     for number, name in enumerate(names):
         text = clean(name)
-        lacks = lacking(text)
+        lacks = missing_characters(text)
         if lacks:
             without_font.append(text)
             missing += lacks

@@ -52,7 +52,7 @@ def find_adapter(source: Any, hub: Mapping[str, Any], options: dict[str, Any]) -
         return source, None
     if not is_peft_available():
         raise MissingDependencyError(
-            f"{source} holds a PEFT adapter ({ADAPTER}), which needs the package peft: pip install peft"
+            f"{source} contains a PEFT adapter ({ADAPTER}), which needs the package peft: pip install peft"
         )
     adapter = Adapter(source, name, reached)
     return (source if (Path(source) / CONFIG).is_file() else _model_of(Path(file))), adapter

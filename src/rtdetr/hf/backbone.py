@@ -24,7 +24,7 @@ def build_network(config: transformers.RTDetrV2Config) -> RTDETR:
     """Build the network that a configuration describes, with fresh weights; nothing is downloaded.
 
     Raises:
-        ConfigError: a value that cannot be followed, or a backbone that does not give maps of strides 8, 16 and 32.
+        ConfigError: a value is not supported, or the backbone does not return maps of strides 8, 16 and 32.
     """
     described = model_config(config)
     if own_backbone(config) is not None or "backbone" in (getattr(config, "network_settings", None) or {}):
@@ -55,7 +55,7 @@ class AutoBackboneMaps(GradientCheckpointingLayer, Backbone):
         self.requires_grad_(True)
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """Train the backbone or not; frozen norms and what no output depends on are never trained."""
+        """Train the backbone or not; frozen norms and unused parameters are never trained."""
         super().requires_grad_(requires_grad)
         if self.frozen_norms:
             for norm in self._norms():
@@ -67,7 +67,7 @@ class AutoBackboneMaps(GradientCheckpointingLayer, Backbone):
         return self
 
     def set_attention(self, implementation: str) -> None:
-        """Choose how the backbone computes attention; one that cannot follow keeps its own."""
+        """Choose how the backbone computes attention; no effect if it does not support the implementation."""
         if self.model._can_set_attn_implementation():
             with contextlib.suppress(ValueError, ImportError):
                 self.model.set_attn_implementation(implementation)
@@ -85,7 +85,7 @@ class AutoBackboneMaps(GradientCheckpointingLayer, Backbone):
         return maps
 
     def train(self, mode: bool = True) -> Self:
-        """Switch the mode; statistics of frozen norms stay as they are."""
+        """Switch the mode; the statistics of frozen norms do not change."""
         super().train(mode)
         if self.frozen_norms:
             for norm in self._norms():

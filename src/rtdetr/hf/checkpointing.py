@@ -1,4 +1,4 @@
-"""Gradient checkpointing as transformers switches it: what is recomputed is a `GradientCheckpointingLayer`."""
+"""Gradient checkpointing as transformers controls it: recomputed modules are `GradientCheckpointingLayer` objects."""
 
 import functools
 from collections.abc import Callable
@@ -38,13 +38,13 @@ _CLASSES: dict[type[nn.Module], type[nn.Module]] = {
 
 
 def make_switchable(network: RTDETR) -> None:
-    """Give each of the `recomputed_parts` the class by which transformers knows it."""
+    """Give each of the `recomputed_parts` the class by which transformers recognizes it."""
     for part in recomputed_parts(network):
         part.__class__ = _CLASSES.get(type(part), type(part))
 
 
 def count_batches_once(model: nn.Module, checkpoint: Callable[..., Any]) -> None:
-    """Let the parts of a model use `checkpoint` such that batch norms do not count the second pass over a batch."""
+    """Make the parts of a model use `checkpoint` so that batch norms do not count the second pass over a batch."""
     for part in model.modules():
         if isinstance(part, GradientCheckpointingLayer):
             vars(part)["_gradient_checkpointing_func"] = functools.partial(checkpointed, checkpoint, part)

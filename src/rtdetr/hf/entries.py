@@ -10,12 +10,14 @@ NETWORK = "model.network."  # prefix of all entries of a detection model; a base
 _BACKBONE = "backbone.model."  # external backbones have the same names in memory and in files
 
 
-def renamed(entries: Mapping[str, Any], config: Any) -> Mapping[str, Any]:
+def ensure_memory_names(entries: Mapping[str, Any], config: Any) -> Mapping[str, Any]:
     """Return entries under their names in memory."""
-    return entries if not entries or any("network." in key for key in entries) else in_memory(dict(entries), config)
+    return (
+        entries if not entries or any("network." in key for key in entries) else to_memory_names(dict(entries), config)
+    )
 
 
-def in_memory(state: State, config: Any) -> State:
+def to_memory_names(state: State, config: Any) -> State:
     """Translate entries of a file, or of a part of it, to the names of a detection model in memory."""
     if any(key.startswith("encoder_input_proj.") for key in state):  # a transformers base model
         state = {f"model.{key}": value for key, value in state.items()}
@@ -29,8 +31,8 @@ def in_memory(state: State, config: Any) -> State:
     return {NETWORK + key: value for key, value in network.items()}
 
 
-def on_disk(network: State, config: RTDetrV2Config) -> State:
-    """Translate the entries of the network to transformers names; the inverse of `in_memory`."""
+def to_file_names(network: State, config: RTDetrV2Config) -> State:
+    """Translate the entries of the network to transformers names; the inverse of `to_memory_names`."""
     elsewhere = own_backbone(config) is None
     backbone = {key: network[key] for key in network if elsewhere and key.startswith(_BACKBONE)}
     entries = to_huggingface({key: value for key, value in network.items() if key not in backbone})

@@ -30,10 +30,10 @@ from rtdetr.expected import shown_value
 from rtdetr.files import write_bytes
 from rtdetr.hf.adapters import check_adapter, find_adapter
 from rtdetr.hf.configuration import RTDetrV2Config, categories_of, model_config, own_backbone
-from rtdetr.hf.entries import NETWORK, in_memory, on_disk, renamed
+from rtdetr.hf.entries import NETWORK, ensure_memory_names, to_file_names, to_memory_names
 from rtdetr.text_files import read_text
 from rtdetr.weights.huggingface import INDEX, PICKLED, WEIGHTS, read_entries, write_json
-from rtdetr.weights.huggingface_config import OWN_TYPE, inexpressible
+from rtdetr.weights.huggingface_config import OWN_TYPE, unsupported_by_transformers
 from rtdetr.weights.huggingface_fields import CONFIG
 from rtdetr.weights.huggingface_reading import stated_version
 from rtdetr.weights.names import State
@@ -93,8 +93,8 @@ class HuggingFaceFiles(_Base):
             if config is not None and not isinstance(config, PreTrainedConfig):
                 config = RTDetrV2Config.from_pretrained(config)
             if isinstance(config, PreTrainedConfig) and options.get("state_dict"):
-                options["state_dict"] = renamed(options["state_dict"], config)
-            return _frozen_as_built(super().from_pretrained(source, *model_args, config=config, **options))
+                options["state_dict"] = ensure_memory_names(options["state_dict"], config)
+            return _freeze_as_configured(super().from_pretrained(source, *model_args, config=config, **options))
         hub = {name: options.pop(name) for name in _HUB if name in options}
         source, adapter = find_adapter(source, hub, options)
         if adapter is not None and source != pretrained_model_name_or_path:  # the revision belongs to the adapter
@@ -104,7 +104,7 @@ class HuggingFaceFiles(_Base):
         dtype = {name: options.pop(name) for name in ("dtype", "torch_dtype") if name in options}
         stored = {}
         if not isinstance(config, PreTrainedConfig):
-            with _bad_config(config or source):
+            with _name_source_on_error(config or source):
                 stored, options = RTDetrV2Config.get_config_dict(config or source, **hub, **options)
             if not isinstance(stored, dict):
                 raise WeightsError(f"{config or source}: {CONFIG}: expected a JSON object, got {shown_value(stored)}")
@@ -115,17 +115,17 @@ class HuggingFaceFiles(_Base):
         file = _weights_file(source, variant=options.pop("variant", None), pickled=pickled, hub=hub)
         state, described = read_entries(file)
         if not isinstance(config, PreTrainedConfig):
-            with _bad_config(config or source):
+            with _name_source_on_error(config or source):
                 config, options = cls._configuration(stored, described, options)
         try:
-            entries = in_memory(state, config)
+            entries = to_memory_names(state, config)
         except WeightsError as error:
             raise WeightsError(f"{file}: {error}") from None
-        with _source_in_report(source):
+        with _add_source_to_report(source):
             result = super().from_pretrained(None, *model_args, config=config, state_dict=entries, **dtype, **options)
         model = result[0] if isinstance(result, tuple) else result
         model.config.name_or_path = model.name_or_path = str(source)
-        _frozen_as_built(result)
+        _freeze_as_configured(result)
         if adapter is not None:
             model.load_adapter(adapter.source, adapter_name=adapter.name, adapter_kwargs=adapter.hub)
         return result
@@ -199,7 +199,7 @@ class HuggingFaceFiles(_Base):
             raise WeightsError("expected entries in state_dict, got none; omit it to save the entries of the model")
         self.config.architectures = [type(self).__name__]
         self.config.dtype = str(self.dtype).removeprefix("torch.")
-        foreign = own_backbone(self.config) is not None and bool(inexpressible(model_config(self.config)))
+        foreign = own_backbone(self.config) is not None and bool(unsupported_by_transformers(model_config(self.config)))
         state = self.state_dict() if state_dict is None else dict(state_dict)
         self._write_weights(folder, state, max_shard_size=max_shard_size, variant=variant, foreign=foreign)
         stored = json.loads(self.config.to_json_string(use_diff=True))
@@ -216,7 +216,7 @@ class HuggingFaceFiles(_Base):
 
         `Trainer` of transformers reads a checkpoint file and passes its entries to this method.
         """
-        state_dict = renamed(state_dict, self.config)
+        state_dict = ensure_memory_names(state_dict, self.config)
         if not self._is_detector:
             state_dict = {key.removeprefix("model."): value for key, value in state_dict.items()}
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
@@ -253,7 +253,7 @@ class HuggingFaceFiles(_Base):
         for name, keys in plan.filename_to_tensors.items():
             entries = {key: network[key] for key in keys}
             if not foreign:
-                entries = on_disk(entries, self.config)
+                entries = to_file_names(entries, self.config)
                 if not self._is_detector:
                     entries = {key.removeprefix("model."): value for key, value in entries.items()}
             # the format supports neither strides nor shared memory
@@ -272,8 +272,8 @@ class HuggingFaceFiles(_Base):
 
 
 @contextmanager
-def _bad_config(source: Any) -> Iterator[None]:
-    """Name the source of a configuration that transformers fails on, with whatever exception."""
+def _name_source_on_error(source: Any) -> Iterator[None]:
+    """Name the source of a configuration in any exception that transformers raises for it."""
     try:
         yield
     except (AttributeError, LookupError, TypeError, ValueError) as error:
@@ -283,7 +283,7 @@ def _bad_config(source: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _source_in_report(source: Any) -> Iterator[None]:
+def _add_source_to_report(source: Any) -> Iterator[None]:
     """Add the source to the loading report of transformers, which receives entries instead of a path."""
 
     def name(record: logging.LogRecord) -> bool:
@@ -311,7 +311,7 @@ def _weights_file(source: Any, *, variant: str | None, pickled: bool, hub: dict[
             for shard in _shards(Path(found)):
                 cached_file(source, shard, **hub)
         return Path(found)
-    raise WeightsError(f"{source} holds no weights: expected {' or '.join(names if pickled else names[:2])}")
+    raise WeightsError(f"{source} contains no weights: expected {' or '.join(names if pickled else names[:2])}")
 
 
 def _shards(index: Path) -> list[str]:
@@ -332,7 +332,7 @@ def _with_variant(name: str, variant: str | None) -> str:
     return f"{head}.{variant}.{kind}" if variant else name
 
 
-def _frozen_as_built(loaded: Any) -> Any:
+def _freeze_as_configured(loaded: Any) -> Any:
     """Freeze what the configuration freezes again, because transformers makes all loaded parameters trainable."""
     model = loaded[0] if isinstance(loaded, tuple) else loaded
     with torch.device("meta"):

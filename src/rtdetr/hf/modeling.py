@@ -28,8 +28,8 @@ from rtdetr.hf.outputs import (
     RTDetrV2ModelOutput,
     RTDetrV2ObjectDetectionOutput,
     fields_of,
+    lazy_token_boxes,
     supervised,
-    token_boxes_later,
     without_look_forward_twice,
 )
 from rtdetr.models import RTDETR, fuse
@@ -212,7 +212,7 @@ class RTDetrV2Model(RTDetrV2PreTrainedModel):
             pixel_values, targets, output_attentions=output_attentions, output_hidden_states=output_hidden_states
         )
         output = RTDetrV2ModelOutput(**fields).with_token_boxes(make_token_boxes)
-        return output if _or(return_dict, self.config.return_dict) else output.to_tuple()
+        return output if _or_default(return_dict, self.config.return_dict) else output.to_tuple()
 
     def run(
         self,
@@ -225,7 +225,7 @@ class RTDetrV2Model(RTDetrV2PreTrainedModel):
         """Run the network and collect what both models return."""
         network, decoder = self.network, self.network.decoder
         compatible = self.config.transformers_compatible_loss
-        attentions = _or(output_attentions, self.config.output_attentions)
+        attentions = _or_default(output_attentions, self.config.output_attentions)
         trace = Trace(with_denoising=compatible, with_attentions=attentions)
         given = targets
         if compatible and targets is not None and not any(len(target["labels"]) for target in targets):
@@ -242,14 +242,14 @@ class RTDetrV2Model(RTDetrV2PreTrainedModel):
         elif compatible:
             output = without_look_forward_twice(output, trace, decoder)
         output, last, fields = fields_of(output, trace)
-        if _or(output_hidden_states, self.config.output_hidden_states):
+        if _or_default(output_hidden_states, self.config.output_hidden_states):
             fields["decoder_hidden_states"] = tuple(trace.contents)
             fields["encoder_hidden_states"] = tuple(trace.coarsest_maps)
         if attentions:
             fields["decoder_attentions"] = tuple(trace.self_attentions)
             fields["cross_attentions"] = tuple(trace.cross_attentions)
             fields["encoder_attentions"] = tuple(trace.encoder_attentions)
-        return Results(output, last, fields, token_boxes_later(trace, decoder))
+        return Results(output, last, fields, lazy_token_boxes(trace, decoder))
 
 
 class RTDetrV2ForObjectDetection(RTDetrV2PreTrainedModel):
@@ -304,7 +304,7 @@ class RTDetrV2ForObjectDetection(RTDetrV2PreTrainedModel):
             fields["content_share_hw"] = content_share_hw(pixel_mask, pixel_values)
         result = RTDetrV2ObjectDetectionOutput(logits=last.logits, pred_boxes=last.boxes_cxcywh, **fields)
         result = result.with_token_boxes(make_token_boxes)
-        return result if _or(return_dict, self.config.return_dict) else result.to_tuple()
+        return result if _or_default(return_dict, self.config.return_dict) else result.to_tuple()
 
     def to_detector(
         self,
@@ -332,7 +332,7 @@ class RTDetrV2ForObjectDetection(RTDetrV2PreTrainedModel):
         )
 
 
-def _or(value: bool | None, default: bool | None) -> bool:
+def _or_default(value: bool | None, default: bool | None) -> bool:
     return bool(default if value is None else value)
 
 

@@ -19,7 +19,7 @@ from rtdetr.structures import LayerOutput, RTDETROutput, Trace
 
 
 class TokenBoxes(ModelOutput):
-    """Output whose field `enc_outputs_coord_logits` is computed on access.
+    """Output with the field `enc_outputs_coord_logits`, which is computed on access.
 
     The boxes of all tokens take 3 % of the time of a small model and are rarely used. They are not a key of the
     dictionary, but part of the tuple.
@@ -114,7 +114,7 @@ class RTDetrV2ObjectDetectionOutput(RTDetrV2ModelOutput, _Detections):
     Pipelines of transformers build a new output from this one and their own entries, and split it by image along the
     first axis of every entry. That output therefore contains only those fields that are tensors.
 
-    loss: the sum of `loss_dict`, whose terms are weighted.
+    loss: the sum of the weighted terms in `loss_dict`.
     logits: (b, q, k) before the sigmoid, without a "no object" class.
     pred_boxes: (b, q, 4).
     auxiliary_outputs: with labels, dicts of logits and pred_boxes of all layers but the last, then of the proposals.
@@ -207,7 +207,7 @@ def fields_of(output: RTDETROutput, trace: Trace) -> tuple[RTDETROutput, LayerOu
     )
 
 
-def token_boxes_later(trace: Trace, decoder: RTDETRDecoder) -> Callable[[], Tensor]:
+def lazy_token_boxes(trace: Trace, decoder: RTDETRDecoder) -> Callable[[], Tensor]:
     """Return a function that computes `enc_outputs_coord_logits`; it keeps only the tensors it needs from the trace."""
     assert trace.token_features is not None and trace.anchors is not None
     return functools.partial(_token_boxes, trace.token_features, trace.anchors, decoder)

@@ -31,7 +31,7 @@ class Supervised(NamedTuple):
 class Criterion(nn.Module):
     """Weighted loss terms of a training output; their sum is the loss.
 
-    Everything is computed in float32 or wider whatever the model's type, and with autocast off.
+    Everything is computed in float32 or wider, independent of the model's type, and with autocast off.
 
     Args:
         config: weights and parameters of the terms.

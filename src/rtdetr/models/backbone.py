@@ -16,7 +16,7 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     def stem_and_stages(self) -> list[list[nn.Module]]:
-        """The modules of the stem, then those of each stage, in the order in which they run.
+        """Return the modules of the stem, then those of each stage, in the order in which they run.
 
         Freezing counts in them, and gradient checkpointing computes each module of a stage a second time. By default
         the backbone is one piece.
@@ -30,9 +30,9 @@ class Backbone(nn.Module):
                 module.requires_grad_(False)
 
     def load_pretrained(self) -> None:
-        """Download the weights that `pretrained` of the configuration asks for, if the backbone has this setting."""
+        """Download pretrained weights, for backbones whose configuration has the setting `pretrained`."""
         raise NotImplementedError
 
     def freeze_norms(self, modules: Sequence[nn.Module]) -> None:
-        """Freeze the batch norms in some of the backbone's modules, which may be norms themselves."""
+        """Freeze the batch norms in the given modules of the backbone; a module may be a norm itself."""
         freeze_norms(self, modules)

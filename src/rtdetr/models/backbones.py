@@ -9,24 +9,24 @@ from rtdetr.models.presnet import PResNet
 from rtdetr.models.timm_backbone import TimmBackbone, pixel_statistics
 
 BACKBONES: dict[str, type[Backbone]] = {"presnet": PResNet, "hgnetv2": HGNetv2, "timm": TimmBackbone}
-"""Class by `kind` of its configuration; built with the configuration and `in_channels`."""
+"""Backbone class by the `kind` of its configuration; called with the configuration and `in_channels`."""
 
 
 def build_backbone(config: BackboneConfig, *, in_channels: int) -> Backbone:
-    """Build a backbone with fresh weights.
+    """Build a backbone with random weights.
 
     Raises:
-        ConfigError: a setting that the backbone cannot follow.
-        MissingDependencyError: timm's, without timm.
+        ConfigError: the backbone does not support a setting.
+        MissingDependencyError: the backbone is one of timm's, and timm is not installed.
     """
     return BACKBONES[config.kind](config, in_channels=in_channels)  # pyright: ignore[reportCallIssue]
 
 
 def settled(config: ModelConfig) -> ModelConfig:
-    """Return the configuration of a network that has its weights, so that nothing is downloaded.
+    """Return the configuration of a network that already has its weights, so that none are downloaded.
 
-    Where pretrained weights of timm are asked for, images are normalized as these weights expect it, unless
-    `pixel_mean` or `pixel_std` say otherwise.
+    With pretrained weights of timm, images are normalized as these weights expect, unless `pixel_mean` or `pixel_std`
+    is set.
 
     Raises:
         ConfigError, MissingDependencyError: as for `build_backbone`.

@@ -70,7 +70,7 @@ class DecoderLayers(nn.Module):
 
 
 class RTDETRDecoder(nn.Module):
-    """Encoder maps in, detections out. `num_queries` may be changed at any time: queries are selected, not learned."""
+    """Turn encoder maps into detections. `num_queries` can be changed at any time, unless queries are learned."""
 
     def __init__(self, config: ModelConfig, *, wide_constants: bool = False) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ class RTDETRDecoder(nn.Module):
     def forward(
         self, maps: list[Tensor], targets: list[Target] | None = None, trace: Trace | None = None
     ) -> RTDETROutput:
-        """Detect on the encoder's maps; in train mode also return the auxiliary outputs for the criterion."""
+        """Detect objects in the encoder's maps; in train mode also return the auxiliary outputs for the criterion."""
         memory, sizes_hw = self._flatten(maps)
         content, reference_logits, proposals = self._select(memory, sizes_hw, trace)
         allowed = meta = None
@@ -160,8 +160,8 @@ class RTDETRDecoder(nn.Module):
     def anchors_at(self, sizes_hw: SizesHW, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Return the anchors of these maps: in eval mode the stored ones at their own size, otherwise new ones.
 
-        Stored anchors of a released checkpoint are a little off (an average of rounded constants); results of that
-        checkpoint come from them. 16-bit copies of them are too coarse and never used.
+        Stored anchors of a released checkpoint differ slightly from new ones (they are averages of rounded constants);
+        its published accuracy was measured with them. 16-bit copies are too coarse and never used.
         """
         if (
             not self.training
@@ -195,7 +195,7 @@ class RTDETRDecoder(nn.Module):
     def _decode_last(
         self, x: Tensor, reference_logits: Tensor, memory: Tensor, sizes_hw: SizesHW, trace: Trace | None
     ) -> LayerOutput:
-        """Run the layers up to the evaluated one, and compute classes for that one only."""
+        """Run the layers up to the evaluated one, and compute class scores for that layer only."""
         last = self.config.eval_idx % len(self.decoder.layers)
         boxes = reference_logits.sigmoid()
         if trace is not None:
@@ -220,8 +220,9 @@ class RTDETRDecoder(nn.Module):
     ) -> list[LayerOutput]:
         """Run every layer and return all outputs.
 
-        A layer's emitted box starts from the box before it with gradient, so that a box head also learns from the next
-        layer's loss ("look forward twice", arXiv 2203.03605); the attention's reference is cut from the graph.
+        The box of a layer is predicted relative to that of the previous layer, with gradient, so that a box head also
+        learns from the loss of the next layer ("look forward twice", arXiv 2203.03605). The reference boxes of the
+        attention are detached.
         """
         layers: list[LayerOutput] = []
         reference = reference_logits.sigmoid()

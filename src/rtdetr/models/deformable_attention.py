@@ -22,9 +22,9 @@ OFFSET_SCALE = 0.5  # an offset of n points spans half the reference box
 
 
 class DeformableAttention(nn.Module):
-    """Deformable attention over the points of all levels, softmax over all of them.
+    """Deformable attention over the points of all levels, with one softmax over all points.
 
-    `sample` decides between interpolation and rounding; coordinates are float32 or wider whatever the model's type.
+    `sample` interpolates or rounds. Coordinates are float32 or wider, whatever the model's type.
     """
 
     def __init__(self, config: DecoderConfig, *, version: str = "v2") -> None:
@@ -69,7 +69,8 @@ class DeformableAttention(nn.Module):
     ) -> Float[Tensor, "b q d"]:
         """Sample `memory`, the tokens of all maps, finest first, around the normalized reference boxes.
 
-        `keep` is given the weights of the points (b, q, heads, p), which add up to 1, and returns those to go on with.
+        `keep` receives the attention weights of the points (b, q, heads, p), which add up to 1, and returns the weights
+        to use.
         """
         value = self.value_proj(memory)
         heads = (self.num_heads, sum(self.num_points))
@@ -92,8 +93,8 @@ def sample(
 ) -> Float[Tensor, "b q d"]:
     """Weighted sum over sampled points of each head's slice of `value`.
 
-    On a CPU, for discrete sampling, and where torch is to be deterministic, rows of `value` are gathered and summed
-    at once. Bilinear sampling elsewhere goes through `grid_sample`. Both give the same numbers.
+    On CPUs, for discrete sampling, and with deterministic algorithms, rows of `value` are gathered and summed in one
+    operation. Otherwise, bilinear sampling uses `grid_sample`. Both give the same numbers.
     """
     by_grid = value.device.type != "cpu" and not torch.are_deterministic_algorithms_enabled()  # its gradient is not
     if sampling == "bilinear" and by_grid:
@@ -140,9 +141,9 @@ def bilinear_rows(
 def nearest_rows(
     locations_xy: Float[Tensor, "b q h p 2"], levels: tuple[Tensor, Tensor]
 ) -> tuple[Int64[Tensor, "b q h p 1"], Float[Tensor, "b q h p 1"]]:
-    """Return the token of the nearest pixel of each location: location times size, rounded and clamped to the map.
+    """Return the token of the pixel nearest to each location: location times size, rounded and clamped to the map.
 
-    The rounding stands half a pixel off the bilinear convention, as the published weights expect.
+    This rounding is half a pixel off the convention of bilinear sampling, as the published weights expect.
     Differs: published code clamps columns by the height, which is wrong on maps that are not square.
     """
     extent, start = levels
@@ -173,7 +174,7 @@ def _sum_rows_on_cpu(slices: Float[Tensor, "t c"], table: Int64[Tensor, "r n"], 
 
 
 class _SumRows(torch.autograd.Function):
-    """`embedding_bag` with a faster gradient of the rows: torch sorts the table first, a sparse product does not."""
+    """`embedding_bag` with a faster gradient of the rows: a sparse product; torch sorts the table first."""
 
     @staticmethod
     def forward(ctx: Any, slices: Tensor, table: Tensor, shares: Tensor) -> Tensor:
@@ -212,7 +213,7 @@ def _sample_by_grid(
     sizes_hw: SizesHW,
     num_points: tuple[int, ...],
 ) -> Float[Tensor, "b q d"]:
-    """Bilinear sampling by `grid_sample`, in the locations' type: 16-bit coordinates would be off by whole pixels."""
+    """Sample bilinearly with `grid_sample`, in the locations' type: 16-bit coordinates would be off by whole pixels."""
     batch, _, heads = weights.shape[:3]
     maps = value.unflatten(-1, (heads, -1)).permute(0, 2, 3, 1).flatten(0, 1).to(locations_xy.dtype)  # (b*h, c, s)
     maps = maps.split([height * width for height, width in sizes_hw], dim=-1)

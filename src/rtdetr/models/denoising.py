@@ -37,12 +37,12 @@ def make_denoising_queries(
 ) -> DenoisingQueries:
     """Build the denoising queries of a batch.
 
-    Each group holds every object twice: a positive (noise below one half-size) and a negative (noise above). Noise is
-    drawn in float32 from torch's default generator of the embedding's device.
+    Each group contains every object twice: as a positive (noise below half the box size) and as a negative (noise above
+    it). Noise is drawn in float32 from torch's default generator of the embedding's device.
 
-    Differs: with more objects in an image than `num_denoising`, a random `num_denoising` of them are used, so the
-    block never exceeds 2 * num_denoising queries. Published code denoises all of them without bound, as
-    `denoise_every_object` does. `box_noise_scale` 0 works.
+    Differs: if an image has more than `num_denoising` objects, a random selection of `num_denoising` is used, so there
+    are never more than 2 * num_denoising queries. Published code uses all objects, as does `denoise_every_object`.
+    `box_noise_scale` 0 works.
 
     Args:
         targets: ground truth of each image.
@@ -104,9 +104,10 @@ def _noisy_labels(labels: Tensor, real: Tensor, ratio: float, num_classes: int) 
 
 
 def _noisy_boxes(boxes: Tensor, negative: Tensor, scale: float) -> Tensor:
-    """Move every corner coordinate by up to one half-size (positives) or by one to two half-sizes (negatives).
+    """Move every corner coordinate by up to half the box size (positives), or by 1/2 to 1 times the size (negatives).
 
-    A negative may turn inside out; its size then clips to the smallest that the inverse sigmoid knows, as published.
+    The corners of a negative may change places; its size is then clipped to the smallest value of the inverse sigmoid,
+    as published.
     """
     if scale <= 0:
         return boxes
@@ -117,7 +118,7 @@ def _noisy_boxes(boxes: Tensor, negative: Tensor, scale: float) -> Tensor:
 
 
 def _allowed(num_denoising: int, num_queries: int, group: int, device: torch.device) -> Tensor:
-    """Matching queries do not attend to denoising queries; these attend to their own group and the matching queries."""
+    """Attention mask: matching queries attend to each other, denoising queries to their group and matching queries."""
     index = torch.arange(num_denoising + num_queries, device=device)
     block = torch.where(index < num_denoising, index // group, -1)
     return (block[:, None] == block[None]) | (block[None] == -1)

@@ -30,7 +30,7 @@ class FusedRepVGG(nn.Module):
 def fuse(model: RTDETR) -> RTDETR:
     """Return a copy for inference with all norms folded; outputs equal those of `model.eval()` up to rounding.
 
-    The copy has other parameter names, cannot be trained, and is refused wherever weights are saved.
+    The copy has other parameter names, and cannot be trained or saved.
     """
     fused = copy.deepcopy(model).eval().requires_grad_(False)
     if not fused.is_fused:

@@ -134,7 +134,7 @@ class LightConv(nn.Module):
 
 
 class Block(nn.Module):
-    """Sequential layers whose inputs and outputs are all concatenated, then squeezed and excited."""
+    """Sequential layers; the input and all outputs are concatenated, then squeezed and excited."""
 
     def __init__(self, in_channels: int, shape: StageShape, *, residual: bool, config: HGNetv2Config) -> None:
         super().__init__()

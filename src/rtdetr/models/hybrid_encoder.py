@@ -92,7 +92,7 @@ class CSPRepLayer(nn.Module):
 
 
 class HybridEncoder(nn.Module):
-    """Three backbone maps (strides 8, 16, 32) in, three fused maps of `config.width` channels out."""
+    """Fuse three backbone maps (strides 8, 16, 32) to three maps with `config.width` channels."""
 
     def __init__(
         self, config: EncoderConfig, *, in_channels: tuple[int, ...], version: str = "v2", wide_constants: bool = False

@@ -21,7 +21,7 @@ def activate(x: Tensor, name: str | None) -> Tensor:
 def finite(x: Tensor) -> Tensor:
     """Clamp a float16 residual sum to the float16 range, so that a large activation does not become inf, then NaN.
 
-    Differs: the published RT-DETRv2 decoder has no such clamp (RT-DETR's has, at one place). No effect on other types.
+    Differs: the published RT-DETRv2 decoder does not clamp; RT-DETR's does in one place. No effect on other types.
     """
     return x.clamp(-65504.0, 65504.0) if x.dtype == torch.float16 else x
 
@@ -29,9 +29,9 @@ def finite(x: Tensor) -> Tensor:
 def map_to_tokens(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h*w c"]:
     """Flatten a map into tokens, row by row.
 
-    In this order of operations the gradient comes back with the strides of a channels-last map for any batch size.
-    After `x.flatten(2).transpose(1, 2)` that of a single image has one channel's stride for the batch, and PyTorch's
-    batch norm makes a wrong gradient of it on CPUs, without an error (docs/limits.md).
+    With this order of operations the gradient has the strides of a channels-last map for any batch size. With
+    `x.flatten(2).transpose(1, 2)`, the batch stride of a single image would be that of a channel, for which PyTorch's
+    batch norm silently computes a wrong gradient on CPUs (docs/limits.md).
     """
     return x.permute(0, 2, 3, 1).flatten(1, 2)
 
@@ -73,10 +73,9 @@ def batch_norm(num_features: int, *, frozen: bool = False) -> nn.BatchNorm2d | F
 
 
 def freeze_norms(root: nn.Module, modules: Sequence[nn.Module]) -> None:
-    """Freeze the batch norms in some modules below `root`, which may be norms themselves.
+    """Freeze the batch norms in the given modules of `root`; a module may be a norm itself.
 
-    Neither `train()` nor a synchronization over processes turns them back. The count of batches, which nothing uses, is
-    left out.
+    `train()` and synchronized batch norm do not unfreeze them. The unused batch counter is dropped.
     """
     chosen = {module for part in modules for module in part.modules()}
     for parent in list(root.modules()):
@@ -140,7 +139,8 @@ class SelfAttention(nn.Module):
     ) -> Float[Tensor, "b s d"]:
         """Attend within `x`; `allowed` is True where a row may attend to a column.
 
-        `keep` is given the weights (b, heads, s, s), whose rows add up to 1, and returns those to go on with.
+        `keep` receives the attention weights (b, heads, s, s), with rows that add up to 1, and returns the weights to
+        use.
         """
         width = x.shape[-1]
         query_key = F.linear(x + position, self.in_proj_weight[: 2 * width], self.in_proj_bias[: 2 * width])

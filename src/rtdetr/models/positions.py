@@ -1,7 +1,7 @@
 """Constants that depend on the map size: the sine position code of the tokens and the anchors.
 
-Computed for any size, rectangles included, and cached. Published code makes them in float32 even for float64 networks,
-which is the default; the caller widens or narrows them.
+They are computed for any size, including rectangles, and cached. As in published code, the default is float32 even for
+float64 networks; the caller converts them.
 """
 
 import functools
@@ -72,7 +72,7 @@ def make_anchors(
 
     Args:
         sizes_hw: the (height, width) of each map, finest first; tokens follow row by row.
-        device: where the result lies.
+        device: device of the result.
         dtype: of the result; 16 bits are too coarse.
     """
     anchors = []

@@ -25,8 +25,8 @@ def postprocess(
         logits: class scores before the sigmoid.
         boxes_cxcywh: normalized boxes.
         sizes_wh: width and height of the original images.
-        max_detections: the most to return an image.
-        one_label: take the best class of each query only; then there are at most min(max_detections, queries).
+        max_detections: maximum number of detections per image.
+        one_label: return only the best class of each query; then there are at most min(max_detections, queries).
     """
     wide = at_least_float32(logits.dtype)
     scores = logits.to(wide).sigmoid()
@@ -41,7 +41,7 @@ def postprocess(
 def best_pairs(
     scores: Float[Tensor, "b q k"], most: int
 ) -> tuple[Int64[Tensor, "b m"], Int64[Tensor, "b m"], Float[Tensor, "b m"]]:
-    """Return label, query and score of the best (query, class) pairs, at most `most`, best first."""
+    """Return label, query and score of up to `most` (query, class) pairs, best first."""
     num_classes = scores.shape[-1]
     scores = scores.flatten(1)
     scores, index = scores.topk(min(most, scores.shape[1]), dim=-1)

@@ -1,4 +1,4 @@
-"""Which encoder tokens become object queries. Source: arXiv 2304.08069 section 4.3."""
+"""Query selection: choose the encoder tokens that become object queries. Source: arXiv 2304.08069 section 4.3."""
 
 import torch
 from jaxtyping import Float, Int64
@@ -12,9 +12,9 @@ def select_queries(logits: Float[Tensor, "b s k"], num_queries: int, method: str
 
     Args:
         logits: class scores of every token before the sigmoid; one column for `agnostic`.
-        num_queries: how many to take.
+        num_queries: number of tokens to select.
         method: `default` ranks tokens by their best class, `agnostic` by their only score, `one2many` ranks pairs of
-            token and class, so that a token may come more than once.
+            token and class, so that a token can be selected more than once.
     """
     if method == "one2many":
         return best_pairs(logits, num_queries)[1]

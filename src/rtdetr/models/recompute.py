@@ -19,7 +19,7 @@ from rtdetr.models import RTDETR
 
 
 def recompute_activations(model: RTDETR) -> None:
-    """Let each of the `recomputed_parts` keep only its inputs. Results stay the same."""
+    """Make each of the `recomputed_parts` store only its inputs. Results do not change."""
     for part in recomputed_parts(model):
         part.forward = types.MethodType(_recomputing, part)  # copies of a model get their own bound methods
 
@@ -36,8 +36,8 @@ def checkpointed(checkpoint: Callable[..., Any], part: nn.Module, forward: Calla
     Args:
         checkpoint: `torch.utils.checkpoint.checkpoint` with its options, reentrant or not.
         part: the module that `forward` runs.
-        forward: a function of the inputs, which runs once here and again in the backward pass.
-        inputs: positional ones; those in a list or dictionary get no gradient if `checkpoint` is reentrant.
+        forward: a function of the inputs, which runs here and again in the backward pass.
+        inputs: positional arguments; tensors in a list or dictionary get no gradient if `checkpoint` is reentrant.
     """
     tensors = (x for x in (*inputs, *part.parameters()) if isinstance(x, Tensor))
     if not any(x.requires_grad for x in tensors):
@@ -64,7 +64,7 @@ def _recomputing(part: nn.Module, *inputs: Any) -> Any:
 
 @contextlib.contextmanager
 def _statistics_kept(part: nn.Module) -> Iterator[None]:
-    """Leave the running statistics of batch norms unchanged."""
+    """Keep the running statistics of batch norms unchanged in the block."""
     norms = [module for module in part.modules() if isinstance(module, _BatchNorm)]
     former = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     try:

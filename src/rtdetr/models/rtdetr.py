@@ -1,4 +1,4 @@
-"""The detector: backbone, hybrid encoder and decoder, and the function that builds it by name."""
+"""The detector: backbone, hybrid encoder and decoder; `build_model` builds it by name."""
 
 from typing import NoReturn
 
@@ -18,14 +18,14 @@ from rtdetr.wording import counted
 
 
 class RTDETR(nn.Module):
-    """RT-DETR (v1) or RT-DETRv2, as `config.version` says.
+    """RT-DETR (v1) or RT-DETRv2, depending on `config.version`.
 
-    Call it with images, float (b, c, h, w) in [0, 1], RGB, stretched to any height and width that are multiples of 32.
+    Call it with RGB images, float (b, c, h, w) in [0, 1], resized to any height and width that are multiples of 32.
     It returns an `RTDETROutput`: `logits` (b, q, k) before the sigmoid and `boxes_cxcywh` (b, q, 4) normalized to the
     image. In train mode, with targets (labels int64 (n,), boxes float (n, 4) normalized cxcywh, one dict per image), it
-    also holds the outputs of the auxiliary layers, of the encoder and of the denoising queries. `postprocess` turns the
-    output into detections. Boxes are float32 or wider whatever the model's type. Under `torch.jit.trace` the output in
-    eval mode is a `LayerOutput` of logits and boxes; what is traced takes any batch and size.
+    also contains the outputs of the auxiliary layers, the encoder and the denoising queries. `postprocess` turns the
+    output into detections. Boxes are float32 or wider, whatever the model's type. Under `torch.jit.trace` the output in
+    eval mode is a `LayerOutput` of logits and boxes; the traced network accepts any batch and image size.
 
     Parameter names and their order are those of the published checkpoints. Source: arXiv 2407.17140, arXiv 2304.08069.
 
@@ -81,7 +81,7 @@ class RTDETR(nn.Module):
             ConfigError: train mode of a fused model.
         """
         if mode and self.is_fused:
-            raise ConfigError("a fused model is for inference only; train the model that it was made from")
+            raise ConfigError("a fused model is for inference only; train the original model instead")
         return super().train(mode)
 
     def forward(
@@ -125,7 +125,7 @@ class RTDETR(nn.Module):
     def _check_targets(self, targets: list[Target], num_images: int) -> None:
         if len(targets) != num_images:
             raise InputError(
-                f"expected one target an image, got {counted(len(targets), 'target')} for "
+                f"expected one target per image, got {counted(len(targets), 'target')} for "
                 f"{counted(num_images, 'image')}"
             )
         for i, target in enumerate(targets):
@@ -159,21 +159,21 @@ def build_model(
     label_noise_ratio: float | None = None,
     box_noise_scale: float | None = None,
 ) -> RTDETR:
-    """Build a detector in train mode with fresh weights, except for a pretrained timm backbone (`backbone.pretrained`).
+    """Build a detector in train mode with random weights; a timm backbone can be pretrained (`backbone.pretrained`).
 
     Args:
         model: a name of `list_models()` (or a published short name), or a configuration.
-        num_classes: classes, without a background class.
-        in_channels: image channels.
+        num_classes: number of classes, without a background class.
+        in_channels: number of image channels.
         eval_size_hw: height and width for which anchors are stored; other sizes work as well.
-        num_queries: detections come from this many queries an image.
-        num_denoising: positive denoising queries an image in training; 0 builds the model without them.
+        num_queries: number of object queries per image.
+        num_denoising: number of positive denoising queries per image in training; 0 builds the model without them.
         label_noise_ratio: share of denoising labels considered for noise, 0 to 1.
-        box_noise_scale: size of the denoising boxes' noise in half-sizes.
+        box_noise_scale: noise of the denoising boxes, in units of half the box size.
 
     Raises:
-        ConfigError: unknown name or a value that does not fit.
-        WeightsError: pretrained weights that cannot be fetched.
+        ConfigError: the name is unknown, or a value is invalid.
+        WeightsError: pretrained weights cannot be downloaded.
     """
     if not isinstance(model, str | ModelConfig):
         raise ConfigError(f"expected the name of a model or a ModelConfig, got {type(model).__name__}")

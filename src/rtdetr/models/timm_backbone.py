@@ -10,14 +10,14 @@ from rtdetr.config import STRIDES, TimmConfig
 from rtdetr.errors import ConfigError, WeightsError, nearest, require_extra
 from rtdetr.models.backbone import Backbone
 
-_STEM_STRIDE = 4  # of the first stage's map; what comes before belongs to the stem
+_STEM_STRIDE = 4  # stride of the first stage's map; everything before it is the stem
 
 
 class TimmBackbone(Backbone):
-    """A network of timm with fresh weights; `load_pretrained` fetches the published ones.
+    """A network of timm with random weights; `load_pretrained` downloads the published ones.
 
     Raises:
-        ConfigError: no such model, one without maps of strides 8, 16 and 32, or more stages to freeze than there are.
+        ConfigError: the model does not exist or has no maps of strides 8, 16 and 32, or `freeze_at` is too large.
         MissingDependencyError: timm is not installed.
     """
 
@@ -46,11 +46,11 @@ class TimmBackbone(Backbone):
 
     @property
     def num_stages(self) -> int:
-        """Stages that can be frozen one after the other; 0 where timm's network is one piece."""
+        """Number of stages that can be frozen separately; 0 if timm's network cannot be split."""
         return len(self.stem_and_stages()) - 1
 
     def stem_and_stages(self) -> list[list[nn.Module]]:
-        """Children of timm's network, cut behind the modules that give its maps."""
+        """Return the children of timm's network, split after the modules that return its maps."""
         features = [info for info in self.network.feature_info.info if info.get("module")]
         ends = {info["module"].replace(".", "_") for info in features if info["reduction"] >= _STEM_STRIDE}
         names = {info["module"].partition(".")[0] for info in features}
@@ -67,7 +67,7 @@ class TimmBackbone(Backbone):
         return groups if len(groups) > len(STRIDES) else [[self]]
 
     def freeze_norms(self, modules: Sequence[nn.Module]) -> None:
-        """Make constants of batch norms, with the activation that some of timm's have inside."""
+        """Freeze batch norms; the activation that some norms of timm include is kept."""
         frozen = {module for part in modules for module in part.modules()}
         convert = importlib.import_module("timm.layers").freeze_batch_norm_2d
         for parent in list(self.modules()):
@@ -76,10 +76,10 @@ class TimmBackbone(Backbone):
                     parent.add_module(name, convert(child))
 
     def load_pretrained(self) -> None:
-        """Fetch timm's published weights from where timm has them.
+        """Download timm's pretrained weights.
 
         Raises:
-            WeightsError: there are none for this model, or they cannot be fetched.
+            WeightsError: timm has none for this model, or they cannot be downloaded.
         """
         name = self.config.timm
         try:
@@ -91,17 +91,17 @@ class TimmBackbone(Backbone):
         except Exception as error:  # of timm, of the hub, of the network
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             raise WeightsError(
-                f"timm cannot fetch the pretrained weights of {name}: {reason}. Check the connection, start without "
-                "them (model.backbone.pretrained=false), or from a checkpoint (weights)"
+                f"timm cannot download the pretrained weights of {name}: {reason}. Check the connection, start without "
+                "them (--set model.backbone.pretrained=false), or start from a checkpoint (--weights)"
             ) from None
         own, state = self.network.state_dict(), fetched.state_dict()
         self.network.load_state_dict({key: state[key] for key in own})
 
 
 def pixel_statistics(name: str, *, in_channels: int) -> dict[str, tuple[float, ...]]:
-    """`pixel_mean` and `pixel_std` that timm's pretrained weights of a model expect; nothing is fetched.
+    """Return the `pixel_mean` and `pixel_std` that timm's pretrained weights expect; nothing is downloaded.
 
-    Other numbers of channels than three get the average of the three.
+    For a number of channels other than three, each channel gets the average of the three.
     """
     expected = _timm().get_pretrained_cfg(name)
     if expected is None:
@@ -118,7 +118,7 @@ def _timm() -> Any:
 
 
 def _create(name: str, **options: Any) -> Any:
-    """Build the network of timm that gives maps."""
+    """Build the network of timm that returns feature maps."""
     timm = _timm()
     if not timm.is_model(name):
         raise ConfigError(f"backbone.timm: timm has no model {name!r}.{nearest(name, timm.list_models())}")
@@ -128,12 +128,12 @@ def _create(name: str, **options: Any) -> Any:
         if options.get("pretrained"):
             raise
         reason = str(error).strip().partition("\n")[0]
-        raise ConfigError(f"backbone.timm: {name} does not give maps (features_only): {reason}") from None
+        raise ConfigError(f"backbone.timm: {name} does not return feature maps (features_only): {reason}") from None
 
 
 def _choice(name: str, strides: list[int]) -> tuple[int, ...]:
-    """Which of a network's maps have the strides 8, 16 and 32: the last of each."""
+    """Return the indices of the maps with strides 8, 16 and 32; of several with one stride, the last."""
     if not set(STRIDES) <= set(strides):
         found = ", ".join(map(str, dict.fromkeys(strides)))
-        raise ConfigError(f"backbone.timm: {name} gives maps of strides {found}, expected 8, 16 and 32 among them")
+        raise ConfigError(f"backbone.timm: {name} returns maps of strides {found}, expected 8, 16 and 32 among them")
     return tuple(len(strides) - 1 - strides[::-1].index(stride) for stride in STRIDES)

@@ -37,7 +37,7 @@ def lr_factor(recipe: Recipe, iteration: int, *, iterations_per_epoch: int) -> f
 
 
 def milestone_epochs(recipe: Recipe, *, iterations_per_epoch: int) -> tuple[int, ...]:
-    """Return the epochs, counted from 0, at whose start the learning rate is multiplied by `milestone_factor`.
+    """Return the epochs, counted from 0, at the start of which the learning rate is multiplied by `milestone_factor`.
 
     With `milestones_after_warmup`, they are delayed by the number of epochs that end during warm-up, because the
     published loop does not step its MultiStepLR in these epochs.

@@ -113,9 +113,9 @@ def _resumed(resume: Path | None, saved: Mapping[str, Any] | None) -> Layer:
 
 
 def _warn_of_edits(file: Path, saved: Mapping[str, Any]) -> None:
-    """Warn where a run's config.json differs from its checkpoint, whose settings are used: it may have been edited.
+    """Warn about settings in a run's config.json that differ from its checkpoint, which takes precedence.
 
-    They also differ if a run was resumed with other settings and stopped before its next checkpoint.
+    The file may have been edited, or the run was resumed with other settings and stopped before its next checkpoint.
     """
     try:
         written = read_run_config(file)

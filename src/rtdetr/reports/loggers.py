@@ -70,7 +70,7 @@ class WandbSink:
             dir=str(folder),
             config=dict(config),
         )
-        _remember("wandb", folder, self._run.id)
+        _store_run_id("wandb", folder, self._run.id)
         for kind, count in (("step", "iteration"), ("epoch", "epoch")):
             self._run.define_metric(f"{kind}/*", step_metric=f"{kind}/{count}")
 
@@ -103,7 +103,7 @@ class MlflowSink:
         if known is None:  # parameters can be logged only once
             parameters = {name: str(value)[:_MLFLOW_LENGTH] for name, value in _leaves(config).items()}
             mlflow.log_params(parameters)
-            _remember("mlflow", folder, self._id)
+            _store_run_id("mlflow", folder, self._id)
 
     def step(self, record: StepRecord) -> None:
         """Log the means of the last steps."""
@@ -137,7 +137,7 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _remember(logger: str, folder: Path, name: str) -> None:
+def _store_run_id(logger: str, folder: Path, name: str) -> None:
     text = json.dumps({**_names(folder), logger: name}, indent=1) + "\n"
     write_text(folder / NAMES_FILE, text, error=TrainingError)
 

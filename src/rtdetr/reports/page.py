@@ -16,24 +16,24 @@ from rtdetr.evaluation.report import percent
 from rtdetr.html import (
     Html,
     cards,
+    collapsible,
+    concatenate,
     element,
     figure_file,
     file_list,
-    folded,
     gallery,
     note,
     page,
     save_page,
     settings,
     table,
-    together,
 )
 from rtdetr.reports.metrics import read_records
 from rtdetr.run_files import PLAN_FILE
 from rtdetr.wording import counted
 
 PAGE_FILE, IMAGES_FOLDER = "report.html", "images"
-_MOST_EPOCHS = 500
+_MAX_EPOCHS = 500
 _LATEST = 20  # rows of steps that the speed is averaged over
 Rows = Sequence[Mapping[str, Any]]
 
@@ -55,7 +55,7 @@ def build_page(folder: Path) -> str:
     records = read_records(folder)
     epochs = [row for row in records if row["kind"] == "epoch"]
     sections = {
-        "Learning": together(figure_file(folder / "learning_curve.png", folder), _epoch_table(epochs)),
+        "Learning": concatenate(figure_file(folder / "learning_curve.png", folder), _epoch_table(epochs)),
         "Accuracy": accuracy(evaluation),
         "Plots": plots(folder / IMAGES_FOLDER, folder),
         "Predictions": _photos(folder, "predictions_*.png", f"Images from the whole validation data. {SIDES}"),
@@ -71,7 +71,7 @@ def build_page(folder: Path) -> str:
     }
     numbers = [*_numbers_of_epochs(epochs), *_numbers_of_labels(labels), *_numbers_of_steps(records)]
     title = f"{config.get('model', 'run')}: {folder.resolve().name}"
-    return page(title, lead=together(note(_subtitle(config, epochs)), cards(numbers)), sections=sections)
+    return page(title, lead=concatenate(note(_subtitle(config, epochs)), cards(numbers)), sections=sections)
 
 
 def _subtitle(config: Mapping[str, Any], epochs: Rows) -> str:
@@ -123,15 +123,17 @@ def _epoch_table(epochs: Rows) -> Html:
             *(percent(row["ap"][index]) if row["ap"] else "-" for index in range(3)),
             f"{row['seconds']:.0f}",
         ]
-        for row in epochs[-_MOST_EPOCHS:]
+        for row in epochs[-_MAX_EPOCHS:]
     ]
-    return folded("All epochs", table(["epoch", "loss", "AP", "AP50", "AP75", "seconds"], rows)) if rows else Html()
+    return (
+        collapsible("All epochs", table(["epoch", "loss", "AP", "AP50", "AP75", "seconds"], rows)) if rows else Html()
+    )
 
 
 def _photos(folder: Path, pattern: str, text: str) -> Html:
     paths = sorted((folder / IMAGES_FOLDER).glob(pattern), key=_natural_order)
     found = gallery([figure_file(path, folder, caption=_caption(path), is_photo=True) for path in paths])
-    return together(note(text), found) if found else Html()
+    return concatenate(note(text), found) if found else Html()
 
 
 def _caption(path: Path) -> str:

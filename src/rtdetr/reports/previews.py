@@ -20,7 +20,7 @@ from rtdetr.random_state import random_state, set_random_state
 from rtdetr.structures import Target
 
 CELL, GAP = 320, 8  # pixels
-MOST_CELLS = 16
+MAX_CELLS = 16
 
 
 def draw_batches(
@@ -47,7 +47,7 @@ def draw_batches(
         for epoch, count in counts.items():
             loader.set_epoch(epoch)
             for number, (images, targets) in enumerate(islice(loader, count), start=1):
-                samples = islice(zip(images, targets, strict=True), MOST_CELLS)
+                samples = islice(zip(images, targets, strict=True), MAX_CELLS)
                 cells = [draw_target(image, target, names=names, font=font) for image, target in samples]
                 save_image(contact_sheet(cells), folder / f"batch_epoch{epoch + 1}_{number}.png")
     finally:

@@ -120,7 +120,7 @@ class EvaluationPages:
     ) -> None:
         self.write()
 
-    def better(self, report: EvaluationReport) -> None:
+    def write_best(self, report: EvaluationReport) -> None:
         """Write the evaluation of the best weights so far, and draw it unless the last drawing was recent."""
 
         def save() -> None:

@@ -10,9 +10,9 @@ from rtdetr.categories import Categories
 from rtdetr.class_lists import GivenClasses
 from rtdetr.errors import WeightsError, require_extra
 from rtdetr.exported_files import exported_format
-from rtdetr.files import beside, with_home
+from rtdetr.files import with_home, with_suffix_any_case
 from rtdetr.runtimes.base import BaseDetector
-from rtdetr.runtimes.beside import warn_other_names
+from rtdetr.runtimes.class_name_check import warn_other_names
 from rtdetr.runtimes.options import LoadOptions
 
 _log = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ def load(
     )
     source = os.path.expanduser(source) if isinstance(source, str) else with_home(source)
     path, format = Path(source), exported_format(source)
-    if path.suffix.lower() == ".bin" and (graph := beside(path, ".xml")).is_file():
+    if path.suffix.lower() == ".bin" and (graph := with_suffix_any_case(path, ".xml")).is_file():
         raise WeightsError(f"{path} contains the weights of an OpenVINO model: pass {graph}")
     runtime = _TORCH if format is None else RUNTIMES[format]
     options.check(runtime.options, source=path, kind=path.suffix or "named")

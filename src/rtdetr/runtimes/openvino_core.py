@@ -6,7 +6,7 @@ from pathlib import Path
 
 import openvino
 
-from rtdetr.files import beside
+from rtdetr.files import with_suffix_any_case
 from rtdetr.native import never_free
 
 
@@ -23,7 +23,7 @@ def openvino_core() -> openvino.Core:
 
 def read_ir(path: Path) -> openvino.Model:
     """Read the model of an `.xml` file and its `.bin` file."""
-    return openvino_core().read_model(path, beside(path, ".bin"))
+    return openvino_core().read_model(path, with_suffix_any_case(path, ".bin"))
 
 
 @cache

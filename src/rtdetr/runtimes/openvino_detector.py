@@ -18,7 +18,7 @@ import openvino
 from openvino.preprocess import PrePostProcessor
 
 from rtdetr.errors import ConfigError, WeightsError, nearest, one_of
-from rtdetr.files import beside, sha256_of
+from rtdetr.files import sha256_of, with_suffix_any_case
 from rtdetr.machine import has_amx
 from rtdetr.runtimes.graph_form import (
     IMAGES,
@@ -64,7 +64,7 @@ class OpenVINODetector(FileDetector):
         with path.open("rb") as file:
             if b"<net" not in file.read(1000):  # otherwise OpenVINO tries all of its parsers, and some print
                 raise WeightsError(f"{path} is not an OpenVINO model: expected XML that begins with <net ...>")
-        weights = beside(path, ".bin")
+        weights = with_suffix_any_case(path, ".bin")
         if not weights.is_file():
             raise WeightsError(f"{path} has no weights: {weights.name} must be in the same folder; copy both files")
         self._device = _device(options.device, openvino_core())

@@ -1,4 +1,4 @@
-"""How a model is trained. Start reading at `train.py`, the loop; `rtdetr.train` in `api.py` is what users call."""
+"""Training of a model. Start reading at `train.py`, the loop; users call `rtdetr.train` in `api.py`."""
 
 from rtdetr.training.checkpoint import read
 from rtdetr.training.ema import ModelEMA

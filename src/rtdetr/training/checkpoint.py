@@ -25,13 +25,13 @@ from rtdetr.files import write_atomically
 from rtdetr.models import RTDETR
 from rtdetr.reports.progress import Progress
 from rtdetr.run_files import LAST_FILE
+from rtdetr.training.disk_space import checkpoint_bytes
 from rtdetr.training.ema import ModelEMA
-from rtdetr.training.space import checkpoint_bytes
 from rtdetr.weights.official import averaged_entries, checked_state, load_pickle
 
 _log = logging.getLogger(__name__)
 _CHECKPOINT = re.compile(r"last(-\d+)?\.pth")
-NEEDED = ("model", "optimizer", "last_epoch")
+REQUIRED_KEYS = ("model", "optimizer", "last_epoch")
 
 
 @dataclass
@@ -83,14 +83,14 @@ def save_last(
     }
     if path.exists():
         for age in range(keep - 1, 0, -1):
-            newer = _aged(path, age - 1)
+            newer = _path_of_age(path, age - 1)
             if newer.exists():
-                _link(newer, _aged(path, age))
+                _link(newer, _path_of_age(path, age))
     _write(path, {**_header(state, metadata), **parts}, size=checkpoint_bytes(state.model, resumable=True))
 
 
 def save_best(path: Path, state: TrainingState, *, metadata: Mapping[str, Any]) -> None:
-    """Write the EMA weights only: a file to detect with, a quarter the size of a resumable checkpoint.
+    """Write only the EMA weights, for inference: a quarter of the size of a resumable checkpoint.
 
     Raises:
         TrainingError: the file cannot be written; the previous one is kept.
@@ -98,17 +98,17 @@ def save_best(path: Path, state: TrainingState, *, metadata: Mapping[str, Any]) 
     _write(path, _header(state, metadata), size=checkpoint_bytes(state.model, resumable=False))
 
 
-def newest_whole(folder: Path) -> Path | None:
+def newest_undamaged(folder: Path) -> Path | None:
     """Return the newest checkpoint in the folder of a run whose checksums are all correct; None if there is none."""
-    files = sorted((file for file in folder.glob("last*.pth") if _CHECKPOINT.fullmatch(file.name)), key=_age)
+    files = sorted((file for file in folder.glob("last*.pth") if _CHECKPOINT.fullmatch(file.name)), key=_age_of)
     for file in files:
-        if is_whole(file):
+        if is_undamaged(file):
             return file
         _log.warning("%s is damaged; trying the previous checkpoint", file)
     return None
 
 
-def is_whole(path: Path) -> bool:
+def is_undamaged(path: Path) -> bool:
     """Whether a checkpoint is complete and all its checksums are correct."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -120,20 +120,20 @@ def is_whole(path: Path) -> bool:
 def read(path: Path) -> dict[str, Any]:
     """Return the content of a resumable checkpoint, tensors on the CPU.
 
-    Names of entries have no wrapper prefixes (`module.`). "ema" is missing if the run had no EMA.
+    Prefixes of wrappers (`module.`) are removed from the names of entries. "ema" is missing if the run had no EMA.
 
     Args:
-        path: the file, or the output folder of a run: then its newest undamaged checkpoint.
+        path: the file, or the output folder of a run, from which the newest undamaged checkpoint is read.
 
     Raises:
         WeightsError: the file is missing, damaged, or not resumable.
     """
     if path.is_dir():
-        path = newest_whole(path) or path / LAST_FILE
+        path = newest_undamaged(path) or path / LAST_FILE
     if not path.exists():
         raise WeightsError(f"resume: {path} does not exist. Give the output folder of a run, or last.pth in it")
     content = load_pickle(path)
-    missing = [key for key in NEEDED if not isinstance(content, Mapping) or key not in content]
+    missing = [key for key in REQUIRED_KEYS if not isinstance(content, Mapping) or key not in content]
     if missing:
         raise WeightsError(
             f"{path} is not a resumable checkpoint: it has no {', '.join(map(repr, missing))}. "
@@ -147,13 +147,13 @@ def read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _age(path: Path) -> int:
+def _age_of(path: Path) -> int:
     """0 for last.pth, n for last-n.pth."""
     number = path.stem.removeprefix("last").removeprefix("-")
     return int(number) if number.isdecimal() else 0
 
 
-def _aged(path: Path, age: int) -> Path:
+def _path_of_age(path: Path, age: int) -> Path:
     return path.with_stem(f"{path.stem}-{age}") if age else path
 
 

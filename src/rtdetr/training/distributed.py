@@ -26,11 +26,11 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.nn.parallel import DistributedDataParallel
 
-from rtdetr.errors import SAID_IN, ConfigError
+from rtdetr.errors import LOG_RECORDS_VARIABLE, ConfigError
 from rtdetr.wording import counted
 
 Value = TypeVar("Value")
-TIMEOUT = datetime.timedelta(hours=1)  # the others wait while one evaluates or reads a dataset
+TIMEOUT = datetime.timedelta(hours=1)  # processes wait while another one evaluates or reads a dataset
 
 _LAUNCHER_LOG = "torch.distributed.elastic.multiprocessing.api"  # logger in which torchrun reports failed processes
 
@@ -55,7 +55,7 @@ class Processes:
         return self.rank == 0
 
     def mean(self, values: Tensor) -> Tensor:
-        """Return the mean of a tensor over the processes (all_reduce); not finite where any process's value is not."""
+        """Return the mean of a tensor over the processes (all_reduce); NaN or infinite if a value of any process is."""
         if self.world_size == 1:
             return values
         values = values.clone()
@@ -106,7 +106,7 @@ class Processes:
 
 
 def is_main_process() -> bool:
-    """Whether this process logs to the user; works outside `join` too."""
+    """Whether this process logs to the user; also usable outside `join`."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -202,7 +202,7 @@ def launch(num_processes: int, arguments: list[str]) -> NoReturn:
         lambda record: False
     )  # the process itself has already logged why it ended
     with tempfile.TemporaryDirectory(prefix="rtdetr-") as notes:
-        os.environ[SAID_IN] = notes
+        os.environ[LOG_RECORDS_VARIABLE] = notes
         try:
             run(get_args_parser().parse_args(options))
         except SignalException as error:  # the processes received it too, saved their state and said how to resume

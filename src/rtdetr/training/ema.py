@@ -1,4 +1,4 @@
-"""Exponential moving average (EMA) of a model's weights, which is evaluated and released."""
+"""Exponential moving average (EMA) of a model's weights. Evaluation and released weights use the average."""
 
 import copy
 import math
@@ -14,14 +14,14 @@ class ModelEMA(Generic[Model]):
     """A copy of a model in eval mode that averages the model's state over the training steps.
 
     After training step n = 1, 2, ... each floating state entry v, float buffers included, becomes
-    `v * d + (1 - d) * model` with d = decay * (1 - exp(-n / warmup)); integer and boolean entries are never touched.
+    `v * d + (1 - d) * model` with d = decay * (1 - exp(-n / warmup)); integer and boolean entries do not change.
     The number of updates is saved, so a resumed run continues with the same d.
 
     Attributes:
         module: the averaged model; eval mode, no gradients.
         decay: the limit of d; read at each update, so it may be changed during a run.
-        warmup: updates after which d has 63 % of `decay`; 0: d is `decay` from the first update on.
-        updates: number of updates made.
+        warmup: number of updates after which d reaches 63 % of `decay`; 0: d is `decay` from the first update on.
+        updates: number of updates so far.
 
     Source: RT-DETR's published training recipe (arXiv 2304.08069, section 5.1).
     """
@@ -33,7 +33,7 @@ class ModelEMA(Generic[Model]):
         self.updates = 0
 
     def decay_at(self, updates: int) -> float:
-        """Return d of the given update, counted from 1."""
+        """Return d for an update, counted from 1."""
         return self.decay * (1.0 - math.exp(-updates / self.warmup)) if self.warmup else self.decay
 
     @torch.no_grad()

@@ -1,8 +1,8 @@
-"""Fingerprints of the data of a run, so that a resumed run notices changed classes or annotations.
+"""Fingerprints of the data of a run, to detect changed classes or annotations when the run is resumed.
 
-A checkpoint holds the class list (`Job.metadata`) and, under "data", a fingerprint of the training and validation data:
-two hashes per image, one of its file name, one of its size and objects; and one hash per class, of its objects in the
-training data, which identifies a renamed class. Image files are not read.
+A checkpoint contains the class list (`Job.metadata`) and, under "data", a fingerprint of the training and validation
+data: two hashes per image (of its file name, and of its size and objects), and one hash per class (of its objects in
+the training data), which identifies a renamed class. Image files are not read.
 """
 
 import hashlib
@@ -19,12 +19,12 @@ from torch import Tensor
 from rtdetr.categories import Categories, Category
 from rtdetr.data import DetectionDataset
 from rtdetr.errors import ConfigError, WeightsError
-from rtdetr.training.former_rows import are_ids
+from rtdetr.training.class_rows import checkpoint_rows_are_ids
 from rtdetr.weights.official import read_own, store_categories
 from rtdetr.wording import are, counted, have, listed
 
 _PER_PIXEL = 1000  # coordinates are compared to 1/1000 pixel
-_MOST_NAMES = 5
+_MAX_NAMES = 5
 _CLASSES = "classes"
 Datasets = dict[str, DetectionDataset]
 
@@ -36,7 +36,7 @@ def fingerprints(datasets: Datasets) -> dict[str, Tensor]:
 
 
 def fingerprint(dataset: DetectionDataset) -> Tensor:
-    """Two hashes per image, int64 (images, 2): of its file name, and of its size, boxes, labels and crowd flags.
+    """Return two hashes per image, int64 (images, 2): of its file name, and of its size, boxes, labels and crowd flags.
 
     They do not depend on the order of the objects in an image.
     """
@@ -45,21 +45,21 @@ def fingerprint(dataset: DetectionDataset) -> Tensor:
     in_order = np.lexsort((*objects.T[::-1], _images(dataset)))
     objects, starts, sizes_wh = objects[in_order], columns.starts.tolist(), columns.sizes_wh
     rows = [
-        (_number(name.encode(errors="surrogatepass")), _number(size.tobytes() + objects[start:end].tobytes()))
+        (_hash_of(name.encode(errors="surrogatepass")), _hash_of(size.tobytes() + objects[start:end].tobytes()))
         for name, size, start, end in zip(columns.file_names.tolist(), sizes_wh, starts, starts[1:], strict=False)
     ]
     return torch.tensor(rows, dtype=torch.int64).reshape(-1, 2)
 
 
 def class_fingerprint(dataset: DetectionDataset) -> Tensor:
-    """One hash per class, int64 (classes,): of the images, boxes and crowd flags of its objects, in any order."""
+    """Return a hash per class, int64 (classes,): of the images, boxes and crowd flags of its objects, in any order."""
     columns = dataset.annotations
-    files = [_number(name.encode(errors="surrogatepass")) for name in columns.file_names.tolist()]
+    files = [_hash_of(name.encode(errors="surrogatepass")) for name in columns.file_names.tolist()]
     names = np.array(files, dtype=np.int64)[_images(dataset)]
     rows = np.column_stack([columns.labels, names, _objects(dataset)])
     rows = rows[np.lexsort(rows.T[::-1])]
     starts = np.searchsorted(rows[:, 0], np.arange(len(dataset.categories) + 1))
-    numbers = [_number(rows[start:end, 1:].tobytes()) for start, end in itertools.pairwise(starts)]
+    numbers = [_hash_of(rows[start:end, 1:].tobytes()) for start, end in itertools.pairwise(starts)]
     return torch.tensor(numbers, dtype=torch.int64)
 
 
@@ -92,7 +92,7 @@ def with_saved_labels(
     """
     rows = saved.get("rtdetr", {}).get("categories")
     own = datasets["train"].categories.names
-    if rows is None and are_ids(saved, datasets["train"].categories, stated=labels_are_ids):
+    if rows is None and checkpoint_rows_are_ids(saved, datasets["train"].categories, stated=labels_are_ids):
         return datasets  # classes get their rows by id
     if rows is None:
         say("resume: the checkpoint has no class names; assuming the classes of the dataset, in their order")
@@ -195,7 +195,7 @@ def _renamed(saved: Mapping[str, Any], names: list[str], data: DetectionDataset)
             return pairs
     found = ((new, "only in the data:"), (gone, "only in the run:"))
     differences = "; ".join(f"{text} {listed(those, shown=repr)}" for those, text in found if those)
-    why = " Renamed classes cannot be told apart, because several have no objects or the same ones." if alike else ""
+    why = " Renamed classes cannot be matched, because several have no objects or the same objects." if alike else ""
     raise ConfigError(
         f"resume: the classes of {data.annotations_file} differ from those of the run: {differences}.{why} Resume with "
         "the classes of the run, or start a new run from its weights, which are matched by class name: --weights RUN "
@@ -209,7 +209,7 @@ def _report_swaps(before: list[int], now: list[int], names: Sequence[str], *, sa
     pairs = [f"{names[now.index(n)]!r} now has those of {names[before.index(n)]!r}" for n in moved]
     if pairs:
         say(
-            f"resume: classes have swapped objects: {'; '.join(pairs[:_MOST_NAMES])}. Classes are matched by name, so "
+            f"resume: classes have swapped objects: {'; '.join(pairs[:_MAX_NAMES])}. Classes are matched by name, so "
             "the model has to relearn them; if the names were swapped by mistake, swap them back"
         )
 
@@ -220,5 +220,5 @@ def _relabeled(datasets: Datasets, names: list[str]) -> Datasets:
     return {part: dataset.with_categories(categories) for part, dataset in datasets.items()}
 
 
-def _number(content: bytes) -> int:
+def _hash_of(content: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little", signed=True)

@@ -1,4 +1,4 @@
-"""Training only a part of a model: the rest becomes constant, batch norms and their running statistics as well."""
+"""Freeze the first layers of a model: their weights, batch norms and running statistics do not change in training."""
 
 from torch import nn
 
@@ -10,18 +10,17 @@ from rtdetr.wording import counted
 
 
 def freeze(model: RTDETR, part: str | int) -> None:
-    """Stop training of a model's first layers.
+    """Freeze the first layers of a model.
 
-    Their parameters need no gradient, and their batch norms become constants, which neither `model.train()` nor a
-    synchronization over processes turns back.
+    Their parameters need no gradient, and their batch norms become constant; `model.train()` and synchronized batch
+    norm do not unfreeze them.
 
     Args:
-        model: changed in place, before its optimizer is built.
-        part: number of backbone stages, 0 (the stem alone) to 4; "backbone": all of it; "encoder": the backbone and the
-            encoder, since nothing that trains can come before a part that does not.
+        model: changed in place; build its optimizer afterwards.
+        part: number of backbone stages, 0 (only the stem) to 4; "backbone"; or "encoder", the backbone and the encoder.
 
     Raises:
-        ConfigError: no such part.
+        ConfigError: `part` is invalid, or the backbone has fewer stages.
     """
     backbone = model.backbone
     modules = [backbone] if part in ("backbone", "encoder") else _stages(backbone, part)
@@ -34,7 +33,7 @@ def freeze(model: RTDETR, part: str | int) -> None:
 
 
 def _stages(backbone: Backbone, part: str | int) -> list[nn.Module]:
-    """The modules of the stem and the first stages."""
+    """Return the modules of the stem and the first stages."""
     if not isinstance(part, int) or not 0 <= part <= 4:
         raise ConfigError(f"freeze: expected 'backbone', 'encoder' or a number of stages from 0 to 4, got {part!r}")
     groups = backbone.stem_and_stages()

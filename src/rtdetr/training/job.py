@@ -1,4 +1,4 @@
-"""A run that is ready to start: what the loop (`train.py`) and a step (`step.py`) work with. `setup.py` builds it."""
+"""A run that is ready to start, as used by the loop (`train.py`) and the steps (`step.py`). `setup.py` builds it."""
 
 import logging
 import time
@@ -38,7 +38,7 @@ class Job:
         val_data: validation dataset, with the labels of `train_data`; None: no evaluation.
         loader: this process's share of the batches of `train_data`.
         criterion: the training objective.
-        make_detector: turns the averaged model into the detector that is evaluated.
+        make_detector: builds the detector to evaluate from the averaged model.
         state: model, EMA, optimizer, gradient scaler and progress.
         processes: the processes that share each batch.
         network: `state.model`, wrapped in DistributedDataParallel if there are several processes.
@@ -65,7 +65,7 @@ class Job:
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """Layout of images and convolution weights."""
+        """Memory layout of images and convolution weights."""
         return torch.channels_last if self.config.channels_last else torch.contiguous_format
 
     @property
@@ -82,13 +82,13 @@ class Job:
         return self.val_data is not None and ((epoch + 1) % every == 0 or is_last)
 
     @property
-    def has_converged(self) -> bool:
+    def should_stop_early(self) -> bool:
         """Whether `early_stopping` evaluations in a row brought no improvement."""
         limit = self.config.early_stopping
         return limit is not None and self.state.progress.evaluations_since_best >= limit
 
-    def decisive(self, report: EvaluationReport) -> float:
-        """The metric that decides which weights are best."""
+    def selection_metric(self, report: EvaluationReport) -> float:
+        """Return the value of the metric that selects the best weights."""
         return float(getattr(report.metrics, self.config.best_metric))
 
     def evaluate(self) -> EvaluationReport | None:

@@ -30,14 +30,14 @@ class Memory(NamedTuple):
 
 
 def estimate_memory(model: RTDETR, recipe: Recipe, *, dtype: torch.dtype, world_size: int = 1) -> Memory:
-    """Estimate the memory of a step from what the forward pass of one image keeps, counted without computing it.
+    """Estimate the memory of a step from the tensors that the forward pass of one image keeps, without computing it.
 
-    Denoising queries, the loss and the workspaces of libraries are not counted. Two-byte types are assumed to keep half
+    Denoising queries, the loss and the workspaces of libraries are not counted. 16-bit types are assumed to need half
     as much.
 
     Args:
-        model: as it is trained.
-        recipe: batch size, its parts, image sizes, and whether activations are computed a second time.
+        model: the model with its frozen layers.
+        recipe: batch size, gradient accumulation, image sizes and gradient checkpointing.
         dtype: compute type of the network.
         world_size: number of processes that share a batch.
     """
@@ -58,11 +58,11 @@ def estimate_memory(model: RTDETR, recipe: Recipe, *, dtype: torch.dtype, world_
 
 
 def _kept_bytes(model: RTDETR, height: int, width: int, *, recompute: bool) -> int:
-    """Bytes that the forward pass of one image keeps for the backward pass in float32, parameters not counted.
+    """Return the bytes that the forward pass of one image keeps for the backward pass in float32, without parameters.
 
-    With `recompute`, the largest part's own are added, since they exist again while it is recomputed.
+    With `recompute`, those inside the largest recomputed part are added, because they exist while it is recomputed.
     """
-    probe = copy.deepcopy(model).to("meta").train()  # shapes without values
+    probe = copy.deepcopy(model).to("meta").train()  # tensors with shapes but without values
     own = {parameter.untyped_storage()._cdata for parameter in probe.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
     before, inside = [], []
@@ -73,7 +73,7 @@ def _kept_bytes(model: RTDETR, height: int, width: int, *, recompute: bool) -> i
     def note(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in own:
-            kept[storage._cdata] = storage  # held, so that its address is not given to another one
+            kept[storage._cdata] = storage  # keep it alive, so that its address is not reused
         return tensor
 
     images = torch.empty(1, model.config.in_channels, height, width, device="meta")

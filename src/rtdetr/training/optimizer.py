@@ -1,4 +1,4 @@
-"""AdamW over the parameter groups of a recipe: the learning rate and weight decay of each parameter."""
+"""The optimizer: AdamW with the learning rate and weight decay of each parameter group of a recipe."""
 
 import re
 
@@ -16,18 +16,18 @@ _DECAYED = (nn.Conv2d, nn.Linear, SelfAttention)
 def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
     """Return AdamW over the trainable parameters, grouped by `Recipe.grouping`.
 
-    "patterns": one group for each of the recipe's, in their order, and a last one for the rest. A group holds the
-    parameters whose name its pattern matches (`re.search`), in the order of `named_parameters`. A group that matches
-    nothing is kept: optimizer state is indexed by the position of each parameter, and published checkpoints have the
-    empty group too.
+    "patterns": one group per pattern of the recipe, in order, and a last one for all other parameters. A group contains
+    the parameters with names that match its pattern (`re.search`), in the order of `named_parameters`. Empty groups are
+    kept, because optimizer state is indexed by position and published checkpoints contain the empty groups too.
 
-    "modules": backbone decayed and undecayed, the others decayed and undecayed. Only weights of convolutions, linear
-    layers and attention are decayed. Differs: published patterns go by name, and miss norms with other names.
+    "modules": four groups: backbone and other parameters, each with and without weight decay. Only weights of
+    convolutions, linear layers and attention have weight decay. Differs: published patterns match names, and miss norms
+    with unusual names.
 
-    Each group keeps its learning rate as `initial_lr`, which the schedule scales (`rtdetr.recipes.schedule`).
+    The learning rate of each group is stored as `initial_lr`, which the schedule scales (`rtdetr.recipes.schedule`).
 
     Raises:
-        ConfigError: a pattern is no regular expression, or two patterns match the same parameter.
+        ConfigError: a pattern is not a valid regular expression, or two patterns match the same parameter.
     """
     own = _by_module(model, recipe) if recipe.grouping == "modules" else _by_pattern(model, recipe)
     groups = [
@@ -47,7 +47,7 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
 
 
 def _by_pattern(model: nn.Module, recipe: Recipe) -> Groups:
-    patterns = [_compile(group.pattern) for group in recipe.groups]
+    patterns = [_compile_pattern(group.pattern) for group in recipe.groups]
     members: list[list[nn.Parameter]] = [[] for _ in (*patterns, "the rest")]
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -82,11 +82,11 @@ def _by_module(model: nn.Module, recipe: Recipe) -> Groups:
     ]
 
 
-def _compile(pattern: str) -> re.Pattern[str]:
+def _compile_pattern(pattern: str) -> re.Pattern[str]:
     try:
         return re.compile(pattern)
     except re.error as error:
-        raise ConfigError(f"recipe groups: {pattern!r} is no regular expression: {error}.") from None
+        raise ConfigError(f"recipe groups: {pattern!r} is not a valid regular expression: {error}.") from None
 
 
 def _can_fuse(model: nn.Module) -> bool:

@@ -1,6 +1,6 @@
-"""A trial step before training: the largest images with the most objects, so that out-of-memory errors show at once.
+"""Trial step before training, with the largest images and the most objects, to detect out-of-memory errors early.
 
-It leaves no trace: weights, running statistics, gradients and random generators are restored.
+Weights, running statistics, gradients and random generators are restored afterwards.
 """
 
 import datetime
@@ -35,7 +35,7 @@ class Rehearsal(NamedTuple):
 
     @property
     def text(self) -> str:
-        """Estimate for the user; ordinary batches take less."""
+        """Time estimate for the user; typical batches take less time."""
         total = datetime.timedelta(seconds=round(self.seconds * self.steps_left))
         memory = "" if self.peak_bytes is None else f", {self.peak_bytes / GIB:.1f} GiB of device memory"
         height, width = self.size_hw
@@ -46,10 +46,10 @@ class Rehearsal(NamedTuple):
 
 
 def rehearse(job: Job) -> Rehearsal:
-    """Make two forward and backward passes on the heaviest batch of the run; the second one is timed.
+    """Run two forward and backward passes on the most demanding batch of the run, and time the second one.
 
     Raises:
-        TrainingError: out of memory; the message says what would help.
+        TrainingError: out of memory; the message suggests remedies.
         DatasetError: one of its images cannot be read.
     """
     state, device = job.state, job.device
@@ -60,7 +60,7 @@ def rehearse(job: Job) -> Rehearsal:
     seconds = 0.0
     try:
         with explain_out_of_memory(job, images):
-            # stand-ins for the moments that the optimizer allocates in its first step
+            # placeholders for the moments that the optimizer allocates in its first step
             moments = [torch.empty_like(p) for p in state.model.parameters() if p.requires_grad for _ in range(2)]
             for _ in range(2):
                 begin = time.perf_counter()

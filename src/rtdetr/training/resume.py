@@ -1,4 +1,4 @@
-"""Restores a newly built run to the point at which a checkpoint was saved (`checkpoint.py`)."""
+"""Restore a newly built run to the point at which a checkpoint was saved (`checkpoint.py`)."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,13 +25,13 @@ _WORDS = {  # field -> what users call it, and the option that sets it
 def restore(content: Mapping[str, Any], state: TrainingState, *, rank: int = 0) -> None:
     """Restore a run to the point at which `content` was saved, including the global random generators.
 
-    Learning rates, weight decays and frozen layers stay those of the new settings. A checkpoint of the published
+    Learning rates, weight decay and frozen layers are those of the new settings. A checkpoint of the published
     implementation, which has neither "progress" nor "rng", is resumed at the end of its last epoch. If it has no EMA,
     the EMA starts from its weights.
 
     Raises:
         WeightsError: the checkpoint was made with another model or other parameter groups.
-        ConfigError: it was saved in the middle of an epoch, and epochs now have another length.
+        ConfigError: it was saved in the middle of an epoch, and the number of steps per epoch has changed.
     """
     progress = state.progress
     done = content["last_epoch"] + 1
@@ -63,13 +63,13 @@ def restore(content: Mapping[str, Any], state: TrainingState, *, rank: int = 0) 
 
 
 def _fitting(saved: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Saved weights with the batch counters that the model has: frozen norms have none."""
+    """Return the saved weights with only those batch counters that the model has; frozen norms have none."""
     own = {key: value for key, value in model.state_dict().items() if key.endswith(_COUNT)}
     return own | {key: value for key, value in saved.items() if not key.endswith(_COUNT) or key in own}
 
 
 def _another_model(content: Mapping[str, Any], state: TrainingState, reason: str) -> str:
-    """Explain weights that do not fit, by the settings of the two networks if the checkpoint has them."""
+    """Return why weights do not fit: the settings that differ, if the checkpoint stores its settings."""
     former = content.get("rtdetr", {}).get("model")
     found = list(_differences(former, state.model.config.model_dump(mode="json"))) if former else []
     if not found:
@@ -94,7 +94,7 @@ def _differences(former: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[
 
 
 def _restore_optimizer(state: TrainingState, saved: Mapping[str, Any], trained: Sequence[Sequence[str]] | None) -> None:
-    """Restore the moments of each parameter; parameters that were not trained start without, as in a new run."""
+    """Restore the moments of each parameter; parameters that were not trained before start without moments."""
     optimizer = state.optimizer
     own = optimizer.state_dict()
     moments = saved["state"]
@@ -113,7 +113,7 @@ def _restore_optimizer(state: TrainingState, saved: Mapping[str, Any], trained: 
     optimizer.load_state_dict({"state": moments, "param_groups": own["param_groups"]})
     for parameter, values in optimizer.state.items():
         for name, value in values.items():
-            # fused AdamW walks a parameter and its moments in memory order, so their strides must agree
+            # fused AdamW reads a parameter and its moments in memory order, so their strides must agree
             layout = parameter if value.shape == parameter.shape else value
             values[name] = torch.empty_like(layout, dtype=value.dtype, device=value.device).copy_(value)
 
@@ -121,12 +121,12 @@ def _restore_optimizer(state: TrainingState, saved: Mapping[str, Any], trained: 
 def _by_name(
     moments: Mapping[int, Any], trained: Sequence[Sequence[str]], now: Sequence[Sequence[str]]
 ) -> dict[int, Any]:
-    """Moments of parameters whose groups have changed, by their new positions."""
+    """Return the moments by the new positions of the parameters, for parameter groups that have changed."""
     place = {name: index for index, name in enumerate(name for group in trained for name in group)}
     names = [name for group in now for name in group]
     new, gone = set(names) - place.keys(), place.keys() - set(names)
-    told = [f"{counted(len(new), 'tensor')} {are(new)} now trained, starting with zero moments"] if new else []
-    told += [f"{counted(len(gone), 'tensor')} {are(gone)} no longer trained"] if gone else []
-    if told:
-        _log.warning("resume: %s", "; ".join(told))
+    changes = [f"{counted(len(new), 'tensor')} {are(new)} now trained, starting with zero moments"] if new else []
+    changes += [f"{counted(len(gone), 'tensor')} {are(gone)} no longer trained"] if gone else []
+    if changes:
+        _log.warning("resume: %s", "; ".join(changes))
     return {index: moments[place[name]] for index, name in enumerate(names) if name in place and place[name] in moments}

@@ -23,10 +23,10 @@ from rtdetr.models.recompute import recompute_activations
 from rtdetr.recipes.plan import SplitCounts, describe
 from rtdetr.reports.progress import Progress
 from rtdetr.training.checkpoint import TrainingState
+from rtdetr.training.class_rows import checkpoint_rows_are_ids, with_one_row_per_class
 from rtdetr.training.distributed import Processes, wrap
 from rtdetr.training.ema import ModelEMA
 from rtdetr.training.fingerprint import Datasets, fingerprints, report_changes, with_saved_labels
-from rtdetr.training.former_rows import are_ids, with_rows_of_classes
 from rtdetr.training.freeze import freeze
 from rtdetr.training.job import Job, MakeDetector
 from rtdetr.training.memory import estimate_memory
@@ -62,7 +62,7 @@ def prepare(
         datasets = with_saved_labels(resume, datasets, say=say, labels_are_ids=config.labels_are_ids)
     train_data = datasets["train"]
     data_marks = fingerprints(datasets)
-    model = _first_model(config, train_data.categories, device=device, is_new=resume is None, dry_run=dry_run)
+    model = _build_initial_model(config, train_data.categories, device=device, is_new=resume is None, dry_run=dry_run)
     loader = TrainLoader(
         train_data,
         config.recipe,
@@ -111,7 +111,7 @@ def prepare(
     )
 
 
-def _first_model(
+def _build_initial_model(
     config: TrainConfig, categories: Categories, *, device: torch.device, is_new: bool, dry_run: bool
 ) -> RTDETR:
     """Build the network, load the starting weights of a new run, and freeze layers."""
@@ -176,8 +176,8 @@ def _restore_run(
 ) -> None:
     """Restore the state of a run from a checkpoint, and report what has changed since."""
     categories, epochs = datasets["train"].categories, config.recipe.epochs
-    if are_ids(resume, categories, stated=config.labels_are_ids):
-        resume = with_rows_of_classes(resume, categories, trained=state.trained, say=say)
+    if checkpoint_rows_are_ids(resume, categories, stated=config.labels_are_ids):
+        resume = with_one_row_per_class(resume, categories, trained=state.trained, say=say)
     restore(resume, state, rank=processes.rank)
     if (state.progress.epoch, state.progress.batch) > (epochs, 0):
         raise ConfigError(
@@ -196,7 +196,7 @@ def _warn_of_mistakes(recipe: Recipe, loader: TrainLoader, datasets: Datasets, t
         )
     consequences = {
         "train": "no objects to train on",
-        "val": "no objects, so AP cannot be measured; best.pth will hold the weights of the last evaluation",
+        "val": "no objects, so AP cannot be measured; best.pth will contain the weights of the last evaluation",
     }
     for part, dataset in datasets.items():
         if dataset.annotations.iscrowd.all():
@@ -227,7 +227,7 @@ def _say_classes_without_objects(data: DetectionDataset) -> None:
 def _check_agreement(
     processes: Processes, progress: Progress, data: DetectionDataset, fingerprints: Mapping[str, torch.Tensor]
 ) -> None:
-    """Check that all processes have the same data and are at the same step; machines may hold different files.
+    """Check that all processes have the same data and are at the same step; files may differ between machines.
 
     Raises:
         ConfigError: they differ.
@@ -252,7 +252,7 @@ def _choose_device(name: str, processes: Processes) -> torch.device:
 
 
 def _build_model(config: TrainConfig, categories: Categories) -> RTDETR:
-    network = config.network  # whose pretrained weights come later, and not at all into a resumed run
+    network = config.network  # its pretrained weights are loaded later, and only for a new run
     if network is not None and config.in_channels is not None:
         network = network.replace(in_channels=config.in_channels)
     return build_model(

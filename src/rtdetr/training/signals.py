@@ -1,4 +1,4 @@
-"""Stop signals: the first Ctrl-C or SIGTERM ends the run after the current step, the second one at once."""
+"""Stop signals: the first Ctrl-C or SIGTERM ends the run after the current step, the second one immediately."""
 
 import signal
 import threading
@@ -19,8 +19,8 @@ class StopSignals:
     Outside the main thread, where Python delivers no signals, this does nothing.
 
     Args:
-        patient: ignore later signals too: torchrun repeats a Ctrl-C as SIGTERM to every process, and itself kills
-            those that take longer than half a minute.
+        patient: also ignore later signals. torchrun forwards Ctrl-C as SIGTERM to every process, and kills processes
+            that need more than half a minute to end.
 
     Attributes:
         received: name of the signal received, such as "SIGTERM"; None if there was none.

@@ -9,19 +9,19 @@ from rtdetr.categories import Categories
 from rtdetr.config import ModelConfig, TrainConfig
 from rtdetr.errors import ConfigError
 from rtdetr.models import RTDETR
-from rtdetr.training.former_rows import rows_are_ids
+from rtdetr.training.class_rows import rows_are_ids
 from rtdetr.weights import LoadedWeights, default_categories, load_backbone, read_checkpoint, transfer
 
 _log = logging.getLogger(__name__)
-# network settings that weights depend on but that their entries do not show
-_UNSEEN = ("encoder.num_heads", "encoder.temperature", "decoder.num_heads", "pixel_mean", "pixel_std")
+# network settings that the weights depend on but that are not visible in their entries
+_HIDDEN_SETTINGS = ("encoder.num_heads", "encoder.temperature", "decoder.num_heads", "pixel_mean", "pixel_std")
 
 
 def load_starting_weights(config: TrainConfig, model: RTDETR, categories: Categories, *, dry_run: bool) -> None:
     """Load the starting weights of a new run into its network.
 
     Args:
-        config: names the weights; without any, the network keeps its random weights.
+        config: settings of the run, including the weights; without weights, the network keeps its random ones.
         model: the network, with the classes of the data.
         categories: classes of the data; class rows of the weights are matched by name.
         dry_run: skip weights that would be downloaded.
@@ -46,7 +46,7 @@ def load_starting_weights(config: TrainConfig, model: RTDETR, categories: Catego
         return
     if config.weights is not None:
         loaded = read_checkpoint(config.weights, model=config.network or config.model)
-        _check_unseen(config.weights, loaded.stated, model.config)
+        _check_hidden_settings(config.weights, loaded.stated, model.config)
         names = _names_of_rows(loaded, categories, labels_are_ids=config.labels_are_ids)
         report = transfer(model, loaded.state, source_names=names, target_names=categories.names)
         _log.info("loaded weights from %s: %s", loaded.path, report)
@@ -80,13 +80,13 @@ def _names_of_rows(loaded: LoadedWeights, categories: Categories, *, labels_are_
     return None
 
 
-def _check_unseen(weights: str, stated: ModelConfig | None, config: ModelConfig) -> None:
-    """Refuse weights that were trained with other settings, if the weights themselves do not show them.
+def _check_hidden_settings(weights: str, stated: ModelConfig | None, config: ModelConfig) -> None:
+    """Reject weights that were trained with other settings, for settings that are not visible in the weights.
 
     Raises:
-        ConfigError: a setting differs. The message says what to set.
+        ConfigError: a setting differs; the message says what to set.
     """
-    for name in () if stated is None else _UNSEEN:
+    for name in () if stated is None else _HIDDEN_SETTINGS:
         theirs, ours = (attrgetter(name)(one) for one in (stated, config))
         if theirs != ours and not (theirs is None and name.startswith("pixel_")):  # not stated: the run may set it
             value = str(list(theirs) if isinstance(theirs, tuple) else theirs).replace(" ", "")
@@ -97,7 +97,7 @@ def _check_unseen(weights: str, stated: ModelConfig | None, config: ModelConfig)
 
 
 def _is_fetched(source: str | None) -> bool:
-    """Whether weights are downloaded, or come from the download cache."""
+    """Whether weights are downloaded or read from the download cache."""
     if source is None or Path(source).exists():
         return False
     name = source.partition(":")[0]

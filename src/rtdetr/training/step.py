@@ -1,7 +1,7 @@
-"""One training step: forward, loss, backward, gradient clipping, optimizer, EMA; and how failures are handled.
+"""One training step: forward, loss, backward, gradient clipping, optimizer and EMA, and the handling of failures.
 
 A batch is split over the processes, and within each into `Recipe.accumulate` parts (gradient accumulation). The loss is
-normalized by the number of boxes in all parts and processes, so neither split changes the gradient.
+normalized by the number of boxes in all parts and processes, so the gradient does not depend on either split.
 """
 
 import contextlib
@@ -21,9 +21,9 @@ from rtdetr.training.job import Job
 from rtdetr.wording import counted, listed
 
 CPU_OUT_OF_MEMORY = "can't allocate memory"
-MOST_SKIPPED = 10  # steps in a row before the run ends
-MOST_OVERFLOWS = 40  # the same in float16, whose scaler begins at 2^16 and halves each time
-MOST_SAVED = 5  # bad batches kept per run and process
+MAX_SKIPPED = 10  # steps in a row before the run ends
+MAX_OVERFLOWS = 40  # the same in float16, whose scaler begins at 2^16 and halves each time
+MAX_SAVED = 5  # bad batches kept per run and process
 
 
 class StepResult(NamedTuple):
@@ -32,7 +32,7 @@ class StepResult(NamedTuple):
     Attributes:
         terms: weighted loss terms, averaged over the processes.
         gradient_norm: global norm before clipping; infinite on float16 overflow, which is expected.
-        skipped: something was not finite, and no weight was changed.
+        skipped: whether the step was skipped because the loss or gradient was not finite; no weight was changed.
     """
 
     terms: dict[str, float]
@@ -41,11 +41,11 @@ class StepResult(NamedTuple):
 
 
 def train_step(job: Job, images: Tensor, targets: list[Target]) -> StepResult:
-    """Make one step on this process's share of a batch. `job.state.progress` is not advanced here.
+    """Run one step on this process's share of a batch. `job.state.progress` is not advanced here.
 
     Raises:
-        TrainingError: the loss or the gradient is not finite, and the recipe says to stop then, or it happened in many
-            steps in a row. Weights, optimizer and EMA are as before the step, and the batch has been saved.
+        TrainingError: the loss or the gradient is not finite, and the recipe stops the run in this case, or too many
+            steps in a row were skipped. Weights, optimizer and EMA are unchanged, and the batch was saved.
     """
     recipe, state = job.config.recipe, job.state
     optimizer, scaler = state.optimizer, state.scaler
@@ -53,15 +53,15 @@ def train_step(job: Job, images: Tensor, targets: list[Target]) -> StepResult:
         terms = make_gradients(job, images, targets)
     broken = [f"{name} is {value}" for name, value in terms.items() if not math.isfinite(value)]
     if broken:
-        return _refuse(job, images, targets, f"the loss is not finite ({listed(broken, 3)})", terms)
+        return _reject_step(job, images, targets, f"the loss is not finite ({listed(broken, 3)})", terms)
     scaler.unscale_(optimizer)  # the scaler does nothing unless the precision is float16
     norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), recipe.clip_max_norm or math.inf).item()
     if not (math.isfinite(norm) or scaler.is_enabled()):
-        return _refuse(job, images, targets, f"the gradient is not finite ({norm}) although the loss is", terms)
+        return _reject_step(job, images, targets, f"the gradient is not finite ({norm}) although the loss is", terms)
     if math.isfinite(norm):
         state.progress.skipped = 0
-    elif state.progress.skipped >= MOST_OVERFLOWS:
-        return _refuse(job, images, targets, f"the gradient is not finite ({norm}) in float16", terms)
+    elif state.progress.skipped >= MAX_OVERFLOWS:
+        return _reject_step(job, images, targets, f"the gradient is not finite ({norm}) in float16", terms)
     else:
         state.progress.skipped += 1
     scaler.step(optimizer)
@@ -73,7 +73,7 @@ def train_step(job: Job, images: Tensor, targets: list[Target]) -> StepResult:
 
 @contextlib.contextmanager
 def explain_out_of_memory(job: Job, images: Tensor) -> Iterator[None]:
-    """Turn an out-of-memory error into a `TrainingError` that says what would help."""
+    """Turn an out-of-memory error into a `TrainingError` that suggests remedies."""
     try:
         yield
     except RuntimeError as error:
@@ -101,7 +101,7 @@ def _advice(job: Job, images: Tensor) -> str:
 def make_gradients(job: Job, images: Tensor, targets: list[Target]) -> dict[str, float]:
     """Accumulate the gradients of a batch and return its loss terms.
 
-    Returns early, without the remaining gradients, if a term is not finite in any process.
+    If a term is not finite in any process, the remaining gradients are not computed.
     """
     parts = job.config.recipe.accumulate
     if parts > 1:  # as many in every process, none of them empty
@@ -125,15 +125,15 @@ def make_gradients(job: Job, images: Tensor, targets: list[Target]) -> dict[str,
 
 
 def _split(images: Tensor, targets: list[Target], parts: int) -> Iterator[tuple[Tensor, list[Target]]]:
-    """Yield the parts of a batch, whose sizes differ by one at most."""
+    """Yield the parts of a batch; their sizes differ by at most one."""
     done = 0
     for some_images in images.tensor_split(parts):
         yield some_images, targets[done : done + len(some_images)]
         done += len(some_images)
 
 
-def _refuse(job: Job, images: Tensor, targets: list[Target], problem: str, terms: dict[str, float]) -> StepResult:
-    """Undo the step and save its batch; then stop, or pass over it."""
+def _reject_step(job: Job, images: Tensor, targets: list[Target], problem: str, terms: dict[str, float]) -> StepResult:
+    """Undo the step and save its batch; then stop the run or skip the step."""
     progress = job.state.progress
     job.state.optimizer.zero_grad()
     progress.skipped += 1
@@ -142,8 +142,8 @@ def _refuse(job: Job, images: Tensor, targets: list[Target], problem: str, terms
     content = {"images": images.cpu(), "targets": targets, "image_ids": ids, "terms": terms}
 
     saved = f"the batch is saved as {file}"
-    if len(list(job.folder.glob(f"bad_batch_*_rank{job.processes.rank}.pt"))) >= MOST_SAVED:
-        saved = f"the folder holds {MOST_SAVED} such batches, this one is not saved"
+    if len(list(job.folder.glob(f"bad_batch_*_rank{job.processes.rank}.pt"))) >= MAX_SAVED:
+        saved = f"the batch is not saved, because the folder already has {MAX_SAVED} such batches"
     else:
         try:
             write_atomically(file, lambda temporary: torch.save(content, temporary), error=TrainingError)
@@ -153,13 +153,13 @@ def _refuse(job: Job, images: Tensor, targets: list[Target], problem: str, terms
         f"in step {progress.iteration + 1}, batch {progress.batch + 1} of epoch {progress.epoch + 1}, "
         f"image ids {', '.join(map(str, ids))}; {saved}"
     )
-    if job.config.recipe.non_finite == "skip" and progress.skipped <= MOST_SKIPPED:
+    if job.config.recipe.non_finite == "skip" and progress.skipped <= MAX_SKIPPED:
         if job.processes.is_main:
             job.log.warning("%s, %s. The step is skipped", problem, place)
         return StepResult(terms, math.nan, skipped=True)
-    often = f" {counted(progress.skipped, 'step')} in a row" if progress.skipped > MOST_SKIPPED else ""
+    often = f" {counted(progress.skipped, 'step')} in a row" if progress.skipped > MAX_SKIPPED else ""
     last = job.folder / LAST_FILE
-    kept = f"{last} still holds an earlier step" if last.exists() else "No checkpoint had been written yet"
+    kept = f"{last} still contains an earlier step" if last.exists() else "No checkpoint had been written yet"
     raise TrainingError(
         f"{problem}{often}, {place}. {kept}. Check these images and their "
         "boxes, lower the learning rate, or train in float32"

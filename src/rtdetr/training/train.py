@@ -1,6 +1,6 @@
-"""The training loop: `run` sets a run up, `_train_epochs` loops over epochs, `_train_epoch` over the batches of one.
+"""The training loop: `run` prepares a run, `_train_epochs` loops over epochs, `_train_epoch` over the batches of one.
 
-Everything it needs is built in `setup.py`, and all that changes from step to step is in one `TrainingState`
+`setup.py` builds everything that the loop needs. All values that change between steps are in one `TrainingState`
 (`checkpoint.py`), so a run can stop after any step and resume exactly.
 """
 
@@ -22,11 +22,11 @@ from rtdetr.reports.run_folder import EvaluationPages, write_start
 from rtdetr.reports.run_log import RunLog, SilentLog
 from rtdetr.run_files import BEST_FILE, LAST_FILE, PLAN_FILE
 from rtdetr.training.checkpoint import save_best, save_last
-from rtdetr.training.claim import claimed, only_run
 from rtdetr.training.distributed import join
 from rtdetr.training.fingerprint import Datasets
 from rtdetr.training.job import Job, MakeDetector
 from rtdetr.training.rehearsal import rehearse
+from rtdetr.training.run_lock import lock_run_folder, one_run_per_process
 from rtdetr.training.setup import prepare
 from rtdetr.training.signals import StopSignals
 from rtdetr.training.step import train_step
@@ -38,9 +38,9 @@ class TrainResult(NamedTuple):
 
     Attributes:
         output_dir: folder with config.json, metrics.jsonl, learning_curve.png, tensorboard/ and the checkpoints.
-        best_weights: best.pth, the weights to detect with; None if nothing was evaluated.
-        best_ap: its validation AP (IoU 0.50 to 0.95), in [0, 1]; None also if the validation data has no objects: then
-            best.pth holds the weights of the last evaluation.
+        best_weights: best.pth, the weights for inference; None if nothing was evaluated.
+        best_ap: its validation AP (IoU 0.50 to 0.95), in [0, 1]. None also if the validation data has no objects; then
+            best.pth contains the weights of the last evaluation.
         last_weights: last.pth, to resume from.
         finished: False if a signal stopped the run before the end of its last epoch.
         signal: name of that signal, "SIGINT" (Ctrl-C) or "SIGTERM"; None if there was none.
@@ -65,22 +65,22 @@ def run(
     dry_run: bool = False,
     transforms: Pipeline | None = None,
 ) -> TrainResult:
-    """Train as `config` says, together with the other processes if torchrun started several.
+    """Train a model, together with the other processes of the run if torchrun started several.
 
     Args:
         config: the final settings.
         datasets: "train", and "val" if it is evaluated.
-        make_detector: turns the averaged model and its classes into the detector that is evaluated.
+        make_detector: builds the detector to evaluate from the averaged model and its classes.
         resume: content of the checkpoint to resume from (`checkpoint.read`).
-        dry_run: build everything but download no weights, write config.json and plan.txt, and stop.
+        dry_run: build everything without downloading weights, write config.json and plan.txt, and stop.
         transforms: augmentation in place of the recipe's; see `TrainLoader`.
 
     Raises:
-        ConfigError, DatasetError, WeightsError: the settings cannot be followed; nothing has been trained.
-        TrainingError: the loss is no longer finite, memory ran out, or a file cannot be written; the last good
-            checkpoint is kept.
+        ConfigError, DatasetError, WeightsError: settings, data or weights are invalid; nothing was trained.
+        TrainingError: the loss is not finite, memory ran out, or a file cannot be written; the last good checkpoint is
+            kept.
     """
-    with only_run(), join(config.device) as processes, _deterministic(wanted=config.deterministic):
+    with one_run_per_process(), join(config.device) as processes, _deterministic(wanted=config.deterministic):
         job = prepare(
             config,
             datasets,
@@ -90,7 +90,7 @@ def run(
             transforms=transforms,
             dry_run=dry_run,
         )
-        with claimed(job, resume=resume, dry_run=dry_run) if processes.is_main else contextlib.nullcontext():
+        with lock_run_folder(job, resume=resume, dry_run=dry_run) if processes.is_main else contextlib.nullcontext():
             if dry_run:
                 last = job.folder / LAST_FILE
                 return TrainResult(job.folder, None, None, last, finished=False, plan=job.description)
@@ -99,7 +99,7 @@ def run(
 
 @contextlib.contextmanager
 def _deterministic(*, wanted: bool) -> Iterator[None]:
-    """Inside the block, let torch use deterministic operations only."""
+    """Use only deterministic operations of torch in the block, if `wanted`."""
     former = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     if wanted:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -118,7 +118,7 @@ def _run(job: Job) -> TrainResult:
     with (
         StopSignals(patient=job.processes.world_size > 1) as stop,
         EvaluationPages(job.folder, font=job.config.font) if is_main else contextlib.nullcontext() as pages,
-        _log(job) as log,
+        _open_log(job) as log,
     ):
         log.say(job.description)
         if pages is not None:
@@ -149,7 +149,7 @@ def _run(job: Job) -> TrainResult:
 
 
 def _train_epochs(job: Job, *, log: RunLog | SilentLog, stop: StopSignals, pages: EvaluationPages | None) -> str | None:
-    """Per epoch: train, save, evaluate, save. Ends after the last epoch, on a signal, or by early stopping.
+    """Train, save, evaluate and save in each epoch, until the last epoch, a signal or early stopping.
 
     Returns:
         The name of the signal that ended the run; None if there was none.
@@ -158,7 +158,7 @@ def _train_epochs(job: Job, *, log: RunLog | SilentLog, stop: StopSignals, pages
     if progress.epoch >= job.config.recipe.epochs:
         done = counted(progress.epoch, "epoch")
         log.say(f"nothing left to do: the run has finished its {done}. To train longer: --epochs N")
-    while progress.epoch < job.config.recipe.epochs and not job.has_converged:
+    while progress.epoch < job.config.recipe.epochs and not job.should_stop_early:
         stopped = _train_epoch(job, log=log, stop=stop)
         _save(job, log, keep=job.config.keep_last)  # before the evaluation, which can take minutes, too
         if stopped:
@@ -166,16 +166,16 @@ def _train_epochs(job: Job, *, log: RunLog | SilentLog, stop: StopSignals, pages
             log.say(f"{signal}: stopped after step {progress.iteration}. Resume with --resume {job.folder}")
             return signal
         report = job.evaluate() if job.is_evaluated(progress.epoch) else None
-        found = job.processes.broadcast(None if report is None else (job.decisive(report), report.metrics.ap))
+        found = job.processes.broadcast(None if report is None else (job.selection_metric(report), report.metrics.ap))
         improved = found is not None and progress.note(found[0], ap=found[1], metric=job.config.best_metric)
         log.end_epoch(None if report is None else report.metrics.numbers)
         progress.epoch, progress.batch = progress.epoch + 1, 0
         if improved and report is not None and pages is not None:  # in the main process
             progress.thresholds = report.best_f1_thresholds
             _save_best(job, log)
-            pages.better(report)
+            pages.write_best(report)
         _save(job, log)
-    if job.has_converged and progress.epoch < job.config.recipe.epochs:
+    if job.should_stop_early and progress.epoch < job.config.recipe.epochs:
         log.say(f"stopped early: no improvement in the last {counted(progress.evaluations_since_best, 'evaluation')}")
     return None
 
@@ -188,7 +188,7 @@ def _save_best(job: Job, log: RunLog | SilentLog) -> None:
         log.say(f"{error} Training continues without saving the weights of this evaluation as best.pth")
 
 
-def _log(job: Job) -> RunLog | SilentLog:
+def _open_log(job: Job) -> RunLog | SilentLog:
     """Return the log of the main process; other processes are silent."""
     if not job.processes.is_main:
         return SilentLog()
@@ -230,7 +230,7 @@ def _train_epoch(job: Job, *, log: RunLog | SilentLog, stop: StopSignals) -> boo
 
 
 def _save(job: Job, log: RunLog | SilentLog, *, keep: int = 1) -> None:
-    """Write last.pth. Until the last epoch, a full disk does not end the run: the previous file is still there.
+    """Write last.pth. Before the last epoch, a full disk does not end the run, because the previous file still exists.
 
     Raises:
         TrainingError: the file cannot be written, and there is no previous one.
@@ -244,4 +244,4 @@ def _save(job: Job, log: RunLog | SilentLog, *, keep: int = 1) -> None:
     except TrainingError as error:
         if not path.exists() or job.state.progress.epoch >= job.config.recipe.epochs:
             raise
-        log.say(f"{error} Training continues; {path} still holds an earlier step")
+        log.say(f"{error} Training continues; {path} still contains an earlier step")

@@ -8,10 +8,10 @@ from rtdetr.weights.load import (
     build_from,
     default_categories,
     load_model,
-    of_run,
     read_checkpoint,
     save_huggingface,
     save_weights,
+    weights_of_run,
 )
 from rtdetr.weights.official import metadata, read_own, store_thresholds
 from rtdetr.weights.published import load_published
@@ -35,7 +35,6 @@ __all__ = [
     "load_state",
     "metadata",
     "name_rows",
-    "of_run",
     "read_checkpoint",
     "read_own",
     "save_huggingface",
@@ -43,4 +42,5 @@ __all__ = [
     "select_rows",
     "store_thresholds",
     "transfer",
+    "weights_of_run",
 ]

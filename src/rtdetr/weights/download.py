@@ -59,7 +59,7 @@ def download(url: str, *, sha256: str | None = None) -> Path:
         with _lock(path):
             if not path.is_file():  # another process may have downloaded it in the meantime
                 partial = _fetch(source, path, by_hand)
-                _expect(partial, sha256, f"the download of {source}", "It was deleted; try again.", delete=True)
+                _check_hash(partial, sha256, f"the download of {source}", "It was deleted; try again.", delete=True)
                 os.replace(partial, path)
     _verify(path, sha256)
     return path
@@ -70,14 +70,14 @@ def _is_offline() -> bool:
     return any(value.lower() not in ("", "0", "false", "no", "off") for value in values)
 
 
-def _beside(path: Path, suffix: str) -> Path:
+def _sibling(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
     """Let one process at a time download a file; others wait and find it in the cache."""
-    lock = FileLock(_beside(path, ".lock"))
+    lock = FileLock(_sibling(path, ".lock"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -91,13 +91,13 @@ def _lock(path: Path) -> Iterator[None]:
 
 def _verify(path: Path, sha256: str | None) -> None:
     """Compare the hash of a cached file with the published one, or with the one recorded at its first use."""
-    sidecar = _beside(path, ".sha256")
+    sidecar = _sibling(path, ".sha256")
     if sha256 is None and sidecar.is_file():
         recorded = sidecar.read_text(encoding="utf-8", errors="replace").split()
         advice = f"Delete it and {sidecar.name}, then try again."
-        _expect(path, recorded[0] if recorded else "", f"{path}, which changed since its first use,", advice)
+        _check_hash(path, recorded[0] if recorded else "", f"{path}, which changed since its first use,", advice)
         return
-    actual = _expect(path, sha256, str(path), "Delete the file and try again.")
+    actual = _check_hash(path, sha256, str(path), "Delete the file and try again.")
     if not sidecar.is_file():
         try:
             write_text(sidecar, f"{actual}  {path.name}\n", error=WeightsError)
@@ -105,7 +105,7 @@ def _verify(path: Path, sha256: str | None) -> None:
             log.info("cannot record the hash of %s: the cache is read-only", path)
 
 
-def _expect(path: Path, sha256: str | None, what: str, advice: str, *, delete: bool = False) -> str:
+def _check_hash(path: Path, sha256: str | None, what: str, advice: str, *, delete: bool = False) -> str:
     """Check the hash of a file; None accepts any hash."""
     actual = _store(lambda: sha256_of(path))
     if sha256 is not None and actual != sha256.lower():
@@ -117,11 +117,11 @@ def _expect(path: Path, sha256: str | None, what: str, advice: str, *, delete: b
 
 def _fetch(url: str, path: Path, by_hand: str) -> Path:
     """Download to `path.partial`, resuming an earlier attempt."""
-    partial = _beside(path, ".partial")
+    partial = _sibling(path, ".partial")
     for delay in (*RETRY_DELAYS, None):
         try:
             _receive(url, partial)
-            _beside(partial, ".tag").unlink(missing_ok=True)
+            _sibling(partial, ".tag").unlink(missing_ok=True)
             return partial
         except (OSError, http.client.HTTPException, ValueError) as error:
             if delay is None or not _is_transient(error):
@@ -141,7 +141,7 @@ def _is_transient(error: Exception) -> bool:
 
 def _receive(url: str, partial: Path) -> None:
     """Make one attempt: append the missing bytes, then check the size that the server announced."""
-    tag_file = _beside(partial, ".tag")
+    tag_file = _sibling(partial, ".tag")
     tag = tag_file.read_text(encoding="utf-8") if tag_file.is_file() else ""
     start = partial.stat().st_size if tag and partial.is_file() else 0
     headers = {"User-Agent": f"rtdetr/{__version__}", "Accept-Encoding": "identity"}

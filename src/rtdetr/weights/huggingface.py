@@ -28,7 +28,7 @@ from rtdetr.expected import shown_value
 from rtdetr.files import write_bytes, write_text
 from rtdetr.text_files import read_text
 from rtdetr.weights.assumptions import NAMES, WEIGHTS
-from rtdetr.weights.huggingface_config import OWN_TYPE, inexpressible, write_config
+from rtdetr.weights.huggingface_config import OWN_TYPE, unsupported_by_transformers, write_config
 from rtdetr.weights.huggingface_fields import CONFIG, check_backbone
 from rtdetr.weights.huggingface_preprocessor import (
     PREPROCESSOR,
@@ -58,8 +58,8 @@ def read_huggingface(path: Path) -> tuple[State, Metadata | None]:
     folder = path if path.is_dir() else path.parent
     if path.is_dir() and (folder / ADAPTER).is_file():
         raise WeightsError(
-            f"{path} holds a PEFT adapter ({ADAPTER}), which only from_pretrained of rtdetr.hf supports. Merge it into "
-            "its model (peft's merge_and_unload), save the model, and use the saved folder."
+            f"{path} contains a PEFT adapter ({ADAPTER}), which only from_pretrained of rtdetr.hf supports. Merge it "
+            "into its model (peft's merge_and_unload), save the model, and use the saved folder."
         )
     state, described = read_entries(path)
     # a renamed file may be next to the config.json of another model
@@ -137,7 +137,7 @@ def write_huggingface(
     Raises:
         WeightsError: the files cannot be written.
     """
-    foreign = inexpressible(config)
+    foreign = unsupported_by_transformers(config)
     entries = state if foreign else to_huggingface(state)
     # the format supports neither strides nor shared memory
     entries = {key: value.clone(memory_format=torch.contiguous_format) for key, value in entries.items()}

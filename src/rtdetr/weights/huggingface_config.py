@@ -68,7 +68,7 @@ _STAGES = {
 BACKBONE_REPEATS = {"depths", "embedding_size", "hidden_sizes"}
 
 
-def inexpressible(config: ModelConfig) -> list[str]:
+def unsupported_by_transformers(config: ModelConfig) -> list[str]:
     """Return the settings of a model that transformers' RTDetr and RTDetrV2 have no field for; empty if supported."""
     decoder, encoder = config.decoder, config.encoder
     reasons = {
@@ -90,7 +90,7 @@ def write_config(config: ModelConfig, *, categories: Categories | None, dtype: s
     """Return the content of config.json for a model that transformers supports.
 
     Args:
-        config: the model; `inexpressible(config)` is empty.
+        config: the model; `unsupported_by_transformers(config)` is empty.
         categories: its classes; None: numbered classes.
         dtype: type of the stored weights, such as "float32".
     """
@@ -175,7 +175,7 @@ def write_backbone(backbone: BackboneConfig, in_channels: int = 3) -> dict[str, 
     """Return transformers' `backbone_config` for a backbone.
 
     Raises:
-        WeightsError: transformers' files cannot hold such a backbone.
+        WeightsError: transformers' files do not support the backbone.
     """
     common: dict[str, Any] = {
         "hidden_act": "relu",
@@ -200,7 +200,7 @@ def write_backbone(backbone: BackboneConfig, in_channels: int = 3) -> dict[str, 
         }
     if not isinstance(backbone, PResNetConfig):
         raise WeightsError(
-            f"a backbone of kind {backbone.kind!r} has no form in transformers' files; save the model as a .pth file"
+            f"transformers' files do not support a backbone of kind {backbone.kind!r}; save the model as a .pth file"
         )
     basic = backbone.depth < 50
     widths = [backbone.base_width * 2**i for i in range(4)]

@@ -103,7 +103,7 @@ def read_description(stored: dict[str, Any], state: State, *, described: Metadat
     observation = observe(state)
     if stated_version(stored) not in (None, observation.version):
         raise contradiction("model_type", stored["model_type"], TYPES[observation.version][0])
-    own = _own(stored, observation, described)
+    own = _own_description(stored, observation, described)
     if own is None and described is not None and not _fits(described.config, observation):
         raise WeightsError("the description of the model does not match its entries")
     stated = own or described
@@ -128,7 +128,7 @@ def read_description(stored: dict[str, Any], state: State, *, described: Metadat
     return Metadata(config, categories, stated.thresholds if stated else None)
 
 
-def _own(stored: dict[str, Any], observation: Observation, described: Metadata | None) -> Metadata | None:
+def _own_description(stored: dict[str, Any], observation: Observation, described: Metadata | None) -> Metadata | None:
     """Return our description of a model of our own type; None if its config.json has transformers' fields.
 
     What config.json omits is taken from the description in the header of the weights.
@@ -246,7 +246,7 @@ def _compare(fields: dict[str, Any], config: ModelConfig) -> None:
         WeightsError: a field contradicts the weights; the message names the field and both values.
     """
     if not isinstance(config.backbone, PResNetConfig | HGNetv2Config):
-        return  # which transformers has no fields for: the folder holds a description of ours
+        return  # not supported by transformers: the folder contains our description
     actual = write_config(config, categories=None, dtype="float32")
     for key in sorted(actual.keys() & fields.keys() - FIXED.keys() - TRAINING.keys() - _NOT_COMPARED):
         if fields[key] != actual[key]:

@@ -84,7 +84,7 @@ def observe(state: State) -> Observation:
 def expect(config: ModelConfig) -> Facts:
     """Return the facts that are visible in a checkpoint of this configuration."""
     backbone, encoder, decoder = config.backbone, config.encoder, config.decoder
-    network: Facts = {"backbone": (backbone.kind,)}  # which entries do not show
+    network: Facts = {"backbone": (backbone.kind,)}  # other kinds are not visible in the entries
     if isinstance(backbone, HGNetv2Config):
         (mid, out), shapes = SHAPES[backbone.size]
         blocks = tuple(shape.num_blocks for shape in shapes)
@@ -186,7 +186,7 @@ def anchors_size(anchors: Tensor, levels: int) -> SizeHW | None:
     count = anchors.shape[1]
     for size in _sizes_of_count(count, levels):
         fresh, valid = make_anchors(level_sizes(size, levels), anchors.device)
-        close = (anchors.to(fresh.dtype) - fresh).abs() < 0.05  # EMA and 16-bit types change them less
+        close = (anchors.to(fresh.dtype) - fresh).abs() < 0.05  # EMA and 16-bit types change anchors by less
         if torch.equal(anchors.isfinite().all(-1, keepdim=True), valid) and bool(close[valid.expand_as(close)].all()):
             return size
     return None
@@ -220,7 +220,7 @@ def _backbone(state: State) -> Facts:
         stem = (state[STEMS[1]].shape[0], state["backbone.stem.stem4.conv.weight"].shape[0])
         return {"backbone": ("HGNetv2", stem, blocks, any(".lab." in key for key in state))}
     if not any(key.startswith("backbone.res_layers.") for key in state):
-        return {}  # of another kind, which only the description of a checkpoint can name
+        return {}  # a backbone of another kind, known only from the description of the checkpoint
     stages = range(_count(state, r"backbone\.res_layers\.(\d+)\."))
     blocks = tuple(_count(state, rf"backbone\.res_layers\.{i}\.blocks\.(\d+)\.") for i in stages)
     kind = "bottleneck" if "backbone.res_layers.0.blocks.0.branch2c.conv.weight" in state else "basic"

@@ -263,14 +263,14 @@ def _find(source: str | Path) -> tuple[Path, str | None]:
         return _published(name, tag), name
     if not isinstance(source, Path) and source.startswith(("http://", "https://")):
         return download(source), None
-    path = of_run(with_home(source))
+    path = weights_of_run(with_home(source))
     if not path.exists():
         hint = nearest(str(source), [*zoo.list_models(), *zoo.ALIASES]) if path.suffix == "" else ""
         raise WeightsError(f"no such file or model: {source}.{hint} Run 'rtdetr models' for the list of models.")
     return path, None
 
 
-def of_run(path: Path) -> Path:
+def weights_of_run(path: Path) -> Path:
     """Return the weights in the folder of a training run, best.pth if it exists; other paths are returned unchanged."""
     return next((file for file in (path / BEST_FILE, path / LAST_FILE) if file.is_file()), path)
 

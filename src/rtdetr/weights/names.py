@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rtdetr.errors import WeightsError
-from rtdetr.wording import are, counted
+from rtdetr.wording import counted
 
 State = dict[str, Tensor]
 Table = tuple[tuple[str, str], ...]
@@ -173,7 +173,8 @@ def from_huggingface(state: State) -> State:
             result[renamed] = value
     if unknown:
         raise WeightsError(
-            f"{counted(len(unknown), 'entry')} {are(unknown)} not of RT-DETR, such as {', '.join(sorted(unknown)[:3])}"
+            f"not an RT-DETR checkpoint: {counted(len(unknown), 'unknown entry')}, such as "
+            f"{', '.join(sorted(unknown)[:3])}"
         )
     for stacked, parts in projections.items():
         if set(parts) != set(_HF_PROJECTIONS) or len({part.shape for part in parts.values()}) > 1:

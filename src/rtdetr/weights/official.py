@@ -29,7 +29,7 @@ _DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.in
 
 
 class Metadata(NamedTuple):
-    """What our files store besides the entries."""
+    """What our files store in addition to the entries."""
 
     config: ModelConfig
     categories: Categories | None

@@ -1,8 +1,8 @@
 """Load entries into a model: strict for trained entries, tolerant for constants.
 
 All trained entries must exist, have the right shape and be finite. Constants (anchors, their mask, the scale of the
-points, batch counters) can be missing or belong to another image size; then the model's own are used. Other numbers of
-classes or channels need `transfer`.
+points, batch counters) can be missing or belong to another image size; the model's own are used then. For another
+number of classes or channels, use `transfer`.
 """
 
 import torch

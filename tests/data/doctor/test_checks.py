@@ -1,4 +1,4 @@
-"""Each finding by a data set with exactly that defect; a sound one has none."""
+"""Each finding with a dataset that has exactly this defect; a sound dataset has none."""
 
 import inspect
 import shutil
@@ -25,7 +25,7 @@ def only(report, kind):
     return report.findings[0], report.findings[0].examples[0]
 
 
-def test_a_sound_data_set_has_no_finding(tmp_path):
+def test_a_sound_dataset_has_no_findings(tmp_path):
     report = check(write(tmp_path / "set"))
     assert report.findings == []
     assert report.sound
@@ -40,7 +40,7 @@ def test_a_sound_data_set_has_no_finding(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "npy"])
-def test_dark_16_bit_images_are_told_apart(tmp_path, suffix):
+def test_dark_16_bit_images_are_distinguished(tmp_path, suffix):
     splits = clean()
     folder = tmp_path / "set/images/train"
     folder.mkdir(parents=True)
@@ -57,7 +57,7 @@ def test_dark_16_bit_images_are_told_apart(tmp_path, suffix):
     assert example.file == f"c.{suffix}" and example.detail.endswith(f" as train/a.{suffix}")
 
 
-def test_images_of_many_channels_are_shown(tmp_path):
+def test_images_with_many_channels_are_shown(tmp_path):
     splits = clean()
     splits["train"]["images"][0]["file_name"] = "a.npy"
     splits["train"]["annotations"][0]["bbox"] = [10, 8, 0, 24]
@@ -287,7 +287,7 @@ def test_nearly_the_same_images(tmp_path, change):
     assert set(kinds(check(root))) == {"leak", "near-leak", "near-same-image"}
 
 
-def test_one_visible_object_makes_another_image(tmp_path):
+def test_images_that_differ_in_one_object_are_not_duplicates(tmp_path):
     root = write(tmp_path)
     for name, left in (("a", 10), ("b", 60)):
         image = Image.new("RGB", (96, 64), (200, 200, 200))
@@ -309,7 +309,7 @@ def test_class_lists(tmp_path):
     assert (example.annotation, example.detail) == ("class 'cow'", "has none here and 1 in other splits")
 
 
-def test_two_files_of_one_image_id(tmp_path):
+def test_two_files_with_one_image_id(tmp_path):
     splits = clean()
     splits["train"]["images"].append({"id": 10, "file_name": "x.jpg", "width": 96, "height": 64})
     report = check(write(tmp_path, splits))
@@ -326,7 +326,7 @@ def test_a_split_without_content(tmp_path):
     assert found == {"unreadable-entry": 2, "no-image": 1, "no-class": 1}
 
 
-def test_several_files_are_splits_of_one_data_set(tmp_path):
+def test_several_files_are_splits_of_one_dataset(tmp_path):
     root = write(tmp_path)
     shutil.copy(root / "images/val/d.jpg", root / "images/train/b.jpg")
     files = [root / "annotations/train.json", root / "annotations/val.json"]
@@ -358,7 +358,7 @@ def test_two_files_of_one_split(tmp_path):
     assert examples["untrained-class"][0].line() == "train: class 'dog' has none here and 1 in other splits"
 
 
-def test_a_split_that_is_named_and_cannot_be_read(tmp_path):
+def test_a_named_split_that_cannot_be_read(tmp_path):
     root = write_yolo(tmp_path / "set")
     (root / "data.yaml").write_text("train: images/train\nval: images/vall\nnames: {3: cat, 7: dog}\n")
     finding, example = only(check(root), "unreadable-split")
@@ -371,7 +371,7 @@ def test_a_split_that_is_named_and_cannot_be_read(tmp_path):
     assert "several annotation files" in example.detail
 
 
-def test_examples_are_few_and_counts_are_whole(tmp_path):
+def test_examples_are_limited_but_counts_are_complete(tmp_path):
     finding, _ = only(check(write(tmp_path), queries=1, max_examples=2), "too-many-objects")
     assert (finding.count, len(finding.examples)) == (5, 2)
     assert "... 3 more" in check(tmp_path, queries=1, max_examples=2).text()

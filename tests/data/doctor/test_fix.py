@@ -1,4 +1,4 @@
-"""The cleaned copy: opens strictly, holds what is right, and the original stays as it was."""
+"""The cleaned copy opens without errors and keeps all valid data, and the original is not changed."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ from rtdetr.categories import Category
 from rtdetr.data import TrainLoader, check, open_dataset
 from rtdetr.data.doctor import fix
 from rtdetr.data.doctor.box_checks import visible_share
-from rtdetr.data.doctor.fix import summary, turned
+from rtdetr.data.doctor.fix import rotate_boxes, summary
 from rtdetr.data.doctor.images import examine
 from rtdetr.errors import DatasetError
 from rtdetr.images import open_image
@@ -98,7 +98,7 @@ def test_the_copy_can_be_trained_on(tmp_path):
     assert len(images) == len(targets) == 3
 
 
-def test_a_sound_data_set_is_copied(tmp_path):
+def test_a_sound_dataset_is_copied(tmp_path):
     root = write(tmp_path / "set")
     assert fix(check(root), tmp_path / "out") == []
     assert check(tmp_path / "out").findings == []
@@ -109,10 +109,10 @@ def test_a_sound_data_set_is_copied(tmp_path):
 
 
 @pytest.mark.parametrize("orientation", range(2, 9))
-def test_boxes_are_turned_with_the_pixels(tmp_path, orientation):
+def test_boxes_are_rotated_with_the_pixels(tmp_path, orientation):
     image = Image.new("RGB", (96, 64), (0, 40, 200))
     image.paste((250, 250, 0), (10, 8, 40, 32))
-    low, high = turned(np.array([[10, 8]]), np.array([[40, 32]]), size_wh=(96, 64), orientation=orientation)
+    low, high = rotate_boxes(np.array([[10, 8]]), np.array([[40, 32]]), size_wh=(96, 64), orientation=orientation)
     pixels = np.asarray(image.transpose(UPRIGHT[orientation]))[:, :, 0] > 100
     rows, columns = np.nonzero(pixels)
     assert low.tolist() == [[columns.min(), rows.min()]]
@@ -140,7 +140,7 @@ def test_an_image_annotated_without_its_rotation(tmp_path):
 
 @pytest.mark.parametrize("orientation", [3, 6])
 @pytest.mark.parametrize(("old", "new"), [("a.jpe", "a.png"), ("a.tif", "a.png")])
-def test_a_turned_image_of_another_format_becomes_png(tmp_path, orientation, old, new):
+def test_a_rotated_image_of_another_format_becomes_png(tmp_path, orientation, old, new):
     splits = clean()
     size_wh = (64, 96) if orientation == 6 else (96, 64)
     splits["train"]["images"][0] |= {"file_name": old, "width": size_wh[0], "height": size_wh[1]}
@@ -160,7 +160,7 @@ def test_a_turned_image_of_another_format_becomes_png(tmp_path, orientation, old
     assert target["boxes_xyxy"].tolist() == [[10, 8, 40, 32], [30, 20, 62, 60]]
 
 
-def test_the_miniature_of_a_turned_tiff_file_is_upright(tmp_path):
+def test_the_thumbnail_of_a_rotated_tiff_file_is_upright(tmp_path):
     exif = Image.Exif()
     exif[0x112] = 6
     for name in ("a.tif", "a.png"):
@@ -171,7 +171,7 @@ def test_the_miniature_of_a_turned_tiff_file_is_upright(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["I;16", "L", "RGBA", "CMYK"])
-def test_a_turned_image_keeps_its_mode(tmp_path, kind):
+def test_a_rotated_image_keeps_its_mode(tmp_path, kind):
     splits = clean()
     name = "a.jpg" if kind == "CMYK" else "a.png"
     splits["train"]["images"][0] |= {"file_name": name, "width": 64, "height": 96}
@@ -190,7 +190,7 @@ def test_a_turned_image_keeps_its_mode(tmp_path, kind):
         assert np.abs(np.asarray(copy) - expected).mean() <= (4 if kind == "CMYK" else 0)
 
 
-def test_a_turned_image_that_its_format_cannot_hold_becomes_rgb(tmp_path):
+def test_a_rotated_image_becomes_rgb_if_its_format_requires_it(tmp_path):
     splits = clean()
     splits["train"]["images"][0] |= {"width": 64, "height": 96}
     splits["train"]["annotations"][1]["bbox"] = [30, 20, 32, 40]
@@ -255,7 +255,7 @@ def test_file_names_stay_inside_the_new_folder(tmp_path):
         dataset.load(i)
 
 
-def test_ids_that_are_no_integers_are_numbered(tmp_path):
+def test_non_integer_ids_are_renumbered(tmp_path):
     splits = clean()
     train = splits["train"]
     for row in train["images"]:
@@ -270,7 +270,7 @@ def test_ids_that_are_no_integers_are_numbered(tmp_path):
     assert len(dataset.annotations.labels) == 6
 
 
-def test_an_occupied_folder_is_refused(tmp_path):
+def test_a_folder_with_content_is_refused(tmp_path):
     root = write(tmp_path / "set")
     report = check(root)
     (tmp_path / "full").mkdir()
@@ -299,7 +299,7 @@ def test_the_copy_of_a_file_of_any_name_opens(tmp_path):
     assert check(tmp_path / "out").findings == []
 
 
-def test_a_leak_leaves_the_split_that_is_trained_on(tmp_path):
+def test_leaked_images_are_removed_from_the_training_split(tmp_path):
     root = write(tmp_path / "set")
     shutil.copy(root / "images/val/d.jpg", root / "images/train/b.jpg")
     changes = fix(check([root / "annotations/val.json", root / "annotations/train.json"]), tmp_path / "out")
@@ -308,7 +308,7 @@ def test_a_leak_leaves_the_split_that_is_trained_on(tmp_path):
     assert [len(open_dataset(tmp_path / "out", split=split)) for split in ("train", "val")] == [2, 2]
 
 
-def test_splits_that_the_copy_could_not_name_are_refused(tmp_path):
+def test_splits_with_other_names_are_refused(tmp_path):
     first, second = write(tmp_path / "first"), write(tmp_path / "second")
     with pytest.raises(DatasetError, match="expected one 'train' split to copy, got 2"):
         fix(check([first, second]), tmp_path / "out")
@@ -327,7 +327,7 @@ def test_a_split_that_cannot_be_read_is_listed(tmp_path):
     assert "unreadable-split: val: " in (tmp_path / "out/changes.txt").read_text()
 
 
-def test_a_folder_beside_a_given_file_is_refused(tmp_path):
+def test_a_folder_next_to_a_given_file_is_refused(tmp_path):
     root = write(tmp_path / "set")
     (tmp_path / "pictures").mkdir()
     report = check(root / "annotations/train.json", images=root / "images/train")
@@ -354,7 +354,7 @@ def test_nothing_left(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_reasons_of_a_loss_are_those_of_one_split_and_count_each_image_and_box_once(tmp_path):
+def test_reasons_of_a_loss_count_each_image_and_box_of_the_split_once(tmp_path):
     splits = clean()
     rows = splits["train"]["annotations"]
     rows[0]["bbox"] = [10, 8, 0, 24]  # its image is missing: it is left out with it
@@ -378,7 +378,7 @@ def test_the_reasons_of_a_loss_are_those_of_one_split_and_count_each_image_and_b
     }
 
 
-def test_names_that_are_no_text(tmp_path):
+def test_names_that_are_not_text(tmp_path):
     splits = clean()
     splits["train"]["images"][0]["file_name"] = "\ud800\x1b[31m.jpg"
     splits["train"]["images"][1]["file_name"] = "b\n.jpg"
@@ -406,7 +406,7 @@ def test_the_current_folder_can_be_the_new_one(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("sides", [[-9, -20], [-9, 20], [-1e14, -1e14], [-1e-300, -1e-300], [0, 0]])
-def test_boxes_without_an_area_are_refused_without_a_warning_of_numpy(tmp_path, sides):
+def test_boxes_without_area_cause_no_numpy_warning(tmp_path, sides):
     splits = clean()
     for row in splits["train"]["annotations"]:
         row["bbox"][2:] = sides
@@ -416,7 +416,7 @@ def test_boxes_without_an_area_are_refused_without_a_warning_of_numpy(tmp_path, 
     np.testing.assert_array_equal(visible_share(report.survey, 0), np.ones(6))
 
 
-def test_how_much_of_a_box_is_inside_its_image(tmp_path):
+def test_visible_share_of_a_box(tmp_path):
     splits = clean()
     boxes = [[10, 8, 30, 24], [-10, 8, 20, 24], [86, 54, 20, 20], [200, 8, 20, 20], [5, 5, -9, -20], [-30, 5, 20, 20]]
     for row, box in zip(splits["train"]["annotations"], boxes, strict=True):

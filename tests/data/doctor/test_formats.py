@@ -1,4 +1,4 @@
-"""YOLO and Pascal VOC: the same defects are found, and the copy of either is the COCO data set it stands for."""
+"""YOLO and Pascal VOC: the same defects are found, and their copies equal the corresponding COCO dataset."""
 
 import json
 
@@ -122,7 +122,7 @@ def test_a_yolo_label_without_an_image(tmp_path):
     assert check(tmp_path / "out").sound
 
 
-def test_the_folder_that_a_yolo_file_names_is_left_alone(tmp_path):
+def test_the_folder_named_by_a_yolo_file_is_not_changed(tmp_path):
     root = write_yolo(tmp_path / "set")
     (tmp_path / "elsewhere").mkdir()
     text = (root / "data.yaml").read_text()
@@ -134,7 +134,7 @@ def test_the_folder_that_a_yolo_file_names_is_left_alone(tmp_path):
     fix(report, tmp_path / "out", allow_loss=True)
 
 
-def test_a_test_folder_that_is_named_but_not_there_is_a_note(tmp_path):
+def test_a_missing_test_folder_is_a_note(tmp_path):
     root = write_yolo(tmp_path / "set")
     text = (root / "data.yaml").read_text()
     (root / "data.yaml").write_text(f"{text}test: images/test\n")

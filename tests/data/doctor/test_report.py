@@ -1,4 +1,4 @@
-"""The report as text, JSON and a page with pictures."""
+"""The report as text, JSON and a page with images."""
 
 import base64
 import io
@@ -18,7 +18,7 @@ VOID = {"meta", "img"}
 
 
 class Page(HTMLParser):
-    """Checks nesting and collects texts and pictures."""
+    """Checks nesting and collects texts and images."""
 
     def __init__(self):
         super().__init__()
@@ -81,7 +81,7 @@ def test_the_page(tmp_path):
 
 
 @pytest.mark.parametrize(("number", "place"), [(0, "outside"), (1, "line"), (2, "pixel")])
-def test_the_box_meant_is_red(tmp_path, number, place):
+def test_the_box_of_the_finding_is_red(tmp_path, number, place):
     report = check(broken(tmp_path / "set"), size_hw=(320, 320))
     page = read_page(report, tmp_path)
     image = page.pictures[{"line": 0, "outside": 1, "pixel": 4}[place]].convert("RGB")
@@ -117,7 +117,7 @@ def test_text_and_json(tmp_path):
     ]
 
 
-def test_a_long_class_list_is_cut_in_the_text_only(tmp_path):
+def test_a_long_class_list_is_shortened_in_the_text_only(tmp_path):
     splits = clean()
     for split in splits.values():
         split["categories"] += [{"id": 100 + n, "name": f"class {n}"} for n in range(150)]

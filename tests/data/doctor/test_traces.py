@@ -1,4 +1,4 @@
-"""A split that is there and cannot be read is an error in every format; one that is not there is none."""
+"""A split that exists but cannot be read is an error in every format; an absent split is not."""
 
 import json
 import shutil
@@ -101,7 +101,7 @@ UNREAD = {
 
 
 @pytest.mark.parametrize("case", UNREAD)
-def test_a_split_that_is_there_and_cannot_be_read(tmp_path, case, caplog):
+def test_an_unreadable_split_is_an_error(tmp_path, case, caplog):
     make, told = UNREAD[case]
     root = make(tmp_path / "set")
     split = next((name for name in ("train", "test") if case.startswith(name)), "val")
@@ -213,14 +213,14 @@ def trainval(root):
         trainval,
     ],
 )
-def test_a_split_that_is_not_there_is_no_error(tmp_path, make):
+def test_an_absent_split_is_not_an_error(tmp_path, make):
     report = check(make(tmp_path / "set"))
     assert report.findings == []
     fix(report, tmp_path / "out")
     assert check(tmp_path / "out").sound
 
 
-def test_a_second_source_may_have_it(tmp_path):
+def test_the_split_may_be_in_a_second_source(tmp_path):
     root = coco_renamed(tmp_path / "set")
     report = check([root, root / "annotations/valid_coco.json"])
     assert [part.name for part in report.survey.parts] == ["train", "valid_coco"]
@@ -236,7 +236,7 @@ def test_paths_relative_to_the_current_folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["a\0b/c.jpg", "\ud800/c.jpg", f"{'x' * 300}/c.jpg", "/"])
-def test_names_that_no_file_can_have(tmp_path, name):
+def test_impossible_file_names(tmp_path, name):
     splits = clean()
     splits["train"]["images"].append({"id": 99, "file_name": name, "width": 96, "height": 64})
     root = tmp_path / "set"

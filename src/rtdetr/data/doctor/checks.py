@@ -13,12 +13,12 @@ from rtdetr.config import SizeHW
 from rtdetr.data.doctor.findings import Example
 from rtdetr.data.doctor.survey import Collector, Position, Survey
 from rtdetr.data.image_files import is_image_name, listing
-from rtdetr.data.label_files import MOST_UNLABELED, LabelFiles
+from rtdetr.data.label_files import MAX_UNLABELED, LabelFiles
 from rtdetr.data.label_rows import has_objects
 from rtdetr.data.records import Problem
 from rtdetr.wording import counted, listed
 
-_MOST_STRETCH = 2.0
+_MAX_STRETCH = 2.0
 _TURNS = {2: "mirrored", 3: "upside down", 4: "upside down and mirrored"}  # per EXIF orientation
 
 
@@ -122,7 +122,7 @@ def check_labels(survey: Survey, found: Collector, *, is_whole: bool) -> None:
     extra = unlisted(survey)
     bare = {path for path in extra if not any(part.is_annotated(str(path)) for part in survey.parts)}
     listed = {image.path for part in survey.parts for image in part.images}
-    is_much = is_whole and len(bare) > MOST_UNLABELED * (len(listed) + len(bare))
+    is_much = is_whole and len(bare) > MAX_UNLABELED * (len(listed) + len(bare))
     for path in extra:
         if is_much and path in bare:
             found.add_one("unlabeled-image", Example("all", str(path), "", "has no annotations, and no split uses it"))
@@ -134,7 +134,7 @@ def unlabeled(survey: Survey, part: int) -> list[int]:
     """Return the images of a split without a label file, usual or misplaced, if there are more than a few."""
     images = survey.parts[part].images
     missing = [i for i, image in enumerate(images) if not image.has_label]
-    if len(missing) <= MOST_UNLABELED * len(images):
+    if len(missing) <= MAX_UNLABELED * len(images):
         return []
     return [i for i in missing if not images[i].misplaced_label]
 
@@ -153,7 +153,7 @@ def labels_without_image(survey: Survey) -> list[str]:
     parts = [part for part in survey.parts if part.format == "yolo"]
     used = {os.path.dirname(image.path) for part in parts for image in part.images}
     finder = LabelFiles()
-    folders = finder.below(folder for part in parts for folder in part.folders)
+    folders = finder.with_subfolders(folder for part in parts for folder in part.folders)
     folders |= {place for folder in used for place in finder.places(folder)}
     reported = {image.misplaced_label for part in survey.parts for image in part.images}
     files = (path for folder in sorted(folders) for path in finder.without_image(folder) if path not in reported)
@@ -181,7 +181,7 @@ def check_contents(survey: Survey, found: Collector, *, size_hw: SizeHW, queries
         stretch = np.maximum(shape, 1 / shape)
         found.add(
             "distorted-image",
-            np.flatnonzero(known & (stretch > _MOST_STRETCH)),
+            np.flatnonzero(known & (stretch > _MAX_STRETCH)),
             lambda i, p=p, s=stretch: survey.example(
                 (p, i), f"of {_size(survey.sizes_wh[p][i])} is stretched {s[i]:.1f} times"
             ),

@@ -16,11 +16,11 @@ import numpy as np
 
 from rtdetr.data.doctor.images import ImageFacts
 
-_MEAN_LEVELS, _MOST_LEVELS = 3.0, 20.0  # of 255, mean and maximum difference over the cells of the thumbnail
-_LEAST_CORRELATION = 0.97
+_MEAN_LEVELS, _MAX_LEVELS = 3.0, 20.0  # of 255, mean and maximum difference over the cells of the thumbnail
+_MIN_CORRELATION = 0.97
 _EVEN = 16.0  # levels; lower contrast counts as noise, so uniform images correlate
 _ROWS = 256  # images compared with all others at a time
-_MOST_COMPARED = 512  # images that correlate with one and are compared with it, the nearest first
+_MAX_COMPARED = 512  # images that correlate with one and are compared with it, the nearest first
 
 
 def same_files(facts: Sequence[ImageFacts]) -> list[list[int]]:
@@ -48,14 +48,14 @@ def near_groups(facts: Sequence[ImageFacts]) -> list[list[int]]:
     while len(free) > 1:
         correlation = vectors[free[:_ROWS]] @ vectors[free].T
         taken = np.zeros(len(free), dtype=bool)
-        for row in np.flatnonzero((correlation >= _LEAST_CORRELATION).sum(axis=1) > 1):
+        for row in np.flatnonzero((correlation >= _MIN_CORRELATION).sum(axis=1) > 1):
             if taken[row]:
                 continue
             taken[row] = True
-            others = np.flatnonzero((correlation[row] >= _LEAST_CORRELATION) & ~taken)
+            others = np.flatnonzero((correlation[row] >= _MIN_CORRELATION) & ~taken)
             others = others[others > row]
-            if len(others) > _MOST_COMPARED:
-                others = np.sort(others[np.argpartition(-correlation[row, others], _MOST_COMPARED)[:_MOST_COMPARED]])
+            if len(others) > _MAX_COMPARED:
+                others = np.sort(others[np.argpartition(-correlation[row, others], _MAX_COMPARED)[:_MAX_COMPARED]])
             alike = others[_look_alike(thumbs[free[row]], thumbs[free[others]])]
             taken[alike] = True
             if len(alike):
@@ -78,4 +78,4 @@ def _look_alike(thumb: np.ndarray, others: np.ndarray) -> np.ndarray:
     levels = others - others.mean(axis=1, keepdims=True, dtype=np.float32)
     contrast = levels @ reference / np.maximum((levels**2).sum(axis=1), 1.0)
     differences = np.abs(levels * contrast.clip(0.8, 1.25)[:, None] - reference)
-    return (differences.mean(axis=1) <= _MEAN_LEVELS) & (differences.max(axis=1) <= _MOST_LEVELS)
+    return (differences.mean(axis=1) <= _MEAN_LEVELS) & (differences.max(axis=1) <= _MAX_LEVELS)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rtdetr.data.doctor.findings import Example
-from rtdetr.data.doctor.traces import real_files, trace_of
+from rtdetr.data.doctor.traces import find_trace, real_files
 from rtdetr.data.image_paths import folder_of, locate
 from rtdetr.data.open import find_dataset
 from rtdetr.data.records import SPLIT_NAMES, Found, Part
@@ -97,7 +97,7 @@ def _unread(missing: list[tuple[Path, str, MissingSplitError]], *, around: list[
     unread = []
     for source, split, error in missing:
         roots = [source] if source.is_dir() else dict.fromkeys([source.parent, dataset_root(source)])
-        traces = (trace_of(split, root, around=around, used=used) for root in roots)
+        traces = (find_trace(split, root, around=around, used=used) for root in roots)
         if trace := next(filter(None, traces), ""):
             unread.append(Example(split, "", "", f"{trace}, but {error}"))
         elif split != "test":  # few datasets have one

@@ -17,9 +17,9 @@ from rtdetr.data.annotations import LARGEST
 from rtdetr.data.coco_files import write_coco
 from rtdetr.data.doctor.box_checks import bad_boxes, overhang, repeated_boxes
 from rtdetr.data.doctor.checks import labels_without_image, unlabeled, unlisted
+from rtdetr.data.doctor.data_loss import Chosen, refuse_loss
 from rtdetr.data.doctor.findings import KINDS, printable
 from rtdetr.data.doctor.images import ImageFacts
-from rtdetr.data.doctor.loss import Chosen, refuse_loss
 from rtdetr.data.doctor.report import Report
 from rtdetr.data.doctor.survey import Position, Survey
 from rtdetr.data.formats import FORMATS
@@ -85,7 +85,7 @@ def fix(report: Report, out: str | os.PathLike[str], *, allow_loss: bool = False
         changes += [Change("unlisted-file", str(path)) for path in unlisted(report.survey)]
     reasons = _choose_images(report.survey, changes)
     kept_images = [_kept(part, why) for part, why in zip(parts, reasons, strict=True)]
-    changes += _turned_images(report.survey, kept_images) + _joined_classes(report.survey)
+    changes += _rotated_images(report.survey, kept_images) + _merged_classes(report.survey)
     chosen = [_choose_boxes(report.survey, part, reasons[part], changes) for part in range(len(parts))]
     ids = _category_ids(report.survey)
     _refuse_empty(parts, chosen)
@@ -166,7 +166,7 @@ def _choose_images(survey: Survey, changes: list[Change]) -> list[dict[int, str]
     why: list[dict[int, str]] = [{} for _ in survey.parts]
     boxes_of = _boxes_of_images(survey)
 
-    def leave_out(kind: str, position: Position) -> None:
+    def omit(kind: str, position: Position) -> None:
         part, image = position
         why[part][image] = kind
         changes.append(Change(kind, survey.file_name(position) + boxes_of(position)))
@@ -175,14 +175,14 @@ def _choose_images(survey: Survey, changes: list[Change]) -> list[dict[int, str]
         no_label = set(unlabeled(survey, p))
         for i, (image, one) in enumerate(zip(part.images, facts, strict=True)):
             if image.misplaced_label or i in no_label:
-                leave_out("misplaced-label" if image.misplaced_label else "unlabeled-image", (p, i))
+                omit("misplaced-label" if image.misplaced_label else "unlabeled-image", (p, i))
             elif not image.is_label_read:
                 why[p][i] = "unreadable-entry"  # its problem is already listed
             elif not one.usable:
                 missing = "ambiguous-file" if image.is_ambiguous else "missing-file"
-                leave_out(missing if one.missing else "corrupt-image", (p, i))
+                omit(missing if one.missing else "corrupt-image", (p, i))
             elif image.size_wh not in (None, one.upright_wh, one.stored_wh):
-                leave_out("size-mismatch", (p, i))
+                omit("size-mismatch", (p, i))
     for group in survey.same:
         best: dict[int, Position] = {}
         for p, i in group:
@@ -190,11 +190,11 @@ def _choose_images(survey: Survey, changes: list[Change]) -> list[dict[int, str]
                 continue
             if p in best:
                 worse, best[p] = sorted([best[p], (p, i)], key=survey.num_boxes)  # stable: the later of equals stays
-                leave_out("same-image", worse)
+                omit("same-image", worse)
             else:
                 best[p] = (p, i)
         for p in sorted(best)[:-1]:
-            leave_out("leak", best[p])
+            omit("leak", best[p])
     return why
 
 
@@ -212,7 +212,7 @@ def _boxes_of_images(survey: Survey) -> Callable[[Position], str]:
     return boxes_of
 
 
-def _turned_images(survey: Survey, kept: list[np.ndarray]) -> list[Change]:
+def _rotated_images(survey: Survey, kept: list[np.ndarray]) -> list[Change]:
     changes = []
     for p, part in enumerate(survey.parts):
         for i in np.flatnonzero(kept[p]).tolist():
@@ -223,7 +223,7 @@ def _turned_images(survey: Survey, kept: list[np.ndarray]) -> list[Change]:
     return changes
 
 
-def _joined_classes(survey: Survey) -> list[Change]:
+def _merged_classes(survey: Survey) -> list[Change]:
     names = [{category.name for category in part.categories} for part in survey.parts]
     short = [part for part, own in zip(survey.parts, names, strict=True) if own != set().union(*names)]
     return [Change("class-lists-differ", f"{part.name}: {part.source.name}") for part in short]
@@ -309,11 +309,11 @@ def _upright_boxes(survey: Survey, part: int, image: int, boxes: np.ndarray) -> 
     xywh = survey.boxes_xywh[part][boxes]
     low, high = xywh[:, :2].clip(0, size_wh), (xywh[:, :2] + xywh[:, 2:]).clip(0, size_wh)
     if tuple(size_wh) != facts.upright_wh:  # annotated as stored
-        low, high = turned(low, high, size_wh=facts.stored_wh, orientation=facts.orientation)
+        low, high = rotate_boxes(low, high, size_wh=facts.stored_wh, orientation=facts.orientation)
     return np.concatenate([low, high - low], axis=1).tolist()
 
 
-def turned(
+def rotate_boxes(
     low: np.ndarray, high: np.ndarray, *, size_wh: tuple[int, int], orientation: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the corners (n, 2) of boxes in a stored image of `size_wh` after it is rotated upright.

@@ -9,7 +9,7 @@ from rtdetr.data.doctor.findings import KINDS, Example, Finding
 from rtdetr.data.doctor.survey import Survey
 from rtdetr.data.doctor.thumbnails import thumbnails
 from rtdetr.errors import DatasetError
-from rtdetr.html import Bar, Cell, Html, element, note, table, together
+from rtdetr.html import Bar, Cell, Html, concatenate, element, note, table
 
 
 def save_page(
@@ -29,7 +29,7 @@ def save_page(
         DatasetError: the file cannot be written, or exists and is not named .html.
     """
     refuse_other_files(file)
-    lead = together(
+    lead = concatenate(
         note(", ".join(map(str, data))),
         element("p", element("span", verdict, class_=f"verdict {'good' if sound else 'error'}")),
     )
@@ -83,7 +83,7 @@ def _classes(survey: Survey) -> Html:
 def _details(survey: Survey, findings: Sequence[Finding]) -> Html:
     if not findings:
         return Html()
-    return together(
+    return concatenate(
         note("The box of the finding is red; other boxes of the image are yellow."),
         *(_finding(survey, finding) for finding in findings),
     )

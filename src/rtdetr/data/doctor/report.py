@@ -14,7 +14,7 @@ from rtdetr.data.doctor.survey import Survey
 from rtdetr.wording import counted, plural, text_table
 from rtdetr.yaml_files import YAML_SUFFIXES
 
-_MOST_CLASSES = 100  # shown in the text; JSON and page have all
+_MAX_CLASSES = 100  # shown in the text; JSON and page have all
 
 
 def is_whole(data: Iterable[Path]) -> bool:
@@ -78,7 +78,7 @@ class Report:
         """Return the report for a terminal."""
         splits = [[r.name, r.images, r.empty, r.objects, r.classes, r.format, r.source] for r in self.splits]
         blocks = [_table(["split", "images", "empty", "objects", "classes", "format", "from"], splits)]
-        shown = self.classes[:_MOST_CLASSES]
+        shown = self.classes[:_MAX_CLASSES]
         heads = [head for part in self.survey.parts for head in (f"{part.name} objects", f"{part.name} images")]
         cells = [[row.name, *(n for pair in zip(row.objects, row.images, strict=True) for n in pair)] for row in shown]
         if len(self.classes) > len(shown):

@@ -15,8 +15,8 @@ THUMB_WH = (320, 240)
 _BEYOND = (226, 228, 232)  # color of the area outside the image
 _MEANT, _EDGE, _OTHER = (229, 37, 62), (255, 255, 255), (255, 214, 10)
 _CONTEXT = 5.0  # side of the window relative to the longer side of the box
-_LEAST_WINDOW = 48.0  # pixels of the image
-_MOST_BEYOND = 4.0  # a box is shown up to this many image sides outside the image
+_MIN_WINDOW = 48.0  # pixels of the image
+_MAX_BEYOND = 4.0  # a box is shown up to this many image sides outside the image
 
 
 class Thumbnail(NamedTuple):
@@ -88,15 +88,15 @@ def _window(size_wh: tuple[int, int], box_xyxy: np.ndarray | None) -> tuple[int,
     low, high = np.zeros(2), size
     if box_xyxy is not None:
         box_low, box_high = np.minimum(box_xyxy[:2], box_xyxy[2:]), np.maximum(box_xyxy[:2], box_xyxy[2:])
-        side = max(_CONTEXT * (box_high - box_low).max(), _LEAST_WINDOW)
+        side = max(_CONTEXT * (box_high - box_low).max(), _MIN_WINDOW)
         if (box_low >= 0).all() and (box_high <= size).all():
             if side < size.max() * 0.7:
                 half = np.minimum([side * THUMB_WH[0] / THUMB_WH[1], side], size) / 2
                 center = np.clip((box_low + box_high) / 2, half, size - half)
                 low, high = center - half, center + half
         else:
-            low = np.maximum(np.minimum(low, box_low - 4), -_MOST_BEYOND * size)
-            high = np.minimum(np.maximum(high, box_high + 4), (1 + _MOST_BEYOND) * size)
+            low = np.maximum(np.minimum(low, box_low - 4), -_MAX_BEYOND * size)
+            high = np.minimum(np.maximum(high, box_high + 4), (1 + _MAX_BEYOND) * size)
     left, top = np.floor(low).astype(int).tolist()
     right, bottom = np.ceil(high).astype(int).tolist()
     return left, top, max(right, left + 1), max(bottom, top + 1)

@@ -19,7 +19,7 @@ _PARENTS = ("images", "jpegimages", "annotations", "labels")  # can have a folde
 _OTHER_WORDS = {"annotation", "annotations", "data", "image", "images", "img", "imgs", "label", "labels", "set", "xml"}
 
 
-def trace_of(split: str, root: Path, *, around: Iterable[Path], used: set[str]) -> str:
+def find_trace(split: str, root: Path, *, around: Iterable[Path], used: set[str]) -> str:
     """Describe the traces of a split that cannot be read: folders and annotation files named after it.
 
     A folder with files of another split does not count. Images alone are a trace of "train" and "val", but not of
@@ -112,5 +112,5 @@ def _has_labels(file: str) -> bool:
 
 def _are_near(images: list[str], root: Path, used: set[str]) -> bool:
     """Return whether the dataset has a label file for one of the images that no other split uses."""
-    near = (LabelFiles(suffix).near(images, [str(root)]).values() for suffix in (".xml", ".txt"))
+    near = (LabelFiles(suffix).find_misplaced(images, [str(root)]).values() for suffix in (".xml", ".txt"))
     return any(used.isdisjoint(real_files([file])) and _has_labels(file) for files in near for file in files)

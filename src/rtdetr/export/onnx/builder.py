@@ -92,7 +92,7 @@ class GraphBuilder:
         return name if known is not None else self._store(name, array)
 
     def splice(self, graph: onnx.GraphProto, x: str) -> list[str]:
-        """Add another graph, whose names are its own, behind `x`, and return the names of its outputs."""
+        """Append another graph, with unique names, after `x`, and return the names of its outputs."""
         self.op("Identity", x, name=graph.input[0].name)
         self.nodes.extend(graph.node)
         self._initializers |= {tensor.name: tensor for tensor in graph.initializer}

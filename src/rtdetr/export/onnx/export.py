@@ -14,7 +14,7 @@ from rtdetr._version import __version__
 from rtdetr.detections import MAX_DETECTIONS
 from rtdetr.errors import ExportError
 from rtdetr.export.job import Job, input_size
-from rtdetr.export.onnx import decoder, ends, layers
+from rtdetr.export.onnx import decoder, layers, processing
 from rtdetr.export.onnx.builder import GraphBuilder
 from rtdetr.export.onnx.tokens import dynamic_tokens, fixed_tokens
 from rtdetr.export.options import ExportOptions
@@ -64,25 +64,27 @@ def build_onnx(network: RTDETR, options: ExportOptions, *, merge_convolutions: b
     size_hw = input_size(network, options)
     images, sizes_wh = IMAGES, SIZES
     if options.preprocess:
-        images, sizes_wh = ends.resize(g, IMAGES, size_hw)
+        images, sizes_wh = processing.resize(g, IMAGES, size_hw)
     shape = g.op("Shape", IMAGES) if options.dynamic_batch or options.dynamic_size else ""
     batch = g.op("Gather", shape, g.constant(0)) if options.dynamic_batch else None
     if options.dynamic_size:
         tokens = dynamic_tokens(g, network, shape, batch)
     else:
         tokens = fixed_tokens(g, network, size_hw, batch)
-    x = ends.normalize(g, images, network.pixel_mean, network.pixel_std)
+    x = processing.normalize(g, images, network.pixel_mean, network.pixel_std)
     example = torch.zeros(1 + options.dynamic_batch, network.config.in_channels, *size_hw)
     maps = layers.backbone(g, network.backbone, x, "backbone", example=example)
     maps = layers.encoder(g, network.encoder, maps, tokens)
     logits, boxes = decoder.decoder(g, network.decoder, maps, tokens, gather=options.gathers)
     counts = {"num_queries": network.num_queries, "num_classes": network.config.num_classes}
     if options.postprocess == "raw":
-        ends.raw_outputs(g, logits, boxes, **counts)
+        processing.raw_outputs(g, logits, boxes, **counts)
     else:
-        best = ends.best_queries if options.one_label else ends.best_pairs
+        best = processing.best_queries if options.one_label else processing.best_pairs
         found = best(g, logits, batch=batch, **counts)
-        ends.detections(g, found, boxes, sizes_wh, nms_iou=options.nms_iou, num_classes=network.config.num_classes)
+        processing.detections(
+            g, found, boxes, sizes_wh, nms_iou=options.nms_iou, num_classes=network.config.num_classes
+        )
     proto = g.model(
         inputs=_inputs(network, options, size_hw), outputs=_outputs(network, options), name=network.config.name
     )

@@ -1,4 +1,4 @@
-"""What checkpoints take, and what is said where there is no room for them."""
+"""The size of checkpoints, and messages about missing disk space."""
 
 import shutil
 from types import SimpleNamespace
@@ -8,7 +8,7 @@ import torch
 
 from rtdetr.errors import TrainingError
 from rtdetr.models import build_model
-from rtdetr.training.space import check_space, checkpoint_bytes
+from rtdetr.training.disk_space import check_space, checkpoint_bytes
 from tests.training.small import only_the_loop, run_tiny, write_folder
 
 
@@ -26,13 +26,13 @@ def test_the_sizes_are_those_of_the_files(tmp_path):
 
 
 @pytest.mark.parametrize(("share", "said"), [(0.9, None), (1.1, True), (4.1, False)])
-def test_room_is_looked_for_before_the_first_step(tmp_path, monkeypatch, share, said):
+def test_disk_space_is_checked_before_the_first_step(tmp_path, monkeypatch, share, said):
     model = torch.nn.Linear(1000, 1000, bias=False)  # 4 MB; a checkpoint has four times as much
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=int(share * 16e6)))
     heard: list[str] = []
     folder = tmp_path / "new" / "run"
     if said is None:
-        with pytest.raises(TrainingError, match=r"has 14\.4 MB free, and one checkpoint takes 16\.0 MB\. .*--output"):
+        with pytest.raises(TrainingError, match=r"has 14\.4 MB free, but one checkpoint takes 16\.0 MB\. .*--output"):
             check_space(folder, model, keep=1, say=heard.append)
     else:
         check_space(folder, model, keep=2, say=heard.append)
@@ -40,13 +40,13 @@ def test_room_is_looked_for_before_the_first_step(tmp_path, monkeypatch, share, 
         []
         if not said
         else [
-            f"{folder} has 17.6 MB free, and the checkpoints of this run may take 52.0 MB, including one being written"
+            f"{folder} has 17.6 MB free, but the checkpoints of this run may take 52.0 MB, including one being written"
         ]
     )
     assert not folder.exists()
 
 
-def test_a_run_without_room_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+def test_a_run_without_disk_space_is_refused_before_writing(tmp_path, monkeypatch):
     data = write_folder(tmp_path / "data")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with only_the_loop(), pytest.raises(TrainingError, match=r"1\.0 kB free"):

@@ -1,4 +1,4 @@
-"""What a checkpoint does not show of its model: told by its optimizer, a file beside it, or the user."""
+"""Settings that a checkpoint does not show: from its optimizer, from files next to it, or from the user."""
 
 import json
 import logging
@@ -62,7 +62,7 @@ def test_the_optimizer_of_a_training_checkpoint_shows_its_sampling(tmp_path, cap
     assert model.config.decoder.sampling == sampling and UNSAID not in caplog.text
 
 
-def test_sampling_that_nothing_shows_is_told(tmp_path, caplog):
+def test_unknown_sampling_gives_a_warning(tmp_path, caplog):
     content = training_checkpoint(sampling="discrete", steps=0)  # the optimizer has no moments yet
     torch.save(content, tmp_path / "last.pth")
     torch.save({"ema": content["ema"]}, tmp_path / "best.pth")
@@ -81,7 +81,7 @@ def test_sampling_that_nothing_shows_is_told(tmp_path, caplog):
     assert UNSAID not in caplog.text
 
 
-def test_a_model_that_contradicts_the_optimizer_is_told(tmp_path, caplog):
+def test_a_model_that_contradicts_the_optimizer_gives_a_warning(tmp_path, caplog):
     torch.save(training_checkpoint(sampling="discrete"), tmp_path / "last.pth")
     weights = read_checkpoint(tmp_path / "last.pth", model="test-tiny")
     assert weights.config.decoder.sampling == "bilinear"
@@ -89,7 +89,7 @@ def test_a_model_that_contradicts_the_optimizer_is_told(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("method", ["default", "discrete"])
-def test_a_published_file_says_it_given_or_beside(tmp_path, caplog, r18_entries, method):
+def test_a_published_file_states_the_model(tmp_path, caplog, r18_entries, method):
     caplog.set_level(logging.INFO)
     expected = {"default": "bilinear", "discrete": "discrete"}[method]
     (tmp_path / "run").mkdir()
@@ -107,7 +107,7 @@ def test_a_published_file_says_it_given_or_beside(tmp_path, caplog, r18_entries,
     assert beside.categories is None  # remapped to COCO's ids
 
 
-def test_files_beside_that_disagree_do_not_fit_or_are_broken(tmp_path, caplog, r18_entries):
+def test_adjacent_files_that_disagree_or_do_not_fit(tmp_path, caplog, r18_entries):
     torch.save({"model": r18_entries}, tmp_path / "best.pth")
     (tmp_path / "a.yml").write_text(YAML.replace("METHOD", "default"))
     (tmp_path / "b.yml").write_text(YAML.replace("METHOD", "discrete"))
@@ -120,7 +120,7 @@ def test_files_beside_that_disagree_do_not_fit_or_are_broken(tmp_path, caplog, r
     assert "b.yml, next to" in caplog.text and "nowhere.yml" in caplog.text
 
 
-def test_files_of_this_library_and_of_transformers_say_it(tmp_path):
+def test_files_of_this_library_and_of_transformers_state_the_model(tmp_path):
     model = small(decoder={"sampling": "discrete"})
     torch.save({"model": model.state_dict()}, tmp_path / "x.pth")
     record = {"model": "custom", "network": model.config.model_dump(mode="json"), "recipe": {}, "output_dir": "x"}
@@ -152,7 +152,7 @@ def test_files_that_describe_no_model_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "are_ids"),
+    ("text", "checkpoint_rows_are_ids"),
     [
         ("remap_mscoco_category: True", False),
         ("remap_mscoco_category: False", True),
@@ -161,9 +161,9 @@ def test_files_that_describe_no_model_are_refused(tmp_path):
         ("", False),
     ],
 )
-def test_labels_that_are_category_ids(tmp_path, r18_entries, text, are_ids):
+def test_labels_that_are_category_ids(tmp_path, r18_entries, text, checkpoint_rows_are_ids):
     torch.save({"model": r18_entries}, tmp_path / "best.pth")
     body = YAML.replace("METHOD", "default").replace("remap_mscoco_category: True", text)
     (tmp_path / "own.yml").write_text(body)
     categories = read_checkpoint(tmp_path / "best.pth").categories
-    assert categories == (Categories.of_ids(80) if are_ids else None)
+    assert categories == (Categories.of_ids(80) if checkpoint_rows_are_ids else None)

@@ -9,7 +9,7 @@ from rtdetr.models import RTDETR, build_model
 from rtdetr.models.deformable_attention import DeformableAttention
 
 
-def lively_model(name: str | ModelConfig = "test-tiny", **changes) -> RTDETR:
+def varied_model(name: str | ModelConfig = "test-tiny", **changes) -> RTDETR:
     """A model in eval mode; as built, all its boxes are anchors and all its scores alike."""
     torch.manual_seed(0)
     model = build_model(name, **changes).eval()

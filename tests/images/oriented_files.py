@@ -13,7 +13,7 @@ _TURN |= {7: "TRANSVERSE", 8: "ROTATE_270"}
 
 
 def smooth(width: int = 48, height: int = 32) -> Image.Image:
-    """A picture without symmetry that survives JPEG well."""
+    """An image without symmetry that survives JPEG well."""
     y, x = np.mgrid[0:height, 0:width]
     return Image.fromarray(np.stack([x * 4, y * 6, (x + y) * 3], axis=2).clip(0, 255).astype(np.uint8))
 

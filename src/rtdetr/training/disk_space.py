@@ -1,4 +1,4 @@
-"""Disk space of the checkpoints of a run."""
+"""Check that the disk has space for the checkpoints of a run."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,7 @@ from rtdetr.wording import bytes_text
 
 
 def checkpoint_bytes(model: nn.Module, *, resumable: bool) -> int:
-    """Approximate size of a checkpoint: the EMA weights and, if resumable, the weights and AdamW's two moments."""
+    """Estimate the size of a checkpoint: the EMA weights and, if resumable, the weights and AdamW's two moments."""
     weights = sum(value.nbytes for value in model.state_dict().values())
     moments = sum(2 * one.nbytes for one in model.parameters() if one.requires_grad)
     return 2 * weights + moments if resumable else weights
@@ -24,10 +24,10 @@ def check_space(folder: Path, model: nn.Module, *, keep: int, say: Callable[[str
         folder: folder of the run; its existing files are replaced.
         model: the network, with frozen layers already frozen.
         keep: number of resumable checkpoints that are kept.
-        say: called with a warning if there is room to start, but not for all checkpoints.
+        say: called with a warning if there is enough space for the first checkpoint, but not for all.
 
     Raises:
-        TrainingError: there is no room even for the first checkpoint.
+        TrainingError: there is not enough space for the first checkpoint.
     """
     last, best = (checkpoint_bytes(model, resumable=resumable) for resumable in (True, False))
     there = sum(file.stat().st_size for file in folder.glob("*.pth"))
@@ -36,10 +36,11 @@ def check_space(folder: Path, model: nn.Module, *, keep: int, say: Callable[[str
         free = free_space(folder)
     except OSError:
         return  # unknown on this file system
-    told = f"{folder} has {bytes_text(free)} free"
+    available = f"{folder} has {bytes_text(free)} free"
     if free < last:
         raise TrainingError(
-            f"{told}, and one checkpoint takes {bytes_text(last)}. Free some space, or choose another folder (--output)"
+            f"{available}, but one checkpoint takes {bytes_text(last)}. "
+            "Free some space, or choose another folder (--output)"
         )
     if free < needed:
-        say(f"{told}, and the checkpoints of this run may take {bytes_text(needed)}, including one being written")
+        say(f"{available}, but the checkpoints of this run may take {bytes_text(needed)}, including one being written")

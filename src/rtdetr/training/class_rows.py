@@ -1,6 +1,7 @@
-"""Resume checkpoints that have one class row per category id; a run here has one row per class of the data.
+"""Resume checkpoints of the published code with one class row per category id.
 
-The published code writes such checkpoints if `remap_mscoco_category` is False; see `rtdetr.weights.rows`.
+The published code writes them if `remap_mscoco_category` is False (see `rtdetr.weights.rows`). Runs of this library
+have one class row per class of the data.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,14 +27,14 @@ def rows_are_ids(num_rows: int, categories: Categories, *, stated: bool) -> bool
     return stated or (num_rows != len(categories) and num_rows == max(categories.ids, default=-1) + 1)
 
 
-def are_ids(saved: Mapping[str, Any], categories: Categories, *, stated: bool) -> bool:
+def checkpoint_rows_are_ids(saved: Mapping[str, Any], categories: Categories, *, stated: bool) -> bool:
     """Whether the class rows of a checkpoint to resume are category ids; never if it stores class names."""
     head = saved.get("model", {}).get(_HEAD)
     unnamed = saved.get("rtdetr", {}).get("categories") is None
     return unnamed and head is not None and rows_are_ids(len(head), categories, stated=stated)
 
 
-def with_rows_of_classes(
+def with_one_row_per_class(
     saved: Mapping[str, Any],
     categories: Categories,
     *,

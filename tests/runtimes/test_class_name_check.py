@@ -1,4 +1,4 @@
-"""An exported file in the folder of its model: class names that were edited there are told, as the file has its own."""
+"""An exported file in the folder of its model: class names that were edited in config.json give a warning."""
 
 import json
 import logging
@@ -9,7 +9,7 @@ import pytest
 
 import rtdetr
 from rtdetr.categories import COCO80
-from rtdetr.runtimes.beside import warn_other_names
+from rtdetr.runtimes.class_name_check import warn_other_names
 from tests.runtimes.graphs import make_metadata, save_graph
 
 NAMES = {"0": "bolt", "1": "nut", "2": "washer"}
@@ -36,7 +36,9 @@ NAMES = {"0": "bolt", "1": "nut", "2": "washer"}
         ([], None),
     ],
 )
-def test_other_class_names_are_told(tmp_path: Path, stored: Any, said: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_different_class_names_are_reported(
+    tmp_path: Path, stored: Any, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
     file = tmp_path / "model.onnx"
     save_graph(file, make_metadata())
     (tmp_path / "config.json").write_text(json.dumps(stored))
@@ -46,7 +48,7 @@ def test_other_class_names_are_told(tmp_path: Path, stored: Any, said: str, capl
     assert caplog.messages == ([] if said is None else [f"{file} {said}{remedy}"])
 
 
-def test_classes_of_coco_in_the_words_of_transformers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_coco_classes_with_the_names_of_transformers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     words = ["motorbike" if name == "motorcycle" else name for name in COCO80.names]
     (tmp_path / "config.json").write_text(json.dumps({"id2label": dict(enumerate(words))}))
     with caplog.at_level(logging.WARNING):

@@ -12,12 +12,12 @@ from rtdetr.data.records import Part
 from rtdetr.errors import DatasetError
 from rtdetr.wording import are, counted
 
-MOST_LOST = 0.05  # fraction of a split's images or boxes that may be omitted without --allow-loss
+MAX_LOST = 0.05  # fraction of a split's images or boxes that may be omitted without --allow-loss
 COPIES = ("same-image", "leak", "repeated-box")  # the copy has another one of these
 _STRONG_CUT = 0.25  # fraction of a box's area; if more is clipped, the box is no longer the annotated one
 _UNREAD = ("unreadable-entry", "not-fraction", "unknown-image", "duplicate-id", "misplaced-label")
 _WITH_IMAGES = "with those images"
-_MOST_REASONS = 4
+_MAX_REASONS = 4
 _REMEDY = "Correct the data, or accept the loss with --allow-loss (Python: allow_loss=True); nothing was written"
 
 
@@ -39,8 +39,9 @@ class Chosen(NamedTuple):
 def refuse_loss(survey: Survey, chosen: list[Chosen], *, num_stray_labels: int) -> None:
     """Refuse a copy if a split would lose more than a few percent of its images or boxes.
 
-    Duplicate images and boxes are no loss: the copy keeps one of each. A box that is clipped by more than a quarter
-    counts as lost. Boxes that seem to be in another form are refused too: after clipping this could not be detected.
+    Duplicate images and boxes do not count as lost: the copy keeps one of each. A box that is clipped by more than a
+    quarter counts as lost. Boxes that seem to be in another form are refused too, because this could not be detected
+    after clipping.
 
     Args:
         survey: the dataset.
@@ -59,7 +60,7 @@ def refuse_loss(survey: Survey, chosen: list[Chosen], *, num_stray_labels: int) 
             )
         images, boxes = _lost_images(part, chosen[p]), _lost_boxes(part, chosen[p])
         cut = int((visible_share(survey, p)[chosen[p].boxes] < 1 - _STRONG_CUT).sum())
-        most_images, most_boxes = MOST_LOST * part.num_listed_images, MOST_LOST * part.num_listed_boxes
+        most_images, most_boxes = MAX_LOST * part.num_listed_images, MAX_LOST * part.num_listed_boxes
         if images.total() <= most_images and boxes.total() + cut <= most_boxes:
             continue
         num_images, num_boxes = counted(part.num_listed_images, "image"), counted(part.num_listed_boxes, "box")
@@ -69,7 +70,7 @@ def refuse_loss(survey: Survey, chosen: list[Chosen], *, num_stray_labels: int) 
             f"{_reasons(images)} and {boxes.total()} of {num_boxes}{_reasons(boxes)}{cuts}. {_REMEDY}"
         )
     images = sum(part.num_listed_images for part in survey.parts)
-    if num_stray_labels > MOST_LOST * (images + num_stray_labels):
+    if num_stray_labels > MAX_LOST * (images + num_stray_labels):
         raise DatasetError(
             f"{survey.parts[0].source}: the cleaned copy would lose the objects of "
             f"{counted(num_stray_labels, 'label file')} with missing images; {counted(images, 'image')} "
@@ -100,4 +101,4 @@ def _with_unread(lost: Counter[str], part: Part, count: int) -> Counter[str]:
 
 def _reasons(lost: Counter[str]) -> str:
     reasons = [(title, count) for title, count in lost.most_common() if count]
-    return f" ({'; '.join(f'{title}: {count}' for title, count in reasons[:_MOST_REASONS])})" if reasons else ""
+    return f" ({'; '.join(f'{title}: {count}' for title, count in reasons[:_MAX_REASONS])})" if reasons else ""

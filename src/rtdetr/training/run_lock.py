@@ -1,4 +1,4 @@
-"""The lock on the folder of a run: one process at a time writes into it."""
+"""Lock the folder of a run, so that only one process at a time writes to it."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -11,9 +11,9 @@ from rtdetr.errors import ConfigError, TrainingError
 from rtdetr.files import write_text
 from rtdetr.process_lock import ProcessLock
 from rtdetr.run_files import BEST_FILE, CONFIG_FILE, LAST_FILE, PLAN_FILE
+from rtdetr.training.disk_space import check_space
 from rtdetr.training.fingerprint import update_classes
 from rtdetr.training.job import Job
-from rtdetr.training.space import check_space
 
 LOCK_FILE = ".lock"  # the file stays, the lock ends with its process
 PATIENCE = 10.0  # seconds; the data workers of a killed run hold the lock until they notice, every 5 s
@@ -23,37 +23,37 @@ _running = ProcessLock()
 
 
 @contextlib.contextmanager
-def only_run() -> Iterator[None]:
-    """Allow one run per process: the random generators of PyTorch, NumPy and Python are shared in a process.
+def one_run_per_process() -> Iterator[None]:
+    """Allow only one run at a time in a process, because all runs would share the global random generators.
 
     Raises:
-        ConfigError: another run is in progress, in another thread or further up in this one.
+        ConfigError: another run is in progress in this process.
     """
     with _running.hold(blocking=False) as is_only:
         if not is_only:
             raise ConfigError(
-                "another training run is in progress in this process. They would share random generators, so that "
-                "neither would follow its seed. Start this run in its own process, or when the other one has ended"
+                "another training run is in progress in this process. Both would share the random generators, so "
+                "neither would be reproducible. Start this run in its own process, or after the other one has ended"
             )
         yield
 
 
 @contextlib.contextmanager
-def claimed(job: Job, *, resume: Mapping[str, Any] | None, dry_run: bool) -> Iterator[None]:
+def lock_run_folder(job: Job, *, resume: Mapping[str, Any] | None, dry_run: bool) -> Iterator[None]:
     """Lock the folder of the run, and write config.json and plan.txt; called in the main process only.
 
     Args:
         job: the run.
-        resume: the checkpoint it resumes from; None: the folder must not hold a run.
+        resume: the checkpoint it resumes from; None: the folder must not contain a run.
         dry_run: write these two files only.
 
     Raises:
-        ConfigError: the folder holds another run (a dry run only warns), or another process is writing a run into it.
-        TrainingError: the folder cannot be written, or has no room for a checkpoint.
+        ConfigError: the folder contains another run (a dry run only warns), or another process is writing to it.
+        TrainingError: the folder cannot be written, or the disk has no space for a checkpoint.
     """
     folder, config = job.folder, job.config
     if resume is None and (folder / LAST_FILE).exists():
-        text = f"{folder} already holds a run. Resume it (--resume {folder}), or choose another folder (--output)"
+        text = f"{folder} already contains a run. Resume it (--resume {folder}), or choose another folder (--output)"
         if not dry_run:
             raise ConfigError(text)
         job.log.warning("%s. Nothing is written there", text)
@@ -80,7 +80,8 @@ def _locked(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=PATIENCE)
     except Timeout:
         raise ConfigError(
-            f"another process is training into {folder}. Wait for it, stop it, or choose another folder (--output)"
+            f"another process is writing a run to {folder}. Wait until it ends, stop it, or choose another folder "
+            "(--output)"
         ) from None
     except (OSError, NotImplementedError):
         pass  # a file system without locks; the next write reports a folder that cannot be written
