@@ -390,7 +390,7 @@ def corrupt(path: Path) -> None:
     ("damage", "error", "problem"),
     [
         (lambda f: (f / WEIGHTS).unlink(), WeightsError, "contains no weights: expected model.safetensors or"),
-        (lambda f: corrupt(f / WEIGHTS), WeightsError, "damaged or not a safetensors file"),
+        (lambda f: corrupt(f / WEIGHTS), WeightsError, "is truncated or damaged, or not a safetensors file"),
         (lambda f: (f / "config.json").write_text("{"), OSError, "not a valid JSON"),
         (lambda f: (f / "config.json").unlink(), WeightsError, "has no config.json"),
         (lambda f: (f / "config.json").write_text('{"model_type": "rt_detr"}'), WeightsError, "rtdetr.load reads"),
@@ -401,7 +401,11 @@ def corrupt(path: Path) -> None:
             WeightsError,
             "broken: config.json is not valid: KeyError: 'nope'",
         ),
-        (lambda f: save_file({"model.bert": torch.zeros(1)}, f / WEIGHTS), WeightsError, "1 entry is not of RT-DETR"),
+        (
+            lambda f: save_file({"model.bert": torch.zeros(1)}, f / WEIGHTS),
+            WeightsError,
+            "not an RT-DETR checkpoint: 1 unknown entry",
+        ),
         (lambda f: (f / WEIGHTS).rename(f / "x") and (f / INDEX).write_text("[]"), WeightsError, "weight_map"),
         (
             lambda f: (f / WEIGHTS).rename(f / "x") and (f / INDEX).write_text('{"weight_map": {"a": "../x"}}'),
