@@ -29,6 +29,7 @@ LEVEL_0 |= {
     "process_lock",
     "published",
     "run_files",
+    "strict",
     "text_files",
     "wording",
     "yaml_files",

@@ -120,9 +120,9 @@ def export(
     precision explains, no file is written and the exit status is 3. With --format tensorrt, the model may also be an
     .onnx file of this library, which is compiled as it is and not compared.
     """
-    from rtdetr.config import naming
     from rtdetr.export import ExportOptions, Int8Options, open_source
     from rtdetr.images.files import find_images
+    from rtdetr.strict import naming
 
     if not check and (images or data or precision == "int8"):
         raise ConfigError("--images, --data and --precision int8 need the check: omit --no-check, or omit them")

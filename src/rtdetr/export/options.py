@@ -6,12 +6,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from rtdetr.config import PRECISIONS, STRIDE, Fraction, Size, SizeHW, Strict, size_problem
+from rtdetr.config import PRECISIONS, STRIDE, Fraction, Size, SizeHW, size_problem
 from rtdetr.errors import ConfigError, one_of
 from rtdetr.exported_files import ENDINGS
 from rtdetr.runtimes.graph_form import IMAGES, SIZES
 from rtdetr.runtimes.metadata import ExportMetadata
 from rtdetr.runtimes.options import num_tokens
+from rtdetr.strict import Strict
 from rtdetr.wording import counted
 
 DEFAULT_OPSET = 18  # also of the graphs for other engines: OpenVINO up to 2025.1 cannot read GridSample of opset 20

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rtdetr.categories import COCO80
-from rtdetr.config import TrainConfig, naming
+from rtdetr.config import TrainConfig
 from rtdetr.data import DetectionDataset
 from rtdetr.data.sampling import epoch_length, repeat_factors
 from rtdetr.devices import choose_device
@@ -26,6 +26,7 @@ from rtdetr.recipes.changes import change
 from rtdetr.recipes.named_recipes import AUTO, FINETUNE, PUBLISHED, finetune, named_recipe
 from rtdetr.recipes.run_data import GivenData, open_run_data
 from rtdetr.recipes.written import Written, read_written
+from rtdetr.strict import naming
 
 METRICS = [name for name in CocoMetrics._fields if name != "per_class"]
 

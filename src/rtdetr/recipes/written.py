@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rtdetr import zoo
-from rtdetr.config import ModelConfig, Recipe, naming
+from rtdetr.config import ModelConfig, Recipe
 from rtdetr.errors import ConfigError, WeightsError
 from rtdetr.files import with_home
 from rtdetr.published.data import DATA_KEYS
@@ -21,6 +21,7 @@ from rtdetr.recipes.named_recipes import AUTO, PUBLISHED
 from rtdetr.recipes.run_data import OPENED, OPTIONS
 from rtdetr.recipes.settings import MAY_BE_NONE, PATHS, Layer, PathLike, assigned, check_names, given
 from rtdetr.run_files import CONFIG_FILE, LAST_FILE
+from rtdetr.strict import naming
 from rtdetr.weights import read_checkpoint
 from rtdetr.weights.assumptions import warn_assumed_sampling
 from rtdetr.weights.run_record import edits, read_run_config, shown

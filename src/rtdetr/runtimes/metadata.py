@@ -10,8 +10,9 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from rtdetr.categories import Categories, Category
-from rtdetr.config import DEFAULT_SIZE_HW, Fraction, Size, SizeHW, Strict
+from rtdetr.config import DEFAULT_SIZE_HW, Fraction, Size, SizeHW
 from rtdetr.errors import ConfigError, WeightsError
+from rtdetr.strict import Strict
 from rtdetr.wording import counted
 
 KEY = "rtdetr"
