@@ -222,3 +222,13 @@ def test_network_sizes_that_are_no_multiples_of_32_are_refused(wrong, tmp_path) 
 def test_a_dataset_file_with_an_uppercase_suffix_may_have_a_val_split() -> None:
     assert run_data._has_parts("set/DATA.YAML") and run_data._has_parts(["a.yml", "B.YML"])
     assert not run_data._has_parts("set/TRAIN.JSON")
+
+
+def test_backbone_weights_beside_weights_are_reported(caplog):
+    given = {"output_dir": "o", "weights": "rtdetrv2_r18vd"}
+    settings_of("data", {**given, "backbone_weights": "none"})
+    assert not caplog.messages
+    settings_of("data", {**given, "backbone_weights": "auto"})
+    assert caplog.messages == [
+        "backbone_weights (--backbone-weights) are not used: the weights rtdetrv2_r18vd contain a backbone"
+    ]

@@ -65,6 +65,10 @@ def read_written(
     is_untrained = _is_untrained(values)
     if is_untrained:
         values["model"] = values["model"].removesuffix(zoo.UNTRAINED)
+    if {"weights", "backbone_weights"} <= named_above and "none" not in (values["weights"], values["backbone_weights"]):
+        _log.warning(
+            "backbone_weights (--backbone-weights) are not used: the weights %s contain a backbone", values["weights"]
+        )
     may_tune = resume is None and not is_untrained and "none" not in (values["weights"], values["backbone_weights"])
     values |= {name: None for name in MAY_BE_NONE if values[name] == "none"}
     if saved is not None:
