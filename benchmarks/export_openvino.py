@@ -22,6 +22,8 @@ from peers import environment, interleaved, make_pair, print_table
 
 from rtdetr.export import ExportOptions, export
 from rtdetr.export.built_in_images import built_in_images
+from rtdetr.export.job import prepared
+from rtdetr.export.onnx import build_onnx
 from rtdetr.export.openvino import count_operations
 from rtdetr.models import RTDETR
 
@@ -78,6 +80,8 @@ def read(ours: RTDETR, theirs: torch.nn.Module, folder: Path, images: list) -> d
             graphs[f"transformers, torch.onnx, {precision}"] = core.read_model(folder / "peer.onnx"), precision
     options = ExportOptions(format="openvino", postprocess="raw")
     export(ours, folder / "ours.xml", options=options)
+    merged = build_onnx(prepared(ours, options), options)  # as for ONNX Runtime
+    graphs["ours, merged 1x1 convolutions, f32"] = core.read_model(merged.SerializeToString(), b""), "f32"
     for precision in ("f32", "bf16"):
         graphs[f"ours, {precision}"] = core.read_model(folder / "ours.xml"), precision
     export(ours, folder / "int8.xml", images=images, options=options.replace(precision="int8"))

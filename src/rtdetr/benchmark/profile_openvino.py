@@ -4,12 +4,16 @@ from typing import Any
 
 import numpy as np
 import openvino
-from openvino import opset13 as ops
 
 from rtdetr.benchmark.profile import EngineProfile, Operation, feed_of
 from rtdetr.runtimes.openvino_core import openvino_core, read_ir
 from rtdetr.runtimes.openvino_detector import TYPES, OpenVINODetector
 from rtdetr.runtimes.outputs import Batch
+
+try:
+    from openvino import opset13 as ops
+except ImportError:  # OpenVINO 2024
+    from openvino.runtime import opset13 as ops  # pyright: ignore[reportMissingImports]
 
 _PRODUCTS = ("Convolution", "GroupConvolution", "MatMul")
 _UNTIMED = ("Parameter", "Constant", "Result", "Input", "Output")
