@@ -127,8 +127,11 @@ def test_a_model_that_differs_is_not_written(weights, tmp_path, monkeypatch):
         (["-o", "model.pt"], "ending in .onnx"),
         (["-o", "model.xml", "--format", "onnx"], "the extension of model.xml is that of format openvino"),
         (["-o", "model.tflite"], "model.tflite: expected a name ending in .onnx, .xml, .engine or .pt2"),
-        (["--precision", "int8"], "INT8 needs images to calibrate on: pass a dataset, to measure AP as well (data; "),
-        (["--precision", "int8"], "or images ('rtdetr export': --images, "),
+        (
+            ["--precision", "int8"],
+            "INT8 needs images to calibrate on. Pass a dataset to measure AP as well (--data of ",
+        ),
+        (["--precision", "int8"], "or only images (--images of 'rtdetr export'"),
         (["--layers", "0"], "--layers: expected a whole number of at least 1; got 0."),
         (["--opset", "3"], "--opset: expected a whole number of at least 13; got 3."),
         (["--nms", "3"], "--nms: expected a number from 0 to 1; got 3.0."),
@@ -171,7 +174,7 @@ def test_mistakes_are_one_line(weights, tmp_path, monkeypatch, arguments, messag
 def test_without_tensorrt_it_fails_before_reading(tmp_path):
     result = run(tmp_path / "absent.pth", "--format", "tensorrt", "-o", tmp_path / "model.engine")
     assert result.exit_code == 2 and len(result.stderr.splitlines()) == 1
-    assert "MissingDependencyError: export to tensorrt" in result.stderr
+    assert "MissingDependencyError: cannot export to tensorrt" in result.stderr
     assert "pip install tensorrt cuda-bindings" in result.stderr
 
 

@@ -124,7 +124,7 @@ def test_a_bad_image_does_not_stop_the_others(weights, photos, tmp_path):
     assert result.stdout.count("30 bolt") == 2
     assert f"{photos / 'half.jpg'} cannot be read as an image" in result.stderr
     assert f"no image {photos / 'none.png'}" in result.stderr
-    assert f"InputError: 2 of 4 images could not be read, the first is {photos / 'none.png'}\n" in result.stderr
+    assert f"InputError: 2 of 4 images could not be read. The first is {photos / 'none.png'}\n" in result.stderr
     rows = json.loads((tmp_path / "found.json").read_text())["images"]
     assert ["error" in row for row in rows] == [True, False, False, True]
     assert len(list((tmp_path / "out").iterdir())) == 2

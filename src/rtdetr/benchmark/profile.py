@@ -25,8 +25,8 @@ ENGINES = {"TorchDetector": "torch", "OnnxDetector": "onnx", "OpenVINODetector":
 
 _MAX_KINDS = 15  # rows of the table
 _STAGE = re.compile(
-    r"(?:^|[./])(backbone\.[a-z]+(?:_[a-z]+)?\d*(?:\.\d+)?|encoder\.[a-z_]+\.\d+|decoder\.decoder\.layers\.\d+"
-    r"|decoder\.[a-z_]+(?:\.\d+)?)(?:[./]|$)"
+    r"(?:^|[/ ])(backbone\.[a-z]+(?:_[a-z]+)?\d*(?:\.\d+)?|encoder\.[a-z_]+\.\d+|decoder\.decoder\.layers\.\d+"
+    r"|decoder\.[a-z_]+(?:\.\d+)?)(?![0-9a-z])"
 )
 
 
@@ -85,10 +85,7 @@ def profile(
         InputError: the runtime cannot be profiled, or the model does not support the size.
         MissingDependencyError: a package is missing; to profile .onnx files, `onnx`.
     """
-    engine = ENGINES.get(type(detector).__name__)
-    if engine is None:
-        known = "PyTorch models, .onnx and .xml files"
-        raise InputError(f"{name}: profiles are available for {known}, not for {type(detector).__name__}")
+    engine = engine_of(name, detector)
     batch = detector.batch([detector.prepare(detector.read(photo), detector.checked_size(size_hw))])
     times = []
     for turn in range(rounds + 2):
@@ -107,6 +104,18 @@ def profile(
         stages=_medians([_by_stage(run) for run in found.runs]),
         kinds=_by_kind(found.runs),
     )
+
+
+def engine_of(name: str, detector: BaseDetector) -> str:
+    """Return the engine that runs a detector, as in the names of the modules that profile it.
+
+    Raises:
+        InputError: it cannot be profiled.
+    """
+    engine = ENGINES.get(type(detector).__name__)
+    if engine is None:
+        raise InputError(f"{name} cannot be profiled: only PyTorch models, .onnx and .xml files can. Omit --profile")
+    return engine
 
 
 def profile_table(found: Profile) -> str:

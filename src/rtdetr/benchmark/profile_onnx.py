@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-from onnx import helper, numpy_helper, shape_inference
+from onnx import helper, numpy_helper
 
 from rtdetr.benchmark.profile import EngineProfile, Operation, feed_of
 from rtdetr.runtimes.onnx_detector import OnnxDetector
@@ -22,13 +22,13 @@ def profile_engine(detector: OnnxDetector, batch: Batch, *, rounds: int) -> Engi
     """Run the file with ONNX Runtime's profiler, and each of its convolutions and matrix products alone."""
     feed = feed_of(detector, batch, [node.name for node in detector.session.get_inputs()])
     runs = _runs(detector.path.read_bytes(), feed, detector, rounds)
-    graph = _with_shapes(onnx.load(detector.path), feed)
-    shapes = {value.name: _shape(value) for value in (*graph.graph.value_info, *graph.graph.input)}
+    graph = onnx.load(detector.path)
+    shapes = _shapes(graph, feed)
     stored = {tensor.name: tensor for tensor in graph.graph.initializer}
     alone: dict[str, float] = {}
     floor = 0.0
     for node in graph.graph.node:
-        if node.op_type in _PRODUCTS and all(name in shapes or name in stored for name in node.input):
+        if node.op_type in _PRODUCTS:
             sizes = [list(stored[name].dims) if name in stored else shapes[name] for name in node.input]
             key = f"{node.op_type} {sizes} {sorted(map(str, node.attribute))}"
             if key not in alone:
@@ -37,17 +37,19 @@ def profile_engine(detector: OnnxDetector, batch: Batch, *, rounds: int) -> Engi
     return EngineProfile(runs, floor)
 
 
-def _with_shapes(model: onnx.ModelProto, feed: dict[str, np.ndarray]) -> onnx.ModelProto:
-    """Return the model with the shapes of all values for these inputs."""
-    for value in model.graph.input:
-        for dim, side in zip(value.type.tensor_type.shape.dim, feed[value.name].shape, strict=True):
-            dim.dim_value = side
-    del model.graph.value_info[:]
-    return shape_inference.infer_shapes(model, data_prop=True)
-
-
-def _shape(value: onnx.ValueInfoProto) -> list[int]:
-    return [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+def _shapes(model: onnx.ModelProto, feed: dict[str, np.ndarray]) -> dict[str, list[int]]:
+    """Return the shapes of the inputs of all products, from a run: a graph for any size does not state them."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    read = {name for node in model.graph.node if node.op_type in _PRODUCTS for name in node.input}
+    names = sorted(read - stored - set(feed))
+    shown = onnx.ModelProto()
+    shown.CopyFrom(model)
+    shown.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(shown.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    values: Any = session.run(names, feed)
+    return {name: list(value.shape) for name, value in zip((*names, *feed), (*values, *feed.values()), strict=True)}
 
 
 def _alone(

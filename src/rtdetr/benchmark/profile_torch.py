@@ -1,7 +1,6 @@
 """Profile a network in PyTorch."""
 
 import functools
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -17,19 +16,25 @@ from rtdetr.benchmark.profile import EngineProfile, Operation, stage_of
 from rtdetr.runtimes.outputs import Batch
 from rtdetr.runtimes.torch_detector import TorchDetector
 
-_MARK = "stage "
+_MARK, _RUN = "stage ", "run "
 
 
 def profile_engine(detector: TorchDetector, batch: Batch, *, rounds: int) -> EngineProfile:
     """Run the network with PyTorch's profiler, and each of its convolutions and linear layers alone."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # its notes on each run are not for users
-    runs = []
     with _marked_stages(detector.network), torch.inference_mode():
-        for turn in range(rounds + 2):
-            with torch.profiler.profile(activities=[ProfilerActivity.CPU]) as profiler:
-                detector.infer(batch)
-            if turn >= 2:
-                runs.append(_operations(profiler.events() or []))
+        for _ in range(2):  # warm-up
+            detector.infer(batch)
+        with torch.profiler.profile(activities=[ProfilerActivity.CPU]) as profiler:
+            for turn in range(rounds):
+                with record_function(f"{_RUN}{turn}"):
+                    detector.infer(batch)
+    runs: list[list[Operation]] = [[] for _ in range(rounds)]
+    for event in profiler.events() or []:
+        if event.name.startswith("aten::") and event.self_cpu_time_total > 0:
+            names = list(_enclosing(event))
+            stage = next((name.removeprefix(_MARK) for name in names if name.startswith(_MARK)), "")
+            turn = next(int(name.removeprefix(_RUN)) for name in names if name.startswith(_RUN))
+            runs[turn].append(Operation(stage, event.name.removeprefix("aten::"), event.self_cpu_time_total / 1e3))
     return EngineProfile(runs, _floor(detector, batch, rounds))
 
 
@@ -59,22 +64,12 @@ def _marked_stages(network: nn.Module) -> Iterator[None]:
             hook.remove()
 
 
-def _operations(events: list[FunctionEvent]) -> list[Operation]:
-    """Return the operators of a run with the stage they belong to as name."""
-    return [
-        Operation(_stage(event), event.name.removeprefix("aten::"), event.self_cpu_time_total / 1e3)
-        for event in events
-        if event.name.startswith("aten::") and event.self_cpu_time_total > 0
-    ]
-
-
-def _stage(event: FunctionEvent) -> str:
+def _enclosing(event: FunctionEvent) -> Iterator[str]:
+    """Yield the names of the events around an event, innermost first."""
     parent = event.cpu_parent
     while parent is not None:
-        if parent.name.startswith(_MARK):
-            return parent.name.removeprefix(_MARK)
+        yield parent.name
         parent = parent.cpu_parent
-    return "other"
 
 
 def _floor(detector: TorchDetector, batch: Batch, rounds: int) -> float:

@@ -46,7 +46,7 @@ def benchmark(
     postprocessing, the throughput in images/s, and the peak memory of a process that runs the model. The floor of
     --profile is the time of the network's convolutions and matrix products when each runs alone in the same engine.
     """
-    from rtdetr.benchmark import chart_kind, environment, measure, profile_table, save_chart, table, to_json
+    from rtdetr.benchmark import chart_kind, engine_of, environment, measure, profile_table, save_chart, table, to_json
     from rtdetr.benchmark import profile as profile_network
     from rtdetr.benchmark.measure import peak_memory, sample_photo
     from rtdetr.images import read_image
@@ -63,6 +63,8 @@ def benchmark(
     paths = find_images(images, recursive=recursive) if images else []
     loaded = {name: _load(name, options, config, classes) for name in names}
     detectors = {name: detector for name, (detector, _) in loaded.items()}
+    for name, detector in detectors.items() if profile else ():
+        engine_of(name, detector)  # fail early
     channels = sorted({detector.in_channels for detector in detectors.values()})
     if len(channels) > 1 and not {1, 3}.issuperset(channels):
         raise ConfigError(f"the models need images of different numbers of channels {channels}: run them apart")
@@ -77,16 +79,18 @@ def benchmark(
     found = measure(
         detectors, photos, batch_sizes=batch_sizes, size_hw=size_hw, rounds=rounds, warmup=warmup, memory_mb=used
     )
-    profiles = [
-        profile_network(name, detector, photos[0], size_hw=size_hw, rounds=rounds)
-        for name, detector in (detectors.items() if profile else ())
-    ]
     where = ", ".join(f"{key} {value}" for key, value in environment().items())
-    echo("\n\n".join([f"{table(found)}\n{where}", *map(profile_table, profiles)]), err=json_file == "-")
-    if json_file:
-        write_json(to_json(found, profiles), json_file)
+    echo(f"{table(found)}\n{where}", err=json_file == "-")
     if chart:
         save_chart(found, chart)
+    profiles = []
+    try:
+        for name, detector in detectors.items() if profile else ():
+            profiles.append(profile_network(name, detector, photos[0], size_hw=size_hw, rounds=rounds))
+            echo(f"\n{profile_table(profiles[-1])}", err=json_file == "-")
+    finally:  # the measurements are kept if a profile fails
+        if json_file:
+            write_json(to_json(found, profiles), json_file)
 
 
 def _load(

@@ -97,7 +97,7 @@ def predict(
     failed = [row for row in rows if "error" in row]
     if failed:
         raise InputError(
-            f"{len(failed)} of {counted(len(rows), 'image')} could not be read, the first is {failed[0]['file']}"
+            f"{len(failed)} of {counted(len(rows), 'image')} could not be read. The first is {failed[0]['file']}"
         )
 
 

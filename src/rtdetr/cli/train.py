@@ -46,7 +46,10 @@ def train(
         str | None, typer.Option(help="ImageNet weights of the backbone: auto, file, or none.")
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="published, finetune or deim. Default: finetune with --weights, else published.")
+        str | None,
+        typer.Option(
+            help="published, finetune or deim. Default: finetune with --weights and other classes than COCO's."
+        ),
     ] = None,
     freeze: Annotated[
         str | None, typer.Option(help="Layers to freeze: backbone, encoder (includes backbone), or a number of stages.")

@@ -134,8 +134,9 @@ def complete(options: ExportOptions, file: Path, *, has_images: bool) -> ExportO
         )
     if options.precision == "int8" and not has_images:
         raise ConfigError(
-            "INT8 needs images to calibrate on: pass a dataset, to measure AP as well (data; 'rtdetr export': --data, "
-            "'rtdetr quantize': DATA), or images ('rtdetr export': --images, 'rtdetr quantize': --calibration)"
+            "INT8 needs images to calibrate on. Pass a dataset to measure AP as well (--data of 'rtdetr export', DATA "
+            "of 'rtdetr quantize', Python: data), or only images (--images of 'rtdetr export', --calibration of 'rtdetr "
+            "quantize')"
         )
     return options.replace(format=format)
 
@@ -153,7 +154,7 @@ def writer_of(options: ExportOptions) -> Any:
         with require_extra():
             return imported(name)
     except MissingDependencyError as error:
-        raise MissingDependencyError(f"export to {options.format}: {error}") from None
+        raise MissingDependencyError(f"cannot export to {options.format}: {error}") from None
 
 
 def imported(name: str) -> Any:
