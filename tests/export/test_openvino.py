@@ -56,7 +56,7 @@ def test_the_best_class_of_each_query(tmp_path) -> None:
 
 def test_unsupported_options_are_refused(tmp_path) -> None:
     model = build_model("test-tiny", num_classes=3)
-    with pytest.raises(ConfigError, match="INT8 needs images to calibrate on. Pass a dataset"):
+    with pytest.raises(ConfigError, match="INT8 needs images to calibrate on"):
         exported(model, tmp_path / "a.xml", precision="int8")
     with pytest.raises(ConfigError, match=r"expected a name ending in \.xml for format openvino"):
         exported(model, tmp_path / "a.onnx")

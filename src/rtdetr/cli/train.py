@@ -48,7 +48,8 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="published, finetune or deim. Default: finetune with --weights and other classes than COCO's."
+            help="published, finetune or deim. Default: finetune with --weights and classes other than COCO's, else "
+            "published."
         ),
     ] = None,
     freeze: Annotated[

@@ -135,8 +135,8 @@ def complete(options: ExportOptions, file: Path, *, has_images: bool) -> ExportO
     if options.precision == "int8" and not has_images:
         raise ConfigError(
             "INT8 needs images to calibrate on. Pass a dataset to measure AP as well (--data of 'rtdetr export', DATA "
-            "of 'rtdetr quantize', Python: data), or only images (--images of 'rtdetr export', --calibration of 'rtdetr "
-            "quantize')"
+            "of 'rtdetr quantize', Python: data), or only images (--images of 'rtdetr export', --calibration of "
+            "'rtdetr quantize')"
         )
     return options.replace(format=format)
 
