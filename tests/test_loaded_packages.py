@@ -35,6 +35,7 @@ def report():
              if str(getattr(module, "__file__", None) or "").startswith(packages) and not name.startswith("_")}
     print("loaded:", *sorted(found), *(name for name in sys.modules if name in PARTS))
 """
+OF_OLDER_VERSIONS = {"attr", "cffi"}  # loaded by older versions of the packages below
 OF_THE_ENVIRONMENT = {"coverage", "rtdetr", "sitecustomize", "distutils-precedence", "_distutils_hack"}
 
 
@@ -43,7 +44,7 @@ def loaded_by(code: str, *arguments: object) -> set[str]:
     command = [sys.executable, "-c", f"PARTS = {PARTS_OF_TORCH}\n{REPORT}\n{code}\nreport()", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("loaded:"))
-    return set(line.split()[1:]) - OF_THE_ENVIRONMENT
+    return set(line.split()[1:]) - OF_THE_ENVIRONMENT - OF_OLDER_VERSIONS
 
 
 @pytest.fixture(scope="module")
