@@ -103,7 +103,7 @@ def one_line(error: RTDETRError) -> str:
     return f"{kind.__name__}: {' '.join(str(error).split())}"
 
 
-LOG_RECORDS_VARIABLE = "RTDETR_SAID_IN"
+LOG_RECORDS_VARIABLE = "RTDETR_LOG_RECORDS"
 """Environment variable: folder where the processes of one command record logged messages; see `is_first_report`."""
 
 

@@ -10,6 +10,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,10 +45,10 @@ class Operation(NamedTuple):
 
 
 class EngineProfile(NamedTuple):
-    """What an engine reports: the operators of each run, in order, and the floor in milliseconds."""
+    """What an engine reports: the operators of each run, in order, and the floor in milliseconds, if it is known."""
 
     runs: list[list[Operation]]
-    floor_ms: float
+    floor_ms: float | None
 
 
 class Profile(NamedTuple):
@@ -56,7 +57,8 @@ class Profile(NamedTuple):
     name: the caller's name of the model.
     description: model, precision, device and size.
     network_ms: median time of the network without profiling.
-    floor_ms: time of the network's convolutions and matrix products when each runs alone.
+    floor_ms: time of the network's convolutions and matrix products when each runs alone; None for INT8 networks, and
+        for ONNX files in float16.
     stages: median milliseconds per stage of the network, in network order; "other" holds operators outside of stages.
     kinds: median milliseconds and number of operators per type, slowest first.
     """
@@ -64,7 +66,7 @@ class Profile(NamedTuple):
     name: str
     description: str
     network_ms: float
-    floor_ms: float
+    floor_ms: float | None
     stages: dict[str, float]
     kinds: dict[str, tuple[float, int]]
 
@@ -82,7 +84,7 @@ def profile(
         rounds: number of timed runs.
 
     Raises:
-        InputError: the runtime cannot be profiled, or the model does not support the size.
+        InputError: it does not run on the CPU in a runtime that can be profiled, or does not support the size.
         MissingDependencyError: a package is missing; to profile .onnx files, `onnx`.
     """
     engine = engine_of(name, detector)
@@ -100,7 +102,7 @@ def profile(
         name=name,
         description=detector.description,
         network_ms=round(statistics.median(times) * 1e3, 3),
-        floor_ms=round(found.floor_ms, 3),
+        floor_ms=None if found.floor_ms is None else round(found.floor_ms, 3),
         stages=_medians([_by_stage(run) for run in found.runs]),
         kinds=_by_kind(found.runs),
     )
@@ -113,19 +115,18 @@ def engine_of(name: str, detector: BaseDetector) -> str:
         InputError: it cannot be profiled.
     """
     engine = ENGINES.get(type(detector).__name__)
-    if engine is None:
-        raise InputError(f"{name} cannot be profiled: only PyTorch models, .onnx and .xml files can. Omit --profile")
+    is_converted = engine == "onnx" and Path(name).suffix.lower() == ".ort"
+    if engine is None or is_converted or not detector.where.lower().startswith("cpu"):
+        raise InputError(
+            f"{name} cannot be profiled: only PyTorch models, .onnx and .xml files on the CPU can. Omit --profile, or "
+            "use --device cpu"
+        )
     return engine
 
 
 def profile_table(found: Profile) -> str:
     """Format a profile: the network beside its floor, then its stages, then its types of operators."""
-    above = found.network_ms - found.floor_ms
-    lines = [
-        f"{found.name}: {found.description}",
-        f"network {found.network_ms:.1f} ms, floor {found.floor_ms:.1f} ms (convolutions and matrix products, each "
-        f"alone), above it {above:.1f} ms, {found.network_ms / found.floor_ms:.2f}x the floor",
-    ]
+    lines = [f"{found.name}: {found.description}", f"network {found.network_ms:.1f} ms, {_floor_text(found)}"]
     stage_rows = [(name, f"{ms:.2f}") for name, ms in found.stages.items()]
     kind_rows = [(kind, str(count), f"{ms:.2f}") for kind, (ms, count) in list(found.kinds.items())[:_MAX_KINDS]]
     rest = list(found.kinds.values())[_MAX_KINDS:]
@@ -134,6 +135,16 @@ def profile_table(found: Profile) -> str:
     stages = text_table([("stage", "ms"), *stage_rows], right=[False, True])
     kinds = text_table([("operator", "number", "ms"), *kind_rows], right=[False, True, True])
     return "\n".join([*lines, stages, "", kinds])
+
+
+def _floor_text(found: Profile) -> str:
+    if found.floor_ms is None:
+        return "floor not measured: only float32 operators, and those of PyTorch, are measured alone"
+    above = found.network_ms - found.floor_ms
+    return (
+        f"floor {found.floor_ms:.1f} ms (convolutions and matrix products, each alone), above it {above:.1f} ms, "
+        f"{found.network_ms / found.floor_ms:.2f}x the floor"
+    )
 
 
 def stage_of(name: str) -> str | None:

@@ -20,16 +20,20 @@ _KERNEL = "_kernel_time"
 
 def profile_engine(detector: OnnxDetector, batch: Batch, *, rounds: int) -> EngineProfile:
     """Run the file with ONNX Runtime's profiler, and each of its convolutions and matrix products alone."""
-    feed = feed_of(detector, batch, [node.name for node in detector.session.get_inputs()])
-    runs = _runs(detector.path.read_bytes(), feed, detector, rounds)
     graph = onnx.load(detector.path)
-    shapes = _shapes(graph, feed)
+    types = {value.name: value.type.tensor_type.elem_type for value in graph.graph.input}
+    feed = feed_of(detector, batch, [node.name for node in detector.session.get_inputs()])
+    feed = {name: value.astype(helper.tensor_dtype_to_np_dtype(types[name])) for name, value in feed.items()}
+    runs = _runs(graph.SerializeToString(), feed, detector, rounds)
+    values = _inputs_of_products(graph, feed)
+    if any(value.dtype != np.float32 for value in values.values()) or _is_quantized(graph):
+        return EngineProfile(runs, None)
     stored = {tensor.name: tensor for tensor in graph.graph.initializer}
     alone: dict[str, float] = {}
     floor = 0.0
     for node in graph.graph.node:
         if node.op_type in _PRODUCTS:
-            sizes = [list(stored[name].dims) if name in stored else shapes[name] for name in node.input]
+            sizes = [list(stored[name].dims) if name in stored else list(values[name].shape) for name in node.input]
             key = f"{node.op_type} {sizes} {sorted(map(str, node.attribute))}"
             if key not in alone:
                 alone[key] = _alone(node, sizes, [name in stored for name in node.input], graph, detector, rounds)
@@ -37,19 +41,24 @@ def profile_engine(detector: OnnxDetector, batch: Batch, *, rounds: int) -> Engi
     return EngineProfile(runs, floor)
 
 
-def _shapes(model: onnx.ModelProto, feed: dict[str, np.ndarray]) -> dict[str, list[int]]:
-    """Return the shapes of the inputs of all products, from a run: a graph for any size does not state them."""
+def _is_quantized(model: onnx.ModelProto) -> bool:
+    return any("QuantizeLinear" in node.op_type or "Integer" in node.op_type for node in model.graph.node)
+
+
+def _inputs_of_products(model: onnx.ModelProto, feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the computed inputs of all products, from a run: a graph for any size does not state their shapes."""
     stored = {tensor.name for tensor in model.graph.initializer}
     read = {name for node in model.graph.node if node.op_type in _PRODUCTS for name in node.input}
-    names = sorted(read - stored - set(feed))
+    names = sorted(read - stored)
     shown = onnx.ModelProto()
     shown.CopyFrom(model)
-    shown.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    shown.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in feed)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(shown.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    values: Any = session.run(names, feed)
-    return {name: list(value.shape) for name, value in zip((*names, *feed), (*values, *feed.values()), strict=True)}
+    computed = [name for name in names if name not in feed]
+    found: Any = session.run(computed, feed)
+    return dict(zip(computed, found, strict=True)) | {name: feed[name] for name in names if name in feed}
 
 
 def _alone(

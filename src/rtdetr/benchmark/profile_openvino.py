@@ -26,6 +26,8 @@ def profile_engine(detector: OpenVINODetector, batch: Batch, *, rounds: int) -> 
     model.reshape({name: list(value.shape) for name, value in feed.items()})
     settings = _settings(detector)
     runs = _runs(model, feed, settings, rounds)
+    if any(op.get_type_name() == "FakeQuantize" for op in model.get_ops()):  # INT8
+        return EngineProfile(runs, None)
     alone: dict[str, float] = {}
     floor = 0.0
     for op in model.get_ordered_ops():
