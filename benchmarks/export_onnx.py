@@ -47,14 +47,14 @@ class Tuple(torch.nn.Module):
         return output.logits, output.pred_boxes
 
 
-def peer(theirs: torch.nn.Module, *, dynamo: bool) -> onnx.ModelProto | None:
+def peer(theirs: torch.nn.Module, *, dynamo: bool, size_hw: tuple[int, int] = (640, 640)) -> onnx.ModelProto | None:
     """Export the transformers model with the newer or older torch exporter; return None if that fails."""
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         path = Path(folder) / "peer.onnx"
         names: dict[str, Any] = {"input_names": ["images"], "output_names": ["logits", "boxes"], "verbose": False}
         try:
-            images = torch.rand(1, 3, 640, 640)
+            images = torch.rand(1, 3, *size_hw)
             with contextlib.redirect_stderr(io.StringIO()):
                 torch.onnx.export(Tuple(theirs), (images,), str(path), opset_version=18, dynamo=dynamo, **names)
         except Exception as error:  # exporters raise many exception types

@@ -105,6 +105,7 @@ def test_signals(name: str, status: int) -> None:
     """Ctrl-C is handled; SIGTERM ends the process, which shells report as 143."""
     code = (
         "import os, signal, sys, time, rtdetr.cli.models as verb; from rtdetr.cli.main import main; "
+        "signal.signal(signal.SIGINT, signal.default_int_handler); "  # ignored in a shell's background jobs
         f"sys.argv = ['', 'models']; verb._rows = lambda: [os.kill(os.getpid(), signal.{name}), time.sleep(60)]; main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

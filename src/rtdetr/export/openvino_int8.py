@@ -12,7 +12,7 @@ from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters
 from rtdetr.export.job import Job
 from rtdetr.export.openvino import convert, count_operations, save_ir
 from rtdetr.export.samples import Feed
-from rtdetr.export.stages import is_part
+from rtdetr.export.stages import is_quantizable
 
 
 def write_int8_openvino(job: Job, file: Path, stages: Sequence[str], feeds: Sequence[Feed]) -> int:
@@ -24,7 +24,7 @@ def write_int8_openvino(job: Job, file: Path, stages: Sequence[str], feeds: Sequ
         op.get_friendly_name()
         for op in model.get_ops()
         if not any(
-            is_part(name.removesuffix("/WithoutBiases"), stages)
+            is_quantizable(name.removesuffix("/WithoutBiases"), stages)
             for name in (op.get_friendly_name(), *(name for out in op.outputs() for name in out.get_names()))
         )
     ]

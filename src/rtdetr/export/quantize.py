@@ -1,8 +1,8 @@
 """INT8: quantize a network to 8-bit integers with a measured, bounded loss of average precision.
 
-The backbone, the encoder and the decoder's input projections are quantized; the decoder itself stays in float, because
-8 bits cost the most accuracy and save the least time there. If too much AP is lost, the stage that adds the largest
-error is returned to float, until the loss is small enough.
+The backbone, the encoder and the layers of the decoder are quantized. Query selection, the heads and the positions of
+sampling points stay in float: small errors there change which queries are selected and move boxes. If too much AP is
+lost, the stage that adds the largest error is returned to float, until the loss is small enough.
 
 Weights use 7 of their 8 bits. Processors with AVX2 or AVX-512 but without VNNI add two 8-bit products in 16 bits and
 saturate the sum: a file with full 8-bit weights that works on one machine may detect nothing on another. With weights
@@ -25,7 +25,7 @@ from rtdetr.preprocessing import resize
 from rtdetr.runtimes import load
 
 _log = logging.getLogger(__name__)
-_QUANTIZABLE = ("backbone", "encoder", "decoder.input_proj")
+_QUANTIZABLE = ("backbone", "encoder", "decoder.input_proj", "decoder.decoder.layers")
 
 
 class Written(NamedTuple):

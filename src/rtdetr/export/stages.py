@@ -56,6 +56,11 @@ def is_part(name: str, stages: Sequence[str]) -> bool:
     return any(name == stage or name.startswith(f"{stage}.") for stage in stages)
 
 
+def is_quantizable(name: str, stages: Sequence[str]) -> bool:
+    """Whether a value of a graph with this name may be computed in INT8, if these stages may."""
+    return is_part(name, stages) and not name.endswith(".cross_attn.points")
+
+
 def shows_stages(path: Path) -> bool:
     """Whether the format of a file exposes stages to `stage_errors`."""
     return path.suffix.lower() in (".onnx", ".xml")

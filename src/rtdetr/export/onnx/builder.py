@@ -1,6 +1,7 @@
 """Builder of ONNX graphs: each call adds one operator and returns the name of its output."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,19 @@ class GraphBuilder:
         self._small: dict[str, np.ndarray] = {}  # constants that are not parameters
         self._named: set[str] = set()
         self._known: dict[tuple[str, tuple[str, ...], str], str] = {}  # operator -> output
+        self._scope = ""
+
+    @contextlib.contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        """Begin the names of operators that are added without a name with that of their module."""
+        outer, self._scope = self._scope, f"{name}."
+        try:
+            yield
+        finally:
+            self._scope = outer
+
+    def _own_name(self, kind: str) -> str:
+        return f"{self._scope}{kind}_{len(self.nodes)}"
 
     def op(self, kind: str, *inputs: str, name: str = "", **attributes: Any) -> str:
         """Add an operator with one output, named `name` if given, and return the name of the output.
@@ -53,8 +67,10 @@ class GraphBuilder:
             result = np.asarray(results[0])
             found = self.constant(result, result.dtype)
         else:
-            if not name or name in self._named:  # a module that runs more than once
-                name = f"{name or kind}_{len(self.nodes)}"
+            if not name:
+                name = self._own_name(kind)
+            elif name in self._named:  # a module that runs more than once
+                name = f"{name}_{len(self.nodes)}"
             self._named.add(name)
             (found,) = self.split_op(kind, *inputs, names=(name,), **attributes)
         self._known[key] = found
@@ -134,7 +150,7 @@ class GraphBuilder:
         if x in self._small:
             parts = np.split(self._small[x], np.cumsum(sizes)[:-1], axis=axis)
             return tuple(self.constant(part, part.dtype) for part in parts)
-        names = [f"Split_{len(self.nodes)}_{i}" for i in range(len(sizes))]
+        names = [f"{self._own_name('Split')}_{i}" for i in range(len(sizes))]
         return self.split_op("Split", x, self.constant(sizes), names=names, axis=axis)
 
     def reduce(self, kind: str, x: str, axis: int, *, keepdims: bool) -> str:

@@ -34,10 +34,11 @@ def decoder(
     for i, layer in enumerate(layers):
         position = apply(g, module.query_pos_head, g.narrow(boxes), f"{NAME}.query_pos_head")
         name = f"{NAME}.decoder.layers.{i}"
-        x = _self_attention(g, layer, x, position, module.num_queries, name)
-        source = SamplingInput(g.op("Add", x, position), boxes, module.num_queries, f"{name}.cross_attn")
-        sampled = sample(g, layer.cross_attn, source, values[i], tokens)
-        x = _feed_forward(g, layer, x, sampled, name)
+        with g.scope(name):
+            x = _self_attention(g, layer, x, position, module.num_queries, name)
+            source = SamplingInput(g.op("Add", x, position), boxes, module.num_queries, f"{name}.cross_attn")
+            sampled = sample(g, layer.cross_attn, source, values[i], tokens)
+            x = _feed_forward(g, layer, x, sampled, name)
         limit = math.log((1 - EPS) / EPS)
         bounds = g.constant(-limit, np.float32), g.constant(limit, np.float32)
         delta = g.wide(apply(g, module.dec_bbox_head[i], x, f"{NAME}.dec_bbox_head.{i}"))

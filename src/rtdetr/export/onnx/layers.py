@@ -34,7 +34,8 @@ def apply(g: GraphBuilder, module: nn.Module, x: str, name: str) -> str:
     add = _adder(module)
     if add is None:
         raise ExportError(f"cannot export {name}: modules of type {type(module).__name__} have no ONNX conversion")
-    return add(g, module, x, name)
+    with g.scope(name):
+        return add(g, module, x, name)
 
 
 def _adder(module: nn.Module) -> Callable[[GraphBuilder, Any, str, str], str] | None:
@@ -103,13 +104,16 @@ def encoder(g: GraphBuilder, module: HybridEncoder, maps: list[str], tokens: Tok
         coarse = pointwise(g, laterals[-1], coarse_weight, None, sizes, f"{path}.coarse")
         folded = fold_projection(module.input_proj[last - 1 - i], fine_weight, bias)
         finer = pointwise(g, fine, *folded, sizes, f"{path}.fine")
-        fused = _csp(g, block, [g.op("Add", x, _upsample(g, y)) for x, y in zip(finer, coarse, strict=True)], path)
+        with g.scope(path):
+            entry = [g.op("Add", x, _upsample(g, y)) for x, y in zip(finer, coarse, strict=True)]
+            fused = _csp(g, block, entry, path)
     outputs = [fused]
     for i, coarse in enumerate(reversed(laterals)):
         smaller = apply(g, module.downsample_convs[i], outputs[-1], f"{name}.downsample_convs.{i}")
         block, path = module.pan_blocks[i], f"{name}.pan_blocks.{i}"
-        joined = g.op("Concat", smaller, coarse, axis=1)
-        outputs.append(_csp(g, block, pointwise(g, joined, *_entry(block), f"{path}.entry"), path))
+        with g.scope(path):
+            joined = g.op("Concat", smaller, coarse, axis=1)
+            outputs.append(_csp(g, block, pointwise(g, joined, *_entry(block), f"{path}.entry"), path))
     return outputs
 
 
@@ -189,7 +193,8 @@ def _attend(g: GraphBuilder, module: HybridEncoder, x: str, tokens: Tokens) -> s
         positioned = g.reshape(g.op("Add", rows, tokens.position), (-1, width))
         flat = g.reshape(rows, (-1, width))
         path = f"encoder.encoder.0.layers.{i}"
-        flat = _encoder_layer(g, layer, flat, positioned, tokens, path)
+        with g.scope(path):
+            flat = _encoder_layer(g, layer, flat, positioned, tokens, path)
         if i < len(layers) - 1:
             rows = g.op("Reshape", flat, g.shape(-1, tokens.coarse_count, width))
         x = flat
