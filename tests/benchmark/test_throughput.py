@@ -64,9 +64,9 @@ def make_found(*speeds: tuple[float, float]) -> Throughput:
     settings = [
         Setting(
             streams=Streams(num_streams=place),
-            latency_ms=latency,
-            network_images_per_second=2 * throughput,
-            images_per_second=throughput,
+            latency_ms=float(latency),
+            network_images_per_second=2.0 * throughput,
+            images_per_second=float(throughput),
             ratio=throughput / speeds[0][1],
         )
         for place, (latency, throughput) in enumerate(speeds, start=1)

@@ -106,6 +106,7 @@ def test_tuned_settings_are_measured_stored_and_used(tmp_path, caplog):
 def test_mistakes_about_tuned_settings_are_one_line(files, tmp_path):
     for arguments, message in (
         ([files[0], "--save-tuned"], "--save-tuned stores what --throughput finds: add --throughput"),
+        ([files[0], "--tuned", "--throughput"], "--throughput measures all settings: omit --tuned"),
         ([files[0], "--tuned"], "num_threads (--threads) cannot be combined with tuned settings"),
         (["test-tiny:untrained", "--throughput", "--save-tuned"], "test-tiny:untrained is not a file"),
         ([tmp_path / "model.pt2", "--throughput", "--save-tuned"], "model.pt2 is not a file"),

@@ -90,6 +90,8 @@ def benchmark(
         chart_kind(chart)  # fail early
     if save_tuned and not throughput:
         raise ConfigError("--save-tuned stores what --throughput finds: add --throughput")
+    if tuned and throughput:
+        raise ConfigError("--throughput measures all settings: omit --tuned")
     check_targets(json_file, chart, *([tuned_path(with_home(name)) for name in model] if save_tuned else []))
     batch_sizes = batch_size or [1]
     options: dict[str, Any] = {"device": device, "precision": precision, **({"tuned": True} if tuned else {})}

@@ -18,9 +18,10 @@ from rtdetr.wording import counted
 class Streams(Strict):
     """How a detector runs a list of images on a CPU.
 
-    num_streams: batches that run at the same time.
-    num_threads: CPU threads of each.
-    batch_size: largest number of images per batch; the `batch_size` of a call can lower it.
+    Attributes:
+        num_streams: batches that run at the same time.
+        num_threads: CPU threads of each.
+        batch_size: largest number of images per batch; the `batch_size` of a call can lower it.
     """
 
     num_streams: Size = 1

@@ -29,17 +29,18 @@ FORMAT_VERSION = 1
 class TunedSettings(Strict):
     """Content of the file: the settings, and what they were measured on.
 
-    streams: the settings.
-    model_sha256: hash of the model file; of an OpenVINO model the `.xml` file.
-    processor: name of the processor.
-    cores: number of cores that the process could use.
-    runtime: package and version of the runtime, such as "openvino 2026.4.1".
-    rtdetr: version of this library.
-    precision: precision in which the network ran.
-    size_hw: height and width of the network's input.
-    images_per_second: throughput from files in memory to detections.
-    ratio: the same, relative to one stream on all cores with the smallest batch.
-    date: day of the measurement.
+    Attributes:
+        streams: the settings.
+        model_sha256: hash of the model file; of an OpenVINO model the `.xml` file.
+        processor: name of the processor.
+        cores: number of cores that the process could use.
+        runtime: package and version of the runtime, such as "openvino 2026.4.1".
+        rtdetr: version of this library.
+        precision: precision in which the network ran.
+        size_hw: height and width of the network's input.
+        images_per_second: throughput from files in memory to detections.
+        ratio: the same, relative to one stream on all cores with the smallest batch.
+        date: day of the measurement.
     """
 
     format_version: Literal[1] = FORMAT_VERSION
