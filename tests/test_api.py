@@ -6,6 +6,7 @@ import rtdetr
 from rtdetr.categories import Categories
 from rtdetr.data import DetectionDataset
 from rtdetr.errors import ConfigError, DatasetError
+from rtdetr.runtimes import Streams
 from rtdetr.runtimes.torch_detector import TorchDetector
 from tests.coco_files import many_images, write_dataset
 
@@ -41,6 +42,24 @@ def test_the_batch_size_changes_nothing_and_the_size_does(dataset):
     wide = boxes_of(rtdetr.evaluate(model, dataset, size_hw=(64, 128), precision="float32"))
     np.testing.assert_allclose(np.sort(one, axis=0), np.sort(six, axis=0), atol=1e-2)  # equal scores in any order
     assert np.abs(one - wide).max() > 1
+
+
+def test_streams_get_enough_images_and_change_nothing(dataset, tmp_path, monkeypatch):
+    file, counts = tmp_path / "tiny.pth", []
+    rtdetr.weights.save_weights(tiny(), file, categories=dataset.categories)
+    call = TorchDetector.__call__
+    monkeypatch.setattr(
+        TorchDetector,
+        "__call__",
+        lambda self, images, **given: counts.append(len(images)) or call(self, images, **given),
+    )
+    found = []
+    for num_streams in (1, 2):
+        streams = Streams(num_streams=num_streams, num_threads=1, batch_size=1)
+        detector = rtdetr.load(file, device="cpu", precision="float32", tuned=streams)
+        found.append(rtdetr.evaluate(detector, dataset, batch_size=2).detections)
+    assert counts == [2, 2, 2, 4, 2]
+    assert found[0] == found[1]
 
 
 def test_a_detector_is_matched_by_class_names(dataset):

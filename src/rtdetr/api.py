@@ -74,7 +74,9 @@ def evaluate(
         return found if isinstance(found, list) else [found]
 
     channels = getattr(detector, "in_channels", 3)  # RGB for a custom detector without this attribute
-    return evaluate_dataset(predict, dataset, num_channels=channels, batch_size=batch_size)
+    in_streams = getattr(detector, "images_in_streams", 1)
+    per_call = batch_size if in_streams == 1 else max(batch_size, 2 * in_streams)  # enough for all streams
+    return evaluate_dataset(predict, dataset, num_channels=channels, batch_size=per_call)
 
 
 @pytorch_defaults()

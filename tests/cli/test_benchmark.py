@@ -81,3 +81,39 @@ def test_classes_apply_only_to_files_without_names(files, tmp_path):
     assert result.exit_code == 0 and "published.onnx" in result.stdout, result.output
     result = run(files[0], published, "--classes", "vok")
     assert result.exit_code == 2 and "no such file of class names: vok" in result.stderr
+
+
+def test_tuned_settings_are_measured_stored_and_used(tmp_path, caplog):
+    file = save_graph(tmp_path / "model.onnx", make_metadata(dynamic_batch=True))
+    photo = tmp_path / "photo.png"
+    Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save(photo)
+    data = tmp_path / "speed.json"
+    result = run(file, "--throughput", "--save-tuned", "--batch-size", 2, "--json", data)
+    assert result.exit_code == 0, result.output
+    assert "highest throughput: 1 stream of 1 thread, batch size" in result.stdout  # of --threads 1
+    (found,) = json.loads(data.read_text())["throughput"]
+    assert [row["batch_size"] for row in found["settings"]] == [1, 2]
+    stored = json.loads((tmp_path / "model.onnx.tuned.json").read_text())
+    assert stored["streams"].items() <= found["best_throughput"].items()
+    options = ["--rounds", "1", "--warmup", "0", "--no-memory", "--tuned"]
+    result = CliRunner().invoke(app, ["benchmark", str(file), *options])
+    assert result.exit_code == 0 and "lists in 1 stream of 1 thread" in result.stdout, result.output
+    result = CliRunner().invoke(app, ["predict", str(photo), "--model", str(file), "--tuned"])
+    assert result.exit_code == 0 and result.stdout.startswith(f"{photo}: "), result.output
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_mistakes_about_tuned_settings_are_one_line(files, tmp_path):
+    for arguments, message in (
+        ([files[0], "--save-tuned"], "--save-tuned stores what --throughput finds: add --throughput"),
+        ([files[0], "--tuned", "--throughput"], "--throughput measures all settings: omit --tuned"),
+        ([files[0], "--tuned"], "num_threads (--threads) cannot be combined with tuned settings"),
+        (["test-tiny:untrained", "--throughput", "--save-tuned"], "test-tiny:untrained is not a file"),
+        ([tmp_path / "model.pt2", "--throughput", "--save-tuned"], "model.pt2 is not a file"),
+    ):
+        result = run(*arguments)
+        assert result.exit_code == 2
+        assert message in result.stderr.splitlines()[-1]
+    Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save(tmp_path / "photo.png")
+    result = CliRunner().invoke(app, ["predict", str(tmp_path), "--model", files[0], "--tuned"])
+    assert result.exit_code == 2 and f"rtdetr benchmark {files[0]} --throughput --save-tuned" in result.stderr

@@ -152,6 +152,7 @@ def test_thresholds_cannot_be_stored_in_foreign_files(folder, tmp_path):
         ),
         (["{f}/tiny.pth", "{f}", "--images", "{f}/none"], "DatasetError: expected a folder of images"),
         (["{f}/tiny.pth", "{f}", "--bad-boxes", "keep"], "ConfigError: expected 'error' or 'drop'"),
+        (["{f}/tiny.pth", "{f}", "--tuned"], "tiny.pth --throughput --save-tuned"),
         (["{f}/tiny.pth", "{f}", "--size", "large"], "InputError: --size: expected a size like 640"),
         (["{f}/none.pth", "{f}"], "WeightsError: "),
         (["{f}/half.pth", "{f}"], "WeightsError: "),

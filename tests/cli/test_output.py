@@ -29,7 +29,8 @@ JSON_COMMANDS = {
     "weights convert": f"weights convert {NAME} out.pth --json",
     "predict": f"predict photo.jpg --model {NAME} --device cpu --json -",
     "evaluate": EVALUATE,
-    "benchmark": f"benchmark {NAME} --device cpu --rounds 1 --warmup 0 --no-memory --profile --json -",
+    "benchmark": f"benchmark {NAME} --device cpu --rounds 1 --warmup 0 --no-memory --profile --throughput "
+    "--batch-size 1 --json -",
 }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from rtdetr._version import __version__
 from rtdetr.benchmark.measure import STAGES, Measurement
 from rtdetr.benchmark.profile import Profile
+from rtdetr.benchmark.throughput import Throughput
 from rtdetr.errors import InputError
 from rtdetr.machine import has_amx, num_cores, package_versions, processor
 from rtdetr.plot_style import BLUE, GRAY, ORANGE, PALE_BLUE, SMALL_TEXT, new_figure, save_figure, style_axes
@@ -47,15 +48,18 @@ def table(found: Sequence[Measurement]) -> str:
     return f"{lines}\ntimes per batch in milliseconds; stages and total are medians"
 
 
-def to_json(found: Sequence[Measurement], profiles: Sequence[Profile] = ()) -> dict[str, Any]:
-    """Return all measurements, profiles and the environment."""
+def to_json(
+    found: Sequence[Measurement], profiles: Sequence[Profile] = (), throughput: Sequence[Throughput] = ()
+) -> dict[str, Any]:
+    """Return all measurements, profiles, searches for the highest throughput, and the environment."""
     rows = []
     for one in found:
         row = asdict(one)
         row["stages"] = {stage: summary._asdict() for stage, summary in one.stages.items()}
         rows.append(row | {"total": one.total._asdict(), "size_hw": list(one.size_hw)})
     content: dict[str, Any] = {"environment": environment(), "milliseconds": True, "measurements": rows}
-    return content | ({"profiles": [one._asdict() for one in profiles]} if profiles else {})
+    content |= {"profiles": [one._asdict() for one in profiles]} if profiles else {}
+    return content | ({"throughput": [one.to_json() for one in throughput]} if throughput else {})
 
 
 def chart_kind(path: Path) -> str:

@@ -102,6 +102,13 @@ Size = Annotated[
     str | None,
     typer.Option("--size", help="Network input in pixels: 640, or 480x640 (height x width). Default: the model's own."),
 ]
+Tuned = Annotated[
+    bool,
+    typer.Option(
+        "--tuned",
+        help="Run lists of images with the settings that 'benchmark --throughput --save-tuned' has stored.",
+    ),
+]
 
 
 def parse_size(text: str, *, option: str = "--size") -> tuple[int, int]:

@@ -20,6 +20,7 @@ from rtdetr.cli.arguments import (
     ModelFile,
     Precision,
     Size,
+    Tuned,
     parse_size,
 )
 from rtdetr.cli.output import check_targets, echo, write_json
@@ -49,6 +50,7 @@ def evaluate(
     precision: Precision = "auto",
     batch_size: BatchSize = 8,
     fast_resize: FastResize = False,
+    tuned: Tuned = False,
     one_label: Annotated[bool, typer.Option("--one-label", help="Keep only the best class of each query.")] = False,
     nms: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="NMS IoU threshold, per class. Default: no NMS.")
@@ -99,6 +101,7 @@ def evaluate(
         one_label=one_label,
         nms_iou=nms,
         fast_resize=fast_resize,
+        tuned=tuned,
     )
     weights = weights_of_run(Path(model))
     if save_thresholds:

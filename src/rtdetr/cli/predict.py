@@ -20,6 +20,7 @@ from rtdetr.cli.arguments import (
     Precision,
     Recursive,
     Size,
+    Tuned,
     hint_at_classes,
     parse_size,
 )
@@ -50,6 +51,7 @@ def predict(
     precision: Precision = "auto",
     batch_size: BatchSize = 8,
     fast_resize: FastResize = False,
+    tuned: Tuned = False,
     save: Annotated[Path | None, typer.Option(help="Folder for annotated images.")] = None,
     font: Font = None,
     json_file: JsonFile = None,
@@ -78,7 +80,13 @@ def predict(
     if font is not None:
         given_face(font)  # fail early
     detector = load(
-        model, model=config, categories=classes, device=device, precision=precision, fast_resize=fast_resize
+        model,
+        model=config,
+        categories=classes,
+        device=device,
+        precision=precision,
+        fast_resize=fast_resize,
+        tuned=tuned,
     )
     if classes is None and not exported_format(model):  # `load` says it of exported files
         hint_at_classes(model, detector.categories)

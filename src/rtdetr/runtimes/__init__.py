@@ -5,8 +5,9 @@ import sys
 from typing import Any
 
 from rtdetr.runtimes.load import load
+from rtdetr.runtimes.streams import Streams
 
-__all__ = ["load"]
+__all__ = ["Streams", "load"]
 
 
 def _switch_off_telemetry() -> None:

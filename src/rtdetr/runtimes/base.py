@@ -16,13 +16,14 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from itertools import chain, islice
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from rtdetr.categories import Categories
 from rtdetr.detections import MAX_DETECTIONS, Detections, Detector
-from rtdetr.errors import InputError, WeightsError
+from rtdetr.errors import ConfigError, InputError, WeightsError
 from rtdetr.images import LoadedImage, read_image, size_of
 from rtdetr.preprocessing import Preparation
 from rtdetr.runtimes.metadata import ExportMetadata
@@ -30,6 +31,7 @@ from rtdetr.runtimes.options import DEFAULTS, LoadOptions, is_share, multiples_o
 from rtdetr.runtimes.outputs import Batch, BoxOutput, Output, RawOutput
 from rtdetr.runtimes.reading import read_ahead
 from rtdetr.runtimes.selection import Found, best_of_boxes, best_pairs, suppress
+from rtdetr.runtimes.streams import Streams, run_in_threads
 from rtdetr.wording import counted
 
 Prepared = tuple[np.ndarray, tuple[int, int]]  # uint8 pixels for the engine; original width and height
@@ -56,6 +58,8 @@ class BaseDetector(Detector):
     has_ranges = False  # dynamic axes have limits that are not in the metadata
     takes_all_queries = True  # exported graphs cannot run with fewer queries, which small images would need
     batch_sizes: tuple[int, int | None] = (1, None)  # minimum and maximum number of images per batch
+    streams: Streams | None = None  # tuned settings for lists; None: the engine's own way
+    has_own_streams = False  # the engine runs lists in streams also without tuned settings
     preparation = Preparation()  # how images are resized to the network's input
 
     def __init__(self, metadata: ExportMetadata, options: LoadOptions = DEFAULTS) -> None:
@@ -100,18 +104,51 @@ class BaseDetector(Detector):
         """Run the network and wait for its result."""
 
     def infer_all(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Output]]:
-        """Run the network on many batches, in order; engines that run several at once override this."""
-        for batch in batches:
-            yield batch, self.infer(batch)
+        """Run the network on many batches, in order; a single batch always runs as in `infer`."""
+        batches = iter(batches)
+        start = list(islice(batches, 2 if self.streams is not None or self.has_own_streams else 0))
+        if len(start) > 1:
+            yield from self.infer_in_streams(chain(start, batches))
+        else:
+            for batch in chain(start, batches):
+                yield batch, self.infer(batch)
+
+    def infer_in_streams(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Output]]:
+        """Run the network on many batches, in order and several at once."""
+        assert self.streams is not None
+        return run_in_threads(self.infer, batches, num_threads=self.streams.num_streams)
+
+    def use_streams(self, streams: Streams | None) -> None:
+        """Run lists with these settings; None: in the engine's own way. `batch_sizes` are known.
+
+        Raises:
+            ConfigError: the network cannot run batches of this size.
+        """
+        if streams is None:
+            return
+        smallest, largest = self.batch_sizes
+        if not smallest <= streams.batch_size <= (largest or streams.batch_size):
+            limit = smallest if largest == smallest else f"up to {largest}"
+            raise ConfigError(
+                f"{self.metadata.model} runs only batches of {limit}, but the tuned settings have batch size "
+                f"{streams.batch_size}; measure them again with: rtdetr benchmark MODEL --throughput --save-tuned"
+            )
+        self.streams, self.batch_sizes = streams, (smallest, streams.batch_size)
+
+    @property
+    def images_in_streams(self) -> int:
+        """Number of images that run at the same time with tuned settings; 1 without."""
+        return 1 if self.streams is None else self.streams.num_streams * self.streams.batch_size
 
     @property
     def description(self) -> str:
-        """One line: model, classes, precision, device, default size, and how images are resized if not stretched."""
+        """One line: model, classes, precision, device, default size, resizing other than stretching, tuned settings."""
         size = f"{self.size_hw[0]}x{self.size_hw[1]}"
         images = "" if self.preparation == Preparation() else f", images {self.preparation}"
+        lists = "" if self.streams is None else f", lists in {self.streams}"
         return (
             f"{self.metadata.model} ({counted(len(self.names), 'class')}) in {self.precision} on {self.where} at {size}"
-            f"{images}"
+            f"{images}{lists}"
         )
 
     @property
@@ -197,7 +234,7 @@ class BaseDetector(Detector):
         smallest, largest = self.batch_sizes
         group = max(min(batch_size, largest or batch_size), smallest)
         read = partial(self._read_and_prepare, size_hw=size_hw, keep_image=keep_images)
-        for results in read_ahead(sources, read, group=group, ahead=batch_size):
+        for results in read_ahead(sources, read, group=group, ahead=max(batch_size, self.images_in_streams)):
             waiting.extend(one if isinstance(one, InputError) else one[1] for one in results)
             if prepared := [one[0] for one in results if not isinstance(one, InputError)]:
                 yield self.batch(prepared)

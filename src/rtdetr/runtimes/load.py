@@ -3,17 +3,20 @@
 import importlib
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from rtdetr.categories import Categories
 from rtdetr.class_lists import GivenClasses
-from rtdetr.errors import WeightsError, require_extra
+from rtdetr.errors import ConfigError, WeightsError, require_extra
 from rtdetr.exported_files import exported_format
 from rtdetr.files import with_home, with_suffix_any_case
 from rtdetr.runtimes.base import BaseDetector
 from rtdetr.runtimes.class_name_check import warn_other_names
 from rtdetr.runtimes.options import LoadOptions
+from rtdetr.runtimes.streams import Streams
+from rtdetr.runtimes.tuned_file import read_tuned, warn_other_conditions
 
 _log = logging.getLogger(__name__)
 
@@ -32,13 +35,15 @@ class Runtime(NamedTuple):
 
 
 RUNTIMES = {
-    "onnx": Runtime("onnx_detector", "OnnxDetector", ("categories", "num_threads")),
-    "openvino": Runtime("openvino_detector", "OpenVINODetector", ("categories", "num_threads")),
+    "onnx": Runtime("onnx_detector", "OnnxDetector", ("categories", "num_threads", "tuned")),
+    "openvino": Runtime("openvino_detector", "OpenVINODetector", ("categories", "num_threads", "tuned")),
     "tensorrt": Runtime("tensorrt_detector", "TensorRTDetector"),
     "torch": Runtime("exported_program_detector", "ExportedProgramDetector", ("num_threads",)),
 }
 """Runtimes by format (see `rtdetr.exported_files`). PyTorch runs everything else: checkpoints, folders, model names."""
-_TORCH = Runtime("torch_detector", "load_torch_detector", ("model", "categories", "num_threads", "fast_resize"))
+_TORCH = Runtime(
+    "torch_detector", "load_torch_detector", ("model", "categories", "num_threads", "fast_resize", "tuned")
+)
 
 
 def load(
@@ -52,6 +57,7 @@ def load(
     categories: GivenClasses | None = None,
     num_threads: int | None = None,
     fast_resize: bool = False,
+    tuned: bool | Streams = False,
 ) -> BaseDetector:
     """Load a detector; call the result with an image to get `Detections`.
 
@@ -74,10 +80,14 @@ def load(
         num_threads: number of CPU threads; None: one per core. With torch it applies to the whole process.
         fast_resize: resize images with torch, in less than half the time; some pixels differ by 1/255, so detections
             differ slightly from those of exported files. Only for models that run in PyTorch.
+        tuned: run lists of images with the settings that `rtdetr benchmark MODEL --throughput --save-tuned` has stored
+            beside the model file, or with the given `Streams`; on CPUs, not for `.pt2` files. Single images are not
+            affected.
 
     Raises:
         InputError: `nms_iou` is out of range.
-        ConfigError: the device, precision or `model` does not exist, or the type of file does not support an option.
+        ConfigError: the device, precision or `model` does not exist, the type of file does not support an option, or
+            there are no tuned settings.
         WeightsError: the file is missing, damaged or of another model.
         MissingDependencyError: the package that runs this type of file is not installed.
     """
@@ -90,6 +100,7 @@ def load(
         categories=categories,
         num_threads=num_threads,
         fast_resize=fast_resize,
+        tuned=tuned,
     )
     source = os.path.expanduser(source) if isinstance(source, str) else with_home(source)
     path, format = Path(source), exported_format(source)
@@ -97,9 +108,18 @@ def load(
         raise WeightsError(f"{path} contains the weights of an OpenVINO model: pass {graph}")
     runtime = _TORCH if format is None else RUNTIMES[format]
     options.check(runtime.options, source=path, kind=path.suffix or "named")
+    settings = read_tuned(path) if options.tuned is True else None
+    if settings is not None:
+        options = replace(options, tuned=settings.streams)
     with require_extra():
         opener = getattr(importlib.import_module(f"rtdetr.runtimes.{runtime.module}"), runtime.opener)
         detector: BaseDetector = opener(source if format is None else path, options)
+    if options.tuned and not detector.where.lower().startswith("cpu"):
+        raise ConfigError(
+            f"tuned settings are for CPUs, and {path} runs on {detector.where}: add --device cpu, or omit them"
+        )
+    if settings is not None:
+        warn_other_conditions(path, settings, precision=detector.precision)
     if format is not None:
         warn_other_names(path, detector.names)
         if "categories" in runtime.options and detector.categories == Categories.numbered(len(detector.names)):

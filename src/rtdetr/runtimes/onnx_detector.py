@@ -1,7 +1,10 @@
 """Detection with ONNX Runtime: `.onnx` and `.ort` files, on the CPU or an NVIDIA GPU. Needs no torch."""
 
 import os
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import onnxruntime
@@ -26,6 +29,7 @@ from rtdetr.runtimes.metadata import KEY
 from rtdetr.runtimes.options import DEFAULTS, LoadOptions
 from rtdetr.runtimes.outputs import Batch, Output
 from rtdetr.runtimes.processes import FileDetector
+from rtdetr.runtimes.streams import run_in_threads
 
 _CUDA = "CUDAExecutionProvider"
 _WRONG_IN_FLOAT16 = "1.18."  # measured on CPUs: detections are wrong and vary from run to run
@@ -68,14 +72,38 @@ class OnnxDetector(FileDetector):
         self.batch_sizes = batch_sizes(inputs[IMAGES].shape, metadata)
         self.num_threads = self.session.get_session_options().intra_op_num_threads or os.cpu_count()
         self._dtypes = {name: port.dtype for name, port in inputs.items()}
+        self.use_streams(options.streams)
+        self._stream_session: onnxruntime.InferenceSession | None = None
+        self._opening = Lock()
 
     def infer(self, batch: Batch) -> Output:
         """Run the network and wait for its result."""
+        return self._run(self.session, batch)
+
+    def infer_in_streams(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Output]]:
+        """Run the network on many batches, in order and several at once."""
+        assert self.streams is not None
+        run = partial(self._run, self._session_of_streams())
+        return run_in_threads(run, batches, num_threads=self.streams.num_streams)
+
+    def _session_of_streams(self) -> onnxruntime.InferenceSession:
+        """Return the session for lists, opened for the first one; that for single images if it has as many threads."""
+        assert self.streams is not None
+        # runs of one session share its pool of threads, which has one less than this; the callers are the others
+        num_threads = self.streams.num_streams * (self.streams.num_threads - 1) + 1
+        if num_threads == self.num_threads:
+            return self.session
+        with self._opening:
+            if self._stream_session is None:
+                self._stream_session = _session(self.path, device="cpu", num_threads=num_threads)
+            return self._stream_session
+
+    def _run(self, session: onnxruntime.InferenceSession, batch: Batch) -> Output:
         images = batch.pixels if self.metadata.preprocess == "in_graph" else scale(batch.pixels)
         values = {IMAGES: images, SIZES: batch.padded_sizes_wh}
         feed = {name: values[name].astype(dtype, copy=False) for name, dtype in self._dtypes.items()}
         try:
-            found: Any = self.session.run(OUTPUTS[self.metadata.postprocess], feed)
+            found: Any = session.run(OUTPUTS[self.metadata.postprocess], feed)
         except Exception as error:  # onnxruntime has no common base class for its exceptions
             raise WeightsError(f"{self.description} failed: {reason(error)}") from None
         return output_of(found, self.metadata)

@@ -1,14 +1,13 @@
 """Detection with OpenVINO: `.xml` files with their `.bin`, on Intel and ARM CPUs and Intel GPUs. Needs no torch.
 
-One image runs on all cores, for the lowest latency. Lists run as single images on several streams at once, which gives
-a higher throughput, and the same result for each image with any `batch_size`.
+One image runs on all cores, for the lowest latency. Lists run on several streams at once, which gives a higher
+throughput: as single images, with the same result for any `batch_size`, unless tuned settings say otherwise.
 """
 
 import platform
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from functools import partial
-from itertools import chain, islice
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -39,6 +38,7 @@ from rtdetr.runtimes.openvino_network import CompiledNetwork
 from rtdetr.runtimes.options import DEFAULTS, LoadOptions
 from rtdetr.runtimes.outputs import Batch, Output
 from rtdetr.runtimes.processes import FileDetector
+from rtdetr.runtimes.streams import Streams
 
 TYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 """OpenVINO's names of precisions."""
@@ -58,6 +58,8 @@ class OpenVINODetector(FileDetector):
         ConfigError: there is no such device or precision.
         WeightsError: the file is missing, damaged or not a supported model.
     """
+
+    has_own_streams = True
 
     def __init__(self, path: Path, options: LoadOptions = DEFAULTS) -> None:
         existing(path, kind="OpenVINO")
@@ -92,13 +94,15 @@ class OpenVINODetector(FileDetector):
         )
         super().__init__(metadata, options)
         self.batch_sizes = batch_sizes(inputs[IMAGES].shape, metadata)
-        if self.batch_sizes[0] == 1:
+        if options.streams is not None:
+            self.use_streams(options.streams)
+        elif self.batch_sizes[0] == 1:
             self.batch_sizes = 1, 1
         self._takes_sizes = SIZES in inputs
         model = _with_conversion(model, inputs) if metadata.preprocess == "external" else model
         self._for_one, self._for_many = (
-            CompiledNetwork(partial(_compile, model, self._device, {**settings, "PERFORMANCE_HINT": hint}))
-            for hint in ("LATENCY", "THROUGHPUT")  # the latter, with several streams, is compiled for the first list
+            CompiledNetwork(partial(_compile, model, self._device, {**settings, **more}))
+            for more in ({"PERFORMANCE_HINT": "LATENCY"}, _for_lists(self.streams))  # the latter for the first list
         )
         network = self._for_one.current
         self._alone, self._busy = (network, network.create_infer_request()), Lock()
@@ -122,17 +126,12 @@ class OpenVINODetector(FileDetector):
             self._start(request, batch)
             return self._result(request)
 
-    def infer_all(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Output]]:
-        """Run the device's optimal number of batches at once, in order; a single batch runs as in `infer`."""
-        batches = iter(batches)
-        start = list(islice(batches, 2))
-        if len(start) < 2:
-            yield from super().infer_all(start)
-            return
+    def infer_in_streams(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Output]]:
+        """Run as many batches at once as the compiled network has streams for, in order."""
         network, free = None, deque()
         running: deque[tuple[Batch, Any]] = deque()
         try:
-            for batch in chain(start, batches):
+            for batch in batches:
                 latest = self._for_many.ready_for(batch.pixels.shape)
                 if latest is not network:
                     while running:
@@ -199,6 +198,13 @@ def _settings(precision: str, device: str, num_threads: int | None) -> dict[str,
         precision = "bfloat16" if has_amx() else "float32"
     settings: dict[str, str | int] = {} if precision == "auto" else {"INFERENCE_PRECISION_HINT": TYPES[precision]}
     return settings if num_threads is None else {**settings, "INFERENCE_NUM_THREADS": num_threads}
+
+
+def _for_lists(streams: Streams | None) -> dict[str, str | int]:
+    """Return the settings of the network for lists: without tuned settings, OpenVINO chooses the number of streams."""
+    if streams is None:
+        return {"PERFORMANCE_HINT": "THROUGHPUT"}
+    return {"NUM_STREAMS": streams.num_streams, "INFERENCE_NUM_THREADS": streams.num_streams * streams.num_threads}
 
 
 def _with_conversion(model: openvino.Model, inputs: Collection[str]) -> openvino.Model:

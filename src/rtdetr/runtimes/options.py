@@ -8,6 +8,7 @@ from typing import Any
 from rtdetr.class_lists import GivenClasses
 from rtdetr.config import STRIDES, pytorch_precision, size_problem
 from rtdetr.errors import ConfigError, InputError, RTDETRError
+from rtdetr.runtimes.streams import Streams
 
 _MAX_THREADS = 1024
 _OPTIONAL = {  # options that only some runtimes support (see `load.RUNTIMES`), and their names on the command line
@@ -15,15 +16,17 @@ _OPTIONAL = {  # options that only some runtimes support (see `load.RUNTIMES`), 
     "categories": "--classes",
     "num_threads": "--threads",
     "fast_resize": "--fast-resize",
+    "tuned": "--tuned",
 }
 
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """Options of `rtdetr.load`, which documents them.
+    """Options of `rtdetr.load`, which documents them. It replaces `tuned=True` by the settings that it reads.
 
     Raises:
-        ConfigError: `precision` is unknown, or `num_threads` is not a positive integer or too large.
+        ConfigError: `precision` is unknown, or `num_threads` is not a positive integer, too large, or given with
+            `tuned`.
         InputError: `nms_iou` is out of range.
     """
 
@@ -35,6 +38,7 @@ class LoadOptions:
     categories: GivenClasses | None = None
     num_threads: int | None = None
     fast_resize: bool = False
+    tuned: bool | Streams = False
 
     def __post_init__(self) -> None:
         self._set("device", str(self.device))
@@ -47,6 +51,15 @@ class LoadOptions:
             if count > _MAX_THREADS:
                 raise ConfigError(f"num_threads must be at most {_MAX_THREADS}, got {count}")
             self._set("num_threads", count)
+        if not isinstance(self.tuned, bool | Streams):
+            raise ConfigError(f"tuned must be True, False or Streams(...), got {self.tuned!r}")
+        if self.tuned and self.num_threads is not None:
+            raise ConfigError("num_threads (--threads) cannot be combined with tuned settings, which set the threads")
+
+    @property
+    def streams(self) -> Streams | None:
+        """Settings for lists of images; None: the runtime's own."""
+        return self.tuned if isinstance(self.tuned, Streams) else None
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
@@ -55,7 +68,7 @@ class LoadOptions:
         """Check that a runtime supports the given options.
 
         Args:
-            known: those of `model`, `categories`, `num_threads` and `fast_resize` that it supports.
+            known: those of `model`, `categories`, `num_threads`, `fast_resize` and `tuned` that it supports.
             source: the model, for the message.
             kind: type of the model, such as ".onnx".
 

@@ -5,7 +5,8 @@ postprocessing are in `base.py` and are the same for every runtime.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from rtdetr.preprocessing import Preparation
 from rtdetr.runtimes.base import BaseDetector
 from rtdetr.runtimes.metadata import ExportMetadata
 from rtdetr.runtimes.options import DEFAULTS, LoadOptions, multiples_of_32
-from rtdetr.runtimes.outputs import Batch, RawOutput
+from rtdetr.runtimes.outputs import Batch, Output, RawOutput
+from rtdetr.runtimes.streams import run_in_threads
 from rtdetr.torch_resize import resize_with_torch
 from rtdetr.weights import build_from, name_rows, read_checkpoint
 from rtdetr.wording import counted
@@ -102,8 +104,9 @@ class TorchDetector(BaseDetector):
         vars(self).update({**state, "process": os.getpid()})
 
     def enter_fork(self) -> None:
-        """Continue without the parent's threads."""
+        """Continue without the parent's threads, and with one stream."""
         continue_in_fork(self.device)
+        self.streams = None
         super().enter_fork()
 
     @torch.inference_mode()
@@ -114,6 +117,16 @@ class TorchDetector(BaseDetector):
         with no_autocast():
             logits, boxes = self.network(images.to(self.dtype))[:2]
         return RawOutput(logits.float().cpu().numpy(), boxes.float().cpu().numpy())
+
+    def infer_in_streams(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Output]]:
+        """Run the network on many batches, in order and several at once."""
+        assert self.streams is not None
+        before = torch.get_num_threads()
+        start = partial(torch.set_num_threads, self.streams.num_threads)
+        try:
+            yield from run_in_threads(self.infer, batches, num_threads=self.streams.num_streams, start=start)
+        finally:  # it sets the number of the calling thread, but also that of later threads and of MKL
+            torch.set_num_threads(before)
 
 
 class TorchStretch(Preparation):
@@ -151,6 +164,7 @@ def load_torch_detector(source: str | os.PathLike[str], options: LoadOptions = D
         nms_iou=options.nms_iou,
         fast_resize=options.fast_resize,
     )
+    detector.use_streams(options.streams)
     if weights.preparation is not None:
         detector.preparation = weights.preparation
     return detector
