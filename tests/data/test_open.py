@@ -43,7 +43,8 @@ def test_a_folder_is_searched_for_the_split(tmp_path, annotations, images):
     assert dataset.annotations_file == root / annotations
     assert dataset.images_dir == root / images
     with pytest.raises(
-        DatasetError, match=r"no annotations for 'train'; looked for annotations/instances_train2017\.json"
+        DatasetError,
+        match=r"no annotations for 'train', only for 'val'; looked for annotations/instances_train2017\.json",
     ):
         open_dataset(root, split="train")
 

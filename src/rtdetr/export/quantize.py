@@ -1,7 +1,8 @@
 """INT8: quantize a network to 8-bit integers with a measured, bounded loss of average precision.
 
 The backbone, the encoder and the layers of the decoder are quantized. Query selection, the heads and the positions of
-sampling points stay in float: small errors there change which queries are selected and move boxes. If too much AP is
+sampling points stay in float: small errors there change which queries are selected and move boxes. With symmetric
+ranges, which are for TensorRT, the decoder's layers stay in float too: they lose more AP with them. If too much AP is
 lost, the stage that adds the largest error is returned to float, until the loss is small enough.
 
 Weights use 7 of their 8 bits. Processors with AVX2 or AVX-512 but without VNNI add two 8-bit products in 16 bits and
@@ -14,18 +15,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from torch import nn
-
 from rtdetr.export.job import Job
 from rtdetr.export.report import ROUNDING
 from rtdetr.export.samples import Samples
-from rtdetr.export.stages import STAGE, stage_errors
+from rtdetr.export.stages import stage_errors, stages_of
 from rtdetr.export.verify import measure_ap
 from rtdetr.preprocessing import resize
 from rtdetr.runtimes import load
 
 _log = logging.getLogger(__name__)
-_QUANTIZABLE = ("backbone", "encoder", "decoder.input_proj", "decoder.decoder.layers")
+_QUANTIZABLE = ("backbone", "encoder", "decoder.input_proj")
+_IF_ASYMMETRIC = ("decoder.decoder.layers",)
 
 
 class Written(NamedTuple):
@@ -53,8 +53,9 @@ def quantize(job: Job, samples: Samples, file: Path, write: Callable[..., int | 
         write: an `Int8Writer` of `rtdetr.export.formats`.
     """
     dataset, max_drop = samples.dataset, job.options.int8_or_default.max_drop
+    quantizable = _QUANTIZABLE if job.options.int8_or_default.symmetric else (*_QUANTIZABLE, *_IF_ASYMMETRIC)
     before = measure_ap(job.reference, dataset) if dataset else None
-    stages = _stages(job.reference.network)
+    stages = [stage for stage in stages_of(job.reference.network) if stage.startswith(quantizable)]
     kept: list[str] = []
     while True:
         num_nodes = write(job, file, [stage for stage in stages if stage not in kept], samples.feeds)
@@ -64,12 +65,6 @@ def quantize(job: Job, samples: Samples, file: Path, write: Callable[..., int | 
         _log.info("AP drops by %.4f with %d stages in INT8", before - after, len(stages) - len(kept))
         image = resize(samples.images[0], job.metadata.size_hw)
         kept.append(_worst(stage_errors(file, job.reference.network, image) or {}, stages, kept))
-
-
-def _stages(network: nn.Module) -> list[str]:
-    """Return the stages that can be quantized, in network order."""
-    names = [match[1] for name, _ in network.named_modules() if (match := STAGE.search(name))]
-    return [name for name in names if name.startswith(_QUANTIZABLE)]
 
 
 def _worst(errors: dict[str, float], stages: list[str], kept: list[str]) -> str:

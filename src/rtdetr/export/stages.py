@@ -51,6 +51,11 @@ def stage_errors(
     }
 
 
+def stages_of(network: nn.Module) -> list[str]:
+    """Return the names of a network's stages, in network order."""
+    return [match[1] for name, _ in network.named_modules() if (match := STAGE.search(name))]
+
+
 def is_part(name: str, stages: Sequence[str]) -> bool:
     """Whether a value of a graph with this name belongs to one of the stages."""
     return any(name == stage or name.startswith(f"{stage}.") for stage in stages)

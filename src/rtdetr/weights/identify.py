@@ -34,6 +34,11 @@ _FIELDS = {  # settings visible in the facts, in the same order
     "learned queries": ("decoder.learned_queries",),
     "class-agnostic query selection": ("decoder.query_selection",),
 }
+_PARTS = {  # what the values of a fact are, in words
+    "backbone": ("kind", "block", "blocks per stage", "base width or use_lab"),
+    "encoder": ("width", "feedforward width", "layers", "fusion width", "blocks per fusion"),
+    "decoder": ("width", "feedforward width", "layers", "points of all heads", "levels"),
+}
 WIDE = (torch.float32, torch.float64)  # types that are precise enough for the constants
 Facts = dict[str, Any]
 
@@ -107,11 +112,20 @@ def expect(config: ModelConfig) -> Facts:
 
 
 def differences(observed: Facts, config: ModelConfig) -> list[str]:
-    """Return the facts of a checkpoint that contradict a configuration, as "decoder (256, ...) instead of (...)"."""
-    expected = expect(config)
-    return [
-        f"{name} {value} instead of {expected[name]}" for name, value in observed.items() if value != expected[name]
-    ]
+    """Return the facts of a checkpoint that contradict a configuration, as "decoder width 128 instead of 256"."""
+    expected, found = expect(config), []
+    for fact, value in observed.items():
+        wanted = expected[fact]
+        if value == wanted:
+            continue
+        if fact not in _PARTS or len(value) != len(wanted):
+            found.append(f"{fact} {value} instead of {wanted}")
+        elif fact == "backbone" and value[0] != wanted[0]:
+            found.append(f"{fact} {value[0]} instead of {wanted[0]}")
+        else:
+            parts = zip(_PARTS[fact], value, wanted, strict=True)
+            found += [f"{fact} {part} {one} instead of {other}" for part, one, other in parts if one != other]
+    return found
 
 
 def contradicted_fields(observed: Facts, config: ModelConfig) -> list[str]:
