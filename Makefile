@@ -44,6 +44,7 @@ bench: .venv/.installed
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/forward.py
 	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/runtimes.py
 
 # the newest version of every package that works with the torch of requirements/lock.in
 lock:

@@ -35,6 +35,7 @@ from rtdetr.export.openvino import save_ir
 from rtdetr.export.samples import spread
 from rtdetr.preprocessing import preprocess
 from rtdetr.runtimes.base import BaseDetector
+from rtdetr.runtimes.graph_form import IMAGES, SIZES
 from rtdetr.runtimes.metadata import KEY, ExportMetadata
 from rtdetr.weights import load_model, save_huggingface
 
@@ -115,7 +116,7 @@ def our_rows(weights: Path, data: Path, folder: Path, side: int) -> list[Row]:
 def row_of(engine: str, name: str, detector: BaseDetector, data: Path, side: int) -> Row:
     """Measure the AP of a detector on the validation scenes."""
     batch = detector.batch([detector.prepare(np.zeros((side, side, 3), np.uint8), (side, side))])
-    return Row(engine, name, rtdetr.evaluate(detector, data).ap, functools.partial(detector.infer, batch))
+    return Row(engine, name, rtdetr.evaluate(detector, data).metrics.ap, functools.partial(detector.infer, batch))
 
 
 def nncf_rows(weights: Path, data: Path, folder: Path, side: int) -> list[Row]:
@@ -125,7 +126,7 @@ def nncf_rows(weights: Path, data: Path, folder: Path, side: int) -> list[Row]:
     core = openvino.Core()
     ours = core.read_model(folder / "fp32.xml")
     sizes = np.array([[side, side]])
-    whole = quantize_whole(ours, [{"images": image, "sizes": sizes} for image in images])
+    whole = quantize_whole(ours, [{IMAGES: image, SIZES: sizes} for image in images])
     metadata = ExportMetadata.from_json(str(ours.get_rt_info([KEY]).value), source="fp32.xml")
     save_ir(whole, folder / "whole.xml", metadata=metadata, half=False)
     rows = [row_of("OpenVINO", "INT8, whole graph", rtdetr.load(folder / "whole.xml", device="cpu"), data, side)]

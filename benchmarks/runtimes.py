@@ -4,8 +4,8 @@
 
 For the network at 640x640 and batch size 1, the script prints milliseconds and the ratio to two floors. "FLOPs" is the
 time of the network's arithmetic at the best rate of one large convolution. "Alone" is the sum of the times of the
-network's own convolutions and matrix products, each measured alone in the same runtime, which shows what is lost between
-them. Weights are random.
+network's own convolutions and matrix products, each alone in the same runtime: what is above it is lost between them.
+Weights are random.
 """
 
 import argparse
