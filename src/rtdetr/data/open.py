@@ -127,13 +127,23 @@ def _in_folder(root: Path, split: str, images: Path | None) -> Found:
     if found is None and (there := misplaced_voc_hint(root, split, images=images) or describe_contents(root)):
         raise MissingSplitError(f"{root} has no annotations for '{split}' in a usual place, but {there}")
     if found is None:
-        others = [f"'{name}'" for name in SPLIT_NAMES if name != split and find_in_folder(root, name, images)]
+        others = [f"'{name}'" for name in SPLIT_NAMES if name != split and _has_split(root, name, images)]
         only_for = f", only for {' and '.join(others)}" if others else ""
         raise MissingSplitError(
             f"{root} has no annotations for '{split}'{only_for}; looked for {expected_in_folder(split)}. "
             f"Give the annotation file itself; if its images are elsewhere, {REMEDY}"
         )
     return found
+
+
+def _has_split(root: Path, split: str, images: Path | None) -> bool:
+    """Whether a folder has a split, which may have errors of its own."""
+    try:
+        return find_in_folder(root, split, images) is not None
+    except MissingSplitError:
+        return False
+    except DatasetError:
+        return True
 
 
 def _from_file(file: Path, split: str, images: Path | None) -> Found:
