@@ -36,6 +36,7 @@ def write_int8_openvino(job: Job, file: Path, stages: Sequence[str], feeds: Sequ
                 nncf.Dataset(feeds),
                 preset=presets.PERFORMANCE if job.options.int8_or_default.symmetric else presets.MIXED,
                 subset_size=len(feeds),
+                model_type=nncf.ModelType.TRANSFORMER,  # moves outliers of activations into weights
                 # 7 bits, see `rtdetr.export.quantize`
                 advanced_parameters=AdvancedQuantizationParameters(overflow_fix=OverflowFix.ENABLE),
                 ignored_scope=nncf.IgnoredScope(names=ignored, validate=False),
