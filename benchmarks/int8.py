@@ -106,9 +106,9 @@ def our_rows(weights: Path, data: Path, folder: Path, side: int) -> list[Row]:
     """Export to both engines in float32 and INT8, and measure AP."""
     rows = []
     for engine, suffix in (("OpenVINO", "xml"), ("ONNX Runtime", "onnx")):
-        for name, precision in (("float32", "fp32"), ("INT8", "int8")):
-            options = ExportOptions(precision=precision, size_hw=(side, side))
-            file = export(weights, folder / f"{precision}.{suffix}", options=options, data=data).path
+        for name, options in (("float32", ExportOptions()), ("INT8", ExportOptions(precision="int8"))):
+            options = options.replace(size_hw=(side, side))
+            file = export(weights, folder / f"{options.precision}.{suffix}", options=options, data=data).path
             rows.append(row_of(engine, name, rtdetr.load(file, device="cpu"), data, side))
     return rows
 

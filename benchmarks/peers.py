@@ -4,7 +4,7 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +37,7 @@ def make_pair(name: str) -> tuple[RTDETR, torch.nn.Module]:
     return ours, theirs
 
 
-def interleaved(functions: dict[str, Callable[[], object]], *, rounds: int, warmup: int = 2) -> dict[str, float]:
+def interleaved(functions: Mapping[str, Callable[[], object]], *, rounds: int, warmup: int = 2) -> dict[str, float]:
     """Return median seconds per function; each round calls all functions, so slow phases affect them equally."""
     times: dict[str, list[float]] = {name: [] for name in functions}
     for i in range(rounds + warmup):
