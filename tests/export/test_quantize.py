@@ -142,6 +142,9 @@ def test_int8_keeps_the_accuracy(dataset, tmp_path, suffix, symmetric) -> None:
             biases = {x.name for x in onnx.load(done.path).graph.initializer if x.data_type == x.INT32}
             assert not any(node.op_type == "DequantizeLinear" and node.input[0] in biases for node in nodes)
             assert not any(node.op_type == "GridSample" for node in nodes)
+            fed = {name for node in nodes if node.op_type == "DequantizeLinear" for name in node.output}
+            inside = [n.name for n in nodes if n.name.startswith("decoder.decoder") and set(n.input) & fed]
+            assert inside == []  # the decoder's layers stay in float
         assert rounded_readers(nodes) == []
 
 

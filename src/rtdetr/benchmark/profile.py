@@ -116,7 +116,7 @@ def engine_of(name: str, detector: BaseDetector) -> str:
     """
     engine = ENGINES.get(type(detector).__name__)
     is_converted = engine == "onnx" and Path(name).suffix.lower() == ".ort"
-    if engine is None or is_converted or not detector.where.lower().startswith("cpu"):
+    if engine is None or is_converted or not detector.on_cpu:
         raise InputError(
             f"{name} cannot be profiled: only PyTorch models, .onnx and .xml files on the CPU can. Omit --profile, or "
             "use --device cpu"

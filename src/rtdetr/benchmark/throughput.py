@@ -138,7 +138,7 @@ def check_has_streams(name: str, detector: BaseDetector) -> None:
     Raises:
         ConfigError: the runtime has no streams, or does not run on the CPU.
     """
-    if type(detector).__name__ not in ENGINES or not detector.where.lower().startswith("cpu"):
+    if type(detector).__name__ not in ENGINES or not detector.on_cpu:
         raise ConfigError(
             f"{name} has no streams: only PyTorch models, .onnx and .xml files on the CPU have. Omit --throughput, or "
             "use --device cpu"

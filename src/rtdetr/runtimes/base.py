@@ -141,6 +141,11 @@ class BaseDetector(Detector):
         return 1 if self.streams is None else self.streams.num_streams * self.streams.batch_size
 
     @property
+    def on_cpu(self) -> bool:
+        """Whether the network runs on the CPU."""
+        return self.where.lower().startswith("cpu")
+
+    @property
     def description(self) -> str:
         """One line: model, classes, precision, device, default size, resizing other than stretching, tuned settings."""
         size = f"{self.size_hw[0]}x{self.size_hw[1]}"

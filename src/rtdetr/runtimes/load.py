@@ -114,7 +114,7 @@ def load(
     with require_extra():
         opener = getattr(importlib.import_module(f"rtdetr.runtimes.{runtime.module}"), runtime.opener)
         detector: BaseDetector = opener(source if format is None else path, options)
-    if options.tuned and not detector.where.lower().startswith("cpu"):
+    if options.tuned and not detector.on_cpu:
         raise ConfigError(
             f"tuned settings are for CPUs, and {path} runs on {detector.where}: add --device cpu, or omit them"
         )

@@ -79,7 +79,8 @@ def write_int8_onnx(job: Job, file: Path, stages: Sequence[str], feeds: Sequence
 def _read_unrounded(graph: onnx.GraphProto, quantized: set[str]) -> None:
     """Let float operators read the values that float operators write, where only others need them in 8 bits.
 
-    ONNX Runtime's quantizer also rounds the boxes' features and the residual sums of the decoder in this way.
+    ONNX Runtime's quantizer replaces a value for all its readers, so it also rounds the input of the box heads and the
+    residual sums of the decoder.
     """
     writers = {output: node for node in graph.node for output in node.output}
     for node in graph.node:
