@@ -52,7 +52,7 @@ def test_a_folder_is_searched_for_the_split(tmp_path, annotations, images):
 def test_a_split_with_errors_is_named_too(tmp_path):
     root = lay_out(tmp_path / "set", "annotations/instances_val1.json", "images")
     shutil.copy(root / "annotations/instances_val1.json", root / "annotations/instances_val2.json")
-    with pytest.raises(DatasetError, match="instances_val1.json"):
+    with pytest.raises(DatasetError, match=r"instances_val1\.json"):
         open_dataset(root, split="val")
     with pytest.raises(DatasetError, match="no annotations for 'test', only for 'val'; looked for"):
         open_dataset(root, split="test")
