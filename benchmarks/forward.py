@@ -14,9 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from peers import convolution_rate, environment, interleaved, make_pair, print_table
+from peers import convolution_rate, environment, flops, interleaved, make_pair, print_table
 from PIL import Image
-from torch.utils.flop_counter import FlopCounterMode
 from transformers import RTDetrImageProcessor
 
 from rtdetr.models import RTDETR, fuse
@@ -27,14 +26,6 @@ from rtdetr.weights import default_categories
 def detector(ours: RTDETR, device: str, precision: str) -> TorchDetector:
     """Return our default detector for a model without class names."""
     return TorchDetector(ours, default_categories(ours.config.num_classes), device=device, precision=precision)
-
-
-def flops(model: RTDETR) -> int:
-    """Return the FLOPs of convolutions and matrix products at 640x640."""
-    meta = copy.deepcopy(model).to("meta")
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        meta(torch.empty(1, 3, 640, 640, device="meta"))
-    return counter.get_total_flops()
 
 
 def network(ours: RTDETR, theirs: torch.nn.Module, *, device: str, rounds: int) -> None:

@@ -1,5 +1,6 @@
 """Shared code of the benchmarks: a transformers model with our weights, interleaved timing, floor, environment."""
 
+import copy
 import platform
 import statistics
 import tempfile
@@ -9,6 +10,7 @@ from collections.abc import Callable, Mapping
 import torch
 import torch.nn.functional as F
 import transformers
+from torch.utils.flop_counter import FlopCounterMode
 
 import rtdetr
 from rtdetr.models import RTDETR, build_model
@@ -54,6 +56,14 @@ def interleaved(functions: Mapping[str, Callable[[], object]], *, rounds: int, w
 def _wait() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+def flops(model: RTDETR) -> int:
+    """Return the FLOPs of convolutions and matrix products at 640x640."""
+    meta = copy.deepcopy(model).to("meta")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        meta(torch.empty(1, 3, 640, 640, device="meta"))
+    return counter.get_total_flops()
 
 
 def convolution_rate(device: str, dtype: torch.dtype) -> float:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from rtdetr.config import HGNetv2Config
 from rtdetr.models.backbone import Backbone
+from rtdetr.models.convolution import Conv2d
 from rtdetr.models.layers import FrozenBatchNorm2d, activate, batch_norm, finite
 
 
@@ -88,7 +89,7 @@ class ConvBN(nn.Module):
     ) -> None:
         super().__init__()
         padding = (kernel - 1) // 2
-        conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, groups=groups, bias=False)
+        conv = Conv2d(in_channels, out_channels, kernel, stride, padding, groups=groups, bias=False)
         self.conv = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), conv) if kernel % 2 == 0 else conv
         self.bn = batch_norm(out_channels, frozen=config.freeze_norm)
         self.activation = None if linear else "relu"

@@ -20,6 +20,7 @@ from rtdetr.devices import choose_device, continue_in_fork, inference_dtype, no_
 from rtdetr.errors import InputError
 from rtdetr.images import LoadedImage
 from rtdetr.models import RTDETR, fuse
+from rtdetr.native import reuse_memory
 from rtdetr.preprocessing import Preparation
 from rtdetr.runtimes.base import BaseDetector
 from rtdetr.runtimes.metadata import ExportMetadata
@@ -97,6 +98,8 @@ class TorchDetector(BaseDetector):
             library_version=__version__,
         )
         super().__init__(metadata, LoadOptions(one_label=one_label, nms_iou=nms_iou))
+        if self.device.type == "cpu":
+            reuse_memory()
         self.network = fuse(model).to(self.device, self.dtype).to(memory_format=torch.channels_last)
 
     def __setstate__(self, state: dict[str, Any]) -> None:

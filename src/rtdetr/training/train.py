@@ -15,6 +15,7 @@ import torch
 from rtdetr.config import TrainConfig
 from rtdetr.data.pipelines import Pipeline
 from rtdetr.errors import TrainingError
+from rtdetr.native import reuse_all_memory
 from rtdetr.random_state import random_state
 from rtdetr.recipes.plan import note_time
 from rtdetr.recipes.schedule import set_learning_rate
@@ -116,6 +117,7 @@ def _run(job: Job) -> TrainResult:
     progress, epochs = job.state.progress, job.config.recipe.epochs
     is_main = job.processes.is_main
     with (
+        reuse_all_memory() if job.device.type == "cpu" else contextlib.nullcontext(),
         StopSignals(patient=job.processes.world_size > 1) as stop,
         EvaluationPages(job.folder, font=job.config.font) if is_main else contextlib.nullcontext() as pages,
         _open_log(job) as log,
