@@ -87,7 +87,7 @@ def is_shown(matches: Matches, thresholds: np.ndarray) -> np.ndarray:
     shown = ~matches.is_ignored()
     for label, threshold in enumerate(thresholds):
         rows = slice(*matches.class_starts[label : label + 2])
-        shown[rows] &= matches.scores[rows] > threshold  # in float64, like the threshold
+        shown[rows] &= matches.scores[rows].astype(np.float64) > threshold  # NumPy 1 would round the threshold
     return shown
 
 

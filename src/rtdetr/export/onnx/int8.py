@@ -52,7 +52,7 @@ def write_int8_onnx(job: Job, file: Path, stages: Sequence[str], feeds: Sequence
         return len(graph.graph.node)
     with _no_preprocessing_advice():
         quantize_static(
-            graph,
+            file,
             file,
             _Reader(feeds),
             quant_format=QuantFormat.QDQ,
