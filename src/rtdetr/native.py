@@ -80,7 +80,6 @@ def _glibc() -> Any:
     """Return the C library of the process, or None if it does not have glibc's functions."""
     try:
         library = ctypes.CDLL(None)
-        library.mallopt, library.malloc_trim  # noqa: B018 - raises AttributeError if one is missing
-    except (AttributeError, OSError, TypeError):
+    except (OSError, TypeError):
         return None
-    return library
+    return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None

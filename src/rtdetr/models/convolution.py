@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.grad import conv2d_input
 
 from rtdetr.devices import is_recording
 
@@ -52,7 +53,7 @@ class _Convolution(torch.autograd.Function):
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         of_x = of_weight = None
         if ctx.needs_input_grad[0]:
-            of_x = torch.nn.grad.conv2d_input(x.shape, weight, gradient, stride=ctx.stride, padding=1)
+            of_x = conv2d_input(x.shape, weight, gradient, stride=ctx.stride, padding=1)
         if ctx.needs_input_grad[1]:
             of_weight = weight_gradient(x, gradient, stride=ctx.stride)
         return of_x, of_weight, None
