@@ -90,7 +90,7 @@ class ConvBN(nn.Module):
         super().__init__()
         padding = (kernel - 1) // 2
         conv = Conv2d(in_channels, out_channels, kernel, stride, padding, groups=groups, bias=False)
-        self.conv = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), conv) if kernel % 2 == 0 else conv
+        self.conv: nn.Module = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), conv) if kernel % 2 == 0 else conv
         self.bn = batch_norm(out_channels, frozen=config.freeze_norm)
         self.activation = None if linear else "relu"
         if config.use_lab and not linear:

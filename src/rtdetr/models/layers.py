@@ -104,7 +104,7 @@ class ConvNorm(nn.Module):
     ) -> None:
         super().__init__()
         padding = (kernel - 1) // 2
-        self.conv = Conv2d(in_channels, out_channels, kernel, stride, padding, groups=groups, bias=False)
+        self.conv: nn.Conv2d = Conv2d(in_channels, out_channels, kernel, stride, padding, groups=groups, bias=False)
         self.norm = batch_norm(out_channels, frozen=frozen)
         self.activation = activation
 
