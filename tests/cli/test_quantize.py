@@ -79,7 +79,7 @@ def test_too_large_a_drop_of_ap_is_refused(tmp_path, dataset, monkeypatch) -> No
     save_weights(trained_model(), tmp_path / "model.pth", categories=CATEGORIES)
     losses = iter([0.9])
     monkeypatch.setattr(module, "measure_ap", lambda *arguments, **options: next(losses, 0.2))
-    monkeypatch.setattr(module, "_stages", lambda network: ["backbone.conv1", "encoder.input_proj.0"])
+    monkeypatch.setattr(module, "stages_of", lambda network: ["backbone.conv1", "encoder.input_proj.0"])
     result = run(tmp_path / "model.pth", dataset.sources[0].annotations_file, "--output", tmp_path / "int8.onnx")
     assert result.exit_code == 3
     assert "AP drops by 0.7000" in result.stderr and "was not written" in result.stderr

@@ -117,12 +117,16 @@ def _onnx_values(path: Path, stages: list[str], feeds: Callable[[dict[str, bool]
     model = onnx.load(path)  # a copy in memory; the file does not change
     known = {name for node in model.graph.node for name in node.output}
     names = [name for name in stages if name in known]
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    # in INT8 a stage ends with its rounding, which also replaces ReLU
+    rounded = {node.input[0]: node.output[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    floats = {node.input[0]: node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    outputs = [floats.get(rounded.get(name, ""), name) for name in names]
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     inputs = {one.name: one.type == "tensor(uint8)" for one in session.get_inputs()}
-    values = session.run(names, feeds(inputs)) if names else []
+    values = session.run(outputs, feeds(inputs)) if names else []
     return dict(zip(names, (np.asarray(value, dtype=np.float32) for value in values), strict=True))
 
 

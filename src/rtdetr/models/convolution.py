@@ -25,7 +25,8 @@ class Conv2d(nn.Conv2d):
 
     def _sums_products(self, x: Tensor) -> bool:
         return (
-            x.device.type == "cpu"
+            not is_recording()  # first, as a trace would record the comparison of sizes
+            and x.device.type == "cpu"
             and x.dtype == self.weight.dtype == torch.float32
             and self.kernel_size == (3, 3)
             and self.padding == (1, 1)
@@ -35,7 +36,7 @@ class Conv2d(nn.Conv2d):
             and x.shape[2] * x.shape[3] >= 400  # smaller products are slower than oneDNN
             and x.is_contiguous(memory_format=torch.channels_last)
             and torch.backends.cpu.get_cpu_capability() == "AVX2"
-            and not (is_recording() or torch.is_autocast_enabled("cpu"))
+            and not torch.is_autocast_enabled("cpu")
         )
 
 
