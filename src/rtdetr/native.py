@@ -2,7 +2,7 @@
 
 Without `never_free`, a forked worker hangs or crashes when it ends. Without `silence_libtiff`, libtiff prints its own
 messages about damaged TIFF files, which overwrite a progress bar. With `reuse_memory` and `reuse_all_memory`, the
-system clears fewer pages, which takes a sixth of a training step on a CPU.
+system clears fewer pages, which took up to a sixth of a training step on a CPU.
 """
 
 import contextlib
@@ -46,7 +46,8 @@ def reuse_memory(size: int = 512 * _MIB) -> None:
     """Let the C library keep at least `size` bytes of freed memory for reuse, until the process ends.
 
     By default it returns large blocks to the system when they are freed. A network on a CPU allocates them again at
-    once, and the system has to clear every page. Works with glibc; other C libraries are not changed.
+    once, and the system has to clear every page. Works with glibc, for the whole process, and replaces the settings of
+    its `MALLOC_` variables; other C libraries are not changed.
     """
     if size > _heap["reused"]:
         _heap["reused"] = size

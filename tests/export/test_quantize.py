@@ -16,7 +16,7 @@ from rtdetr.export import quantize as module
 from rtdetr.export.job import make_job
 from rtdetr.export.onnx import int8
 from rtdetr.export.quantize import _worst
-from rtdetr.export.stages import stages_of
+from rtdetr.export.stages import stage_errors, stages_of
 from rtdetr.models import build_model
 from rtdetr.runtimes import load
 from rtdetr.runtimes.graph_form import IMAGES, SIZES
@@ -138,6 +138,9 @@ def test_heads_read_values_that_were_not_rounded_for_others(tmp_path, monkeypatc
         return rounded_readers(onnx.load(tmp_path / "model.onnx").graph.node)
 
     assert found() == []
+    photo = np.random.default_rng(1).integers(0, 256, (3, height, width), dtype=np.uint8)
+    errors = stage_errors(tmp_path / "model.onnx", job.reference.network, photo) or {}
+    assert errors["backbone.res_layers.0"] < 0.3  # 0.7 without the ReLU that the rounding replaces
     monkeypatch.setattr(int8, "_read_unrounded", lambda *arguments: None)
     assert "decoder.dec_bbox_head.0.layers.0" in found()  # as ONNX Runtime's quantizer writes it
 

@@ -1,7 +1,5 @@
 """The gradient of 3x3 kernels by matrix products equals that of PyTorch."""
 
-import copy
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -91,8 +89,3 @@ def test_other_processors_are_left_to_pytorch(monkeypatch, capability):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     layer, images = make_layer(), torch.randn(1, 32, 20, 20).to(memory_format=LAST)
     assert type(layer(images).grad_fn).__name__ == "ConvolutionBackward0"
-
-
-def test_a_layer_can_be_copied(avx2):
-    layer = make_layer()
-    assert torch.equal(copy.deepcopy(layer).weight, layer.weight)

@@ -15,7 +15,8 @@ from rtdetr.devices import is_recording
 class Conv2d(nn.Conv2d):
     """`torch.nn.Conv2d` whose 3x3 kernels get their gradient from `weight_gradient` where that is faster.
 
-    oneDNN computes this gradient at a fifth of its usual speed on channels-last maps, unless the CPU has AVX-512.
+    On CPUs with AVX2, oneDNN computes this gradient of channels-last maps at a fifth to two thirds of the speed of the
+    forward pass (benchmarks/README.md). Other CPUs were not measured and keep the gradient of PyTorch.
     """
 
     def forward(self, input: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d y x"]:

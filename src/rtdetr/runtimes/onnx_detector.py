@@ -66,7 +66,7 @@ class OnnxDetector(FileDetector):
         if metadata.precision == "float16" and onnxruntime.__version__.startswith(_WRONG_IN_FLOAT16):
             raise ConfigError(
                 f"{path} is in float16, which gives wrong results in ONNX Runtime {onnxruntime.__version__}; run: "
-                "pip install 'onnxruntime>=1.20'"
+                "pip install 'onnxruntime>=1.20.1'"
             )
         super().__init__(metadata, options)
         self.batch_sizes = batch_sizes(inputs[IMAGES].shape, metadata)
