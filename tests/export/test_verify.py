@@ -66,6 +66,14 @@ def test_differences_are_counted(found, counts) -> None:
     assert agreement.num_found == len(found)
 
 
+@pytest.mark.parametrize(("moved_by", "matches"), [(0.015, 1), (0.03, 0)])
+def test_rounding_of_a_box_of_one_pixel_matches_and_more_does_not(moved_by, matches) -> None:
+    tiny = (30, 30, 31, 31)
+    found = detections((*(x + moved_by for x in tiny), 0.9, 0))  # an IoU of 0.94 and 0.89
+    agreement = compare([detections((*tiny, 0.9, 0))], [found], threshold=0.3, tolerance=EXACT)
+    assert (agreement.num_pairs, agreement.num_matched) == (1, matches) and agreement.lowest_iou < 0.95
+
+
 @pytest.mark.parametrize("swapped", [False, True])
 def test_a_score_that_falls_just_below_the_threshold_is_not_missed(swapped) -> None:
     sides = [detections((10, 10, 50, 50, 0.31, 0)), detections((10, 10, 50, 50, 0.295, 0))]

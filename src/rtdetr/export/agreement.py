@@ -22,16 +22,19 @@ class Tolerance:
     """How much an exported model may differ from the float32 PyTorch model.
 
     Attributes:
-        matched: minimum share of detections that match within `iou` and `score`, 0..1.
+        matched: minimum share of detections that match within `iou` (or `pixels`) and `score`, 0..1.
         iou: minimum IoU of a matched pair.
         score: maximum score difference of a matched pair.
         ap_drop: maximum loss of AP on a dataset, 0..1.
+        pixels: a pair with a lower IoU also matches if its box sides differ by at most this many pixels. Rounding
+            moves the sides of all boxes by about the same distance, which changes the IoU of tiny boxes most.
     """
 
     matched: float
     iou: float
     score: float
     ap_drop: float
+    pixels: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def compare(
         tolerance: limits within which a pair matches.
     """
     missed = extra = 0
-    ious, differences = [np.empty(0)], [np.empty(0)]
+    ious, differences, distances = [np.empty(0)], [np.empty(0)], [np.empty(0)]
     for one, other in zip(reference, found, strict=True):
         iou = _pair_ious(one, other)
         difference = np.abs(one.scores[:, None] - other.scores[None]).astype(np.float64)
@@ -95,10 +98,12 @@ def compare(
         counts = (one.scores[rows] > threshold) | (other.scores[columns] > threshold)
         ious.append(iou[rows, columns][counts])
         differences.append(difference[rows, columns][counts])
+        distances.append(np.abs(one.boxes_xyxy[rows] - other.boxes_xyxy[columns]).max(axis=1, initial=0.0)[counts])
         missed += int((np.delete(one.scores, rows) > threshold).sum())
         extra += int((np.delete(other.scores, columns) > threshold).sum())
     all_ious, all_differences = np.concatenate(ious), np.concatenate(differences)
-    within = (all_ious >= tolerance.iou) & (all_differences <= tolerance.score)
+    close = (all_ious >= tolerance.iou) | (np.concatenate(distances) <= tolerance.pixels)
+    within = close & (all_differences <= tolerance.score)
     return Agreement(
         num_reference=len(all_ious) + missed,
         num_found=len(all_ious) + extra,

@@ -70,7 +70,7 @@ class VerifyReport:
             if self.stage_errors and not self.diverging:
                 where = "; no stage of the network differs on the first image: check preprocessing and postprocessing"
             return (
-                f"{self.agreement.matched_share:.1%} of the detections match with IoU >= {self.tolerance.iou} and "
+                f"{self.agreement.matched_share:.1%} of the detections match with IoU {_limit(self.tolerance)} and "
                 f"scores within {self.tolerance.score}, expected at least {self.tolerance.matched:.0%}{where}"
                 f"{f'. {self._weakness}' if self.is_weak else ''}"
             )
@@ -121,7 +121,7 @@ class VerifyReport:
             judged = allowed.matched > 0  # INT8 is judged by AP
             table.add_row("matched", f"{found.matched_share:.2%}", f">= {allowed.matched:.0%}" if judged else "")
             table.add_row("missed, extra", f"{found.missed}, {found.extra}", "")
-            table.add_row("IoU of pairs, lowest", f"{found.lowest_iou:.5f}", f">= {allowed.iou}" if judged else "")
+            table.add_row("IoU of pairs, lowest", f"{found.lowest_iou:.5f}", _limit(allowed) if judged else "")
             table.add_row("IoU of pairs, mean", f"{found.mean_iou:.5f}", "")
             table.add_row(
                 "score difference, largest",
@@ -149,3 +149,8 @@ class VerifyReport:
         """Return plain values for `json.dump`."""
         shares = {"matched_share": self.agreement.matched_share, "ap_drop": self.ap_drop}
         return {**asdict(self), **shares, "passed": self.passed, "reason": self.reason, "note": self.note}
+
+
+def _limit(tolerance: Tolerance) -> str:
+    """Describe the smallest IoU of a matched pair."""
+    return f">= {tolerance.iou}" + (f" or {tolerance.pixels} px off" if tolerance.pixels else "")
