@@ -52,6 +52,7 @@ ALLOWED = {
     "export": LEVEL_0 | LEVEL_1 | {"models", "weights", "data", "evaluation", "runtimes"},
 }
 ALLOWED["api"] = set(ALLOWED)
+ALLOWED["comparison"] = LEVEL_0 | LEVEL_1 | {"recipes", "reports", "runtimes", "api"}
 ALLOWED["cli"] = set(ALLOWED)
 # `import rtdetr` runs __init__ first, and that imports only `_version` and `errors` on its own account
 ALLOWED["__init__"] = set(ALLOWED) - {"cli"}

@@ -17,10 +17,10 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "src" / "rtdetr"
 IMAGE = REPOSITORY / "docs" / "images" / "rooms.svg"
-ENTRY = ("api", "__init__", "__main__")  # user entry points, drawn with the command line
+ENTRY = ("api", "comparison", "__init__", "__main__")  # user entry points, drawn with the command line
 FILES = "single files"
 ROOMS = {  # short description of each room
-    "cli": "command line, rtdetr.train",
+    "cli": "command line, train, compare",
     "hf": "Hugging Face classes",
     "export": "files for other runtimes",
     "benchmark": "measured speed",

@@ -13,6 +13,7 @@ from rtdetr.errors import require_extra
 
 if TYPE_CHECKING:  # for editors and type checkers; a test keeps it equal to the tables below
     from rtdetr import boxes as boxes
+    from rtdetr import comparison as comparison
     from rtdetr import config as config
     from rtdetr import data as data
     from rtdetr import evaluation as evaluation
@@ -34,6 +35,7 @@ if TYPE_CHECKING:  # for editors and type checkers; a test keeps it equal to the
     from rtdetr.categories import VOC20 as VOC20
     from rtdetr.categories import Categories as Categories
     from rtdetr.categories import Category as Category
+    from rtdetr.comparison import compare as compare
     from rtdetr.config import ModelConfig as ModelConfig
     from rtdetr.config import Recipe as Recipe
     from rtdetr.detections import Detections as Detections
@@ -43,7 +45,19 @@ if TYPE_CHECKING:  # for editors and type checkers; a test keeps it equal to the
     from rtdetr.zoo import list_models as list_models
 
 _MODULES = (
-    *("boxes", "config", "data", "evaluation", "export", "images", "losses", "models", "preprocessing", "recipes"),
+    *(
+        "boxes",
+        "comparison",
+        "config",
+        "data",
+        "evaluation",
+        "export",
+        "images",
+        "losses",
+        "models",
+        "preprocessing",
+        "recipes",
+    ),
     *("reports", "runtimes", "structures", "training", "weights", "zoo"),
 )
 _HOMES = {  # public name -> module that defines it
@@ -53,6 +67,7 @@ _HOMES = {  # public name -> module that defines it
     "VOC20": "categories",
     "Categories": "categories",
     "Category": "categories",
+    "compare": "comparison",
     "ModelConfig": "config",
     "Recipe": "config",
     "Detections": "detections",

@@ -10,7 +10,7 @@ from rtdetr import zoo
 from rtdetr.categories import COCO80
 from rtdetr.config import ModelConfig, Recipe
 from rtdetr.errors import ConfigError
-from rtdetr.recipes.named_recipes import deim, finetune, named_recipe
+from rtdetr.recipes.named_recipes import deim, finetune, named_recipe, shorten_warmups
 from rtdetr.recipes.resolve import DataSummary, configure
 from rtdetr.recipes.written import read_written
 from tests.training.small import settings_of
@@ -77,6 +77,28 @@ def test_deim_for_any_model():
         assert deim(f"rtdetrv2_{size}") == zoo.recipe(f"deim_rtdetrv2_{size.split('_120e')[0]}")
     assert deim("test-tiny").train_size_hw == (64, 64)
     assert deim("mine", ModelConfig()).grouping == "modules"
+
+
+def test_deim_fits_short_runs_and_long_ones_are_as_published():
+    short = chosen({"model": "rtdetrv2_r18vd", "recipe": "deim"}, num_images=200).recipe  # 120 epochs of 12 steps
+    assert (short.warmup_iterations, short.ema_decay, short.ema_warmup) == (72, 1 - 1 / 72, 14)
+    published = zoo.recipe("deim_rtdetrv2_r18vd")
+    assert short.replace(warmup_iterations=2000, ema_decay=0.9999, ema_warmup=2000) == published
+    for model in ("rtdetrv2_r18vd", "deim_rtdetrv2_r18vd"):
+        assert chosen({"model": model, "recipe": "deim"}, num_images=118_287).recipe == published
+    for exact in ("deim_rtdetrv2_r18vd", "published"):  # by these names, whatever the data
+        assert chosen({"model": "deim_rtdetrv2_r18vd", "recipe": exact}, num_images=50).recipe == published
+    asked = chosen({"model": "rtdetrv2_r18vd", "recipe": "deim", "epochs": 10, "set": {"train.ema_decay": 0.9}})
+    assert (asked.recipe.warmup_iterations, asked.recipe.ema_decay) == (31, 0.9)
+
+
+@given(num_images=st.integers(1, 10**7), batch_size=st.integers(1, 512), epochs=st.integers(1, 2000))
+def test_warmups_only_shrink(num_images, batch_size, epochs):
+    recipe = zoo.recipe("deim_rtdetrv2_r50vd").replace(epochs=epochs, batch_size=batch_size)
+    fitted = shorten_warmups(recipe, num_images=num_images)
+    steps = epochs * max(num_images // batch_size, 1)
+    assert fitted.warmup_iterations <= min(2000, steps / 20 + 0.5) and fitted.ema_decay <= recipe.ema_decay
+    assert fitted.ema_warmup <= 2000 and 0 < fitted.ema_decay < 1
 
 
 def test_a_zoo_name_is_a_recipe():

@@ -37,6 +37,7 @@ from rtdetr.errors import ConfigError, RTDETRError, is_first_report, nearest, on
 
 COMMANDS = (
     "train",
+    "compare",
     "report",
     "evaluate",
     "predict",

@@ -70,6 +70,25 @@ def deim(model: str, network: ModelConfig | None = None) -> Recipe:
     return change(recipe, {"train_size_hw": own.train_size_hw})
 
 
+def shorten_warmups(recipe: Recipe, *, num_images: int) -> Recipe:
+    """Return the recipe with warm-ups and an EMA horizon that fit its run, however short.
+
+    Published recipes count them in steps of runs on COCO. Here the warm-up takes at most 5 % of the steps, and the EMA
+    has a horizon of at most 5 % of the steps and a warm-up of at most a fifth of that. Long runs keep their values.
+
+    Args:
+        recipe: a recipe, with its final number of epochs and batch size.
+        num_images: number of images per epoch.
+    """
+    steps = recipe.epochs * max(num_images // recipe.batch_size, 1)
+    horizon = max(steps / 20, 2)
+    return recipe.replace(
+        warmup_iterations=min(recipe.warmup_iterations, round(steps / 20)),
+        ema_decay=min(recipe.ema_decay, 1 - 1 / horizon),
+        ema_warmup=min(recipe.ema_warmup, round(horizon / 5)),
+    )
+
+
 def finetune(
     base: Recipe,
     *,
@@ -90,14 +109,11 @@ def finetune(
     Args:
         base: published recipe of the model: image sizes, loss, learning rate, and the batch size it is meant for.
         num_images: number of images per epoch.
-        batch_size: images per batch. None: 16, or down to 4 so that an epoch has at least 8 batches.
+        batch_size: images per batch; None: `fitting_batch`.
         epochs: number of epochs. None: 72 for 1000 images, proportional to 1 / sqrt(images), between 12 and 200.
         from_scratch: the model starts from random weights, so the backbone trains at the full learning rate.
     """
-    if batch_size is None:
-        batch_size = 16
-        while batch_size > 4 and num_images < 8 * batch_size:
-            batch_size //= 2
+    batch_size = batch_size or fitting_batch(num_images)
     if epochs is None:
         epochs = round(min(max(72 * math.sqrt(1000 / num_images), 12), 200))
     steps = epochs * max(num_images // batch_size, 1)
@@ -127,6 +143,14 @@ def finetune(
         multiscale_stop_epoch=epochs - plain,
         tuning_from=None,
     )
+
+
+def fitting_batch(num_images: int) -> int:
+    """Return the images per batch for an epoch of `num_images`: 16, or down to 4 so that it has at least 8 batches."""
+    batch_size = 16
+    while batch_size > 4 and num_images < 8 * batch_size:
+        batch_size //= 2
+    return batch_size
 
 
 def _backbone_share(recipe: Recipe) -> float:

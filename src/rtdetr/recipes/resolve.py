@@ -23,7 +23,7 @@ from rtdetr.evaluation import CocoMetrics
 from rtdetr.fonts import given_face
 from rtdetr.images import allow_pixels
 from rtdetr.recipes.changes import change
-from rtdetr.recipes.named_recipes import AUTO, FINETUNE, PUBLISHED, finetune, named_recipe
+from rtdetr.recipes.named_recipes import AUTO, DEIM, FINETUNE, PUBLISHED, finetune, named_recipe, shorten_warmups
 from rtdetr.recipes.run_data import GivenData, open_run_data
 from rtdetr.recipes.written import Written, read_written
 from rtdetr.strict import naming
@@ -96,7 +96,7 @@ def configure(written: Written, data: DataSummary | None = None) -> TrainConfig:
     if recipe == AUTO:
         is_coco = data is not None and list(data.class_names) == COCO80.names
         recipe = name = PUBLISHED if is_coco else FINETUNE
-    depends_on_data = recipe == FINETUNE
+    is_finetune, is_deim = recipe == FINETUNE, recipe == DEIM
     if isinstance(recipe, str):
         recipe = named_recipe(recipe, values["model"], values["network"])
     with naming(written.spelled):
@@ -104,7 +104,9 @@ def configure(written: Written, data: DataSummary | None = None) -> TrainConfig:
         weights = values["weights"]
         if written.may_tune and not (weights or values["backbone_weights"]):
             weights = changed.tuning_from
-        if depends_on_data and data is not None:
+        if is_deim and data is not None:
+            changed = change(shorten_warmups(changed, num_images=data.num_images), written.changes)
+        if is_finetune and data is not None:
             changes = dict(written.changes)
             fitted = finetune(
                 recipe,
