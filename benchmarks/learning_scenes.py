@@ -43,6 +43,7 @@ _GLYPHS = {
 SYMBOLS = tuple(_GLYPHS)
 
 SPLITS = ("train", "val")
+PARAMETERS_FILE = "parameters.txt"  # family and seed of a dataset
 SIZES_WH = ((160, 128), (128, 160), (144, 144), (176, 128))
 TRAINING_PART = 0.6  # share of the width of each photo; validation uses the rest
 TYPICAL_COLOR = 0.8  # share of objects with about the hue of their class; others have a random hue
@@ -114,8 +115,18 @@ class Mask(NamedTuple):
 
 
 def make_dataset(folder: Path, family: Family, *, seed: int) -> Path:
-    """Draw a dataset in COCO format into a folder, unless it exists, and return the folder."""
+    """Draw a dataset in COCO format into a folder, unless it is there, and return the folder.
+
+    Raises:
+        FileExistsError: the folder exists and is not of this family and seed.
+    """
+    parameters = f"{family} {seed}\n"
     if folder.exists():
+        file = folder / PARAMETERS_FILE
+        if not file.is_file() or file.read_text() != parameters:
+            raise FileExistsError(
+                f"{folder} is not the dataset of this family and seed: remove it, or use another folder"
+            )
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     # rename when complete, so an unfinished dataset never has the final name
@@ -123,6 +134,7 @@ def make_dataset(folder: Path, family: Family, *, seed: int) -> Path:
         unfinished = Path(temporary) / folder.name
         for split in SPLITS:
             _draw_split(unfinished, family, split, seed)
+        (unfinished / PARAMETERS_FILE).write_text(parameters)
         unfinished.rename(folder)
     return folder
 

@@ -65,7 +65,7 @@ def test_the_seed_decides(script, tmp_path):
         files_of(script.make_dataset(tmp_path / name, family, seed=seed))
         for name, seed in (("one", 1), ("same", 1), ("other", 2))
     )
-    assert one == same and len(one) == 6
+    assert one == same and len(one) == 7
     assert all(one[name] != other[name] for name in one)
     assert one["images/train/00001.jpg"] != one["images/val/00001.jpg"]
 
@@ -100,6 +100,9 @@ def test_an_interrupted_drawing_leaves_nothing(script, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
     script.make_dataset(tmp_path / "data", family, seed=1)  # already there
     assert len(calls) == 6
+    for other in ({"seed": 2, "family": family}, {"seed": 1, "family": family._replace(rare=0.5)}):
+        with pytest.raises(FileExistsError, match="not the dataset of this family and seed"):
+            script.make_dataset(tmp_path / "data", **other)
 
 
 def test_rare_classes_are_rarer(script):

@@ -1,0 +1,158 @@
+"""Which recipe wins on which kind of data: AP of recipes on families of drawn datasets, at equal steps and equal time.
+
+    python benchmarks/learning.py --folder FOLDER [--families usual,few] [--recipes published,finetune,deim]
+        [--steps 500] [--seeds 3] [--pretrained STEPS] [--quick]
+
+`learning_scenes.py` draws the families. A small network is trained from scratch, or from weights that are trained once
+on other classes (--pretrained), in place of COCO. Learning rates are those of the recipes, times 4: they were published
+for networks of width 256, and this one has a width of 64. The runs stay in FOLDER: repeat the command to continue after
+an interruption. Prints a table and draws learning.png in FOLDER. --quick is a run of a few minutes. A recipe may be
+changed: finetune+train.mosaic=0.5+train.lr=2 is `finetune` with mosaics and twice its learning rate.
+"""
+
+import argparse
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from learn_runs import SMALL
+from learning_scenes import FAMILIES, PRETRAINING, UNSEEN, Family, make_dataset
+from peers import environment, print_table
+
+import rtdetr
+from rtdetr.comparison import Comparison, compare
+from rtdetr.plot_style import SERIES, new_figure, style_axes
+from rtdetr.recipes import resolve
+from rtdetr.recipes.changes import parse_assignments
+
+SIDE = 128  # of the square network input in pixels
+BATCH_SIZE = 8
+RATE_FACTOR = 256 / SMALL.decoder.width
+PRETRAINING_RECIPE = "deim"
+COMMON: dict[str, Any] = {
+    "model": SMALL.name,
+    "network": SMALL,
+    "batch_size": BATCH_SIZE,
+    "size_hw": (SIDE, SIDE),
+    "workers": 0,
+    "set": {"train.multiscale_sizes": []},
+}
+
+
+def variant(name: str, data: Path, *, steps: int, weights: Path | None) -> dict[str, Any]:
+    """Return the settings of a recipe, which may be changed by +NAME=VALUE; train.lr is a factor."""
+    recipe, *changes = name.split("+")
+    values = parse_assignments(changes, option="--recipes")
+    factor = float(values.pop("train.lr", "1"))
+    lr = factor * rate_of(recipe, data, steps=steps, weights=weights)
+    return {"recipe": recipe, "lr": lr, "set": values}
+
+
+def rate_of(recipe: str, data: Path, *, steps: int, weights: Path | None) -> float:
+    """Return the learning rate of a recipe for this run, times `RATE_FACTOR`."""
+    images = len(rtdetr.data.open_dataset(data, split="train"))
+    epochs = max(round(steps / max(images // BATCH_SIZE, 1)), 1)
+    settings = {**COMMON, "recipe": recipe, "epochs": epochs, "weights": weights, "output_dir": "unused"}
+    return resolve(str(data), settings).config.recipe.lr * RATE_FACTOR
+
+
+def pretrain(folder: Path, *, steps: int, device: str) -> Path:
+    """Train the network that fine-tuning starts from, unless it exists, and return its weights."""
+    data = make_dataset(folder / "data" / PRETRAINING.name, PRETRAINING, seed=0)
+    epochs = max(round(steps / (PRETRAINING.train_images // BATCH_SIZE)), 1)
+    result = rtdetr.train(
+        data,
+        output_dir=folder / f"pretrained {steps}",
+        resume="auto",
+        recipe=PRETRAINING_RECIPE,
+        lr=rate_of(PRETRAINING_RECIPE, data, steps=steps, weights=None),
+        epochs=epochs,
+        evaluate_every=0,
+        rehearsal=False,
+        device=device,
+        **COMMON,
+    )
+    return result.last_weights
+
+
+def measure(family: Family, options: argparse.Namespace, weights: Path | None) -> Comparison:
+    """Compare the recipes on one family."""
+    data = make_dataset(options.folder / "data" / family.name, family, seed=options.data_seed)
+    recipes = {name: variant(name, data, steps=options.steps, weights=weights) for name in options.recipes}
+    start = "scratch" if weights is None else f"pretrained {options.pretrained}"
+    return compare(
+        data,
+        recipes,
+        steps=options.steps,
+        seeds=options.seeds,
+        jobs=options.jobs,
+        output_dir=options.folder / f"{start}, {options.steps} steps" / family.name,
+        weights=weights,
+        device=options.device,
+        **COMMON,
+    )
+
+
+def show(results: dict[str, Comparison], recipes: list[str]) -> None:
+    """Print one row per family and recipe."""
+    rows = []
+    for family, found in results.items():
+        for name in recipes:
+            small = found.final(name, "ap_small")
+            numbers = (found.final(name), found.final(name, "ap50"), "-" if small.value < 0 else small)
+            rows.append((family, name, *map(str, (*numbers, found.at_equal_time(name))), f"{found.seconds(name):.0f}"))
+        print(f"{family}: {found.verdict()}")
+    print()
+    print_table(("family", "recipe", "AP", "AP50", "AP small", "AP at equal time", "s per run"), rows)
+
+
+def draw(results: dict[str, Comparison], recipes: list[str], path: Path) -> None:
+    """Plot the AP of each family: a bar per recipe, and a point per run."""
+    figure = new_figure(2 + 1.5 * len(results), 4)
+    axes: Any = figure.subplots()
+    width = 0.8 / len(recipes)
+    for index, name in enumerate(recipes):
+        for place, found in enumerate(results.values()):
+            x = place + (index - (len(recipes) - 1) / 2) * width
+            label = name if place == 0 else None
+            axes.bar(x, 100 * found.final(name).value, width * 0.9, color=SERIES[index % len(SERIES)], label=label)
+            aps = [100 * run[-1].ap for run in found.runs[name]]
+            axes.plot([x] * len(aps), aps, "o", color="black", markersize=3, alpha=0.6)
+    axes.set_xticks(range(len(results)), list(results))
+    axes.set_ylabel("validation AP (%)")
+    style_axes(axes, title="AP at equal steps; points are single runs", grid="y")
+    axes.legend(frameon=False, ncols=len(recipes))
+    figure.savefig(path)
+
+
+def main() -> None:
+    known = {family.name: family for family in (*FAMILIES, *UNSEEN)}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True, help="folder for datasets, runs and the plot")
+    parser.add_argument("--families", default=",".join(family.name for family in FAMILIES))
+    parser.add_argument("--recipes", default="published,finetune,deim")
+    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--data-seed", type=int, default=0, help="random seed of the datasets")
+    parser.add_argument("--pretrained", type=int, metavar="STEPS", help="start from weights trained for STEPS steps")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at the same time")
+    parser.add_argument("--quick", action="store_true", help="one family, 2 seeds, 50 steps")
+    options = parser.parse_args()
+    if options.quick:
+        options.families, options.seeds, options.steps = "usual", 2, 50
+    names = [name.strip() for name in options.families.split(",")]
+    if unknown := [name for name in names if name not in known]:
+        parser.error(f"unknown families {', '.join(unknown)}. Known: {', '.join(known)}")
+    options.recipes = [name.strip() for name in options.recipes.split(",")]
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    print(environment("cpu" if options.device == "auto" else options.device), "\n")
+    weights = pretrain(options.folder, steps=options.pretrained, device=options.device) if options.pretrained else None
+    results = {name: measure(known[name], options, weights) for name in names}
+    show(results, options.recipes)
+    draw(results, options.recipes, options.folder / "learning.png")
+
+
+if __name__ == "__main__":
+    main()
