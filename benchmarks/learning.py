@@ -109,7 +109,7 @@ def show(results: dict[str, Comparison], recipes: list[str]) -> None:
 
 def draw(results: dict[str, Comparison], recipes: list[str], path: Path) -> None:
     """Plot the AP of each family: a bar per recipe, and a point per run."""
-    figure = new_figure(2 + 1.5 * len(results), 4)
+    figure = new_figure(4 + 1.5 * len(results), 4)
     axes: Any = figure.subplots()
     width = 0.8 / len(recipes)
     for index, name in enumerate(recipes):
@@ -138,10 +138,10 @@ def main() -> None:
     parser.add_argument("--pretrained", type=int, metavar="STEPS", help="start from weights trained for STEPS steps")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at the same time")
-    parser.add_argument("--quick", action="store_true", help="one family, 2 seeds, 50 steps")
+    parser.add_argument("--quick", action="store_true", help="one family, two recipes, 2 seeds, 50 steps")
     options = parser.parse_args()
     if options.quick:
-        options.families, options.seeds, options.steps = "usual", 2, 50
+        options.families, options.recipes, options.seeds, options.steps = "usual", "published,deim", 2, 50
     names = [name.strip() for name in options.families.split(",")]
     if unknown := [name for name in names if name not in known]:
         parser.error(f"unknown families {', '.join(unknown)}. Known: {', '.join(known)}")
