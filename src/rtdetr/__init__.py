@@ -45,20 +45,8 @@ if TYPE_CHECKING:  # for editors and type checkers; a test keeps it equal to the
     from rtdetr.zoo import list_models as list_models
 
 _MODULES = (
-    *(
-        "boxes",
-        "comparison",
-        "config",
-        "data",
-        "evaluation",
-        "export",
-        "images",
-        "losses",
-        "models",
-        "preprocessing",
-        "recipes",
-    ),
-    *("reports", "runtimes", "structures", "training", "weights", "zoo"),
+    *("boxes", "comparison", "config", "data", "evaluation", "export", "images", "losses", "models", "preprocessing"),
+    *("recipes", "reports", "runtimes", "structures", "training", "weights", "zoo"),
 )
 _HOMES = {  # public name -> module that defines it
     "evaluate": "api",

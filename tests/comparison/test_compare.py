@@ -19,7 +19,7 @@ def trained(monkeypatch) -> list[dict]:
     """Replace training by writing the metrics of a finished run; return the settings of each."""
     calls: list[dict] = []
 
-    def train(data: str, settings: dict, threads: int) -> str | None:
+    def train(data: str, settings: dict, threads: int, running: list) -> str | None:
         calls.append({**settings, "threads": threads})
         folder = Path(settings["output_dir"])
         folder.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,10 @@ def test_own_settings_override_common_ones(tmp_path, trained) -> None:
         (["deim", "published"], 2, "2 is too short to compare: an epoch of this dataset has 3 steps of 4 images"),
         (["deim", "published"], 0, "steps must be an integer of at least 1"),
         ({"../a": {}, "b": {}}, 9, "cannot be the name of a folder"),
-        ({"a": {"epochs": 9}, "b": {}}, 9, "sets epochs to 9, but all runs of a comparison have 3"),
+        ({"a": {"epochs": 9}, "b": {}}, 9, "a sets epochs to 9, but a comparison sets it for all runs: remove it"),
+        ({"a": {}, "b": {"set": {"seed": "5"}}}, 9, "b sets seed to 5"),
+        ({"a": {}, "b": {"evaluate_every": 0}}, 9, "b sets evaluate_every to 0"),
+        ({"a": {}, "b": {"early_stopping": 2}}, 9, "b sets early_stopping to 2, which may end its runs early"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_before_training(tmp_path, trained, recipes, steps, words) -> None:

@@ -1,5 +1,6 @@
 """The learning benchmark runs from scratch and from weights, and continues where it was interrupted."""
 
+import importlib
 import re
 import subprocess
 import sys
@@ -8,25 +9,40 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "learning.py"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+ROW = re.compile(r"^\| few \| (\S+) \| ([\d.]+) ± ([\d.]+) \|", re.MULTILINE)
 
 
 def run(folder: Path, *options: str) -> str:
-    command = [sys.executable, SCRIPT, "--folder", folder, "--families", "few", "--steps", "6", "--seeds", "2"]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, cwd=folder, check=False)
+    command = [sys.executable, BENCHMARKS / "learning.py", "--folder", folder, "--families", "few", "--steps", "6"]
+    done = subprocess.run([*command, "--seeds", "1", *options], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
 
 @pytest.mark.slow
-def test_learning_benchmark(tmp_path):
+def test_recipes_are_compared_and_can_be_added(tmp_path):
     recipes = "published,deim+train.mosaic=0+train.lr=2"
-    first = run(tmp_path, "--recipes", recipes, "--pretrained", "187")
-    assert "4 of 4 runs to train" in first
-    rows = re.findall(r"^\| few \| (\S+) \| ([\d.]+) ± ([\d.]+) \|", first, flags=re.MULTILINE)
+    first = run(tmp_path, "--recipes", recipes)
+    assert "2 of 2 runs to train" in first
+    rows = ROW.findall(first)
     assert [row[0] for row in rows] == recipes.split(",")
     with Image.open(tmp_path / "learning.png") as image:
         assert image.width > 300
-    again = run(tmp_path, "--recipes", f"{recipes},finetune", "--pretrained", "187")
-    assert "2 of 6 runs to train" in again and "epoch 1/1  step" not in again  # the weights are there
-    assert re.findall(r"^\| few \| (\S+) \| ([\d.]+) ± ([\d.]+) \|", again, flags=re.MULTILINE)[:2] == rows
+    again = run(tmp_path, "--recipes", f"{recipes},finetune")
+    assert "1 of 3 runs to train" in again and ROW.findall(again)[:2] == rows
+
+
+@pytest.mark.slow
+def test_weights_are_trained_once(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    script = importlib.import_module("learning")
+    monkeypatch.setattr(script, "PRETRAINING", script.PRETRAINING._replace(train_images=16, val_images=1))
+    weights = script.pretrain(tmp_path, steps=2, device="cpu")
+    before = weights.stat().st_mtime_ns
+    assert script.pretrain(tmp_path, steps=2, device="cpu") == weights and weights.stat().st_mtime_ns == before
+    rates = [
+        script.variant(name, tmp_path / "data" / "pretraining", steps=2, weights=weights)["lr"]
+        for name in ("published", "published+train.lr=3", "deim")
+    ]
+    assert rates == pytest.approx([4e-4, 1.2e-3, 8e-4])  # four times the published 1e-4 and 2e-4

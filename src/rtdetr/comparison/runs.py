@@ -31,6 +31,7 @@ _log = logging.getLogger(__name__)
 SETTINGS_FILE = "comparison.json"
 LOG_FILE = "log.txt"  # what a run prints
 _EVALUATIONS = 6
+Children = list["subprocess.Popen[bytes]"]
 Recipes = Sequence[str] | Mapping[str, Mapping[str, Any]]
 
 
@@ -47,7 +48,7 @@ def compare(
     """Train with several recipes under the same budget, and compare their validation AP.
 
     All runs have the same number of steps of the same batch size, so they see equally many images. Each recipe is
-    adapted to this length as in `rtdetr.train`. The runs are evaluated about six times.
+    adapted to this length as in `rtdetr.train`. Runs of six epochs or more are evaluated at least six times.
 
     Args:
         data: folder or annotation file of a dataset with a validation split, or with `val_data`.
@@ -83,8 +84,8 @@ def compare(
         )
     epochs = round(steps / per_epoch)
     common |= {"epochs": epochs, "evaluate_every": max(epochs // _EVALUATIONS, 1), "rehearsal": False}
-    for one in contenders.values():  # finds mistakes in any of them before the first run
-        _check_budget(resolve(str(data), _settings(common, one, folder)).config, common)
+    for name, one in contenders.items():  # finds mistakes in any of them before the first run
+        _check_budget(name, resolve(str(data), {**_settings(common, one, folder), "seed": 0}).config, common, folder)
     _note_settings(folder, str(data), common, contenders)
     runs = {(name, seed): folder / name / f"seed-{seed}" for name in contenders for seed in range(seeds)}
     waiting = {key: run for key, run in runs.items() if _epochs_done(run) < epochs}
@@ -130,14 +131,22 @@ def _settings(common: Mapping[str, Any], own: Mapping[str, Any], folder: Path) -
     return merged
 
 
-def _check_budget(config: TrainConfig, common: Mapping[str, Any]) -> None:
-    """Refuse a recipe with a budget of its own."""
-    for name in ("epochs", "batch_size"):
-        if getattr(config.recipe, name) != common[name]:
-            raise ConfigError(
-                f"{config.recipe_name} sets {name} to {getattr(config.recipe, name)}, but all runs of a comparison "
-                f"have {common[name]}: remove it there"
-            )
+def _check_budget(name: str, config: TrainConfig, common: Mapping[str, Any], folder: Path) -> None:
+    """Refuse a recipe with settings that must be the same, or are set for each run."""
+    fixed = {
+        "seed": 0,
+        "output_dir": str(folder),
+        **{key: common[key] for key in ("epochs", "batch_size", "evaluate_every")},
+    }
+    for key, value in fixed.items():
+        found = getattr(config.recipe if key in ("epochs", "batch_size") else config, key)
+        if found != value:
+            raise ConfigError(f"{name} sets {key} to {found}, but a comparison sets it for all runs: remove it")
+    evaluations = -(-config.recipe.epochs // config.evaluate_every)
+    if config.early_stopping is not None and config.early_stopping < evaluations:
+        raise ConfigError(
+            f"{name} sets early_stopping to {config.early_stopping}, which may end its runs early: remove it"
+        )
 
 
 def _note_settings(folder: Path, data: str, common: Mapping[str, Any], contenders: Mapping[str, Any]) -> None:
@@ -173,9 +182,13 @@ def _train_all(
         TrainingError: a run failed.
     """
     threads = max((os.cpu_count() or 1) // jobs, 1)
+    running: Children = []
     with ThreadPoolExecutor(jobs) as pool:
         futures = {
-            pool.submit(_train, data, {**_settings(common, contenders[name], run), "seed": seed}, threads): (name, seed)
+            pool.submit(_train, data, {**_settings(common, contenders[name], run), "seed": seed}, threads, running): (
+                name,
+                seed,
+            )
             for (name, seed), run in runs.items()
         }
         try:
@@ -188,10 +201,12 @@ def _train_all(
                 _log.info("%s with seed %d: AP %.1f after %d steps", name, seed, 100 * last.ap, last.step)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for child in running:
+                child.terminate()  # it writes a checkpoint first
             raise
 
 
-def _train(data: str, settings: dict[str, Any], threads: int) -> str | None:
+def _train(data: str, settings: dict[str, Any], threads: int, running: Children) -> str | None:
     """Train one run in a process of its own, with its output in a file; return why it failed, on one line.
 
     The process does not import the caller's main module, so scripts and notebooks need no `if __name__` guard.
@@ -199,14 +214,16 @@ def _train(data: str, settings: dict[str, Any], threads: int) -> str | None:
     run = Path(settings["output_dir"])
     run.mkdir(parents=True, exist_ok=True)
     with (run / LOG_FILE).open("ab") as log:
-        child = subprocess.run(
+        child = subprocess.Popen(
             [sys.executable, "-c", f"import {__name__}; {__name__}.train_from_input()"],
-            input=pickle.dumps((data, settings)),
             env={**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)},
+            stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
-            check=False,
         )
+        running.append(child)
+        child.communicate(pickle.dumps((data, settings)))
+    running.remove(child)
     if child.returncode == 0:
         return None
     lines = [line for line in (run / LOG_FILE).read_bytes().splitlines() if line.strip()]
