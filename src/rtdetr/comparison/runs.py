@@ -79,7 +79,7 @@ def compare(
     per_epoch = max(images // common["batch_size"], 1)
     if steps < per_epoch:
         raise ConfigError(
-            f"steps (--steps): {steps} is too short to compare: an epoch of this dataset has {per_epoch} steps of "
+            f"steps (--steps): {steps} is too short to compare: an epoch of this dataset has {counted(per_epoch, 'step')} of "
             f"{counted(common['batch_size'], 'image')}. Use {per_epoch} or more"
         )
     epochs = round(steps / per_epoch)
