@@ -79,8 +79,8 @@ def compare(
     per_epoch = max(images // common["batch_size"], 1)
     if steps < per_epoch:
         raise ConfigError(
-            f"steps (--steps): {steps} is too short to compare: an epoch of this dataset has {counted(per_epoch, 'step')} of "
-            f"{counted(common['batch_size'], 'image')}. Use {per_epoch} or more"
+            f"steps (--steps): {steps} is too short to compare: an epoch of this dataset has "
+            f"{counted(per_epoch, 'step')} of {counted(common['batch_size'], 'image')}. Use {per_epoch} or more"
         )
     epochs = round(steps / per_epoch)
     common |= {"epochs": epochs, "evaluate_every": max(epochs // _EVALUATIONS, 1), "rehearsal": False}
