@@ -7,7 +7,7 @@
 on other classes (--pretrained), in place of COCO. Learning rates are those of the recipes, times 4: they were published
 for networks of width 256, and this one has a width of 64. The runs stay in FOLDER: repeat the command to continue after
 an interruption. Prints a table and draws learning.png in FOLDER. --quick is a run of a few minutes. A recipe may be
-changed: finetune+train.mosaic=0.5+train.lr=2 is `finetune` with mosaics and twice its learning rate.
+changed: finetune+train.mosaic=0.5+lr_factor=2 is `finetune` with mosaics and twice its learning rate.
 """
 
 import argparse
@@ -41,10 +41,10 @@ COMMON: dict[str, Any] = {
 
 
 def variant(name: str, data: Path, *, steps: int, weights: Path | None) -> dict[str, Any]:
-    """Return the settings of a recipe, which may be changed by +NAME=VALUE; train.lr is a factor."""
+    """Return the settings of a recipe, which may be changed by +NAME=VALUE or +lr_factor=VALUE."""
     recipe, *changes = name.split("+")
     values = parse_assignments(changes, option="--recipes")
-    factor = float(values.pop("train.lr", "1"))
+    factor = float(values.pop("lr_factor", "1"))
     lr = factor * rate_of(recipe, data, steps=steps, weights=weights)
     return {"recipe": recipe, "lr": lr, "set": values}
 
@@ -109,7 +109,7 @@ def show(results: dict[str, Comparison], recipes: list[str]) -> None:
 
 def draw(results: dict[str, Comparison], recipes: list[str], path: Path) -> None:
     """Plot the AP of each family: a bar per recipe, and a point per run."""
-    figure = new_figure(4 + 1.5 * len(results), 4)
+    figure = new_figure(5 + 1.2 * len(results), 3.5 + 0.25 * len(recipes))
     axes: Any = figure.subplots()
     width = 0.8 / len(recipes)
     for index, name in enumerate(recipes):
@@ -122,7 +122,7 @@ def draw(results: dict[str, Comparison], recipes: list[str], path: Path) -> None
     axes.set_xticks(range(len(results)), list(results))
     axes.set_ylabel("validation AP (%)")
     style_axes(axes, title="AP at equal steps; points are single runs", grid="y")
-    axes.legend(frameon=False, ncols=len(recipes))
+    figure.legend(frameon=False, loc="outside lower left")
     figure.savefig(path)
 
 

@@ -41,7 +41,7 @@ print(small_faults())
 """
 
 
-@pytest.mark.skipif(native._glibc() is None, reason="only glibc has mallopt and malloc_trim")
+@pytest.mark.skipif(native._glibc() is None, reason="mallopt and malloc_trim of glibc are tested")
 def test_memory_is_reused():
     result = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     assert result.stderr == ""

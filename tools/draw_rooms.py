@@ -20,7 +20,7 @@ IMAGE = REPOSITORY / "docs" / "images" / "rooms.svg"
 ENTRY = ("api", "comparison", "__init__", "__main__")  # user entry points, drawn with the command line
 FILES = "single files"
 ROOMS = {  # short description of each room
-    "cli": "command line, train, compare",
+    "cli": "commands, train, compare",
     "hf": "Hugging Face classes",
     "export": "files for other runtimes",
     "benchmark": "measured speed",

@@ -139,8 +139,10 @@ def test_a_comparison_trains_resumes_and_prints(tmp_path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_that_fails_says_why(tmp_path) -> None:
+def test_a_run_that_fails_says_why_and_ends_the_others(tmp_path) -> None:
     data = write_folder(tmp_path / "data")
     recipes = {"good": {"recipe": "deim"}, "bad": {"recipe": "deim", "lr": 1e30}}
+    with pytest.raises(TrainingError, match="bad with seed 0 failed"):
+        compare(data, recipes, steps=30_000, seeds=1, jobs=2, output_dir=tmp_path / "long", **TINY)  # hours
     with pytest.raises(TrainingError, match=r"bad with seed 0 failed: TrainingError: .* See .*log.txt"):
         compare(data, recipes, steps=6, seeds=1, output_dir=tmp_path / "out", **TINY)

@@ -22,7 +22,7 @@ def run(folder: Path, *options: str) -> str:
 
 @pytest.mark.slow
 def test_recipes_are_compared_and_can_be_added(tmp_path):
-    recipes = "published,deim+train.mosaic=0+train.lr=2"
+    recipes = "published,deim+train.mosaic=0+lr_factor=2"
     first = run(tmp_path, "--recipes", recipes)
     assert "2 of 2 runs to train" in first
     rows = ROW.findall(first)
@@ -43,6 +43,6 @@ def test_weights_are_trained_once(tmp_path, monkeypatch):
     assert script.pretrain(tmp_path, steps=2, device="cpu") == weights and weights.stat().st_mtime_ns == before
     rates = [
         script.variant(name, tmp_path / "data" / "pretraining", steps=2, weights=weights)["lr"]
-        for name in ("published", "published+train.lr=3", "deim")
+        for name in ("published", "published+lr_factor=3", "deim")
     ]
     assert rates == pytest.approx([4e-4, 1.2e-3, 8e-4])  # four times the published 1e-4 and 2e-4

@@ -73,7 +73,7 @@ def compare(
         val_data=val_data,
         workers=workers,
     )
-    _log.info("wrote %s", found.draw(output_dir / "comparison.png"))
     echo(f"{found.table()}\n\n{found.verdict()}", err=json_file == "-")
     if json_file:
         write_json(found.to_json(), json_file)
+    _log.info("wrote %s", found.draw(output_dir / "comparison.png"))

@@ -89,24 +89,24 @@ class Comparison(NamedTuple):
         """Return the recipes by mean AP, the best first."""
         return sorted(self.runs, key=lambda name: -self.final(name).value)
 
-    def difference(self, one: str, other: str) -> Mean:
+    def difference(self, one: str, other: str) -> tuple[float, float]:
         """Return the difference in mean AP of two recipes, and its standard error."""
         first, second = self.final(one), self.final(other)
         error = (first.spread**2 + second.spread**2) ** 0.5 / self.num_seeds**0.5
-        return Mean(first.value - second.value, error)
+        return first.value - second.value, error
 
     def verdict(self) -> str:
         """Say on one line which recipe is best, or why that is not known."""
         best, second, *_ = self.ranking()
-        found = self.difference(best, second)
-        gap = f"{100 * found.value:+.1f} AP compared with {second}"
+        ahead, error = self.difference(best, second)
+        gap = f"{100 * ahead:+.1f} AP compared with {second}"
         if self.final(best).value < _LOWEST_AP:
             return f"{counted(self.steps, 'step')} are too few to compare: no recipe reaches an AP of 1 %"
         if self.num_seeds == 1:
             return f"{best} is first ({gap}), but one seed does not show whether that is chance: use at least 3"
-        if found.value < _SURE * found.spread or found.value == 0:
-            return f"no recipe is best: {best} has {gap}, with a standard error of {100 * found.spread:.1f}"
-        return f"{best} is best: {gap}, with a standard error of {100 * found.spread:.1f}"
+        if ahead < _SURE * error or ahead == 0:
+            return f"no recipe is best: {best} has {gap}, with a standard error of {100 * error:.1f}"
+        return f"{best} is best: {gap}, with a standard error of {100 * error:.1f}"
 
     def table(self) -> str:
         """Return a table as text, the best recipe first: means over the seeds ± standard deviation, in percent."""

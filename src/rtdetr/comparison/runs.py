@@ -201,7 +201,7 @@ def _train_all(
                 _log.info("%s with seed %d: AP %.1f after %d steps", name, seed, 100 * last.ap, last.step)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            for child in running:
+            for child in running.copy():  # finished ones leave the list
                 child.terminate()  # it writes a checkpoint first
             raise
 

@@ -120,8 +120,8 @@ def finetune(
     speedup = min(max((20_000 / steps) ** 0.25, 1.0), 3.0)
     lr = base.lr * math.sqrt(batch_size / base.batch_size) * speedup
     plain = max(round(epochs / 6), 1) if epochs > 1 else 0
-    horizon = min(max(steps / 20, 2), 10_000)  # EMA horizon in steps; published: 10,000
-    return base.replace(
+    usual = Recipe()  # warm-ups and EMA as published for long runs
+    fitted = base.replace(
         epochs=epochs,
         batch_size=batch_size,
         lr=lr,
@@ -132,9 +132,9 @@ def finetune(
         flat_epochs=epochs // 2,
         no_augmentation_epochs=0,
         final_lr_factor=0.05,
-        warmup_iterations=min(round(steps / 20), 2000),
-        ema_decay=1 - 1 / horizon,
-        ema_warmup=round(horizon / 5),
+        warmup_iterations=usual.warmup_iterations,
+        ema_decay=usual.ema_decay,
+        ema_warmup=usual.ema_warmup,
         augmentation_start_epoch=0,
         augmentation_stop_epoch=epochs - plain,
         mosaic=0.0,
@@ -143,6 +143,7 @@ def finetune(
         multiscale_stop_epoch=epochs - plain,
         tuning_from=None,
     )
+    return shorten_warmups(fitted, num_images=num_images)
 
 
 def fitting_batch(num_images: int) -> int:

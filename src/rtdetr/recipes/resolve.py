@@ -96,7 +96,7 @@ def configure(written: Written, data: DataSummary | None = None) -> TrainConfig:
     if recipe == AUTO:
         is_coco = data is not None and list(data.class_names) == COCO80.names
         recipe = name = PUBLISHED if is_coco else FINETUNE
-    is_finetune, is_deim = recipe == FINETUNE, recipe == DEIM
+    asked = recipe
     if isinstance(recipe, str):
         recipe = named_recipe(recipe, values["model"], values["network"])
     with naming(written.spelled):
@@ -104,9 +104,9 @@ def configure(written: Written, data: DataSummary | None = None) -> TrainConfig:
         weights = values["weights"]
         if written.may_tune and not (weights or values["backbone_weights"]):
             weights = changed.tuning_from
-        if is_deim and data is not None:
+        if data is not None and asked == DEIM:
             changed = change(shorten_warmups(changed, num_images=data.num_images), written.changes)
-        if is_finetune and data is not None:
+        if data is not None and asked == FINETUNE:
             changes = dict(written.changes)
             fitted = finetune(
                 recipe,
