@@ -1,13 +1,15 @@
 """Which recipe wins on which kind of data: AP of recipes on families of drawn datasets, at equal steps and equal time.
 
     python benchmarks/learning.py --folder FOLDER [--families usual,few] [--recipes published,finetune,deim]
-        [--steps 500] [--seeds 3] [--pretrained STEPS] [--quick]
+        [--steps 500] [--seeds 3] [--pretrained STEPS] [--teacher STEPS] [--quick]
 
 `learning_scenes.py` draws the families. A small network is trained from scratch, or from weights that are trained once
 on other classes (--pretrained), in place of COCO. Learning rates are those of the recipes, times 4: they were published
 for networks of width 256, and this one has a width of 64. The runs stay in FOLDER: repeat the command to continue after
 an interruption. Prints a table and draws learning.png in FOLDER. --quick is a run of a few minutes. A recipe may be
-changed: finetune+train.mosaic=0.5+lr_factor=2 is `finetune` with mosaics and twice its learning rate.
+changed: finetune+train.mosaic=0.5+lr_factor=2 is `finetune` with mosaics and twice its learning rate. With --teacher,
+a network of twice the width and another number of queries is trained once on the data of each family, for STEPS steps,
+and deim+teacher is `deim` with this teacher.
 """
 
 import argparse
@@ -30,6 +32,12 @@ SIDE = 128  # of the square network input in pixels
 BATCH_SIZE = 8
 RATE_FACTOR = 256 / SMALL.decoder.width
 PRETRAINING_RECIPE = "deim"
+WIDE = SMALL.replace(  # the teacher
+    name="learn-wide",
+    backbone={"base_width": 32},
+    encoder={"width": 128, "feedforward": 256},
+    decoder={"width": 128, "feedforward": 256, "num_layers": 3, "num_queries": 80},
+)
 COMMON: dict[str, Any] = {
     "model": SMALL.name,
     "network": SMALL,
@@ -40,13 +48,17 @@ COMMON: dict[str, Any] = {
 }
 
 
-def variant(name: str, data: Path, *, steps: int, weights: Path | None) -> dict[str, Any]:
-    """Return the settings of a recipe, which may be changed by +NAME=VALUE or +lr_factor=VALUE."""
+def variant(name: str, data: Path, *, steps: int, weights: Path | None, teacher: Path | None = None) -> dict[str, Any]:
+    """Return the settings of a recipe, which may be changed by +NAME=VALUE, +lr_factor=VALUE or +teacher."""
     recipe, *changes = name.split("+")
+    settings: dict[str, Any] = {"recipe": recipe}
+    if "teacher" in changes:
+        changes.remove("teacher")
+        settings["teacher"] = str(teacher)
     values = parse_assignments(changes, option="--recipes")
     factor = float(values.pop("lr_factor", "1"))
     lr = factor * rate_of(recipe, data, steps=steps, weights=weights)
-    return {"recipe": recipe, "lr": lr, "set": values}
+    return {**settings, "lr": lr, "set": values}
 
 
 def rate_of(recipe: str, data: Path, *, steps: int, weights: Path | None) -> float:
@@ -76,10 +88,36 @@ def pretrain(folder: Path, *, steps: int, device: str) -> Path:
     return result.last_weights
 
 
+def train_teacher(folder: Path, data: Path, family: Family, *, steps: int, device: str) -> Path:
+    """Train the teacher of a family, unless it exists, and return its weights."""
+    epochs = max(round(steps / (family.train_images // BATCH_SIZE)), 1)
+    wide = {**COMMON, "model": WIDE.name, "network": WIDE}
+    factor = 256 / WIDE.decoder.width / RATE_FACTOR
+    result = rtdetr.train(
+        data,
+        output_dir=folder / f"teachers, {steps} steps" / family.name,
+        resume="auto",
+        recipe=PRETRAINING_RECIPE,
+        lr=factor * rate_of(PRETRAINING_RECIPE, data, steps=steps, weights=None),
+        epochs=epochs,
+        evaluate_every=epochs,
+        rehearsal=False,
+        device=device,
+        **wide,
+    )
+    print(f"{family.name}: the teacher has AP {100 * (result.best_ap or 0):.1f}")
+    return result.last_weights
+
+
 def measure(family: Family, options: argparse.Namespace, weights: Path | None) -> Comparison:
     """Compare the recipes on one family."""
     data = make_dataset(options.folder / "data" / family.name, family, seed=options.data_seed)
-    recipes = {name: variant(name, data, steps=options.steps, weights=weights) for name in options.recipes}
+    teacher = None
+    if options.teacher:
+        teacher = train_teacher(options.folder, data, family, steps=options.teacher, device=options.device)
+    recipes = {
+        name: variant(name, data, steps=options.steps, weights=weights, teacher=teacher) for name in options.recipes
+    }
     start = "scratch" if weights is None else f"pretrained {options.pretrained}"
     return compare(
         data,
@@ -136,12 +174,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--data-seed", type=int, default=0, help="random seed of the datasets")
     parser.add_argument("--pretrained", type=int, metavar="STEPS", help="start from weights trained for STEPS steps")
+    parser.add_argument("--teacher", type=int, metavar="STEPS", help="train a teacher for each family for STEPS steps")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at the same time")
     parser.add_argument("--quick", action="store_true", help="one family, two recipes, 2 seeds, 50 steps")
     options = parser.parse_args()
     if options.quick:
         options.families, options.recipes, options.seeds, options.steps = "usual", "published,deim", 2, 50
+    if "+teacher" in options.recipes and not options.teacher:
+        parser.error("+teacher needs --teacher STEPS")
     names = [name.strip() for name in options.families.split(",")]
     if unknown := [name for name in names if name not in known]:
         parser.error(f"unknown families {', '.join(unknown)}. Known: {', '.join(known)}")

@@ -200,6 +200,20 @@ class LossConfig(Strict):
     match_gamma: float = 2.0
 
 
+class DistillationConfig(Strict):
+    """Loss terms of a teacher and their weights; 0 omits them. Sources: `rtdetr.losses.distillation`."""
+
+    guided_weight: float = Field(default=1.0, ge=0)  # terms of the teacher's queries
+    matched_weight: float = Field(default=1.0, ge=0)  # terms of the own queries that match the teacher's detections
+    maps_weight: float = Field(default=0.0, ge=0)  # term of the encoder maps
+    classification_weight: float = Field(default=1.0, ge=0)
+    bbox_weight: float = Field(default=5.0, ge=0)
+    giou_weight: float = Field(default=2.0, ge=0)
+    gamma: float = Field(default=2.0, ge=0)  # classification: exponent of the difference that weighs a class
+    min_score: Fraction = 0.1  # detections of the teacher with lower scores are not matched
+    pseudo_score: Fraction | None = None  # lowest score of a pseudo-label; None: the teacher's best threshold by class
+
+
 class Recipe(Strict):
     """How a model is trained. Defaults are the published RT-DETRv2 values that all model sizes share."""
 
@@ -241,6 +255,7 @@ class Recipe(Strict):
     gradient_checkpointing: bool = False  # recompute activations: less memory, more time
     compile: bool = False  # use torch.compile
     loss: LossConfig = LossConfig()
+    distillation: DistillationConfig = DistillationConfig()  # used with a teacher
     tuning_from: str | None = None  # zoo name of the weights to start from
 
 
@@ -256,6 +271,7 @@ class TrainConfig(Strict):
     data_origins: dict[str, str] = Field(
         default_factory=dict
     )  # for these four settings: the argument or file that set each
+    unlabelled: str | None = None  # folder of images without annotations, which the teacher labels
     bad_boxes: Literal["error", "drop"] = "error"  # boxes with no area inside their image: stop, or drop them
     bad_images: Literal["error", "skip"] = "error"  # unreadable images: stop, or use others instead
     max_pixels: Size | None = None  # per image; None: RTDETR_MAX_PIXELS, or Pillow's limit of about 179 million
@@ -267,6 +283,7 @@ class TrainConfig(Strict):
     recipe_name: str = "published"  # origin of `recipe`: published, finetune, deim, a file, ...
     weights: str | None = None  # zoo name or file of the weights to start from; None: random weights
     labels_are_ids: bool = False  # unnamed class rows of `weights`, or of the run to resume, are category ids
+    teacher: str | None = None  # zoo name or file of a trained detector that guides the training
     backbone_weights: str | None = None  # "auto" (the model's ImageNet weights) or a file; None: random weights
     freeze: Literal["backbone", "encoder"] | Annotated[int, Field(ge=0, le=4)] | None = None  # 2: stem, 2 stages
     balance: bool = False  # draw images with rare classes more often

@@ -38,12 +38,46 @@ class DenoisingMeta(NamedTuple):
     num_queries: int
 
 
+class GuidedQueries(NamedTuple):
+    """Queries that a teacher selected, for a student that repeats them (`rtdetr.losses.distillation`).
+
+    tokens: encoder token of each query; maps of equal strides have the same tokens in every network.
+    boxes_cxcywh: its reference boxes, normalized.
+    """
+
+    tokens: Int64[Tensor, "b q"]
+    boxes_cxcywh: Float[Tensor, "b q 4"]
+
+
+class Guidance(NamedTuple):
+    """What a teacher detects in a batch.
+
+    queries: the queries that its detections come from.
+    probabilities: its class probabilities, for the classes `labels`.
+    boxes_cxcywh: its boxes, normalized.
+    labels: labels of the student that the teacher knows.
+    encoder_maps: its encoder maps, finest first.
+    """
+
+    queries: GuidedQueries
+    probabilities: Float[Tensor, "b q c"]
+    boxes_cxcywh: Float[Tensor, "b q 4"]
+    labels: Int64[Tensor, " c"]
+    encoder_maps: tuple[Float[Tensor, "b _ _ _"], ...]
+
+    @property
+    def scores(self) -> Float[Tensor, "b q"]:
+        """The highest class probability of each query."""
+        return self.probabilities.amax(-1)
+
+
 class RTDETROutput(NamedTuple):
     """Output of a forward pass.
 
     logits (b, q, k) and boxes_cxcywh (b, q, 4) are from layer `eval_idx` in eval mode and from the last layer in train
     mode. The rest is set in train mode only: `auxiliary` from layers 0..n-2, `encoder` from the selected proposals,
-    `denoising` from all n layers for the denoising queries, described by `denoising_meta`.
+    `denoising` from all n layers for the denoising queries, described by `denoising_meta`. With queries of a teacher,
+    `guided` has the proposals and the outputs of all n layers for them, and `encoder_maps` the maps, finest first.
     """
 
     logits: Float[Tensor, "b q k"]
@@ -53,6 +87,8 @@ class RTDETROutput(NamedTuple):
     denoising: tuple[LayerOutput, ...] = ()
     denoising_meta: DenoisingMeta | None = None
     class_agnostic_encoder: bool = False
+    guided: tuple[LayerOutput, ...] = ()
+    encoder_maps: tuple[Float[Tensor, "b _ _ _"], ...] = ()
 
 
 @dataclass

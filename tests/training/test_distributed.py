@@ -16,12 +16,14 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 
 from rtdetr.api import train
 from rtdetr.errors import LOG_RECORDS_VARIABLE, ConfigError
+from rtdetr.models import build_model
 from rtdetr.recipes import resolve
 from rtdetr.recipes.schedule import set_learning_rate
 from rtdetr.runtimes.torch_detector import TorchDetector
 from rtdetr.training.distributed import Processes, join, launch, wrap
 from rtdetr.training.setup import prepare
 from rtdetr.training.step import train_step
+from rtdetr.weights import save_weights
 from tests.training.small import accuracies, config_of, losses, write_folder
 
 NUM_STEPS = 6
@@ -33,11 +35,14 @@ def data(tmp_path_factory) -> Path:
     return write_folder(tmp_path_factory.mktemp("data"))
 
 
-def six_steps(data: Path, folder: Path, *, accumulate: int = 1) -> tuple[list[float], dict[str, Tensor]]:
+def six_steps(
+    data: Path, folder: Path, *, accumulate: int = 1, teacher: Path | None = None
+) -> tuple[list[float], dict[str, Tensor]]:
     """Losses and weights of six steps in float64 without denoising and with batch norms in eval mode."""
     folder.mkdir(exist_ok=True)
     recipe = {"warmup_iterations": 2, "lr": 1e-3, "accumulate": accumulate, "sync_batch_norm": False}
-    config, datasets = resolve(str(data), {**SETTINGS, "output_dir": folder, "evaluate_every": 0, "recipe": recipe})
+    settings = {**SETTINGS, "output_dir": folder, "evaluate_every": 0, "recipe": recipe, "teacher": teacher}
+    config, datasets = resolve(str(data), settings)
     with join("cpu") as processes:
         job = prepare(
             config,
@@ -47,6 +52,8 @@ def six_steps(data: Path, folder: Path, *, accumulate: int = 1) -> tuple[list[fl
         )
         model = job.state.model.double()
         job.state.ema.module.double()
+        if job.teacher is not None:
+            job.teacher.model.double()
         model.decoder.config = model.decoder.config.replace(num_denoising=0)  # its noise follows the local batch
         model.decoder.denoising_class_embed.requires_grad_(False)
         job = dataclasses.replace(job, network=wrap(model, processes, job.device))
@@ -130,6 +137,23 @@ def test_two_processes_give_the_losses_and_weights_of_one(data, one_process, tmp
         )
         assert worst < 1e-6
     assert expected_losses[-1] < expected_losses[0]
+
+
+def test_a_teacher_guides_two_processes_and_parts_of_a_batch_as_it_guides_one(data, one_process, tmp_path):
+    names = resolve(str(data), {**SETTINGS, "output_dir": tmp_path}).datasets["train"].categories
+    teacher = save_weights(build_model("test-tiny", num_classes=len(names)), tmp_path / "t.pth", categories=names)
+    code = (
+        "import sys, os, torch; from pathlib import Path; from tests.training.test_distributed import six_steps\n"
+        "result = six_steps(Path(sys.argv[1]), Path(sys.argv[2]), teacher=sys.argv[3])\n"
+        "torch.save(result, Path(sys.argv[2]) / f'{os.environ[\"RANK\"]}.pt')"
+    )
+    two_processes(code, data, tmp_path / "two", teacher)
+    whole_losses, whole = six_steps(data, tmp_path / "one", teacher=teacher)
+    parts_losses, parts = six_steps(data, tmp_path / "parts", accumulate=2, teacher=teacher)
+    halves_losses, halves = torch.load(tmp_path / "two/1.pt")
+    assert halves_losses == pytest.approx(whole_losses, abs=1e-6) and distance(halves, whole) < 1e-6
+    assert parts_losses == pytest.approx(whole_losses, abs=1e-9) and distance(parts, whole) < 1e-8
+    assert whole_losses[0] > one_process[0][0] + 0.01
 
 
 def write_evaluated_statistics(data: Path, folder: Path) -> None:

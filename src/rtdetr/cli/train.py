@@ -45,6 +45,10 @@ def train(
     backbone_weights: Annotated[
         str | None, typer.Option(help="ImageNet weights of the backbone: auto, file, or none.")
     ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(help="Trained detector that guides the training: model name, file, or none."),
+    ] = None,
     recipe: Annotated[
         str | None,
         typer.Option(
@@ -87,6 +91,9 @@ def train(
         Path | None, typer.Option(help="Folder of the images. Default: where the dataset usually has them.")
     ] = None,
     val_images: Annotated[Path | None, typer.Option(help="Folder of the images of --val-data.")] = None,
+    unlabelled: Annotated[
+        Path | None, typer.Option(help="Folder of images without annotations, which the teacher labels.")
+    ] = None,
     bad_boxes: Annotated[
         str | None,
         typer.Option(help="Boxes without area inside their image. error (default): stop. drop: ignore them."),

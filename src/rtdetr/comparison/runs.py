@@ -74,7 +74,7 @@ def compare(
     jobs = whole_number(jobs, "jobs", error=ConfigError)
     folder = with_home(output_dir)
     first = resolve(str(data), _settings(settings, next(iter(contenders.values())), folder))
-    images = DataSummary.of(first.datasets["train"], balance=first.config.balance).num_images
+    images = DataSummary.of(first.datasets, balance=first.config.balance).num_images
     common: dict[str, Any] = {**settings, "batch_size": settings.get("batch_size") or fitting_batch(images)}
     per_epoch = max(images // common["batch_size"], 1)
     if steps < per_epoch:

@@ -44,6 +44,20 @@ class Annotations(NamedTuple):
     implied: tuple[str, ...] = ()  # names in `categories` that are not in the files, but come from a known class list
     inputs_known: bool = True  # False if `Found.inputs` lacks files that these depend on, so they must not be cached
 
+    def first(self, count: int) -> "Annotations":
+        """Return the first images only."""
+        rows = int(self.starts[count])
+        return self._replace(
+            image_ids=self.image_ids[:count],
+            file_names=self.file_names[:count],
+            sizes_wh=self.sizes_wh[:count],
+            starts=self.starts[: count + 1],
+            boxes_xywh=self.boxes_xywh[:rows],
+            labels=self.labels[:rows],
+            areas=self.areas[:rows],
+            iscrowd=self.iscrowd[:rows],
+        )
+
 
 class OnBad(NamedTuple):
     """What to do with invalid boxes and unreadable images, chosen by the user."""

@@ -32,7 +32,7 @@ from rtdetr.data.batches import SHARED_MEMORY, Batch, BatchBuilder, BatchKey, Ba
 from rtdetr.data.dataset import DetectionDataset
 from rtdetr.data.mosaic import NUM_TILES, mixup
 from rtdetr.data.pipelines import Pipeline, check_pipeline
-from rtdetr.data.sampling import repeat_factors
+from rtdetr.data.sampling import epoch_factors
 from rtdetr.data.schedule import largest_size_hw, plan
 from rtdetr.errors import ConfigError, RTDETRError, TrainingError
 from rtdetr.structures import Target
@@ -67,6 +67,7 @@ class TrainLoader:
         num_channels: int = 3,
         transforms: Pipeline | None = None,
         balance: bool = False,
+        num_unlabelled: int = 0,
     ) -> None:
         """Set up a loader with `recipe.batch_size` images per batch.
 
@@ -85,6 +86,7 @@ class TrainLoader:
                 in torchvision. Replaces the augmentation of samples (colors, zoom-out, crop, flip, mosaic) from the
                 recipe's augmentation_start_epoch to its augmentation_stop_epoch; other epochs are not augmented.
             balance: whether to sample images with rare classes more often; see `sampling.repeat_factors`.
+            num_unlabelled: how many of the images, at the end, have pseudo-labels; see `sampling.epoch_factors`.
 
         Raises:
             ConfigError: the batch cannot be split evenly, or the transforms cannot be used.
@@ -96,13 +98,14 @@ class TrainLoader:
         if transforms is not None:
             check_pipeline(transforms)
         self._dataset, self._recipe = dataset, recipe
+        labelled = dataset.annotations.first(len(dataset) - num_unlabelled)
         self._sampler = BatchSampler(
             len(dataset),
             recipe.batch_size,
             seed=seed,
             rank=rank,
             world_size=world_size,
-            factors=repeat_factors(dataset.annotations) if balance else None,
+            factors=epoch_factors(labelled, balance=balance, num_unlabelled=num_unlabelled),
         )
         self._builder = BatchBuilder(dataset, recipe, seed=seed, num_channels=num_channels, pipeline=transforms)
         self._device = torch.device(device)

@@ -30,6 +30,23 @@ def repeat_factors(annotations: Annotations) -> np.ndarray:
     return factors
 
 
+def epoch_factors(annotations: Annotations, *, balance: bool, num_unlabelled: int = 0) -> np.ndarray | None:
+    """Return how often each image is used per epoch on average, float64 (n,); None if each is used once.
+
+    Args:
+        annotations: of the labelled images.
+        balance: use images with rare classes more often; see `repeat_factors`.
+        num_unlabelled: number of images with pseudo-labels that follow. They are used once per epoch, and the labelled
+            ones as often as needed to be at least half of it.
+    """
+    if not balance and not num_unlabelled:
+        return None
+    factors = repeat_factors(annotations) if balance else np.ones(len(annotations.image_ids))
+    if num_unlabelled:
+        factors = np.concatenate([factors * max(num_unlabelled / factors.sum(), 1.0), np.ones(num_unlabelled)])
+    return factors
+
+
 def epoch_order(rng: np.random.Generator, factors: np.ndarray | None, *, num_images: int) -> np.ndarray:
     """Return the indices of the images of an epoch in random order, int64.
 

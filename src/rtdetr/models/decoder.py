@@ -7,6 +7,7 @@ import copy
 import functools
 import math
 from collections import OrderedDict
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,7 +20,7 @@ from rtdetr.models.denoising import make_denoising_queries
 from rtdetr.models.layers import MLP, ConvNorm, SelfAttention, activate, finite, linears, map_to_tokens
 from rtdetr.models.positions import SizesHW, inverse_sigmoid, make_anchors
 from rtdetr.models.query_selection import select_queries, take
-from rtdetr.structures import DenoisingMeta, LayerOutput, RTDETROutput, Target, Trace
+from rtdetr.structures import DenoisingMeta, GuidedQueries, LayerOutput, RTDETROutput, Target, Trace
 
 PRIOR = 0.01  # initial probability of every class
 
@@ -67,6 +68,14 @@ class DecoderLayers(nn.Module):
         super().__init__()
         first = DecoderLayer(config, version=version)
         self.layers = nn.ModuleList(copy.deepcopy(first) if i else first for i in range(config.num_layers))
+
+
+class ScoredTokens(NamedTuple):
+    """The encoder's tokens: features, class logits before the sigmoid, and anchors as logits."""
+
+    features: Float[Tensor, "b s d"]
+    logits: Float[Tensor, "b s k"]
+    anchors: Float[Tensor, "1 s 4"]
 
 
 class RTDETRDecoder(nn.Module):
@@ -126,11 +135,20 @@ class RTDETRDecoder(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
 
     def forward(
-        self, maps: list[Tensor], targets: list[Target] | None = None, trace: Trace | None = None
+        self,
+        maps: list[Tensor],
+        targets: list[Target] | None = None,
+        trace: Trace | None = None,
+        guide: GuidedQueries | None = None,
     ) -> RTDETROutput:
-        """Detect objects in the encoder's maps; in train mode also return the auxiliary outputs for the criterion."""
+        """Detect objects in the encoder's maps; in train mode also return the auxiliary outputs for the criterion.
+
+        In train mode, the queries of a teacher are decoded apart from all others: none of them attends to the others.
+        """
         memory, sizes_hw = self._flatten(maps)
-        content, reference_logits, proposals = self._select(memory, sizes_hw, trace)
+        tokens = self._score_tokens(memory, sizes_hw, trace)
+        index = select_queries(tokens.logits.detach(), self.num_queries, self.config.query_selection)
+        content, reference_logits, proposals = self._queries_of(tokens, index)
         allowed = meta = None
         if self.training and targets is not None and self.config.num_denoising > 0:
             queries = make_denoising_queries(
@@ -144,8 +162,21 @@ class RTDETRDecoder(nn.Module):
             trace.proposals, trace.reference_logits = proposals, reference_logits[:, trace.num_denoising :]
         if not self.training:
             return RTDETROutput(*self._decode_last(content, reference_logits, memory, sizes_hw, trace))
-        layers = self._decode_all(content, reference_logits, memory, sizes_hw, allowed, trace)
-        return self._train_output(layers, proposals, meta)
+        if guide is None:
+            layers = self._decode_all(content, reference_logits, memory, sizes_hw, allowed, trace)
+            return self._train_output(layers, proposals, meta)
+        guided_content, _, guided_proposals = self._queries_of(tokens, guide.tokens)
+        guided_logits = inverse_sigmoid(guide.boxes_cxcywh.to(reference_logits.dtype))
+        layers = self._decode_all(
+            torch.cat([content, guided_content], 1),
+            torch.cat([reference_logits, guided_logits], 1),
+            memory,
+            sizes_hw,
+            _with_separate(allowed, content.shape[1], guide.tokens.shape[1], content.device),
+            trace,
+        )
+        own, guided = zip(*(_split(layer, content.shape[1]) for layer in layers), strict=True)
+        return self._train_output(list(own), proposals, meta)._replace(guided=(guided_proposals, *guided))
 
     def _flatten(self, maps: list[Tensor]) -> tuple[Float[Tensor, "b s d"], SizesHW]:
         """Project the maps to the decoder's width and concatenate their tokens, finest map first."""
@@ -173,21 +204,27 @@ class RTDETRDecoder(nn.Module):
         anchors, valid = make_anchors(sizes_hw, device, dtype if self.wide_constants else torch.float32)
         return anchors.to(dtype), valid
 
-    def _select(self, memory: Tensor, sizes_hw: SizesHW, trace: Trace | None) -> tuple[Tensor, Tensor, LayerOutput]:
-        """Select the best tokens; return their content and reference logits, detached, and the proposals."""
+    def _score_tokens(self, memory: Tensor, sizes_hw: SizesHW, trace: Trace | None) -> ScoredTokens:
+        """Return the features, class logits and anchors of all tokens."""
         wide = at_least_float32(memory.dtype)
         anchors, valid = self.anchors_at(sizes_hw, memory.device, wide)
         features = self.enc_output(memory * valid.to(memory.dtype))
         logits = self.enc_score_head(features)
         if trace is not None:
             trace.token_features, trace.token_logits, trace.anchors = features, logits, anchors
-        index = select_queries(logits.detach(), self.num_queries, self.config.query_selection)
-        features = take(features, index)
+        return ScoredTokens(features, logits, anchors)
+
+    def _queries_of(self, tokens: ScoredTokens, index: Tensor) -> tuple[Tensor, Tensor, LayerOutput]:
+        """Return the content and reference logits of queries at these tokens, detached, and their proposals."""
+        features = take(tokens.features, index)
         # only the selected tokens need a box: the head is applied per token, so the result is the same
-        box_logits = self.enc_bbox_head(features).to(wide) + take(anchors, index)
-        proposals = LayerOutput(take(logits, index), box_logits.sigmoid())
+        box_logits = self.enc_bbox_head(features).to(tokens.anchors.dtype) + take(tokens.anchors, index)
+        proposals = LayerOutput(take(tokens.logits, index), box_logits.sigmoid())
         if self.config.learned_queries:
-            content = self.tgt_embed.weight[: index.shape[1]].expand(len(memory), -1, -1).to(features.dtype)
+            learned, count = self.tgt_embed.weight, index.shape[1]
+            if count > len(learned):  # a teacher has more queries
+                learned = learned.repeat(math.ceil(count / len(learned)), 1)
+            content = learned[:count].expand(len(index), -1, -1).to(features.dtype)
         else:
             content = features.detach()
         return content, box_logits.detach(), proposals
@@ -256,6 +293,20 @@ class RTDETRDecoder(nn.Module):
             denoising_meta=meta,
             class_agnostic_encoder=self.config.query_selection == "agnostic",
         )
+
+
+def _with_separate(allowed: Tensor | None, count: int, extra: int, device: torch.device) -> Bool[Tensor, "q q"]:
+    """Extend an attention mask of `count` queries by `extra` ones that attend only to each other."""
+    extended = torch.zeros(count + extra, count + extra, dtype=torch.bool, device=device)
+    extended[:count, :count] = True if allowed is None else allowed
+    extended[count:, count:] = True
+    return extended
+
+
+def _split(layer: LayerOutput, count: int) -> tuple[LayerOutput, LayerOutput]:
+    """Return the output of the first `count` queries, and that of the others."""
+    logits, boxes = layer
+    return LayerOutput(logits[:, :count], boxes[:, :count]), LayerOutput(logits[:, count:], boxes[:, count:])
 
 
 def level_sizes(image_hw: tuple[int, int], levels: int) -> SizesHW:

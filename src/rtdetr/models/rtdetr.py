@@ -13,7 +13,7 @@ from rtdetr.models.backbone import Backbone
 from rtdetr.models.backbones import build_backbone, settled
 from rtdetr.models.decoder import RTDETRDecoder
 from rtdetr.models.hybrid_encoder import HybridEncoder
-from rtdetr.structures import LayerOutput, RTDETROutput, Target, Trace
+from rtdetr.structures import GuidedQueries, LayerOutput, RTDETROutput, Target, Trace
 from rtdetr.wording import counted
 
 
@@ -25,7 +25,8 @@ class RTDETR(nn.Module):
     image. In train mode, with targets (labels int64 (n,), boxes float (n, 4) normalized cxcywh, one dict per image), it
     also contains the outputs of the auxiliary layers, the encoder and the denoising queries. `postprocess` turns the
     output into detections. Boxes are float32 or wider, whatever the model's type. Under `torch.jit.trace` the output in
-    eval mode is a `LayerOutput` of logits and boxes; the traced network accepts any batch and image size.
+    eval mode is a `LayerOutput` of logits and boxes; the traced network accepts any batch and image size. With queries
+    of a teacher (`guide`, train mode only), it also contains the outputs for them.
 
     Parameter names and their order are those of the published checkpoints. Source: arXiv 2407.17140, arXiv 2304.08069.
 
@@ -85,7 +86,11 @@ class RTDETR(nn.Module):
         return super().train(mode)
 
     def forward(
-        self, images: Tensor, targets: list[Target] | None = None, trace: Trace | None = None
+        self,
+        images: Tensor,
+        targets: list[Target] | None = None,
+        trace: Trace | None = None,
+        guide: GuidedQueries | None = None,
     ) -> RTDETROutput | LayerOutput:
         self._check(images, targets)
         images = images.to(next(self.parameters()).dtype)
@@ -93,7 +98,10 @@ class RTDETR(nn.Module):
             images = images - self.pixel_mean
         if self.pixel_std is not None:
             images = images / self.pixel_std
-        output = self.decoder(self.encoder(self.backbone(images), trace), targets, trace)
+        maps = self.encoder(self.backbone(images), trace)
+        output = self.decoder(maps, targets, trace, guide)
+        if guide is not None:
+            output = output._replace(encoder_maps=tuple(maps))
         if torch.jit.is_tracing() and not self.training and trace is None:  # traced functions take tensors only
             return LayerOutput(output.logits, output.boxes_cxcywh)
         return output

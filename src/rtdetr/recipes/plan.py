@@ -43,6 +43,8 @@ def describe(
     val: SplitCounts | None,
     steps_per_epoch: int,
     implied: Sequence[str] = (),
+    teacher: str = "",
+    unlabelled: str = "",
     memory: str = "",
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -56,6 +58,8 @@ def describe(
         val: counts of the validation data; None: no evaluation.
         steps_per_epoch: batches per epoch.
         implied: names of classes that do not occur in the data, see `Annotations.implied`.
+        teacher: description of the teacher; empty without one.
+        unlabelled: description of the images without annotations; empty without any.
         memory: estimated memory of a step (`rtdetr.training.memory`).
         device: device that the network runs on.
         dtype: data type that it computes in.
@@ -81,6 +85,8 @@ def describe(
         "EMA": f"decay {recipe.ema_decay:.5g}, {_warmup_steps(recipe.ema_warmup)}",
         "images": _images(recipe),
         "loss": _loss(recipe),
+        "teacher": teacher,
+        "unlabelled": unlabelled,
         "compute": f"{str(dtype).removeprefix('torch.')} on {device}",
         "device memory": memory,
         "time": when,

@@ -16,15 +16,15 @@ from typing import Any, NamedTuple
 from rtdetr.categories import COCO80
 from rtdetr.config import TrainConfig
 from rtdetr.data import DetectionDataset
-from rtdetr.data.sampling import epoch_length, repeat_factors
+from rtdetr.data.sampling import epoch_factors, epoch_length
 from rtdetr.devices import choose_device
-from rtdetr.errors import one_of, require_extra
+from rtdetr.errors import ConfigError, one_of, require_extra
 from rtdetr.evaluation import CocoMetrics
 from rtdetr.fonts import given_face
 from rtdetr.images import allow_pixels
 from rtdetr.recipes.changes import change
 from rtdetr.recipes.named_recipes import AUTO, DEIM, FINETUNE, PUBLISHED, finetune, named_recipe, shorten_warmups
-from rtdetr.recipes.run_data import GivenData, open_run_data
+from rtdetr.recipes.run_data import UNLABELLED, GivenData, open_run_data
 from rtdetr.recipes.written import Written, read_written
 from rtdetr.strict import naming
 
@@ -35,7 +35,7 @@ class DataSummary(NamedTuple):
     """Properties of the training data that a recipe may depend on.
 
     Attributes:
-        num_images: number of images per epoch: all training images, more with balancing.
+        num_images: number of images per epoch: all training images, more with balancing or unlabelled images.
         class_names: class names by label.
     """
 
@@ -43,10 +43,11 @@ class DataSummary(NamedTuple):
     class_names: Sequence[str]
 
     @classmethod
-    def of(cls, data: DetectionDataset, *, balance: bool) -> "DataSummary":
-        """Summarize the training data."""
-        factors = repeat_factors(data.annotations) if balance else None
-        return cls(epoch_length(factors, num_images=len(data)), data.categories.names)
+    def of(cls, datasets: Mapping[str, DetectionDataset], *, balance: bool) -> "DataSummary":
+        """Summarize the training data of a run."""
+        train, unlabelled = datasets["train"], len(datasets.get(UNLABELLED, ()))
+        factors = epoch_factors(train.annotations, balance=balance, num_unlabelled=unlabelled)
+        return cls(epoch_length(factors, num_images=len(train)), train.categories.names)
 
 
 class RunSettings(NamedTuple):
@@ -76,7 +77,7 @@ def resolve(
     draft = configure(written)  # finds mistakes before the data is read
     check(draft)
     datasets = open_run_data(draft, GivenData.among(data, settings.get("val_data")))
-    return RunSettings(configure(written, DataSummary.of(datasets["train"], balance=draft.balance)), datasets)
+    return RunSettings(configure(written, DataSummary.of(datasets, balance=draft.balance)), datasets)
 
 
 def configure(written: Written, data: DataSummary | None = None) -> TrainConfig:
@@ -126,6 +127,10 @@ def check(config: TrainConfig) -> None:
         ConfigError, InputError, MissingDependencyError: a metric, tracker, device or font is unknown or not available.
     """
     one_of("best_metric", config.best_metric, METRICS)
+    if config.unlabelled is not None and config.teacher is None:
+        raise ConfigError(
+            "unlabelled images (--unlabelled) need a teacher that labels them: give a trained detector with --teacher"
+        )
     for name in config.loggers:
         with require_extra():
             importlib.import_module(name)

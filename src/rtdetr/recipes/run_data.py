@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 
 from rtdetr.config import TrainConfig
 from rtdetr.data import DetectionDataset, open_dataset
+from rtdetr.data.unlabelled import open_unlabelled
 from rtdetr.errors import ConfigError, DatasetError, MissingSplitError
 from rtdetr.yaml_files import YAML_SUFFIXES
 
+UNLABELLED = "unlabelled"  # name of the images without annotations among the datasets
 OPENED = "(opened in Python)"  # stored instead of a path
 OPTIONS = {"data": "DATA", "images": "--images", "val_data": "--val-data", "val_images": "--val-images"}
 """Data settings and their command-line options."""
@@ -35,7 +37,7 @@ _NO_VAL = (
 
 
 def open_run_data(config: TrainConfig, given: GivenData | None) -> dict[str, DetectionDataset]:
-    """Open the dataset "train" and, if the run evaluates, "val", with the same labels.
+    """Open the dataset "train", "val" if the run evaluates, and "unlabelled" if given, with the same labels.
 
     Raises:
         ConfigError: the run evaluates, but there is no validation data.
@@ -43,6 +45,9 @@ def open_run_data(config: TrainConfig, given: GivenData | None) -> dict[str, Det
     """
     train, val = _open_parts(config, given)
     datasets = {"train": train} if val is None else {"train": train, "val": val}
+    if config.unlabelled is not None:
+        options = {"train": train, "val": val, "on_bad_image": config.bad_images}
+        datasets[UNLABELLED] = open_unlabelled(config.unlabelled, train.categories, **options)
     for dataset in datasets.values():
         dataset.check_pixels()
     return datasets

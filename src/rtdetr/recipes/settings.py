@@ -30,10 +30,12 @@ class TrainSettings(TypedDict, total=False):
     images: PathLike | None  # folder of the training images; default: where the dataset usually has them
     val_data: PathLike | Sequence[PathLike] | None  # validation dataset; default: the val split of `data`
     val_images: PathLike | None  # folder of the validation images
+    unlabelled: PathLike | None  # folder of images without annotations, which the teacher labels, or "none"
     bad_boxes: str | None  # boxes without area inside their image: "error" or "drop"
     bad_images: str | None  # unreadable images: "error" or "skip"
     max_pixels: int | None  # image size limit in pixels; default: about 179 million
     weights: PathLike | None  # starting weights: zoo name, file or "none"; classes are matched by name
+    teacher: PathLike | None  # trained detector that guides the training: zoo name, file or "none"
     backbone_weights: PathLike | None  # "auto" (ImageNet), file or "none"; not used with `weights`
     freeze: str | int | None  # "backbone", "encoder" (includes backbone), number of stages, or "none"
     balance: bool | None  # sample images of rare classes more often
@@ -70,8 +72,15 @@ class Layer(NamedTuple):
     spelled: Mapping[str, str] = {}
 
 
-MAY_BE_NONE = ("weights", "backbone_weights", "freeze", "font")  # "none" overrides a file or a resumed run
-PATHS = ("output_dir", *OPTIONS, "weights", "backbone_weights", "font")
+MAY_BE_NONE = (
+    "weights",
+    "backbone_weights",
+    "teacher",
+    "unlabelled",
+    "freeze",
+    "font",
+)  # "none" overrides a file or a resumed run
+PATHS = ("output_dir", *OPTIONS, "weights", "backbone_weights", "teacher", "unlabelled", "font")
 _OF_RECIPE = {name: name for name in ("epochs", "batch_size", "lr", "precision")} | {"size_hw": "train_size_hw"}
 _SET_ONLY = {"network", "in_channels", "balance", "rehearsal", "channels_last", "best_metric", "early_stopping"}
 _SET_ONLY |= {"keep_last", "log_every", "config", "set"}  # settings that have no command-line option of their own

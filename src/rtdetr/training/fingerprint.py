@@ -26,6 +26,7 @@ from rtdetr.wording import are, counted, have, listed
 _PER_PIXEL = 1000  # coordinates are compared to 1/1000 pixel
 _MAX_NAMES = 5
 _CLASSES = "classes"
+TEACHER = "teacher"
 Datasets = dict[str, DetectionDataset]
 
 
@@ -120,7 +121,7 @@ def report_changes(
 
     Args:
         saved: content of the checkpoint.
-        now: `fingerprints` of the data, with the labels of the run.
+        now: `fingerprints` of the data, with the labels of the run, and as "teacher" that of a teacher.
         names: class names by label.
         say: called with each message.
     """
@@ -132,6 +133,9 @@ def report_changes(
         _report_swaps(data[_CLASSES].tolist(), now[_CLASSES].tolist(), names, say=say)
     for part, rows in now.items():
         if part == _CLASSES or part not in data or torch.equal(data[part], rows):
+            continue
+        if part == TEACHER:
+            say("resume: the weights of the teacher have changed. Continuing with the new ones")
             continue
         before, after = (Counter(map(tuple, one.tolist())) for one in (data[part], rows))
         known, present = ({name for name, _ in one} for one in (before, after))

@@ -16,10 +16,12 @@ from rtdetr.data import DetectionDataset, TrainLoader
 from rtdetr.detections import Detections, Detector
 from rtdetr.evaluation import EvaluationReport
 from rtdetr.evaluation.evaluate import detect_dataset
-from rtdetr.losses import Criterion
+from rtdetr.losses import Criterion, Distillation
 from rtdetr.models import RTDETR
 from rtdetr.training.checkpoint import TrainingState
 from rtdetr.training.distributed import Processes
+from rtdetr.training.pseudo_labels import PseudoLabel
+from rtdetr.training.teacher import Teacher
 from rtdetr.weights import metadata
 
 MakeDetector = Callable[[RTDETR, Categories, str], Detector]  # the last argument is the device
@@ -38,6 +40,9 @@ class Job:
         val_data: validation dataset, with the labels of `train_data`; None: no evaluation.
         loader: this process's share of the batches of `train_data`.
         criterion: the training objective.
+        teacher: the trained detector that guides the training; None: without.
+        pseudo_labels: labels of the images without annotations, which `train_data` contains; None: no such images.
+        distillation: loss terms of the teacher.
         make_detector: builds the detector to evaluate from the averaged model.
         state: model, EMA, optimizer, gradient scaler and progress.
         processes: the processes that share each batch.
@@ -55,6 +60,9 @@ class Job:
     val_data: DetectionDataset | None
     loader: TrainLoader
     criterion: Criterion
+    teacher: Teacher | None
+    pseudo_labels: list[PseudoLabel] | None
+    distillation: Distillation
     make_detector: MakeDetector
     state: TrainingState
     processes: Processes

@@ -2,7 +2,7 @@
 
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,23 +16,27 @@ from rtdetr.data.pipelines import Pipeline
 from rtdetr.data.schedule import plan
 from rtdetr.devices import choose_device, training_dtype
 from rtdetr.errors import ConfigError
-from rtdetr.losses import build_criterion
+from rtdetr.losses import Distillation, build_criterion
 from rtdetr.models import RTDETR, build_model
 from rtdetr.models.backbones import settled
 from rtdetr.models.recompute import recompute_activations
 from rtdetr.recipes.plan import SplitCounts, describe
+from rtdetr.recipes.run_data import UNLABELLED
 from rtdetr.reports.progress import Progress
 from rtdetr.training.checkpoint import TrainingState
 from rtdetr.training.class_rows import checkpoint_rows_are_ids, with_one_row_per_class
 from rtdetr.training.distributed import Processes, wrap
 from rtdetr.training.ema import ModelEMA
-from rtdetr.training.fingerprint import Datasets, fingerprints, report_changes, with_saved_labels
+from rtdetr.training.fingerprint import TEACHER, Datasets, fingerprints, report_changes, with_saved_labels
 from rtdetr.training.freeze import freeze
 from rtdetr.training.job import Job, MakeDetector
 from rtdetr.training.memory import estimate_memory
 from rtdetr.training.optimizer import build_optimizer
+from rtdetr.training.pseudo_labels import PseudoLabel, label, with_pseudo_labels
+from rtdetr.training.pseudo_labels import describe as describe_labels
 from rtdetr.training.resume import restore
 from rtdetr.training.starting_weights import load_starting_weights
+from rtdetr.training.teacher import Teacher, load_teacher
 from rtdetr.wording import counted, have
 
 _log = logging.getLogger(__name__)
@@ -60,9 +64,18 @@ def prepare(
     say = _log.warning if processes.is_main else lambda _: None
     if resume is not None:
         datasets = with_saved_labels(resume, datasets, say=say, labels_are_ids=config.labels_are_ids)
-    train_data = datasets["train"]
     data_marks = fingerprints(datasets)
-    model = _build_initial_model(config, train_data.categories, device=device, is_new=resume is None, dry_run=dry_run)
+    categories = datasets["train"].categories
+    model = _build_initial_model(config, categories, device=device, is_new=resume is None, dry_run=dry_run)
+    teacher = load_teacher(config, model.config, categories, device=device, dry_run=dry_run)
+    if teacher is not None:
+        data_marks[TEACHER] = teacher.fingerprint()
+    unlabelled, train_data, rows = datasets.get(UNLABELLED), datasets["train"], []
+    if unlabelled is not None:
+        if teacher is not None and not dry_run:
+            detector = make_detector(teacher.model, teacher.categories, str(device))
+            rows = label(unlabelled, teacher, config, detector, is_resumed=resume is not None, processes=processes)
+        train_data = with_pseudo_labels(train_data, unlabelled, rows)
     loader = TrainLoader(
         train_data,
         config.recipe,
@@ -74,8 +87,11 @@ def prepare(
         num_channels=model.config.in_channels,
         transforms=transforms,
         balance=config.balance,
+        num_unlabelled=len(train_data) - len(datasets["train"]),
     )
-    description = _describe(config, model, datasets, loader, device=device, dtype=dtype, processes=processes)
+    description = _describe(
+        config, model, datasets, loader, teacher, rows, device=device, dtype=dtype, processes=processes
+    )
     ema = ModelEMA(model, decay=config.recipe.ema_decay, warmup=config.recipe.ema_warmup)
     model = _network_to_train(model, config.recipe, device=device, processes=processes)
     state = TrainingState(
@@ -90,6 +106,7 @@ def prepare(
     if resume is not None:
         _restore_run(config, resume, state, datasets, data_marks, processes=processes, say=say)
     _check_agreement(processes, state.progress, train_data, data_marks)
+    criterion = build_criterion(model.config, loss=config.recipe.loss)
     if processes.is_main:
         _warn_of_mistakes(config.recipe, loader, datasets, transforms)
     return Job(
@@ -100,7 +117,10 @@ def prepare(
         train_data=train_data,
         val_data=datasets.get("val"),
         loader=loader,
-        criterion=build_criterion(model.config, loss=config.recipe.loss),
+        criterion=criterion,
+        teacher=teacher,
+        pseudo_labels=None if unlabelled is None else rows,
+        distillation=Distillation(config.recipe.distillation, matcher=criterion.matcher),
         make_detector=make_detector,
         state=state,
         processes=processes,
@@ -130,6 +150,8 @@ def _describe(
     model: RTDETR,
     datasets: Datasets,
     loader: TrainLoader,
+    teacher: Teacher | None,
+    pseudo_labels: Sequence[PseudoLabel],
     *,
     device: torch.device,
     dtype: torch.dtype,
@@ -139,6 +161,7 @@ def _describe(
     if not processes.is_main:
         return ""
     counts = {part: SplitCounts.of(dataset) for part, dataset in datasets.items()}
+    unlabelled = datasets.get(UNLABELLED)
     return describe(
         config,
         model=model,
@@ -146,6 +169,8 @@ def _describe(
         val=counts.get("val"),
         steps_per_epoch=len(loader),
         implied=datasets["train"].annotations.implied,
+        teacher="" if teacher is None else teacher.describe(datasets["train"].categories),
+        unlabelled="" if unlabelled is None else describe_labels(pseudo_labels, unlabelled),
         memory=str(estimate_memory(model, config.recipe, dtype=dtype, world_size=processes.world_size)),
         device=f"{device}" if processes.world_size == 1 else f"{device}, {counted(processes.world_size, 'process')}",
         dtype=dtype,
@@ -199,7 +224,7 @@ def _warn_of_mistakes(recipe: Recipe, loader: TrainLoader, datasets: Datasets, t
         "val": "no objects, so AP cannot be measured; best.pth will contain the weights of the last evaluation",
     }
     for part, dataset in datasets.items():
-        if dataset.annotations.iscrowd.all():
+        if part != UNLABELLED and dataset.annotations.iscrowd.all():
             _log.warning("%s has %s", dataset.annotations_file, consequences[part])
     _say_classes_without_objects(datasets["train"])
     _warn_of_short_run(recipe, len(loader))

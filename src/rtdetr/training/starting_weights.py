@@ -42,12 +42,12 @@ def load_starting_weights(config: TrainConfig, model: RTDETR, categories: Catego
             raise ConfigError(
                 f"{config.model} has no published backbone weights: give a file, or --backbone-weights none"
             )
-    if dry_run and _is_fetched(config.weights or backbone_weights):
+    if dry_run and is_fetched(config.weights or backbone_weights):
         return
     if config.weights is not None:
         loaded = read_checkpoint(config.weights, model=config.network or config.model)
         _check_hidden_settings(config.weights, loaded.stated, model.config)
-        names = _names_of_rows(loaded, categories, labels_are_ids=config.labels_are_ids)
+        names = names_of_rows(loaded, categories, labels_are_ids=config.labels_are_ids)
         report = transfer(model, loaded.state, source_names=names, target_names=categories.names)
         _log.info("loaded weights from %s: %s", loaded.path, report)
     elif backbone_weights is not None:
@@ -57,7 +57,7 @@ def load_starting_weights(config: TrainConfig, model: RTDETR, categories: Catego
         _log.info("starting from random weights; use --weights %s to start from the published ones", published)
 
 
-def _names_of_rows(loaded: LoadedWeights, categories: Categories, *, labels_are_ids: bool) -> list[str] | None:
+def names_of_rows(loaded: LoadedWeights, categories: Categories, *, labels_are_ids: bool) -> list[str] | None:
     """Class name of each row of the weights, or None if unknown. Rows that are category ids get names from the data.
 
     Starting weights may be from other data, so `labels_are_ids` is used only if the numbers of classes agree.
@@ -96,7 +96,7 @@ def _check_hidden_settings(weights: str, stated: ModelConfig | None, config: Mod
             )
 
 
-def _is_fetched(source: str | None) -> bool:
+def is_fetched(source: str | None) -> bool:
     """Whether weights are downloaded or read from the download cache."""
     if source is None or Path(source).exists():
         return False

@@ -112,8 +112,12 @@ def make_gradients(job: Job, images: Tensor, targets: list[Target]) -> dict[str,
         with no_sync(job.network, active=part + 1 < parts):
             some_images = some_images.contiguous(memory_format=job.memory_format)
             with torch.autocast(job.device.type, dtype=job.dtype, enabled=job.dtype != torch.float32):
-                output = job.network(some_images, some_targets)
+                guidance = None if job.teacher is None else job.teacher(some_images)
+                guide = {} if guidance is None else {"guide": guidance.queries}
+                output = job.network(some_images, some_targets, **guide)
             losses = job.criterion(output, some_targets, num_boxes=num_boxes)  # in float32
+            if guidance is not None:
+                losses |= job.distillation(output, guidance, num_boxes=num_boxes)
             stacked = torch.stack(list(losses.values()))
             values = job.processes.mean(stacked.detach()).tolist()  # one wait for the device
             for name, value in zip(losses, values, strict=True):

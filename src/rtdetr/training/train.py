@@ -22,6 +22,7 @@ from rtdetr.recipes.schedule import set_learning_rate
 from rtdetr.reports.run_folder import EvaluationPages, write_start
 from rtdetr.reports.run_log import RunLog, SilentLog
 from rtdetr.run_files import BEST_FILE, LAST_FILE, PLAN_FILE
+from rtdetr.training import pseudo_labels
 from rtdetr.training.checkpoint import save_best, save_last
 from rtdetr.training.distributed import join
 from rtdetr.training.fingerprint import Datasets
@@ -123,6 +124,8 @@ def _run(job: Job) -> TrainResult:
         _open_log(job) as log,
     ):
         log.say(job.description)
+        if pages is not None and job.pseudo_labels is not None:
+            pseudo_labels.save(job.folder, job.pseudo_labels)
         if pages is not None:
             write_start(
                 job.folder,
