@@ -194,8 +194,13 @@ class BatchBuilder(Dataset[Batch | RTDETRError]):
         objects, pastes = draw_pastes(objects, found, outlines, plan=epoch_plan, rng=rng)
 
         def read_pasted(reduction: int) -> np.ndarray:
-            sizes = {"size_wh": objects.size_wh, "other_size_wh": found.size_wh}
-            return paste_objects(read(reduction), pastes, **sizes, read_other=partial(self._read, other))
+            return paste_objects(
+                read(reduction),
+                pastes,
+                size_wh=objects.size_wh,
+                other_size_wh=found.size_wh,
+                read_other=partial(self._read, other),
+            )
 
         return objects, read_pasted
 

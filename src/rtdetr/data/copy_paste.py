@@ -27,12 +27,12 @@ from rtdetr.torch_resize import resize_with_torch
 MIN_VISIBLE = 0.5  # share of each object that pastes leave visible
 _MOST = 10  # objects pasted into an image
 _TRIALS = 10  # places tried per object
-_SCALES = (0.5, 2.0)  # of an object, relative to the sizes of the two images
+_LOG_SCALES = math.log(0.5), math.log(2.0)  # of an object, relative to the sizes of the two images
 _FEATHER = 0.1  # largest width of a blended border, relative to the shorter side of the object
 _MOST_OVERLAP = 0.1  # share of a pasted rectangle that may belong to another box
 _LEAST_FILLED = 0.05  # share of its box that an outline fills, otherwise they do not belong together
 _MASK_HW = (32, 32)  # resolution at which it is checked what a pasted object hides
-_GRID = (np.arange(8) + 0.5) / 8  # positions in a box, per axis, that are checked
+_GRID = (np.arange(12) + 0.5) / 12  # positions in a box, per axis, that are checked
 
 
 class Paste(NamedTuple):
@@ -156,7 +156,7 @@ def _draw_place(
     source_xyxy: tuple[int, int, int, int], size_wh: tuple[int, int], *, scale: float, rng: np.random.Generator
 ) -> Window:
     sides = source_xyxy[2] - source_xyxy[0], source_xyxy[3] - source_xyxy[1]
-    scale = scale * math.exp(rng.uniform(*map(math.log, _SCALES)))
+    scale = scale * math.exp(rng.uniform(*_LOG_SCALES))
     scale = min(scale, *(most / side for most, side in zip(size_wh, sides, strict=True)))
     width, height = (max(round(side * scale), 1) for side in sides)
     left, top = (int(rng.integers(most - side + 1)) for most, side in zip(size_wh, (width, height), strict=True))
@@ -183,9 +183,9 @@ def _points_in(boxes_xyxy: np.ndarray) -> np.ndarray:
 def _hits(points: np.ndarray, place: Window, mask: np.ndarray) -> np.ndarray:
     """Return which points are covered by a mask that is drawn at a place."""
     at = (points - place[:2]) / place[2:]
-    inside = ((at >= 0) & (at < 1)).all(axis=-1)
-    columns, rows = (np.where(inside[..., None], at, 0) * mask.shape[::-1]).astype(int).transpose(2, 0, 1)
-    return inside & mask[rows, columns]
+    inside = np.all((at >= 0) & (at < 1), axis=-1)
+    cells = (np.where(inside[..., None], at, 0) * mask.shape[::-1]).astype(int)
+    return inside & mask[cells[..., 1], cells[..., 0]]
 
 
 def _pixels_of(
@@ -206,5 +206,5 @@ def _opacity(paste: Paste, size_hw: SizeHW) -> np.ndarray:
         mask = Image.fromarray(coverage(paste.outline, paste.source_xyxy, size_hw))
         return np.asarray(mask.filter(ImageFilter.GaussianBlur(width / 2)), dtype=np.int32)
     rises = [np.minimum(np.arange(side), np.arange(side)[::-1]) for side in size_hw]  # distance to the border
-    vertical, horizontal = (((rise + 0.5) / (width + 0.5)).clip(max=1) * 255 for rise in rises)
+    vertical, horizontal = (((rise + 0.5) / max(width, 0.5)).clip(max=1) * 255 for rise in rises)
     return np.minimum.outer(vertical, horizontal).astype(np.int32)

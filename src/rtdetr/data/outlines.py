@@ -4,6 +4,7 @@ The columns of a dataset (`annotations.py`) have boxes only. `read_outlines` rea
 outline of a box by its image and its numbers; `coverage` draws it.
 """
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from rtdetr.config import SizeHW
-from rtdetr.data.coco_values import is_box, run_lengths
+from rtdetr.data.coco_values import box_of, run_lengths, to_integer
 from rtdetr.data.dataset import DetectionDataset
 from rtdetr.errors import DatasetError
 from rtdetr.text_files import read_text
@@ -76,7 +77,7 @@ def coverage(outline: Outline, part_xyxy: tuple[int, int, int, int], size_hw: Si
 
 
 def _outlines_of_file(file: Path) -> dict[tuple[Any, ...], Outline]:
-    """Return the outlines by image id and box; those of entries in a nonstandard form are omitted."""
+    """Return the outlines by image id and box."""
     text = read_text(file, what="annotation file", error=DatasetError)
     try:
         content = json.loads(text)
@@ -85,10 +86,10 @@ def _outlines_of_file(file: Path) -> dict[tuple[Any, ...], Outline]:
     rows = content.get("annotations") if isinstance(content, dict) else None
     outlines = {}
     for row in rows if isinstance(rows, list) else ():
-        if not isinstance(row, dict) or type(row.get("image_id")) is not int or not is_box(row.get("bbox")):
-            continue
-        if outline := _outline(row.get("segmentation")):
-            outlines[row["image_id"], *map(float, row["bbox"])] = outline
+        outline = _outline(row.get("segmentation")) if isinstance(row, dict) else None
+        if outline:
+            with contextlib.suppress(ValueError, TypeError):  # not a valid box or id
+                outlines[to_integer(row.get("image_id")), *map(float, box_of(row, None).xywh)] = outline
     return outlines
 
 
