@@ -244,7 +244,10 @@ class Recipe(Strict):
     flip: Fraction = 0.5  # probability of a horizontal flip, in all epochs; use 0 if direction matters, as for text
     mosaic: Fraction = 0.0  # probability that a sample is a mosaic of 4 images, without zoom-out and crop
     mixup: Fraction = 0.0  # probability that each image of a batch is blended with another one, objects included
-    mixing_stop_epoch: int | None = None  # no mosaic and mixup from this epoch on; None: until augmentation stops
+    copy_paste: Fraction = 0.0  # probability that objects of another image are pasted into an image
+    mixing_stop_epoch: int | None = None  # no mosaic, mixup, copy-paste from this epoch on; None: as augmentation
+    zoom_in: Fraction = 0.0  # probability that a sample shows a tiny object of its image 2 to 4 times as large
+    repeats: Size = 1  # times that each image of a batch is in it, augmented differently; an epoch has as many steps
     # input heights and widths to draw from for each batch; (): train_size_hw only
     multiscale_sizes: tuple[Side, ...] = (480, 512, 544, 576, 608, 640, 640, 640, 672, 704, 736, 768, 800)
     multiscale_stop_epoch: int | None = 71  # train_size_hw only from this epoch on; None: never stops

@@ -199,6 +199,48 @@ def test_repeated_images_are_augmented_differently(tmp_path):
     assert not any(torch.equal(rare[0], other) for other in rare[1:])
 
 
+@pytest.mark.parametrize(("batch_size", "repeats", "world_size"), [(4, 2, 1), (6, 3, 2), (8, 2, 2), (4, 4, 1)])
+def test_each_image_is_repeated_within_its_batch(dataset, batch_size, repeats, world_size):
+    recipe = RECIPE.replace(batch_size=batch_size, repeats=repeats)
+    samplers = [TrainLoader(dataset, recipe, rank=rank, world_size=world_size)._sampler for rank in range(world_size)]
+    for number in (0, 1):
+        seen: list[int] = []
+        for sampler in samplers:
+            sampler.epoch = number
+        for shares in zip(*samplers, strict=True):
+            images = np.concatenate([key.indices for key in shares])
+            assert len(images) == batch_size
+            assert np.unique(images, return_counts=True)[1].tolist() == [repeats] * (batch_size // repeats)
+            positions = np.concatenate([key.positions for key in shares])
+            assert sorted(positions) == list(range(shares[0].batch * batch_size, (shares[0].batch + 1) * batch_size))
+            seen += np.unique(images).tolist()
+        assert len(seen) == len(set(seen)) == 22 // batch_size * (batch_size // repeats)  # as many steps as otherwise
+
+
+def test_repeats_are_augmented_differently_and_reproducibly(dataset):
+    recipe = DENSE.replace(repeats=2)
+    loader = TrainLoader(dataset, recipe)
+    whole = epoch(loader, 1)
+    assert len(whole) == len(loader) == 5
+    assert all(len(images.unique(dim=0)) == 4 for images, _ in whole)
+    assert_same(whole[2:], epoch(loader, 1, start_batch=2))
+    assert_same(whole, epoch(TrainLoader(dataset, recipe, num_workers=1), 1))
+    share = epoch(TrainLoader(dataset, recipe.replace(mixup=0.0), rank=1, world_size=2), 1)
+    alone = epoch(TrainLoader(dataset, recipe.replace(mixup=0.0)), 1)
+    assert all(torch.equal(images[1::2], own) for (images, _), (own, _) in zip(alone, share, strict=True))
+
+
+def test_repeats_in_a_dataset_smaller_than_a_batch(tmp_path):
+    small = DetectionDataset(*write_dataset(tmp_path, many_images(3)))
+    for batch_size, repeats in ((8, 1), (8, 2), (12, 4)):
+        loader = TrainLoader(small, RECIPE.replace(batch_size=batch_size, repeats=repeats))
+        [key] = loader._sampler
+        assert loader._sampler.share_of_batch() == len(key.indices)
+        assert np.unique(key.indices, return_counts=True)[1].tolist() == [repeats] * 3
+    with pytest.raises(ConfigError, match="batch_size 4 must be a multiple of repeats, 3"):
+        TrainLoader(small, RECIPE.replace(repeats=3))
+
+
 def test_mixup_blends_pairs_and_gives_both_their_objects(dataset):
     plain = RECIPE.replace(mixup=0.0, multiscale_sizes=())
     alone, mixed = (epoch(TrainLoader(dataset, recipe)) for recipe in (plain, plain.replace(mixup=1.0)))
@@ -282,6 +324,8 @@ def test_the_largest_batch_has_the_largest_size_and_most_objects(dataset):
     assert_same(whole, list(loader))
     dense = TrainLoader(dataset, DENSE, world_size=2, rank=1).largest_batch()
     assert [len(target["labels"]) for target in dense[1]] == [8 * count for count in counts[::-1][:2]]
+    pasting = TrainLoader(dataset, RECIPE.replace(copy_paste=1.0, zoom_in=1.0, repeats=2)).largest_batch()
+    assert [len(target["labels"]) for target in pasting[1]] == [2 * count for count in counts[::-1][:4]]
     few = TrainLoader(dataset, RECIPE.replace(batch_size=30, multiscale_sizes=(32,))).largest_batch()
     assert few[0].shape == (22, 3, 64, 64)
 

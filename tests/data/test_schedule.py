@@ -50,6 +50,14 @@ def test_mixing_ends_with_the_augmentation_at_the_latest():
     assert [plan(recipe, epoch).mosaic for epoch in (0, 4, 5)] == [0.5, 0.5, 0.0]
 
 
+def test_copy_paste_ends_with_mixing_and_zoom_in_with_the_augmentation():
+    recipe = Recipe(
+        augmentation_start_epoch=1, mixing_stop_epoch=2, augmentation_stop_epoch=3, copy_paste=0.5, zoom_in=0.25
+    )
+    plans = [plan(recipe, epoch) for epoch in range(4)]
+    assert [(p.copy_paste, p.zoom_in) for p in plans] == [(0, 0), (0.5, 0.25), (0, 0.25), (0, 0)]
+
+
 def test_the_largest_size_is_found_whatever_the_epoch():
     assert largest_size_hw(Recipe()) == (800, 800)
     assert largest_size_hw(Recipe(multiscale_stop_epoch=0)) == (640, 640)

@@ -10,7 +10,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from rtdetr.data.schedule import EpochPlan
-from rtdetr.data.transforms import Objects, Window, augment, draw_view, iou_crop, zoom_out
+from rtdetr.data.transforms import Objects, Window, augment, draw_view, iou_crop, zoom_in, zoom_out
 from rtdetr.preprocessing import load_image
 
 STRONG = EpochPlan(strong=True, size_hw=(64, 64), batch_sizes_hw=((64, 64),))
@@ -245,3 +245,69 @@ def test_tiny_images_can_be_cropped(size):
         image, target = run(noise(*size), boxes((0, 0, *size)), seed=seed)
         assert image.shape == (3, 64, 64)
         assert len(target["labels"]) <= 1
+
+
+@pytest.mark.parametrize("size_hw", [(128, 128), (96, 192)])
+@pytest.mark.parametrize("side", [3, 12])
+def test_a_tiny_object_is_shown_larger_where_its_box_says(monkeypatch, size_hw, side):
+    monkeypatch.setattr("rtdetr.data.transforms.draw_steps", lambda rng, num_channels: [])  # colors stay as they are
+    plan = EpochPlan(True, size_hw, (), zoom_in=1.0)
+    pixels = np.zeros((200, 300, 3), np.uint8)
+    pixels[:, :, 2] = 80
+    zooms = []
+    for seed in range(40):
+        left, top = np.random.default_rng(seed).integers((0, 0), (301 - side, 201 - side)).tolist()
+        image = pixels.copy()
+        image[top : top + side, left : left + side, 0] = 255
+        large = (10, 10, 150, 190)  # not tiny
+        found, target = run(
+            Image.fromarray(image), boxes((left, top, left + side, top + side), large), plan=plan, seed=seed
+        )
+        assert found[2].min() > 0  # nothing outside the image is shown
+        [(cx, cy, w, h)] = (target["boxes"][target["labels"] == 0] * torch.tensor([*size_hw[::-1]] * 2)).tolist()
+        red = (found[0] > 127).numpy()
+        rows, columns = np.flatnonzero(red.any(1)), np.flatnonzero(red.any(0))
+        got = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+        np.testing.assert_allclose(got, [cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], atol=1)
+        zooms.append((w / (side * size_hw[1] / 300), h / (side * size_hw[0] / 200)))
+    assert 1.95 < np.min(zooms) < 2.3 and 3.6 < np.max(zooms) < 4.1
+
+
+def test_zoom_in_needs_a_tiny_object():
+    plan = STRONG._replace(zoom_in=1.0)
+    for size, rows in (
+        ((64, 64), []),
+        ((64, 64), [(0, 0, 9, 9)]),
+        ((2000, 64), [(0, 0, 500, 1)]),
+        ((1, 1), [(0, 0, 1, 1)]),
+    ):
+        image, one = noise(*size), boxes(*rows)
+        assert zoom_in(Objects(size, one, np.arange(len(one))), (64, 64), np.random.default_rng(0)) is None
+        assert run(image, one, plan=plan)[0].shape == (3, 64, 64)  # zoom-out and crop instead
+    large_input = zoom_in(
+        Objects((640, 640), boxes((0, 0, 40, 40)), np.array([0])), (640, 640), np.random.default_rng(0)
+    )
+    assert large_input is None  # an eighth of the sides is not tiny from 32 pixels on
+
+
+@settings(max_examples=100, deadline=None)
+@given(sample=images_with_boxes(), seed=st.integers(0, 2**32))
+def test_any_image_can_be_zoomed_in_on(sample, seed):
+    image, rows = sample
+    window = zoom_in(Objects(image.size, rows, np.arange(len(rows))), (64, 64), np.random.default_rng(seed))
+    if window is not None:
+        left, top, width, height = window
+        assert 0 <= left < left + width <= image.width and 0 <= top < top + height <= image.height
+        centers = (rows[:, :2] + rows[:, 2:]) / 2
+        assert ((centers >= (left, top)) & (centers <= (left + width, top + height))).all(1).any()
+    found, target = run(image, rows, plan=STRONG._replace(zoom_in=1.0), seed=seed)
+    assert found.shape == (3, 64, 64) and len(target["boxes"]) == len(target["labels"])
+
+
+def test_switched_off_it_draws_no_random_number():
+    image = Objects((640, 640), boxes((100, 100, 110, 110)), np.array([0]))
+    on, off = STRONG._replace(zoom_in=1e-12), STRONG
+    rngs = [np.random.default_rng(0) for _ in range(3)]
+    rngs[2].random()
+    assert draw_view(image, plan=on, rng=rngs[0]) == draw_view(image, plan=off, rng=rngs[2])
+    assert draw_view(image, plan=off, rng=rngs[1]) != draw_view(image, plan=off, rng=np.random.default_rng(1))

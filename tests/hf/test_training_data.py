@@ -93,9 +93,11 @@ def test_a_broken_image_is_named(images: DetectionDataset) -> None:
             items[1]
 
 
-def test_mixup_is_refused(images: DetectionDataset) -> None:
+def test_mixup_and_repeats_are_refused(images: DetectionDataset) -> None:
     with pytest.raises(ConfigError, match=r"recipe\.replace\(mixup=0\.0\)"):
         AugmentedDataset(images, recipe().replace(mixup=0.5))
+    with pytest.raises(ConfigError, match=r"repeats 1, got 2: .*recipe\.replace\(repeats=1\)"):
+        AugmentedDataset(images, recipe().replace(repeats=2))
 
 
 def test_collate_takes_our_items_and_those_of_an_image_processor(tmp_path: Path) -> None:

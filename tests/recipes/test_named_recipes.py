@@ -135,6 +135,15 @@ def test_changes_are_applied_after_the_recipe_is_adapted():
     assert (recipe.warmup_iterations, recipe.augmentation_stop_epoch) == (50, 8)
 
 
+def test_finetuning_uses_no_augmentation_that_is_not_asked_for():
+    on = {"mosaic": 0.5, "mixup": 0.5, "copy_paste": 0.5, "zoom_in": 0.5, "repeats": 2}
+    fitted = finetune(Recipe(**on), num_images=100)
+    assert [getattr(fitted, name) for name in on] == [0, 0, 0, 0, 1] == [getattr(Recipe(), name) for name in on]
+    asked = {"weights": "rtdetrv2_r50vd", "set": {f"train.{name}": str(value) for name, value in on.items()}}
+    recipe = chosen(asked, num_images=400).recipe
+    assert {name: getattr(recipe, name) for name in on} == on
+
+
 def test_a_variant_starts_from_what_it_is_tuned_from():
     assert settings_of("d", {"model": "rtdetrv2_r50vd_dsp", "output_dir": "o"}).weights == "rtdetrv2_r50vd"
     assert settings_of("d", {"model": "rtdetrv2_r50vd_dsp", "output_dir": "o", "weights": "none"}).weights is None

@@ -153,6 +153,9 @@ def test_other_recipes():
     assert "multi-scale 480 to 800 for 58 epochs" in text
     assert "zoom-out and crop augmentation in epochs 5 to 58; mosaic with probability 0.5 in epochs 5 to 34" in text
     assert "1 MAL + 5 L1 + 2 GIoU" in text
+    text = plan(deim("rtdetrv2_r50vd").replace(copy_paste=0.5, zoom_in=0.2, repeats=2))
+    assert "; copy-paste with probability 0.5 in epochs 5 to 34; zoom-in on tiny objects with probability 0.2" in text
+    assert "probability 0.2 in epochs 5 to 58; each image 2 times per batch; horizontal flips" in text
     text = plan(Recipe(epochs=9, schedule="steps", milestones=(6, 8)), rehearsal=False)
     assert "558 warm-up steps; multiplied by 0.1 at epochs 6, 8" in text
     late = {"milestones_after_warmup": True, "warmup_iterations": 125}  # of 62 steps an epoch

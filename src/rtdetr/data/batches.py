@@ -5,7 +5,8 @@ training process; a worker process turns each into a `Batch`.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -15,9 +16,11 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler, default_collate
 
 from rtdetr.config import Recipe, SizeHW
+from rtdetr.data.copy_paste import draw_pastes, paste_objects
 from rtdetr.data.dataset import DetectionDataset
 from rtdetr.data.image_files import BAD_IMAGES
 from rtdetr.data.mosaic import MIX_SHARES, NUM_TILES, draw_grid, mosaic
+from rtdetr.data.outlines import read_outlines
 from rtdetr.data.pipelines import Pipeline, apply_pipeline
 from rtdetr.data.sampling import epoch_length, epoch_order
 from rtdetr.data.schedule import EpochPlan, plan
@@ -66,10 +69,15 @@ class BatchSampler(Sampler[BatchKey]):
         rank: int = 0,
         world_size: int = 1,
         factors: np.ndarray | None = None,
+        repeats: int = 1,
     ) -> None:
-        """Split `batch_size` images over `world_size` processes; for `factors` see `epoch_order`."""
+        """Split `batch_size` images over `world_size` processes; for `factors` see `epoch_order`.
+
+        With `repeats`, each image of a batch is in it that many times, and an epoch of as many batches shows only that
+        fraction of the images. Source: arXiv 1902.05509 (MultiGrain), repeated augmentation.
+        """
         self._num_images, self._batch_size, self._factors = num_images, batch_size, factors
-        self._seed, self._rank, self._world_size = seed, rank, world_size
+        self._seed, self._rank, self._world_size, self._repeats = seed, rank, world_size, repeats
         self.num_batches = max(epoch_length(factors, num_images=num_images) // batch_size, 1)
         self.epoch = self.start_batch = 0
 
@@ -78,17 +86,21 @@ class BatchSampler(Sampler[BatchKey]):
 
     def __iter__(self) -> Iterator[BatchKey]:
         order = epoch_order(_generator(_ORDER, self._seed, self.epoch, 0), self._factors, num_images=self._num_images)
-        if len(order) < self._world_size:
-            order = np.resize(order, self._world_size)  # repeat images so that every process has one
+        distinct = self._batch_size // self._repeats
         for batch in range(self.start_batch, self.num_batches):
-            end = min((batch + 1) * self._batch_size, len(order))
-            positions = range(batch * self._batch_size + self._rank, end, self._world_size)
-            yield BatchKey(self.epoch, batch, order[list(positions)].tolist(), list(positions))
+            # a copy of an image is not next to it, so that mixup blends different images
+            images = np.resize(order[batch * distinct : (batch + 1) * distinct], self._size_of_batch())
+            own = range(self._rank, len(images), self._world_size)
+            yield BatchKey(self.epoch, batch, images[own].tolist(), [batch * self._batch_size + place for place in own])
 
     def share_of_batch(self) -> int:
         """Return the number of images per batch in this process."""
-        size = min(self._batch_size, max(epoch_length(self._factors, num_images=self._num_images), self._world_size))
-        return len(range(self._rank, size, self._world_size))
+        return len(range(self._rank, self._size_of_batch(), self._world_size))
+
+    def _size_of_batch(self) -> int:
+        """Return the number of images per batch: fewer in a small dataset, but each process has one."""
+        num_images = epoch_length(self._factors, num_images=self._num_images)
+        return min(self._batch_size, max(num_images * self._repeats, self._world_size))
 
 
 class BatchBuilder(Dataset[Batch | RTDETRError]):
@@ -106,6 +118,7 @@ class BatchBuilder(Dataset[Batch | RTDETRError]):
         """Read `dataset` with `num_channels` and augment it according to the recipe or a user's pipeline."""
         self._dataset, self._recipe, self._seed = dataset, recipe, seed
         self._num_channels, self._pipeline = num_channels, pipeline
+        self._outlines = read_outlines(dataset) if recipe.copy_paste else {}
         self._warned: set[str] = set()
 
     def __getitem__(self, key: BatchKey) -> Batch | RTDETRError:
@@ -160,14 +173,36 @@ class BatchBuilder(Dataset[Batch | RTDETRError]):
             epoch_plan = epoch_plan._replace(flip=0.0, mosaic=0.0)
         if rng.random() < epoch_plan.mosaic:
             indices = [index, *rng.integers(len(self._dataset), size=NUM_TILES - 1).tolist()]
-            images = [self._objects(i) for i in indices]
+            images, reads = zip(*(self._image(i, epoch_plan, rng) for i in indices), strict=True)
             grid = draw_grid(images, plan=epoch_plan, rng=rng)
-            reductions = [grid.reduction(tile, image.size_wh) for tile, image in enumerate(images)]
-            pixels = [self._read(i, reduction) for i, reduction in zip(indices, reductions, strict=True)]
+            pixels = [read(grid.reduction(tile, images[tile].size_wh)) for tile, read in enumerate(reads)]
             return mosaic(pixels, images, grid, plan=epoch_plan, rng=rng)
-        objects = self._objects(index)
+        objects, read = self._image(index, epoch_plan, rng)
         view = draw_view(objects, plan=epoch_plan, rng=rng)
-        return augment(self._read(index, view.reduction), objects, view, plan=epoch_plan, rng=rng)
+        return augment(read(view.reduction), objects, view, plan=epoch_plan, rng=rng)
+
+    def _image(
+        self, index: int, epoch_plan: EpochPlan, rng: np.random.Generator
+    ) -> tuple[Objects, Callable[[int], np.ndarray]]:
+        """Return the objects of an image, with those pasted into it, and a function that reads it at a reduction."""
+        objects, read = self._objects(index), partial(self._read, index)
+        if not epoch_plan.copy_paste or rng.random() >= epoch_plan.copy_paste:
+            return objects, read
+        others = self._images_with_objects[self._images_with_objects != index]
+        other = int(rng.choice(others)) if len(others) else index  # of a single image, its own objects
+        found, outlines = self._objects(other), [self._outlines.get(row) for row in self._rows(other)]
+        objects, pastes = draw_pastes(objects, found, outlines, plan=epoch_plan, rng=rng)
+
+        def read_pasted(reduction: int) -> np.ndarray:
+            return paste_objects(
+                read(reduction),
+                pastes,
+                size_wh=objects.size_wh,
+                other_size_wh=found.size_wh,
+                read_other=partial(self._read, other),
+            )
+
+        return objects, read_pasted
 
     def _own_sample(self, pipeline: Pipeline, index: int, size_hw: SizeHW, rng: np.random.Generator) -> Sample:
         pixels, objects, num_classes = self._read(index), self._objects(index), len(self._dataset.categories)
@@ -182,6 +217,17 @@ class BatchBuilder(Dataset[Batch | RTDETRError]):
         target = self._dataset.target(index)
         kept = ~target["iscrowd"]
         return Objects(target["size_wh"], target["boxes_xyxy"][kept], target["labels"][kept])
+
+    def _rows(self, index: int) -> list[int]:
+        """Return the rows of `_objects` in the columns of the dataset."""
+        start, end = self._dataset.annotations.starts[index : index + 2]
+        return (start + np.flatnonzero(~self._dataset.annotations.iscrowd[start:end])).tolist()
+
+    @cached_property
+    def _images_with_objects(self) -> np.ndarray:
+        """The images from which objects can be pasted, int64 (n,)."""
+        columns = self._dataset.annotations
+        return np.unique(np.searchsorted(columns.starts, np.flatnonzero(~columns.iscrowd), side="right") - 1)
 
     def _read(self, index: int, reduction: int = 1) -> np.ndarray:
         return self._dataset.load_array(index, num_channels=self._num_channels, reduction=reduction)[0]

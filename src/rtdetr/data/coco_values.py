@@ -207,22 +207,12 @@ def _are_pixels(values: Sequence[Any]) -> bool:
 
 
 def _box_of_mask(mask: dict[str, Any], size_wh: tuple[int, int] | None) -> list[int | float]:
-    """Return the box around a mask {"size": [height, width], "counts": alternating runs of 0 and 1, by column}."""
-    size, counts = mask.get("size"), mask.get("counts")
-    sides = [to_integer(side) for side in size] if isinstance(size, list) else []
-    runs = _decoded(counts) if isinstance(counts, str) else counts
-    runs = [to_integer(run) for run in runs] if isinstance(runs, list) else []
-    if len(sides) != 2 or not runs or set(map(type, [*sides, *runs])) != {int} or min(*sides, *runs, 0) < 0:
-        raise ValueError("has no 'bbox' and an invalid mask; expected {'size': [height, width], 'counts': run lengths}")
-    height, width = sides
+    (height, width), lengths = run_lengths(mask)
     if size_wh is not None and (width, height) != tuple(size_wh):
         stated = f"{size_wh[0]}x{size_wh[1]}"
         raise ValueError(
             f"has no 'bbox' and a mask of {width}x{height} pixels; expected the size of the image, {stated}"
         )
-    if sum(runs) != height * width or height * width >= LARGEST:
-        raise ValueError(f"has no 'bbox' and a mask with runs of {sum(runs)} pixels; expected {height}x{width}")
-    lengths = np.array(runs, dtype=np.int64)
     ends = np.cumsum(lengths)
     ones = np.flatnonzero(lengths[1::2]) * 2 + 1
     if not len(ones):
@@ -233,6 +223,27 @@ def _box_of_mask(mask: dict[str, Any], size_wh: tuple[int, int] | None) -> list[
     if (first // height != last // height).any():  # a run continues in the next column
         y1, y2 = 0, height - 1
     return [x1, y1, x2 - x1 + 1, y2 - y1 + 1]
+
+
+def run_lengths(mask: dict[str, Any]) -> tuple[tuple[int, int], np.ndarray]:
+    """Return the size and the runs of a mask {"size": [height, width], "counts": alternating runs of 0 and 1}.
+
+    Returns:
+        Height and width, and the lengths of the runs, int64, column by column.
+
+    Raises:
+        ValueError: the mask is not valid; the message continues after "annotation 8812 ".
+    """
+    size, counts = mask.get("size"), mask.get("counts")
+    sides = [to_integer(side) for side in size] if isinstance(size, list) else []
+    runs = _decoded(counts) if isinstance(counts, str) else counts
+    runs = [to_integer(run) for run in runs] if isinstance(runs, list) else []
+    if len(sides) != 2 or not runs or set(map(type, [*sides, *runs])) != {int} or min(*sides, *runs, 0) < 0:
+        raise ValueError("has no 'bbox' and an invalid mask; expected {'size': [height, width], 'counts': run lengths}")
+    height, width = sides
+    if sum(runs) != height * width or height * width >= LARGEST:
+        raise ValueError(f"has no 'bbox' and a mask with runs of {sum(runs)} pixels; expected {height}x{width}")
+    return (height, width), np.array(runs, dtype=np.int64)
 
 
 def _decoded(counts: str) -> list[int] | None:

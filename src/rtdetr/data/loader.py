@@ -83,18 +83,20 @@ class TrainLoader:
             num_channels: channels of the network's input: 3 for RGB, 1 for gray; any other number requires images
                 stored so.
             transforms: a torchvision v2 pipeline, an albumentations Compose, or a function of an image and a target as
-                in torchvision. Replaces the augmentation of samples (colors, zoom-out, crop, flip, mosaic) from the
-                recipe's augmentation_start_epoch to its augmentation_stop_epoch; other epochs are not augmented.
+                in torchvision. Replaces the augmentation of samples (all but mixup and multi-scale) from the recipe's
+                augmentation_start_epoch to its augmentation_stop_epoch; other epochs are not augmented.
             balance: whether to sample images with rare classes more often; see `sampling.repeat_factors`.
             num_unlabelled: how many of the images, at the end, have pseudo-labels; see `sampling.epoch_factors`.
 
         Raises:
-            ConfigError: the batch cannot be split evenly, or the transforms cannot be used.
+            ConfigError: the batch cannot be split evenly over processes or repeats, or the transforms cannot be used.
         """
         if recipe.batch_size % world_size:
             raise ConfigError(
                 f"batch_size {recipe.batch_size} must be a multiple of the number of processes, {world_size}"
             )
+        if recipe.batch_size % recipe.repeats:
+            raise ConfigError(f"batch_size {recipe.batch_size} must be a multiple of repeats, {recipe.repeats}")
         if transforms is not None:
             check_pipeline(transforms)
         self._dataset, self._recipe = dataset, recipe
@@ -106,6 +108,7 @@ class TrainLoader:
             rank=rank,
             world_size=world_size,
             factors=epoch_factors(labelled, balance=balance, num_unlabelled=num_unlabelled),
+            repeats=recipe.repeats,
         )
         self._builder = BatchBuilder(dataset, recipe, seed=seed, num_channels=num_channels, pipeline=transforms)
         self._device = torch.device(device)
@@ -142,8 +145,8 @@ class TrainLoader:
     def largest_batch(self) -> TrainBatch:
         """Return the most demanding batch of the run, to test memory: the largest size, and images with most objects.
 
-        Images are not cropped. If the recipe has mosaic or mixup, objects are repeated as often as these can multiply
-        them. The state of the loader does not change.
+        Images are not cropped. If the recipe has mosaic, mixup or copy-paste, objects are repeated as often as these
+        can multiply them. The state of the loader does not change.
 
         Raises:
             DatasetError: one of the images is missing or broken.
@@ -153,11 +156,17 @@ class TrainLoader:
         fullest = np.argsort(-np.diff(totals), kind="stable")
         chosen = np.resize(fullest, self._sampler.share_of_batch()).tolist()
         still = plan(recipe, 0)._replace(
-            strong=False, flip=0.0, mosaic=0.0, mixup=0.0, batch_sizes_hw=(largest_size_hw(recipe),)
+            strong=False,
+            flip=0.0,
+            mosaic=0.0,
+            mixup=0.0,
+            copy_paste=0.0,
+            zoom_in=0.0,
+            batch_sizes_hw=(largest_size_hw(recipe),),
         )
         batch = self._builder.build(BatchKey(0, 0, chosen, list(range(len(chosen)))), still)
         images, targets = self._finish(batch)
-        times = (NUM_TILES if recipe.mosaic else 1) * (2 if recipe.mixup else 1)
+        times = (NUM_TILES if recipe.mosaic else 1) * (2 if recipe.mixup else 1) * (2 if recipe.copy_paste else 1)
         return images, [
             Target(labels=target["labels"].repeat(times), boxes=target["boxes"].repeat(times, 1)) for target in targets
         ]

@@ -18,6 +18,8 @@ class EpochPlan(NamedTuple):
     flip: probability that a sample is mirrored.
     mosaic: probability that a sample is a mosaic of four images.
     mixup: probability that the images of a batch are blended pairwise.
+    copy_paste: probability that objects of another image are pasted into an image.
+    zoom_in: probability that a sample shows the surroundings of a tiny object, if its image has one.
     """
 
     strong: bool
@@ -26,6 +28,8 @@ class EpochPlan(NamedTuple):
     flip: float = 0.5
     mosaic: float = 0.0
     mixup: float = 0.0
+    copy_paste: float = 0.0
+    zoom_in: float = 0.0
 
 
 def plan(recipe: Recipe, epoch: int) -> EpochPlan:
@@ -45,6 +49,8 @@ def plan(recipe: Recipe, epoch: int) -> EpochPlan:
         flip=recipe.flip,
         mosaic=recipe.mosaic if mixing else 0.0,
         mixup=recipe.mixup if mixing else 0.0,
+        copy_paste=recipe.copy_paste if mixing else 0.0,
+        zoom_in=recipe.zoom_in if strong else 0.0,
     )
 
 

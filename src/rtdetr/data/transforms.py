@@ -24,6 +24,9 @@ from rtdetr.torch_resize import resize_with_torch
 _MIN_IOUS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)  # 1.0 means: do not crop
 _TRIALS = 40
 _MIN_SIDE = 0.999  # pixels of an object that is kept; 1 except for rounding
+_TINY = 32.0  # pixels of the sample: an object with less than this squared in area may be zoomed in on (COCO: "small")
+_TINY_SHARE = 1 / 8  # of each side of its image that such an object takes at most
+_ZOOMS = (2.0, 4.0)
 _REDUCED_BEYOND = 2  # a reduced image has at least twice the target size per side, so results differ by half a level
 
 
@@ -84,13 +87,18 @@ class View(NamedTuple):
 def draw_view(objects: Objects, *, plan: EpochPlan, rng: np.random.Generator) -> View:
     """Draw the part of an image that a training sample shows; `augment` creates the sample.
 
+    In place of zoom-out and crop, this may be a part around a tiny object, see `zoom_in`.
+
     Args:
         objects: size and objects of the image.
         plan: settings of the epoch.
         rng: source of all randomness; the global generators are not used.
     """
     window = Window(0, 0, *objects.size_wh)
-    if plan.strong:
+    near = zoom_in(objects, plan.size_hw, rng) if plan.zoom_in and rng.random() < plan.zoom_in else None
+    if near is not None:
+        window = near
+    elif plan.strong:
         if rng.random() < 0.5:
             window = zoom_out(objects.size_wh, rng)
         if rng.random() < 0.8:
@@ -144,6 +152,27 @@ def zoom_out(size_wh: tuple[int, int], rng: np.random.Generator) -> Window:
     width, height = (int(side * ratio) for side in size_wh)
     left, top = (int((canvas - side) * rng.random()) for canvas, side in zip((width, height), size_wh, strict=True))
     return Window(-left, -top, width, height)
+
+
+def zoom_in(objects: Objects, size_hw: SizeHW, rng: np.random.Generator) -> Window | None:
+    """Draw a part of the image that shows a tiny object 2 to 4 times as large; None if no object is tiny.
+
+    An object is tiny if its area in the sample is less than 32 x 32 pixels and its sides are at most an eighth of the
+    image's. The part has the aspect ratio of the image and contains the whole object, at a random position.
+
+    Source: arXiv 1805.09300 (SNIPER), which trains on crops in which small objects are enlarged.
+    """
+    size_wh = np.array(objects.size_wh)
+    shares = (objects.boxes_xyxy[:, 2:] - objects.boxes_xyxy[:, :2]) / size_wh
+    is_tiny = (shares.prod(axis=1) * size_hw[0] * size_hw[1] < _TINY**2) & (shares <= _TINY_SHARE).all(axis=1)
+    if not is_tiny.any():
+        return None
+    box = objects.boxes_xyxy[rng.choice(np.flatnonzero(is_tiny))]
+    sides = np.maximum((size_wh / rng.uniform(*_ZOOMS)).round().astype(int), 1)
+    lowest = np.ceil((box[2:] - sides).clip(0)).astype(int)
+    highest = np.floor(np.minimum(box[:2], size_wh - sides)).astype(int)
+    left, top = rng.integers(np.minimum(lowest, highest), highest + 1).tolist()
+    return Window(left, top, *sides.tolist())
 
 
 def iou_crop(window: Window, boxes_xyxy: np.ndarray, rng: np.random.Generator) -> Window:
@@ -223,9 +252,13 @@ def _render(part: np.ndarray, view: View, size_hw: SizeHW, *, color_rng: np.rand
 def _span(start: int, length: int, side: int, out: int) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return, along one axis, the pixel range of the image in the window and the range of the result that it fills."""
     low, high = max(start, 0), min(start + length, side)
-    first = min(round((low - start) * out / length), out - 1)
-    last = max(round((high - start) * out / length), first + 1)
-    return (low, high), (first, last)
+    return (low, high), pixel_range(low - start, high - start, length, out)
+
+
+def pixel_range(low: int, high: int, side: int, out: int) -> tuple[int, int]:
+    """Return the range `low` to `high` of a side, at least a pixel, after the side was resized to `out` pixels."""
+    first = min(round(low * out / side), out - 1)
+    return first, max(round(high * out / side), first + 1)
 
 
 def reduction_for(spans: tuple[tuple[int, int], tuple[int, int]], place_hw: SizeHW) -> int:

@@ -191,7 +191,11 @@ def _images(recipe: Recipe) -> str:
         parts.append(f"multi-scale {min(sizes)} to {max(sizes)}{until(recipe.multiscale_stop_epoch)}")
     if recipe.augmentation_stop_epoch != 0:
         parts.append(f"color, zoom-out and crop augmentation{until(recipe.augmentation_stop_epoch, start)}")
-    for name, chance in (("mosaic", recipe.mosaic), ("mixup", recipe.mixup)):
+    stop, zoom_stop = recipe.mixing_stop_epoch, recipe.augmentation_stop_epoch
+    chances = (("mosaic", recipe.mosaic, stop), ("mixup", recipe.mixup, stop), ("copy-paste", recipe.copy_paste, stop))
+    for name, chance, end in (*chances, ("zoom-in on tiny objects", recipe.zoom_in, zoom_stop)):
         if chance:
-            parts.append(f"{name} with probability {chance:g}{until(recipe.mixing_stop_epoch, start)}")
+            parts.append(f"{name} with probability {chance:g}{until(end, start)}")
+    if recipe.repeats > 1:
+        parts.append(f"each image {recipe.repeats} times per batch")
     return "; ".join([*parts, *(["horizontal flips"] if recipe.flip else [])])

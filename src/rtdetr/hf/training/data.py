@@ -65,13 +65,14 @@ class AugmentedDataset(Dataset[Item]):
             transforms: your own augmentation; see `rtdetr.data.TrainLoader`.
 
         Raises:
-            ConfigError: the recipe has mixup, which needs whole batches, or the transforms are not valid.
+            ConfigError: the recipe has mixup or repeats, which need whole batches, or the transforms are not valid.
         """
-        if recipe.mixup:
-            raise ConfigError(
-                f"expected a recipe with mixup 0, got {recipe.mixup}: mixup needs whole batches and a dataset returns "
-                "single images; use recipe.replace(mixup=0.0), or train with rtdetr.train"
-            )
+        for name, off in (("mixup", 0.0), ("repeats", 1)):
+            if (value := getattr(recipe, name)) != off:
+                raise ConfigError(
+                    f"expected a recipe with {name} {off:g}, got {value}: {name} needs whole batches and a dataset "
+                    f"returns single images; use recipe.replace({name}={off}), or train with rtdetr.train"
+                )
         if transforms is not None:
             check_pipeline(transforms)
         self.dataset, self.recipe, self.seed = dataset, recipe, seed
