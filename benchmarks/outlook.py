@@ -70,16 +70,17 @@ def pairs_of(short: Path, long: Path) -> list[Pair]:
     """Return the pairs of finished runs at the same paths below two folders, by path."""
     found = []
     for path in sorted(file.parent.relative_to(short) for file in short.rglob(METRICS_FILE)):
-        runs = read_run(short / path), read_run(long / path)
-        if runs[0] is None or runs[1] is None:
+        one, other = read_run(short / path), read_run(long / path)
+        if one is None or other is None:
             continue
-        different = [name for name in SAME if runs[0].config.get(name) != runs[1].config.get(name)]
-        if different or runs[1].num_steps <= runs[0].num_steps:
-            print(f"{path}: left out, because the runs differ in {', '.join(different) or 'no number of steps'}")
-            continue
-        factor = runs[1].num_steps / runs[0].num_steps
-        predicted = forecast(runs[0].curve, runs[0].num_steps, factor=factor)
-        found.append(Pair(str(path), *runs, predicted))
+        different = [name for name in SAME if one.config.get(name) != other.config.get(name)]
+        if different:
+            print(f"{path}: left out, because the runs differ in {', '.join(different)}")
+        elif other.num_steps <= one.num_steps:
+            print(f"{path}: left out, because {other.num_steps} steps are not more than {one.num_steps}")
+        else:
+            predicted = forecast(one.curve, one.num_steps, factor=other.num_steps / one.num_steps)
+            found.append(Pair(str(path), one, other, predicted))
     return found
 
 

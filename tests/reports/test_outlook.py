@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -98,7 +99,9 @@ RUN = RunNumbers(
 )
 
 
-def evaluation(*, worst="missed", cost=0.2, small=0.1, large=0.5, confused=30):
+def evaluation(
+    *, worst: str = "missed", cost=0.2, small: float | None = 0.1, large: float | None = 0.5, confused=30
+) -> dict[str, Any]:
     errors = dict.fromkeys(("localization", "class", "background", "missed"), 0.01) | {worst: cost}
     counts = [[50, confused, 20], [5, 90, 5], [10, 10, 0]]
     return {
@@ -106,6 +109,12 @@ def evaluation(*, worst="missed", cost=0.2, small=0.1, large=0.5, confused=30):
         "errors": {kind: {"count": 9, "ap50_cost": value} for kind, value in errors.items()},
         "confusion": {"names": ["car", "truck", "background"], "counts": counts},
     }
+
+
+SHARED = (
+    "51 of the 100 validation images are training images too, so the AP does not say how well the model detects "
+    "objects in new images. Evaluate on other images"
+)
 
 
 def first_words(**changes):
@@ -131,9 +140,7 @@ def first_words(**changes):
         ({"train_ap": 0.42, "curve": RISING}, ["More epochs would pay", "More images alone would hardly pay"]),
         ({"train_ap": 0.48, "curve": RISING}, ["More epochs would pay"]),
         ({"train_ap": 0.75, "val_ap": 0.72}, ["More epochs would hardly pay", "More images alone would hardly pay"]),
-        ({"num_shared": 51, "train_ap": 0.6}, ["51 of the 100 validation images are training images too, so the AP does "
-                                              "not say how well the model detects objects in new images. Evaluate on "
-                                              "other images"]),
+        ({"num_shared": 51, "train_ap": 0.6, "evaluation": evaluation()}, [SHARED]),
         ({"num_shared": 50}, ["More epochs would hardly pay"]),
         ({"evaluation": evaluation()}, ["More epochs would hardly pay", "Larger images may pay"]),
         ({"evaluation": evaluation(worst="localization")}, ["More epochs would hardly pay", "Larger images may pay"]),

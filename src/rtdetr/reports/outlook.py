@@ -4,11 +4,11 @@
 printed at the end of the run.
 
 More epochs: in the second half of the run, a line is fitted to the logit of AP over the logarithm of the step, so that
-AP grows as a power of the steps while it is low, and less the closer it is to 1. The gain of another run, whose learning
-rate schedule is stretched, is `EXPECTED` times what the line gains when it is extended, because curves flatten earlier.
-`INTERVAL` and the scatter of the evaluations around the line give the interval. These constants were chosen from pairs
-of runs; `benchmarks/outlook.py` compares predictions with runs that were really made longer, and benchmarks/README.md
-says on which.
+AP grows as a power of the steps while it is low, and less the closer it is to 1. A new run with more steps, whose
+learning rate schedule is stretched, gains `EXPECTED` times as much as the extended line, because curves flatten.
+`INTERVAL` and the scatter of the evaluations around the line give the interval. These constants were chosen from a few
+pairs of short runs: `benchmarks/outlook.py` compares predictions with runs that were really made longer, and
+benchmarks/README.md has the pairs.
 """
 
 import math
@@ -162,7 +162,11 @@ def outlook(numbers: RunNumbers) -> Outlook | None:
     if 2 * numbers.num_shared > numbers.num_val:
         advice = [_about_shared_images(numbers)]
     else:
-        advice = [_about_epochs(numbers, expected), _about_training_ap(numbers, is_flat=is_flat), _about_errors(numbers)]
+        advice = [
+            _about_epochs(numbers, expected),
+            _about_training_ap(numbers, is_flat=is_flat),
+            _about_errors(numbers),
+        ]
     train_ap = numbers.train_ap if numbers.train_ap is not None and numbers.train_ap >= 0 else None
     return Outlook(expected, numbers.val_ap, train_ap, tuple(one for one in advice if one is not None))
 
@@ -262,8 +266,8 @@ def _about_classes(evaluation: Mapping[str, Any], cost: float) -> Advice | None:
         return None
     return Advice(
         f"Wrong classes cost {percent(cost)} AP50, most often {names[true]!r} detected as {names[found]!r}: "
-        f"{wrong[true, found]:,} of {counted(int(counts[true].sum()), 'object')}. Check the labels of these classes, or "
-        "add images of them."
+        f"{wrong[true, found]:,} of {counted(int(counts[true].sum()), 'object')}. Check the labels of these classes, "
+        "or add images of them."
     )
 
 

@@ -1,4 +1,4 @@
-"""The outlook of a finished run: measures AP on training images, and passes the numbers of the run to `reports/outlook.py`.
+"""The outlook of a finished run: measures AP on training images, and collects the numbers for `reports/outlook.py`.
 
 Only the main process does this, after the last checkpoint, so that the other processes and the checkpoints do not
 depend on it.
@@ -99,7 +99,7 @@ def with_objects_of(dataset: DetectionDataset, indices: np.ndarray) -> Detection
 
 
 def _training_ap(job: Job, indices: np.ndarray) -> tuple[float | None, DetectionDataset]:
-    """Return AP of the best weights on some training images (None without objects), and the dataset with their objects."""
+    """Return AP of the best weights on some training images, None without objects; and the data with their objects."""
     chosen = with_objects_of(job.train_data, indices)
     model = copy.deepcopy(job.state.ema.module)
     model.load_state_dict(averaged_entries(load_pickle(job.folder / BEST_FILE)))
