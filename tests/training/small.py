@@ -51,12 +51,14 @@ def settings_of(data: Any, settings: Mapping[str, Any], **more: Any) -> TrainCon
 
 
 @contextlib.contextmanager
-def only_the_loop() -> Iterator[None]:
-    """Leave out drawing and counting memory: they take longer than these runs, and have tests of their own."""
+def only_the_loop(*, outlook: bool = False) -> Iterator[None]:
+    """Leave out drawing, counting memory and the outlook: they take longer than these runs, and have own tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(setup, "estimate_memory", lambda *_, **__: "")
         patch.setattr(loop, "write_start", lambda folder, **_: None)
         patch.setattr(loop.EvaluationPages, "write", lambda self: None)
+        if not outlook:
+            patch.setattr(loop, "write_outlook", lambda job, **_: None)
         yield
 
 

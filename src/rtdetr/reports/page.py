@@ -29,6 +29,7 @@ from rtdetr.html import (
     table,
 )
 from rtdetr.reports.metrics import read_records
+from rtdetr.reports.outlook import OUTLOOK_FILE
 from rtdetr.run_files import PLAN_FILE
 from rtdetr.wording import counted
 
@@ -55,6 +56,7 @@ def build_page(folder: Path) -> str:
     records = read_records(folder)
     epochs = [row for row in records if row["kind"] == "epoch"]
     sections = {
+        "Outlook": _outlook(read_record(folder / OUTLOOK_FILE)),
         "Learning": concatenate(figure_file(folder / "learning_curve.png", folder), _epoch_table(epochs)),
         "Accuracy": accuracy(evaluation),
         "Plots": plots(folder / IMAGES_FOLDER, folder),
@@ -72,6 +74,16 @@ def build_page(folder: Path) -> str:
     numbers = [*_numbers_of_epochs(epochs), *_numbers_of_labels(labels), *_numbers_of_steps(records)]
     title = f"{config.get('model', 'run')}: {folder.resolve().name}"
     return page(title, lead=concatenate(note(_subtitle(config, epochs)), cards(numbers)), sections=sections)
+
+
+def _outlook(values: Mapping[str, Any]) -> Html:
+    """What would raise the AP, each sentence with the command to run."""
+    parts = []
+    for advice in values.get("advice") or []:
+        parts.append(element("p", str(advice.get("text"))))
+        if advice.get("command"):
+            parts.append(element("pre", str(advice["command"])))
+    return concatenate(*parts)
 
 
 def _subtitle(config: Mapping[str, Any], epochs: Rows) -> str:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from rtdetr.categories import Categories
 from rtdetr.config import TrainConfig
 from rtdetr.data import DetectionDataset, TrainLoader
 from rtdetr.detections import Detections, Detector
-from rtdetr.evaluation import EvaluationReport
+from rtdetr.evaluation import CocoEvaluator, EvaluationReport
 from rtdetr.evaluation.evaluate import detect_dataset
 from rtdetr.losses import Criterion, Distillation
 from rtdetr.models import RTDETR
@@ -107,25 +107,30 @@ class Job:
         """
         assert self.val_data is not None
         started = time.perf_counter()
-        # without synchronized batch norm the running statistics differ per process; those of the main process are saved
-        self.processes.broadcast_tensors(self.state.ema.module.buffers())
-        detector = self.make_detector(self.state.ema.module, self.train_data.categories, str(self.device))
-
-        def predict(images: list[Any]) -> list[Detections]:
-            found = detector(images, threshold=0.0, batch_size=len(images))
-            return found if isinstance(found, list) else [found]
-
         processes = self.processes
-        evaluator = detect_dataset(
-            predict,
-            self.val_data,
-            indices=range(processes.rank, len(self.val_data), processes.world_size),
-            num_channels=detector.in_channels,
-            batch_size=max(1, self.config.recipe.batch_size // processes.world_size),
-            progress=processes.is_main,
-        )
+        # without synchronized batch norm the running statistics differ per process; those of the main process are saved
+        processes.broadcast_tensors(self.state.ema.module.buffers())
+        indices = range(processes.rank, len(self.val_data), processes.world_size)
+        evaluator = self.detect(self.state.ema.module, self.val_data, indices=indices)
         if processes.world_size > 1:
             evaluator = evaluator.gathered(processes.gather)
             if not processes.is_main:
                 return None
         return EvaluationReport.of(evaluator, seconds=time.perf_counter() - started)
+
+    def detect(self, model: RTDETR, dataset: DetectionDataset, *, indices: Sequence[int]) -> CocoEvaluator:
+        """Collect the detections of a model on some images of a dataset with the labels of `train_data`."""
+        detector = self.make_detector(model, self.train_data.categories, str(self.device))
+
+        def predict(images: list[Any]) -> list[Detections]:
+            found = detector(images, threshold=0.0, batch_size=len(images))
+            return found if isinstance(found, list) else [found]
+
+        return detect_dataset(
+            predict,
+            dataset,
+            indices=indices,
+            num_channels=detector.in_channels,
+            batch_size=max(1, self.config.recipe.batch_size // self.processes.world_size),
+            progress=self.processes.is_main,
+        )

@@ -19,7 +19,8 @@ from rtdetr.native import reuse_all_memory
 from rtdetr.random_state import random_state
 from rtdetr.recipes.plan import note_time
 from rtdetr.recipes.schedule import set_learning_rate
-from rtdetr.reports.run_folder import EvaluationPages, write_start
+from rtdetr.reports.outlook import OUTLOOK_FILE
+from rtdetr.reports.run_folder import EvaluationPages, attempt, write_start
 from rtdetr.reports.run_log import RunLog, SilentLog
 from rtdetr.run_files import BEST_FILE, LAST_FILE, PLAN_FILE
 from rtdetr.training import pseudo_labels
@@ -27,6 +28,7 @@ from rtdetr.training.checkpoint import save_best, save_last
 from rtdetr.training.distributed import join
 from rtdetr.training.fingerprint import Datasets
 from rtdetr.training.job import Job, MakeDetector
+from rtdetr.training.outlook import write_outlook
 from rtdetr.training.rehearsal import rehearse
 from rtdetr.training.run_lock import lock_run_folder, one_run_per_process
 from rtdetr.training.setup import prepare
@@ -140,7 +142,11 @@ def _run(job: Job) -> TrainResult:
             log.say(measured.text)
             if pages is not None:
                 note_time(job.folder / PLAN_FILE, job.description, measured.text)
+        if pages is not None and progress.epoch < epochs:
+            (job.folder / OUTLOOK_FILE).unlink(missing_ok=True)  # of an earlier, shorter part of a resumed run
         signal = _train_epochs(job, log=log, stop=stop, pages=pages)
+        if pages is not None and signal is None and not (job.folder / OUTLOOK_FILE).exists():
+            attempt("the outlook", lambda: write_outlook(job, say=log.say))
     best_weights = None if progress.best_epoch is None else job.folder / BEST_FILE
     return TrainResult(
         job.folder,
