@@ -114,7 +114,10 @@ def chosen(settings, names=("cat",), num_images=1000):
 
 def test_which_recipe_is_taken():
     weights = {"weights": "rtdetrv2_r50vd"}
-    assert chosen({}).recipe_name == "published"
+    assert chosen({}).recipe_name == chosen({"backbone_weights": "auto"}).recipe_name == "deim"
+    assert chosen({}, COCO80.names, num_images=9).recipe == zoo.recipe("rtdetrv2_r18vd")
+    assert chosen({"recipe": "published"}).recipe == zoo.recipe("rtdetrv2_r18vd")
+    assert chosen({"model": "rtdetrv2_r50vd_dsp", "weights": "none"}).recipe_name == "deim"
     assert chosen(weights).recipe_name == "finetune"
     assert chosen(weights, COCO80.names).recipe == zoo.recipe("rtdetrv2_r50vd")
     assert chosen({**weights, "recipe": "published"}).recipe == zoo.recipe("rtdetrv2_r50vd")

@@ -16,7 +16,7 @@ from rtdetr.weights import save_huggingface, save_weights
 from tests.training.small import TINY, settings_of, write_folder
 
 
-def test_defaults_are_the_published_recipe(tmp_path, monkeypatch):
+def test_defaults_of_a_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = settings_of("data", {})
     assert config == TrainConfig(
@@ -24,7 +24,8 @@ def test_defaults_are_the_published_recipe(tmp_path, monkeypatch):
         model="rtdetrv2_r18vd",
         data_origins={"data": "DATA"},
         output_dir="runs/rtdetrv2_r18vd",
-        recipe=zoo.recipe("rtdetrv2_r18vd"),
+        recipe=zoo.recipe("deim_rtdetrv2_r18vd"),
+        recipe_name="deim",
         weights=None,
         backbone_weights=None,
     )
@@ -135,11 +136,12 @@ def test_weights_determine_the_settings_of_their_network(tmp_path):
         train(write_folder(tmp_path / "data"), **given)
     for setting in re.findall(r"model\.pixel_mean=\S+(?=,)", str(e.value)):
         with pytest.raises(ConfigError, match="was trained with pixel_std"):  # the advice works, and the next is due
-            train(tmp_path / "data", **given, set=dict([setting.split("=")]))
+            train(tmp_path / "data", **{**given, "set": dict([setting.split("=")])})
 
 
 def test_an_edited_config_file_is_reported_on_resume(tmp_path, caplog):
-    saved = settings_of(tmp_path, {"model": "test-tiny", "output_dir": tmp_path}).model_dump(mode="json")
+    settings = {"model": "test-tiny", "output_dir": tmp_path, "recipe": "published"}
+    saved = settings_of(tmp_path, settings).model_dump(mode="json")
     for content in (saved, {**saved, "seed": 3, "recipe": {**saved["recipe"], "epochs": 9}}, [], {"x": 1}):
         (tmp_path / "config.json").write_text(json.dumps(content))
         assert settings_of(None, {}, resume=tmp_path / "last.pth", saved=saved).seed == 0
@@ -167,9 +169,8 @@ def test_untrained_models_start_from_random_weights(tmp_path, monkeypatch):
 def test_a_resumed_run_keeps_its_settings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("data").mkdir()
-    first = settings_of(
-        "data", {"model": "test-tiny", "seed": 7, "output_dir": "old", "recipe": {"lr": 0.5}, "epochs": 9}
-    )
+    settings = {"model": "test-tiny", "seed": 7, "output_dir": "old", "recipe": "published", "lr": 0.5, "epochs": 9}
+    first = settings_of("data", settings)
     saved = first.model_dump(mode="json")
     again = settings_of(None, {}, resume=Path("moved/last.pth"), saved=saved)
     assert again == first.replace(output_dir="moved")

@@ -20,7 +20,7 @@ from rtdetr.training import train as loop
 from tests.coco_files import many_images, write_dataset
 
 TINY: dict[str, Any] = {"model": "test-tiny", "batch_size": 4, "precision": "float32", "device": "cpu", "workers": 0}
-TINY |= {"log_every": 1, "recipe": {"warmup_iterations": 2, "lr": 1e-3}}
+TINY |= {"log_every": 1, "recipe": "published", "set": {"train.warmup_iterations": 2, "train.lr": 1e-3}}
 STEPS = 3  # an epoch of `run_tiny` on `write_folder`
 
 

@@ -27,7 +27,15 @@ from rtdetr.weights import save_weights
 from tests.training.small import accuracies, config_of, losses, write_folder
 
 NUM_STEPS = 6
-SETTINGS = {"model": "test-tiny", "epochs": 20, "batch_size": 4, "precision": "float32", "device": "cpu", "workers": 0}
+SETTINGS = {
+    "model": "test-tiny",
+    "recipe": "published",
+    "epochs": 20,
+    "batch_size": 4,
+    "precision": "float32",
+    "device": "cpu",
+    "workers": 0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +49,8 @@ def six_steps(
     """Losses and weights of six steps in float64 without denoising and with batch norms in eval mode."""
     folder.mkdir(exist_ok=True)
     recipe = {"warmup_iterations": 2, "lr": 1e-3, "accumulate": accumulate, "sync_batch_norm": False}
-    settings = {**SETTINGS, "output_dir": folder, "evaluate_every": 0, "recipe": recipe, "teacher": teacher}
+    changes = {f"train.{name}": value for name, value in recipe.items()}
+    settings = {**SETTINGS, "output_dir": folder, "evaluate_every": 0, "set": changes, "teacher": teacher}
     config, datasets = resolve(str(data), settings)
     with join("cpu") as processes:
         job = prepare(

@@ -99,7 +99,13 @@ def test_a_run_with_a_frozen_backbone_keeps_it_and_resumes(tmp_path):
     save_weights(source, tmp_path / "w.pth")
     data = write_folder(tmp_path / "data")
     run = tmp_path / "run"
-    settings = {"weights": tmp_path / "w.pth", "freeze": "backbone", "rehearsal": False, "evaluate_every": 0}
+    settings = {
+        "recipe": "finetune",
+        "weights": tmp_path / "w.pth",
+        "freeze": "backbone",
+        "rehearsal": False,
+        "evaluate_every": 0,
+    }
     with only_the_loop():
         run_tiny(data, run, **settings, epochs=1)
         result = run_tiny(None, resume=run, epochs=2)

@@ -54,6 +54,7 @@ def teacher(tmp_path_factory) -> Path:
 
 
 def test_an_interrupted_run_with_a_teacher_equals_one_that_was_not(data, teacher, tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
     run_tiny(data, tmp_path / "whole", teacher=teacher)
     with monkeypatch.context() as patch:
         stop_after(patch, 4)
@@ -117,7 +118,7 @@ def unlabelled(tmp_path_factory) -> Path:
     return folder
 
 
-LABELLING: dict[str, Any] = {"set": {"train.distillation.pseudo_score": 0.0}, "evaluate_every": 0}
+LABELLING: dict[str, Any] = {"set": {"train.distillation.pseudo_score": 0.0, "train.lr": 1e-3}, "evaluate_every": 0}
 
 
 def test_unlabelled_images_are_labelled_once_and_a_resumed_run_has_the_same(

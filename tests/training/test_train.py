@@ -125,7 +125,7 @@ def test_a_run_leaves_everything_in_its_folder(data, tmp_path, capsys):
 
 
 def test_the_learning_rate_warms_up_and_the_loss_decreases(data, tmp_path):
-    run_tiny(data, tmp_path, epochs=5, evaluate_every=0, recipe={"warmup_iterations": 4, "lr": 2e-3}, seed=1)
+    run_tiny(data, tmp_path, epochs=5, evaluate_every=0, set={"train.warmup_iterations": 4, "train.lr": 2e-3}, seed=1)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     rates = [row["learning_rates"] for row in rows if row["kind"] == "step"]
     assert [pair[0] for pair in rates[:5]] == pytest.approx([0.0005, 0.001, 0.0015, 0.002, 0.002])
@@ -336,7 +336,7 @@ def test_starting_from_weights_of_other_classes(data, tmp_path, caplog):
     save_weights(source, tmp_path / "source.pth", categories=categories)
     with caplog.at_level(logging.INFO, logger="rtdetr"):
         run_tiny(
-            data, tmp_path / "run", epochs=1, weights=tmp_path / "source.pth", recipe={"lr": 1e-12}, evaluate_every=0
+            data, tmp_path / "run", epochs=1, weights=tmp_path / "source.pth", set={"train.lr": 1e-12}, evaluate_every=0
         )
     assert "1 class transferred, 2 initialized randomly" in caplog.text
     model, _ = load_model(tmp_path / "run/last.pth")
@@ -347,7 +347,7 @@ def test_starting_from_weights_of_other_classes(data, tmp_path, caplog):
 def test_weights_without_class_names_are_matched_by_position_with_a_warning(data, tmp_path, caplog):
     source = build_model("test-tiny", num_classes=3)
     save_weights(source, tmp_path / "source.pth")
-    given = {"weights": tmp_path / "source.pth", "recipe": {"lr": 1e-12}, "evaluate_every": 0}
+    given = {"weights": tmp_path / "source.pth", "set": {"train.lr": 1e-12}, "evaluate_every": 0}
     with caplog.at_level(logging.INFO, logger="rtdetr"):
         run_tiny(data, tmp_path / "run", epochs=1, **given)
     assert "does not name its 3 classes" in caplog.text and "3 classes transferred" in caplog.text
@@ -361,7 +361,7 @@ def test_a_font_that_cannot_be_read_is_refused_at_once(data, tmp_path):
 
 
 def test_a_warm_up_longer_than_the_run_gives_a_warning(data, tmp_path, caplog):
-    run_tiny(data, tmp_path, epochs=1, evaluate_every=0, recipe={"warmup_iterations": 2000})
+    run_tiny(data, tmp_path, epochs=1, evaluate_every=0, set={"train.warmup_iterations": 2000})
     assert "warm-up takes 3 of the run's 3 steps" in caplog.text
     assert "--set train.warmup_iterations=1" in caplog.text
 

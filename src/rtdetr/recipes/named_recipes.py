@@ -12,7 +12,7 @@ from rtdetr.errors import ConfigError, nearest
 from rtdetr.recipes.changes import change
 
 PUBLISHED, FINETUNE, DEIM = RECIPES = ("published", "finetune", "deim")
-AUTO = "auto"  # no recipe given: finetune or published, depending on the classes (`resolve.py`)
+AUTO = "auto"  # no recipe given: it depends on weights and classes (`resolve.py`)
 
 
 def named_recipe(name: str, model: str, network: ModelConfig | None = None) -> Recipe:

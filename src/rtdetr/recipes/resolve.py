@@ -83,8 +83,8 @@ def resolve(
 def configure(written: Written, data: DataSummary | None = None) -> TrainConfig:
     """Return the settings of a run, with its recipe.
 
-    With weights and no named recipe, the recipe is `finetune`, unless the classes are those of COCO: then training
-    continues on the same classes with the published recipe.
+    Without a named recipe, it is `finetune` with weights and `deim` without. For the classes of COCO, and for variants
+    that were published as tuned from another model, it is the published recipe. benchmarks/learning.py compares them.
 
     Args:
         written: the merged settings.
@@ -96,7 +96,12 @@ def configure(written: Written, data: DataSummary | None = None) -> TrainConfig:
     values, recipe, name = written.values, written.recipe, written.recipe_name
     if recipe == AUTO:
         is_coco = data is not None and list(data.class_names) == COCO80.names
-        recipe = name = PUBLISHED if is_coco else FINETUNE
+        own = named_recipe(PUBLISHED, values["model"], values["network"])
+        if values["weights"]:
+            recipe = name = PUBLISHED if is_coco else FINETUNE
+        else:
+            tunes = written.may_tune and own.tuning_from is not None and not values["backbone_weights"]
+            recipe = name = PUBLISHED if is_coco or tunes else DEIM
     asked = recipe
     if isinstance(recipe, str):
         recipe = named_recipe(recipe, values["model"], values["network"])

@@ -86,7 +86,7 @@ def read_written(
     if isinstance(recipe, Mapping):  # of a resumed run
         recipe = Recipe(**recipe)
     if not isinstance(recipe, Recipe):
-        recipe = recipe_name = str(recipe or (AUTO if values["weights"] else PUBLISHED))
+        recipe = recipe_name = str(recipe or AUTO)
     changes = {name: value for layer in layers for name, value in layer.recipe.items()}
     values.setdefault("output_dir", _free_folder(values["model"]))
     return Written(values, recipe, recipe_name, changes, may_tune, spelled)
