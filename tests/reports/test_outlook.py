@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rtdetr.reports.outlook import EXPECTED, INTERVAL, MIN_AP, RunNumbers, forecast, outlook
+from rtdetr.reports.outlook import EXPECTED, INTERVAL, MIN_AP, STEEPEST, RunNumbers, forecast, outlook
 
 STEPS = range(100, 1001, 100)
 
@@ -23,9 +23,16 @@ def logistic(x, rise=0.5):
 
 @pytest.mark.parametrize("factor", [1.5, 2.0, 4.0])
 def test_a_straight_line_of_logits_is_extended(factor):
-    line = logistic(factor) - logistic(1)
     found = forecast(curve_of(logistic), 1000, factor=factor)
-    assert found == pytest.approx((EXPECTED * line, INTERVAL[0] * line, INTERVAL[1] * line))
+    expected = [logistic(factor ** (EXPECTED * ratio)) - logistic(1) for ratio in (1.0, *INTERVAL)]
+    assert found == pytest.approx(tuple(expected))
+
+
+def test_a_steep_end_is_not_extended_as_steeply():
+    steep, flatter = (forecast(curve_of(lambda x, p=p: 0.02 * x**p), 1000) for p in (4.0, 3.0))
+    assert steep is not None and flatter is not None
+    gain = 1 / (1 + math.exp(-math.log(0.02 / 0.98) - STEEPEST)) - 0.02
+    assert steep.gain == pytest.approx(gain, rel=0.05) == flatter.gain
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,13 @@ printed at the end of the run.
 
 More epochs: in the second half of the run, a line is fitted to the logit of AP over the logarithm of the step, so that
 AP grows as a power of the steps while it is low, and less the closer it is to 1. A new run with more steps, whose
-learning rate schedule is stretched, gains `EXPECTED` times as much as the extended line, because curves flatten.
-`INTERVAL` and the scatter of the evaluations around the line give the interval. The constants were chosen from three
-pairs of a short and a longer run, from scratch, with small networks on drawn images; a fourth pair came later, and all
-four gains are inside the interval (benchmarks/README.md). Fine-tuning, photos, long runs and the limits of the other
-advice have not been checked. `benchmarks/outlook.py` checks more pairs.
+learning rate schedule is stretched, gains `EXPECTED` times as many logits as the extended line, because curves flatten,
+and at most `STEEPEST`, because the falling learning rate makes the end of a run steep. `INTERVAL` and the scatter of the
+evaluations around the line give the interval.
+
+The constants were chosen from seven pairs of a short and a longer run, from scratch, with small networks on drawn
+images; all seven gains are inside the interval (benchmarks/README.md). They have not been checked with other pairs, in
+fine-tuning, on photos or in long runs, nor have the limits of the other advice. `benchmarks/outlook.py` checks pairs.
 """
 
 import math
@@ -27,8 +29,9 @@ MIN_EVALUATIONS = 3  # in the second half of the run, to fit a line
 MIN_AP = 0.01  # below, the run has hardly begun to learn, and its curve says nothing about the rest
 MIN_OBJECTS = 30  # in the training images and in the validation images; with fewer, AP is mostly chance
 LOWEST_AP = 0.001  # in logits
-EXPECTED = 0.6  # gain of the longer run, divided by that of the extended line
-INTERVAL = (0.2, 1.2)  # range of that ratio
+EXPECTED = 0.65  # gain of the longer run in logits, divided by that of the extended line
+STEEPEST = 0.9  # largest expected gain in logits per doubling of the steps
+INTERVAL = (0.4, 1.8)  # range of the gain in logits, relative to the expected one
 SCATTER = 2.0  # standard deviations around the line that are added to the interval
 SMALL_GAIN = 0.01  # AP; a smaller gain is hardly worth twice the time
 LARGE_GAP, SMALL_GAP = 0.10, 0.05  # AP on training images minus AP on validation images
@@ -138,11 +141,11 @@ def forecast(curve: Sequence[tuple[int, float]], num_steps: int, *, factor: floa
     rise, end = np.polyfit(doublings, _logit(values), 1)
     residuals = values - _sigmoid(end + rise * doublings)
     scatter = SCATTER * math.sqrt(float(residuals @ residuals) / max(len(values) - 2, 1))
-    more = max(float(rise), 0.0) * math.log2(factor)  # the best weights are kept, so a falling curve costs nothing
-    line = float(_sigmoid(end + more) - _sigmoid(end))
-    low, high = (ratio * line for ratio in INTERVAL)
+    steep = max(float(rise), 0.0)  # the best weights are kept, so a falling curve costs nothing
+    more = min(EXPECTED * steep, STEEPEST) * math.log2(factor)
+    gain, low, high = (float(_sigmoid(end + ratio * more) - _sigmoid(end)) for ratio in (1.0, *INTERVAL))
     room = 1.0 - max(ap for _, ap in known)
-    return Forecast(min(EXPECTED * line, room), min(low - scatter, room), min(high + scatter, room))
+    return Forecast(min(gain, room), min(low - scatter, room), min(high + scatter, room))
 
 
 def _logit(values: np.ndarray) -> np.ndarray:
