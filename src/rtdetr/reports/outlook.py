@@ -6,8 +6,8 @@ printed at the end of the run.
 More epochs: in the second half of the run, a line is fitted to the logit of AP over the logarithm of the step, so that
 AP grows as a power of the steps while it is low, and less the closer it is to 1. A new run with more steps, whose
 learning rate schedule is stretched, gains `EXPECTED` times as many logits as the extended line, because curves flatten,
-and at most `STEEPEST`, because the falling learning rate makes the end of a run steep. `INTERVAL` and the scatter of the
-evaluations around the line give the interval.
+and at most `STEEPEST`, because the falling learning rate makes the end of a run steep. The interval comes from
+`INTERVAL` and the scatter of the evaluations around the line.
 
 The constants were chosen from seven pairs of a short and a longer run, from scratch, with small networks on drawn
 images; all seven gains are inside the interval (benchmarks/README.md). They have not been checked with other pairs, in
