@@ -148,6 +148,7 @@ def test_two_processes_give_the_losses_and_weights_of_one(data, one_process, tmp
     assert expected_losses[-1] < expected_losses[0]
 
 
+@pytest.mark.slow
 def test_a_teacher_guides_two_processes_and_parts_of_a_batch_as_it_guides_one(data, one_process, tmp_path):
     names = resolve(str(data), {**SETTINGS, "output_dir": tmp_path}).datasets["train"].categories
     teacher = save_weights(build_model("test-tiny", num_classes=len(names)), tmp_path / "t.pth", categories=names)

@@ -163,11 +163,11 @@ def test_only_the_images_of_the_sample_count(data):
 
 def test_the_sample_depends_on_the_seed_only(data):
     dataset = open_dataset(data, split="train")
-    first = outlook.sample_images(dataset, 5, seed=0).tolist()
+    first = outlook.sample_images(len(dataset), 5, seed=0).tolist()
     assert first == sorted(set(first)) and len(first) == 5
-    assert outlook.sample_images(dataset, 5, seed=0).tolist() == first
-    assert outlook.sample_images(dataset, 5, seed=1).tolist() != first
-    assert outlook.sample_images(dataset, 99, seed=0).tolist() == list(range(len(dataset)))
+    assert outlook.sample_images(len(dataset), 5, seed=0).tolist() == first
+    assert outlook.sample_images(len(dataset), 5, seed=1).tolist() != first
+    assert outlook.sample_images(len(dataset), 99, seed=0).tolist() == list(range(len(dataset)))
 
 
 def test_validation_images_that_are_training_images_are_found(data):

@@ -73,6 +73,7 @@ def test_the_plan_describes_the_teacher(data, teacher, tmp_path):
     assert str(teacher) in line and "knows 2 of 3 classes" in line
 
 
+@pytest.mark.slow
 def test_a_changed_teacher_is_reported_on_resuming(data, tmp_path, monkeypatch, caplog):
     file = teacher_of(tmp_path / "t.pth", "cat", "dog")
     with monkeypatch.context() as patch:
@@ -83,6 +84,7 @@ def test_a_changed_teacher_is_reported_on_resuming(data, tmp_path, monkeypatch, 
     assert "resume: the weights of the teacher have changed" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_resumed_run_can_drop_its_teacher(data, teacher, tmp_path):
     run_tiny(data, tmp_path, teacher=teacher, epochs=1)
     run_tiny(None, resume=tmp_path, teacher="none", epochs=2)

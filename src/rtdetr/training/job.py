@@ -41,7 +41,8 @@ class Job:
         loader: this process's share of the batches of `train_data`.
         criterion: the training objective.
         teacher: the trained detector that guides the training; None: without.
-        pseudo_labels: labels of the images without annotations, which `train_data` contains; None: no such images.
+        pseudo_labels: labels of the images without annotations, at the end of `train_data`; None: no such images.
+        num_labelled: number of the other images of `train_data`.
         distillation: loss terms of the teacher.
         make_detector: builds the detector to evaluate from the averaged model.
         state: model, EMA, optimizer, gradient scaler and progress.
@@ -62,6 +63,7 @@ class Job:
     criterion: Criterion
     teacher: Teacher | None
     pseudo_labels: list[PseudoLabel] | None
+    num_labelled: int
     distillation: Distillation
     make_detector: MakeDetector
     state: TrainingState

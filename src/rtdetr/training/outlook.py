@@ -43,7 +43,7 @@ def write_outlook(job: Job, *, say: Callable[[str], None]) -> Outlook | None:
     progress, val_data = job.state.progress, job.val_data
     if val_data is None or progress.best_ap is None:
         return None
-    sample = sample_images(job.train_data, min(MAX_IMAGES, len(val_data)), seed=job.config.seed)
+    sample = sample_images(job.num_labelled, min(MAX_IMAGES, len(val_data)), seed=job.config.seed)
     train_ap, sampled = _training_ap(job, sample)
     found = outlook(
         RunNumbers(
@@ -73,9 +73,9 @@ def write_outlook(job: Job, *, say: Callable[[str], None]) -> Outlook | None:
     return found
 
 
-def sample_images(dataset: DetectionDataset, count: int, *, seed: int) -> np.ndarray:
+def sample_images(num_images: int, count: int, *, seed: int) -> np.ndarray:
     """Return the positions of up to `count` images, drawn without replacement, int64 (n,), ascending."""
-    drawn = np.random.default_rng(seed).permutation(len(dataset))[:count]
+    drawn = np.random.default_rng(seed).permutation(num_images)[:count]
     return np.sort(drawn)
 
 

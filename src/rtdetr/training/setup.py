@@ -120,6 +120,7 @@ def prepare(
         criterion=criterion,
         teacher=teacher,
         pseudo_labels=None if unlabelled is None else rows,
+        num_labelled=len(datasets["train"]),
         distillation=Distillation(config.recipe.distillation, matcher=criterion.matcher),
         make_detector=make_detector,
         state=state,
