@@ -211,7 +211,7 @@ class DistillationConfig(Strict):
     giou_weight: float = Field(default=2.0, ge=0)
     gamma: float = Field(default=2.0, ge=0)  # classification: exponent of the difference that weighs a class
     min_score: Fraction = 0.1  # detections of the teacher with lower scores are not matched
-    pseudo_score: Fraction | None = None  # lowest score of a pseudo-label; None: the teacher's best threshold by class
+    pseudo_score: Fraction | None = None  # lowest score of a pseudo-label; None: the teacher's best threshold per class
 
 
 class Recipe(Strict):

@@ -119,8 +119,8 @@ def evaluation(
 
 
 SHARED = (
-    "51 of the 100 validation images are training images too, so the AP does not say how well the model detects "
-    "objects in new images. Evaluate on other images"
+    "51 of the 100 validation images are training images too, so the AP does not show how well the model works "
+    "on new images. Give separate validation images"
 )
 
 
@@ -133,31 +133,31 @@ def first_words(**changes):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"curve": RISING}, ["More epochs would pay"]),
-        ({"curve": FLAT}, ["More epochs would hardly pay"]),
-        ({"curve": curve_of(lambda x: 0.3 + 0.1 * x + 0.04 * (-1) ** round(10 * x))}, ["More epochs may pay"]),
-        ({"curve": [(1000, 0.4)]}, ["Too few evaluations to tell whether more epochs would pay"]),
-        ({"evaluations_since_best": 5}, ["More epochs would not pay"]),
-        ({"train_ap": 0.6}, ["More epochs would hardly pay", "More images would pay"]),
-        ({"train_ap": 0.6, "curve": RISING}, ["More epochs would pay", "More images would pay"]),
-        ({"train_ap": 0.6, "num_objects": (29, 300)}, ["More epochs would hardly pay"]),
-        ({"train_ap": math.nan}, ["More epochs would hardly pay"]),
-        ({"train_ap": -1.0}, ["More epochs would hardly pay"]),
-        ({"train_ap": 0.42}, ["More epochs would hardly pay", "A larger model may pay, rather than more images"]),
-        ({"train_ap": 0.42, "curve": RISING}, ["More epochs would pay", "More images alone would hardly pay"]),
-        ({"train_ap": 0.48, "curve": RISING}, ["More epochs would pay"]),
-        ({"train_ap": 0.75, "val_ap": 0.72}, ["More epochs would hardly pay", "More images alone would hardly pay"]),
+        ({"curve": RISING}, ["More epochs would help"]),
+        ({"curve": FLAT}, ["More epochs would hardly help"]),
+        ({"curve": curve_of(lambda x: 0.3 + 0.1 * x + 0.04 * (-1) ** round(10 * x))}, ["More epochs may help"]),
+        ({"curve": [(1000, 0.4)]}, ["Too few evaluations to tell whether more epochs would help"]),
+        ({"evaluations_since_best": 5}, ["More epochs would not help"]),
+        ({"train_ap": 0.6}, ["More epochs would hardly help", "More images would help"]),
+        ({"train_ap": 0.6, "curve": RISING}, ["More epochs would help", "More images would help"]),
+        ({"train_ap": 0.6, "num_objects": (29, 300)}, ["More epochs would hardly help"]),
+        ({"train_ap": math.nan}, ["More epochs would hardly help"]),
+        ({"train_ap": -1.0}, ["More epochs would hardly help"]),
+        ({"train_ap": 0.42}, ["More epochs would hardly help", "A larger model may help more than more images"]),
+        ({"train_ap": 0.42, "curve": RISING}, ["More epochs would help", "More images alone would hardly help"]),
+        ({"train_ap": 0.48, "curve": RISING}, ["More epochs would help"]),
+        ({"train_ap": 0.75, "val_ap": 0.72}, ["More epochs would hardly help", "More images alone would hardly help"]),
         ({"num_shared": 51, "train_ap": 0.6, "evaluation": evaluation()}, [SHARED]),
-        ({"num_shared": 50}, ["More epochs would hardly pay"]),
-        ({"evaluation": evaluation()}, ["More epochs would hardly pay", "Larger images may pay"]),
-        ({"evaluation": evaluation(worst="localization")}, ["More epochs would hardly pay", "Larger images may pay"]),
-        ({"evaluation": evaluation(cost=0.04)}, ["More epochs would hardly pay"]),
-        ({"evaluation": evaluation(large=0.15)}, ["More epochs would hardly pay"]),
-        ({"evaluation": evaluation(large=None)}, ["More epochs would hardly pay", "Larger images may pay"]),
-        ({"evaluation": evaluation(small=None)}, ["More epochs would hardly pay"]),
-        ({"evaluation": evaluation(worst="background")}, ["More epochs would hardly pay"]),
-        ({"evaluation": evaluation(worst="class")}, ["More epochs would hardly pay", "Wrong classes"]),
-        ({"evaluation": {"errors": {"missed": {"count": 0, "ap50_cost": None}}}}, ["More epochs would hardly pay"]),
+        ({"num_shared": 50}, ["More epochs would hardly help"]),
+        ({"evaluation": evaluation()}, ["More epochs would hardly help", "Larger images may help"]),
+        ({"evaluation": evaluation(worst="localization")}, ["More epochs would hardly help", "Larger images may help"]),
+        ({"evaluation": evaluation(cost=0.04)}, ["More epochs would hardly help"]),
+        ({"evaluation": evaluation(large=0.15)}, ["More epochs would hardly help"]),
+        ({"evaluation": evaluation(large=None)}, ["More epochs would hardly help", "Larger images may help"]),
+        ({"evaluation": evaluation(small=None)}, ["More epochs would hardly help"]),
+        ({"evaluation": evaluation(worst="background")}, ["More epochs would hardly help"]),
+        ({"evaluation": evaluation(worst="class")}, ["More epochs would hardly help", "Wrong classes"]),
+        ({"evaluation": {"errors": {"missed": {"count": 0, "ap50_cost": None}}}}, ["More epochs would hardly help"]),
     ],
 )  # fmt: skip
 def test_sentences(changes, words):
@@ -174,18 +174,18 @@ def test_a_run_that_has_hardly_begun_gets_one_sentence():
     found = outlook(RUN._replace(curve=curve, val_ap=0.002, train_ap=0.002, evaluation=evaluation()))
     assert found is not None and found.forecast is None
     assert [one.text for one in found.advice] == [
-        "The run is too short to tell what would raise its AP of 0.2. Train longer: --epochs 40"
+        "AP is only 0.2, so the run is too short to predict anything. Train longer: --epochs 40"
     ]
 
 
 def test_sentences_have_their_numbers_and_commands():
     found = outlook(RUN._replace(curve=RISING, train_ap=0.6, evaluation=evaluation(worst="class")))
     assert found is not None and found.forecast is not None
-    gain, low, high = (f"{100 * value:.1f}" for value in found.forecast)
+    gain, low, high = (f"{100 * value:+.1f}" for value in found.forecast)
     epochs, images, classes = found.advice
     assert epochs.text == (
-        f"More epochs would pay: 40 epochs instead of 20 would change the AP of 40.0 by about {gain}, likely between "
-        f"{low} and {high}."
+        f"More epochs would help: with 40 epochs instead of 20, the AP of 40.0 would change by about {gain} "
+        f"(likely {low} to {high})."
     )
     assert epochs.command == "rtdetr train -c 'runs/a b/config.json' --epochs 40 --output 'runs/a b-40-epochs'"
     assert "60.0 on training images and 40.0 on validation images" in images.text
@@ -198,8 +198,8 @@ def test_a_larger_size_is_a_multiple_of_32():
     found = outlook(RUN._replace(evaluation=evaluation()))
     assert found is not None
     assert found.advice[1].text == (
-        "Larger images may pay: missed objects cost 20.0 AP50, and small objects have an AP of 10.0, AP of larger ones "
-        "50.0. Try --size 736x960"
+        "Larger images may help: missed objects cost 20.0 AP50, and small objects have an AP of 10.0, AP of larger "
+        "ones 50.0. Try --size 736x960"
     )
     assert (found.advice[1].command or "").endswith("--size 736x960 --output 'runs/a b-736x960'")
 

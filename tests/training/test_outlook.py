@@ -67,9 +67,9 @@ def test_a_run_ends_with_its_outlook(data, tmp_path, monkeypatch, capsys):
     assert run_tiny(data, folder, epochs=4, **ONE_STEP).finished
     values = json.loads((folder / OUTLOOK_FILE).read_text())
     advice, images = values["advice"]
-    assert images["text"].startswith("Larger images may pay: ")
+    assert images["text"].startswith("Larger images may help: ")
     assert advice["text"].startswith(
-        "More epochs would pay: 8 epochs instead of 4 would change the AP of 40.0 by about "
+        "More epochs would help: with 8 epochs instead of 4, the AP of 40.0 would change by about +"
     )
     assert advice["command"] == (f"rtdetr train -c '{folder}/config.json' --epochs 8 --output '{folder}-8-epochs'")
     assert values["val_ap"] == 0.4 and 0 <= values["train_ap"] < 0.1 and values["forecast"]["gain"] > 0.01
@@ -119,7 +119,7 @@ def test_an_early_stop_is_the_reason(data, tmp_path, monkeypatch):
     values = json.loads((tmp_path / OUTLOOK_FILE).read_text())
     assert values["forecast"] is None
     assert values["advice"][0]["text"] == (
-        "More epochs would not pay: no improvement in the last 1 evaluation, at a best AP of 50.0."
+        "More epochs would not help: no improvement in the last 1 evaluation, at a best AP of 50.0."
     )
 
 

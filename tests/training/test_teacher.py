@@ -99,12 +99,14 @@ def test_teachers_that_cannot_be_used(data, tmp_path):
         assert all(word in str(raised.value) for word in words), raised.value
         assert not (tmp_path / "run").exists()
 
-    refused(ConfigError, teacher_of(tmp_path / "zebra.pth", "zebra"), "none of the classes", "'zebra'", "'cat'")
+    refused(
+        ConfigError, teacher_of(tmp_path / "zebra.pth", "zebra"), "none of the classes of the data", "'zebra'", "'cat'"
+    )
     refused(ConfigError, tmp_path / "m.onnx", "exported model (onnx)", ".pth")
     refused(ConfigError, teacher_of(tmp_path / "gray.pth", "cat", in_channels=1), "1 channel")
     four = build_model("test-tiny").config.replace(decoder={"num_points": (2, 2, 2, 2)}, num_classes=1)
     file = save_weights(build_model(four), tmp_path / "four.pth", categories=Categories([Category(0, "cat")]))
-    refused(ConfigError, file, "4 feature levels", "the model 3")
+    refused(ConfigError, file, "4 feature levels", "the model has 3")
     refused(WeightsError, tmp_path / "missing.pth", "missing.pth")
     (tmp_path / "broken.pth").write_bytes(b"no weights")
     refused(WeightsError, tmp_path / "broken.pth", "broken.pth")

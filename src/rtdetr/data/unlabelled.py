@@ -42,7 +42,7 @@ def open_unlabelled(
     """
     root = Path(folder)
     if not root.is_dir():
-        raise DatasetError(f"unlabelled (--unlabelled): expected a folder of images, and {root} is not a folder")
+        raise DatasetError(f"unlabelled (--unlabelled): {root} is not a folder; expected a folder of images")
     files = images_below(root)
     if not files:
         raise DatasetError(f"unlabelled (--unlabelled): no images in {root} or its subfolders")
@@ -52,8 +52,8 @@ def open_unlabelled(
     if shared := [name for name, path in zip(names, paths, strict=True) if path in measured]:
         raise DatasetError(
             f"unlabelled (--unlabelled): {root} has {len(shared)} of {counted(len(measured), 'validation image')}, "
-            f"such as {shared[0]}. Training on them would make the measured accuracy meaningless: give a folder "
-            "without them"
+            f"such as {shared[0]}. Training on them would make the measured accuracy meaningless: remove them from the "
+            "folder, or give another one"
         )
     labelled = _files_of(train)
     kept = [name for name, path in zip(names, paths, strict=True) if path not in labelled]
@@ -63,7 +63,8 @@ def open_unlabelled(
         )
     if len(kept) < len(names):
         count = len(names) - len(kept)
-        _log.info("unlabelled: %s of %s %s in the training data and left out", count, len(names), are(count))
+        text = "skipping %s of %s, which %s in the training data already"
+        _log.info(text, count, counted(len(names), "unlabelled image"), are(count))
     sizes = sizes_of([str(root / name) for name in kept], source=root, on_bad_image=on_bad_image)
     if sizes.unread:
         _log.warning("%s", sizes.note)

@@ -1,15 +1,15 @@
 """Knowledge distillation: loss terms that make a network agree with a trained one, its teacher.
 
-- Guided: the student decodes the teacher's own queries (its tokens and reference boxes) and learns the class
-  probabilities and boxes that the teacher found from them; all of its layers and its proposals do. No matching is
-  needed, because student and teacher answer the same queries. Source: arXiv 2211.08071 (KD-DETR).
-- Matched: detections of the teacher are matched to the student's queries like objects, and these queries learn their
-  probabilities and boxes. Source: arXiv 2211.10156 (DETRDistill).
+- Guided: the student also decodes the teacher's queries (their tokens and reference boxes) and learns to predict the
+  teacher's class probabilities and boxes for them, in every decoder layer and in the encoder proposals. No matching is
+  needed, because both answer the same queries. Source: arXiv 2211.08071 (KD-DETR).
+- Matched: the teacher's detections are matched to the student's queries, as annotated objects are, and the matched
+  queries learn the class probabilities and boxes of these detections. Source: arXiv 2211.10156 (DETRDistill).
 - Maps: the spatial attention of the encoder maps, the mean square over the channels, so that widths may differ.
   Source: arXiv 1612.03928.
 
 Classes are compared by the quality focal loss (arXiv 2006.04388): cross-entropy with the teacher's probability, times
-the difference to the power of gamma. Boxes count by the teacher's score.
+the difference to the power of gamma. Box losses are weighted by the teacher's score.
 """
 
 import torch
@@ -93,7 +93,7 @@ class Distillation:
         expected_cxcywh: Float[Tensor, "*n 4"],
         scores: Float[Tensor, "*n"] | None = None,
     ) -> dict[str, Tensor]:
-        """Sums over all predictions; boxes count by the teacher's scores, by default its highest probabilities."""
+        """Sums over all predictions; box losses are weighted by the scores, by default the highest probabilities."""
         wide = at_least_float32(logits.dtype)
         logits, predicted, expected, target = (x.to(wide) for x in (logits, boxes_cxcywh, expected, expected_cxcywh))
         scores = expected.amax(-1) if scores is None else scores.to(wide)

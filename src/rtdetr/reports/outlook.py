@@ -57,7 +57,7 @@ class Advice(NamedTuple):
     """One sentence for the user.
 
     Attributes:
-        text: what would pay or not, with its numbers.
+        text: what would help or not, with its numbers.
         command: command that does it; None if there is none.
     """
 
@@ -182,41 +182,41 @@ def _is_flat(expected: Forecast) -> bool:
 def _about_shared_images(numbers: RunNumbers) -> Advice:
     return Advice(
         f"{numbers.num_shared:,} of the {counted(numbers.num_val, 'validation image')} are training images too, so the "
-        "AP does not say how well the model detects objects in new images. Evaluate on other images: --val-data"
+        "AP does not show how well the model works on new images. Give separate validation images with --val-data"
     )
 
 
 def _about_epochs(numbers: RunNumbers, expected: Forecast | None) -> Advice:
-    """Whether more epochs would pay."""
+    """Whether more epochs would help."""
     longer, now = 2 * numbers.epochs, percent(numbers.val_ap)
     command = _with(numbers, f"--epochs {longer}", name=f"{longer}-epochs")
     if numbers.evaluations_since_best:
         since = counted(numbers.evaluations_since_best, "evaluation")
-        return Advice(f"More epochs would not pay: no improvement in the last {since}, at a best AP of {now}.")
+        return Advice(f"More epochs would not help: no improvement in the last {since}, at a best AP of {now}.")
     if expected is None:
         if max((ap for _, ap in numbers.curve if math.isfinite(ap)), default=0.0) < MIN_AP:
             return Advice(
-                f"The run is too short to tell what would raise its AP of {now}. Train longer: --epochs {longer}",
+                f"AP is only {now}, so the run is too short to predict anything. Train longer: --epochs {longer}",
                 command,
             )
         return Advice(
-            f"Too few evaluations to tell whether more epochs would pay: {MIN_EVALUATIONS} are needed in the second "
+            f"Too few evaluations to tell whether more epochs would help: {MIN_EVALUATIONS} are needed in the second "
             "half of the run. Use more epochs or a smaller --evaluate-every"
         )
-    gain, low, high = (f"{100 * value:.1f}" for value in expected)
+    gain, low, high = (f"{100 * value:+.1f}" for value in expected)
     numbers_text = (
-        f"{counted(longer, 'epoch')} instead of {numbers.epochs:,} would change the AP of {now} by about {gain}, "
-        f"likely between {low} and {high}"
+        f"with {counted(longer, 'epoch')} instead of {numbers.epochs:,}, the AP of {now} would change by about {gain} "
+        f"(likely {low} to {high})"
     )
     if _is_flat(expected):
-        return Advice(f"More epochs would hardly pay: {numbers_text}.")
+        return Advice(f"More epochs would hardly help: {numbers_text}.")
     is_clear = expected.low > 0 and expected.gain >= SMALL_GAIN
-    verdict = "More epochs would pay" if is_clear else "More epochs may pay"
+    verdict = "More epochs would help" if is_clear else "More epochs may help"
     return Advice(f"{verdict}: {numbers_text}.", command)
 
 
 def _about_training_ap(numbers: RunNumbers, *, is_flat: bool) -> Advice | None:
-    """Whether more images or a larger model would pay, from the AP on training and on validation images."""
+    """Whether more images or a larger model would help, from the AP on training and on validation images."""
     train_ap, val_ap = numbers.train_ap, numbers.val_ap
     if train_ap is None or val_ap is None or not train_ap >= MIN_AP or min(numbers.num_objects) < MIN_OBJECTS:
         return None
@@ -224,15 +224,16 @@ def _about_training_ap(numbers: RunNumbers, *, is_flat: bool) -> Advice | None:
     both = f"AP is {percent(train_ap)} on training images and {percent(val_ap)} on validation images"
     if gap >= LARGE_GAP:
         return Advice(
-            f"More images would pay: {both}. Add training images like the validation images, and train again.",
+            f"More images would help: {both}. Add training images like the validation images, and train again.",
             _with(numbers, name="more-images"),
         )
     if is_flat and train_ap < FITTED:
         return Advice(
-            f"A larger model may pay, rather than more images: {both}, so it does not fit the training images well.",
+            f"A larger model may help more than more images: {both}, so this one does not fit even the training images "
+            "well.",
             numbers.larger_model,
         )
-    return Advice(f"More images alone would hardly pay: {both}.") if gap < SMALL_GAP else None
+    return Advice(f"More images alone would hardly help: {both}.") if gap < SMALL_GAP else None
 
 
 def _about_errors(numbers: RunNumbers) -> Advice | None:
@@ -257,7 +258,7 @@ def _about_small_objects(numbers: RunNumbers, kind: str, cost: float) -> Advice 
     size_hw = tuple(math.ceil(1.5 * side / 32) * 32 for side in numbers.size_hw)
     size = "{}x{}".format(*size_hw)
     return Advice(
-        f"Larger images may pay: {name.lower()} cost {percent(cost)} AP50, and small objects have an AP of "
+        f"Larger images may help: {name.lower()} cost {percent(cost)} AP50, and small objects have an AP of "
         f"{percent(small)}{other}. Try --size {size}",
         _with(numbers, f"--size {size}", name=size),
     )

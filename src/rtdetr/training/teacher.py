@@ -112,14 +112,18 @@ def load_teacher(
     shared = [row for row, known in enumerate(names or ()) if known in label_of]
     if not shared:
         raise ConfigError(
-            f"teacher (--teacher): {name} has none of the classes of the data. It detects "
+            f"teacher (--teacher): {name} detects none of the classes of the data. It detects "
             f"{listed(names, shown=repr) if names else counted(loaded.config.num_classes, 'unnamed class')}; the data "
-            f"has {listed(categories.names, shown=repr)}. Classes are matched by name"
+            f"has {listed(categories.names, shown=repr)}. Classes are matched by name: use a teacher trained on some "
+            "of these"
         )
     assert names is not None
     missing = [known for known in categories.names if known not in names]
     if missing:
-        _log.info("the teacher %s does not know %s, which learn from the data only", name, listed(missing, shown=repr))
+        _log.info(
+            "the teacher %s does not know %s: %s; learned from the annotations only",
+            *(name, counted(len(missing), "class"), listed(missing, shown=repr)),
+        )
     model, own_categories = build_from(loaded)
     model = model.to(device)
     if config.channels_last:
@@ -137,12 +141,12 @@ def _check_network(name: str, teacher: ModelConfig, student: ModelConfig) -> Non
     """Refuse a teacher whose tokens are not those of the student."""
     if teacher.in_channels != student.in_channels:
         raise ConfigError(
-            f"teacher (--teacher): {name} expects images with {counted(teacher.in_channels, 'channel')}, the model "
-            f"{student.in_channels}. Use a teacher for the same images, or set in_channels"
+            f"teacher (--teacher): {name} expects images with {counted(teacher.in_channels, 'channel')}, but the model "
+            f"expects {student.in_channels}. Use a teacher with {student.in_channels}, or set in_channels"
         )
     levels, own = len(teacher.decoder.num_points), len(student.decoder.num_points)
     if levels != own:
         raise ConfigError(
-            f"teacher (--teacher): {name} has {counted(levels, 'feature level')}, the model {own}. Use a teacher with "
-            "as many"
+            f"teacher (--teacher): {name} has {counted(levels, 'feature level')}, but the model has {own}. Use a "
+            f"teacher with {own}"
         )
