@@ -210,7 +210,7 @@ class DistillationConfig(Strict):
     bbox_weight: float = Field(default=5.0, ge=0)
     giou_weight: float = Field(default=2.0, ge=0)
     gamma: float = Field(default=2.0, ge=0)  # classification: exponent of the difference that weighs a class
-    min_score: Fraction = 0.1  # detections of the teacher with lower scores are not matched
+    min_score: Fraction = 0.1  # boxes of the teacher with lower scores are neither matched nor learned
     pseudo_score: Fraction | None = None  # lowest score of a pseudo-label; None: the teacher's best threshold per class
 
 

@@ -54,7 +54,7 @@ def network(model: str = "test-tiny", **changes: Any) -> RTDETR:
 
 def test_known_values_of_guided_queries() -> None:
     output = RTDETROutput(LOGITS, BOXES, guided=(LayerOutput(LOGITS, BOXES),))
-    found = numbers(distillation(matched_weight=0)(output, GUIDANCE, num_boxes=2.0))
+    found = numbers(distillation(matched_weight=0)(output, GUIDANCE, total_score=2.0, num_images=1.0))
     entropy = quality(2.0, 0.8) + quality(0.5, 0.1) + quality(-2.0, 0.05) + quality(-3.0, 0.02)
     assert found == pytest.approx(
         {
@@ -67,7 +67,9 @@ def test_known_values_of_guided_queries() -> None:
 
 
 def test_only_detections_with_a_score_are_matched() -> None:
-    found = numbers(distillation(guided_weight=0)(RTDETROutput(LOGITS, BOXES), GUIDANCE, num_boxes=0.0))
+    found = numbers(
+        distillation(guided_weight=0)(RTDETROutput(LOGITS, BOXES), GUIDANCE, total_score=0.0, num_images=1.0)
+    )
     assert found == pytest.approx(
         {
             "loss_matched_classification": quality(2.0, 0.8) + quality(0.5, 0.1),
@@ -76,8 +78,15 @@ def test_only_detections_with_a_score_are_matched() -> None:
         },
         abs=1e-6,
     )
-    nothing = distillation(guided_weight=0, min_score=0.9)(RTDETROutput(LOGITS, BOXES), GUIDANCE, num_boxes=0.0)
+    nothing = distillation(guided_weight=0, min_score=0.9)(
+        RTDETROutput(LOGITS, BOXES), GUIDANCE, total_score=0.0, num_images=1.0
+    )
     assert set(numbers(nothing).values()) == {0.0}
+
+
+def test_the_score_of_a_batch_counts_detections_only() -> None:
+    assert distillation().score(GUIDANCE) == pytest.approx(0.8)
+    assert distillation(min_score=0.0).score(GUIDANCE) == pytest.approx(0.85)
 
 
 def test_attention_does_not_depend_on_scale_and_width() -> None:
@@ -96,7 +105,7 @@ def test_a_teacher_of_another_size_reaches_every_weight(selection) -> None:
     output = student.train()(images, targets, guide=guidance.queries)
     assert [layer.logits.shape[1] for layer in output.guided] == [40, 40, 40]
     assert output.logits.shape[1] == 30
-    terms = distillation(maps_weight=1.0, min_score=0.0)(output, guidance, num_boxes=1.0)
+    terms = distillation(maps_weight=1.0, min_score=0.0)(output, guidance, total_score=1.0, num_images=1.0)
     assert len(terms) == 7 and all(value.isfinite() for value in terms.values())
     sum(terms.values()).backward()
     without = {name for name, p in student.named_parameters() if p.grad is None}
@@ -126,7 +135,7 @@ def test_a_network_answers_its_own_queries_as_in_eval_mode() -> None:
     output = same(images, targets, guide=guidance.queries)
     torch.testing.assert_close(output.guided[-1].logits.sigmoid(), guidance.probabilities, rtol=0, atol=1e-5)
     torch.testing.assert_close(output.guided[-1].boxes_cxcywh, guidance.boxes_cxcywh, rtol=0, atol=1e-5)
-    assert distillation(maps_weight=1.0)(output, guidance, num_boxes=1.0)["loss_maps"].item() < 1e-9
+    assert distillation(maps_weight=1.0)(output, guidance, total_score=1.0, num_images=1.0)["loss_maps"].item() < 1e-9
 
 
 def test_learned_queries_of_the_student_are_repeated_for_a_teacher_with_more() -> None:
@@ -140,5 +149,5 @@ def test_learned_queries_of_the_student_are_repeated_for_a_teacher_with_more() -
 
 def test_terms_are_float32_on_half_outputs() -> None:
     half = LayerOutput(LOGITS.half(), BOXES)
-    terms = distillation()(RTDETROutput(*half, guided=(half,)), GUIDANCE, num_boxes=1.0)
+    terms = distillation()(RTDETROutput(*half, guided=(half,)), GUIDANCE, total_score=1.0, num_images=1.0)
     assert all(value.dtype == torch.float32 for value in terms.values())

@@ -120,7 +120,7 @@ def evaluation(
 
 SHARED = (
     "51 of the 100 validation images are training images too, so the AP does not show how well the model works "
-    "on new images. Give separate validation images"
+    "on new images. Give separate validation images with --val-data"
 )
 
 

@@ -188,12 +188,16 @@ def test_validation_images_that_are_training_images_are_found(data):
         ),
         ({"model": "rtdetrv2_r101vd"}, None),
         ({"model": "demo"}, None),
+        ({"data": "(opened in Python)"}, None),
+        ({"teacher": "rtdetrv2_r50vd"}, None),
     ],
 )
-def test_the_next_larger_model(changes, command):
+def test_the_next_larger_model(changes, command, tmp_path, monkeypatch):
     from rtdetr.config import TrainConfig
     from rtdetr.zoo import entry
 
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my data").mkdir()
     settings = {"data": "my data", "model": "rtdetrv2_r18vd", "output_dir": "runs/x", **changes}
     config = TrainConfig(recipe=entry("test-tiny").recipe, **settings)
     assert outlook._larger_model(config) == command

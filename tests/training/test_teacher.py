@@ -126,16 +126,17 @@ LABELLING: dict[str, Any] = {"set": {"train.distillation.pseudo_score": 0.0, "tr
 
 
 def test_unlabelled_images_are_labelled_once_and_a_resumed_run_has_the_same(
-    data, teacher, unlabelled, tmp_path, monkeypatch
+    data, teacher, unlabelled, tmp_path, monkeypatch, caplog
 ):
     run_tiny(data, tmp_path / "whole", teacher=teacher, unlabelled=unlabelled, **LABELLING)
     with monkeypatch.context() as patch:
         stop_after(patch, 7)
         run_tiny(data, tmp_path / "part", teacher=teacher, unlabelled=unlabelled, **LABELLING)
-    rows = json.loads((tmp_path / "part/pseudo_labels.json").read_text())
-    assert {row["image"] for row in rows} == {f"{'more/' if i % 2 else ''}{i}.jpg" for i in range(7)}
-    categories = {row["label"] for row in rows}
-    assert categories <= {0, 1}  # elephant is not a class of the data
+    stored = json.loads((tmp_path / "part/pseudo_labels.json").read_text())
+    names = {f"{'more/' if i % 2 else ''}{i}.jpg" for i in range(7)}
+    assert {row["image"] for row in stored["rows"]} == names == {name for name, _, _ in stored["images"]}
+    assert {row["label"] for row in stored["rows"]} <= {0, 1}  # elephant is not a class of the data
+    assert "count as background" in caplog.text  # the teacher does not know one class
     with monkeypatch.context() as patch:
         patch.setattr(pseudo_labels, "_labels_of", None)  # nothing is detected again
         assert run_tiny(None, resume=tmp_path / "part").finished
@@ -149,18 +150,21 @@ def test_pseudo_labels_are_the_detections_above_the_thresholds(teacher, unlabell
     found = {path.name: detector(path, threshold=0.0) for path in unlabelled.rglob("*.jpg")}
     scores = np.sort(np.concatenate([one.scores[one.labels < 2] for one in found.values()]))
     limit = float(scores[len(scores) // 2])
-    labels = Categories([Category(0, "dog"), Category(1, "cat"), Category(2, "horse")])
-    images = open_unlabelled(unlabelled, labels, train=None)
-    rows = label(
+    classes = Categories([Category(0, "dog"), Category(1, "cat"), Category(2, "horse")])
+    images = open_unlabelled(unlabelled, classes, train=None)
+    labels = label(
         images,
         Teacher(network, {0: 0, 1: 1}, name="t", categories=categories, thresholds=(limit, limit, 0.0)),
-        TrainConfig(data="", model="", output_dir="", recipe=Recipe()),
-        detector,
+        TrainConfig(data="", model="", output_dir=str(tmp_path), recipe=Recipe()),
+        make_detector=lambda _: detector,
         is_resumed=False,
+        dry_run=False,
         processes=Processes(),
     )
-    assert 0 < len(rows) < len(scores)
-    for row in rows:
+    assert labels is not None and 0 < len(labels.rows) < len(scores)
+    pseudo_labels.save(tmp_path, labels)
+    assert pseudo_labels.load(tmp_path) == labels
+    for row in labels.rows:
         one = found[Path(row.image).name].clipped()
         box = np.array([*row.bbox[:2], row.bbox[0] + row.bbox[2], row.bbox[1] + row.bbox[3]])
         nearest = np.abs(one.boxes_xyxy - box).max(1) + (one.labels != row.label)
@@ -209,4 +213,38 @@ def test_folders_of_unlabelled_images_that_cannot_be_used(data, teacher, unlabel
         data, tmp_path / "skipped", teacher=teacher, unlabelled=tmp_path / "some", bad_images="skip", dry_run=True
     ).plan
     (line,) = [line for line in plan.splitlines() if line.startswith("unlabelled")]
-    assert "7 images" in line and "broken.jpg" in caplog.text
+    assert "7 images" in line and "labels before the first step" in line and "broken.jpg" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_resumed_run_labels_other_images_again_and_needs_no_teacher_for_the_same(
+    data, teacher, unlabelled, tmp_path, monkeypatch, caplog
+):
+    folder, run = tmp_path / "images", tmp_path / "run"
+    shutil.copytree(unlabelled, folder)
+    run_tiny(data, run, teacher=teacher, unlabelled=folder, epochs=1, **LABELLING)
+    before = json.loads((run / "pseudo_labels.json").read_text())
+    assert run_tiny(None, resume=run, teacher="none", epochs=2).finished
+    assert json.loads((run / "pseudo_labels.json").read_text()) == before
+    (folder / "0.jpg").unlink()
+    with pytest.raises(ConfigError, match="no teacher to label them"):
+        run_tiny(None, resume=run, epochs=3)
+    caplog.set_level("INFO")
+    assert run_tiny(None, resume=run, teacher=teacher, epochs=3).finished
+    assert "have changed" in caplog.text
+    assert len(json.loads((run / "pseudo_labels.json").read_text())["images"]) == 6
+    monkeypatch.chdir(tmp_path)
+    shutil.move(folder, tmp_path / "moved")
+    with pytest.raises((ConfigError, DatasetError), match="unlabelled"):
+        run_tiny(None, resume=run, epochs=4)
+
+
+def test_an_unreadable_unlabelled_image_is_skipped_like_a_training_image(data, teacher, unlabelled, tmp_path, caplog):
+    shutil.copytree(unlabelled, tmp_path / "images")
+    whole = (tmp_path / "images/0.jpg").read_bytes()
+    (tmp_path / "images/0.jpg").write_bytes(whole[: len(whole) // 2])
+    settings = {"teacher": teacher, "unlabelled": tmp_path / "images", "epochs": 1, **LABELLING}
+    with pytest.raises(DatasetError, match=r"0\.jpg"):
+        run_tiny(data, tmp_path / "run", **settings)
+    assert run_tiny(data, tmp_path / "run", bad_images="skip", **settings).finished
+    assert "not labelled" in caplog.text

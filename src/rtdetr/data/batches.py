@@ -4,6 +4,7 @@ Together with the seed, a `BatchKey` determines a batch: epoch, number and image
 training process; a worker process turns each into a `Batch`.
 """
 
+import itertools
 import logging
 from collections.abc import Callable, Iterator
 from functools import cached_property, partial
@@ -153,9 +154,11 @@ class BatchBuilder(Dataset[Batch | RTDETRError]):
 
     def _good_sample(self, index: int, epoch_plan: EpochPlan, rng: np.random.Generator) -> Sample:
         """Return the sample of an image; if it cannot be read and the dataset allows it, of the next readable one."""
-        for step in range(len(self._dataset)):
+        plain = epoch_plan._replace(copy_paste=0.0)  # the image that cannot be read may be the source of pasted objects
+        plans = [epoch_plan, plain] if epoch_plan.copy_paste else [epoch_plan]
+        for step, tried in itertools.product(range(len(self._dataset)), plans):
             try:
-                return self._sample((index + step) % len(self._dataset), epoch_plan, rng)
+                return self._sample((index + step) % len(self._dataset), tried, rng)
             except DatasetError as error:
                 if not self._dataset.skips_bad_images:
                     raise
@@ -191,7 +194,9 @@ class BatchBuilder(Dataset[Batch | RTDETRError]):
         others = self._images_with_objects[self._images_with_objects != index]
         other = int(rng.choice(others)) if len(others) else index  # of a single image, its own objects
         found, outlines = self._objects(other), [self._outlines.get(row) for row in self._rows(other)]
-        objects, pastes = draw_pastes(objects, found, outlines, plan=epoch_plan, rng=rng)
+        target = self._dataset.target(other)
+        crowds_xyxy = target["boxes_xyxy"][target["iscrowd"]]
+        objects, pastes = draw_pastes(objects, found, outlines, crowds_xyxy=crowds_xyxy, plan=epoch_plan, rng=rng)
 
         def read_pasted(reduction: int) -> np.ndarray:
             return paste_objects(

@@ -52,11 +52,15 @@ class Paste(NamedTuple):
     outline: Outline | None
 
 
+_NO_BOXES = np.zeros((0, 4), np.float32)
+
+
 def draw_pastes(
     objects: Objects,
     other: Objects,
     outlines: Sequence[Outline | None],
     *,
+    crowds_xyxy: np.ndarray = _NO_BOXES,
     plan: EpochPlan,
     rng: np.random.Generator,
 ) -> tuple[Objects, list[Paste]]:
@@ -70,13 +74,14 @@ def draw_pastes(
         objects: size and objects of this image.
         other: those of the other image.
         outlines: outlines of the objects of the other image; None: unknown.
+        crowds_xyxy: crowd regions of the other image, (n, 4), pixels.
         plan: settings of the epoch.
         rng: source of all randomness.
 
     Returns:
         The objects with the pasted ones, and what `paste_objects` has to draw.
     """
-    is_alone = _is_alone(other.boxes_xyxy)
+    is_alone = _is_alone(np.concatenate([other.boxes_xyxy, crowds_xyxy]))[: len(other.labels)]
     usable = [row for row, outline in enumerate(outlines) if outline is not None or is_alone[row]]
     count = rng.integers(1, min(len(usable), _MOST) + 1) if usable else 0
     scale = math.sqrt(math.prod(objects.size_wh) / math.prod(other.size_wh))

@@ -36,6 +36,7 @@ from rtdetr.data.sampling import epoch_factors
 from rtdetr.data.schedule import largest_size_hw, plan
 from rtdetr.errors import ConfigError, RTDETRError, TrainingError
 from rtdetr.structures import Target
+from rtdetr.wording import counted
 
 _log = logging.getLogger(__name__)
 _EXIT_SIGNAL = getattr(signal, "SIGUSR1", signal.SIGTERM)  # ends a worker after its loader was deleted
@@ -97,6 +98,11 @@ class TrainLoader:
             )
         if recipe.batch_size % recipe.repeats:
             raise ConfigError(f"batch_size {recipe.batch_size} must be a multiple of repeats, {recipe.repeats}")
+        if recipe.repeats > 1 and recipe.mixup and recipe.batch_size // recipe.repeats <= world_size:
+            raise ConfigError(
+                f"with batch_size {recipe.batch_size}, repeats {recipe.repeats} and {counted(world_size, 'process')}, "
+                "mixup would blend an image with itself: increase the batch size, or set mixup to 0"
+            )
         if transforms is not None:
             check_pipeline(transforms)
         self._dataset, self._recipe = dataset, recipe

@@ -9,7 +9,8 @@
   Source: arXiv 1612.03928.
 
 Classes are compared by the quality focal loss (arXiv 2006.04388): cross-entropy with the teacher's probability, times
-the difference to the power of gamma. Box losses are weighted by the teacher's score.
+the difference to the power of gamma. Box losses are weighted by the teacher's score, above a minimum. Sums over the
+queries are divided by the sum of these scores, about the number of objects that the teacher sees.
 """
 
 import torch
@@ -39,15 +40,18 @@ class Distillation:
         self.matcher = matcher
 
     @not_compiled
-    def __call__(self, output: RTDETROutput, guidance: Guidance, *, num_boxes: float) -> dict[str, Float[Tensor, ""]]:
-        """Return the terms of a batch.
+    def __call__(
+        self, output: RTDETROutput, guidance: Guidance, *, total_score: float, num_images: float
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Return the terms of a batch, or of a part of one.
 
         Args:
             output: of the student, in train mode, with the teacher's queries.
             guidance: of the teacher, for the same images.
-            num_boxes: what to divide by, at least 1, as for the `Criterion`.
+            total_score: `score` of the whole batch; in distributed training: the mean over all processes.
+            num_images: images of the whole batch; in distributed training: the mean over all processes.
         """
-        config, divisor = self.config, max(num_boxes, 1.0)
+        config, divisor = self.config, max(total_score, 1.0)
         terms: dict[str, Tensor] = {}
         with torch.autocast(output.logits.device.type, enabled=False):
             if config.guided_weight:
@@ -55,8 +59,17 @@ class Distillation:
             if config.matched_weight:
                 terms |= self._matched(output, guidance, config.matched_weight / divisor)
             if config.maps_weight:
-                terms["loss_maps"] = config.maps_weight * attention_loss(output.encoder_maps, guidance.encoder_maps)
+                maps = attention_loss(output.encoder_maps, guidance.encoder_maps)
+                terms["loss_maps"] = config.maps_weight / num_images * maps
         return terms
+
+    def score(self, guidance: Guidance) -> float:
+        """Return the sum of the teacher's scores that are high enough to count."""
+        return self._counting(guidance.scores).sum().item()
+
+    def _counting(self, scores: Tensor) -> Tensor:
+        """Return scores, 0 for those that are too low to count."""
+        return scores * (scores >= self.config.min_score)
 
     def _guided(self, output: RTDETROutput, guidance: Guidance, weight: float) -> dict[str, Tensor]:
         """Every layer answers the teacher's queries, in their order."""
@@ -64,10 +77,13 @@ class Distillation:
         for i, layer in enumerate(output.guided):
             expected = guidance.probabilities
             if i == 0 and output.class_agnostic_encoder:  # the proposals have one class
+                if len(guidance.labels) < output.logits.shape[-1]:
+                    continue  # a proposal of an object that the teacher does not know is not wrong
                 logits, expected = layer.logits, expected.amax(-1, keepdim=True)
             else:
                 logits = layer.logits[..., guidance.labels]
-            found = self._terms(logits, layer.boxes_cxcywh, expected, guidance.boxes_cxcywh, guidance.scores)
+            scores = self._counting(guidance.scores)
+            found = self._terms(logits, layer.boxes_cxcywh, expected, guidance.boxes_cxcywh, scores)
             total = _added(total, found, suffix="guided", weight=weight)
         return total
 
@@ -111,12 +127,9 @@ class Distillation:
 def attention_loss(
     maps: tuple[Float[Tensor, "b _ _ _"], ...], expected: tuple[Float[Tensor, "b _ _ _"], ...]
 ) -> Float[Tensor, ""]:
-    """Squared distance of the normalized spatial attention of each map, as a mean over images, summed over the maps."""
+    """Squared distance of the normalized spatial attention of each map, summed over images and maps."""
     return torch.stack(
-        [
-            (_attention(own) - _attention(other)).square().sum(1).mean()
-            for own, other in zip(maps, expected, strict=True)
-        ]
+        [(_attention(own) - _attention(other)).square().sum() for own, other in zip(maps, expected, strict=True)]
     ).sum()
 
 

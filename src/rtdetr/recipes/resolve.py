@@ -76,6 +76,10 @@ def resolve(
     written = read_written(data, settings, resume=resume, saved=saved)
     draft = configure(written)  # finds mistakes before the data is read
     check(draft)
+    if draft.unlabelled is not None and draft.teacher is None and resume is None:  # a resumed run has its labels
+        raise ConfigError(
+            "unlabelled images (--unlabelled) need a teacher that labels them: give a trained detector with --teacher"
+        )
     datasets = open_run_data(draft, GivenData.among(data, settings.get("val_data")))
     return RunSettings(configure(written, DataSummary.of(datasets, balance=draft.balance)), datasets)
 
@@ -88,7 +92,7 @@ def configure(written: Written, data: DataSummary | None = None) -> TrainConfig:
 
     Args:
         written: the merged settings.
-        data: the training data. None: not read yet; a recipe that depends on it is then the published one.
+        data: the training data. None: not read yet; a recipe that depends on it is then not adapted to it.
 
     Raises:
         ConfigError: a value is invalid.
@@ -132,10 +136,6 @@ def check(config: TrainConfig) -> None:
         ConfigError, InputError, MissingDependencyError: a metric, tracker, device or font is unknown or not available.
     """
     one_of("best_metric", config.best_metric, METRICS)
-    if config.unlabelled is not None and config.teacher is None:
-        raise ConfigError(
-            "unlabelled images (--unlabelled) need a teacher that labels them: give a trained detector with --teacher"
-        )
     for name in config.loggers:
         with require_extra():
             importlib.import_module(name)

@@ -28,6 +28,7 @@ from rtdetr.weights.run_record import edits, read_run_config, shown
 
 _log = logging.getLogger(__name__)
 DEFAULT_MODEL = "rtdetrv2_r18vd"
+STORED_PATHS = {**OPTIONS, "teacher": "--teacher", "unlabelled": "--unlabelled"}
 _IMAGES_OF = {"data": "images", "val_data": "val_images"}
 
 
@@ -72,7 +73,7 @@ def read_written(
     may_tune = resume is None and not is_untrained and "none" not in (values["weights"], values["backbone_weights"])
     values |= {name: None for name in MAY_BE_NONE if values[name] == "none"}
     if saved is not None:
-        _check_paths_exist(values, OPTIONS.keys() - named_above - file.values.keys())
+        _check_paths_exist(values, STORED_PATHS.keys() - named_above - file.values.keys())
     if "data" not in values:
         raise ConfigError("no dataset given: pass the folder or annotation file of the training data")
     if saved is not None:
@@ -213,15 +214,16 @@ def _is_untrained(values: Mapping[str, Any]) -> bool:
 
 def _check_paths_exist(values: Mapping[str, Any], names: Collection[str]) -> None:
     """Check that data paths stored in a resumed run exist, unless they are given again."""
-    for name in [name for name in OPTIONS if name in names]:
+    for name in [name for name in STORED_PATHS if name in names]:
         paths = values.get(name) or ()
         for path in (paths,) if isinstance(paths, str) else paths:
             if path == OPENED:
                 raise ConfigError(f"resume: the run's {name} was a Python object: pass it again ({name}=...)")
-            if not Path(path).is_absolute() and not Path(path).exists():
+            is_model = name == "teacher" and path.partition(":")[0] in (*zoo.list_models(), *zoo.ALIASES)
+            if not Path(path).is_absolute() and not Path(path).exists() and not is_model:
                 raise ConfigError(
                     f"resume: the run's {name} is {path!r}, which does not exist in {Path.cwd()}. Resume in the folder "
-                    f"where the run was started, or give the new path with {OPTIONS[name]}"
+                    f"where the run was started, or give the new path with {STORED_PATHS[name]}"
                 )
 
 

@@ -20,7 +20,7 @@ from rtdetr.losses import Criterion, Distillation
 from rtdetr.models import RTDETR
 from rtdetr.training.checkpoint import TrainingState
 from rtdetr.training.distributed import Processes
-from rtdetr.training.pseudo_labels import PseudoLabel
+from rtdetr.training.pseudo_labels import PseudoLabels
 from rtdetr.training.teacher import Teacher
 from rtdetr.weights import metadata
 
@@ -62,7 +62,7 @@ class Job:
     loader: TrainLoader
     criterion: Criterion
     teacher: Teacher | None
-    pseudo_labels: list[PseudoLabel] | None
+    pseudo_labels: PseudoLabels | None
     num_labelled: int
     distillation: Distillation
     make_detector: MakeDetector

@@ -133,7 +133,10 @@ def _same_run(job: Job) -> str | None:
 def _larger_model(config: TrainConfig) -> str | None:
     """Command line that trains the next larger published model on the same data; None if there is none."""
     version, _, size = config.model.partition("_")
-    if config.network is not None or size not in _SIZES[:-1] or config.val_data is not None:
+    others = (config.network, config.val_data, config.images, config.in_channels, config.teacher, config.unlabelled)
+    if size not in _SIZES[:-1] or any(one is not None for one in others):
+        return None
+    if not all(Path(place).exists() for place in _as_tuple(config.data)):  # given as Python objects
         return None
     larger = f"{version}_{_SIZES[_SIZES.index(size) + 1]}"
     data = " ".join(shlex.quote(place) for place in _as_tuple(config.data))

@@ -6,9 +6,9 @@ The labels of a run are written to its folder, so that a resumed run has the sam
 import copy
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from rtdetr.config import DistillationConfig, TrainConfig
 from rtdetr.data import DetectionDataset
 from rtdetr.data.merge import merge
 from rtdetr.detections import Detections, Detector
-from rtdetr.errors import TrainingError
+from rtdetr.errors import ConfigError, DatasetError, TrainingError
 from rtdetr.files import write_text
 from rtdetr.text_files import read_text
 from rtdetr.training.distributed import Processes
@@ -38,46 +38,100 @@ class PseudoLabel(NamedTuple):
     score: float
 
 
+class PseudoLabels(NamedTuple):
+    """The labels of a run, and what they depend on.
+
+    Attributes:
+        images: name, width and height of each image.
+        teacher: hash of the teacher's weights.
+        thresholds: lowest score of a pseudo-label by label of the teacher.
+        rows: the labels.
+    """
+
+    images: list[tuple[str, int, int]]
+    teacher: int
+    thresholds: list[float]
+    rows: list[PseudoLabel]
+
+
 def label(
     unlabelled: DetectionDataset,
-    teacher: Teacher,
+    teacher: Teacher | None,
     config: TrainConfig,
-    detector: Detector,
     *,
+    make_detector: Callable[[Teacher], Detector],
     is_resumed: bool,
+    dry_run: bool,
     processes: Processes,
-) -> list[PseudoLabel]:
+) -> PseudoLabels | None:
     """Return the pseudo-labels of a run: those in its folder if it is resumed, else what the teacher detects.
 
-    Each process detects its share of the images, and every process returns all labels.
+    If the images, the teacher or the thresholds have changed since, the images are labelled again. Each process detects
+    its share of the images, and every process returns all labels.
+
+    Returns:
+        None in a dry run that would have to label images.
+
+    Raises:
+        ConfigError: the resumed run has no teacher any more, and no labels that fit.
+        DatasetError: an image cannot be read, and such images are not skipped.
     """
-    stored = None
-    if is_resumed and processes.is_main:
-        stored = load(Path(config.output_dir), unlabelled)
-    if (rows := processes.broadcast(stored)) is not None:
-        return rows
+    stored = load(Path(config.output_dir)) if is_resumed and processes.is_main else None
+    stored = processes.broadcast(stored)
+    thresholds = [] if teacher is None else score_thresholds(teacher, config.recipe.distillation)
+    if stored is not None and stored.images == _images_of(unlabelled):
+        by_teacher = teacher is None or (stored.teacher, stored.thresholds) == (int(teacher.fingerprint), thresholds)
+        if by_teacher:
+            return stored
+    if dry_run:
+        return None
+    if teacher is None:
+        raise ConfigError(
+            f"resume: the run has no {FILE} for the images in {unlabelled.annotations_file}, and no teacher to label "
+            "them. Give --teacher, or continue without them: --unlabelled none"
+        )
     if processes.is_main:
-        _log.info("the teacher labels %s", counted(len(unlabelled), "image"))
-    thresholds = score_thresholds(teacher, config.recipe.distillation)
-    found: dict[int, list[PseudoLabel]] = {}
-    indices = range(processes.rank, len(unlabelled), processes.world_size)
-    for start in range(0, len(indices), _BATCH):
-        some = indices[start : start + _BATCH]
-        images = [unlabelled.image(i, num_channels=detector.in_channels) for i in some]
-        results = detector(images, threshold=0.0, batch_size=_BATCH)
-        for i, one in zip(some, results if isinstance(results, list) else [results], strict=True):
-            name = str(unlabelled.annotations.file_names[i])
-            found[i] = _labels_of(one, name, labels=teacher.labels, thresholds=thresholds)
-    merged = {i: some_rows for part in processes.gather_all(found) for i, some_rows in part.items()}
-    return [row for i in sorted(merged) for row in merged[i]]
+        again = "; the images, the teacher or the thresholds have changed" if is_resumed else ""
+        _log.info("the teacher labels %s%s", counted(len(unlabelled), "image"), again)
+    rows = _detect(unlabelled, teacher, make_detector(teacher), thresholds, config, processes=processes)
+    return PseudoLabels(_images_of(unlabelled), int(teacher.fingerprint), thresholds, rows)
 
 
-def score_thresholds(teacher: Teacher, config: DistillationConfig) -> Sequence[float]:
+def score_thresholds(teacher: Teacher, config: DistillationConfig) -> list[float]:
     """Return the lowest score of a pseudo-label by label of the teacher."""
     count = len(teacher.categories)
     if config.pseudo_score is not None:
         return [config.pseudo_score] * count
-    return teacher.thresholds or [DEFAULT_SCORE] * count
+    return list(teacher.thresholds or [DEFAULT_SCORE] * count)
+
+
+def _detect(
+    unlabelled: DetectionDataset,
+    teacher: Teacher,
+    detector: Detector,
+    thresholds: Sequence[float],
+    config: TrainConfig,
+    *,
+    processes: Processes,
+) -> list[PseudoLabel]:
+    """Return the detections above the thresholds, of all processes, in the order of the images."""
+    found: dict[int, list[PseudoLabel]] = {}
+    indices = range(processes.rank, len(unlabelled), processes.world_size)
+    for start in range(0, len(indices), _BATCH):
+        images = {}
+        for i in indices[start : start + _BATCH]:
+            try:
+                images[i] = unlabelled.image(i, num_channels=detector.in_channels)
+            except DatasetError as error:
+                if config.bad_images == "error":
+                    raise
+                _log.warning("not labelled: %s", error, extra={"of_one_process": True})
+        results = detector(list(images.values()), threshold=0.0, batch_size=_BATCH) if images else []
+        for i, one in zip(images, results if isinstance(results, list) else [results], strict=True):
+            name = str(unlabelled.annotations.file_names[i])
+            found[i] = _labels_of(one, name, labels=teacher.labels, thresholds=thresholds)
+    merged = {i: rows for part in processes.gather_all(found) for i, rows in part.items()}
+    return [row for i in sorted(merged) for row in merged[i]]
 
 
 def _labels_of(
@@ -109,37 +163,44 @@ def with_pseudo_labels(
         areas=boxes_xywh[:, 2] * boxes_xywh[:, 3],
         iscrowd=np.zeros(len(ordered), bool),
     )
-    return merge([train, labelled])
+    merged = merge([train, labelled])
+    return merged.skipping_bad_images() if train.skips_bad_images else merged
 
 
-def describe(rows: Sequence[PseudoLabel], unlabelled: DetectionDataset) -> str:
+def describe(labels: PseudoLabels | None, unlabelled: DetectionDataset) -> str:
     """Return a line for the plan."""
-    images = len({row.image for row in rows})
+    images = f"{counted(len(unlabelled), 'image')} in {unlabelled.annotations_file}"
+    if labels is None:
+        return f"{images}, which the teacher labels before the first step"
     return (
-        f"{counted(len(unlabelled), 'image')} in {unlabelled.annotations_file}, of which {images} have "
-        f"{counted(len(rows), 'pseudo-label')}"
+        f"{images}, of which {len({row.image for row in labels.rows})} have {counted(len(labels.rows), 'pseudo-label')}"
     )
 
 
-def save(folder: Path, rows: Sequence[PseudoLabel]) -> None:
+def save(folder: Path, labels: PseudoLabels) -> None:
     """Write the labels of a run.
 
     Raises:
         TrainingError: the file cannot be written.
     """
-    content = [row._asdict() for row in rows]
+    content = {**labels._asdict(), "rows": [row._asdict() for row in labels.rows]}
     write_text(folder / FILE, json.dumps(content, indent=0) + "\n", error=TrainingError)
 
 
-def load(folder: Path, unlabelled: DetectionDataset) -> list[PseudoLabel] | None:
-    """Return the labels of a run; None if they were not written, or are of other images or classes."""
+def load(folder: Path) -> PseudoLabels | None:
+    """Return the labels in the folder of a run; None if there are none, or they cannot be read."""
     try:
-        content = json.loads(read_text(folder / FILE, what="pseudo-labels", error=TrainingError))
-        rows = [PseudoLabel(**{**row, "bbox": tuple(row["bbox"])}) for row in content]
-        known = set(unlabelled.annotations.file_names.tolist())
-        fits = all(
-            row.image in known and 0 <= row.label < len(unlabelled.categories) and len(row.bbox) == 4 for row in rows
+        content: Any = json.loads(read_text(folder / FILE, what="pseudo-labels", error=TrainingError))
+        return PseudoLabels(
+            [(str(name), int(width), int(height)) for name, width, height in content["images"]],
+            int(content["teacher"]),
+            [float(one) for one in content["thresholds"]],
+            [PseudoLabel(**{**row, "bbox": tuple(row["bbox"])}) for row in content["rows"]],
         )
     except (TrainingError, ValueError, TypeError, KeyError):
         return None
-    return rows if fits else None
+
+
+def _images_of(dataset: DetectionDataset) -> list[tuple[str, int, int]]:
+    columns = dataset.annotations
+    return [(name, *size) for name, size in zip(columns.file_names.tolist(), columns.sizes_wh.tolist(), strict=True)]

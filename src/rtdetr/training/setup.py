@@ -2,7 +2,7 @@
 
 import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,7 +32,7 @@ from rtdetr.training.freeze import freeze
 from rtdetr.training.job import Job, MakeDetector
 from rtdetr.training.memory import estimate_memory
 from rtdetr.training.optimizer import build_optimizer
-from rtdetr.training.pseudo_labels import PseudoLabel, label, with_pseudo_labels
+from rtdetr.training.pseudo_labels import PseudoLabels, label, with_pseudo_labels
 from rtdetr.training.pseudo_labels import describe as describe_labels
 from rtdetr.training.resume import restore
 from rtdetr.training.starting_weights import load_starting_weights
@@ -69,13 +69,20 @@ def prepare(
     model = _build_initial_model(config, categories, device=device, is_new=resume is None, dry_run=dry_run)
     teacher = load_teacher(config, model.config, categories, device=device, dry_run=dry_run)
     if teacher is not None:
-        data_marks[TEACHER] = teacher.fingerprint()
-    unlabelled, train_data, rows = datasets.get(UNLABELLED), datasets["train"], []
+        data_marks[TEACHER] = teacher.fingerprint
+    _check_agreement(processes, {}, datasets["train"], data_marks)
+    unlabelled, train_data, pseudo_labels = datasets.get(UNLABELLED), datasets["train"], None
     if unlabelled is not None:
-        if teacher is not None and not dry_run:
-            detector = make_detector(teacher.model, teacher.categories, str(device))
-            rows = label(unlabelled, teacher, config, detector, is_resumed=resume is not None, processes=processes)
-        train_data = with_pseudo_labels(train_data, unlabelled, rows)
+        pseudo_labels = label(
+            unlabelled,
+            teacher,
+            config,
+            make_detector=lambda teacher: make_detector(teacher.model, teacher.categories, str(device)),
+            is_resumed=resume is not None,
+            dry_run=dry_run,
+            processes=processes,
+        )
+        train_data = with_pseudo_labels(train_data, unlabelled, pseudo_labels.rows if pseudo_labels else [])
     loader = TrainLoader(
         train_data,
         config.recipe,
@@ -90,7 +97,7 @@ def prepare(
         num_unlabelled=len(train_data) - len(datasets["train"]),
     )
     description = _describe(
-        config, model, datasets, loader, teacher, rows, device=device, dtype=dtype, processes=processes
+        config, model, datasets, loader, teacher, pseudo_labels, device=device, dtype=dtype, processes=processes
     )
     ema = ModelEMA(model, decay=config.recipe.ema_decay, warmup=config.recipe.ema_warmup)
     model = _network_to_train(model, config.recipe, device=device, processes=processes)
@@ -105,7 +112,8 @@ def prepare(
         torch.manual_seed(config.seed + processes.rank)  # different denoising noise in each process
     if resume is not None:
         _restore_run(config, resume, state, datasets, data_marks, processes=processes, say=say)
-    _check_agreement(processes, state.progress, train_data, data_marks)
+    place = {"epoch": state.progress.epoch, "batch": state.progress.batch, "step": state.progress.iteration}
+    _check_agreement(processes, place, train_data, data_marks)
     criterion = build_criterion(model.config, loss=config.recipe.loss)
     if processes.is_main:
         _warn_of_mistakes(config.recipe, loader, datasets, transforms)
@@ -119,7 +127,7 @@ def prepare(
         loader=loader,
         criterion=criterion,
         teacher=teacher,
-        pseudo_labels=None if unlabelled is None else rows,
+        pseudo_labels=pseudo_labels,
         num_labelled=len(datasets["train"]),
         distillation=Distillation(config.recipe.distillation, matcher=criterion.matcher),
         make_detector=make_detector,
@@ -152,7 +160,7 @@ def _describe(
     datasets: Datasets,
     loader: TrainLoader,
     teacher: Teacher | None,
-    pseudo_labels: Sequence[PseudoLabel],
+    pseudo_labels: PseudoLabels | None,
     *,
     device: torch.device,
     dtype: torch.dtype,
@@ -251,14 +259,13 @@ def _say_classes_without_objects(data: DetectionDataset) -> None:
 
 
 def _check_agreement(
-    processes: Processes, progress: Progress, data: DetectionDataset, fingerprints: Mapping[str, torch.Tensor]
+    processes: Processes, place: Mapping[str, int], data: DetectionDataset, fingerprints: Mapping[str, torch.Tensor]
 ) -> None:
     """Check that all processes have the same data and are at the same step; files may differ between machines.
 
     Raises:
         ConfigError: they differ.
     """
-    place = {"epoch": progress.epoch, "batch": progress.batch, "step": progress.iteration}
     content = {part: int(rows.sum()) for part, rows in fingerprints.items()}  # wraps around
     found = processes.gather_all({**place, "images": len(data), "classes": len(data.categories), "content": content})
     if any(one != found[0] for one in found):

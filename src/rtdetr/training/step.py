@@ -15,7 +15,7 @@ from torch import Tensor
 from rtdetr.errors import TrainingError
 from rtdetr.files import write_atomically
 from rtdetr.run_files import LAST_FILE
-from rtdetr.structures import Target
+from rtdetr.structures import Guidance, Target
 from rtdetr.training.distributed import no_sync
 from rtdetr.training.job import Job
 from rtdetr.wording import counted, listed
@@ -107,17 +107,22 @@ def make_gradients(job: Job, images: Tensor, targets: list[Target]) -> dict[str,
     if parts > 1:  # as many in every process, none of them empty
         parts = min(parts, job.processes.minimum(len(targets)))
     num_boxes = job.processes.mean_number(float(sum(len(target["labels"]) for target in targets)))
+    guidance = _guidance(job, images, parts)
+    shares: dict[str, float] = {}
+    if guidance:
+        total = sum(job.distillation.score(one) for one in guidance)
+        shares["total_score"] = job.processes.mean_number(total)
+        shares["num_images"] = job.processes.mean_number(float(len(images)))
     totals: dict[str, float] = {}
     for part, (some_images, some_targets) in enumerate(_split(images, targets, parts)):
         with no_sync(job.network, active=part + 1 < parts):
             some_images = some_images.contiguous(memory_format=job.memory_format)
             with torch.autocast(job.device.type, dtype=job.dtype, enabled=job.dtype != torch.float32):
-                guidance = None if job.teacher is None else job.teacher(some_images)
-                guide = {} if guidance is None else {"guide": guidance.queries}
+                guide = {"guide": guidance[part].queries} if guidance else {}
                 output = job.network(some_images, some_targets, **guide)
             losses = job.criterion(output, some_targets, num_boxes=num_boxes)  # in float32
-            if guidance is not None:
-                losses |= job.distillation(output, guidance, num_boxes=num_boxes)
+            if guidance:
+                losses |= job.distillation(output, guidance[part], **shares)
             stacked = torch.stack(list(losses.values()))
             values = job.processes.mean(stacked.detach()).tolist()  # one wait for the device
             for name, value in zip(losses, values, strict=True):
@@ -126,6 +131,19 @@ def make_gradients(job: Job, images: Tensor, targets: list[Target]) -> dict[str,
                 return totals
             job.state.scaler.scale(stacked.sum()).backward()
     return totals
+
+
+def _guidance(job: Job, images: Tensor, parts: int) -> list[Guidance]:
+    """Return what the teacher detects in each part of a batch; an empty list without a teacher."""
+    if job.teacher is None:
+        return []
+    with torch.autocast(job.device.type, dtype=job.dtype, enabled=job.dtype != torch.float32):
+        return [
+            job.teacher(
+                some.contiguous(memory_format=job.memory_format), with_maps=job.distillation.config.maps_weight > 0
+            )
+            for some in images.tensor_split(parts)
+        ]
 
 
 def _split(images: Tensor, targets: list[Target], parts: int) -> Iterator[tuple[Tensor, list[Target]]]:

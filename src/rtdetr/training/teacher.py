@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -32,6 +33,7 @@ class Teacher:
         name: name or file of its weights.
         categories: its classes.
         thresholds: its best score threshold by label, if measured.
+        fingerprint: hash of the weights, int64 (1,); see `fingerprint.py`.
     """
 
     def __init__(
@@ -42,15 +44,17 @@ class Teacher:
         name: str,
         categories: Categories | None = None,
         thresholds: tuple[float, ...] | None = None,
+        fingerprint: Tensor | None = None,
     ) -> None:
         self.model, self.labels, self.name, self.thresholds = fuse(model), labels, name, thresholds
+        self.fingerprint = torch.zeros(1, dtype=torch.int64) if fingerprint is None else fingerprint
         self.categories = categories or Categories.numbered(model.config.num_classes)
         device = next(model.parameters()).device
         self._rows, self._labels = (torch.tensor(list(x), device=device) for x in (labels.keys(), labels.values()))
 
     @torch.no_grad()
-    def __call__(self, images: Tensor) -> Guidance:
-        """Return what the teacher detects in images, float (b, c, h, w) in [0, 1]."""
+    def __call__(self, images: Tensor, *, with_maps: bool = True) -> Guidance:
+        """Return what the teacher detects in images, float (b, c, h, w) in [0, 1], with or without its encoder maps."""
         trace = Trace()
         found = self.model(images, trace=trace)
         assert isinstance(found, RTDETROutput) and trace.token_logits is not None
@@ -63,7 +67,7 @@ class Teacher:
             found.logits[..., self._rows].to(wide).sigmoid(),
             found.boxes_cxcywh.to(wide),
             self._labels,
-            tuple(trace.encoder_maps),
+            tuple(trace.encoder_maps) if with_maps else (),
         )
 
     def describe(self, categories: Categories) -> str:
@@ -71,13 +75,6 @@ class Teacher:
         parameters = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6
         known = f"{len(self.labels)} of " if len(self.labels) < len(categories) else "all "
         return f"{self.name}, {parameters:.1f} M parameters; knows {known}{counted(len(categories), 'class')}"
-
-    def fingerprint(self) -> Tensor:
-        """Return a hash of the weights, int64 (1,)."""
-        content = hashlib.blake2b(digest_size=8)
-        for value in self.model.state_dict().values():
-            content.update(value.cpu().numpy().tobytes())
-        return torch.tensor([int.from_bytes(content.digest(), "little", signed=True)])
 
 
 def load_teacher(
@@ -124,6 +121,12 @@ def load_teacher(
             "the teacher %s does not know %s: %s; learned from the annotations only",
             *(name, counted(len(missing), "class"), listed(missing, shown=repr)),
         )
+    if missing and config.unlabelled is not None:
+        _log.warning(
+            "the teacher does not label %s in the unlabelled images, where such objects count as background: use only "
+            "images without them, or another teacher",
+            listed(missing, shown=repr),
+        )
     model, own_categories = build_from(loaded)
     model = model.to(device)
     if config.channels_last:
@@ -134,7 +137,16 @@ def load_teacher(
         name=name,
         categories=own_categories,
         thresholds=loaded.thresholds,
+        fingerprint=_hash_of(loaded.state),
     )
+
+
+def _hash_of(state: Mapping[str, Tensor]) -> Tensor:
+    """Return a hash of weights as they are in the file, which does not depend on the device; int64 (1,)."""
+    content = hashlib.blake2b(digest_size=8)
+    for value in state.values():
+        content.update(value.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return torch.tensor([int.from_bytes(content.digest(), "little", signed=True)])
 
 
 def _check_network(name: str, teacher: ModelConfig, student: ModelConfig) -> None:
