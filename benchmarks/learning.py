@@ -44,7 +44,6 @@ COMMON: dict[str, Any] = {
     "batch_size": BATCH_SIZE,
     "size_hw": (SIDE, SIDE),
     "workers": 0,
-    "set": {"train.multiscale_sizes": []},
 }
 
 
