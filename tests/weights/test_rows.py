@@ -154,8 +154,8 @@ def test_export_and_the_command_line(data, file, tmp_path):
 
 def test_starting_weights_are_matched_by_id(data, file, tmp_path, caplog):
     caplog.set_level(logging.INFO)
-    recipe = {"warmup_iterations": 2000, "lr": 1e-12}
-    options = {"weights": file, "model": "test-tiny", "epochs": 1, "recipe": recipe, "evaluate_every": 0}
+    changes = {"train.warmup_iterations": 2000, "train.lr": 1e-12}
+    options = {"weights": file, "model": "test-tiny", "epochs": 1, "set": changes, "evaluate_every": 0}
     with only_the_loop():
         result = run_tiny(data, tmp_path / "run", **options)
     assert "assuming that its class rows are category ids of the data" in caplog.text
