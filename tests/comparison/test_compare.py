@@ -64,9 +64,9 @@ def test_finished_runs_are_not_repeated_and_recipes_and_seeds_can_be_added(tmp_p
 
 def test_own_settings_override_common_ones(tmp_path, trained) -> None:
     data = write_folder(tmp_path / "data")
-    recipes = {"a": {"recipe": "deim", "set": {"train.mosaic": 0}}, "b": {"recipe": "deim"}}
+    recipes = {"a": {"recipe": "deim", "set": {"train.mosaic": 0}}, "b": {"recipe": "deim"}, "c": {"set": {}}}
     compare(data, recipes, steps=3, seeds=1, output_dir=tmp_path / "out", set={"train.mixup": 0.5}, **TINY)
-    assert [call["set"] for call in trained] == [{"train.mixup": 0.5, "train.mosaic": 0}, {"train.mixup": 0.5}]
+    assert [call["set"] for call in trained] == [{"train.mixup": 0.5, "train.mosaic": 0}, *[{"train.mixup": 0.5}] * 2]
 
 
 @pytest.mark.parametrize(

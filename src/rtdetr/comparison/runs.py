@@ -125,10 +125,8 @@ def _contenders(recipes: Recipes) -> dict[str, dict[str, Any]]:
 
 def _settings(common: Mapping[str, Any], own: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Settings of one run: those of the recipe override the common ones."""
-    merged = {**common, **own, "output_dir": str(folder)}
-    if common.get("set") and own.get("set"):
-        merged["set"] = {**common["set"], **own["set"]}
-    return merged
+    changes = {**(common.get("set") or {}), **(own.get("set") or {})}
+    return {**common, **own, "output_dir": str(folder), "set": changes}
 
 
 def _check_budget(name: str, config: TrainConfig, common: Mapping[str, Any], folder: Path) -> None:
