@@ -68,7 +68,7 @@ def test_known_values_of_guided_queries() -> None:
 
 def test_only_detections_with_a_score_are_matched() -> None:
     found = numbers(
-        distillation(guided_weight=0)(RTDETROutput(LOGITS, BOXES), GUIDANCE, total_score=0.0, num_images=1.0)
+        distillation(guided_weight=0)(RTDETROutput(LOGITS, BOXES), GUIDANCE, total_score=1.0, num_images=1.0)
     )
     assert found == pytest.approx(
         {
@@ -79,7 +79,7 @@ def test_only_detections_with_a_score_are_matched() -> None:
         abs=1e-6,
     )
     nothing = distillation(guided_weight=0, min_score=0.9)(
-        RTDETROutput(LOGITS, BOXES), GUIDANCE, total_score=0.0, num_images=1.0
+        RTDETROutput(LOGITS, BOXES), GUIDANCE, total_score=1.0, num_images=1.0
     )
     assert set(numbers(nothing).values()) == {0.0}
 

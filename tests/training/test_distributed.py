@@ -212,7 +212,7 @@ def test_a_run_of_two_processes_from_the_command_line(data, tmp_path):
     command = [sys.executable, "-m", "rtdetr", "train", str(few), "--images", str(data / "train"), "--processes", "2"]
     command += ["--val-data", str(val / "_annotations.coco.json"), "--val-images", str(val), "--epochs", "2"]
     command += ["--output", str(tmp_path / "run"), "--model", "test-tiny", "--batch-size", "4", "--device", "cpu"]
-    command += ["--workers", "0", "--set", "train.accumulate=2", "--set", "rehearsal=false"]
+    command += ["--recipe", "published", "--workers", "0", "--set", "train.accumulate=2", "--set", "rehearsal=false"]
     ran = subprocess.run(
         command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
     )

@@ -48,10 +48,10 @@ class Distillation:
         Args:
             output: of the student, in train mode, with the teacher's queries.
             guidance: of the teacher, for the same images.
-            total_score: `score` of the whole batch; in distributed training: the mean over all processes.
+            total_score: `score` of the whole batch over all processes, at least 1, divided by the number of processes.
             num_images: images of the whole batch; in distributed training: the mean over all processes.
         """
-        config, divisor = self.config, max(total_score, 1.0)
+        config, divisor = self.config, total_score
         terms: dict[str, Tensor] = {}
         with torch.autocast(output.logits.device.type, enabled=False):
             if config.guided_weight:

@@ -111,7 +111,8 @@ def make_gradients(job: Job, images: Tensor, targets: list[Target]) -> dict[str,
     shares: dict[str, float] = {}
     if guidance:
         total = sum(job.distillation.score(one) for one in guidance)
-        shares["total_score"] = job.processes.mean_number(total)
+        count = job.processes.world_size
+        shares["total_score"] = max(job.processes.mean_number(total) * count, 1.0) / count
         shares["num_images"] = job.processes.mean_number(float(len(images)))
     totals: dict[str, float] = {}
     for part, (some_images, some_targets) in enumerate(_split(images, targets, parts)):
