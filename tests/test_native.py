@@ -41,7 +41,9 @@ print(small_faults())
 """
 
 
-@pytest.mark.skipif(native._glibc() is None, reason="mallopt and malloc_trim of glibc are tested")
+@pytest.mark.skipif(
+    native._glibc() is None, reason="this system does not have glibc, whose mallopt and malloc_trim are called"
+)
 def test_memory_is_reused():
     result = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     assert result.stderr == ""

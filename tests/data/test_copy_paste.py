@@ -285,3 +285,26 @@ def test_crowds_are_not_pasted_and_outlines_belong_to_their_objects(tmp_path):
         white = np.asarray(batch.images)[0, ..., 0] > 127
         np.testing.assert_allclose(extent(white), [cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], atol=3)
         assert 0.35 < white.sum() / (w * h) < 0.65  # a triangle
+
+
+def test_a_rectangle_with_a_part_of_a_crowd_region_is_not_pasted():
+    image, other = objects((64, 64)), objects((64, 64), (10, 10, 30, 30))
+    for crowd, count in (((0.0, 0.0, 64.0, 64.0), 0), ((40.0, 40.0, 64.0, 64.0), 1)):
+        crowds = np.array([crowd], np.float32)
+        rng = np.random.default_rng(0)
+        _, pastes = draw_pastes(image, other, [None], crowds_xyxy=crowds, plan=PLAN, rng=rng)
+        assert len(pastes) == count
+
+
+def test_a_readable_image_is_used_when_the_source_of_pasted_objects_cannot_be_read(tmp_path, caplog):
+    images, annotations = write_dataset(tmp_path, many_images(6, seed=0))
+    dataset = DetectionDataset(images, annotations)
+    good, *others = np.argsort(-np.diff(dataset.annotations.starts), kind="stable").tolist()
+    for bad in others:
+        content = dataset.path(bad).read_bytes()
+        dataset.path(bad).write_bytes(content[: len(content) // 2])
+    builder = BatchBuilder(dataset.skipping_bad_images(), PASTING.replace(mosaic=0.0, batch_size=1), seed=0)
+    batch = builder[BatchKey(0, 0, [good], [0])]
+    assert not isinstance(batch, Exception) and batch.images.shape == (1, 64, 64, 3)
+    (reason,) = caplog.messages  # the source was tried, and then the image alone
+    assert dataset.path(good).name not in reason and reason.startswith("skipped: ")

@@ -230,6 +230,13 @@ def test_repeats_are_augmented_differently_and_reproducibly(dataset):
     assert all(torch.equal(images[1::2], own) for (images, _), (own, _) in zip(alone, share, strict=True))
 
 
+def test_mixup_of_an_image_with_its_repeat_is_refused(dataset):
+    recipe = RECIPE.replace(batch_size=4, repeats=2, mixup=0.5)
+    TrainLoader(dataset, recipe)
+    with pytest.raises(ConfigError, match="2 processes, mixup would blend an image with itself"):
+        TrainLoader(dataset, recipe, world_size=2)
+
+
 def test_repeats_in_a_dataset_smaller_than_a_batch(tmp_path):
     small = DetectionDataset(*write_dataset(tmp_path, many_images(3)))
     for batch_size, repeats in ((8, 1), (8, 2), (12, 4)):

@@ -31,6 +31,7 @@ _LOG_SCALES = math.log(0.5), math.log(2.0)  # of an object, relative to the size
 _FEATHER = 0.1  # largest width of a blended border, relative to the shorter side of the object
 _MOST_OVERLAP = 0.1  # share of a pasted rectangle that may belong to another box
 _LEAST_FILLED = 0.05  # share of its box that an outline fills, otherwise they do not belong together
+_NO_BOXES = np.zeros((0, 4), np.float32)
 _MASK_HW = (32, 32)  # resolution at which it is checked what a pasted object hides
 _GRID = (np.arange(12) + 0.5) / 12  # positions in a box, per axis, that are checked
 
@@ -50,9 +51,6 @@ class Paste(NamedTuple):
     flip: bool
     feather: float
     outline: Outline | None
-
-
-_NO_BOXES = np.zeros((0, 4), np.float32)
 
 
 def draw_pastes(

@@ -51,13 +51,13 @@ class Distillation:
             total_score: `score` of the whole batch over all processes, at least 1, divided by the number of processes.
             num_images: images of the whole batch; in distributed training: the mean over all processes.
         """
-        config, divisor = self.config, total_score
+        config = self.config
         terms: dict[str, Tensor] = {}
         with torch.autocast(output.logits.device.type, enabled=False):
             if config.guided_weight:
-                terms |= self._guided(output, guidance, config.guided_weight / divisor)
+                terms |= self._guided(output, guidance, config.guided_weight / total_score)
             if config.matched_weight:
-                terms |= self._matched(output, guidance, config.matched_weight / divisor)
+                terms |= self._matched(output, guidance, config.matched_weight / total_score)
             if config.maps_weight:
                 maps = attention_loss(output.encoder_maps, guidance.encoder_maps)
                 terms["loss_maps"] = config.maps_weight / num_images * maps

@@ -152,7 +152,7 @@ def _reason(config: TrainConfig) -> str:
     if config.recipe_name == "finetune":
         return ": adapted to this dataset; --recipe published is the published recipe of the model"
     if config.recipe_name == "deim" and config.weights is None:
-        return ": the most accurate without starting weights; --recipe published is the published recipe of the model"
+        return ": learns faster from scratch in short runs; --recipe published is the published recipe of the model"
     if config.recipe_name == "published" and config.weights is not None:
         return ": the published recipe of the model; --recipe finetune adapts it to this dataset"
     return ""

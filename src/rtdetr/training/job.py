@@ -42,7 +42,6 @@ class Job:
         criterion: the training objective.
         teacher: the trained detector that guides the training; None: without.
         pseudo_labels: labels of the images without annotations, at the end of `train_data`; None: no such images.
-        num_labelled: number of the other images of `train_data`.
         distillation: loss terms of the teacher.
         make_detector: builds the detector to evaluate from the averaged model.
         state: model, EMA, optimizer, gradient scaler and progress.
@@ -63,7 +62,6 @@ class Job:
     criterion: Criterion
     teacher: Teacher | None
     pseudo_labels: PseudoLabels | None
-    num_labelled: int
     distillation: Distillation
     make_detector: MakeDetector
     state: TrainingState
@@ -72,6 +70,11 @@ class Job:
     log: logging.Logger
     description: str
     fingerprints: dict[str, torch.Tensor]
+
+    @property
+    def num_labelled(self) -> int:
+        """Number of images of `train_data` with annotations, which come first."""
+        return len(self.train_data) - (0 if self.pseudo_labels is None else len(self.pseudo_labels.images))
 
     @property
     def memory_format(self) -> torch.memory_format:

@@ -128,7 +128,6 @@ def prepare(
         criterion=criterion,
         teacher=teacher,
         pseudo_labels=pseudo_labels,
-        num_labelled=len(datasets["train"]),
         distillation=Distillation(config.recipe.distillation, matcher=criterion.matcher),
         make_detector=make_detector,
         state=state,

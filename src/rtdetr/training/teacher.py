@@ -3,7 +3,6 @@
 import hashlib
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -97,7 +96,7 @@ def load_teacher(
     name = config.teacher
     if name is None or (dry_run and is_fetched(name)):
         return None
-    if (form := exported_format(name)) is not None and Path(name).suffix != "":
+    if (form := exported_format(name)) is not None:
         raise ConfigError(
             f"teacher (--teacher): {name} is an exported model ({form}), but a teacher needs its PyTorch weights. Give "
             "the .pth or .safetensors file that it was exported from"
