@@ -156,6 +156,10 @@ def test_other_recipes():
     text = plan(deim("rtdetrv2_r50vd").replace(copy_paste=0.5, zoom_in=0.2, repeats=2))
     assert "; copy-paste with probability 0.5 in epochs 5 to 34; zoom-in on tiny objects with probability 0.2" in text
     assert "probability 0.2 in epochs 5 to 58; each image 2 times per batch; horizontal flips" in text
+    text = plan(deim("rtdetrv2_r50vd").replace(augmentation_stop_epoch=9))
+    assert "crop augmentation in epochs 5 to 9; mosaic with probability 0.5 in epochs 5 to 9" in text
+    text = plan(deim("rtdetrv2_r50vd").replace(augmentation_stop_epoch=0))
+    assert "; mosaic in no epoch, because train.augmentation_stop_epoch is 0; mixup in no epoch, because" in text
     text = plan(Recipe(epochs=9, schedule="steps", milestones=(6, 8)), rehearsal=False)
     assert "558 warm-up steps; multiplied by 0.1 at epochs 6, 8" in text
     late = {"milestones_after_warmup": True, "warmup_iterations": 125}  # of 62 steps an epoch

@@ -193,10 +193,14 @@ def _images(recipe: Recipe) -> str:
         parts.append(f"multi-scale {min(sizes)} to {max(sizes)}{until(recipe.multiscale_stop_epoch)}")
     if recipe.augmentation_stop_epoch != 0:
         parts.append(f"color, zoom-out and crop augmentation{until(recipe.augmentation_stop_epoch, start)}")
-    stop, zoom_stop = recipe.mixing_stop_epoch, recipe.augmentation_stop_epoch
+    zoom_stop = recipe.augmentation_stop_epoch
+    stop = min((one for one in (recipe.mixing_stop_epoch, zoom_stop) if one is not None), default=None)
     chances = (("mosaic", recipe.mosaic, stop), ("mixup", recipe.mixup, stop), ("copy-paste", recipe.copy_paste, stop))
     for name, chance, end in (*chances, ("zoom-in on tiny objects", recipe.zoom_in, zoom_stop)):
-        if chance:
+        if chance and end is not None and end <= start:
+            limit = "mixing_stop_epoch" if end == recipe.mixing_stop_epoch else "augmentation_stop_epoch"
+            parts.append(f"{name} in no epoch, because train.{limit} is {end}")
+        elif chance:
             parts.append(f"{name} with probability {chance:g}{until(end, start)}")
     if recipe.repeats > 1:
         parts.append(f"each image {recipe.repeats} times per batch")
