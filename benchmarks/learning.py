@@ -15,6 +15,7 @@ and deim+teacher is `deim` with this teacher.
 import argparse
 import logging
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +186,7 @@ def main() -> None:
     names = [name.strip() for name in options.families.split(",")]
     if unknown := [name for name in names if name not in known]:
         parser.error(f"unknown families {', '.join(unknown)}. Known: {', '.join(known)}")
-    options.recipes = [name.strip() for name in options.recipes.split(",")]
+    options.recipes = [name.strip() for name in re.split(r",(?![^[]*\])", options.recipes)]  # not at those inside [...]
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     print(environment("cpu" if options.device == "auto" else options.device), "\n")
     weights = pretrain(options.folder, steps=options.pretrained, device=options.device) if options.pretrained else None

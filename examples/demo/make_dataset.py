@@ -28,7 +28,8 @@ from rtdetr.errors import InputError
 PHOTOS = Path(__file__).parent / "photos"
 CATEGORY_IDS = {"disk": 3, "square": 7, "triangle": 11, "star": 18, "ring": 24, "cross": 42}  # with gaps, as in COCO
 SIZES_WH = ((320, 240), (240, 320), (256, 256), (320, 256), (224, 288))
-NUM_OBJECTS = np.array([0.08, *(0.92 * 0.9 ** np.arange(10) / (0.9 ** np.arange(10)).sum())])  # probability of 0 to 10
+EMPTY = 0.08  # share of images without objects
+MAX_OBJECTS = {"train": 24, "val": 10}  # of an image; training images are denser, since each object is an example
 TYPICAL_COLOR = 0.95  # share of objects with about the hue of their class; others have a random hue
 SCALE_RANGE = (0.08, 0.60)
 MIN_VISIBLE = 0.6  # a shape must leave at least this share of each other shape visible
@@ -45,14 +46,14 @@ class Shape(NamedTuple):
     box_in_crop: tuple[float, float, float, float]  # xyxy pixels, exact
 
 
-def make_dataset(folder: str | os.PathLike[str], *, num_train: int = 1600, num_val: int = 200, seed: int = 0) -> Path:
+def make_dataset(folder: str | os.PathLike[str], *, num_train: int = 1000, num_val: int = 200, seed: int = 0) -> Path:
     """Draw the dataset into `folder`, unless it exists with the same parameters, and return the folder.
 
     Raises:
         InputError: `folder` exists and was not created by this function.
     """
     folder = Path(folder)
-    parameters = {"version": 4, "num_train": num_train, "num_val": num_val, "seed": seed}
+    parameters = {"version": 5, "num_train": num_train, "num_val": num_val, "seed": seed}
     if folder.exists():
         found = folder / PARAMETERS_FILE
         if not found.is_file():
@@ -79,7 +80,8 @@ def _draw_split(folder: Path, split: str, seeds: list[tuple[int, int, int]]) -> 
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
-        drawn = pool.map(_draw_file, files, seeds, chunksize=32)
+        draw = functools.partial(_draw_file, max_objects=MAX_OBJECTS[split])
+        drawn = pool.map(draw, files, seeds, chunksize=32)
         for image_id, (file, ((width, height), objects)) in enumerate(zip(files, drawn, strict=True), start=1):
             images.append({"id": image_id, "file_name": file.name, "width": width, "height": height})
             for item in objects:
@@ -90,9 +92,11 @@ def _draw_split(folder: Path, split: str, seeds: list[tuple[int, int, int]]) -> 
     (folder / "annotations" / f"{split}.json").write_text(json.dumps(content))
 
 
-def _draw_file(file: Path, seed: tuple[int, int, int]) -> tuple[tuple[int, int], list[dict[str, Any]]]:
+def _draw_file(
+    file: Path, seed: tuple[int, int, int], *, max_objects: int
+) -> tuple[tuple[int, int], list[dict[str, Any]]]:
     """Draw one image to a file; return its width and height and its objects."""
-    image, objects = draw_image(np.random.default_rng(seed), _photos())
+    image, objects = draw_image(np.random.default_rng(seed), _photos(), max_objects=max_objects)
     image.save(file, quality=90)
     return image.size, objects
 
@@ -102,31 +106,35 @@ def _photos() -> list[Image.Image]:
     return [Image.open(path).convert("RGB") for path in sorted(PHOTOS.glob("*.jpg"))]
 
 
-def draw_image(rng: np.random.Generator, photos: list[Image.Image]) -> tuple[Image.Image, list[dict[str, Any]]]:
+def draw_image(
+    rng: np.random.Generator, photos: list[Image.Image], *, max_objects: int
+) -> tuple[Image.Image, list[dict[str, Any]]]:
     """Draw one image; return it with its objects as COCO annotations without ids."""
     width, height = SIZES_WH[rng.integers(len(SIZES_WH))]
     canvas = np.asarray(_background(rng, photos, (width, height)), dtype=np.float32).copy()
     top_object = np.full((height, width), -1)  # index of the visible object at each pixel
     objects: list[dict[str, Any]] = []
-    areas: list[int] = []
-    for _ in range(rng.choice(11, p=NUM_OBJECTS)):
+    areas, visible = np.zeros((2, max_objects), dtype=np.int64)  # of the objects, in pixels
+    weights = 0.9 ** (np.arange(max_objects) * 10 / max_objects)
+    for _ in range(rng.choice(max_objects + 1, p=[EMPTY, *((1 - EMPTY) * weights / weights.sum())])):
         shape = _shape(rng, side=min(width, height))
         h, w = shape.alpha.shape
+        solid = shape.alpha > 0.5
         for _ in range(10):
             x, y = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
-            seen = top_object.copy()
-            seen[y : y + h, x : x + w][shape.alpha > 0.5] = len(objects)
-            if all((seen == i).sum() >= MIN_VISIBLE * area for i, area in enumerate(areas)):
+            under = top_object[y : y + h, x : x + w]
+            hidden = np.bincount(under[solid] + 1, minlength=max_objects + 1)[1:]
+            if (visible - hidden >= MIN_VISIBLE * areas).all():
                 break
         else:
             continue
-        top_object = seen
+        visible -= hidden
+        visible[len(objects)] = areas[len(objects)] = solid.sum()
+        under[solid] = len(objects)
         _paste(canvas, shape, x, y)
-        area = int((shape.alpha > 0.5).sum())
-        areas.append(area)
         x0, y0, x1, y1 = shape.box_in_crop
         bbox = [round(value, 2) for value in (x + x0, y + y0, x1 - x0, y1 - y0)]
-        objects.append({"category_id": CATEGORY_IDS[shape.name], "bbox": bbox, "area": area})
+        objects.append({"category_id": CATEGORY_IDS[shape.name], "bbox": bbox, "area": int(solid.sum())})
     return Image.fromarray(canvas.round().clip(0, 255).astype(np.uint8)), objects
 
 
@@ -252,7 +260,7 @@ def _paste(canvas: NDArray[np.float32], shape: Shape, x: int, y: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Draw the demo dataset in COCO format.")
     parser.add_argument("folder", help="output folder")
-    parser.add_argument("--num-train", type=int, default=1600, help="training images")
+    parser.add_argument("--num-train", type=int, default=1000, help="training images")
     parser.add_argument("--num-val", type=int, default=200, help="validation images")
     parser.add_argument("--seed", type=int, default=0, help="random seed, default 0")
     options = parser.parse_args()

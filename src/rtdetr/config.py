@@ -283,7 +283,7 @@ class TrainConfig(Strict):
     network: ModelConfig | None = None  # a model that is not in the zoo; num_classes is taken from the data
     output_dir: str
     recipe: Recipe
-    recipe_name: str = "published"  # origin of `recipe`: published, finetune, deim, a file, ...
+    recipe_name: str = "published"  # origin of `recipe`: published, finetune, scratch, deim, a file, ...
     weights: str | None = None  # zoo name or file of the weights to start from; None: random weights
     labels_are_ids: bool = False  # unnamed class rows of `weights`, or of the run to resume, are category ids
     teacher: str | None = None  # zoo name or file of a trained detector that guides the training

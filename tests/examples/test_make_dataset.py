@@ -48,7 +48,7 @@ def test_annotations_are_coco(folder: Path) -> None:
         assert 0 < annotation["area"] <= (w + 1) * (h + 1)
         per_image[annotation["image_id"]] += 1
     assert min(per_image.values()) == 0
-    assert 5 < max(per_image.values()) <= 10
+    assert 10 < max(per_image.values()) <= 24
 
 
 def test_a_box_encloses_its_shape_tightly(script: ModuleType) -> None:

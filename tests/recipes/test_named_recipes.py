@@ -92,6 +92,21 @@ def test_deim_fits_short_runs_and_long_ones_are_as_published():
     assert (asked.recipe.warmup_iterations, asked.recipe.ema_decay) == (31, 0.9)
 
 
+def test_scratch_fits_short_runs_and_is_deim_in_long_ones():
+    settings = {"model": "rtdetrv2_r18vd", "recipe": "scratch"}
+    short, long = (chosen(settings, num_images=count).recipe for count in (200, 118_287))
+    assert long == chosen({**settings, "recipe": "deim"}, num_images=118_287).recipe
+    deim = chosen({**settings, "recipe": "deim"}, num_images=200).recipe  # 120 epochs of 12 steps
+    loss = deim.loss.replace(gamma=1.0, classification_weight=2.0)
+    assert short == deim.replace(betas=(0.9, 0.95), loss=loss, multiscale_sizes=())
+    tiny = chosen(settings, num_images=50).recipe
+    assert (tiny.batch_size, tiny.lr, tiny.epochs, tiny.warmup_iterations) == (4, short.lr / 2, 120, 72)
+    given = chosen({**settings, "batch_size": 8, "lr": 3e-4, "set": {"train.betas": [0.9, 0.99]}}, num_images=50).recipe
+    assert (given.batch_size, given.lr, given.betas, given.loss.gamma) == (8, 3e-4, (0.9, 0.99), 1.0)
+    given = chosen({**settings, "batch_size": 8, "epochs": 5000}, num_images=50).recipe  # 30,000 steps
+    assert given.loss.gamma == 1.5 and given.betas == (0.9, 0.999) and given.multiscale_sizes
+
+
 @given(num_images=st.integers(1, 10**7), batch_size=st.integers(1, 512), epochs=st.integers(1, 2000))
 def test_warmups_only_shrink(num_images, batch_size, epochs):
     recipe = zoo.recipe("deim_rtdetrv2_r50vd").replace(epochs=epochs, batch_size=batch_size)
@@ -114,10 +129,10 @@ def chosen(settings, names=("cat",), num_images=1000):
 
 def test_which_recipe_is_taken():
     weights = {"weights": "rtdetrv2_r50vd"}
-    assert chosen({}).recipe_name == chosen({"backbone_weights": "auto"}).recipe_name == "deim"
+    assert chosen({}).recipe_name == chosen({"backbone_weights": "auto"}).recipe_name == "scratch"
     assert chosen({}, COCO80.names, num_images=9).recipe == zoo.recipe("rtdetrv2_r18vd")
     assert chosen({"recipe": "published"}).recipe == zoo.recipe("rtdetrv2_r18vd")
-    assert chosen({"model": "rtdetrv2_r50vd_dsp", "weights": "none"}).recipe_name == "deim"
+    assert chosen({"model": "rtdetrv2_r50vd_dsp", "weights": "none"}).recipe_name == "scratch"
     assert chosen(weights).recipe_name == "finetune"
     assert chosen(weights, COCO80.names).recipe == zoo.recipe("rtdetrv2_r50vd")
     assert chosen({**weights, "recipe": "published"}).recipe == zoo.recipe("rtdetrv2_r50vd")

@@ -25,7 +25,7 @@ def test_defaults_of_a_run(tmp_path, monkeypatch):
         data_origins={"data": "DATA"},
         output_dir="runs/rtdetrv2_r18vd",
         recipe=zoo.recipe("deim_rtdetrv2_r18vd"),
-        recipe_name="deim",
+        recipe_name="scratch",
         weights=None,
         backbone_weights=None,
     )

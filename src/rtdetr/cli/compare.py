@@ -15,7 +15,10 @@ _log = logging.getLogger(__name__)
 def compare(
     data: Annotated[Path, typer.Argument(help="Dataset folder or annotation file.")],
     recipes: Annotated[
-        str, typer.Option(help="Recipes to compare, separated by commas: published, finetune, deim, or settings files.")
+        str,
+        typer.Option(
+            help="Recipes to compare, separated by commas: published, finetune, scratch, deim, or settings files."
+        ),
     ],
     steps: Annotated[int, typer.Option(min=1, help="Steps of each run; rounded to whole epochs.")],
     seeds: Annotated[int, typer.Option(min=1, help="Runs per recipe, with different random seeds.")] = 3,

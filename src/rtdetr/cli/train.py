@@ -52,8 +52,8 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="published, finetune or deim. Default: finetune with --weights, else deim; published for the classes "
-            "of COCO."
+            help="published, finetune, scratch or deim. Default: finetune with --weights, else scratch; published for "
+            "the classes of COCO."
         ),
     ] = None,
     freeze: Annotated[

@@ -3,7 +3,7 @@
     data: datasets/traffic
     model: rtdetrv2_r18vd      # a name or a mapping: {base: rtdetrv2_r18vd, decoder: {num_queries: 500}}
     weights: rtdetrv2_r18vd
-    recipe: finetune           # published, finetune or deim
+    recipe: finetune           # published, finetune, scratch or deim
     train:                     # values of the recipe (`rtdetr.config.Recipe`)
       epochs: 40
       loss: {bbox_weight: 4}

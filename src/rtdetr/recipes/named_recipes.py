@@ -1,4 +1,4 @@
-"""Recipes by name: `published` as in the papers, `finetune` adapted to the dataset, `deim` for the best accuracy.
+"""Recipes by name: `published` as in the papers, `finetune` and `scratch` adapted to the dataset, `deim` for long runs.
 
 A model name is also a recipe: the published recipe of that model.
 """
@@ -11,16 +11,19 @@ from rtdetr.config import ModelConfig, PResNetConfig, Recipe
 from rtdetr.errors import ConfigError, nearest
 from rtdetr.recipes.changes import change
 
-PUBLISHED, FINETUNE, DEIM = RECIPES = ("published", "finetune", "deim")
+PUBLISHED, FINETUNE, SCRATCH, DEIM = RECIPES = ("published", "finetune", "scratch", "deim")
 AUTO = "auto"  # no recipe given: it depends on weights and classes (`resolve.py`)
+
+SHORT_RUN = 20_000  # steps; longer runs from scratch use the values of DEIM
 
 
 def named_recipe(name: str, model: str, network: ModelConfig | None = None) -> Recipe:
     """Return a recipe by name, before it is adapted to the data.
 
     Args:
-        name: "published", "deim", "finetune" (the published recipe, which the function `finetune` adapts to the data),
-            or a model of the zoo, for the published recipe of that model.
+        name: "published", "deim", or the recipes that functions of the same name adapt to the data: "finetune" (here
+            the published recipe) and "scratch" (here that of `deim`); or a model of the zoo, for the published recipe
+            of that model.
         model: zoo name of the model to train, or the name of `network`.
         network: the model, if it is not in the zoo.
 
@@ -29,7 +32,7 @@ def named_recipe(name: str, model: str, network: ModelConfig | None = None) -> R
     """
     if name in (PUBLISHED, FINETUNE):
         return published(model, network)
-    if name == DEIM:
+    if name in (SCRATCH, DEIM):
         return deim(model, network)
     known = [*RECIPES, *zoo.list_models(), *zoo.ALIASES]
     if name not in known:
@@ -80,13 +83,44 @@ def shorten_warmups(recipe: Recipe, *, num_images: int) -> Recipe:
         recipe: a recipe, with its final number of epochs and batch size.
         num_images: number of images per epoch.
     """
-    steps = recipe.epochs * max(num_images // recipe.batch_size, 1)
+    steps = steps_of(recipe, num_images)
     horizon = max(steps / 20, 2)
     return recipe.replace(
         warmup_iterations=min(recipe.warmup_iterations, round(steps / 20)),
         ema_decay=min(recipe.ema_decay, 1 - 1 / horizon),
         ema_warmup=min(recipe.ema_warmup, round(horizon / 5)),
     )
+
+
+def scratch(base: Recipe, *, num_images: int, batch_size: int | None = None) -> Recipe:
+    """Return a recipe for training from random weights on a dataset of any size.
+
+    Runs of at least `SHORT_RUN` steps are trained as DEIM, with the warm-ups of `shorten_warmups`. In shorter ones, the
+    class loss has twice the weight and aims at the IoU itself (gamma 1), as boxes overlap little at first; AdamW
+    averages squared gradients over 20 steps (beta 0.95); and there is no multi-scale training. `benchmarks/learning.py`
+    measures the effect.
+
+    Args:
+        base: recipe of `deim` for the model, with its final number of epochs.
+        num_images: number of images per epoch.
+        batch_size: images per batch; None: `fitting_batch`, and a learning rate that scales with its square root.
+    """
+    if batch_size is None:
+        batch_size = fitting_batch(num_images)
+        lr = base.lr * math.sqrt(batch_size / base.batch_size)
+        base = change(base, {"batch_size": batch_size, "lr": lr})
+    if steps_of(base, num_images) < SHORT_RUN:
+        base = base.replace(
+            betas=(base.betas[0], 0.95),
+            multiscale_sizes=(),
+            loss=base.loss.replace(gamma=1.0, classification_weight=2.0),
+        )
+    return shorten_warmups(base, num_images=num_images)
+
+
+def steps_of(recipe: Recipe, num_images: int) -> int:
+    """Return the number of steps of a run with `num_images` images per epoch."""
+    return recipe.epochs * max(num_images // recipe.batch_size, 1)
 
 
 def finetune(

@@ -151,7 +151,7 @@ def _frozen(part: str | int) -> str:
 def _reason(config: TrainConfig) -> str:
     if config.recipe_name == "finetune":
         return ": adapted to this dataset; --recipe published is the published recipe of the model"
-    if config.recipe_name == "deim" and config.weights is None:
+    if config.recipe_name == "scratch" and config.weights is None:
         return ": learns faster from scratch in short runs; --recipe published is the published recipe of the model"
     if config.recipe_name == "published" and config.weights is not None:
         return ": the published recipe of the model; --recipe finetune adapts it to this dataset"

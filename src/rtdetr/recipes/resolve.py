@@ -23,7 +23,17 @@ from rtdetr.evaluation import CocoMetrics
 from rtdetr.fonts import given_face
 from rtdetr.images import allow_pixels
 from rtdetr.recipes.changes import change
-from rtdetr.recipes.named_recipes import AUTO, DEIM, FINETUNE, PUBLISHED, finetune, named_recipe, shorten_warmups
+from rtdetr.recipes.named_recipes import (
+    AUTO,
+    DEIM,
+    FINETUNE,
+    PUBLISHED,
+    SCRATCH,
+    finetune,
+    named_recipe,
+    scratch,
+    shorten_warmups,
+)
 from rtdetr.recipes.run_data import UNLABELLED, GivenData, open_run_data
 from rtdetr.recipes.written import Written, read_written
 from rtdetr.strict import naming
@@ -87,8 +97,9 @@ def resolve(
 def configure(written: Written, data: DataSummary | None = None) -> TrainConfig:
     """Return the settings of a run, with its recipe.
 
-    Without a named recipe, it is `finetune` with weights and `deim` without. For the classes of COCO, and for variants
-    that were published as tuned from another model, it is the published recipe. benchmarks/learning.py compares them.
+    Without a named recipe, it is `finetune` with weights and `scratch` without. For the classes of COCO, and for
+    variants that were published as tuned from another model, it is the published recipe. benchmarks/learning.py
+    compares them.
 
     Args:
         written: the merged settings.
@@ -105,7 +116,7 @@ def configure(written: Written, data: DataSummary | None = None) -> TrainConfig:
             recipe = name = PUBLISHED if is_coco else FINETUNE
         else:
             tunes = written.may_tune and own.tuning_from is not None and not values["backbone_weights"]
-            recipe = name = PUBLISHED if is_coco or tunes else DEIM
+            recipe = name = PUBLISHED if is_coco or tunes else SCRATCH
     asked = recipe
     if isinstance(recipe, str):
         recipe = named_recipe(recipe, values["model"], values["network"])
@@ -116,6 +127,9 @@ def configure(written: Written, data: DataSummary | None = None) -> TrainConfig:
             weights = changed.tuning_from
         if data is not None and asked == DEIM:
             changed = change(shorten_warmups(changed, num_images=data.num_images), written.changes)
+        if data is not None and asked == SCRATCH:
+            batch_size = changed.batch_size if "batch_size" in written.changes else None
+            changed = change(scratch(changed, num_images=data.num_images, batch_size=batch_size), written.changes)
         if data is not None and asked == FINETUNE:
             changes = dict(written.changes)
             fitted = finetune(

@@ -19,7 +19,7 @@ class TrainSettings(TypedDict, total=False):
     model: str | None  # zoo name, or NAME:untrained; default: that of `weights`, else rtdetrv2_r18vd
     network: ModelConfig | None  # network of a model that is not in the zoo
     output_dir: PathLike | None  # folder for the results; default: runs/MODEL, then runs/MODEL-2, ...
-    recipe: str | Recipe | Mapping[str, Any] | None  # "published", "finetune" or "deim"; a recipe; or values
+    recipe: str | Recipe | Mapping[str, Any] | None  # "published", "finetune", "scratch" or "deim"; a recipe; or values
     set: Mapping[str, Any] | None  # values by dotted name: {"train.loss.bbox_weight": 4, "keep_last": 3}
     epochs: int | None  # number of epochs; the final epochs without augmentation stay as many
     batch_size: int | None  # images per step, over all processes; does not change the learning rate
