@@ -1,6 +1,6 @@
 """Which recipe wins on which kind of data: AP of recipes on families of drawn datasets, at equal steps and equal time.
 
-    python benchmarks/learning.py --folder FOLDER [--families usual,few] [--recipes published,finetune,deim]
+    python benchmarks/learning.py --folder FOLDER [--families usual,few] [--recipes published,finetune,scratch]
         [--steps 500] [--seeds 3] [--pretrained STEPS] [--teacher STEPS] [--quick]
 
 `learning_scenes.py` draws the families. A small network is trained from scratch, or from weights that are trained once
@@ -169,7 +169,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="folder for datasets, runs and the plot")
     parser.add_argument("--families", default=",".join(family.name for family in FAMILIES))
-    parser.add_argument("--recipes", default="published,finetune,deim")
+    parser.add_argument("--recipes", default="published,finetune,scratch")
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--data-seed", type=int, default=0, help="random seed of the datasets")

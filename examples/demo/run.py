@@ -72,19 +72,8 @@ def main() -> None:
         shutil.rmtree(run, ignore_errors=True)  # from an earlier demo
         # on two cores, two processes are faster than one process with two threads
         processes = str(min(2, os.cpu_count() or 1))
-        training = [
-            "--model",
-            "demo",
-            "--recipe",
-            "published",
-            "--output",
-            str(run),
-            "--workers",
-            "0",
-            "--processes",
-            processes,
-        ]
-        command("train", str(data), *training, *length)
+        training = f"--model demo --recipe published --evaluate-every 2 --workers 0 --processes {processes}".split()
+        command("train", str(data), *training, "--output", str(run), *length)
 
     weights = str(run / "best.pth")
     command("evaluate", weights, str(data))

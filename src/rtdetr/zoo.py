@@ -294,9 +294,10 @@ _DEMO = _small(
 )
 _DEMO = _DEMO._replace(  # trains from scratch within minutes on a CPU
     recipe=_DEMO.recipe.replace(
-        epochs=11,
+        epochs=10,
         batch_size=8,
-        lr=1.1e-3,
+        lr=3e-3,
+        betas=(0.9, 0.95),
         schedule="flat_cosine",
         flat_epochs=0,
         final_lr_factor=0.02,

@@ -160,6 +160,10 @@ def test_other_recipes():
     assert "crop augmentation in epochs 5 to 9; mosaic with probability 0.5 in epochs 5 to 9" in text
     text = plan(deim("rtdetrv2_r50vd").replace(augmentation_stop_epoch=0))
     assert "; mosaic in no epoch, because train.augmentation_stop_epoch is 0; mixup in no epoch, because" in text
+    text = plan(Recipe(epochs=322), recipe_name="scratch")  # of 62 steps
+    assert "\nrecipe         scratch: adapted to runs of fewer than 20,000 steps; --recipe published is the" in text
+    text = plan(Recipe(epochs=323), recipe_name="scratch")
+    assert "\nrecipe         scratch: as deim, in runs of at least 20,000 steps; --recipe published is the" in text
     text = plan(Recipe(epochs=9, schedule="steps", milestones=(6, 8)), rehearsal=False)
     assert "558 warm-up steps; multiplied by 0.1 at epochs 6, 8" in text
     late = {"milestones_after_warmup": True, "warmup_iterations": 125}  # of 62 steps an epoch

@@ -13,7 +13,6 @@ from rtdetr.recipes.changes import change
 
 PUBLISHED, FINETUNE, SCRATCH, DEIM = RECIPES = ("published", "finetune", "scratch", "deim")
 AUTO = "auto"  # no recipe given: it depends on weights and classes (`resolve.py`)
-
 SHORT_RUN = 20_000  # steps; longer runs from scratch use the values of DEIM
 
 

@@ -12,6 +12,7 @@ from rtdetr.data import DetectionDataset
 from rtdetr.errors import TrainingError
 from rtdetr.files import write_text
 from rtdetr.models import RTDETR
+from rtdetr.recipes.named_recipes import SHORT_RUN
 from rtdetr.recipes.schedule import milestone_epochs
 from rtdetr.wording import counted, plural
 
@@ -78,7 +79,7 @@ def describe(
         "training data": _source(config, "data", "images"),
         "validation": "" if val is None else _source(config, "val_data", "val_images") or "val split of the same data",
         "classes": _implied_classes(implied, total=model.config.num_classes),
-        "recipe": f"{config.recipe_name}{_reason(config)}",
+        "recipe": f"{config.recipe_name}{_reason(config, steps)}",
         "length": f"{counted(recipe.epochs, 'epoch')} of {counted(steps_per_epoch, 'step')}, "
         f"batch size {recipe.batch_size}; {counted(steps, 'step')} in total",
         "learning rate": _learning_rate(recipe, steps_per_epoch),
@@ -148,11 +149,13 @@ def _frozen(part: str | int) -> str:
     return "backbone and encoder" if part == "encoder" else part
 
 
-def _reason(config: TrainConfig) -> str:
+def _reason(config: TrainConfig, steps: int) -> str:
     if config.recipe_name == "finetune":
         return ": adapted to this dataset; --recipe published is the published recipe of the model"
-    if config.recipe_name == "scratch" and config.weights is None:
-        return ": learns faster from scratch in short runs; --recipe published is the published recipe of the model"
+    if config.recipe_name == "scratch":
+        kind = f"of fewer than {SHORT_RUN:,}" if steps < SHORT_RUN else f"of at least {SHORT_RUN:,}"
+        values = "adapted to" if steps < SHORT_RUN else "as deim, in"
+        return f": {values} runs {kind} steps; --recipe published is the published recipe of the model"
     if config.recipe_name == "published" and config.weights is not None:
         return ": the published recipe of the model; --recipe finetune adapts it to this dataset"
     return ""
