@@ -153,9 +153,11 @@ def _reason(config: TrainConfig, steps: int) -> str:
     if config.recipe_name == "finetune":
         return ": adapted to this dataset; --recipe published is the published recipe of the model"
     if config.recipe_name == "scratch":
-        kind = f"of fewer than {SHORT_RUN:,}" if steps < SHORT_RUN else f"of at least {SHORT_RUN:,}"
-        values = "adapted to" if steps < SHORT_RUN else "as deim, in"
-        return f": {values} runs {kind} steps; --recipe published is the published recipe of the model"
+        limit = counted(SHORT_RUN, "step")
+        kind = (
+            f"adapted to runs of fewer than {limit}" if steps < SHORT_RUN else f"as deim, in runs of at least {limit}"
+        )
+        return f": {kind}; --recipe published is the published recipe of the model"
     if config.recipe_name == "published" and config.weights is not None:
         return ": the published recipe of the model; --recipe finetune adapts it to this dataset"
     return ""
