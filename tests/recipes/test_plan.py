@@ -160,6 +160,10 @@ def test_other_recipes():
     assert "crop augmentation in epochs 5 to 9; mosaic with probability 0.5 in epochs 5 to 9" in text
     text = plan(deim("rtdetrv2_r50vd").replace(augmentation_stop_epoch=0))
     assert "; mosaic in no epoch, because train.augmentation_stop_epoch is 0; mixup in no epoch, because" in text
+    text = plan(Recipe(augmentation_stop_epoch=0, mixing_stop_epoch=0, zoom_in=0.2))
+    assert "zoom-in on tiny objects in no epoch, because train.augmentation_stop_epoch is 0" in text
+    text = plan(Recipe(mixing_stop_epoch=0, mosaic=0.5))
+    assert "mosaic in no epoch, because train.mixing_stop_epoch is 0" in text
     text = plan(Recipe(epochs=322), recipe_name="scratch")  # of 62 steps
     assert "\nrecipe         scratch: adapted to runs of fewer than 20,000 steps; --recipe published is the" in text
     text = plan(Recipe(epochs=323), recipe_name="scratch")

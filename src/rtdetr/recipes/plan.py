@@ -203,7 +203,7 @@ def _images(recipe: Recipe) -> str:
     chances = (("mosaic", recipe.mosaic, stop), ("mixup", recipe.mixup, stop), ("copy-paste", recipe.copy_paste, stop))
     for name, chance, end in (*chances, ("zoom-in on tiny objects", recipe.zoom_in, zoom_stop)):
         if chance and end is not None and end <= start:
-            limit = "mixing_stop_epoch" if end == recipe.mixing_stop_epoch else "augmentation_stop_epoch"
+            limit = "augmentation_stop_epoch" if end == zoom_stop else "mixing_stop_epoch"
             parts.append(f"{name} in no epoch, because train.{limit} is {end}")
         elif chance:
             parts.append(f"{name} with probability {chance:g}{until(end, start)}")
