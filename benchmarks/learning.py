@@ -32,7 +32,7 @@ from rtdetr.recipes.changes import parse_assignments
 SIDE = 128  # of the square network input in pixels
 BATCH_SIZE = 8
 RATE_FACTOR = 256 / SMALL.decoder.width
-PRETRAINING_RECIPE = "deim"
+PRETRAINING_RECIPE = "scratch"
 WIDE = SMALL.replace(  # the teacher
     name="learn-wide",
     backbone={"base_width": 32},
