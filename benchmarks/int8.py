@@ -23,7 +23,7 @@ import torch
 import transformers
 from export_onnx import peer
 from learn_dataset import CLASSES, make_dataset
-from learn_runs import Scale, measure, recipe_of
+from learn_runs import Scale, finished_weights, measure, recipe_of
 from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
 from peers import environment, interleaved, print_table
 
@@ -99,7 +99,7 @@ def train(data: Path, folder: Path, *, side: int, epochs: int, weights: Path | N
         recipe=recipe,
         evaluate_every=2,
     )
-    return result.last_weights
+    return finished_weights(result)
 
 
 def our_rows(weights: Path, data: Path, folder: Path, side: int) -> list[Row]:

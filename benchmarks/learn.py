@@ -10,7 +10,6 @@ larger network and more images. The script prints tables and draws learn.png nex
 
 import argparse
 import multiprocessing
-import os
 import statistics
 import sys
 import tempfile
@@ -34,6 +33,8 @@ from learn_runs import (
     use_one_thread,
 )
 from peers import environment, print_table
+
+from rtdetr.machine import num_cores
 
 SHORT_WARMUP = "published with short warm-up"
 RECIPES = ("published", SHORT_WARMUP, "finetune")
@@ -160,7 +161,7 @@ def main() -> None:
     scale = CPU if options.device == "cpu" else CUDA
     options.steps = options.steps or scale.steps
     options.finetune_epochs = options.finetune_epochs or scale.finetune_epochs
-    options.processes = options.processes or (os.cpu_count() or 1 if options.device == "cpu" else 1)
+    options.processes = options.processes or (num_cores() if options.device == "cpu" else 1)
     print(environment(options.device), "\n")
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory() as temporary:

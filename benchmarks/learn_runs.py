@@ -30,7 +30,7 @@ from rtdetr.preprocessing import preprocess
 from rtdetr.recipes import named_recipes, set_learning_rate
 from rtdetr.reports.metrics import read_records
 from rtdetr.structures import Target
-from rtdetr.training import ModelEMA, build_optimizer
+from rtdetr.training import ModelEMA, TrainResult, build_optimizer
 from rtdetr.weights import save_huggingface
 
 SMALL = ModelConfig(  # trains within minutes on a CPU
@@ -276,4 +276,11 @@ def _train(data: Path, folder: Path, **settings: Any) -> Path:
         result = rtdetr.train(
             data, model=name, output_dir=folder, resume="auto", rehearsal=False, workers=workers, **settings
         )
+    return finished_weights(result)
+
+
+def finished_weights(result: TrainResult) -> Path:
+    """Return the last weights of a finished run; otherwise exit."""
+    if not result.finished:
+        raise SystemExit(f"{result.signal}: repeat the command to continue")
     return result.last_weights

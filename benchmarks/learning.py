@@ -14,17 +14,17 @@ and deim+teacher is `deim` with this teacher.
 
 import argparse
 import logging
-import os
 import re
 from pathlib import Path
 from typing import Any
 
-from learn_runs import SMALL
+from learn_runs import SMALL, finished_weights
 from learning_scenes import FAMILIES, PRETRAINING, UNSEEN, Family, make_dataset
 from peers import environment, print_table
 
 import rtdetr
 from rtdetr.comparison import Comparison, compare
+from rtdetr.machine import num_cores
 from rtdetr.plot_style import SERIES, new_figure, style_axes
 from rtdetr.recipes import resolve
 from rtdetr.recipes.changes import parse_assignments
@@ -85,7 +85,7 @@ def pretrain(folder: Path, *, steps: int, device: str) -> Path:
         device=device,
         **COMMON,
     )
-    return result.last_weights
+    return finished_weights(result)
 
 
 def train_teacher(folder: Path, data: Path, family: Family, *, steps: int, device: str) -> Path:
@@ -105,8 +105,9 @@ def train_teacher(folder: Path, data: Path, family: Family, *, steps: int, devic
         device=device,
         **wide,
     )
+    weights = finished_weights(result)
     print(f"{family.name}: the teacher has AP {100 * (result.best_ap or 0):.1f}")
-    return result.last_weights
+    return weights
 
 
 def measure(family: Family, options: argparse.Namespace, weights: Path | None) -> Comparison:
@@ -176,7 +177,7 @@ def main() -> None:
     parser.add_argument("--pretrained", type=int, metavar="STEPS", help="start from weights trained for STEPS steps")
     parser.add_argument("--teacher", type=int, metavar="STEPS", help="train a teacher for each family for STEPS steps")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at the same time")
+    parser.add_argument("--jobs", type=int, default=num_cores(), help="runs at the same time")
     parser.add_argument("--quick", action="store_true", help="one family, two recipes, 2 seeds, 50 steps")
     options = parser.parse_args()
     if options.quick:

@@ -6,7 +6,6 @@ It takes about eight minutes on two slow CPU cores and downloads nothing.
 """
 
 import argparse
-import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,8 @@ from pathlib import Path
 
 from make_dataset import PARAMETERS_FILE, make_dataset
 from PIL import Image
+
+from rtdetr.machine import num_cores
 
 NUM_IMAGES = 12
 
@@ -71,7 +72,7 @@ def main() -> None:
         sheet.unlink(missing_ok=True)
         shutil.rmtree(run, ignore_errors=True)  # from an earlier demo
         # on two cores, two processes are faster than one process with two threads
-        processes = str(min(2, os.cpu_count() or 1))
+        processes = str(min(2, num_cores()))
         training = f"--model demo --recipe published --evaluate-every 2 --workers 0 --processes {processes}".split()
         command("train", str(data), *training, "--output", str(run), *length)
 

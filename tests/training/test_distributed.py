@@ -277,3 +277,10 @@ def test_an_invalid_number_of_processes():
         launch(0, [])
     with pytest.raises(ConfigError, match=r"at most \d+ processes"):
         launch(100_000, [])
+
+
+def test_at_most_as_many_processes_as_usable_cores(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)  # as under taskset or Slurm
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(ConfigError, match="at most 1 process,"):
+        launch(2, [])

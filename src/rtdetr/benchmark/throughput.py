@@ -120,7 +120,7 @@ def measure_throughput(
     used_hw = detector.checked_size(size_hw)
     sizes = _possible(detector, batch_sizes)
     runs: list[_Run] = []
-    for num_streams, num_threads in shares_of(cores or num_cores() or 1):
+    for num_streams, num_threads in shares_of(cores or num_cores()):
         streams = Streams(num_streams=num_streams, num_threads=num_threads, batch_size=sizes[-1])
         opened = open_with(streams)
         runs += [_Run(opened, streams.replace(batch_size=size), photos, used_hw) for size in sizes]

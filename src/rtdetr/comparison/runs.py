@@ -19,6 +19,7 @@ from rtdetr.comparison.results import Comparison, Evaluation
 from rtdetr.config import TrainConfig
 from rtdetr.errors import ConfigError, RTDETRError, TrainingError, one_line
 from rtdetr.files import with_home, write_text
+from rtdetr.machine import num_cores
 from rtdetr.recipes import resolve
 from rtdetr.recipes.named_recipes import fitting_batch
 from rtdetr.recipes.resolve import DataSummary
@@ -179,7 +180,7 @@ def _train_all(
     Raises:
         TrainingError: a run failed.
     """
-    threads = max((os.cpu_count() or 1) // jobs, 1)
+    threads = max(num_cores() // jobs, 1)
     running: Children = []
     with ThreadPoolExecutor(jobs) as pool:
         futures = {

@@ -1,6 +1,5 @@
 """Detection with ONNX Runtime: `.onnx` and `.ort` files, on the CPU or an NVIDIA GPU. Needs no torch."""
 
-import os
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import onnxruntime
 
 from rtdetr.errors import ConfigError, WeightsError
+from rtdetr.machine import num_cores
 from rtdetr.preprocessing import scale
 from rtdetr.runtimes.graph_form import (
     IMAGES,
@@ -70,7 +70,7 @@ class OnnxDetector(FileDetector):
             )
         super().__init__(metadata, options)
         self.batch_sizes = batch_sizes(inputs[IMAGES].shape, metadata)
-        self.num_threads = self.session.get_session_options().intra_op_num_threads or os.cpu_count()
+        self.num_threads = self.session.get_session_options().intra_op_num_threads or num_cores()
         self._dtypes = {name: port.dtype for name, port in inputs.items()}
         self.use_streams(options.streams)
         self._stream_session: onnxruntime.InferenceSession | None = None

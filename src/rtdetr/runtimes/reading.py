@@ -1,12 +1,12 @@
 """The thread pool that opens images for detectors: it reads the next batches while the network runs."""
 
-import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from rtdetr.errors import InputError
+from rtdetr.machine import num_cores
 
 Ready = TypeVar("Ready")
 
@@ -34,7 +34,7 @@ def read_ahead(
     repeated: dict[int, Future[Ready | InputError]] = {}
     reading: deque[Future[Ready | InputError]] = deque()
     submitted = 0
-    with ThreadPoolExecutor(min(ahead, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(ahead, num_cores())) as pool:
         for start in range(0, len(sources), group):
             end = min(start + group, len(sources))
             for source in sources[submitted : end + ahead]:

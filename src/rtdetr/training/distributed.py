@@ -27,6 +27,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.nn.parallel import DistributedDataParallel
 
 from rtdetr.errors import LOG_RECORDS_VARIABLE, ConfigError
+from rtdetr.machine import num_cores
 from rtdetr.wording import counted
 
 Value = TypeVar("Value")
@@ -179,7 +180,7 @@ def launch(num_processes: int, arguments: list[str]) -> NoReturn:
     """Run `rtdetr ARGUMENTS` in `num_processes` processes here, as torchrun does, and exit with their status.
 
     Raises:
-        ConfigError: fewer than one process, or more than GPUs and CPU cores.
+        ConfigError: fewer than one process, or more than GPUs and usable cores.
     """
     if "RANK" in os.environ:
         raise ConfigError(
@@ -187,13 +188,13 @@ def launch(num_processes: int, arguments: list[str]) -> NoReturn:
         )
     if num_processes < 1:
         raise ConfigError(f"expected at least 1 process, got {num_processes}")
-    most = max(torch.cuda.device_count(), os.cpu_count() or 1)
+    most = max(torch.cuda.device_count(), num_cores())
     if num_processes > most:
         raise ConfigError(
-            f"expected at most {counted(most, 'process')}, as many as this machine has GPUs or cores, got "
+            f"expected at most {counted(most, 'process')}, as many as there are GPUs or usable cores, got "
             f"{num_processes}"
         )
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num_processes)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, num_cores() // num_processes)))
     options = ["--standalone", f"--nproc-per-node={num_processes}", "-m", "rtdetr", *arguments]
     sys.stdout.flush()
     from torch.distributed.run import get_args_parser, run
