@@ -1,6 +1,11 @@
 """Runs of a comparison: equal budgets, resumed and reused runs, and settings that cannot be compared."""
 
 import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,6 +14,7 @@ from typer.testing import CliRunner
 from rtdetr.cli.main import app
 from rtdetr.comparison import compare, runs
 from rtdetr.errors import ConfigError, DatasetError, TrainingError
+from rtdetr.reports.metrics import read_records
 from tests.training.small import config_of, write_folder
 
 TINY = {"model": "test-tiny", "device": "cpu", "workers": 0}
@@ -146,3 +152,22 @@ def test_a_run_that_fails_says_why_and_ends_the_others(tmp_path) -> None:
         compare(data, recipes, steps=30_000, seeds=1, jobs=2, output_dir=tmp_path / "long", **TINY)  # hours
     with pytest.raises(TrainingError, match=r"bad with seed 0 failed: TrainingError: .* See .*log.txt"):
         compare(data, recipes, steps=6, seeds=1, output_dir=tmp_path / "out", **TINY)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_runs_end_when_the_comparison_is_killed(tmp_path) -> None:
+    data, run = write_folder(tmp_path / "data"), tmp_path / "out" / "deim" / "seed-0"
+    command = [sys.executable, "-m", "rtdetr", "compare", str(data), "--recipes", "deim,published", "--steps", "30000"]
+    command += ["--output", str(tmp_path / "out"), "--model", "test-tiny", "--device", "cpu", "--workers", "0"]
+    with subprocess.Popen(command) as comparison:
+        wait_for(lambda: any(row["kind"] == "epoch" for row in read_records(run)))
+        comparison.kill()
+    wait_for(lambda: "SIGTERM: stopped after step" in (run / "log.txt").read_text())
+
+
+def wait_for(condition: Callable[[], bool], *, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.2)

@@ -22,11 +22,11 @@ def run(folder: Path, *options: str) -> str:
 
 @pytest.mark.slow
 def test_recipes_are_compared_and_can_be_added(tmp_path):
-    recipes = "published,deim+train.mosaic=0+lr_factor=2"
+    recipes = "published,deim+train.betas=[0.9,0.95]+lr_factor=2"
     first = run(tmp_path, "--recipes", recipes)
     assert "2 of 2 runs to train" in first
     rows = ROW.findall(first)
-    assert [row[0] for row in rows] == recipes.split(",")
+    assert [row[0] for row in rows] == ["published", "deim+train.betas=[0.9,0.95]+lr_factor=2"]
     with Image.open(tmp_path / "learning.png") as image:
         assert image.width > 300
     again = run(tmp_path, "--recipes", f"{recipes},finetune")

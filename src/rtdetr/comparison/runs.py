@@ -4,12 +4,15 @@ Each run is a folder OUTPUT/RECIPE/seed-N. A run that is finished is not repeate
 that seeds and recipes can be added later.
 """
 
+import contextlib
 import json
 import logging
 import os
 import pickle
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -221,7 +224,12 @@ def _train(data: str, settings: dict[str, Any], threads: int, running: Children)
             stderr=log,
         )
         running.append(child)
-        child.communicate(pickle.dumps((data, settings)))
+        assert child.stdin is not None
+        with contextlib.suppress(BrokenPipeError), child.stdin as pipe:  # broken if it has ended; the log says why
+            pickle.dump((data, settings), pipe)
+            pipe.flush()
+            child.wait()  # before the pipe is closed, which would stop it
+        child.wait()
     running.remove(child)
     if child.returncode == 0:
         return None
@@ -230,16 +238,26 @@ def _train(data: str, settings: dict[str, Any], threads: int, running: Children)
 
 
 def train_from_input() -> None:
-    """Train with the settings on standard input, the content of `_train`; exit with status 1 and an error line."""
+    """Train with the settings on standard input, sent by `_train`; exit with status 1 and an error line.
+
+    If the parent process ends, even if it is killed, its end of the pipe closes and this process receives SIGTERM: it
+    writes a checkpoint and stops.
+    """
     from rtdetr.api import train
 
-    data, settings = pickle.loads(sys.stdin.buffer.read())  # from the parent process
+    data, settings = pickle.load(sys.stdin.buffer)  # from the parent process
+    threading.Thread(target=_terminate_at_end_of_input, daemon=True).start()
     try:
         result = train(data, resume="auto", **settings)
     except RTDETRError as error:
         sys.exit(one_line(error))
     if not result.finished:
         sys.exit(f"stopped by {result.signal}")
+
+
+def _terminate_at_end_of_input() -> None:
+    os.read(sys.stdin.fileno(), 1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _epochs_done(run: Path) -> int:
