@@ -32,7 +32,7 @@ from rtdetr.recipes.changes import parse_assignments
 SIDE = 128  # of the square network input in pixels
 BATCH_SIZE = 8
 RATE_FACTOR = 256 / SMALL.decoder.width
-PRETRAINING_RECIPE = "scratch"
+TEACHER_RECIPE = "scratch"
 WIDE = SMALL.replace(  # the teacher
     name="learn-wide",
     backbone={"base_width": 32},
@@ -69,16 +69,16 @@ def rate_of(recipe: str, data: Path, *, steps: int, weights: Path | None) -> flo
     return resolve(str(data), settings).config.recipe.lr * RATE_FACTOR
 
 
-def pretrain(folder: Path, *, steps: int, device: str) -> Path:
+def pretrain(folder: Path, recipe: str, *, steps: int, device: str) -> Path:
     """Train the network that fine-tuning starts from, unless it exists, and return its weights."""
     data = make_dataset(folder / "data" / PRETRAINING.name, PRETRAINING, seed=0)
     epochs = max(round(steps / (PRETRAINING.train_images // BATCH_SIZE)), 1)
     result = rtdetr.train(
         data,
-        output_dir=folder / f"pretrained {steps}",
+        output_dir=folder / "weights" / f"{recipe} {steps}",
         resume="auto",
-        recipe=PRETRAINING_RECIPE,
-        lr=rate_of(PRETRAINING_RECIPE, data, steps=steps, weights=None),
+        recipe=recipe,
+        lr=rate_of(recipe, data, steps=steps, weights=None),
         epochs=epochs,
         evaluate_every=0,
         rehearsal=False,
@@ -97,8 +97,8 @@ def train_teacher(folder: Path, data: Path, family: Family, *, steps: int, devic
         data,
         output_dir=folder / f"teachers, {steps} steps" / family.name,
         resume="auto",
-        recipe=PRETRAINING_RECIPE,
-        lr=factor * rate_of(PRETRAINING_RECIPE, data, steps=steps, weights=None),
+        recipe=TEACHER_RECIPE,
+        lr=factor * rate_of(TEACHER_RECIPE, data, steps=steps, weights=None),
         epochs=epochs,
         evaluate_every=epochs,
         rehearsal=False,
@@ -119,7 +119,7 @@ def measure(family: Family, options: argparse.Namespace, weights: Path | None) -
     recipes = {
         name: variant(name, data, steps=options.steps, weights=weights, teacher=teacher) for name in options.recipes
     }
-    start = "scratch" if weights is None else f"pretrained {options.pretrained}"
+    start = "scratch" if weights is None else f"weights {weights.parent.name}"
     return compare(
         data,
         recipes,
@@ -175,6 +175,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--data-seed", type=int, default=0, help="random seed of the datasets")
     parser.add_argument("--pretrained", type=int, metavar="STEPS", help="start from weights trained for STEPS steps")
+    parser.add_argument("--pretraining-recipe", default="scratch", metavar="RECIPE", help="of these weights")
     parser.add_argument("--teacher", type=int, metavar="STEPS", help="train a teacher for each family for STEPS steps")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--jobs", type=int, default=num_cores(), help="runs at the same time")
@@ -190,7 +191,9 @@ def main() -> None:
     options.recipes = [name.strip() for name in re.split(r",(?![^[]*\])", options.recipes)]  # not at those inside [...]
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     print(environment("cpu" if options.device == "auto" else options.device), "\n")
-    weights = pretrain(options.folder, steps=options.pretrained, device=options.device) if options.pretrained else None
+    weights = None
+    if steps := options.pretrained:
+        weights = pretrain(options.folder, options.pretraining_recipe, steps=steps, device=options.device)
     results = {name: measure(known[name], options, weights) for name in names}
     show(results, options.recipes)
     draw(results, options.recipes, options.folder / "learning.png")
