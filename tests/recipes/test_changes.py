@@ -3,7 +3,7 @@
 import pytest
 
 from rtdetr import zoo
-from rtdetr.config import ParameterGroup, Recipe
+from rtdetr.config import LossConfig, ParameterGroup, Recipe
 from rtdetr.errors import ConfigError
 from rtdetr.recipes.changes import change, parse_assignments
 
@@ -48,6 +48,19 @@ def test_rates_of_groups_follow():
     assert recipe.lr == 4e-4
     assert recipe.groups[0].lr == pytest.approx(4e-5)
     assert recipe.groups[1].lr is None
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_another_class_loss_has_its_published_values(nested):
+    def changed(recipe: Recipe, **loss: object) -> LossConfig:
+        values = {"loss": loss} if nested else {f"loss.{name}": value for name, value in loss.items()}
+        return change(recipe, values).loss
+
+    short = Recipe(loss=LossConfig(classification="mal", gamma=1.0, classification_weight=2.0))
+    assert changed(short, classification="vfl") == LossConfig()
+    assert changed(short, classification="mal") == short.loss
+    assert changed(Recipe(), classification="mal") == zoo.recipe("deim_rtdetrv2_r18vd").loss
+    assert changed(short, classification="focal", gamma=3.0).gamma == 3.0
 
 
 def test_given_values_win_over_dependent_ones():

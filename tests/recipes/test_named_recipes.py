@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rtdetr import zoo
 from rtdetr.categories import COCO80
-from rtdetr.config import ModelConfig, Recipe
+from rtdetr.config import LossConfig, ModelConfig, Recipe
 from rtdetr.errors import ConfigError
 from rtdetr.recipes.named_recipes import deim, finetune, named_recipe, shorten_warmups
 from rtdetr.recipes.resolve import DataSummary, configure
@@ -58,6 +58,15 @@ def test_short_runs_have_a_higher_learning_rate():
     assert rates == pytest.approx([3 * base.lr, 80**0.25 * base.lr, 2 * base.lr, base.lr])
 
 
+@pytest.mark.parametrize("model", ["rtdetrv2_r18vd", "deim_rtdetrv2_r18vd"])
+def test_short_runs_have_another_loss_and_long_ones_the_published(model):
+    base = zoo.recipe(model)
+    short, long = (finetune(base, num_images=16 * steps, batch_size=16, epochs=1) for steps in (19_999, 20_000))
+    assert (long.loss, long.betas) == (base.loss, base.betas)
+    assert short.loss == base.loss.replace(classification="mal", gamma=1.0, classification_weight=2.0)
+    assert short.betas == (0.9, 0.95)
+
+
 @pytest.mark.parametrize(
     ("model", "share"),
     [("rtdetrv2_r18vd", 1), ("rtdetrv2_r34vd", 0.5), ("rtdetrv2_r50vd", 0.1), ("rtdetrv2_hgnetv2_h", 0.05)],
@@ -105,6 +114,9 @@ def test_scratch_fits_short_runs_and_is_deim_in_long_ones():
     assert (given.batch_size, given.lr, given.betas, given.loss.gamma) == (8, 3e-4, (0.9, 0.99), 1.0)
     given = chosen({**settings, "batch_size": 8, "epochs": 5000}, num_images=50).recipe  # 30,000 steps
     assert given.loss.gamma == 1.5 and given.betas == (0.9, 0.999) and given.multiscale_sizes
+    for recipe in ("scratch", "finetune"):
+        asked = {"model": "rtdetrv2_r18vd", "recipe": recipe, "set": {"train.loss.classification": "vfl"}}
+        assert chosen(asked, num_images=50).recipe.loss == LossConfig()
 
 
 @given(num_images=st.integers(1, 10**7), batch_size=st.integers(1, 512), epochs=st.integers(1, 2000))

@@ -120,7 +120,7 @@ def test_plan_text():
         "learning rate  0.000145; 223 warm-up steps; constant for 36 epochs, then cosine decay to 5%",
         "EMA            decay 0.99552, 45 warm-up steps",
         "images         64x64; color, zoom-out and crop augmentation for 60 epochs; horizontal flips",
-        "loss           1 VFL + 5 L1 + 2 GIoU",
+        "loss           2 MAL + 5 L1 + 2 GIoU",
         "compute        float32 on cpu",
         "time           unknown; the rehearsal measures it",
         "output         runs/x",

@@ -1,10 +1,10 @@
 """Change values of a recipe by dotted name, together with the values that depend on them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import yaml
 
-from rtdetr.config import STRIDE, Recipe, SizeHW, size_problem
+from rtdetr.config import STRIDE, LossConfig, Recipe, SizeHW, size_problem
 from rtdetr.errors import ConfigError
 from rtdetr.yaml_files import parse_yaml
 
@@ -15,21 +15,31 @@ def change(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
     - `epochs`: augmentation and multi-scale stop the same number of epochs before the end; other values in epochs are
       scaled with the length of the run.
     - `train_size_hw`: multi-scale sizes are scaled accordingly.
+    - `loss.classification`: `loss.gamma` and `loss.classification_weight` become the published values of that loss.
     - `lr`: the learning rates of the parameter groups and of the backbone are scaled accordingly. The batch size does
       not change the learning rate.
 
     Args:
-        values: values by dotted name, such as {"lr": 2e-4, "loss.bbox_weight": "4"}; strings are parsed as YAML. They
-            take precedence over dependent values.
+        values: values by dotted name, such as {"lr": 2e-4, "loss.bbox_weight": "4"}, or nested, {"loss": ...}; strings
+            are parsed as YAML. They take precedence over dependent values.
 
     Raises:
         ConfigError: a setting is unknown (the message suggests the nearest one), or a value is invalid.
     """
+    values = dict(_by_dotted_name(values))
     if isinstance(size_hw := values.get("train_size_hw"), tuple):  # from --size; the message has the nearest sizes
         _check_size(size_hw)
     checked = _with_values(recipe, {name: values[name] for name in _DEPENDENTS if name in values})
     dependents = [dependent(recipe, checked) for name, dependent in _DEPENDENTS.items() if name in values]
     return _with_values(recipe, {name: value for changed in (*dependents, values) for name, value in changed.items()})
+
+
+def _by_dotted_name(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _by_dotted_name(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 def _with_values(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
@@ -97,10 +107,22 @@ def _with_rate(recipe: Recipe, changed: Recipe) -> dict[str, object]:
     }
 
 
+def _with_class_loss(recipe: Recipe, changed: Recipe) -> dict[str, object]:
+    if changed.loss.classification == recipe.loss.classification:
+        return {}
+    gamma = 1.5 if changed.loss.classification == "mal" else LossConfig().gamma
+    return {"loss.gamma": gamma, "loss.classification_weight": LossConfig().classification_weight}
+
+
 def _check_size(size_hw: SizeHW) -> None:
     if problem := size_problem(size_hw):
         raise ConfigError(f"image size (--size, Python: size_hw): {problem}")
 
 
-_DEPENDENTS = {"epochs": _with_epochs, "train_size_hw": _with_size, "lr": _with_rate}
+_DEPENDENTS = {
+    "epochs": _with_epochs,
+    "train_size_hw": _with_size,
+    "lr": _with_rate,
+    "loss.classification": _with_class_loss,
+}
 """Functions that return the values that depend on a setting."""

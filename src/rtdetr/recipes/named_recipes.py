@@ -13,7 +13,7 @@ from rtdetr.recipes.changes import change
 
 PUBLISHED, FINETUNE, SCRATCH, DEIM = RECIPES = ("published", "finetune", "scratch", "deim")
 AUTO = "auto"  # no recipe given: it depends on weights and classes (`resolve.py`)
-SHORT_RUN = 20_000  # steps; longer runs from scratch use the values of DEIM
+SHORT_RUN = 20_000  # steps; SCRATCH and FINETUNE keep published values in longer runs
 
 
 def named_recipe(name: str, model: str, network: ModelConfig | None = None) -> Recipe:
@@ -94,10 +94,8 @@ def shorten_warmups(recipe: Recipe, *, num_images: int) -> Recipe:
 def scratch(base: Recipe, *, num_images: int, batch_size: int | None = None) -> Recipe:
     """Return a recipe for training from random weights on a dataset of any size.
 
-    Runs of at least `SHORT_RUN` steps are trained as DEIM, with the warm-ups of `shorten_warmups`. In shorter ones, the
-    class loss has twice the weight and aims at the IoU itself (gamma 1), as boxes overlap little at first; AdamW
-    averages squared gradients over 20 steps (beta 0.95); and there is no multi-scale training. `benchmarks/learning.py`
-    measures the effect.
+    Runs of at least `SHORT_RUN` steps are trained as DEIM, with the warm-ups of `shorten_warmups`. Shorter ones have
+    the values of `short_run` and no multi-scale training. `benchmarks/learning.py` measures the effect.
 
     Args:
         base: recipe of `deim` for the model, with its final number of epochs.
@@ -109,12 +107,18 @@ def scratch(base: Recipe, *, num_images: int, batch_size: int | None = None) -> 
         lr = base.lr * math.sqrt(batch_size / base.batch_size)
         base = change(base, {"batch_size": batch_size, "lr": lr})
     if steps_of(base, num_images) < SHORT_RUN:
-        base = base.replace(
-            betas=(base.betas[0], 0.95),
-            multiscale_sizes=(),
-            loss=base.loss.replace(gamma=1.0, classification_weight=2.0),
-        )
+        base = short_run(base).replace(multiscale_sizes=())
     return shorten_warmups(base, num_images=num_images)
+
+
+def short_run(recipe: Recipe) -> Recipe:
+    """Return the recipe with the loss and the optimizer of a run of fewer than `SHORT_RUN` steps.
+
+    The class loss is MAL with twice the weight. It aims at the IoU itself (gamma 1), as boxes overlap little at first.
+    AdamW averages squared gradients over 20 steps (beta 0.95).
+    """
+    loss = recipe.loss.replace(classification="mal", gamma=1.0, classification_weight=2.0)
+    return recipe.replace(betas=(recipe.betas[0], 0.95), loss=loss)
 
 
 def steps_of(recipe: Recipe, num_images: int) -> int:
@@ -134,10 +138,11 @@ def finetune(
 
     Published recipes count in iterations; here the values are fractions of the run: 5 % warm-up; a constant learning
     rate until the middle of the run, then a cosine decay to 5 %; an EMA horizon of 5 %; and no augmentation in the last
-    sixth of the epochs. The learning rate scales with the square root of the batch size (arXiv 2205.10287, for AdamW)
-    and is up to 3 times higher in runs of fewer than 20,000 steps (`benchmarks/learn.py` measures the effect). The
-    backbone keeps its published fraction of it (1 for r18vd, 1/100 for r101vd). Norms, biases and embeddings have no
-    weight decay; they are found by module type, because published patterns match names and miss some.
+    sixth of the epochs. The learning rate scales with the square root of the batch size (arXiv 2205.10287, for AdamW).
+    In runs of fewer than `SHORT_RUN` steps, it is up to 3 times higher, and the values of `short_run` apply
+    (`benchmarks/learn.py` and `learning.py` measure the effects). The backbone keeps its published fraction of the rate
+    (1 for r18vd, 1/100 for r101vd). Norms, biases and embeddings have no weight decay; they are found by module type,
+    because published patterns match names and miss some.
 
     Args:
         base: published recipe of the model: image sizes, loss, learning rate, and the batch size it is meant for.
@@ -150,7 +155,7 @@ def finetune(
     if epochs is None:
         epochs = round(min(max(72 * math.sqrt(1000 / num_images), 12), 200))
     steps = epochs * max(num_images // batch_size, 1)
-    speedup = min(max((20_000 / steps) ** 0.25, 1.0), 3.0)
+    speedup = min(max((SHORT_RUN / steps) ** 0.25, 1.0), 3.0)
     lr = base.lr * math.sqrt(batch_size / base.batch_size) * speedup
     plain = max(round(epochs / 6), 1) if epochs > 1 else 0
     usual = Recipe()  # warm-ups and EMA as published for long runs
@@ -179,6 +184,8 @@ def finetune(
         multiscale_stop_epoch=epochs - plain,
         tuning_from=None,
     )
+    if steps < SHORT_RUN:
+        fitted = short_run(fitted)
     return shorten_warmups(fitted, num_images=num_images)
 
 
