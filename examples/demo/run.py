@@ -80,7 +80,7 @@ def main() -> None:
     command("evaluate", weights, str(data))
     shutil.rmtree(folder / "images", ignore_errors=True)
     held_out = sorted((data / "images" / "val").glob("*.jpg"))[:NUM_IMAGES]
-    options_of_predict = ("--model", weights, "--save", str(folder / "images"))
+    options_of_predict = ("--model", weights, "--threshold", "auto", "--save", str(folder / "images"))
     command("predict", *map(str, held_out), *options_of_predict, "--json", str(folder / "detections.json"))
     contact_sheet(sorted((folder / "images").iterdir()), sheet)
 
