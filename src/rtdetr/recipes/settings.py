@@ -22,7 +22,7 @@ class TrainSettings(TypedDict, total=False):
     recipe: str | Recipe | Mapping[str, Any] | None  # "published", "finetune", "scratch" or "deim"; a recipe; or values
     set: Mapping[str, Any] | None  # values by dotted name: {"train.loss.bbox_weight": 4, "keep_last": 3}
     epochs: int | None  # number of epochs; the final epochs without augmentation stay as many
-    batch_size: int | None  # images per step, over all processes; does not change the learning rate
+    batch_size: int | None  # images per step, over all processes; changes the learning rate only in `finetune`
     size_hw: SizeHW | None  # height and width of the training images, multiples of 32; scales multi-scale
     lr: float | None  # base learning rate; scales the rates of the parameter groups
     precision: str | None  # "auto", "float32", "bfloat16" or "float16"
