@@ -78,6 +78,7 @@ def test_detection(files, tmp_path, name, engine, used):
     assert loaded_by(PREDICT, files / name, files / "a.jpg", tmp_path) <= allowed | COMMAND_LINE
 
 
+@pytest.mark.slow
 def test_evaluation(files):
     code = "import rtdetr; rtdetr.evaluate(sys.argv[1], sys.argv[2])"
     allowed = ALWAYS | TORCH | EVALUATION | loaded_by("import torch")

@@ -100,6 +100,7 @@ def test_messages_name_options_that_exist():
     assert {flag for flag in FLAGS.values() if flag.startswith("--")} <= options
 
 
+@pytest.mark.slow
 def test_the_model_of_a_run_cannot_change_on_resuming(data, tmp_path):
     options = ["--epochs", 1, "--size", 64, "--device", "cpu", "--workers", 0, "--output", tmp_path / "run"]
     assert invoke(data, "--model", "test-tiny", *options).exit_code == 0

@@ -44,6 +44,7 @@ def test_one_of_timm() -> None:
     assert build_model(zoo.model_config("test-tiny")).config.backbone.kind == "presnet"
 
 
+@pytest.mark.slow
 def test_your_own(tmp_path: Path) -> None:
     settings, field, code, table = blocks("Add a backbone")[2:]
     copy = OwnCopy(tmp_path)

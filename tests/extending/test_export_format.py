@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 USE = """
@@ -43,6 +44,7 @@ def insert(file: Path, block: str, *, before: str = "", after: str = "") -> None
     file.write_text(text.replace(place, block + place if before else place + block), encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_page_adds_a_format(tmp_path: Path) -> None:
     (_, endings), (_, module), (_, entry), (_, row), (_, command) = section()
     package = tmp_path / "src" / "rtdetr"

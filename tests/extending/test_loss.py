@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.extending.own_copy import OwnCopy, blocks
 
 SCRIPT = """
@@ -19,6 +21,7 @@ assert terms["loss_soft"].isfinite() and "loss_soft_aux_0" in terms
 """
 
 
+@pytest.mark.slow
 def test_loss_and_matcher(tmp_path: Path) -> None:
     loss, field, matcher = blocks("Add a loss")
     copy = OwnCopy(tmp_path)

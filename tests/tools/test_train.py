@@ -159,6 +159,7 @@ def test_resume_and_tune(tool, file, run, tmp_path, capsys):
     torch.testing.assert_close(new["ema"]["module"][name], old["ema"]["module"][name])
 
 
+@pytest.mark.slow
 def test_checkpoints_with_a_row_per_category_id(tool, file, run, tmp_path, caplog):
     """Published checkpoints of N classes with ids 1 to N: evaluated, resumed and tuned."""
     content = torch.load(run / "last.pth", weights_only=True)

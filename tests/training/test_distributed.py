@@ -130,6 +130,7 @@ def distance(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
     return max((one[key].double() - other[key].double()).abs().nan_to_num().max().item() for key in one)
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_losses_and_weights_of_one(data, one_process, tmp_path):
     code = (
         "import sys, os, torch; from pathlib import Path; from tests.training.test_distributed import six_steps\n"

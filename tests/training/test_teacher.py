@@ -125,6 +125,7 @@ def unlabelled(tmp_path_factory) -> Path:
 LABELLING: dict[str, Any] = {"set": {"train.distillation.pseudo_score": 0.0, "train.lr": 1e-3}, "evaluate_every": 0}
 
 
+@pytest.mark.slow
 def test_unlabelled_images_are_labelled_once_and_a_resumed_run_has_the_same(
     data, teacher, unlabelled, tmp_path, monkeypatch, caplog
 ):
