@@ -29,17 +29,17 @@ def test_a_straight_line_of_logits_is_extended(factor):
 
 
 def test_a_steep_end_is_not_extended_as_steeply():
-    steep, flatter = (forecast(curve_of(lambda x, p=p: 0.02 * x**p), 1000) for p in (4.0, 3.0))
+    steep, flatter = (forecast(curve_of(lambda x, p=p: 0.06 * x**p), 1000) for p in (4.0, 3.0))
     assert steep is not None and flatter is not None
-    gain = 1 / (1 + math.exp(-math.log(0.02 / 0.98) - STEEPEST)) - 0.02
+    gain = 1 / (1 + math.exp(-math.log(0.06 / 0.94) - STEEPEST)) - 0.06
     assert steep.gain == pytest.approx(gain, rel=0.05) == flatter.gain
 
 
 @pytest.mark.parametrize(
     "ap",
     [
-        lambda x: 0.03 * x,
-        lambda x: 0.04 * x**0.5,
+        lambda x: 0.06 * x,
+        lambda x: 0.06 * x**0.5,
         lambda x: 0.2 * x**0.6,
         lambda x: 0.6 - 0.1 * x**-0.5,
         lambda x: 0.5 - 0.05 * x**-1.0,
@@ -174,7 +174,7 @@ def test_a_run_that_has_hardly_begun_gets_one_sentence():
     found = outlook(RUN._replace(curve=curve, val_ap=0.002, train_ap=0.002, evaluation=evaluation()))
     assert found is not None and found.forecast is None
     assert [one.text for one in found.advice] == [
-        "AP is only 0.2, so the run is too short to predict anything. Train longer: --epochs 40"
+        "AP is only 0.2; below 5.0, a curve does not tell what more epochs would bring. Train longer: --epochs 40"
     ]
 
 

@@ -26,7 +26,7 @@ from rtdetr.wording import counted
 
 OUTLOOK_FILE = "outlook.json"
 MIN_EVALUATIONS = 3  # in the second half of the run, to fit a line
-MIN_AP = 0.01  # below, the run has hardly begun to learn, and its curve says nothing about the rest
+MIN_AP = 0.05  # below, the run has hardly begun to learn; there, real gains were often above the interval
 MIN_OBJECTS = 30  # in the training images and in the validation images; with fewer, AP is mostly chance
 LOWEST_AP = 0.001  # in logits
 EXPECTED = 0.65  # gain of the longer run in logits, divided by that of the extended line
@@ -196,7 +196,8 @@ def _about_epochs(numbers: RunNumbers, expected: Forecast | None) -> Advice:
     if expected is None:
         if max((ap for _, ap in numbers.curve if math.isfinite(ap)), default=0.0) < MIN_AP:
             return Advice(
-                f"AP is only {now}, so the run is too short to predict anything. Train longer: --epochs {longer}",
+                f"AP is only {now}; below {percent(MIN_AP)}, a curve does not tell what more epochs would bring. "
+                f"Train longer: --epochs {longer}",
                 command,
             )
         return Advice(
