@@ -1,7 +1,7 @@
 """Which recipe wins on which kind of data: AP of recipes on families of drawn datasets, at equal steps and equal time.
 
     python benchmarks/learning.py --folder FOLDER [--families usual,few] [--recipes published,finetune,scratch]
-        [--steps 500] [--seeds 3] [--pretrained STEPS] [--teacher STEPS] [--quick]
+        [--steps 500] [--seeds 3] [--pretrained STEPS [--pretraining-recipe scratch]] [--teacher STEPS] [--quick]
 
 `learning_scenes.py` draws the families. A small network is trained from scratch, or from weights that are trained once
 on other classes (--pretrained), in place of COCO. Learning rates are those of the recipes, times 4: they were published
@@ -174,7 +174,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--data-seed", type=int, default=0, help="random seed of the datasets")
     parser.add_argument("--pretrained", type=int, metavar="STEPS", help="start from weights trained for STEPS steps")
-    parser.add_argument("--pretraining-recipe", default="scratch", metavar="RECIPE", help="of these weights")
+    parser.add_argument(
+        "--pretraining-recipe", default="scratch", metavar="RECIPE", help="recipe of the --pretrained weights"
+    )
     parser.add_argument("--teacher", type=int, metavar="STEPS", help="train a teacher for each family for STEPS steps")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--jobs", type=int, default=num_cores(), help="runs at the same time")

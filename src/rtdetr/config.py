@@ -182,6 +182,9 @@ class ParameterGroup(Strict):
     weight_decay: float | None = None
 
 
+PUBLISHED_GAMMA = {"vfl": 2.0, "focal": 2.0, "mal": 1.5}  # of each classification loss
+
+
 class LossConfig(Strict):
     """Loss terms, their weights, and the matching costs. Source: arXiv 2304.08069 section 4; MAL: arXiv 2412.04234."""
 

@@ -6,6 +6,7 @@ Sources: the RT-DETRv2 paper (arXiv 2407.17140), the RT-DETR paper (arXiv 2304.0
 from typing import Any, Literal, NamedTuple
 
 from rtdetr.config import (
+    PUBLISHED_GAMMA,
     BackboneConfig,
     DecoderConfig,
     EncoderConfig,
@@ -212,7 +213,7 @@ def _deim(size: str, ap: float) -> ZooEntry:
         mixup=0.5,
         mixing_stop_epoch=64 if long else 34,
         multiscale_stop_epoch=117 if long else 58,
-        loss=LossConfig(classification="mal", gamma=1.5),
+        loss=LossConfig(classification="mal", gamma=PUBLISHED_GAMMA["mal"]),
     )
     note = "published by the DEIM project on a file-sharing service; download it there and give its path"
     checkpoint = Checkpoint(url=None, training_data=COCO, ap=ap, note=note)

@@ -1,7 +1,6 @@
 """Runs of a comparison: equal budgets, resumed and reused runs, and settings that cannot be compared."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -155,14 +154,16 @@ def test_a_run_that_fails_says_why_and_ends_the_others(tmp_path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_runs_end_when_the_comparison_is_killed(tmp_path) -> None:
     data, run = write_folder(tmp_path / "data"), tmp_path / "out" / "deim" / "seed-0"
     command = [sys.executable, "-m", "rtdetr", "compare", str(data), "--recipes", "deim,published", "--steps", "30000"]
     command += ["--output", str(tmp_path / "out"), "--model", "test-tiny", "--device", "cpu", "--workers", "0"]
-    with subprocess.Popen(command) as comparison:
+    comparison = subprocess.Popen(command)
+    try:
         wait_for(lambda: any(row["kind"] == "epoch" for row in read_records(run)))
+    finally:
         comparison.kill()
+        comparison.wait()
     wait_for(lambda: "SIGTERM: stopped after step" in (run / "log.txt").read_text())
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import yaml
 
-from rtdetr.config import STRIDE, LossConfig, Recipe, SizeHW, size_problem
+from rtdetr.config import PUBLISHED_GAMMA, STRIDE, LossConfig, Recipe, SizeHW, size_problem
 from rtdetr.errors import ConfigError
 from rtdetr.yaml_files import parse_yaml
 
@@ -110,8 +110,10 @@ def _with_rate(recipe: Recipe, changed: Recipe) -> dict[str, object]:
 def _with_class_loss(recipe: Recipe, changed: Recipe) -> dict[str, object]:
     if changed.loss.classification == recipe.loss.classification:
         return {}
-    gamma = 1.5 if changed.loss.classification == "mal" else LossConfig().gamma
-    return {"loss.gamma": gamma, "loss.classification_weight": LossConfig().classification_weight}
+    return {
+        "loss.gamma": PUBLISHED_GAMMA[changed.loss.classification],
+        "loss.classification_weight": LossConfig().classification_weight,
+    }
 
 
 def _check_size(size_hw: SizeHW) -> None:

@@ -114,8 +114,8 @@ def scratch(base: Recipe, *, num_images: int, batch_size: int | None = None) -> 
 def short_run(recipe: Recipe) -> Recipe:
     """Return the recipe with the loss and the optimizer of a run of fewer than `SHORT_RUN` steps.
 
-    The class loss is MAL with twice the weight. It aims at the IoU itself (gamma 1), as boxes overlap little at first.
-    AdamW averages squared gradients over 20 steps (beta 0.95).
+    The classification loss is MAL with twice the weight, and its target is the IoU itself (gamma 1). AdamW
+    averages squared gradients over 20 steps (beta 0.95).
     """
     loss = recipe.loss.replace(classification="mal", gamma=1.0, classification_weight=2.0)
     return recipe.replace(betas=(recipe.betas[0], 0.95), loss=loss)
