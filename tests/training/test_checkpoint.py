@@ -3,6 +3,7 @@
 import random
 import resource
 import signal
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -21,7 +22,9 @@ from rtdetr.weights import load_model, metadata
 from tests.weights.small import assert_same
 
 
-def make_state(*, num_classes: int = 3, channels_last: bool = False, seed: int = 0) -> TrainingState:
+def make_state(
+    *, num_classes: int = 3, channels_last: bool = False, seed: int = 0, optimizer: Literal["adamw", "muon"] = "adamw"
+) -> TrainingState:
     torch.manual_seed(seed)
     model = build_model("test-tiny", num_classes=num_classes, num_denoising=0)
     if channels_last:
@@ -29,7 +32,7 @@ def make_state(*, num_classes: int = 3, channels_last: bool = False, seed: int =
     return TrainingState(
         model=model,
         ema=ModelEMA(model),
-        optimizer=build_optimizer(model, Recipe(lr=1e-3)),
+        optimizer=build_optimizer(model, Recipe(lr=1e-3, optimizer=optimizer)),
         scaler=torch.amp.GradScaler("cpu", enabled=False),
         progress=Progress(batches_per_epoch=5),
     )
@@ -54,13 +57,14 @@ def save(path, state):
     save_last(path, state, metadata=metadata(state.model.config, None), rng=[random_state()])
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("layouts", [(False, False), (True, False), (False, True)])
-def test_resuming_equals_an_uninterrupted_run_in_any_memory_layout(tmp_path, layouts):
-    state = make_state(channels_last=layouts[0])
+def test_resuming_equals_an_uninterrupted_run_in_any_memory_layout(tmp_path, layouts, optimizer):
+    state = make_state(channels_last=layouts[0], optimizer=optimizer)
     for _ in range(2):
         step(state)
     save(tmp_path / "last.pth", state)
-    again = make_state(channels_last=layouts[1], seed=1)
+    again = make_state(channels_last=layouts[1], seed=1, optimizer=optimizer)
     restore(read(tmp_path), again)
     assert again.progress == state.progress
     assert again.ema.updates == 2
@@ -193,6 +197,25 @@ def test_parameters_keep_their_moments_in_other_groups(tmp_path, caplog):
         moments = state.optimizer.state[parameter]
         assert all(torch.equal(value, again.optimizer.state[others[name]][key]) for key, value in moments.items())
     assert caplog.messages == []
+
+
+@pytest.mark.parametrize("optimizers", [("adamw", "muon"), ("muon", "adamw")])
+def test_another_optimizer_keeps_the_moments_that_it_also_has(tmp_path, caplog, optimizers):
+    state = make_state(optimizer=optimizers[0])
+    step(state)
+    save(tmp_path / "last.pth", state)
+    again = make_state(seed=1, optimizer=optimizers[1])
+    restore(read(tmp_path), again)
+    own, others = dict(state.model.named_parameters()), dict(again.model.named_parameters())
+    lost = [name for name, parameter in others.items() if parameter not in again.optimizer.state]
+    muon = make_state(optimizer="muon")
+    groups = zip(muon.optimizer.param_groups, muon.trained, strict=True)
+    assert sorted(lost) == sorted(name for group, names in groups if group["muon"] for name in names)
+    for name in others.keys() - set(lost):
+        moments = state.optimizer.state[own[name]]
+        assert all(torch.equal(value, again.optimizer.state[others[name]][key]) for key, value in moments.items())
+    assert caplog.messages == [f"resume: train.optimizer has changed; {len(lost)} tensors start with zero moments"]
+    step(again)
 
 
 def test_resuming_within_an_epoch_requires_the_same_number_of_steps(tmp_path):

@@ -82,6 +82,7 @@ def describe(
         "recipe": f"{config.recipe_name}{_reason(config, steps)}",
         "length": f"{counted(recipe.epochs, 'epoch')} of {counted(steps_per_epoch, 'step')}, "
         f"batch size {recipe.batch_size}; {counted(steps, 'step')} in total",
+        "optimizer": "Muon for matrices, AdamW for other parameters" if recipe.optimizer == "muon" else "",
         "learning rate": _learning_rate(recipe, steps_per_epoch),
         "EMA": f"decay {recipe.ema_decay:.5g}, {_warmup_steps(recipe.ema_warmup)}",
         "images": _images(recipe),

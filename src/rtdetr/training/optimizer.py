@@ -1,6 +1,7 @@
-"""The optimizer: AdamW with the learning rate and weight decay of each parameter group of a recipe."""
+"""The optimizer of a recipe, with the learning rate and weight decay of each parameter group."""
 
 import re
+from typing import Any
 
 import torch
 from torch import nn
@@ -8,13 +9,14 @@ from torch import nn
 from rtdetr.config import ParameterGroup, Recipe
 from rtdetr.errors import ConfigError
 from rtdetr.models.layers import SelfAttention
+from rtdetr.training.muon import Muon, is_matrix
 
 Groups = list[tuple[ParameterGroup, list[nn.Parameter]]]
 _DECAYED = (nn.Conv2d, nn.Linear, SelfAttention)
 
 
-def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
-    """Return AdamW over the trainable parameters, grouped by `Recipe.grouping`.
+def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Return AdamW, or `Muon`, over the trainable parameters, grouped by `Recipe.grouping`.
 
     "patterns": one group per pattern of the recipe, in order, and a last one for all other parameters. A group contains
     the parameters with names that match its pattern (`re.search`), in the order of `named_parameters`. Empty groups are
@@ -24,13 +26,15 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
     convolutions, linear layers and attention have weight decay. Differs: published patterns match names, and miss norms
     with unusual names.
 
+    For Muon, each of these groups is followed by a second one, which has its matrices.
+
     The learning rate of each group is stored as `initial_lr`, which the schedule scales (`rtdetr.recipes.schedule`).
 
     Raises:
         ConfigError: a pattern is not a valid regular expression, or two patterns match the same parameter.
     """
     own = _by_module(model, recipe) if recipe.grouping == "modules" else _by_pattern(model, recipe)
-    groups = [
+    groups: list[dict[str, Any]] = [
         {
             "params": parameters,
             "lr": recipe.lr if group.lr is None else group.lr,
@@ -38,9 +42,16 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
         }
         for group, parameters in own
     ]
-    optimizer = torch.optim.AdamW(
-        groups, lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=_can_fuse(model)
-    )
+    options: dict[str, Any] = {
+        "lr": recipe.lr,
+        "betas": recipe.betas,
+        "weight_decay": recipe.weight_decay,
+        "fused": _can_fuse(model),
+    }
+    if recipe.optimizer == "muon":
+        optimizer = Muon(_with_matrices_apart(model, groups), **options)
+    else:
+        optimizer = torch.optim.AdamW(groups, **options)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     return optimizer
@@ -79,6 +90,20 @@ def _by_module(model: nn.Module, recipe: Recipe) -> Groups:
             parameters,
         )
         for (in_backbone, is_decayed), parameters in members.items()
+    ]
+
+
+def _with_matrices_apart(model: nn.Module, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    matrices = {
+        id(parameter)
+        for prefix, module in model.named_modules()
+        for name, parameter in module.named_parameters(prefix, recurse=False)
+        if is_matrix(name, parameter, module)
+    }
+    return [
+        {**group, "params": [one for one in group["params"] if (id(one) in matrices) == muon], "muon": muon}
+        for group in groups
+        for muon in (False, True)
     ]
 
 

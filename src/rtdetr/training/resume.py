@@ -11,6 +11,7 @@ from rtdetr.errors import ConfigError, WeightsError
 from rtdetr.random_state import set_random_state
 from rtdetr.reports.metrics import Sums
 from rtdetr.training.checkpoint import TrainingState
+from rtdetr.training.muon import MOMENTUM_BUFFER
 from rtdetr.wording import are, counted
 
 _log = logging.getLogger(__name__)
@@ -110,12 +111,22 @@ def _restore_optimizer(state: TrainingState, saved: Mapping[str, Any], trained: 
                 "checkpoint does not name them. Resume with the model, --freeze and parameter groups of the run, or "
                 "start a new run from its weights: --weights RUN/best.pth --output OTHER"
             )
-    optimizer.load_state_dict({"state": moments, "param_groups": own["param_groups"]})
+    kept = _of_same_kind(moments, own["param_groups"])
+    if len(kept) < len(moments):
+        lost = counted(len(moments) - len(kept), "tensor")
+        _log.warning("resume: train.optimizer has changed; %s start with zero moments", lost)
+    optimizer.load_state_dict({"state": kept, "param_groups": own["param_groups"]})
     for parameter, values in optimizer.state.items():
         for name, value in values.items():
             # fused AdamW reads a parameter and its moments in memory order, so their strides must agree
             layout = parameter if value.shape == parameter.shape else value
             values[name] = torch.empty_like(layout, dtype=value.dtype, device=value.device).copy_(value)
+
+
+def _of_same_kind(moments: Mapping[int, Any], groups: Sequence[Mapping[str, Any]]) -> dict[int, Any]:
+    """Return the moments that belong to the optimizer of their parameter, which may be Muon."""
+    kinds = {index: group.get("muon", False) for group in groups for index in group["params"]}
+    return {index: values for index, values in moments.items() if (MOMENTUM_BUFFER in values) == kinds[index]}
 
 
 def _by_name(

@@ -14,7 +14,9 @@ from rtdetr.training import build_optimizer
 from rtdetr.wording import counted
 
 
-def build_optimizers(model: nn.Module, recipe: Recipe, *, steps_per_epoch: int) -> tuple[torch.optim.AdamW, LambdaLR]:
+def build_optimizers(
+    model: nn.Module, recipe: Recipe, *, steps_per_epoch: int
+) -> tuple[torch.optim.Optimizer, LambdaLR]:
     """Return the optimizer and the learning rate schedule of a recipe, for `Trainer(optimizers=...)`.
 
     The parameters are in the groups of the recipe: the backbone has its own learning rate, norms have no weight decay.

@@ -1,0 +1,122 @@
+"""Muon: an optimizer for matrices, whose updates change all directions of a matrix by about the same amount.
+
+Sources: K. Jordan et al. (2024), https://kellerjordan.github.io/posts/muon/; size of the update: arXiv 2502.16982.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from rtdetr.models.layers import SelfAttention
+from rtdetr.weights.transfer import CLASS_HEADS
+
+MOMENTUM = 0.95
+UPDATE_RMS = 0.2  # of an update, relative to the learning rate; about that of AdamW, so that its rates can be used
+_ITERATIONS, _COEFFICIENTS = 5, (3.4445, -4.7750, 2.0315)
+MOMENTUM_BUFFER = "momentum_buffer"  # in the optimizer's state of a parameter
+_BOX_HEADS, _BOX = ("decoder.enc_bbox_head.", "decoder.dec_bbox_head."), 4
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon for the parameter groups with `muon=True`, AdamW for the others.
+
+    Muon keeps one moment per parameter. Kernels of convolutions are matrices with a row per output channel.
+
+    Args:
+        groups: parameter groups; they may have their own `lr` and `weight_decay`.
+        lr: learning rate.
+        weight_decay: decoupled weight decay.
+        adamw: other settings of AdamW, such as `betas`.
+    """
+
+    def __init__(self, groups: Iterable[dict[str, Any]], *, lr: float, weight_decay: float, **adamw: Any) -> None:
+        super().__init__(groups, {"lr": lr, "weight_decay": weight_decay, "muon": False})
+        self._adamw = torch.optim.AdamW(self._groups(muon=False), **adamw)  # adds its settings to these groups
+
+    def _groups(self, *, muon: bool) -> list[dict[str, Any]]:
+        return [group for group in self.param_groups if group["muon"] == muon]
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update all parameters that have a gradient; `closure` computes the gradients and returns the loss."""
+        # loading a state replaces both
+        self._adamw.state, self._adamw.param_groups = self.state, self._groups(muon=False)
+        loss = self._adamw.step(closure)
+        for group in self._groups(muon=True):
+            self._update_matrices(group)
+        return loss
+
+    def _update_matrices(self, group: dict[str, Any]) -> None:
+        """Update one group; matrices of the same shape are computed together."""
+        parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+        same_shape: dict[tuple[int, int], list[nn.Parameter]] = {}
+        for parameter in parameters:
+            same_shape.setdefault((len(parameter), parameter[0].numel()), []).append(parameter)
+        for shape, members in same_shape.items():
+            directions = orthogonalized(torch.stack([self._momentum(member).reshape(shape) for member in members]))
+            size = group["lr"] * UPDATE_RMS * max(shape) ** 0.5
+            for parameter, direction in zip(members, directions, strict=True):
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                parameter.add_(direction.reshape(parameter.shape), alpha=-size)
+
+    def _momentum(self, parameter: nn.Parameter) -> Tensor:
+        """Advance the momentum of a parameter and return its Nesterov form."""
+        state, gradient = self.state[parameter], parameter.grad
+        assert gradient is not None
+        if MOMENTUM_BUFFER not in state:
+            state[MOMENTUM_BUFFER] = torch.zeros_like(parameter)
+        state[MOMENTUM_BUFFER].lerp_(gradient, 1 - MOMENTUM)
+        return gradient.lerp(state[MOMENTUM_BUFFER], MOMENTUM)
+
+
+def orthogonalized(matrices: Float[Tensor, "n r c"]) -> Float[Tensor, "n r c"]:
+    """Return matrices with about the same singular vectors and with singular values of about 0.7 to 1.2.
+
+    Five steps of a Newton-Schulz iteration; on a GPU in bfloat16, which is precise enough.
+    """
+    is_tall = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if is_tall else matrices
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    if x.is_cuda:
+        x = x.bfloat16()
+    is_long = x.shape[-1] > 1.5 * x.shape[-2]
+    x = _iterate_gram(x) if is_long and not x.is_cuda else _iterate(x)
+    return (x.mT if is_tall else x).to(matrices.dtype)
+
+
+def _iterate(x: Tensor) -> Tensor:
+    a, b, c = _COEFFICIENTS
+    for _ in range(_ITERATIONS):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x
+
+
+def _iterate_gram(x: Tensor) -> Tensor:
+    """Do the same on x @ x.T, which is much smaller for long matrices; for float32 and wider."""
+    a, b, c = _COEFFICIENTS
+    gram, total = x @ x.mT, None
+    for left in reversed(range(_ITERATIONS)):
+        factor = b * gram + c * gram @ gram
+        factor.diagonal(dim1=-2, dim2=-1).add_(a)
+        total = factor if total is None else factor @ total
+        if left:
+            gram = factor @ gram @ factor
+    assert total is not None
+    return total @ x
+
+
+def is_matrix(name: str, parameter: nn.Parameter, module: nn.Module) -> bool:
+    """Whether Muon updates a parameter: weights of layers that mix channels, other than the outputs of the network.
+
+    Args:
+        name: of the parameter in the model.
+        parameter: the parameter.
+        module: the module that it belongs to.
+    """
+    is_output = name.startswith(CLASS_HEADS) or (name.startswith(_BOX_HEADS) and len(parameter) == _BOX)
+    mixes = isinstance(module, (nn.Linear, SelfAttention)) or (isinstance(module, nn.Conv2d) and module.groups == 1)
+    return mixes and parameter.ndim > 1 and not is_output

@@ -1,0 +1,114 @@
+"""Muon: directions from a singular value decomposition, one step in numbers, and which parameters are matrices."""
+
+import pytest
+import torch
+from torch import nn
+
+from rtdetr import zoo
+from rtdetr.config import Recipe
+from rtdetr.models import build_model
+from rtdetr.training.muon import MOMENTUM, UPDATE_RMS, Muon, orthogonalized
+from rtdetr.training.optimizer import build_optimizer
+
+
+def by_singular_values(matrix: torch.Tensor) -> torch.Tensor:
+    """The same polynomial, applied to the singular values."""
+    left, values, right = torch.linalg.svd(matrix.double(), full_matrices=False)
+    values = values / matrix.double().norm()
+    for _ in range(5):
+        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+    return left * values @ right
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 72), (72, 8), (16, 20), (1, 8), (8, 1)])
+def test_only_the_singular_values_change(shape):
+    matrices = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
+    found = orthogonalized(matrices)
+    assert found.dtype == torch.float32
+    for matrix, direction in zip(matrices, found, strict=True):
+        assert torch.allclose(direction.double(), by_singular_values(matrix), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 72), (72, 8)])
+def test_a_zero_gradient_gives_no_update(shape):
+    assert torch.equal(orthogonalized(torch.zeros(2, *shape)), torch.zeros(2, *shape))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_two_steps_of_a_convolution_and_its_norm(layout):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(4, 8, 3, bias=False), nn.BatchNorm2d(8)).to(memory_format=layout)
+    reference = nn.BatchNorm2d(8)
+    kernel, norm = model[0].weight, model[1]
+    recipe = Recipe(lr=0.1, optimizer="muon", weight_decay=0.01)
+    optimizer = build_optimizer(model, recipe)
+    adamw = torch.optim.AdamW(reference.parameters(), lr=0.1, betas=recipe.betas, weight_decay=0.01)
+    expected, momentum = kernel.detach().double().reshape(8, 36), torch.zeros(8, 36, dtype=torch.float64)
+    for _ in range(2):
+        gradient, scale = torch.randn(8, 4, 3, 3), torch.randn(8)
+        kernel.grad = gradient.to(memory_format=layout)
+        for parameter in (*norm.parameters(), *reference.parameters()):
+            parameter.grad = scale.clone()
+        optimizer.step()
+        adamw.step()
+        flat = gradient.double().reshape(8, 36)
+        momentum = MOMENTUM * momentum + (1 - MOMENTUM) * flat
+        direction = by_singular_values(MOMENTUM * momentum + (1 - MOMENTUM) * flat)
+        expected = expected * (1 - 0.1 * 0.01) - 0.1 * UPDATE_RMS * 36**0.5 * direction
+    assert torch.allclose(kernel.double().reshape(8, 36), expected, atol=1e-5)
+    assert torch.allclose(norm.weight, reference.weight) and torch.allclose(norm.bias, reference.bias)
+    assert [list(optimizer.state[kernel]), sorted(optimizer.state[norm.weight])] == [
+        ["momentum_buffer"],
+        ["exp_avg", "exp_avg_sq", "step"],
+    ]
+
+
+def test_frozen_and_unused_parameters_do_not_change():
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8))
+    model[0].requires_grad_(False)
+    before = [parameter.clone() for parameter in model.parameters()]
+    optimizer = build_optimizer(model, Recipe(lr=0.1, optimizer="muon"))
+    model[1](torch.ones(1, 8)).sum().backward()
+    optimizer.step()
+    same = [torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True)]
+    assert same == [True, True, False, False, True, True]
+
+
+def test_a_gradient_scaler_skips_the_whole_step_if_a_gradient_overflows():
+    model = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8))
+    before = [parameter.clone() for parameter in model.parameters()]
+    optimizer = build_optimizer(model, Recipe(lr=0.1, optimizer="muon"))
+    scaler = torch.amp.GradScaler("cpu")
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    scaler.scale(torch.zeros(()))  # initializes it
+    model[1].bias.grad[0] = torch.inf
+    scaler.unscale_(optimizer)
+    scaler.step(optimizer)
+    assert all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["rtdetrv2_r18vd", "rtdetrv2_r101vd", "rtdetrv2_hgnetv2_l", "rtdetr_r50vd"])
+def test_matrices_are_apart_in_the_groups_of_the_recipe(name):
+    with torch.device("meta"):
+        model = build_model(name)
+    recipe = zoo.recipe(name)
+    usual = build_optimizer(model, recipe).param_groups
+    optimizer = build_optimizer(model, recipe.replace(optimizer="muon"))
+    groups = optimizer.param_groups
+    assert isinstance(optimizer, Muon)
+    assert [group["muon"] for group in groups] == [False, True] * len(usual)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for index, group in enumerate(usual):
+        rest, matrices = groups[2 * index : 2 * index + 2]
+        values = ("lr", "initial_lr", "weight_decay")
+        assert [[one[value] for value in values] for one in (rest, matrices)] == [
+            [group[value] for value in values]
+        ] * 2
+        assert sorted(map(id, rest["params"] + matrices["params"])) == sorted(map(id, group["params"]))
+    others = [names[id(p)] for group in groups if not group["muon"] for p in group["params"] if p.ndim > 1]
+    allowed = ("score_head", "denoising_class_embed", "bbox_head", "downsample.conv", "conv2.conv")  # two: depthwise
+    assert all(any(part in other for part in allowed) for other in others)
+    assert {"decoder.enc_score_head.weight", "decoder.dec_bbox_head.0.layers.2.weight"} <= set(others)
+    assert "decoder.dec_bbox_head.0.layers.1.weight" not in others
+    assert not [other for other in others if other.endswith("conv2.conv.weight")] or "hgnetv2" in name
