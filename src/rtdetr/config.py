@@ -227,7 +227,7 @@ class Recipe(Strict):
     accumulate: Size = 1  # gradient accumulation: parts per batch and process; saves memory
     lr: float = Field(default=1e-4, gt=0)
     optimizer: Literal["adamw", "muon"] = "adamw"  # "muon": for matrices, and AdamW for the other parameters
-    betas: tuple[float, float] = (0.9, 0.999)  # of AdamW
+    betas: tuple[float, float] = (0.9, 0.999)  # of AdamW; the first is also the momentum of Muon
     weight_decay: float = Field(default=1e-4, ge=0)
     grouping: Literal["patterns", "modules"] = "patterns"  # "modules": no weight decay for norms, biases, embeddings
     groups: tuple[ParameterGroup, ...] = ()  # used with grouping "patterns"

@@ -7,7 +7,7 @@ from torch import nn
 from rtdetr import zoo
 from rtdetr.config import Recipe
 from rtdetr.models import build_model
-from rtdetr.training.muon import MOMENTUM, UPDATE_RMS, Muon, orthogonalized
+from rtdetr.training.muon import UPDATE_RMS, Muon, orthogonalized
 from rtdetr.training.optimizer import build_optimizer
 
 
@@ -40,7 +40,7 @@ def test_two_steps_of_a_convolution_and_its_norm(layout):
     model = nn.Sequential(nn.Conv2d(4, 8, 3, bias=False), nn.BatchNorm2d(8)).to(memory_format=layout)
     reference = nn.BatchNorm2d(8)
     kernel, norm = model[0].weight, model[1]
-    recipe = Recipe(lr=0.1, optimizer="muon", weight_decay=0.01)
+    recipe = Recipe(lr=0.1, optimizer="muon", betas=(0.8, 0.95), weight_decay=0.01)
     optimizer = build_optimizer(model, recipe)
     adamw = torch.optim.AdamW(reference.parameters(), lr=0.1, betas=recipe.betas, weight_decay=0.01)
     expected, momentum = kernel.detach().double().reshape(8, 36), torch.zeros(8, 36, dtype=torch.float64)
@@ -52,8 +52,8 @@ def test_two_steps_of_a_convolution_and_its_norm(layout):
         optimizer.step()
         adamw.step()
         flat = gradient.double().reshape(8, 36)
-        momentum = MOMENTUM * momentum + (1 - MOMENTUM) * flat
-        direction = by_singular_values(MOMENTUM * momentum + (1 - MOMENTUM) * flat)
+        momentum = 0.8 * momentum + 0.2 * flat
+        direction = by_singular_values(0.8 * momentum + 0.2 * flat)
         expected = expected * (1 - 0.1 * 0.01) - 0.1 * UPDATE_RMS * 36**0.5 * direction
     assert torch.allclose(kernel.double().reshape(8, 36), expected, atol=1e-5)
     assert torch.allclose(norm.weight, reference.weight) and torch.allclose(norm.bias, reference.bias)

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from rtdetr.models.layers import SelfAttention
 from rtdetr.weights.transfer import CLASS_HEADS
 
-MOMENTUM = 0.95
 UPDATE_RMS = 0.2  # of an update, relative to the learning rate; about that of AdamW, so that its rates can be used
 _ITERATIONS, _COEFFICIENTS = 5, (3.4445, -4.7750, 2.0315)
 MOMENTUM_BUFFER = "momentum_buffer"  # in the optimizer's state of a parameter
@@ -29,12 +28,21 @@ class Muon(torch.optim.Optimizer):
         groups: parameter groups; they may have their own `lr` and `weight_decay`.
         lr: learning rate.
         weight_decay: decoupled weight decay.
-        adamw: other settings of AdamW, such as `betas`.
+        betas: of AdamW; the first one is also the momentum of Muon.
+        fused: whether AdamW runs in one kernel.
     """
 
-    def __init__(self, groups: Iterable[dict[str, Any]], *, lr: float, weight_decay: float, **adamw: Any) -> None:
-        super().__init__(groups, {"lr": lr, "weight_decay": weight_decay, "muon": False})
-        self._adamw = torch.optim.AdamW(self._groups(muon=False), **adamw)  # adds its settings to these groups
+    def __init__(
+        self,
+        groups: Iterable[dict[str, Any]],
+        *,
+        lr: float,
+        betas: tuple[float, float],
+        weight_decay: float,
+        fused: bool | None = None,
+    ) -> None:
+        super().__init__(groups, {"lr": lr, "betas": betas, "weight_decay": weight_decay, "muon": False})
+        self._adamw = torch.optim.AdamW(self._groups(muon=False), fused=fused)  # adds other settings to these groups
 
     def _groups(self, *, muon: bool) -> list[dict[str, Any]]:
         return [group for group in self.param_groups if group["muon"] == muon]
@@ -51,25 +59,28 @@ class Muon(torch.optim.Optimizer):
 
     def _update_matrices(self, group: dict[str, Any]) -> None:
         """Update one group; matrices of the same shape are computed together."""
+        beta, _ = group["betas"]
         parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
         same_shape: dict[tuple[int, int], list[nn.Parameter]] = {}
         for parameter in parameters:
             same_shape.setdefault((len(parameter), parameter[0].numel()), []).append(parameter)
         for shape, members in same_shape.items():
-            directions = orthogonalized(torch.stack([self._momentum(member).reshape(shape) for member in members]))
+            directions = orthogonalized(
+                torch.stack([self._momentum(member, beta).reshape(shape) for member in members])
+            )
             size = group["lr"] * UPDATE_RMS * max(shape) ** 0.5
             for parameter, direction in zip(members, directions, strict=True):
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 parameter.add_(direction.reshape(parameter.shape), alpha=-size)
 
-    def _momentum(self, parameter: nn.Parameter) -> Tensor:
-        """Advance the momentum of a parameter and return its Nesterov form."""
+    def _momentum(self, parameter: nn.Parameter, beta: float) -> Tensor:
+        """Average the gradients of a parameter and return Nesterov's form of the average."""
         state, gradient = self.state[parameter], parameter.grad
         assert gradient is not None
         if MOMENTUM_BUFFER not in state:
             state[MOMENTUM_BUFFER] = torch.zeros_like(parameter)
-        state[MOMENTUM_BUFFER].lerp_(gradient, 1 - MOMENTUM)
-        return gradient.lerp(state[MOMENTUM_BUFFER], MOMENTUM)
+        state[MOMENTUM_BUFFER].lerp_(gradient, 1 - beta)
+        return gradient.lerp(state[MOMENTUM_BUFFER], beta)
 
 
 def orthogonalized(matrices: Float[Tensor, "n r c"]) -> Float[Tensor, "n r c"]:
