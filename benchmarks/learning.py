@@ -15,6 +15,7 @@ and deim+teacher is `deim` with this teacher.
 import argparse
 import logging
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,15 +59,18 @@ def variant(name: str, data: Path, *, steps: int, weights: Path | None, teacher:
         settings["teacher"] = str(teacher)
     values = parse_assignments(changes, option="--recipes")
     factor = float(values.pop("lr_factor", "1"))
-    lr = factor * rate_of(recipe, data, steps=steps, weights=weights)
+    lr = factor * rate_of(recipe, data, steps=steps, weights=weights, changes=values)
     return {**settings, "lr": lr, "set": values}
 
 
-def rate_of(recipe: str, data: Path, *, steps: int, weights: Path | None) -> float:
-    """Return the learning rate of a recipe for this run, times `RATE_FACTOR`."""
+def rate_of(
+    recipe: str, data: Path, *, steps: int, weights: Path | None, changes: Mapping[str, Any] | None = None
+) -> float:
+    """Return the learning rate of a changed recipe for this run, times `RATE_FACTOR`."""
     images = len(rtdetr.data.open_dataset(data, split="train"))
     epochs = max(round(steps / max(images // BATCH_SIZE, 1)), 1)
     settings = {**COMMON, "recipe": recipe, "epochs": epochs, "weights": weights, "output_dir": "unused"}
+    settings["set"] = changes or {}
     return resolve(str(data), settings).config.recipe.lr * RATE_FACTOR
 
 

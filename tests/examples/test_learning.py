@@ -42,8 +42,14 @@ def test_weights_are_trained_once(tmp_path, monkeypatch):
     before = weights.stat().st_mtime_ns
     again = script.pretrain(tmp_path, "scratch+train.mosaic=0", steps=2, device="cpu")
     assert again == weights and weights.stat().st_mtime_ns == before
-    rates = [
-        script.variant(name, tmp_path / "data" / "pretraining", steps=2, weights=weights)["lr"]
-        for name in ("published", "published+lr_factor=3", "deim")
-    ]
-    assert rates == pytest.approx([4e-4, 1.2e-3, 8e-4])  # four times the published 1e-4 and 2e-4
+    muon, adamw = 12 * 8e-4 / 2**0.5, 8e-4 / 2**0.5  # for a batch of 8 instead of 16
+    rates = {
+        "published": 4e-4,  # four times the published 1e-4, and 2e-4 below
+        "published+lr_factor=3": 1.2e-3,
+        "deim": 8e-4,
+        "scratch+train.optimizer=muon": muon,
+        "scratch+train.optimizer=adamw": adamw,
+    }
+    for name, rate in rates.items():
+        found = script.variant(name, tmp_path / "data" / "pretraining", steps=2, weights=weights)["lr"]
+        assert found == pytest.approx(rate), name

@@ -10,6 +10,7 @@ from rtdetr import zoo
 from rtdetr.categories import COCO80
 from rtdetr.config import LossConfig, ModelConfig, Recipe
 from rtdetr.errors import ConfigError
+from rtdetr.recipes.changes import change
 from rtdetr.recipes.named_recipes import deim, finetune, named_recipe, shorten_warmups
 from rtdetr.recipes.resolve import DataSummary, configure
 from rtdetr.recipes.written import read_written
@@ -48,8 +49,8 @@ def test_more_images_mean_fewer_epochs_of_more_images():
 def test_the_rate_follows_the_square_root_of_the_batch():
     rates = [finetune(Recipe(), num_images=10**6, batch_size=b).lr for b in (4, 16, 64)]
     assert [b / a for a, b in itertools.pairwise(rates)] == pytest.approx([2.0, 2.0])
-    from_scratch = finetune(Recipe(), num_images=1000, from_scratch=True)
-    assert from_scratch.backbone_lr == from_scratch.lr
+    random = finetune(Recipe(), num_images=1000, random_backbone=True)
+    assert random.backbone_lr == random.lr
 
 
 def test_short_runs_have_a_higher_learning_rate():
@@ -107,13 +108,29 @@ def test_scratch_fits_short_runs_and_is_deim_in_long_ones():
     assert long == chosen({**settings, "recipe": "deim"}, num_images=118_287).recipe
     deim = chosen({**settings, "recipe": "deim"}, num_images=200).recipe  # 120 epochs of 12 steps
     loss = deim.loss.replace(gamma=1.0, classification_weight=2.0)
-    assert short == deim.replace(betas=(0.9, 0.95), loss=loss, multiscale_sizes=())
+    adamw = deim.replace(betas=(0.9, 0.95), loss=loss, multiscale_sizes=())
+    assert short == change(adamw, {"optimizer": "muon", "lr": 12 * deim.lr})
+    assert chosen({**settings, "set": {"train.optimizer": "adamw"}}, num_images=200).recipe == adamw
     tiny = chosen(settings, num_images=50).recipe
     assert (tiny.batch_size, tiny.lr, tiny.epochs, tiny.warmup_iterations) == (4, short.lr / 2, 120, 72)
+    assert chosen({**settings, "batch_size": 4}, num_images=200).recipe.lr == tiny.lr
+    long_muon = chosen({**settings, "set": {"train.optimizer": "muon"}}, num_images=118_287).recipe
+    assert long_muon == change(long, {"optimizer": "muon", "lr": 12 * long.lr})
     given = chosen({**settings, "batch_size": 8, "lr": 3e-4, "set": {"train.betas": [0.9, 0.99]}}, num_images=50).recipe
     assert (given.batch_size, given.lr, given.betas, given.loss.gamma) == (8, 3e-4, (0.9, 0.99), 1.0)
     given = chosen({**settings, "batch_size": 8, "epochs": 5000}, num_images=50).recipe  # 30,000 steps
     assert given.loss.gamma == 1.5 and given.betas == (0.9, 0.999) and given.multiscale_sizes
+
+
+def test_scratch_trains_a_pretrained_backbone_with_adamw_at_its_published_rate():
+    settings = {"model": "rtdetrv2_r50vd", "recipe": "scratch"}
+    random, pretrained = (
+        chosen({**settings, **more}, num_images=200).recipe for more in ({}, {"backbone_weights": "x"})
+    )
+    deim = chosen({**settings, "recipe": "deim"}, num_images=200).recipe
+    assert (pretrained.optimizer, pretrained.lr, pretrained.groups) == ("adamw", deim.lr, deim.groups)
+    assert [group.lr for group in deim.groups] == [2e-5, None] and [group.lr for group in random.groups] == [None, None]
+    assert (random.optimizer, random.lr) == ("muon", pytest.approx(12 * deim.lr))
 
 
 @pytest.mark.parametrize("recipe", ["scratch", "finetune"])

@@ -5,6 +5,7 @@ A model name is also a recipe: the published recipe of that model.
 
 import math
 import re
+from typing import Literal
 
 from rtdetr import zoo
 from rtdetr.config import ModelConfig, PResNetConfig, Recipe
@@ -14,6 +15,7 @@ from rtdetr.recipes.changes import change
 PUBLISHED, FINETUNE, SCRATCH, DEIM = RECIPES = ("published", "finetune", "scratch", "deim")
 AUTO = "auto"  # no recipe given: it depends on weights and classes (`resolve.py`)
 SHORT_RUN = 20_000  # steps; SCRATCH and FINETUNE keep published values in longer runs
+MUON_RATE = 12.0  # learning rate of SCRATCH with Muon, relative to its rate with AdamW
 
 
 def named_recipe(name: str, model: str, network: ModelConfig | None = None) -> Recipe:
@@ -91,23 +93,38 @@ def shorten_warmups(recipe: Recipe, *, num_images: int) -> Recipe:
     )
 
 
-def scratch(base: Recipe, *, num_images: int, batch_size: int | None = None) -> Recipe:
+def scratch(
+    base: Recipe,
+    *,
+    num_images: int,
+    batch_size: int | None = None,
+    optimizer: Literal["adamw", "muon"] | None = None,
+    random_backbone: bool = True,
+) -> Recipe:
     """Return a recipe for training from random weights on a dataset of any size.
 
     Runs of at least `SHORT_RUN` steps are trained as DEIM, with the warm-ups of `shorten_warmups`. Shorter ones have
-    the values of `short_run` and no multi-scale training. `benchmarks/learning.py` measures the effect.
+    the values of `short_run`, no multi-scale training, and, with a random backbone, Muon with `MUON_RATE` times the
+    learning rate. `benchmarks/learning.py` measures the effect.
 
     Args:
-        base: recipe of `deim` for the model, with its final number of epochs.
+        base: recipe of `deim` for the model, with its final number of epochs, and the batch size that its learning rate
+            is for. The rate scales with the square root of the batch size.
         num_images: number of images per epoch.
-        batch_size: images per batch; None: `fitting_batch`, and a learning rate that scales with its square root.
+        batch_size: images per batch; None: `fitting_batch`.
+        optimizer: None: Muon in short runs with a random backbone, AdamW in others.
+        random_backbone: the backbone has no pretrained weights, so it trains at the full learning rate.
     """
-    if batch_size is None:
-        batch_size = fitting_batch(num_images)
-        lr = base.lr * math.sqrt(batch_size / base.batch_size)
-        base = change(base, {"batch_size": batch_size, "lr": lr})
-    if steps_of(base, num_images) < SHORT_RUN:
+    batch_size = batch_size or fitting_batch(num_images)
+    lr = base.lr * math.sqrt(batch_size / base.batch_size)
+    base = change(base, {"batch_size": batch_size, "lr": lr})
+    is_short = steps_of(base, num_images) < SHORT_RUN
+    if is_short:
         base = short_run(base).replace(multiscale_sizes=())
+    if random_backbone:
+        base = base.replace(groups=tuple(group.replace(lr=None) for group in base.groups), backbone_lr=None)
+    optimizer = optimizer or ("muon" if is_short and random_backbone else "adamw")
+    base = change(base, {"optimizer": optimizer, "lr": base.lr * (MUON_RATE if optimizer == "muon" else 1)})
     return shorten_warmups(base, num_images=num_images)
 
 
@@ -132,7 +149,7 @@ def finetune(
     num_images: int,
     batch_size: int | None = None,
     epochs: int | None = None,
-    from_scratch: bool = False,
+    random_backbone: bool = False,
 ) -> Recipe:
     """Return a recipe for fine-tuning pretrained weights on a dataset of any size.
 
@@ -149,7 +166,7 @@ def finetune(
         num_images: number of images per epoch.
         batch_size: images per batch; None: `fitting_batch`.
         epochs: number of epochs. None: 72 for 1000 images, proportional to 1 / sqrt(images), between 12 and 200.
-        from_scratch: the model starts from random weights, so the backbone trains at the full learning rate.
+        random_backbone: the backbone has no pretrained weights, so it trains at the full learning rate.
     """
     batch_size = batch_size or fitting_batch(num_images)
     if epochs is None:
@@ -165,7 +182,7 @@ def finetune(
         lr=lr,
         grouping="modules",
         groups=(),
-        backbone_lr=lr if from_scratch else lr * _backbone_share(base),
+        backbone_lr=lr if random_backbone else lr * _backbone_share(base),
         schedule="flat_cosine",
         flat_epochs=epochs // 2,
         no_augmentation_epochs=0,

@@ -125,11 +125,18 @@ def configure(written: Written, data: DataSummary | None = None) -> TrainConfig:
         weights = values["weights"]
         if written.may_tune and not (weights or values["backbone_weights"]):
             weights = changed.tuning_from
+        random_backbone = weights is None and values["backbone_weights"] is None
         if data is not None and asked == DEIM:
             changed = change(shorten_warmups(changed, num_images=data.num_images), written.changes)
         if data is not None and asked == SCRATCH:
-            batch_size = changed.batch_size if "batch_size" in written.changes else None
-            changed = change(scratch(changed, num_images=data.num_images, batch_size=batch_size), written.changes)
+            fitted = scratch(
+                changed.replace(batch_size=recipe.batch_size),
+                num_images=data.num_images,
+                batch_size=changed.batch_size if "batch_size" in written.changes else None,
+                optimizer=changed.optimizer if "optimizer" in written.changes else None,
+                random_backbone=random_backbone,
+            )
+            changed = change(fitted, written.changes)
         if data is not None and asked == FINETUNE:
             changes = dict(written.changes)
             fitted = finetune(
@@ -137,7 +144,7 @@ def configure(written: Written, data: DataSummary | None = None) -> TrainConfig:
                 num_images=data.num_images,
                 batch_size=changed.batch_size if changes.pop("batch_size", None) is not None else None,
                 epochs=changed.epochs if changes.pop("epochs", None) is not None else None,
-                from_scratch=weights is None and values["backbone_weights"] is None,
+                random_backbone=random_backbone,
             )
             changed = change(fitted, changes)
         return TrainConfig(**{**values, "weights": weights, "recipe": changed, "recipe_name": name})
