@@ -2,7 +2,7 @@
 
     python examples/demo/run.py [--folder demo]
 
-It takes about eight minutes on two slow CPU cores and downloads nothing.
+It takes about three minutes on two CPU cores and downloads nothing.
 """
 
 import argparse

@@ -295,17 +295,17 @@ _DEMO = _small(
 )
 _DEMO = _DEMO._replace(  # trains from scratch within minutes on a CPU
     recipe=_DEMO.recipe.replace(
-        epochs=6,
-        batch_size=8,
-        lr=0.01,
+        epochs=5,
+        batch_size=16,
+        lr=0.017,
         optimizer="muon",
-        betas=(0.9, 0.95),
+        betas=(0.85, 0.95),
         schedule="flat_cosine",
-        flat_epochs=0,
+        flat_epochs=3,
         final_lr_factor=0.02,
-        warmup_iterations=40,
-        ema_decay=0.97,
-        ema_warmup=40,
+        warmup_iterations=20,
+        ema_decay=0.95,
+        ema_warmup=20,
         augmentation_stop_epoch=0,
         loss=LossConfig(classification="mal", gamma=1.0, classification_weight=2.0),
     )
