@@ -133,6 +133,16 @@ def test_scratch_trains_a_pretrained_backbone_with_adamw_at_its_published_rate()
     assert (random.optimizer, random.lr) == ("muon", pytest.approx(12 * deim.lr))
 
 
+def test_finetune_uses_adamw_and_its_rate_also_for_a_model_that_was_trained_with_muon():
+    found, expected = (
+        finetune(base, num_images=1000) for base in (Recipe(optimizer="muon", lr=12e-4), Recipe(lr=1e-4))
+    )
+    assert found.optimizer == expected.optimizer == "adamw"
+    assert (found.lr, found.backbone_lr) == pytest.approx((expected.lr, expected.backbone_lr))
+    demo = chosen({"model": "demo", "recipe": "scratch", "batch_size": 4}, num_images=200).recipe
+    assert (demo.optimizer, demo.lr) == ("muon", pytest.approx(zoo.recipe("demo").lr / 2))  # for a quarter of the batch
+
+
 @pytest.mark.parametrize("recipe", ["scratch", "finetune"])
 def test_the_loss_of_rtdetrv2_can_be_chosen_for_short_runs(recipe):
     asked = {"model": "rtdetrv2_r18vd", "recipe": recipe, "set": {"train.loss.classification": "vfl"}}

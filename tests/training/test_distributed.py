@@ -276,7 +276,7 @@ def test_a_single_process_exchanges_nothing():
 def test_an_invalid_number_of_processes():
     with pytest.raises(ConfigError, match="at least 1"):
         launch(0, [])
-    with pytest.raises(ConfigError, match=r"at most \d+ processes"):
+    with pytest.raises(ConfigError, match=r"at most \d+ process"):
         launch(100_000, [])
 
 

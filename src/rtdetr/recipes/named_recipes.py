@@ -15,7 +15,7 @@ from rtdetr.recipes.changes import change
 PUBLISHED, FINETUNE, SCRATCH, DEIM = RECIPES = ("published", "finetune", "scratch", "deim")
 AUTO = "auto"  # no recipe given: it depends on weights and classes (`resolve.py`)
 SHORT_RUN = 20_000  # steps; SCRATCH and FINETUNE keep published values in longer runs
-MUON_RATE = 12.0  # learning rate of SCRATCH with Muon, relative to its rate with AdamW
+MUON_RATE = 12.0  # learning rate with Muon, relative to that with AdamW
 
 
 def named_recipe(name: str, model: str, network: ModelConfig | None = None) -> Recipe:
@@ -116,7 +116,7 @@ def scratch(
         random_backbone: the backbone has no pretrained weights, so it trains at the full learning rate.
     """
     batch_size = batch_size or fitting_batch(num_images)
-    lr = base.lr * math.sqrt(batch_size / base.batch_size)
+    lr = _adamw_rate(base) * math.sqrt(batch_size / base.batch_size)
     base = change(base, {"batch_size": batch_size, "lr": lr})
     is_short = steps_of(base, num_images) < SHORT_RUN
     if is_short:
@@ -158,8 +158,8 @@ def finetune(
     sixth of the epochs. The learning rate scales with the square root of the batch size (arXiv 2205.10287, for AdamW).
     In runs of fewer than `SHORT_RUN` steps, it is up to 3 times higher, and the values of `short_run` apply
     (`benchmarks/learn.py` and `learning.py` measure the effects). The backbone keeps its published fraction of the rate
-    (1 for r18vd, 1/100 for r101vd). Norms, biases and embeddings have no weight decay; they are found by module type,
-    because published patterns match names and miss some.
+    (1 for r18vd, 1/100 for r101vd). The optimizer is AdamW. Norms, biases and embeddings have no weight decay; they are
+    found by module type, because published patterns match names and miss some.
 
     Args:
         base: published recipe of the model: image sizes, loss, learning rate, and the batch size it is meant for.
@@ -173,13 +173,14 @@ def finetune(
         epochs = round(min(max(72 * math.sqrt(1000 / num_images), 12), 200))
     steps = epochs * max(num_images // batch_size, 1)
     speedup = min(max((SHORT_RUN / steps) ** 0.25, 1.0), 3.0)
-    lr = base.lr * math.sqrt(batch_size / base.batch_size) * speedup
+    lr = _adamw_rate(base) * math.sqrt(batch_size / base.batch_size) * speedup
     plain = max(round(epochs / 6), 1) if epochs > 1 else 0
     usual = Recipe()  # warm-ups and EMA as published for long runs
     fitted = base.replace(
         epochs=epochs,
         batch_size=batch_size,
         lr=lr,
+        optimizer="adamw",
         grouping="modules",
         groups=(),
         backbone_lr=lr if random_backbone else lr * _backbone_share(base),
@@ -212,6 +213,10 @@ def fitting_batch(num_images: int) -> int:
     while batch_size > 4 and num_images < 8 * batch_size:
         batch_size //= 2
     return batch_size
+
+
+def _adamw_rate(recipe: Recipe) -> float:
+    return recipe.lr / MUON_RATE if recipe.optimizer == "muon" else recipe.lr
 
 
 def _backbone_share(recipe: Recipe) -> float:

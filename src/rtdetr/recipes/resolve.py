@@ -130,7 +130,7 @@ def configure(written: Written, data: DataSummary | None = None) -> TrainConfig:
             changed = change(shorten_warmups(changed, num_images=data.num_images), written.changes)
         if data is not None and asked == SCRATCH:
             fitted = scratch(
-                changed.replace(batch_size=recipe.batch_size),
+                changed.replace(batch_size=recipe.batch_size, optimizer=recipe.optimizer),
                 num_images=data.num_images,
                 batch_size=changed.batch_size if "batch_size" in written.changes else None,
                 optimizer=changed.optimizer if "optimizer" in written.changes else None,
