@@ -59,19 +59,25 @@ def variant(name: str, data: Path, *, steps: int, weights: Path | None, teacher:
         settings["teacher"] = str(teacher)
     values = parse_assignments(changes, option="--recipes")
     factor = float(values.pop("lr_factor", "1"))
-    lr = factor * rate_of(recipe, data, steps=steps, weights=weights, changes=values)
-    return {**settings, "lr": lr, "set": values}
+    return {**settings, **optimization(recipe, data, steps=steps, weights=weights, changes=values, factor=factor)}
 
 
-def rate_of(
-    recipe: str, data: Path, *, steps: int, weights: Path | None, changes: Mapping[str, Any] | None = None
-) -> float:
-    """Return the learning rate of a changed recipe for this run, times `RATE_FACTOR`."""
+def optimization(
+    recipe: str,
+    data: Path,
+    *,
+    steps: int,
+    weights: Path | None = None,
+    changes: Mapping[str, Any] | None = None,
+    factor: float = 1.0,
+) -> dict[str, Any]:
+    """Return a recipe's changes and optimizer, and its learning rate for this run times `RATE_FACTOR` and `factor`."""
     images = len(rtdetr.data.open_dataset(data, split="train"))
     epochs = max(round(steps / max(images // BATCH_SIZE, 1)), 1)
     settings = {**COMMON, "recipe": recipe, "epochs": epochs, "weights": weights, "output_dir": "unused"}
-    settings["set"] = changes or {}
-    return resolve(str(data), settings).config.recipe.lr * RATE_FACTOR
+    found = resolve(str(data), {**settings, "set": changes or {}}).config.recipe
+    # with a rate, `scratch` uses AdamW unless the optimizer is given too
+    return {"lr": factor * found.lr * RATE_FACTOR, "set": {**(changes or {}), "train.optimizer": found.optimizer}}
 
 
 def pretrain(folder: Path, recipe: str, *, steps: int, device: str) -> Path:
@@ -102,7 +108,7 @@ def train_teacher(folder: Path, data: Path, family: Family, *, steps: int, devic
         output_dir=folder / f"teachers, {steps} steps" / family.name,
         resume="auto",
         recipe=TEACHER_RECIPE,
-        lr=factor * rate_of(TEACHER_RECIPE, data, steps=steps, weights=None),
+        **optimization(TEACHER_RECIPE, data, steps=steps, factor=factor),
         epochs=epochs,
         evaluate_every=epochs,
         rehearsal=False,

@@ -226,7 +226,7 @@ class Recipe(Strict):
     batch_size: Size = 16  # images per step, over all processes
     accumulate: Size = 1  # gradient accumulation: parts per batch and process; saves memory
     lr: float = Field(default=1e-4, gt=0)
-    optimizer: Literal["adamw", "muon"] = "adamw"  # "muon": for matrices, and AdamW for the other parameters
+    optimizer: Literal["adamw", "muon"] = "adamw"  # "muon": Muon for weight matrices, AdamW for others
     betas: tuple[float, float] = (0.9, 0.999)  # of AdamW; the first is also the momentum of Muon
     weight_decay: float = Field(default=1e-4, ge=0)
     grouping: Literal["patterns", "modules"] = "patterns"  # "modules": no weight decay for norms, biases, embeddings

@@ -50,6 +50,20 @@ def test_rates_of_groups_follow():
     assert recipe.groups[1].lr is None
 
 
+def test_another_optimizer_has_other_rates():
+    adamw = Recipe(
+        lr=1e-4, backbone_lr=1e-5, groups=(ParameterGroup(pattern="x", lr=2e-5), ParameterGroup(pattern="y"))
+    )
+    muon = change(adamw, {"optimizer": "muon"})
+    assert (muon.lr, muon.backbone_lr) == pytest.approx((12e-4, 12e-5))
+    assert (muon.groups[0].lr, muon.groups[1].lr) == (pytest.approx(24e-5), None)
+    back = change(muon, {"optimizer": "adamw"})
+    assert (back.lr, back.backbone_lr, back.groups[0].lr) == pytest.approx((1e-4, 1e-5, 2e-5))
+    assert change(muon, {"optimizer": "muon"}) == muon
+    given = change(adamw, {"optimizer": "muon", "lr": 2e-4})
+    assert (given.lr, given.backbone_lr, given.groups[0].lr) == pytest.approx((2e-4, 2e-5, 4e-5))
+
+
 @pytest.mark.parametrize("nested", [False, True])
 def test_another_class_loss_has_its_published_values(nested):
     def changed(recipe: Recipe, **loss: object) -> LossConfig:

@@ -109,13 +109,13 @@ def test_scratch_fits_short_runs_and_is_deim_in_long_ones():
     deim = chosen({**settings, "recipe": "deim"}, num_images=200).recipe  # 120 epochs of 12 steps
     loss = deim.loss.replace(gamma=1.0, classification_weight=2.0)
     adamw = deim.replace(betas=(0.9, 0.95), loss=loss, multiscale_sizes=())
-    assert short == change(adamw, {"optimizer": "muon", "lr": 12 * deim.lr})
+    assert short == change(adamw, {"optimizer": "muon"}) and short.lr == pytest.approx(12 * deim.lr)
     assert chosen({**settings, "set": {"train.optimizer": "adamw"}}, num_images=200).recipe == adamw
     tiny = chosen(settings, num_images=50).recipe
     assert (tiny.batch_size, tiny.lr, tiny.epochs, tiny.warmup_iterations) == (4, short.lr / 2, 120, 72)
     assert chosen({**settings, "batch_size": 4}, num_images=200).recipe.lr == tiny.lr
     long_muon = chosen({**settings, "set": {"train.optimizer": "muon"}}, num_images=118_287).recipe
-    assert long_muon == change(long, {"optimizer": "muon", "lr": 12 * long.lr})
+    assert long_muon == change(long, {"optimizer": "muon"})
     given = chosen({**settings, "batch_size": 8, "lr": 3e-4, "set": {"train.betas": [0.9, 0.99]}}, num_images=50).recipe
     assert (given.batch_size, given.lr, given.betas, given.loss.gamma) == (8, 3e-4, (0.9, 0.99), 1.0)
     given = chosen({**settings, "batch_size": 8, "epochs": 5000}, num_images=50).recipe  # 30,000 steps
@@ -133,14 +133,25 @@ def test_scratch_trains_a_pretrained_backbone_with_adamw_at_its_published_rate()
     assert (random.optimizer, random.lr) == ("muon", pytest.approx(12 * deim.lr))
 
 
-def test_finetune_uses_adamw_and_its_rate_also_for_a_model_that_was_trained_with_muon():
+def test_recipes_of_a_model_whose_own_recipe_uses_muon():
     found, expected = (
         finetune(base, num_images=1000) for base in (Recipe(optimizer="muon", lr=12e-4), Recipe(lr=1e-4))
     )
-    assert found.optimizer == expected.optimizer == "adamw"
+    assert (found.optimizer, found.betas) == ("adamw", (0.9, 0.95))
     assert (found.lr, found.backbone_lr) == pytest.approx((expected.lr, expected.backbone_lr))
     demo = chosen({"model": "demo", "recipe": "scratch", "batch_size": 4}, num_images=200).recipe
     assert (demo.optimizer, demo.lr) == ("muon", pytest.approx(zoo.recipe("demo").lr / 2))  # for a quarter of the batch
+
+
+@pytest.mark.parametrize(
+    "changes", [{"lr": 1e-4}, {"set": {"train.backbone_lr": 1e-5}}, {"set": {"train.groups": [{"pattern": "x"}]}}]
+)
+def test_scratch_uses_adamw_if_a_learning_rate_is_given(changes):
+    settings = {"model": "rtdetrv2_r18vd", "recipe": "scratch", **changes}
+    assert chosen(settings, num_images=200).recipe.optimizer == "adamw"
+    asked = {**settings, "set": {**settings.get("set", {}), "train.optimizer": "muon"}}
+    recipe = chosen(asked, num_images=200).recipe
+    assert (recipe.optimizer, recipe.lr) == ("muon", settings.get("lr", pytest.approx(24e-4)))
 
 
 @pytest.mark.parametrize("recipe", ["scratch", "finetune"])

@@ -19,6 +19,7 @@ from rtdetr.training.ema import ModelEMA
 from rtdetr.training.optimizer import build_optimizer
 from rtdetr.training.resume import restore
 from rtdetr.weights import load_model, metadata
+from rtdetr.weights.official import read_pth
 from tests.weights.small import assert_same
 
 
@@ -180,7 +181,7 @@ def test_damaged_missing_and_foreign_files(tmp_path):
         restore(content, make_state(num_classes=4))
     content["optimizer"]["param_groups"].pop()
     del content["trained"]  # as in published files
-    with pytest.raises(WeightsError, match=r"optimizer has groups of \[.*--freeze .*--weights RUN/best\.pth"):
+    with pytest.raises(WeightsError, match=r"optimizer has groups of \[.*--freeze.*--weights RUN/best\.pth"):
         restore(content, make_state())
 
 
@@ -216,6 +217,16 @@ def test_another_optimizer_keeps_the_moments_that_it_also_has(tmp_path, caplog, 
         assert all(torch.equal(value, again.optimizer.state[others[name]][key]) for key, value in moments.items())
     assert caplog.messages == [f"resume: train.optimizer has changed; {len(lost)} tensors start with zero moments"]
     step(again)
+
+
+def test_the_moments_of_both_optimizers_show_which_parameters_were_trained(tmp_path):
+    shapes = []
+    for optimizer in ("adamw", "muon"):
+        state = make_state(optimizer=optimizer)
+        step(state)
+        save(tmp_path / "last.pth", state)
+        shapes.append(sorted(read_pth(tmp_path / "last.pth").moments))
+    assert shapes[0] == shapes[1] == sorted(parameter.shape for parameter in state.model.parameters())
 
 
 def test_resuming_within_an_epoch_requires_the_same_number_of_steps(tmp_path):

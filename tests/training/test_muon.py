@@ -1,5 +1,7 @@
 """Muon: directions from a singular value decomposition, one step in numbers, and which parameters are matrices."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -74,6 +76,44 @@ def test_frozen_and_unused_parameters_do_not_change():
     assert same == [True, True, False, False, True, True]
 
 
+def test_copies_and_loaded_states_continue_alike():
+    torch.manual_seed(0)
+    models = [nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8)) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    optimizers = [build_optimizer(model, Recipe(lr=0.1, optimizer="muon")) for model in models]
+    gradients = [torch.randn(parameter.shape) for parameter in models[0].parameters()]
+
+    def step(index: int) -> None:
+        for parameter, gradient in zip(models[index].parameters(), gradients, strict=True):
+            parameter.grad = gradient.clone()
+        optimizers[index].step()
+
+    step(0)
+    models[1].load_state_dict(models[0].state_dict())
+    optimizers[1].load_state_dict(copy.deepcopy(optimizers[0].state_dict()))
+    step(0)
+    step(1)
+    pairs = zip(models[0].parameters(), models[1].parameters(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+    copied_model, copied = copy.deepcopy((models[0], optimizers[0]))
+    copied.add_param_group({"params": [nn.Parameter(torch.ones(2))]})
+    models[1], optimizers[1] = copied_model, copied
+    step(0)
+    step(1)
+    pairs = zip(models[0].parameters(), copied_model.parameters(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+
+
+def test_a_rehearsal_changes_nothing():
+    model = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8))
+    optimizer = build_optimizer(model, Recipe(lr=0.1, optimizer="muon"))
+    model[0](torch.ones(1, 8)).sum().backward()
+    before = [parameter.clone() for parameter in model.parameters()]
+    optimizer.rehearse()
+    assert not optimizer.state
+    assert all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+
+
 def test_a_gradient_scaler_skips_the_whole_step_if_a_gradient_overflows():
     model = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8))
     before = [parameter.clone() for parameter in model.parameters()]
@@ -89,7 +129,7 @@ def test_a_gradient_scaler_skips_the_whole_step_if_a_gradient_overflows():
 
 
 @pytest.mark.parametrize("name", ["rtdetrv2_r18vd", "rtdetrv2_r101vd", "rtdetrv2_hgnetv2_l", "rtdetr_r50vd"])
-def test_matrices_are_apart_in_the_groups_of_the_recipe(name):
+def test_matrices_have_their_own_groups(name):
     with torch.device("meta"):
         model = build_model(name)
     recipe = zoo.recipe(name)

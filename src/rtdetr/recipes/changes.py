@@ -8,6 +8,8 @@ from rtdetr.config import PUBLISHED_GAMMA, STRIDE, LossConfig, Recipe, SizeHW, s
 from rtdetr.errors import ConfigError
 from rtdetr.yaml_files import parse_yaml
 
+MUON_RATE = 12.0  # learning rate with Muon, relative to that with AdamW; `benchmarks/learning.py` measures its effect
+
 
 def change(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
     """Return the recipe with values changed, together with the values that depend on them.
@@ -16,6 +18,7 @@ def change(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
       scaled with the length of the run.
     - `train_size_hw`: multi-scale sizes are scaled accordingly.
     - `loss.classification`: `loss.gamma` and `loss.classification_weight` become the published values of that loss.
+    - `optimizer`: all learning rates are multiplied or divided by `MUON_RATE`, unless `lr` is among the values.
     - `lr`: the learning rates of the parameter groups and of the backbone are scaled accordingly. The batch size does
       not change the learning rate.
 
@@ -98,12 +101,20 @@ def _with_size(recipe: Recipe, changed: Recipe) -> dict[str, object]:
     return {"multiscale_sizes": sides}
 
 
+def _with_optimizer(recipe: Recipe, changed: Recipe) -> dict[str, object]:
+    powers = {"adamw": 0, "muon": 1}
+    factor = MUON_RATE ** (powers[changed.optimizer] - powers[recipe.optimizer])
+    return {"lr": recipe.lr * factor, **_scaled_rates(recipe, factor)}
+
+
 def _with_rate(recipe: Recipe, changed: Recipe) -> dict[str, object]:
-    lr = changed.lr
-    groups = tuple(one if one.lr is None else one.replace(lr=one.lr * lr / recipe.lr) for one in recipe.groups)
+    return _scaled_rates(recipe, changed.lr / recipe.lr)
+
+
+def _scaled_rates(recipe: Recipe, factor: float) -> dict[str, object]:
     return {
-        "groups": groups,
-        "backbone_lr": None if recipe.backbone_lr is None else recipe.backbone_lr * lr / recipe.lr,
+        "groups": tuple(one if one.lr is None else one.replace(lr=one.lr * factor) for one in recipe.groups),
+        "backbone_lr": None if recipe.backbone_lr is None else recipe.backbone_lr * factor,
     }
 
 
@@ -122,6 +133,7 @@ def _check_size(size_hw: SizeHW) -> None:
 
 
 _DEPENDENTS = {
+    "optimizer": _with_optimizer,  # before lr, which takes precedence
     "epochs": _with_epochs,
     "train_size_hw": _with_size,
     "lr": _with_rate,

@@ -15,7 +15,6 @@ from rtdetr.recipes.changes import change
 PUBLISHED, FINETUNE, SCRATCH, DEIM = RECIPES = ("published", "finetune", "scratch", "deim")
 AUTO = "auto"  # no recipe given: it depends on weights and classes (`resolve.py`)
 SHORT_RUN = 20_000  # steps; SCRATCH and FINETUNE keep published values in longer runs
-MUON_RATE = 12.0  # learning rate with Muon, relative to that with AdamW
 
 
 def named_recipe(name: str, model: str, network: ModelConfig | None = None) -> Recipe:
@@ -104,8 +103,8 @@ def scratch(
     """Return a recipe for training from random weights on a dataset of any size.
 
     Runs of at least `SHORT_RUN` steps are trained as DEIM, with the warm-ups of `shorten_warmups`. Shorter ones have
-    the values of `short_run`, no multi-scale training, and, with a random backbone, Muon with `MUON_RATE` times the
-    learning rate. `benchmarks/learning.py` measures the effect.
+    the values of `short_run`, no multi-scale training, and, with a random backbone, Muon. `benchmarks/learning.py`
+    measures the effect.
 
     Args:
         base: recipe of `deim` for the model, with its final number of epochs, and the batch size that its learning rate
@@ -116,7 +115,7 @@ def scratch(
         random_backbone: the backbone has no pretrained weights, so it trains at the full learning rate.
     """
     batch_size = batch_size or fitting_batch(num_images)
-    lr = _adamw_rate(base) * math.sqrt(batch_size / base.batch_size)
+    lr = base.lr * math.sqrt(batch_size / base.batch_size)
     base = change(base, {"batch_size": batch_size, "lr": lr})
     is_short = steps_of(base, num_images) < SHORT_RUN
     if is_short:
@@ -124,18 +123,17 @@ def scratch(
     if random_backbone:
         base = base.replace(groups=tuple(group.replace(lr=None) for group in base.groups), backbone_lr=None)
     optimizer = optimizer or ("muon" if is_short and random_backbone else "adamw")
-    base = change(base, {"optimizer": optimizer, "lr": base.lr * (MUON_RATE if optimizer == "muon" else 1)})
-    return shorten_warmups(base, num_images=num_images)
+    return shorten_warmups(change(base, {"optimizer": optimizer}), num_images=num_images)
 
 
 def short_run(recipe: Recipe) -> Recipe:
-    """Return the recipe with the loss and the optimizer of a run of fewer than `SHORT_RUN` steps.
+    """Return the recipe with the loss and the betas of a run of fewer than `SHORT_RUN` steps.
 
     The classification loss is MAL with twice the weight, and its target is the IoU itself (gamma 1). AdamW
     averages squared gradients over 20 steps (beta 0.95).
     """
     loss = recipe.loss.replace(classification="mal", gamma=1.0, classification_weight=2.0)
-    return recipe.replace(betas=(recipe.betas[0], 0.95), loss=loss)
+    return recipe.replace(betas=(0.9, 0.95), loss=loss)
 
 
 def steps_of(recipe: Recipe, num_images: int) -> int:
@@ -173,14 +171,14 @@ def finetune(
         epochs = round(min(max(72 * math.sqrt(1000 / num_images), 12), 200))
     steps = epochs * max(num_images // batch_size, 1)
     speedup = min(max((SHORT_RUN / steps) ** 0.25, 1.0), 3.0)
-    lr = _adamw_rate(base) * math.sqrt(batch_size / base.batch_size) * speedup
+    base = change(base, {"optimizer": "adamw"})
+    lr = base.lr * math.sqrt(batch_size / base.batch_size) * speedup
     plain = max(round(epochs / 6), 1) if epochs > 1 else 0
     usual = Recipe()  # warm-ups and EMA as published for long runs
     fitted = base.replace(
         epochs=epochs,
         batch_size=batch_size,
         lr=lr,
-        optimizer="adamw",
         grouping="modules",
         groups=(),
         backbone_lr=lr if random_backbone else lr * _backbone_share(base),
@@ -213,10 +211,6 @@ def fitting_batch(num_images: int) -> int:
     while batch_size > 4 and num_images < 8 * batch_size:
         batch_size //= 2
     return batch_size
-
-
-def _adamw_rate(recipe: Recipe) -> float:
-    return recipe.lr / MUON_RATE if recipe.optimizer == "muon" else recipe.lr
 
 
 def _backbone_share(recipe: Recipe) -> float:

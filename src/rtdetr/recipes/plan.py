@@ -12,12 +12,11 @@ from rtdetr.data import DetectionDataset
 from rtdetr.errors import TrainingError
 from rtdetr.files import write_text
 from rtdetr.models import RTDETR
-from rtdetr.recipes.named_recipes import MUON_RATE, SHORT_RUN
+from rtdetr.recipes.named_recipes import SHORT_RUN
 from rtdetr.recipes.schedule import milestone_epochs
 from rtdetr.wording import counted, plural
 
 _WIDTH = 15  # columns of the names
-_MUON = f"Muon for matrices, AdamW for other parameters; its learning rates are about {MUON_RATE:.0f} times AdamW's"
 
 
 class SplitCounts(NamedTuple):
@@ -83,7 +82,7 @@ def describe(
         "recipe": f"{config.recipe_name}{_reason(config, steps)}",
         "length": f"{counted(recipe.epochs, 'epoch')} of {counted(steps_per_epoch, 'step')}, "
         f"batch size {recipe.batch_size}; {counted(steps, 'step')} in total",
-        "optimizer": _MUON if recipe.optimizer == "muon" else "",
+        "optimizer": "Muon for weight matrices, AdamW for other parameters" if recipe.optimizer == "muon" else "",
         "learning rate": _learning_rate(recipe, steps_per_epoch),
         "EMA": f"decay {recipe.ema_decay:.5g}, {_warmup_steps(recipe.ema_warmup)}",
         "images": _images(recipe),

@@ -129,11 +129,14 @@ def configure(written: Written, data: DataSummary | None = None) -> TrainConfig:
         if data is not None and asked == DEIM:
             changed = change(shorten_warmups(changed, num_images=data.num_images), written.changes)
         if data is not None and asked == SCRATCH:
+            # a given rate is meant for AdamW, unless the optimizer is given too
+            given = {"optimizer", "lr", "backbone_lr", "groups"} & written.changes.keys()
+            optimizer = changed.optimizer if given else None
             fitted = scratch(
-                changed.replace(batch_size=recipe.batch_size, optimizer=recipe.optimizer),
+                changed.replace(batch_size=recipe.batch_size),
                 num_images=data.num_images,
                 batch_size=changed.batch_size if "batch_size" in written.changes else None,
-                optimizer=changed.optimizer if "optimizer" in written.changes else None,
+                optimizer=optimizer,
                 random_backbone=random_backbone,
             )
             changed = change(fitted, written.changes)

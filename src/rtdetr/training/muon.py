@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rtdetr.models.layers import SelfAttention
 from rtdetr.weights.transfer import CLASS_HEADS
 
-UPDATE_RMS = 0.2  # of an update, relative to the learning rate; about that of AdamW, so that its rates can be used
+UPDATE_RMS = 0.2  # root mean square of an update, divided by the learning rate (arXiv 2502.16982)
 _ITERATIONS, _COEFFICIENTS = 5, (3.4445, -4.7750, 2.0315)
 MOMENTUM_BUFFER = "momentum_buffer"  # in the optimizer's state of a parameter
 _BOX_HEADS, _BOX = ("decoder.enc_bbox_head.", "decoder.dec_bbox_head."), 4
@@ -41,8 +41,8 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float,
         fused: bool | None = None,
     ) -> None:
-        super().__init__(groups, {"lr": lr, "betas": betas, "weight_decay": weight_decay, "muon": False})
-        self._adamw = torch.optim.AdamW(self._groups(muon=False), fused=fused)  # adds other settings to these groups
+        defaults = {"lr": lr, "betas": betas, "weight_decay": weight_decay, "fused": fused, "muon": False}
+        super().__init__(groups, defaults)
 
     def _groups(self, *, muon: bool) -> list[dict[str, Any]]:
         return [group for group in self.param_groups if group["muon"] == muon]
@@ -50,21 +50,25 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update all parameters that have a gradient; `closure` computes the gradients and returns the loss."""
-        # loading a state replaces both
-        self._adamw.state, self._adamw.param_groups = self.state, self._groups(muon=False)
-        loss = self._adamw.step(closure)
+        adamw = torch.optim.AdamW(self._groups(muon=False))  # it adds its other settings to these groups
+        adamw.state = self.state
+        loss = adamw.step(closure)
         for group in self._groups(muon=True):
             self._update_matrices(group)
         return loss
 
+    @torch.no_grad()
+    def rehearse(self) -> None:
+        """Compute the directions of the gradients, which takes most of the time of a step; change nothing."""
+        for group in self._groups(muon=True):
+            for shape, members in _by_shape(group).items():
+                gradients = [member.grad for member in members if member.grad is not None]
+                orthogonalized(torch.stack([gradient.reshape(shape) for gradient in gradients]))
+
     def _update_matrices(self, group: dict[str, Any]) -> None:
         """Update one group; matrices of the same shape are computed together."""
         beta, _ = group["betas"]
-        parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
-        same_shape: dict[tuple[int, int], list[nn.Parameter]] = {}
-        for parameter in parameters:
-            same_shape.setdefault((len(parameter), parameter[0].numel()), []).append(parameter)
-        for shape, members in same_shape.items():
+        for shape, members in _by_shape(group).items():
             directions = orthogonalized(
                 torch.stack([self._momentum(member, beta).reshape(shape) for member in members])
             )
@@ -83,18 +87,27 @@ class Muon(torch.optim.Optimizer):
         return gradient.lerp(state[MOMENTUM_BUFFER], beta)
 
 
+def _by_shape(group: dict[str, Any]) -> dict[tuple[int, int], list[nn.Parameter]]:
+    """Return the parameters that have a gradient by their numbers of rows and columns."""
+    members: dict[tuple[int, int], list[nn.Parameter]] = {}
+    for parameter in group["params"]:
+        if parameter.grad is not None:
+            members.setdefault((len(parameter), parameter[0].numel()), []).append(parameter)
+    return members
+
+
 def orthogonalized(matrices: Float[Tensor, "n r c"]) -> Float[Tensor, "n r c"]:
     """Return matrices with about the same singular vectors and with singular values of about 0.7 to 1.2.
 
-    Five steps of a Newton-Schulz iteration; on a GPU in bfloat16, which is precise enough.
+    Five steps of a Newton-Schulz iteration; in bfloat16, which is precise enough, on a GPU that supports it.
     """
     is_tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if is_tall else matrices
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    if x.is_cuda:
-        x = x.bfloat16()
-    is_long = x.shape[-1] > 1.5 * x.shape[-2]
-    x = _iterate_gram(x) if is_long and not x.is_cuda else _iterate(x)
+    if x.is_cuda and torch.cuda.is_bf16_supported(including_emulation=False):
+        x = _iterate(x.bfloat16())
+    else:
+        x = _iterate_gram(x) if x.shape[-1] > 1.5 * x.shape[-2] else _iterate(x)
     return (x.mT if is_tall else x).to(matrices.dtype)
 
 

@@ -26,7 +26,7 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     convolutions, linear layers and attention have weight decay. Differs: published patterns match names, and miss norms
     with unusual names.
 
-    For Muon, each of these groups is followed by a second one, which has its matrices.
+    With Muon, each group is split in two: parameters updated by AdamW, then matrices updated by Muon.
 
     The learning rate of each group is stored as `initial_lr`, which the schedule scales (`rtdetr.recipes.schedule`).
 
@@ -49,7 +49,7 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         "fused": _can_fuse(model),
     }
     if recipe.optimizer == "muon":
-        optimizer = Muon(_with_matrices_apart(model, groups), **options)
+        optimizer = Muon(_split_matrices(model, groups), **options)
     else:
         optimizer = torch.optim.AdamW(groups, **options)
     for group in optimizer.param_groups:
@@ -93,7 +93,7 @@ def _by_module(model: nn.Module, recipe: Recipe) -> Groups:
     ]
 
 
-def _with_matrices_apart(model: nn.Module, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _split_matrices(model: nn.Module, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
     matrices = {
         id(parameter)
         for prefix, module in model.named_modules()

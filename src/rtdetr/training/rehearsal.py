@@ -12,6 +12,7 @@ import torch
 from rtdetr.machine import GIB
 from rtdetr.random_state import random_state, set_random_state
 from rtdetr.training.job import Job
+from rtdetr.training.muon import Muon
 from rtdetr.training.step import explain_out_of_memory, make_gradients
 from rtdetr.wording import counted
 
@@ -65,6 +66,8 @@ def rehearse(job: Job) -> Rehearsal:
             for _ in range(2):
                 begin = time.perf_counter()
                 make_gradients(job, images, targets)
+                if isinstance(state.optimizer, Muon):
+                    state.optimizer.rehearse()
                 seconds = time.perf_counter() - begin
             del moments
     finally:

@@ -108,8 +108,8 @@ def _restore_optimizer(state: TrainingState, saved: Mapping[str, Any], trained: 
         if sizes != expected:
             raise WeightsError(
                 f"resume: the checkpoint's optimizer has groups of {sizes} tensors, this run's has {expected}, and the "
-                "checkpoint does not name them. Resume with the model, --freeze and parameter groups of the run, or "
-                "start a new run from its weights: --weights RUN/best.pth --output OTHER"
+                "checkpoint does not name them. Resume with the model, --freeze, optimizer and parameter groups of the "
+                "run, or start a new run from its weights: --weights RUN/best.pth --output OTHER"
             )
     kept = _of_same_kind(moments, own["param_groups"])
     if len(kept) < len(moments):
