@@ -44,11 +44,12 @@ def data(tmp_path_factory) -> Path:
 
 
 def six_steps(
-    data: Path, folder: Path, *, accumulate: int = 1, teacher: Path | None = None
+    data: Path, folder: Path, *, accumulate: int = 1, teacher: Path | None = None, optimizer: str = "adamw"
 ) -> tuple[list[float], dict[str, Tensor]]:
     """Losses and weights of six steps in float64 without denoising and with batch norms in eval mode."""
     folder.mkdir(exist_ok=True)
-    recipe = {"warmup_iterations": 2, "lr": 1e-3, "accumulate": accumulate, "sync_batch_norm": False}
+    recipe: dict[str, object] = {"warmup_iterations": 2, "lr": 1e-3, "accumulate": accumulate, "sync_batch_norm": False}
+    recipe["optimizer"] = optimizer
     changes = {f"train.{name}": value for name, value in recipe.items()}
     settings = {**SETTINGS, "output_dir": folder, "evaluate_every": 0, "set": changes, "teacher": teacher}
     config, datasets = resolve(str(data), settings)
@@ -131,14 +132,16 @@ def distance(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_losses_and_weights_of_one(data, one_process, tmp_path):
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_two_processes_give_the_losses_and_weights_of_one(data, one_process, tmp_path, optimizer):
     code = (
         "import sys, os, torch; from pathlib import Path; from tests.training.test_distributed import six_steps\n"
-        "result = six_steps(Path(sys.argv[1]), Path(sys.argv[2]))\n"
+        "result = six_steps(Path(sys.argv[1]), Path(sys.argv[2]), optimizer=sys.argv[3])\n"
         "torch.save(result, Path(sys.argv[2]) / f'{os.environ[\"RANK\"]}.pt')"
     )
-    two_processes(code, data, tmp_path / "two")
-    expected_losses, expected = one_process
+    two_processes(code, data, tmp_path / "two", optimizer)
+    alone = one_process if optimizer == "adamw" else six_steps(data, tmp_path / "one", optimizer=optimizer)
+    expected_losses, expected = alone
     for rank in (0, 1):
         totals, weights = torch.load(tmp_path / f"two/{rank}.pt")
         assert totals == pytest.approx(expected_losses, abs=1e-6)
