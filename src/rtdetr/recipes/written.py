@@ -89,6 +89,8 @@ def read_written(
     if not isinstance(recipe, Recipe):
         recipe = recipe_name = str(recipe or AUTO)
     changes = {name: value for layer in layers for name, value in layer.recipe.items()}
+    if resume is not None and saved is None:
+        changes.setdefault("optimizer", "adamw")  # a checkpoint of the published code, whose moments are AdamW's
     values.setdefault("output_dir", _free_folder(values["model"]))
     return Written(values, recipe, recipe_name, changes, may_tune, spelled)
 
