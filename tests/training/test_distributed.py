@@ -48,8 +48,13 @@ def six_steps(
 ) -> tuple[list[float], dict[str, Tensor]]:
     """Losses and weights of six steps in float64 without denoising and with batch norms in eval mode."""
     folder.mkdir(exist_ok=True)
-    recipe: dict[str, object] = {"warmup_iterations": 2, "lr": 1e-3, "accumulate": accumulate, "sync_batch_norm": False}
-    recipe["optimizer"] = optimizer
+    recipe = {
+        "warmup_iterations": 2,
+        "lr": 1e-3,
+        "optimizer": optimizer,
+        "accumulate": accumulate,
+        "sync_batch_norm": False,
+    }
     changes = {f"train.{name}": value for name, value in recipe.items()}
     settings = {**SETTINGS, "output_dir": folder, "evaluate_every": 0, "set": changes, "teacher": teacher}
     config, datasets = resolve(str(data), settings)

@@ -9,6 +9,7 @@ from rtdetr.errors import ConfigError
 from rtdetr.yaml_files import parse_yaml
 
 MUON_RATE = 12.0  # learning rate with Muon, relative to that with AdamW; `benchmarks/learning.py` measures its effect
+_RELATIVE_RATE = {"adamw": 1.0, "muon": MUON_RATE}
 
 
 def change(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
@@ -102,8 +103,7 @@ def _with_size(recipe: Recipe, changed: Recipe) -> dict[str, object]:
 
 
 def _with_optimizer(recipe: Recipe, changed: Recipe) -> dict[str, object]:
-    powers = {"adamw": 0, "muon": 1}
-    factor = MUON_RATE ** (powers[changed.optimizer] - powers[recipe.optimizer])
+    factor = _RELATIVE_RATE[changed.optimizer] / _RELATIVE_RATE[recipe.optimizer]
     return {"lr": recipe.lr * factor, **_scaled_rates(recipe, factor)}
 
 

@@ -130,13 +130,12 @@ def configure(written: Written, data: DataSummary | None = None) -> TrainConfig:
             changed = change(shorten_warmups(changed, num_images=data.num_images), written.changes)
         if data is not None and asked == SCRATCH:
             # a given rate is meant for AdamW, unless the optimizer is given too
-            given = {"optimizer", "lr", "backbone_lr", "groups"} & written.changes.keys()
-            optimizer = changed.optimizer if given else None
+            has_optimizer = bool({"optimizer", "lr", "backbone_lr", "groups"} & written.changes.keys())
             fitted = scratch(
                 changed.replace(batch_size=recipe.batch_size),
                 num_images=data.num_images,
                 batch_size=changed.batch_size if "batch_size" in written.changes else None,
-                optimizer=optimizer,
+                optimizer=changed.optimizer if has_optimizer else None,
                 random_backbone=random_backbone,
             )
             changed = change(fitted, written.changes)

@@ -220,7 +220,7 @@ def read_pth(path: Path, *, average: bool = True) -> PthContent:
 def _moments(optimizer: object) -> tuple[torch.Size, ...]:
     states = optimizer.get("state") if isinstance(optimizer, Mapping) else None
     rows = states.values() if isinstance(states, Mapping) else ()
-    # of AdamW or Muon
+    # of AdamW or Muon (`rtdetr.training.muon.MOMENTUM_BUFFER`)
     moments = [row.get("exp_avg", row.get("momentum_buffer")) for row in rows if isinstance(row, Mapping)]
     return tuple(moment.shape for moment in moments if isinstance(moment, Tensor))
 
