@@ -32,7 +32,7 @@ print(result.num_nodes, "operators, check passed:", result.report is not None an
 # With this library, you use an exported file like any other detector:
 
 # %%
-reference, exported = rtdetr.load(DEMO / "run/best.pth"), rtdetr.load("model.onnx")
+reference, exported = rtdetr.load(DEMO / "run/best.pth", precision="float32"), rtdetr.load("model.onnx")
 print(exported.description)
 for path in images[:4]:
     first, second = reference(path), exported(path)

@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -52,6 +53,18 @@ def photos(tmp_path):
 def run(weights, *arguments):
     options = ["--model", weights, "--device", "cpu", "--precision", "float32"]
     return CliRunner().invoke(app, ["predict", *map(str, arguments), *map(str, options)])
+
+
+def test_duplicates_are_removed_and_the_best_class_is_kept(weights, photos, tmp_path):
+    def found(*options):
+        result = run(weights, photos / "a.png", "--threshold", "0", "--json", tmp_path / "found.json", *options)
+        assert result.exit_code == 0, result.output
+        return json.loads((tmp_path / "found.json").read_text())["images"][0]["detections"]
+
+    assert len(found()) == 60 and len(found("--one-label")) == 30
+    kept = torch.tensor([one["box_xyxy"] for one in found("--one-label", "--nms", "0.01")])
+    overlap = torchvision.ops.box_iou(kept, kept).fill_diagonal_(0)
+    assert 0 < len(kept) < 30 and overlap.max() <= 0.011
 
 
 def test_a_folder_prints_one_line_per_image(weights, photos):

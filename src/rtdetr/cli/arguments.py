@@ -102,6 +102,8 @@ Size = Annotated[
     str | None,
     typer.Option("--size", help="Network input in pixels: 640, or 480x640 (height x width). Default: the model's own."),
 ]
+Nms = Annotated[float | None, typer.Option(min=0.0, max=1.0, help="NMS IoU threshold, per class. Default: no NMS.")]
+OneLabel = Annotated[bool, typer.Option("--one-label", help="Keep only the best class of each query.")]
 Tuned = Annotated[
     bool,
     typer.Option(

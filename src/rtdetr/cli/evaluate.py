@@ -18,6 +18,8 @@ from rtdetr.cli.arguments import (
     JsonFile,
     MaxPixels,
     ModelFile,
+    Nms,
+    OneLabel,
     Precision,
     Size,
     Tuned,
@@ -51,10 +53,8 @@ def evaluate(
     batch_size: BatchSize = 8,
     fast_resize: FastResize = False,
     tuned: Tuned = False,
-    one_label: Annotated[bool, typer.Option("--one-label", help="Keep only the best class of each query.")] = False,
-    nms: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="NMS IoU threshold, per class. Default: no NMS.")
-    ] = None,
+    one_label: OneLabel = False,
+    nms: Nms = None,
     bootstrap: Annotated[
         int, typer.Option(min=0, help="Bootstrap samples for the 95% confidence intervals. 0: no intervals.")
     ] = 200,

@@ -15,6 +15,7 @@ from rtdetr.cli.arguments import (
     JsonFile,
     MaxPixels,
     ModelFile,
+    OneLabel,
     Recursive,
     Size,
     parse_size,
@@ -78,7 +79,7 @@ def export(
     gather_only: Annotated[
         bool, typer.Option("--gather-only", help="Use no GridSample and no tensors of more than 4 dimensions.")
     ] = False,
-    one_label: Annotated[bool, typer.Option("--one-label", help="Keep only the best class of each query.")] = False,
+    one_label: OneLabel = False,
     compiled: Annotated[
         bool, typer.Option("--compiled", help="torch: write a package compiled by AOTInductor.")
     ] = False,
