@@ -2,14 +2,16 @@
 
     python benchmarks/learning.py --folder FOLDER [--families usual,few] [--recipes published,finetune,scratch]
         [--steps 500] [--seeds 3] [--pretrained STEPS [--pretraining-recipe scratch]] [--teacher STEPS] [--quick]
+        [--results FILE]
 
 `learning_scenes.py` draws the families. A small network is trained from scratch, or from weights that are trained once
 on other classes (--pretrained), in place of COCO. Learning rates are those of the recipes, times 4: they were published
 for networks of width 256, and this one has a width of 64. The runs stay in FOLDER: repeat the command to continue after
-an interruption. Prints a table and draws learning.png in FOLDER. --quick is a run of a few minutes. A recipe may be
-changed: finetune+train.mosaic=0.5+lr_factor=2 is `finetune` with mosaics and twice its learning rate. With --teacher,
-a network of twice the width and another number of queries is trained once on the data of each family, for STEPS steps,
-and deim+teacher is `deim` with this teacher.
+an interruption. Prints a table and draws learning.png in FOLDER. The results are added to FILE, by default
+FOLDER/learning.jsonl, which `learning_results.py` reads. --quick is a run of a few minutes. A recipe may be changed:
+finetune+train.mosaic=0.5+lr_factor=2 is `finetune` with mosaics and twice its learning rate. With --teacher, a network
+of twice the width and another number of queries is trained once on the data of each family, for STEPS steps, and
+deim+teacher is `deim` with this teacher.
 """
 
 import argparse
@@ -19,14 +21,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import learning_results
 from learn_runs import SMALL, finished_weights
 from learning_scenes import FAMILIES, PRETRAINING, UNSEEN, Family, make_dataset
-from peers import environment, print_table
+from peers import environment
 
 import rtdetr
 from rtdetr.comparison import Comparison, compare
 from rtdetr.machine import num_cores
-from rtdetr.plot_style import SERIES, new_figure, style_axes
 from rtdetr.recipes import resolve
 from rtdetr.recipes.changes import parse_assignments
 
@@ -129,50 +131,20 @@ def measure(family: Family, options: argparse.Namespace, weights: Path | None) -
     recipes = {
         name: variant(name, data, steps=options.steps, weights=weights, teacher=teacher) for name in options.recipes
     }
-    start = "scratch" if weights is None else f"weights {weights.parent.name}"
-    return compare(
+    setup = f"{'scratch' if weights is None else f'weights {weights.parent.name}'}, {options.steps} steps"
+    found = compare(
         data,
         recipes,
         steps=options.steps,
         seeds=options.seeds,
         jobs=options.jobs,
-        output_dir=options.folder / f"{start}, {options.steps} steps" / family.name,
+        output_dir=options.folder / setup / family.name,
         weights=weights,
         device=options.device,
         **COMMON,
     )
-
-
-def show(results: dict[str, Comparison], recipes: list[str]) -> None:
-    """Print one row per family and recipe."""
-    rows = []
-    for family, found in results.items():
-        for name in recipes:
-            small = found.final(name, "ap_small")
-            numbers = (found.final(name), found.final(name, "ap50"), "-" if small.value < 0 else small)
-            rows.append((family, name, *map(str, (*numbers, found.at_equal_time(name))), f"{found.seconds(name):.0f}"))
-        print(f"{family}: {found.verdict()}")
-    print()
-    print_table(("family", "recipe", "AP", "AP50", "AP small", "AP at equal time", "s per run"), rows)
-
-
-def draw(results: dict[str, Comparison], recipes: list[str], path: Path) -> None:
-    """Plot the AP of each family: a bar per recipe, and a point per run."""
-    figure = new_figure(5 + 1.2 * len(results), 3.5 + 0.25 * len(recipes))
-    axes: Any = figure.subplots()
-    width = 0.8 / len(recipes)
-    for index, name in enumerate(recipes):
-        for place, found in enumerate(results.values()):
-            x = place + (index - (len(recipes) - 1) / 2) * width
-            label = name if place == 0 else None
-            axes.bar(x, 100 * found.final(name).value, width * 0.9, color=SERIES[index % len(SERIES)], label=label)
-            aps = [100 * run[-1].ap for run in found.runs[name]]
-            axes.plot([x] * len(aps), aps, "o", color="black", markersize=3, alpha=0.6)
-    axes.set_xticks(range(len(results)), list(results))
-    axes.set_ylabel("validation AP (%)")
-    style_axes(axes, title="AP at equal steps; points are single runs", grid="y")
-    figure.legend(frameon=False, loc="outside lower left")
-    figure.savefig(path)
+    learning_results.add(options.results or options.folder / "learning.jsonl", setup, family.name, found)
+    return found
 
 
 def main() -> None:
@@ -189,6 +161,7 @@ def main() -> None:
         "--pretraining-recipe", default="scratch", metavar="RECIPE", help="recipe of the --pretrained weights"
     )
     parser.add_argument("--teacher", type=int, metavar="STEPS", help="train a teacher for each family for STEPS steps")
+    parser.add_argument("--results", type=Path, metavar="FILE", help="default: learning.jsonl in the folder")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--jobs", type=int, default=num_cores(), help="runs at the same time")
     parser.add_argument("--quick", action="store_true", help="one family, two recipes, 2 seeds, 50 steps")
@@ -207,8 +180,8 @@ def main() -> None:
     if steps := options.pretrained:
         weights = pretrain(options.folder, options.pretraining_recipe, steps=steps, device=options.device)
     results = {name: measure(known[name], options, weights) for name in names}
-    show(results, options.recipes)
-    draw(results, options.recipes, options.folder / "learning.png")
+    learning_results.show(results)
+    learning_results.draw({f"{options.steps} steps": results}, options.folder / "learning.png")
 
 
 if __name__ == "__main__":

@@ -9,15 +9,22 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from rtdetr.comparison import Comparison, Evaluation
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 ROW = re.compile(r"^\| few \| (\S+) \| ([\d.]+) ± ([\d.]+) \|", re.MULTILINE)
 
 
-def run(folder: Path, *options: str) -> str:
-    command = [sys.executable, BENCHMARKS / "learning.py", "--folder", folder, "--families", "few", "--steps", "6"]
-    done = subprocess.run([*command, "--seeds", "1", *options], capture_output=True, text=True, check=False)
+def command(script: str, *options: str | Path) -> str:
+    line = [sys.executable, BENCHMARKS / script, *options]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
+
+
+def run(folder: Path, *options: str) -> str:
+    usual = ("--folder", folder, "--families", "few", "--steps", "6", "--seeds", "1")
+    return command("learning.py", *usual, *options)
 
 
 @pytest.mark.slow
@@ -29,8 +36,39 @@ def test_recipes_are_compared_and_can_be_added(tmp_path):
     assert [row[0] for row in rows] == ["published", "deim+train.betas=[0.9,0.95]+lr_factor=2"]
     with Image.open(tmp_path / "learning.png") as image:
         assert image.width > 300
+    stored = (tmp_path / "learning.jsonl").read_text().splitlines()
     again = run(tmp_path, "--recipes", f"{recipes},finetune")
     assert "1 of 3 runs to train" in again and ROW.findall(again)[:2] == rows
+    assert (tmp_path / "learning.jsonl").read_text().splitlines()[:2] == stored
+    (tmp_path / "learning.png").unlink()
+    shown = command("learning_results.py", tmp_path / "learning.jsonl")
+    assert ROW.findall(shown) == ROW.findall(again)
+    with Image.open(tmp_path / "learning.png") as image:
+        assert image.width > 300
+    two = command("learning_results.py", tmp_path / "learning.jsonl", "--recipes", f"finetune,{recipes.split(',')[0]}")
+    assert [row[0] for row in ROW.findall(two)] == ["finetune", "published"]
+
+
+@pytest.mark.slow
+def test_new_runs_replace_former_ones_of_the_same_recipe(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    script = importlib.import_module("learning_results")
+    path = tmp_path / "results.jsonl"
+
+    def runs(*aps: float) -> list[list[Evaluation]]:
+        return [[Evaluation(10, 3.5, ap / 2, ap, -1.0), Evaluation(20, 7.0, ap, ap, -1.0)] for ap in aps]
+
+    script.add(path, "scratch", "few", Comparison(20, 8, {"deim": runs(0.1), "scratch": runs(0.2)}))
+    script.add(path, "scratch", "tiny", Comparison(20, 8, {"deim": runs(0.4)}))
+    script.add(path, "scratch", "few", Comparison(20, 8, {"deim": runs(0.3, 0.5)}))
+    found = script.read(path)
+    assert found == {
+        "scratch": {
+            "few": Comparison(20, 8, {"deim": runs(0.3, 0.5), "scratch": runs(0.2)}),
+            "tiny": Comparison(20, 8, {"deim": runs(0.4)}),
+        }
+    }
+    assert script.read(tmp_path / "missing.jsonl") == {}
 
 
 @pytest.mark.slow

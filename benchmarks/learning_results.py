@@ -1,0 +1,122 @@
+"""The results of `learning.py`, which are kept in a file: tables and a plot.
+
+    python benchmarks/learning_results.py FILE [--recipes scratch,deim]
+
+This prints the tables of FILE and draws a plot next to it, FILE with the suffix .png. Each line of the file is
+a run as JSON. Its evaluations are [step, seconds, AP, AP50, AP of small objects].
+"""
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from peers import print_table
+
+from rtdetr.comparison import Comparison, Evaluation
+from rtdetr.errors import TrainingError
+from rtdetr.files import write_text
+from rtdetr.plot_style import SERIES, new_figure, save_figure, style_axes
+
+Results = dict[str, dict[str, Comparison]]  # by setup (start and length of the runs), and by family
+
+
+def read(path: Path) -> Results:
+    """Read a file of results; none if it does not exist."""
+    results: Results = {}
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        one = json.loads(line)
+        run = [Evaluation(*values) for values in one["evaluations"]]
+        families = results.setdefault(one["setup"], {})
+        found = families.setdefault(one["family"], Comparison(run[-1].step, one["batch_size"], {}))
+        found.runs.setdefault(one["recipe"], []).append(run)
+    return results
+
+
+def add(path: Path, setup: str, family: str, found: Comparison) -> None:
+    """Add a comparison to a file; of the same recipe, the new runs replace the former."""
+    results = read(path)
+    families = results.setdefault(setup, {})
+    known = families.get(family, found)
+    families[family] = found._replace(runs={**known.runs, **found.runs})
+    lines = [
+        json.dumps(
+            {
+                "setup": setup,
+                "family": family,
+                "recipe": recipe,
+                "seed": seed,
+                "batch_size": one.batch_size,
+                "evaluations": [[round(value, 5) for value in evaluation] for evaluation in run],
+            }
+        )
+        for setup, families in results.items()
+        for family, one in families.items()
+        for recipe, runs in one.runs.items()
+        for seed, run in enumerate(runs)
+    ]
+    write_text(path, "\n".join(lines) + "\n", error=TrainingError)
+
+
+def show(families: Mapping[str, Comparison], recipes: list[str] | None = None) -> None:
+    """Print the verdict of each family, and a table with one row per family and recipe."""
+    rows = []
+    for family, found in families.items():
+        chosen = found._replace(runs={name: found.runs[name] for name in recipes or found.runs if name in found.runs})
+        for name in chosen.runs:
+            small = chosen.final(name, "ap_small")
+            numbers = (chosen.final(name), chosen.final(name, "ap50"), "-" if small.value < 0 else small)
+            ends = (str(chosen.at_equal_time(name)), f"{chosen.seconds(name):.0f}", str(len(chosen.runs[name])))
+            rows.append((family, name, *map(str, numbers), *ends))
+        if len(chosen.runs) > 1:
+            print(f"{family}: {chosen.verdict()}")
+    print()
+    print_table(("family", "recipe", "AP", "AP50", "AP small", "AP at equal time", "s per run", "seeds"), rows)
+
+
+def draw(results: Results, path: Path, recipes: list[str] | None = None) -> None:
+    """Plot the AP of each family: a bar per recipe, and a point per run."""
+    longest = max(len(families) for families in results.values())
+    figure = new_figure(3 + 1.2 * longest, 3.2 * len(results))
+    for axes, (setup, families) in zip(
+        figure.subplots(len(results), squeeze=False)[:, 0], results.items(), strict=True
+    ):
+        _draw_setup(axes, setup, families, recipes)
+    save_figure(figure, path, error=TrainingError)
+
+
+def _draw_setup(axes: Any, setup: str, families: Mapping[str, Comparison], recipes: list[str] | None) -> None:
+    found = list(dict.fromkeys(name for one in families.values() for name in one.runs))
+    names = [name for name in recipes or found if name in found]
+    width = 0.8 / len(names)
+    for index, name in enumerate(names):
+        bars = [(place, one) for place, one in enumerate(families.values()) if name in one.runs]
+        xs = [place + (index - (len(names) - 1) / 2) * width for place, _ in bars]
+        heights = [100 * one.final(name).value for _, one in bars]
+        axes.bar(xs, heights, width * 0.9, color=SERIES[index % len(SERIES)], label=name)
+        for x, (_, one) in zip(xs, bars, strict=True):
+            aps = [100 * run[-1].ap for run in one.runs[name]]
+            axes.plot([x] * len(aps), aps, "o", color="black", markersize=3, alpha=0.6)
+    axes.set_xticks(range(len(families)), list(families))
+    axes.set_ylabel("validation AP (%)")
+    style_axes(axes, title=f"{setup}; points are single runs", grid="y")
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--recipes", type=lambda text: text.split(","), help="show only these")
+    options = parser.parse_args()
+    results = read(options.file)
+    if not results:
+        parser.error(f"{options.file} has no results")
+    for setup, families in results.items():
+        print(f"{setup}\n")
+        show(families, options.recipes)
+    draw(results, options.file.with_suffix(".png"), options.recipes)
+
+
+if __name__ == "__main__":
+    main()
