@@ -39,7 +39,7 @@ print("sound:", check("shapes").sound)
 # A dry run checks the settings and writes the plan, without training:
 
 # %%
-settings = {"weights": DEMO / "run/best.pth", "epochs": 3, "lr": 5e-4, "workers": 0, "output_dir": "finetuned"}
+settings = {"weights": DEMO / "run/best.pth", "epochs": 3, "lr": 1e-4, "workers": 0, "output_dir": "finetuned"}
 rtdetr.train("shapes", dry_run=True, **settings)
 print(Path("finetuned/plan.txt").read_text())
 
