@@ -1,8 +1,8 @@
 """Which recipe wins on which kind of data: AP of recipes on families of drawn datasets, at equal steps and equal time.
 
     python benchmarks/learning.py --folder FOLDER [--families usual,few] [--recipes published,finetune,scratch]
-        [--steps 500] [--seeds 3] [--pretrained STEPS [--pretraining-recipe scratch]] [--teacher STEPS] [--quick]
-        [--results FILE]
+        [--steps 500] [--seeds 3] [--pretrained STEPS [--pretraining-recipe scratch]]
+        [--teacher STEPS [--unlabelled IMAGES]] [--results FILE] [--quick]
 
 `learning_scenes.py` draws the families. A small network is trained from scratch, or from weights that are trained once
 on other classes (--pretrained), in place of COCO. Learning rates are those of the recipes, times 4: they were published
@@ -11,7 +11,8 @@ an interruption. Prints a table and draws learning.png in FOLDER. The results ar
 FOLDER/learning.jsonl, which `learning_results.py` reads. --quick is a run of a few minutes. A recipe may be changed:
 finetune+train.mosaic=0.5+lr_factor=2 is `finetune` with mosaics and twice its learning rate. With --teacher, a network
 of twice the width and another number of queries is trained once on the data of each family, for STEPS steps, and
-deim+teacher is `deim` with this teacher.
+deim+teacher is `deim` with this teacher; deim+teacher+unlabelled also trains on IMAGES more images of the family,
+without their annotations, in as many steps.
 """
 
 import argparse
@@ -52,13 +53,22 @@ COMMON: dict[str, Any] = {
 }
 
 
-def variant(name: str, data: Path, *, steps: int, weights: Path | None, teacher: Path | None = None) -> dict[str, Any]:
-    """Return the settings of a recipe, which may be changed by +NAME=VALUE, +lr_factor=VALUE or +teacher."""
+def variant(
+    name: str,
+    data: Path,
+    *,
+    steps: int,
+    weights: Path | None,
+    teacher: Path | None = None,
+    unlabelled: Path | None = None,
+) -> dict[str, Any]:
+    """Return the settings of a recipe, which may be changed by +NAME=VALUE, +lr_factor=VALUE, +teacher, +unlabelled."""
     recipe, *changes = name.split("+")
     settings: dict[str, Any] = {"recipe": recipe}
-    if "teacher" in changes:
-        changes.remove("teacher")
-        settings["teacher"] = str(teacher)
+    for word, path in (("teacher", teacher), ("unlabelled", unlabelled)):
+        if word in changes:
+            changes.remove(word)
+            settings[word] = str(path)
     values = parse_assignments(changes, option="--recipes")
     factor = float(values.pop("lr_factor", "1"))
     return {**settings, **optimization(recipe, data, steps=steps, weights=weights, changes=values, factor=factor)}
@@ -125,12 +135,14 @@ def train_teacher(folder: Path, data: Path, family: Family, *, steps: int, devic
 def measure(family: Family, options: argparse.Namespace, weights: Path | None) -> Comparison:
     """Compare the recipes on one family."""
     data = make_dataset(options.folder / "data" / family.name, family, seed=options.data_seed)
-    teacher = None
+    sources: dict[str, Path] = {}
     if options.teacher:
-        teacher = train_teacher(options.folder, data, family, steps=options.teacher, device=options.device)
-    recipes = {
-        name: variant(name, data, steps=options.steps, weights=weights, teacher=teacher) for name in options.recipes
-    }
+        sources["teacher"] = train_teacher(options.folder, data, family, steps=options.teacher, device=options.device)
+    if options.unlabelled:
+        more = family._replace(train_images=options.unlabelled, val_images=1)
+        folder = options.folder / "data" / f"{family.name}, {options.unlabelled} more"
+        sources["unlabelled"] = make_dataset(folder, more, seed=options.data_seed + 1) / "images" / "train"
+    recipes = {name: variant(name, data, steps=options.steps, weights=weights, **sources) for name in options.recipes}
     setup = f"{'scratch' if weights is None else f'weights {weights.parent.name}'}, {options.steps} steps"
     found = compare(
         data,
@@ -161,6 +173,7 @@ def main() -> None:
         "--pretraining-recipe", default="scratch", metavar="RECIPE", help="recipe of the --pretrained weights"
     )
     parser.add_argument("--teacher", type=int, metavar="STEPS", help="train a teacher for each family for STEPS steps")
+    parser.add_argument("--unlabelled", type=int, metavar="IMAGES", help="draw IMAGES more, for +unlabelled")
     parser.add_argument("--results", type=Path, metavar="FILE", help="default: learning.jsonl in the folder")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--jobs", type=int, default=num_cores(), help="runs at the same time")
@@ -168,8 +181,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.families, options.recipes, options.seeds, options.steps = "usual", "published,deim", 2, 50
-    if "+teacher" in options.recipes and not options.teacher:
-        parser.error("+teacher needs --teacher STEPS")
+    for word, option in (("teacher", "--teacher STEPS"), ("unlabelled", "--unlabelled IMAGES")):
+        if f"+{word}" in options.recipes and not getattr(options, word):
+            parser.error(f"+{word} needs {option}")
     names = [name.strip() for name in options.families.split(",")]
     if unknown := [name for name in names if name not in known]:
         parser.error(f"unknown families {', '.join(unknown)}. Known: {', '.join(known)}")

@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from rtdetr.cli.main import app
@@ -50,6 +52,26 @@ def test_every_recipe_has_the_same_budget_and_seeds(tmp_path, trained) -> None:
     assert {(call["epochs"], call["batch_size"], call["evaluate_every"]) for call in trained} == {(7, 4, 1)}
     assert found.ranking() == ["deim", "published"]
     assert [one.seconds for one in found.runs["deim"][1]] == [2.0 * n for n in range(1, 8)]
+
+
+def test_recipes_with_more_images_per_epoch_have_fewer_epochs(tmp_path, trained) -> None:
+    data, more = write_folder(tmp_path / "data"), tmp_path / "more"
+    more.mkdir()
+    for i in range(24):  # with as many annotated ones: 48 images per epoch instead of 12
+        Image.fromarray(np.full((40, 40, 3), 9 * i, np.uint8)).save(more / f"{i}.png")
+    recipes: dict[str, dict] = {
+        "more": {"recipe": "deim", "teacher": "rtdetrv2_r18vd", "unlabelled": str(more)},
+        "plain": {"recipe": "deim"},
+    }
+    out = tmp_path / "out"
+    found = compare(data, recipes, steps=24, seeds=1, output_dir=out, **TINY)
+    assert (found.steps, found.batch_size) == (24, 4)
+    lengths = {Path(call["output_dir"]).parent.name: (call["epochs"], call["evaluate_every"]) for call in trained}
+    assert lengths == {"more": (2, 1), "plain": (8, 1)}
+    compare(data, dict(reversed(recipes.items())), steps=24, seeds=1, output_dir=out, **TINY)
+    assert len(trained) == 2
+    with pytest.raises(ConfigError, match="11 is too short to compare: an epoch of this dataset has 12 steps"):
+        compare(data, recipes, steps=11, output_dir=tmp_path / "short", **TINY)
 
 
 def test_finished_runs_are_not_repeated_and_recipes_and_seeds_can_be_added(tmp_path, trained) -> None:

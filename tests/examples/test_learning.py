@@ -80,6 +80,11 @@ def test_weights_are_trained_once(tmp_path, monkeypatch):
     before = weights.stat().st_mtime_ns
     again = script.pretrain(tmp_path, "scratch+train.mosaic=0", steps=2, device="cpu")
     assert again == weights and weights.stat().st_mtime_ns == before
+    paths = {"teacher": tmp_path / "t.pth", "unlabelled": tmp_path / "more"}
+    data = tmp_path / "data" / "pretraining"
+    taught = script.variant("scratch+teacher+unlabelled+train.mosaic=0", data, steps=2, weights=None, **paths)
+    assert {name: taught[name] for name in paths} == {name: str(path) for name, path in paths.items()}
+    assert taught["recipe"] == "scratch" and taught["set"]["train.mosaic"] == "0"
     muon, adamw = 12 * 8e-4 / 2**0.5, 8e-4 / 2**0.5  # for a batch of 8 instead of 16
     rates = {
         "published": 4e-4,  # four times the published 1e-4, and 2e-4 below

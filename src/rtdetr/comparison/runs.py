@@ -58,7 +58,8 @@ def compare(
         data: folder or annotation file of a dataset with a validation split, or with `val_data`.
         recipes: names of recipes and of configuration files (.yml, .yaml, .json), or settings of `rtdetr.train` by a
             name of your choice, such as {"slow": {"recipe": "finetune", "lr": 1e-5}}.
-        steps: length of each run; rounded to whole epochs.
+        steps: length of each run; rounded to whole epochs, which are longer for a recipe with balancing or unlabelled
+            images.
         output_dir: folder for the runs. If it has runs of a comparison with the same settings, they are resumed, or
             read if they are finished.
         seeds: number of runs per recipe, with the random seeds 0, 1, ...
@@ -78,21 +79,20 @@ def compare(
     jobs = whole_number(jobs, "jobs", error=ConfigError)
     folder = with_home(output_dir)
     first = resolve(str(data), _settings(settings, next(iter(contenders.values())), folder))
-    images = DataSummary.of(first.datasets, balance=first.config.balance).num_images
-    common: dict[str, Any] = {**settings, "batch_size": settings.get("batch_size") or fitting_batch(images)}
-    per_epoch = max(images // common["batch_size"], 1)
-    if steps < per_epoch:
-        raise ConfigError(
-            f"steps (--steps): {steps} is too short to compare: an epoch of this dataset has "
-            f"{counted(per_epoch, 'step')} of {counted(common['batch_size'], 'image')}. Use {per_epoch} or more"
-        )
-    epochs = round(steps / per_epoch)
-    common |= {"epochs": epochs, "evaluate_every": max(epochs // _EVALUATIONS, 1), "rehearsal": False}
+    images = len(first.datasets["train"])
+    batch_size = settings.get("batch_size") or fitting_batch(images)
+    epochs, per_epoch = _length(images, batch_size, steps=steps)
+    common: dict[str, Any] = {**settings, "batch_size": batch_size, "rehearsal": False, **_budget(epochs)}
+    complete: dict[str, dict[str, Any]] = {}
     for name, one in contenders.items():  # finds mistakes in any of them before the first run
-        _check_budget(name, resolve(str(data), {**_settings(common, one, folder), "seed": 0}).config, common, folder)
+        found = resolve(str(data), {**_settings(common, one, folder), "seed": 0})
+        _check_budget(name, found.config, common, folder)
+        summary = DataSummary.of(found.datasets, balance=found.config.balance)  # it may have more images per epoch
+        own_epochs, _ = _length(summary.num_images, batch_size, steps=steps)
+        complete[name] = {**_settings(common, one, folder), **_budget(own_epochs)}
     _note_settings(folder, str(data), common, contenders)
     runs = {(name, seed): folder / name / f"seed-{seed}" for name in contenders for seed in range(seeds)}
-    waiting = {key: run for key, run in runs.items() if _epochs_done(run) < epochs}
+    waiting = {key: run for key, run in runs.items() if _epochs_done(run) < complete[key[0]]["epochs"]}
     _log.info(
         "%s of %s each; %d of %s to train",
         counted(len(runs), "run"),
@@ -100,9 +100,28 @@ def compare(
         len(waiting),
         counted(len(runs), "run"),
     )
-    _train_all(str(data), waiting, contenders, common, jobs=jobs)
+    _train_all(str(data), waiting, complete, jobs=jobs)
     evaluations = {name: [_evaluations(runs[name, seed]) for seed in range(seeds)] for name in contenders}
-    return Comparison(epochs * per_epoch, common["batch_size"], evaluations)
+    return Comparison(epochs * per_epoch, batch_size, evaluations)
+
+
+def _length(images: int, batch_size: int, *, steps: int) -> tuple[int, int]:
+    """Number of epochs that have about `steps` steps, and the steps of an epoch.
+
+    Raises:
+        ConfigError: an epoch has more steps.
+    """
+    per_epoch = max(images // batch_size, 1)
+    if steps < per_epoch:
+        raise ConfigError(
+            f"steps (--steps): {steps} is too short to compare: an epoch of this dataset has "
+            f"{counted(per_epoch, 'step')} of {counted(batch_size, 'image')}. Use {per_epoch} or more"
+        )
+    return round(steps / per_epoch), per_epoch
+
+
+def _budget(epochs: int) -> dict[str, int]:
+    return {"epochs": epochs, "evaluate_every": max(epochs // _EVALUATIONS, 1)}
 
 
 def _contenders(recipes: Recipes) -> dict[str, dict[str, Any]]:
@@ -174,7 +193,6 @@ def _train_all(
     data: str,
     runs: Mapping[tuple[str, int], Path],
     contenders: Mapping[str, Mapping[str, Any]],
-    common: Mapping[str, Any],
     *,
     jobs: int,
 ) -> None:
@@ -187,7 +205,7 @@ def _train_all(
     running: Children = []
     with ThreadPoolExecutor(jobs) as pool:
         futures = {
-            pool.submit(_train, data, {**_settings(common, contenders[name], run), "seed": seed}, threads, running): (
+            pool.submit(_train, data, {**contenders[name], "output_dir": str(run), "seed": seed}, threads, running): (
                 name,
                 seed,
             )
