@@ -17,7 +17,6 @@ without their annotations, in as many steps.
 
 import argparse
 import logging
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -187,7 +186,7 @@ def main() -> None:
     names = [name.strip() for name in options.families.split(",")]
     if unknown := [name for name in names if name not in known]:
         parser.error(f"unknown families {', '.join(unknown)}. Known: {', '.join(known)}")
-    options.recipes = [name.strip() for name in re.split(r",(?![^[]*\])", options.recipes)]  # not at those inside [...]
+    options.recipes = learning_results.split_recipes(options.recipes)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     print(environment("cpu" if options.device == "auto" else options.device), "\n")
     weights = None

@@ -1,13 +1,14 @@
 """The results of `learning.py`, which are kept in a file: tables and a plot.
 
-    python benchmarks/learning_results.py FILE [--recipes scratch,deim]
+    python benchmarks/learning_results.py FILE [--setups "scratch, 500 steps"] [--recipes scratch,deim] [--plot PLOT]
 
-This prints the tables of FILE and draws a plot next to it, FILE with the suffix .png. Each line of the file is
+This prints the tables of FILE and draws a plot, by default next to FILE with the suffix .png. Each line of the file is
 a run as JSON. Its evaluations are [step, seconds, AP, AP50, AP of small objects].
 """
 
 import argparse
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,11 @@ def add(path: Path, setup: str, family: str, found: Comparison) -> None:
     write_text(path, "\n".join(lines) + "\n", error=TrainingError)
 
 
+def split_recipes(text: str) -> list[str]:
+    """Split names of recipes at commas, but not at those inside [...]."""
+    return [name.strip() for name in re.split(r",(?![^[]*\])", text)]
+
+
 def show(families: Mapping[str, Comparison], recipes: list[str] | None = None) -> None:
     """Print the verdict of each family, and a table with one row per family and recipe."""
     rows = []
@@ -107,15 +113,18 @@ def _draw_setup(axes: Any, setup: str, families: Mapping[str, Comparison], recip
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
-    parser.add_argument("--recipes", type=lambda text: text.split(","), help="show only these")
+    parser.add_argument("--setups", nargs="+", help="show only these")
+    parser.add_argument("--recipes", type=split_recipes, help="show only these")
+    parser.add_argument("--plot", type=Path, help="file for the plot")
     options = parser.parse_args()
-    results = read(options.file)
+    stored = read(options.file)
+    results = {name: found for name, found in stored.items() if name in (options.setups or stored)}
     if not results:
-        parser.error(f"{options.file} has no results")
+        parser.error(f"{options.file} has no such results. It has: {'; '.join(stored) or 'none'}")
     for setup, families in results.items():
         print(f"{setup}\n")
         show(families, options.recipes)
-    draw(results, options.file.with_suffix(".png"), options.recipes)
+    draw(results, options.plot or options.file.with_suffix(".png"), options.recipes)
 
 
 if __name__ == "__main__":

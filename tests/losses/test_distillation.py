@@ -132,6 +132,20 @@ def test_guided_queries_do_not_change_the_others() -> None:
     assert alone.guided == () and guided.guided[0].logits.shape == (2, 40, 3)
 
 
+def test_no_queries_are_decoded_for_terms_without_weight() -> None:
+    images, targets = batch()
+    student, teacher = network().train(), Teacher(network("demo"), {0: 2}, name="demo")
+    guidance, unguided = teacher(images), distillation(guided_weight=0, maps_weight=1.0)
+    found = []
+    for queries in (guidance.queries, unguided.queries(guidance)):
+        torch.manual_seed(1)
+        output = student(images, targets, guide=queries)
+        found.append(numbers(unguided(output, guidance, total_score=1.0, num_images=1.0)))
+    assert output.guided[0].logits.shape[1] == 0
+    assert found[1] == pytest.approx(found[0], rel=1e-5) and "loss_maps" in found[1]
+    assert distillation().queries(guidance) == guidance.queries
+
+
 def test_a_network_answers_its_own_queries_as_in_eval_mode() -> None:
     images, targets = batch()
     student = network().eval()

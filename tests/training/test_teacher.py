@@ -19,6 +19,7 @@ from rtdetr.data.sampling import epoch_factors
 from rtdetr.data.unlabelled import open_unlabelled
 from rtdetr.errors import ConfigError, DatasetError, WeightsError
 from rtdetr.models import build_model
+from rtdetr.models.decoder import RTDETRDecoder
 from rtdetr.reports.metrics import read_records
 from rtdetr.runtimes.torch_detector import TorchDetector
 from rtdetr.training import pseudo_labels
@@ -65,6 +66,19 @@ def test_an_interrupted_run_with_a_teacher_equals_one_that_was_not(data, teacher
     terms = next(row for row in read_records(tmp_path / "whole") if row["kind"] == "step")
     assert any("guided" in name for name in terms["terms"])
     assert "does not know" in caplog.text
+
+
+def test_a_run_without_guided_terms_decodes_none_of_the_queries_of_its_teacher(data, teacher, tmp_path, monkeypatch):
+    seen = []
+    decode = RTDETRDecoder.forward
+
+    def spy(self, maps, targets=None, trace=None, guide=None):
+        seen.append(guide)
+        return decode(self, maps, targets, trace, guide)
+
+    monkeypatch.setattr(RTDETRDecoder, "forward", spy)
+    run_tiny(data, tmp_path / "run", teacher=teacher, epochs=1, set={"train.distillation.guided_weight": 0})
+    assert {guide.tokens.shape[1] for guide in seen if guide is not None} == {0}
 
 
 def test_the_plan_describes_the_teacher(data, teacher, tmp_path):

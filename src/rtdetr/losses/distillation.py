@@ -22,7 +22,7 @@ from rtdetr.boxes import box_iou_giou, cxcywh_to_xyxy
 from rtdetr.config import DistillationConfig
 from rtdetr.devices import at_least_float32, not_compiled
 from rtdetr.losses.matcher import Match, Matcher
-from rtdetr.structures import Guidance, LayerOutput, RTDETROutput
+from rtdetr.structures import Guidance, GuidedQueries, LayerOutput, RTDETROutput
 
 
 class Distillation:
@@ -62,6 +62,11 @@ class Distillation:
                 maps = attention_loss(output.encoder_maps, guidance.encoder_maps)
                 terms["loss_maps"] = config.maps_weight / num_images * maps
         return terms
+
+    def queries(self, guidance: Guidance) -> GuidedQueries:
+        """Return the teacher's queries that the student must decode: none if the guided terms have no weight."""
+        tokens, boxes_cxcywh = guidance.queries
+        return guidance.queries if self.config.guided_weight else GuidedQueries(tokens[:, :0], boxes_cxcywh[:, :0])
 
     def score(self, guidance: Guidance) -> float:
         """Return the sum of the teacher's scores that are high enough to count."""

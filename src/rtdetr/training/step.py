@@ -119,7 +119,7 @@ def make_gradients(job: Job, images: Tensor, targets: list[Target]) -> dict[str,
         with no_sync(job.network, active=part + 1 < parts):
             some_images = some_images.contiguous(memory_format=job.memory_format)
             with torch.autocast(job.device.type, dtype=job.dtype, enabled=job.dtype != torch.float32):
-                guide = {"guide": guidance[part].queries} if guidance else {}
+                guide = {"guide": job.distillation.queries(guidance[part])} if guidance else {}
                 output = job.network(some_images, some_targets, **guide)
             losses = job.criterion(output, some_targets, num_boxes=num_boxes)  # in float32
             if guidance:
