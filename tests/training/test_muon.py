@@ -76,6 +76,24 @@ def test_frozen_and_unused_parameters_do_not_change():
     assert same == [True, True, False, False, True, True]
 
 
+def test_matrices_alone_with_a_closure():
+    torch.manual_seed(0)
+    layer = nn.Linear(8, 8, bias=False)
+    groups = [{"params": [layer.weight], "muon": True}]
+    optimizer = Muon(groups, lr=0.1, betas=(0.9, 0.95), weight_decay=0.0)
+    before = layer.weight.detach().clone()
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = (layer(torch.eye(8)) ** 2).sum()
+        value.backward()
+        return value
+
+    assert optimizer.step(loss).item() == pytest.approx((before**2).sum().item(), rel=1e-6)
+    update = 0.1 * UPDATE_RMS * 8**0.5 * by_singular_values(before)  # the gradient is twice the weight
+    assert torch.allclose(layer.weight.double(), before - update, atol=1e-5)
+
+
 def test_copies_and_loaded_states_continue_alike():
     torch.manual_seed(0)
     models = [nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8)) for _ in range(2)]

@@ -50,9 +50,12 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update all parameters that have a gradient; `closure` computes the gradients and returns the loss."""
-        adamw = torch.optim.AdamW(self._groups(muon=False))  # it adds its other settings to these groups
-        adamw.state = self.state
-        loss = adamw.step(closure)
+        with torch.enable_grad():
+            loss = None if closure is None else closure()
+        if others := self._groups(muon=False):
+            adamw = torch.optim.AdamW(others)  # it adds its other settings to these groups
+            adamw.state = self.state
+            adamw.step()
         for group in self._groups(muon=True):
             self._update_matrices(group)
         return loss
