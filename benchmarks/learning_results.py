@@ -100,7 +100,9 @@ def _draw_setup(axes: Any, setup: str, families: Mapping[str, Comparison], recip
         bars = [(place, one) for place, one in enumerate(families.values()) if name in one.runs]
         xs = [place + (index - (len(names) - 1) / 2) * width for place, _ in bars]
         heights = [100 * one.final(name).value for _, one in bars]
-        axes.bar(xs, heights, width * 0.9, color=SERIES[index % len(SERIES)], label=name)
+        hatch = None if index < len(SERIES) else "///"
+        color = SERIES[index % len(SERIES)]
+        axes.bar(xs, heights, width * 0.9, color=color, edgecolor="white", linewidth=0, hatch=hatch, label=name)
         for x, (_, one) in zip(xs, bars, strict=True):
             aps = [100 * run[-1].ap for run in one.runs[name]]
             axes.plot([x] * len(aps), aps, "o", color="black", markersize=3, alpha=0.6)
