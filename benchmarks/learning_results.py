@@ -65,36 +65,43 @@ def split_recipes(text: str) -> list[str]:
     return [name.strip() for name in re.split(r",(?![^[]*\])", text)]
 
 
-def show(families: Mapping[str, Comparison], recipes: list[str] | None = None) -> None:
+def chosen(families: Mapping[str, Comparison], recipes: list[str] | None) -> dict[str, Comparison]:
+    """Return the comparisons with these recipes only, in this order, without families that have none of them."""
+    found = {
+        family: one._replace(runs={name: one.runs[name] for name in recipes or one.runs if name in one.runs})
+        for family, one in families.items()
+    }
+    return {family: one for family, one in found.items() if one.runs}
+
+
+def show(families: Mapping[str, Comparison]) -> None:
     """Print the verdict of each family, and a table with one row per family and recipe."""
     rows = []
     for family, found in families.items():
-        chosen = found._replace(runs={name: found.runs[name] for name in recipes or found.runs if name in found.runs})
-        for name in chosen.runs:
-            small = chosen.final(name, "ap_small")
-            numbers = (chosen.final(name), chosen.final(name, "ap50"), "-" if small.value < 0 else small)
-            ends = (str(chosen.at_equal_time(name)), f"{chosen.seconds(name):.0f}", str(len(chosen.runs[name])))
+        for name in found.runs:
+            small = found.final(name, "ap_small")
+            numbers = (found.final(name), found.final(name, "ap50"), "-" if small.value < 0 else small)
+            ends = (str(found.at_equal_time(name)), f"{found.seconds(name):.0f}", str(len(found.runs[name])))
             rows.append((family, name, *map(str, numbers), *ends))
-        if len(chosen.runs) > 1:
-            print(f"{family}: {chosen.verdict()}")
+        if len(found.runs) > 1:
+            print(f"{family}: {found.verdict()}")
     print()
     print_table(("family", "recipe", "AP", "AP50", "AP small", "AP at equal time", "s per run", "seeds"), rows)
 
 
-def draw(results: Results, path: Path, recipes: list[str] | None = None) -> None:
+def draw(results: Results, path: Path) -> None:
     """Plot the AP of each family: a bar per recipe, and a point per run."""
     longest = max(len(families) for families in results.values())
     figure = new_figure(3 + 1.2 * longest, 3.2 * len(results))
     for axes, (setup, families) in zip(
         figure.subplots(len(results), squeeze=False)[:, 0], results.items(), strict=True
     ):
-        _draw_setup(axes, setup, families, recipes)
+        _draw_setup(axes, setup, families)
     save_figure(figure, path, error=TrainingError)
 
 
-def _draw_setup(axes: Any, setup: str, families: Mapping[str, Comparison], recipes: list[str] | None) -> None:
-    found = list(dict.fromkeys(name for one in families.values() for name in one.runs))
-    names = [name for name in recipes or found if name in found]
+def _draw_setup(axes: Any, setup: str, families: Mapping[str, Comparison]) -> None:
+    names = list(dict.fromkeys(name for one in families.values() for name in one.runs))
     width = 0.8 / len(names)
     for index, name in enumerate(names):
         bars = [(place, one) for place, one in enumerate(families.values()) if name in one.runs]
@@ -120,13 +127,16 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="file for the plot")
     options = parser.parse_args()
     stored = read(options.file)
-    results = {name: found for name, found in stored.items() if name in (options.setups or stored)}
+    results = {
+        name: chosen(found, options.recipes) for name, found in stored.items() if name in (options.setups or stored)
+    }
+    results = {name: found for name, found in results.items() if found}
     if not results:
         parser.error(f"{options.file} has no such results. It has: {'; '.join(stored) or 'none'}")
     for setup, families in results.items():
         print(f"{setup}\n")
-        show(families, options.recipes)
-    draw(results, options.plot or options.file.with_suffix(".png"), options.recipes)
+        show(families)
+    draw(results, options.plot or options.file.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -70,7 +70,10 @@ def test_recipes_with_more_images_per_epoch_have_fewer_epochs(tmp_path, trained)
     assert lengths == {"more": (2, 1), "plain": (8, 1)}
     compare(data, dict(reversed(recipes.items())), steps=24, seeds=1, output_dir=out, **TINY)
     assert len(trained) == 2
-    with pytest.raises(ConfigError, match="11 is too short to compare: an epoch of this dataset has 12 steps"):
+    stopping = {**recipes, "early": {**recipes["more"], "early_stopping": 7}}
+    with pytest.raises(ConfigError, match="early sets early_stopping to 7"):
+        compare(data, stopping, steps=96, output_dir=tmp_path / "early", **TINY)
+    with pytest.raises(ConfigError, match="11 is too short to compare: an epoch of more has 12 steps"):
         compare(data, recipes, steps=11, output_dir=tmp_path / "short", **TINY)
 
 

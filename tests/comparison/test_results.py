@@ -29,6 +29,8 @@ def test_equal_time_is_that_of_the_fastest_recipe() -> None:
     found = Comparison(100, 4, {"fast": FAST, "slow": SLOW})
     assert found.at_equal_time("fast") == found.final("fast")
     assert found.at_equal_time("slow").value == pytest.approx(0.15)  # after 50 of its 100 steps
+    uneven = Comparison(100, 4, {"fast": [run(0.3, 0.4, seconds=5), run(0.3, 0.5, seconds=15)], "slow": SLOW})
+    assert uneven.at_equal_time("fast") == uneven.final("fast")
     early = Comparison(100, 4, {"fast": FAST, "slow": [run(0.4, seconds=40), run(0.2, seconds=40)]})
     assert early.at_equal_time("slow").value == pytest.approx(0.15)  # half of its first evaluation
 

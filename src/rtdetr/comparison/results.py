@@ -80,10 +80,13 @@ class Comparison(NamedTuple):
         return statistics.fmean(run[-1].seconds for run in self.runs[recipe])
 
     def at_equal_time(self, recipe: str) -> Mean:
-        """Return the AP after the training time of the fastest recipe, interpolated between evaluations."""
-        time = self.shortest_seconds
+        """Return the AP after the training time of the fastest recipe, interpolated between evaluations.
+
+        All runs of a recipe count as equally fast, so other programs on the machine make no difference between seeds.
+        """
+        share = self.shortest_seconds / self.seconds(recipe)  # of the time of each run
         curves = [([0.0, *(one.seconds for one in run)], [0.0, *(one.ap for one in run)]) for run in self.runs[recipe]]
-        return Mean.of([float(np.interp(time, *curve)) for curve in curves])
+        return Mean.of([float(np.interp(share * times[-1], times, aps)) for times, aps in curves])
 
     def ranking(self) -> list[str]:
         """Return the recipes by mean AP, the best first."""
@@ -92,7 +95,7 @@ class Comparison(NamedTuple):
     def difference(self, one: str, other: str) -> tuple[float, float]:
         """Return the difference in mean AP of two recipes, and its standard error."""
         first, second = self.final(one), self.final(other)
-        error = (first.spread**2 + second.spread**2) ** 0.5 / self.num_seeds**0.5
+        error = (first.spread**2 / len(self.runs[one]) + second.spread**2 / len(self.runs[other])) ** 0.5
         return first.value - second.value, error
 
     def verdict(self) -> str:

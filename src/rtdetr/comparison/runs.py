@@ -87,9 +87,12 @@ def compare(
     for name, one in contenders.items():  # finds mistakes in any of them before the first run
         found = resolve(str(data), {**_settings(common, one, folder), "seed": 0})
         _check_budget(name, found.config, common, folder)
-        summary = DataSummary.of(found.datasets, balance=found.config.balance)  # it may have more images per epoch
-        own_epochs, _ = _length(summary.num_images, batch_size, steps=steps)
-        complete[name] = {**_settings(common, one, folder), **_budget(own_epochs)}
+        summary = DataSummary.of(found.datasets, balance=found.config.balance)
+        complete[name] = _settings(common, one, folder)
+        if summary.num_images != images:  # more images per epoch, so fewer epochs
+            own = {**common, **_budget(_length(summary.num_images, batch_size, steps=steps, of=f" of {name}")[0])}
+            complete[name] = _settings(own, one, folder)
+            _check_budget(name, resolve(str(data), {**complete[name], "seed": 0}).config, own, folder)
     _note_settings(folder, str(data), common, contenders)
     runs = {(name, seed): folder / name / f"seed-{seed}" for name in contenders for seed in range(seeds)}
     waiting = {key: run for key, run in runs.items() if _epochs_done(run) < complete[key[0]]["epochs"]}
@@ -105,8 +108,8 @@ def compare(
     return Comparison(epochs * per_epoch, batch_size, evaluations)
 
 
-def _length(images: int, batch_size: int, *, steps: int) -> tuple[int, int]:
-    """Number of epochs that have about `steps` steps, and the steps of an epoch.
+def _length(images: int, batch_size: int, *, steps: int, of: str = " of this dataset") -> tuple[int, int]:
+    """Number of epochs that have about `steps` steps, and the steps of an epoch; `of` says in an error whose it is.
 
     Raises:
         ConfigError: an epoch has more steps.
@@ -114,7 +117,7 @@ def _length(images: int, batch_size: int, *, steps: int) -> tuple[int, int]:
     per_epoch = max(images // batch_size, 1)
     if steps < per_epoch:
         raise ConfigError(
-            f"steps (--steps): {steps} is too short to compare: an epoch of this dataset has "
+            f"steps (--steps): {steps} is too short to compare: an epoch{of} has "
             f"{counted(per_epoch, 'step')} of {counted(batch_size, 'image')}. Use {per_epoch} or more"
         )
     return round(steps / per_epoch), per_epoch
