@@ -172,7 +172,7 @@ def main() -> None:
         "--pretraining-recipe", default="scratch", metavar="RECIPE", help="recipe of the --pretrained weights"
     )
     parser.add_argument("--teacher", type=int, metavar="STEPS", help="train a teacher for each family for STEPS steps")
-    parser.add_argument("--unlabelled", type=int, metavar="IMAGES", help="draw IMAGES more, for +unlabelled")
+    parser.add_argument("--unlabelled", type=int, metavar="IMAGES", help="number of additional images, for +unlabelled")
     parser.add_argument("--results", type=Path, metavar="FILE", help="default: learning.jsonl in the folder")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--jobs", type=int, default=num_cores(), help="runs at the same time")
@@ -187,6 +187,8 @@ def main() -> None:
     if unknown := [name for name in names if name not in known]:
         parser.error(f"unknown families {', '.join(unknown)}. Known: {', '.join(known)}")
     options.recipes = learning_results.split_recipes(options.recipes)
+    if alone := [name for name in options.recipes if "+unlabelled" in name and "+teacher" not in name]:
+        parser.error(f"unlabelled images need a teacher that labels them: add +teacher to {', '.join(alone)}")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     print(environment("cpu" if options.device == "auto" else options.device), "\n")
     weights = None

@@ -36,11 +36,12 @@ def read(path: Path) -> Results:
 
 
 def add(path: Path, setup: str, family: str, found: Comparison) -> None:
-    """Add a comparison to a file; of the same recipe, the new runs replace the former."""
+    """Add a comparison to a file; a run replaces the former one of the same recipe and seed."""
     results = read(path)
     families = results.setdefault(setup, {})
     known = families.get(family, found)
-    families[family] = found._replace(runs={**known.runs, **found.runs})
+    merged = {name: [*runs, *known.runs.get(name, [])[len(runs) :]] for name, runs in found.runs.items()}
+    families[family] = found._replace(runs={**known.runs, **merged})
     lines = [
         json.dumps(
             {
@@ -127,10 +128,11 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="file for the plot")
     options = parser.parse_args()
     stored = read(options.file)
-    results = {
-        name: chosen(found, options.recipes) for name, found in stored.items() if name in (options.setups or stored)
-    }
-    results = {name: found for name, found in results.items() if found}
+    known = {recipe for families in stored.values() for one in families.values() for recipe in one.runs}
+    if unknown := [name for name in options.recipes or () if name not in known]:
+        parser.error(f"{options.file} has no recipe {', '.join(unknown)}. It has: {', '.join(sorted(known)) or 'none'}")
+    selected = {name: chosen(stored[name], options.recipes) for name in stored if name in (options.setups or stored)}
+    results = {name: found for name, found in selected.items() if found}
     if not results:
         parser.error(f"{options.file} has no such results. It has: {'; '.join(stored) or 'none'}")
     for setup, families in results.items():

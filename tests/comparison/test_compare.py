@@ -54,7 +54,7 @@ def test_every_recipe_has_the_same_budget_and_seeds(tmp_path, trained) -> None:
     assert [one.seconds for one in found.runs["deim"][1]] == [2.0 * n for n in range(1, 8)]
 
 
-def test_recipes_with_more_images_per_epoch_have_fewer_epochs(tmp_path, trained) -> None:
+def test_recipes_with_more_images_per_epoch_have_fewer_epochs(tmp_path, trained, caplog) -> None:
     data, more = write_folder(tmp_path / "data"), tmp_path / "more"
     more.mkdir()
     for i in range(24):  # with as many annotated ones: 48 images per epoch instead of 12
@@ -69,7 +69,9 @@ def test_recipes_with_more_images_per_epoch_have_fewer_epochs(tmp_path, trained)
     lengths = {Path(call["output_dir"]).parent.name: (call["epochs"], call["evaluate_every"]) for call in trained}
     assert lengths == {"more": (2, 1), "plain": (8, 1)}
     compare(data, dict(reversed(recipes.items())), steps=24, seeds=1, output_dir=out, **TINY)
-    assert len(trained) == 2
+    assert len(trained) == 2 and "steps differ" not in caplog.text
+    uneven = compare(data, recipes, steps=17, seeds=1, output_dir=tmp_path / "uneven", **TINY)
+    assert uneven.steps == 12 and "their steps differ (more 12, plain 18): use more" in caplog.text
     stopping = {**recipes, "early": {**recipes["more"], "early_stopping": 7}}
     with pytest.raises(ConfigError, match="early sets early_stopping to 7"):
         compare(data, stopping, steps=96, output_dir=tmp_path / "early", **TINY)

@@ -50,7 +50,7 @@ def test_recipes_are_compared_and_can_be_added(tmp_path):
 
 
 @pytest.mark.slow
-def test_new_runs_replace_former_ones_of_the_same_recipe(tmp_path, monkeypatch):
+def test_runs_replace_former_ones_of_the_same_recipe_and_seed(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
     script = importlib.import_module("learning_results")
     path = tmp_path / "results.jsonl"
@@ -61,13 +61,24 @@ def test_new_runs_replace_former_ones_of_the_same_recipe(tmp_path, monkeypatch):
     script.add(path, "scratch", "few", Comparison(20, 8, {"deim": runs(0.1), "scratch": runs(0.2)}))
     script.add(path, "scratch", "tiny", Comparison(20, 8, {"deim": runs(0.4)}))
     script.add(path, "scratch", "few", Comparison(20, 8, {"deim": runs(0.3, 0.5)}))
+    script.add(path, "scratch", "few", Comparison(20, 8, {"deim": runs(0.6)}))
+    script.add(path, "weights", "few", Comparison(20, 8, {"finetune": runs(0.7)}))
     found = script.read(path)
     assert found == {
         "scratch": {
-            "few": Comparison(20, 8, {"deim": runs(0.3, 0.5), "scratch": runs(0.2)}),
+            "few": Comparison(20, 8, {"deim": runs(0.6, 0.5), "scratch": runs(0.2)}),
             "tiny": Comparison(20, 8, {"deim": runs(0.4)}),
-        }
+        },
+        "weights": {"few": Comparison(20, 8, {"finetune": runs(0.7)})},
     }
+    script.draw(found, tmp_path / "two.png")
+    with Image.open(tmp_path / "two.png") as image:
+        assert image.height > 600  # one row for each setup
+    only = ("--recipes", "scratch")  # one setup and one family have none
+    assert [row[0] for row in ROW.findall(command("learning_results.py", path, *only))] == ["scratch"]
+    monkeypatch.setattr(sys, "argv", ["learning_results.py", str(path), "--recipes", "scrtch"])
+    with pytest.raises(SystemExit):
+        script.main()
     assert script.read(tmp_path / "missing.jsonl") == {}
 
 

@@ -105,7 +105,8 @@ def predict(
         echo(line, err="error" in row or json_file == "-")
         rows.append(row)
     if json_file:
-        write_json({"model": model, "threshold": lowest, "images": rows}, json_file)
+        about = {"model": model, "threshold": lowest, "one_label": one_label, "nms": nms}
+        write_json({**about, "images": rows}, json_file)
     if save:
         _log.info("wrote annotated images to %s", save)
     failed = [row for row in rows if "error" in row]

@@ -52,7 +52,7 @@ class Comparison(NamedTuple):
     """Result of `compare`.
 
     Attributes:
-        steps: steps of each run.
+        steps: steps of each run of the first recipe; others may differ, see `compare`.
         batch_size: images per step.
         runs: evaluations by recipe, seed and time.
     """

@@ -35,6 +35,7 @@ _log = logging.getLogger(__name__)
 SETTINGS_FILE = "comparison.json"
 LOG_FILE = "log.txt"  # what a run prints
 _EVALUATIONS = 6
+_TOLERANCE = 0.05  # relative difference in steps that is not reported
 Children = list["subprocess.Popen[bytes]"]
 Recipes = Sequence[str] | Mapping[str, Mapping[str, Any]]
 
@@ -51,8 +52,9 @@ def compare(
 ) -> Comparison:
     """Train with several recipes under the same budget, and compare their validation AP.
 
-    All runs have the same number of steps of the same batch size, so they see equally many images. Each recipe is
-    adapted to this length as in `rtdetr.train`. Runs of six epochs or more are evaluated at least six times.
+    All runs have the same number of steps of the same batch size, so they see equally many images; as far as whole
+    epochs allow, and differences of more than 5 % are reported. Each recipe is adapted to this length as in
+    `rtdetr.train`. Runs of six epochs or more are evaluated at least six times.
 
     Args:
         data: folder or annotation file of a dataset with a validation split, or with `val_data`.
@@ -81,34 +83,39 @@ def compare(
     first = resolve(str(data), _settings(settings, next(iter(contenders.values())), folder))
     images = len(first.datasets["train"])
     batch_size = settings.get("batch_size") or fitting_batch(images)
-    epochs, per_epoch = _length(images, batch_size, steps=steps)
-    common: dict[str, Any] = {**settings, "batch_size": batch_size, "rehearsal": False, **_budget(epochs)}
+    common: dict[str, Any] = {**settings, "batch_size": batch_size, "rehearsal": False}
+    common |= _budget(_length(images, batch_size, steps=steps)[0])
     complete: dict[str, dict[str, Any]] = {}
+    lengths: dict[str, int] = {}
     for name, one in contenders.items():  # finds mistakes in any of them before the first run
         found = resolve(str(data), {**_settings(common, one, folder), "seed": 0})
-        _check_budget(name, found.config, common, folder)
-        summary = DataSummary.of(found.datasets, balance=found.config.balance)
-        complete[name] = _settings(common, one, folder)
-        if summary.num_images != images:  # more images per epoch, so fewer epochs
-            own = {**common, **_budget(_length(summary.num_images, batch_size, steps=steps, of=f" of {name}")[0])}
-            complete[name] = _settings(own, one, folder)
-            _check_budget(name, resolve(str(data), {**complete[name], "seed": 0}).config, own, folder)
+        summary = DataSummary.of(found.datasets, balance=found.config.balance)  # its epochs may have more images
+        epochs, per_epoch = _length(summary.num_images, batch_size, steps=steps, of=name)
+        budget = {**common, **_budget(epochs)}
+        complete[name], lengths[name] = _settings(budget, one, folder), epochs * per_epoch
+        _check_budget(name, resolve(str(data), {**complete[name], "seed": 0}).config, budget, folder)
+    length = next(iter(lengths.values()))
+    if any(abs(own - length) > _TOLERANCE * length for own in lengths.values()):
+        _log.warning(
+            "runs have whole epochs, so their steps differ (%s): use more steps (--steps)",
+            listed([f"{name} {own}" for name, own in lengths.items()]),
+        )
     _note_settings(folder, str(data), common, contenders)
     runs = {(name, seed): folder / name / f"seed-{seed}" for name in contenders for seed in range(seeds)}
     waiting = {key: run for key, run in runs.items() if _epochs_done(run) < complete[key[0]]["epochs"]}
     _log.info(
         "%s of %s each; %d of %s to train",
         counted(len(runs), "run"),
-        counted(epochs * per_epoch, "step"),
+        counted(length, "step"),
         len(waiting),
         counted(len(runs), "run"),
     )
     _train_all(str(data), waiting, complete, jobs=jobs)
     evaluations = {name: [_evaluations(runs[name, seed]) for seed in range(seeds)] for name in contenders}
-    return Comparison(epochs * per_epoch, batch_size, evaluations)
+    return Comparison(length, batch_size, evaluations)
 
 
-def _length(images: int, batch_size: int, *, steps: int, of: str = " of this dataset") -> tuple[int, int]:
+def _length(images: int, batch_size: int, *, steps: int, of: str = "this dataset") -> tuple[int, int]:
     """Number of epochs that have about `steps` steps, and the steps of an epoch; `of` says in an error whose it is.
 
     Raises:
@@ -117,7 +124,7 @@ def _length(images: int, batch_size: int, *, steps: int, of: str = " of this dat
     per_epoch = max(images // batch_size, 1)
     if steps < per_epoch:
         raise ConfigError(
-            f"steps (--steps): {steps} is too short to compare: an epoch{of} has "
+            f"steps (--steps): {steps} is too short to compare: an epoch of {of} has "
             f"{counted(per_epoch, 'step')} of {counted(batch_size, 'image')}. Use {per_epoch} or more"
         )
     return round(steps / per_epoch), per_epoch
@@ -195,7 +202,7 @@ def _note_settings(folder: Path, data: str, common: Mapping[str, Any], contender
 def _train_all(
     data: str,
     runs: Mapping[tuple[str, int], Path],
-    contenders: Mapping[str, Mapping[str, Any]],
+    settings: Mapping[str, Mapping[str, Any]],
     *,
     jobs: int,
 ) -> None:
@@ -208,7 +215,7 @@ def _train_all(
     running: Children = []
     with ThreadPoolExecutor(jobs) as pool:
         futures = {
-            pool.submit(_train, data, {**contenders[name], "output_dir": str(run), "seed": seed}, threads, running): (
+            pool.submit(_train, data, {**settings[name], "output_dir": str(run), "seed": seed}, threads, running): (
                 name,
                 seed,
             )
