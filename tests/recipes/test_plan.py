@@ -14,6 +14,7 @@ from rtdetr.recipes.named_recipes import deim, finetune
 from rtdetr.recipes.plan import SplitCounts, describe
 from rtdetr.training.freeze import freeze
 from rtdetr.training.memory import estimate_memory
+from rtdetr.training.optimizer import build_optimizer
 from tests.coco_files import document, many_images, write_dataset
 from tests.training.small import config_of
 
@@ -45,6 +46,20 @@ def test_estimated_memory_agrees_with_a_real_forward_pass(size_hw):
     parameters = sum(parameter.numel() for parameter in model.parameters())
     assert memory.weights == 20 * parameters
     assert memory.activations == pytest.approx(kept_bytes(model, torch.rand(3, 3, *size_hw)), rel=0.1)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_estimated_memory_counts_the_state_of_the_optimizer(optimizer):
+    model = build_model("test-tiny")
+    recipe = Recipe(optimizer=optimizer, train_size_hw=(64, 64), multiscale_sizes=())
+    built = build_optimizer(model, recipe)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    built.step()
+    moments = sum(value.nbytes for state in built.state.values() for value in state.values() if value.ndim)
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    memory = estimate_memory(model, recipe, dtype=torch.float32)
+    assert memory.weights == 3 * weights + moments  # EMA and gradients are as large as the weights
 
 
 @pytest.mark.slow

@@ -1,17 +1,24 @@
 """Estimated memory of a training step."""
 
 import copy
+import inspect
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from itertools import chain
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from rtdetr.config import STRIDE, Recipe
 from rtdetr.models import RTDETR
 from rtdetr.models.recompute import recompute_activations, recomputed_parts
+from rtdetr.training.muon import matrices_of
 
 _WEIGHTS = 4 + 4  # bytes per parameter: weight and EMA
-_TRAINING = 4 + 8  # gradient and AdamW's two moments
+_GRADIENT, _MOMENT = 4, 4
 
 
 class Memory(NamedTuple):
@@ -51,8 +58,13 @@ def estimate_memory(model: RTDETR, recipe: Recipe, *, dtype: torch.dtype, world_
     images = math.ceil(math.ceil(recipe.batch_size / world_size) / recipe.accumulate)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    moments = 2 * trained
+    if recipe.optimizer == "muon":  # keeps one moment of these
+        moments -= sum(matrix.numel() for matrix in matrices_of(model) if matrix.requires_grad)
     return Memory(
-        weights=(_WEIGHTS + 2 * is_mixed) * parameters + _TRAINING * trained,  # autocast keeps a copy of two bytes
+        weights=(_WEIGHTS + 2 * is_mixed) * parameters  # autocast keeps a copy of two bytes
+        + _GRADIENT * trained
+        + _MOMENT * moments,
         activations=images * kept,
     )
 
@@ -62,7 +74,9 @@ def _kept_bytes(model: RTDETR, height: int, width: int, *, recompute: bool) -> i
 
     With `recompute`, those inside the largest recomputed part are added, because they exist while it is recomputed.
     """
-    probe = copy.deepcopy(model).to("meta").train()  # tensors with shapes but without values
+    values = chain(model.parameters(), model.buffers())
+    on_meta = {id(value): _without_values(value) for value in values}  # tensors with shapes but without values
+    probe = copy.deepcopy(model, on_meta).train()
     own = {parameter.untyped_storage()._cdata for parameter in probe.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
     before, inside = [], []
@@ -80,7 +94,7 @@ def _kept_bytes(model: RTDETR, height: int, width: int, *, recompute: bool) -> i
     for part in recomputed_parts(probe) if recompute else ():
         part.register_forward_pre_hook(lambda *_: before.append(total()))
         part.register_forward_hook(lambda *_: inside.append(total() - before.pop()))
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), _ShapesOnly():
         probe(images)
         if not recompute:
             return total()
@@ -89,6 +103,44 @@ def _kept_bytes(model: RTDETR, height: int, width: int, *, recompute: bool) -> i
         recompute_activations(probe)
         probe(images)
     return total() + largest
+
+
+def _without_values(tensor: Tensor) -> Tensor:
+    empty = torch.empty_like(tensor, device="meta")
+    return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+
+
+class _ShapesOnly(TorchFunctionMode):
+    """Replaces functions that PyTorch splits into many others, which takes long, for tensors without values."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.batch_norm:
+            given = inspect.signature(func).bind(*args, **kwargs).arguments
+            return _Norm.apply(given["input"], given.get("weight"), given.get("bias"))
+        if func is F.grid_sample:
+            return _Sampling.apply(*args[:2])
+        return func(*args, **kwargs)
+
+
+class _Norm(torch.autograd.Function):
+    """Keeps what batch normalization keeps: its input, the weight, and the mean and deviation of each channel."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight, x.new_empty(2, x.shape[1]))
+        return torch.empty_like(x)
+
+
+class _Sampling(torch.autograd.Function):
+    """Keeps what grid_sample keeps: its input and the grid."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, grid: Tensor) -> Tensor:
+        ctx.save_for_backward(x, grid)
+        return x.new_empty(*x.shape[:2], *grid.shape[1:3])
 
 
 def _bytes(count: int) -> str:

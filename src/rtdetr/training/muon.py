@@ -136,14 +136,16 @@ def _iterate_gram(x: Tensor) -> Tensor:
     return total @ x
 
 
-def is_matrix(name: str, parameter: nn.Parameter, module: nn.Module) -> bool:
-    """Whether Muon updates a parameter: weights of layers that mix channels, other than the outputs of the network.
+def matrices_of(model: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters that Muon updates: weights of layers that mix channels, other than those of the outputs."""
+    return [
+        parameter
+        for prefix, module in model.named_modules()
+        if isinstance(module, (nn.Linear, SelfAttention)) or (isinstance(module, nn.Conv2d) and module.groups == 1)
+        for name, parameter in module.named_parameters(prefix, recurse=False)
+        if parameter.ndim > 1 and not _is_output(name, parameter)
+    ]
 
-    Args:
-        name: of the parameter in the model.
-        parameter: the parameter.
-        module: the module that it belongs to.
-    """
-    is_output = name.startswith(CLASS_HEADS) or (name.startswith(_BOX_HEADS) and len(parameter) == _BOX)
-    mixes = isinstance(module, (nn.Linear, SelfAttention)) or (isinstance(module, nn.Conv2d) and module.groups == 1)
-    return mixes and parameter.ndim > 1 and not is_output
+
+def _is_output(name: str, parameter: nn.Parameter) -> bool:
+    return name.startswith(CLASS_HEADS) or (name.startswith(_BOX_HEADS) and len(parameter) == _BOX)

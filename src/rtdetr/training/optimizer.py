@@ -9,7 +9,7 @@ from torch import nn
 from rtdetr.config import ParameterGroup, Recipe
 from rtdetr.errors import ConfigError
 from rtdetr.models.layers import SelfAttention
-from rtdetr.training.muon import Muon, is_matrix
+from rtdetr.training.muon import Muon, matrices_of
 
 Groups = list[tuple[ParameterGroup, list[nn.Parameter]]]
 _DECAYED = (nn.Conv2d, nn.Linear, SelfAttention)
@@ -94,12 +94,7 @@ def _by_module(model: nn.Module, recipe: Recipe) -> Groups:
 
 
 def _split_matrices(model: nn.Module, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    matrices = {
-        id(parameter)
-        for prefix, module in model.named_modules()
-        for name, parameter in module.named_parameters(prefix, recurse=False)
-        if is_matrix(name, parameter, module)
-    }
+    matrices = {id(parameter) for parameter in matrices_of(model)}
     return [
         {**group, "params": [one for one in group["params"] if (id(one) in matrices) == muon], "muon": muon}
         for group in groups
