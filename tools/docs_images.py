@@ -27,6 +27,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 TILE_WH = (480, 360)
 COLUMNS, ROWS, GAP = 2, 2, 6
 REPORT_WH = (1200, 900)
+NMS_IOU = 0.7  # as in `make demo`
 
 
 def num_correct(found: Detections, boxes: np.ndarray, labels: np.ndarray) -> int:
@@ -45,7 +46,7 @@ def num_correct(found: Detections, boxes: np.ndarray, labels: np.ndarray) -> int
 
 def detections(demo: Path, path: Path) -> None:
     """Draw the detections in the landscape images with the most objects, all of which were found."""
-    detector = rtdetr.load(demo / "run" / "best.pth")
+    detector = rtdetr.load(demo / "run" / "best.pth", nms_iou=NMS_IOU)
     dataset = open_dataset(demo / "data", split="val", categories=detector.categories)
     ranked: list[tuple[int, int]] = []
     for number in range(len(dataset)):
