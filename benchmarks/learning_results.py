@@ -20,6 +20,8 @@ from rtdetr.errors import TrainingError
 from rtdetr.files import write_text
 from rtdetr.plot_style import SERIES, new_figure, save_figure, style_axes
 
+LEGEND_ROW = 0.25  # inches
+
 Results = dict[str, dict[str, Comparison]]  # by setup (start and length of the runs), and by family
 
 
@@ -93,16 +95,16 @@ def show(families: Mapping[str, Comparison]) -> None:
 def draw(results: Results, path: Path) -> None:
     """Plot the AP of each family: a bar per recipe, and a point per run."""
     longest = max(len(families) for families in results.values())
-    figure = new_figure(3 + 1.2 * longest, 3.2 * len(results))
-    for axes, (setup, families) in zip(
-        figure.subplots(len(results), squeeze=False)[:, 0], results.items(), strict=True
-    ):
+    rows = [3.2 + LEGEND_ROW * len(_names(families)) for families in results.values()]
+    figure = new_figure(max(2 + 1.2 * longest, 5), sum(rows))
+    places = figure.subplots(len(results), squeeze=False, height_ratios=rows)[:, 0]
+    for axes, (setup, families) in zip(places, results.items(), strict=True):
         _draw_setup(axes, setup, families)
     save_figure(figure, path, error=TrainingError)
 
 
 def _draw_setup(axes: Any, setup: str, families: Mapping[str, Comparison]) -> None:
-    names = list(dict.fromkeys(name for one in families.values() for name in one.runs))
+    names = _names(families)
     width = 0.8 / len(names)
     for index, name in enumerate(names):
         bars = [(place, one) for place, one in enumerate(families.values()) if name in one.runs]
@@ -117,7 +119,11 @@ def _draw_setup(axes: Any, setup: str, families: Mapping[str, Comparison]) -> No
     axes.set_xticks(range(len(families)), list(families))
     axes.set_ylabel("validation AP (%)")
     style_axes(axes, title=f"{setup}; points are single runs", grid="y")
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0.0, -0.08))
+
+
+def _names(families: Mapping[str, Comparison]) -> list[str]:
+    return list(dict.fromkeys(name for one in families.values() for name in one.runs))
 
 
 def main() -> None:
