@@ -140,7 +140,9 @@ def whole(data, tmp_path_factory) -> TrainResult:
         return run_tiny(data, tmp_path_factory.mktemp("whole"), log_every=2)
 
 
-@pytest.mark.parametrize("stop", [STEPS + 1, STEPS, pytest.param(2 * STEPS, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "stop", [STEPS + 1, *(pytest.param(stop, marks=pytest.mark.slow) for stop in (STEPS, 2 * STEPS))]
+)
 def test_an_interrupted_run_equals_one_that_was_not(data, whole, tmp_path, monkeypatch, caplog, stop):
     with monkeypatch.context() as patch:
         stop_after(patch, stop)
@@ -294,7 +296,7 @@ def short(data, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize("precision", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
 def test_lower_precision_keeps_weights_in_float32(data, short, tmp_path, precision):
     run_tiny(data, tmp_path, epochs=1, precision=precision, evaluate_every=0)
     content = torch.load(tmp_path / "last.pth", weights_only=True)
