@@ -117,12 +117,12 @@ class _ShapesOnly(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if func not in (F.batch_norm, F.grid_sample):
+            return func(*args, **kwargs)
+        given = inspect.signature(func).bind(*args, **kwargs).arguments
         if func is F.batch_norm:
-            given = inspect.signature(func).bind(*args, **kwargs).arguments
             return _Norm.apply(given["input"], given.get("weight"), given.get("bias"))
-        if func is F.grid_sample:
-            return _Sampling.apply(*args[:2])
-        return func(*args, **kwargs)
+        return _Sampling.apply(given["input"], given["grid"])
 
 
 class _Norm(torch.autograd.Function):
@@ -140,7 +140,7 @@ class _Sampling(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, grid: Tensor) -> Tensor:
         ctx.save_for_backward(x, grid)
-        return x.new_empty(*x.shape[:2], *grid.shape[1:3])
+        return x.new_empty(*x.shape[:2], *grid.shape[1:-1])
 
 
 def _bytes(count: int) -> str:
