@@ -21,6 +21,7 @@ from rtdetr.files import write_text
 from rtdetr.plot_style import SERIES, new_figure, save_figure, style_axes
 
 LEGEND_ROW = 0.25  # inches
+HATCHES = (None, "///", "...", "xxx")  # each with all colors
 
 Results = dict[str, dict[str, Comparison]]  # by setup (start and length of the runs), and by family
 
@@ -110,7 +111,7 @@ def _draw_setup(axes: Any, setup: str, families: Mapping[str, Comparison]) -> No
         bars = [(place, one) for place, one in enumerate(families.values()) if name in one.runs]
         xs = [place + (index - (len(names) - 1) / 2) * width for place, _ in bars]
         heights = [100 * one.final(name).value for _, one in bars]
-        hatch = None if index < len(SERIES) else "///"
+        hatch = HATCHES[index // len(SERIES) % len(HATCHES)]
         color = SERIES[index % len(SERIES)]
         axes.bar(xs, heights, width * 0.9, color=color, edgecolor="white", linewidth=0, hatch=hatch, label=name)
         for x, (_, one) in zip(xs, bars, strict=True):

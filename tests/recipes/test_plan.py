@@ -51,6 +51,8 @@ def test_estimated_memory_agrees_with_a_real_forward_pass(size_hw):
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_estimated_memory_counts_the_state_of_the_optimizer(optimizer):
     model = build_model("test-tiny")
+    first, second, *_ = model.decoder.dec_bbox_head
+    second.layers[0].weight = first.layers[0].weight  # shared, so it has one state
     recipe = Recipe(optimizer=optimizer, train_size_hw=(64, 64), multiscale_sizes=())
     built = build_optimizer(model, recipe)
     for parameter in model.parameters():
@@ -60,6 +62,14 @@ def test_estimated_memory_counts_the_state_of_the_optimizer(optimizer):
     weights = sum(parameter.nbytes for parameter in model.parameters())
     memory = estimate_memory(model, recipe, dtype=torch.float32)
     assert memory.weights == 3 * weights + moments  # EMA and gradients are as large as the weights
+
+
+def test_memory_of_a_part_that_copies_itself(monkeypatch):
+    model = build_model("test-tiny")
+    recipe = Recipe(train_size_hw=(64, 64), multiscale_sizes=())
+    expected = estimate_memory(model, recipe, dtype=torch.float32)
+    monkeypatch.setattr(type(model.decoder), "__deepcopy__", lambda *_: build_model("test-tiny").decoder, raising=False)
+    assert estimate_memory(model, recipe, dtype=torch.float32) == expected
 
 
 @pytest.mark.slow

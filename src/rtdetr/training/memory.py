@@ -76,7 +76,7 @@ def _kept_bytes(model: RTDETR, height: int, width: int, *, recompute: bool) -> i
     """
     values = chain(model.parameters(), model.buffers())
     on_meta = {id(value): _without_values(value) for value in values}  # tensors with shapes but without values
-    probe = copy.deepcopy(model, on_meta).train()
+    probe = copy.deepcopy(model, on_meta).to("meta").train()  # parts that copy themselves may ignore `on_meta`
     own = {parameter.untyped_storage()._cdata for parameter in probe.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
     before, inside = [], []
@@ -111,7 +111,7 @@ def _without_values(tensor: Tensor) -> Tensor:
 
 
 class _ShapesOnly(TorchFunctionMode):
-    """Replaces functions that PyTorch splits into many others, which takes long, for tensors without values."""
+    """Replaces functions that are slow on the meta device, because PyTorch decomposes them there."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -138,13 +138,14 @@ def _iterate_gram(x: Tensor) -> Tensor:
 
 def matrices_of(model: nn.Module) -> list[nn.Parameter]:
     """Return the parameters that Muon updates: weights of layers that mix channels, other than those of the outputs."""
-    return [
-        parameter
+    found = {
+        id(parameter): parameter  # shared ones once
         for prefix, module in model.named_modules()
         if isinstance(module, (nn.Linear, SelfAttention)) or (isinstance(module, nn.Conv2d) and module.groups == 1)
         for name, parameter in module.named_parameters(prefix, recurse=False)
         if parameter.ndim > 1 and not _is_output(name, parameter)
-    ]
+    }
+    return list(found.values())
 
 
 def _is_output(name: str, parameter: nn.Parameter) -> bool:
